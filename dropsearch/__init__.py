@@ -1,0 +1,26 @@
+"""dropsearch finds the dropout rate that each layer wants.
+
+The models and the Lightning module around them are useful without the rest::
+
+    from dropsearch import MLP, Classifier
+
+    module = Classifier(MLP((1, 8, 8), classes=10, dropout=0.2), lr=1e-3)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
+
+__version__ = "0.1.0"
+__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch and lightning takes seconds: only when a model is asked for.
+    if name in __all__:
+        return getattr(import_module("dropsearch.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

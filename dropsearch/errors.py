@@ -1,0 +1,27 @@
+"""The exceptions that the user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something that the user gave cannot be used.
+
+    The message is one line that states the rule, the value that broke it, the key or file, and the next
+    step. The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def close_match(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean "x"?)`` for the known word nearest to `word`, or an empty string."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f' (did you mean "{matches[0]}"?)' if matches else ""
+
+
+class RunError(Exception):
+    """The run cannot go on for a reason that lies in the training itself, not in what the user typed.
+
+    The command line prints the message without a traceback and exits with status 1.
+    """
