@@ -1,0 +1,1 @@
+"""What dropout is: sites, rates, masks, and the one control for all of them."""

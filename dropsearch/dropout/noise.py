@@ -1,0 +1,56 @@
+"""Random bits for masks: a pure function of (trial seed, site, step).
+
+The generator is Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which is
+counter-based: the seed is its key, site and step are words of its counter. No state is carried from one
+step to the next, so a trial draws the same masks alone or in an array, whatever its neighbours do.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LEVELS = 1 << 16
+"""A mask compares 16 random bits with the rate, so a rate is realised to within 1/65536."""
+
+
+def site_word(site: str) -> int:
+    """Return the counter word of a site: the CRC-32 of its name, so that it does not depend on order."""
+    return zlib.crc32(site.encode())
+
+
+def site_bits(seed: int, site: str, step: int, count: int, call: int = 0) -> np.ndarray:
+    """Return `count` independent 16-bit numbers, uniform over all int16 values.
+
+    Args:
+        seed: The trial's seed, at least 0.
+        site: The site's name.
+        step: The training step of the trial, counted from 0.
+        count: How many numbers.
+        call: Which pass over the batch, for Monte Carlo averaging; 0 in training.
+
+    Returns:
+        int16 array `[count]`.
+    """
+    # The lowest counter word is Philox's own running index; the next three are ours.
+    counter = (call << 192) | (site_word(site) << 128) | (step << 64)
+    words = np.random.Philox(key=seed, counter=counter).random_raw(-(-count // 4))
+    return np.asarray(words).view(np.int16)[:count]
+
+
+class SeededNoise:
+    """Masks' random bits for one trial."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.step = 0
+        self.call = 0
+
+    def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return int16 bits of `shape` for a site at the present step, on `device`."""
+        numbers = site_bits(self.seed, site, self.step, math.prod(shape), self.call)
+        return torch.from_numpy(numbers).view(shape).to(device)

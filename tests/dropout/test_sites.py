@@ -1,0 +1,123 @@
+"""Sites are found and named wherever a model drops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.sites import dropout_sites, guess_kind
+from dropsearch.dropout.typical import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
+
+
+class Mixed(nn.Module):
+    """Modules, bare calls, a module used twice, attention: as strangers write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(8, 8)
+        self.drop = nn.Dropout(0.3)
+        self.attend = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout(x, 0.1, self.training)
+        x = self.drop(self.drop(self.body(x)).relu_())
+        x = self.attend(x, x, x, need_weights=False)[0]
+        return self.encoder(self.attend(x, x, x)[0])
+
+
+SITES = ["model", "drop", "drop#2", "attend", "attend#2"]
+ENCODER = ["encoder.self_attn", "encoder.dropout1", "encoder.dropout", "encoder.dropout2"]
+
+
+def test_every_place_that_drops_is_listed_once_in_the_order_of_the_forward_pass() -> None:
+    model = Mixed()
+    sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)))
+    assert [site.name for site in sites] == [*SITES, *ENCODER]
+    assert [site.rate for site in sites[:5]] == [0.1, 0.3, 0.3, 0.2, 0.2]
+    assert [site.activations for site in sites[:4]] == [40, 40, 40, 50]
+
+
+def test_a_model_in_eval_mode_has_no_sites() -> None:
+    model = Mixed().eval()
+    assert dropout_sites(model, lambda: model(torch.randn(4, 5, 8))) == ()
+
+
+@pytest.mark.parametrize("site", [*SITES, *ENCODER])
+def test_each_site_can_be_controlled(site: str) -> None:
+    model, x = Mixed(), torch.randn(4, 5, 8)
+    off = dict.fromkeys([*SITES, *ENCODER], 0.0)
+
+    def output(rates: dict[str, float]) -> torch.Tensor:
+        control = TrialControl(model, rates, seed=0)
+        with control.watching(), control.training_step(0):
+            return model(x)
+
+    assert torch.equal(output(off), output(off))
+    assert not torch.allclose(output(off), output({**off, site: 0.9}))
+
+
+def test_a_site_set_to_zero_runs_as_if_it_were_not_there() -> None:
+    model, x = Mixed(), torch.randn(4, 5, 8)
+    control = TrialControl(model, dict.fromkeys([*SITES, *ENCODER], 0.0), seed=0)
+    with control.watching(), control.training_step(0):
+        controlled = model(x)
+    assert torch.allclose(controlled, model.eval()(x), atol=1e-5)
+
+
+def test_no_trace_of_the_control_is_left_on_the_model() -> None:
+    model = Mixed()
+    dropout_sites(model, lambda: model(torch.randn(4, 5, 8)))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_an_exception_in_the_model_leaves_the_control_usable() -> None:
+    model = Mixed()
+    control = TrialControl(model, {}, seed=0)
+    with control.watching():
+        with pytest.raises(RuntimeError), control.training_step(0):
+            model(torch.randn(4, 5, 7))
+        with control.training_step(0):
+            first = model(torch.ones(4, 5, 8))
+        with control.training_step(0):
+            assert torch.equal(first, model(torch.ones(4, 5, 8)))
+
+
+def test_a_fused_recurrent_dropout_is_named_and_not_controllable() -> None:
+    model = nn.LSTM(4, 4, num_layers=2, dropout=0.2)
+    (site,) = dropout_sites(model, lambda: model(torch.randn(3, 2, 4)))
+    assert not site.controllable
+    assert "fused" in site.reason
+
+
+@pytest.mark.parametrize(
+    ("site", "form", "before", "kind"),
+    [
+        ("net.input.dropout", "element", "", "input"),
+        ("net.hidden2.dropout", "element", "hidden", "hidden"),
+        ("features.3", "channel", "conv", "conv"),
+        ("anything", "attention", "hidden", "attention"),
+        ("drop", "element", "", "input"),
+        ("layer1.attention_residual.dropout", "element", "hidden", "residual"),
+        ("embedding.dropout", "element", "hidden", "embedding"),
+        ("top", "element", "rnn", "rnn"),
+    ],
+)
+def test_the_kind_is_guessed_from_the_function_the_name_and_the_layer_before(
+    site: str, form: str, before: str, kind: str
+) -> None:
+    assert guess_kind(site, form, before) == kind
+
+
+def test_typical_rates_stand_inside_their_bands() -> None:
+    assert set(TYPICAL_BANDS) == set(KINDS)
+    assert all(low <= typical_rate(kind) <= high for kind, (low, high) in TYPICAL_BANDS.items())
+
+
+def test_typical_rates_go_by_the_kind_of_the_site() -> None:
+    model = Mixed()
+    sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)))
+    assert typical_rates(sites)["attend"] == typical_rate("attention")
