@@ -1,0 +1,30 @@
+"""The networks that come with dropsearch, and the LightningModule that trains them."""
+
+from __future__ import annotations
+
+from dropsearch.models.build import NETS, build_net
+from dropsearch.models.checkpoint import load_classifier
+from dropsearch.models.classifier import Classifier, accuracy
+from dropsearch.models.cnn import CNN
+from dropsearch.models.mlp import MLP
+from dropsearch.models.network import Network
+from dropsearch.models.optimizer import OPTIMIZERS, SCHEDULES, build_optimizer, schedule_factor
+from dropsearch.models.rnn import RNN
+from dropsearch.models.transformer import Transformer
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "NETS",
+    "OPTIMIZERS",
+    "RNN",
+    "SCHEDULES",
+    "Classifier",
+    "Network",
+    "Transformer",
+    "accuracy",
+    "build_net",
+    "build_optimizer",
+    "load_classifier",
+    "schedule_factor",
+]

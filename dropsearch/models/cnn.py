@@ -1,0 +1,185 @@
+"""A convolutional network of blocks and a fully connected head."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, arrange, make_norm, needs_bias
+from dropsearch.models.layout import Layout
+from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+
+DropoutUnit = Literal["element", "channel"]
+
+
+class CNN(Network):
+    """Blocks of convolution, norm, activation, dropout and pooling, then fully connected layers.
+
+    It slides over height and width of images, and over the length of signals and sequences (the features of
+    a sequence are its channels). Sites: ``block1.dropout`` ..., ``head1.dropout`` ..., and ``input.dropout``
+    where asked for. A block whose sides are shorter than `pool` does not pool, so small images do not vanish.
+
+    Args:
+        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: How many classes.
+        layout: How `input_shape` is read; see `InputShape`.
+        norm: The norm behind each convolution and each layer of the head; "layer" normalises a convolution's
+            output over channels and sides together (a GroupNorm of one group).
+        dropout: One rate for all sites, or rates by site name.
+        channels: The channels of each block.
+        kernel_size: Odd; the input is padded so that a convolution keeps the sides.
+        convs_per_block: How many convolutions a block has, the last of them followed by the block's dropout.
+        pool: Each block's maximum pooling divides the sides by this; 1 is no pooling.
+        head: The widths of the fully connected layers before the output.
+        activation: relu, gelu, tanh, leaky_relu or silu.
+        dropout_unit: Blocks drop single activations ("element") or whole feature maps ("channel", Tompson et
+            al. 2015); the input and the head always drop single ones.
+        input_dropout: Whether the input is a site.
+        dropout_before_norm: Put each norm right behind the dropout instead (see `arrange`).
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    name = "cnn"
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        layout: Layout | None = None,
+        norm: Norm = "none",
+        dropout: Rates = 0.0,
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        convs_per_block: int = 1,
+        pool: int = 2,
+        head: Sequence[int] = (128,),
+        activation: Activation = "relu",
+        dropout_unit: DropoutUnit = "element",
+        input_dropout: bool = False,
+        dropout_before_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            channels=list(channels),
+            kernel_size=kernel_size,
+            convs_per_block=convs_per_block,
+            pool=pool,
+            head=list(head),
+            activation=activation,
+            dropout_unit=dropout_unit,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
+        self._check(self._options)
+        if input_dropout:
+            self.input = nn.Sequential(OrderedDict(dropout=nn.Dropout()))
+        features = self._add_blocks(**self._options)
+        self.flatten = nn.Flatten()
+        width = self._add_head(features, **self._options)
+        self.output = nn.Linear(width, classes)
+        self.set_rates(dropout)
+
+    @staticmethod
+    def _check(options: dict[str, Any]) -> None:
+        for key in ("channels", "head"):
+            require_positive(key, *options[key])
+        for key in ("kernel_size", "convs_per_block", "pool"):
+            require_positive(key, options[key])
+        if options["kernel_size"] % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {options['kernel_size']}")
+        require_one_of("activation", options["activation"], ACTIVATIONS)
+        require_one_of("dropout_unit", options["dropout_unit"], ("element", "channel"))
+
+    def _add_blocks(self, *, channels: Sequence[int], pool: int, **options: Any) -> int:
+        """Add the blocks and return how many numbers they make of one example."""
+        sides = self.shape.sides
+        before = self.shape.channels
+        for number, after in enumerate(channels, start=1):
+            block = _block(len(sides), before, after, **options)
+            if 1 < pool <= min(sides):
+                block["pool"] = (nn.MaxPool2d if len(sides) == 2 else nn.MaxPool1d)(pool)
+                sides = tuple(side // pool for side in sides)
+            self.add_module(f"block{number}", nn.Sequential(block))
+            before = after
+        return before * math.prod(sides)
+
+    def _add_head(
+        self,
+        width: int,
+        *,
+        head: Sequence[int],
+        norm: Norm,
+        activation: Activation,
+        dropout_before_norm: bool,
+        **_: Any,
+    ) -> int:
+        """Add the fully connected layers and return the width of the last."""
+        for number, after in enumerate(head, start=1):
+            layer = arrange(
+                {"linear": nn.Linear(width, after, bias=needs_bias(norm, dropout_before_norm=dropout_before_norm))},
+                {"norm": make_norm(norm, after)},
+                {"activation": ACTIVATIONS[activation]()},
+                {"dropout": nn.Dropout()},
+                dropout_before_norm=dropout_before_norm,
+            )
+            self.add_module(f"head{number}", nn.Sequential(layer))
+            width = after
+        return width
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return logits `[batch, classes]`; sequences must be padded with zeros to all of the T steps."""
+        if self.shape.layout == "sequence":
+            x = x.transpose(1, 2)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def _block(
+    dimensions: int,
+    before: int,
+    after: int,
+    *,
+    norm: Norm,
+    kernel_size: int,
+    convs_per_block: int,
+    activation: Activation,
+    dropout_unit: DropoutUnit,
+    dropout_before_norm: bool,
+    **_: Any,
+) -> OrderedDict[str, nn.Module]:
+    conv = nn.Conv2d if dimensions == 2 else nn.Conv1d
+    channel_dropout = nn.Dropout2d if dimensions == 2 else nn.Dropout1d
+    dropout = channel_dropout() if dropout_unit == "channel" else nn.Dropout()
+    block: OrderedDict[str, nn.Module] = OrderedDict()
+    for number in range(1, convs_per_block + 1):
+        suffix = str(number) if convs_per_block > 1 else ""
+        is_last = number == convs_per_block
+        bias = needs_bias(norm, dropout_before_norm=dropout_before_norm and is_last)
+        block |= arrange(
+            {f"conv{suffix}": conv(before, after, kernel_size, padding=kernel_size // 2, bias=bias)},
+            {f"norm{suffix}": _make_conv_norm(norm, dimensions, after)},
+            {f"activation{suffix}": ACTIVATIONS[activation]()},
+            {"dropout": dropout} if is_last else {},
+            dropout_before_norm=dropout_before_norm and is_last,
+        )
+        before = after
+    return block
+
+
+def _make_conv_norm(norm: Norm, dimensions: int, channels: int) -> nn.Module | None:
+    if norm == "none":
+        return None
+    if norm == "layer":
+        return nn.GroupNorm(1, channels)
+    return nn.BatchNorm2d(channels) if dimensions == 2 else nn.BatchNorm1d(channels)

@@ -1,0 +1,99 @@
+"""Activations, norms and the order in which a layer's parts stand."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["none", "batch", "layer"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+Activation = Literal["relu", "gelu", "tanh", "leaky_relu", "silu"]
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+}
+
+
+class StepBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over the features of `[batch, steps, features]` whose statistics leave padding out.
+
+    Equal to ``nn.BatchNorm1d`` on the real steps alone (a test says so), but without picking them out: the
+    shapes do not depend on the data, so it runs under ``vmap``.
+    """
+
+    def forward(self, input: Tensor, real: Tensor | None = None) -> Tensor:
+        """Normalise all steps by the statistics of those where `real` `[batch, steps]` is True."""
+        if real is None or not self.training:
+            return super().forward(input.flatten(0, 1)).view_as(input)
+        weight = real.unsqueeze(-1).to(self.weight.dtype)
+        count = weight.sum()
+        values = input.to(self.weight.dtype)
+        mean = (values * weight).sum((0, 1)) / count
+        var = ((values - mean).square() * weight).sum((0, 1)) / count
+        self._remember(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
+        scaled = (values - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+        return scaled.to(input.dtype)
+
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        # Without a momentum PyTorch keeps the plain average over batches.
+        share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.add_((mean - self.running_mean) * share)
+        self.running_var.add_((var - self.running_var) * share)
+
+
+def make_norm(norm: Norm, features: int) -> nn.Module | None:
+    """Return the norm for `[batch, features]`, None for "none"."""
+    if norm == "none":
+        return None
+    return nn.BatchNorm1d(features) if norm == "batch" else nn.LayerNorm(features)
+
+
+def make_step_norm(norm: Norm, features: int) -> nn.Module:
+    """Return the norm over the features of `[batch, steps, features]`: call it through `normalise`."""
+    if norm == "none":
+        return nn.Identity()
+    return StepBatchNorm(features) if norm == "batch" else nn.LayerNorm(features)
+
+
+def normalise(norm: nn.Module, steps: Tensor, real: Tensor | None) -> Tensor:
+    """Apply a norm of `make_step_norm`; only BatchNorm needs to know which steps are real."""
+    return norm(steps, real) if isinstance(norm, StepBatchNorm) else norm(steps)
+
+
+def needs_bias(norm: Norm, *, dropout_before_norm: bool) -> bool:
+    """Return whether the layer in front of a norm needs a bias.
+
+    BatchNorm right behind it subtracts the bias again. Such a bias has a gradient of nothing but rounding, which
+    Adam scales up to full steps: in float32 two equal trainings would drift apart.
+    """
+    return norm != "batch" or dropout_before_norm
+
+
+def arrange(
+    parts: Mapping[str, nn.Module],
+    norm: Mapping[str, nn.Module | None],
+    activation: Mapping[str, nn.Module],
+    dropout: Mapping[str, nn.Module],
+    *,
+    dropout_before_norm: bool = False,
+) -> OrderedDict[str, nn.Module]:
+    """Put named parts in order: layer, norm, activation, dropout.
+
+    So no BatchNorm stands right behind a dropout, whose variance in training is not that of evaluation
+    (Li et al. 2019, variance shift). With `dropout_before_norm` one does: layer, activation, dropout, norm.
+    """
+    norms = {name: module for name, module in norm.items() if module is not None}
+    if dropout_before_norm:
+        return OrderedDict({**parts, **activation, **dropout, **norms})
+    return OrderedDict({**parts, **norms, **activation, **dropout})

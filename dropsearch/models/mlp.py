@@ -1,0 +1,84 @@
+"""A multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, arrange, make_norm, needs_bias
+from dropsearch.models.layout import Layout
+from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+
+
+class MLP(Network):
+    """Fully connected layers on the flattened input.
+
+    Sites: ``input.dropout`` and ``hidden1.dropout``, ``hidden2.dropout`` ..., each behind its activation.
+
+    Args:
+        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: How many classes.
+        layout: How `input_shape` is read; see `InputShape`.
+        norm: The norm between each hidden layer and its activation.
+        dropout: One rate for all sites, or rates by site name.
+        hidden: The widths of the hidden layers; empty makes a linear classifier.
+        activation: relu, gelu, tanh, leaky_relu or silu.
+        input_dropout: Whether the input is a site.
+        dropout_before_norm: Put each norm right behind the dropout instead (see `arrange`).
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        layout: Layout | None = None,
+        norm: Norm = "none",
+        dropout: Rates = 0.0,
+        hidden: Sequence[int] = (128, 128),
+        activation: Activation = "relu",
+        input_dropout: bool = True,
+        dropout_before_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            hidden=list(hidden),
+            activation=activation,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
+        require_positive("hidden", *hidden)
+        require_one_of("activation", activation, ACTIVATIONS)
+        self.input = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
+        if input_dropout:
+            self.input.add_module("dropout", nn.Dropout())
+        bias = needs_bias(norm, dropout_before_norm=dropout_before_norm)
+        widths = [self.shape.numbers, *hidden]
+        for number, (width_in, width_out) in enumerate(pairwise(widths), start=1):
+            layer = arrange(
+                {"linear": nn.Linear(width_in, width_out, bias=bias)},
+                {"norm": make_norm(norm, width_out)},
+                {"activation": ACTIVATIONS[activation]()},
+                {"dropout": nn.Dropout()},
+                dropout_before_norm=dropout_before_norm,
+            )
+            self.add_module(f"hidden{number}", nn.Sequential(layer))
+        self.output = nn.Linear(widths[-1], classes)
+        self.set_rates(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return logits `[batch, classes]`; sequences must be padded with zeros to all of the T steps."""
+        for layer in self.children():
+            x = layer(x)
+        return x

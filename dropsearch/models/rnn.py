@@ -1,0 +1,167 @@
+"""A recurrent network that reads an example step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dropsearch.models.layers import Norm, make_norm, make_step_norm, normalise
+from dropsearch.models.layout import Layout, as_steps, at_least_one, real_steps
+from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+
+Cell = Literal["lstm", "gru"]
+Mask = Literal["sequence", "step"]
+
+_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class RNN(Network):
+    """LSTM or GRU layers, with dropout at the input, between layers and on the last step's output.
+
+    Rows of images, samples of signals and steps of sequences are the steps (see `as_steps`). Sequences run
+    padded and the output is taken at their last real step: a causal network gives exactly what packing
+    gives. Sites: ``input.dropout``, ``between1.dropout`` ... behind each layer but the last, and
+    ``output.dropout``. Norms stand behind each layer; BatchNorm's statistics leave padding out.
+
+    Args:
+        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: How many classes.
+        layout: How `input_shape` is read; see `InputShape`.
+        norm: The norm behind each recurrent layer, over the features.
+        dropout: One rate for all sites, or rates by site name.
+        cell: lstm or gru.
+        hidden_size: The width of each layer.
+        layers: How many recurrent layers.
+        mask: "sequence" drops the same features at every step of an example (Gal & Ghahramani 2016; recurrent
+            connections are not dropped), "step" draws anew at each step.
+        input_dropout: Whether the input is a site.
+        dropout_before_norm: Put each norm right behind the dropout instead.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    name = "rnn"
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        layout: Layout | None = None,
+        norm: Norm = "none",
+        dropout: Rates = 0.0,
+        cell: Cell = "lstm",
+        hidden_size: int = 64,
+        layers: int = 1,
+        mask: Mask = "sequence",
+        input_dropout: bool = True,
+        dropout_before_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            input_shape,
+            classes,
+            layout,
+            norm,
+            cell=cell,
+            hidden_size=hidden_size,
+            layers=layers,
+            mask=mask,
+            input_dropout=input_dropout,
+            dropout_before_norm=dropout_before_norm,
+        )
+        require_one_of("cell", cell, _CELLS)
+        require_one_of("mask", mask, ("sequence", "step"))
+        require_positive("hidden_size", hidden_size)
+        require_positive("layers", layers)
+        self.layers = layers
+        if input_dropout:
+            self.input = Between(mask, nn.Identity())
+        width = self.shape.step_features
+        for number in range(1, layers + 1):
+            self.add_module(f"layer{number}", Recurrent(cell, width, hidden_size))
+            if number < layers:
+                between = Between(mask, make_step_norm(norm, hidden_size), dropout_before_norm)
+                self.add_module(f"between{number}", between)
+            width = hidden_size
+        self.output = LastStep(width, classes, make_norm(norm, width), dropout_before_norm)
+        self.set_rates(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return logits `[batch, classes]`.
+
+        Args:
+            x: A batch in this network's layout.
+            lengths: `[batch]`, the real steps of each example; what stands behind them is not read. An empty
+                example counts as one step.
+        """
+        lengths = at_least_one(lengths)
+        steps = as_steps(x, self.shape.layout)
+        real = real_steps(steps, lengths)
+        for layer in self.children():
+            if layer is not self.output:
+                steps = layer(steps, real)
+        return self.output(steps, lengths)
+
+
+class Recurrent(nn.Module):
+    """One LSTM or GRU layer whose states are left behind."""
+
+    def __init__(self, cell: Cell, features: int, hidden_size: int) -> None:
+        super().__init__()
+        self.rnn = _CELLS[cell](features, hidden_size, batch_first=True)
+
+    def forward(self, steps: Tensor, real: Tensor | None) -> Tensor:
+        """Return the outputs `[batch, steps, hidden_size]`."""
+        return self.rnn(steps)[0]
+
+
+class Between(nn.Module):
+    """Norm and dropout over `[batch, steps, features]`, in this order unless asked otherwise."""
+
+    def __init__(self, mask: Mask, norm: nn.Module, dropout_before_norm: bool = False) -> None:
+        super().__init__()
+        self.mask = mask
+        self.dropout_before_norm = dropout_before_norm
+        self.norm = norm
+        self.dropout = nn.Dropout1d() if mask == "sequence" else nn.Dropout()
+
+    def forward(self, steps: Tensor, real: Tensor | None) -> Tensor:
+        """Return steps of the same shape."""
+        if self.dropout_before_norm:
+            return normalise(self.norm, self._drop(steps), real)
+        return self._drop(normalise(self.norm, steps, real))
+
+    def _drop(self, steps: Tensor) -> Tensor:
+        if self.mask == "step":
+            return self.dropout(steps)
+        # Dropout1d drops whole channels of [batch, channels, length]: here one feature at all steps.
+        return self.dropout(steps.transpose(1, 2)).transpose(1, 2)
+
+
+class LastStep(nn.Module):
+    """The classifier on each example's last real step."""
+
+    def __init__(self, features: int, classes: int, norm: nn.Module | None, dropout_before_norm: bool) -> None:
+        super().__init__()
+        self.dropout_before_norm = dropout_before_norm
+        self.norm = norm or nn.Identity()
+        self.dropout = nn.Dropout()
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, steps: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return logits `[batch, classes]`."""
+        last = _last(steps, lengths)
+        if self.dropout_before_norm:
+            return self.linear(self.norm(self.dropout(last)))
+        return self.linear(self.dropout(self.norm(last)))
+
+
+def _last(steps: Tensor, lengths: Tensor | None) -> Tensor:
+    if lengths is None:
+        return steps[:, -1]
+    index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, steps.shape[2])
+    return torch.gather(steps, 1, index).squeeze(1)

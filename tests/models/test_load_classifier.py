@@ -1,0 +1,175 @@
+"""Classifiers come back from their checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dropsearch.errors import InputError
+from dropsearch.models import NETS, Classifier, build_net, load_classifier
+
+pytestmark = [
+    # A data loader of tensors in memory needs no worker processes, whatever Lightning thinks.
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    # Lightning 2.6 walks batches by a function that PyTorch 2.13 has renamed.
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
+]
+
+X = torch.randn(8, 2, 6, generator=torch.Generator().manual_seed(0))
+
+
+def _save(model: Classifier, path: Path) -> Path:
+    """Train for one epoch and write the checkpoint of a plain Trainer."""
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=path.parent,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+    )
+    loader = DataLoader(TensorDataset(X, torch.arange(8) % 3), batch_size=4)
+    trainer.fit(model, loader, loader)
+    trainer.save_checkpoint(path)
+    return path
+
+
+def _net(name: str, **options) -> nn.Module:
+    return build_net({"name": name, "input_shape": [2, 6], "classes": 3, **options})
+
+
+class Foreign(nn.Module):
+    """A network of somebody's own, with a `config` that is none of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {"name": "mlp"}
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_weights_rates_and_settings_come_back(name, tmp_path):
+    net = _net(name, norm="batch", dropout=0.3)
+    site = list(net.rates)[-1]
+    net.set_rates({site: 0.45})
+    model = Classifier(net, optimizer="sgd", lr=0.01, momentum=0.5, betas=(0.7, 0.8), schedule="step")
+    path = _save(model, tmp_path / "best.ckpt")
+
+    loaded = Classifier.load_from_checkpoint(path, weights_only=True)
+
+    assert loaded.hparams == model.hparams
+    assert loaded.net.config == net.config
+    assert loaded.net.rates[site] == 0.45
+    torch.testing.assert_close(loaded.eval()(X), model.eval()(X), rtol=0, atol=0)
+
+
+def test_rates_that_were_set_after_construction_come_back(tmp_path):
+    model = Classifier(_net("mlp", dropout=0.3))
+    model.net.set_rates({"hidden2.dropout": 0.6})
+
+    assert load_classifier(_save(model, tmp_path / "best.ckpt")).net.rates["hidden2.dropout"] == 0.6
+
+
+def test_a_loaded_classifier_is_in_evaluation_mode(tmp_path):
+    assert not load_classifier(_save(Classifier(_net("mlp", dropout=0.5)), tmp_path / "best.ckpt")).training
+
+
+def test_a_network_of_ones_own_is_handed_over_again(tmp_path):
+    model = Classifier(Foreign(), lr=0.01)
+    path = _save(model, tmp_path / "own.ckpt")
+
+    for loaded in (
+        Classifier.load_from_checkpoint(path, net=Foreign()),
+        load_classifier(path, net=Foreign()),
+    ):
+        assert loaded.hparams["lr"] == 0.01
+        torch.testing.assert_close(loaded.eval()(X), model.eval()(X), rtol=0, atol=0)
+
+
+def test_a_network_of_ones_own_that_is_not_handed_over_is_asked_for(tmp_path):
+    path = _save(Classifier(Foreign()), tmp_path / "own.ckpt")
+
+    with pytest.raises(InputError, match=r"own\.ckpt must hold a network of dropsearch.*net=\.\.\."):
+        load_classifier(path)
+
+
+class Other(lightning.LightningModule):
+    """A module that is no Classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+
+def _written(path: Path, what: str) -> Path:
+    if what == "missing":
+        return path
+    if what == "text":
+        path.write_text("no checkpoint at all")
+    elif what == "empty":
+        path.write_bytes(b"")
+    elif what == "truncated":
+        whole = _save(Classifier(_net("mlp")), path.with_name("whole.ckpt")).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif what == "tensors":
+        torch.save({"weight": torch.zeros(2)}, path)
+    elif what == "list":
+        torch.save([1, 2], path)
+    elif what == "another module":
+        torch.save({"state_dict": Other().state_dict(), "pytorch-lightning_version": "2.6.0"}, path)
+    elif what == "another network":
+        whole = torch.load(_save(Classifier(_net("mlp")), path.with_name("whole.ckpt")), weights_only=True)
+        torch.save({**whole, "state_dict": _net("cnn").state_dict()}, path)
+    elif what == "a pickled object":
+        torch.save({"state_dict": {}, "anything": Other()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", "there is no such file"),
+        ("text", "cannot be read as one"),
+        ("empty", "cannot be read as one"),
+        ("truncated", "cannot be read as one"),
+        ("a pickled object", "cannot be read as one"),
+        ("tensors", "has no state_dict"),
+        ("list", "has no state_dict"),
+        ("another module", "has no hyper_parameters"),
+        ("another network", "Missing key"),
+    ],
+)
+def test_what_is_no_checkpoint_of_a_classifier_is_one_line_for_the_user(what, message, tmp_path):
+    path = _written(tmp_path / "wrong.ckpt", what)
+
+    with pytest.raises(InputError, match=rf"wrong\.ckpt must be .*{message}") as raised:
+        load_classifier(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_loading_needs_neither_hydra_nor_optuna_nor_mlflow(tmp_path):
+    path = _save(Classifier(_net("cnn", dropout=0.2)), tmp_path / "best.ckpt")
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from dropsearch.models import Classifier\n"
+        f"model = Classifier.load_from_checkpoint({str(path)!r})\n"
+        "assert model.net.rates['block1.dropout'] == 0.2\n"
+        "print([name for name in ('hydra', 'omegaconf', 'optuna', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
