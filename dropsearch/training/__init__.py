@@ -1,0 +1,1 @@
+"""Training: trial specifications in, results out."""

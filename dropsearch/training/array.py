@@ -1,0 +1,339 @@
+"""Many trials at once: rows of one array, trained by one Lightning Trainer.
+
+The array is itself a LightningModule. Each of its epochs is one epoch of every row, whichever epoch of its own
+trial the row is in: when a trial ends, its row takes the next one at the epoch's end, and when no trial is
+left to take, the array narrows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from dropsearch.dropout.array import RowBits, RowRates, mask_shapes, row_rates
+from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.training.alone import ModuleFactory, quiet_lightning, save_checkpoint
+from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
+from dropsearch.training.logs import batch_size, captured_logs
+from dropsearch.training.row_optimizers import RowOptimizer, Schedule, configured, parameter_order
+from dropsearch.training.rows import Rows
+from dropsearch.training.together import Together
+
+
+@dataclass
+class Slot:
+    """One trial in its place in the array."""
+
+    spec: TrialSpec
+    module: LightningModule
+    schedules: list[Schedule]
+    loader: Any
+    started: float
+    optimizer: RowOptimizer | None = None
+    epoch: int = 0
+    step: int = 0
+    curve: list[EpochMetrics] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+
+
+class ArrayEngine:
+    """Trains the trials of a feed as rows of one array.
+
+    Args:
+        make_module: Builds a trial's module.
+        data: Where batches come from; its loaders tell the order of an epoch.
+        settings: What all trials share.
+        width: How many trials train at once, at most.
+        checkpoint_path: Where the weights of a trial's best epoch go.
+    """
+
+    def __init__(
+        self,
+        make_module: ModuleFactory,
+        data: RowDataSource,
+        settings: TrainerSettings,
+        width: int,
+        checkpoint_path: CheckpointPath = lambda _: None,
+    ) -> None:
+        self.make_module, self.data, self.settings = make_module, data, settings
+        self.width, self.checkpoint_path = width, checkpoint_path
+        self._again: list[TrialSpec] = []
+
+    @property
+    def description(self) -> str:
+        """What trains, how wide, and where."""
+        return f"array of {self.width} on {'cuda' if self.settings.accelerator == 'gpu' else 'cpu'}"
+
+    def run(self, feed: Feed) -> None:
+        """Train until the feed has no more trials or is cancelled. Out of memory, it goes on at half the width."""
+        while not feed.cancelled():
+            array = _Array(self, feed)
+            if not array.slots:
+                return
+            try:
+                array.fit()
+            except _CancelledError:
+                return
+            except torch.cuda.OutOfMemoryError:
+                if self.width == 1:
+                    raise
+                # Trials are functions of their own seeds: beginning again gives what they would have given.
+                self._again = [slot.spec for slot in array.slots]
+                self.width //= 2
+                torch.cuda.empty_cache()
+
+    def next_spec(self, feed: Feed) -> TrialSpec | None:
+        """Return the next trial: one that ran out of memory first."""
+        if feed.cancelled():
+            return None
+        return self._again.pop(0) if self._again else feed.ask()
+
+
+class _Batches:
+    """The array's batches: at each step one batch a row, each row in its own order."""
+
+    def __init__(self, array: _Array) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array.slots[0].loader) if self.array.slots else 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        slots = self.array.slots
+        loader = slots[0].loader
+        size, tensors = loader.batch_size, loader.tensors
+        orders = torch.stack([slot.loader.order(slot.epoch) for slot in slots]).to(tensors[0].device)
+        for start in range(0, orders.shape[1], size):
+            chosen = orders[:, start : start + size]
+            yield tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)
+
+
+class _Array(LightningModule):
+    """The LightningModule whose rows are trials."""
+
+    def __init__(self, engine: ArrayEngine, feed: Feed) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.engine, self.feed = engine, feed
+        self.val, self.part = engine.data.val_dataloader(), engine.data.train_part_loader()
+        # A trial's own module asks its Trainer for `max_epochs` when it makes a schedule.
+        with quiet_lightning():
+            self._trial_trainer = _trainer(engine.settings, engine.settings.max_epochs)
+            self._own_trainer = _trainer(engine.settings, -1)
+        self.slots: list[Slot] = []
+        while len(self.slots) < engine.width and (spec := engine.next_spec(feed)) is not None:
+            self.slots.append(self._slot(spec))
+        if self.slots:
+            self._build()
+
+    # -- what the rows are made of
+
+    def _slot(self, spec: TrialSpec) -> Slot:
+        module = self.engine.make_module(spec)
+        module.trainer = self._trial_trainer
+        loader = self.engine.data.train_loader(spec.seed)
+        return Slot(spec, module.to(loader.tensors[0].device).train(), [], loader, time.perf_counter())
+
+    def _build(self) -> None:
+        first = self.slots[0]
+        device = first.loader.tensors[0].device
+        dtype = torch.float64 if self.engine.settings.precision == "64-true" else torch.float32
+        optimizer, _ = configured(first.module)
+        self.rows = Rows(first.module, len(self.slots), parameter_order(first.module, optimizer), device, dtype)
+        skeleton = self.engine.make_module(first.spec).to(device)
+        skeleton.trainer = self._trial_trainer
+        self.together = Together(skeleton.to(dtype))
+        self.shapes = self._mask_shapes(skeleton)
+        for row in range(len(self.slots)):
+            self._fill(row)
+        self._refresh()
+
+    def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
+        first = self.slots[0]
+        batch = next(iter(first.loader))
+        state = {name: value.clone() for name, value in skeleton.state_dict().items()}
+        with torch.no_grad(), captured_logs(skeleton):
+            step = skeleton.train().training_step
+            shapes = mask_shapes(skeleton, first.spec.rates, lambda: step(_cast(batch, self.rows.flat.dtype), 0))
+        skeleton.load_state_dict(state)  # a batch of BatchNorm statistics was taken
+        return shapes
+
+    def _fill(self, row: int) -> None:
+        slot = self.slots[row]
+        self.rows.bind(row, slot.module)
+        optimizer, slot.schedules = configured(slot.module)
+        slot.optimizer = RowOptimizer(self.rows, row, slot.module, optimizer)
+
+    def _refresh(self) -> None:
+        """Take up the rates and seeds of the present rows."""
+        device, dtype = self.rows.flat.device, self.rows.flat.dtype
+        self.rates: RowRates = row_rates([slot.spec.rates for slot in self.slots], dtype, device)
+        self.bits = RowBits(self.shapes, len(self.slots), device)
+
+    # -- training
+
+    def fit(self) -> None:
+        """Train until every slot is empty."""
+        with quiet_lightning(), self.together.ready(), warnings.catch_warnings():
+            # The array has no optimiser of its own: each row has one.
+            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
+            self._own_trainer.fit(self, _Batches(self))
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def on_train_epoch_start(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        slots, rows = self.slots, self.rows
+        bits = self.bits.draw([slot.spec.seed for slot in slots], [slot.step for slot in slots])
+        losses, logged = self.together.train(rows, _cast(batch, rows.flat.dtype), self.rates, bits)
+        rows.take_gradients(losses)
+        if self.engine.settings.gradient_clip is not None:
+            rows.clip(self.engine.settings.gradient_clip)
+        for slot in slots:
+            assert slot.optimizer is not None
+            slot.optimizer.step()
+            slot.step += 1
+            _advance(slot.schedules, "step", slot.step)
+        for name, value in logged.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+        if self.feed.cancelled():
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        for slot in self.slots:
+            self._tell(slot, "FAIL", INTERRUPTED)
+        self.slots = []
+        raise _CancelledError
+
+    def on_train_epoch_end(self) -> None:
+        if not self.slots:
+            return
+        as_trained = {name: (total / self._steps).tolist() for name, total in self._sums.items()}
+        val = self._evaluate(self.val)
+        part = self._evaluate(self.part)
+        ended = []
+        for row, slot in enumerate(self.slots):
+            metrics = EpochMetrics(
+                epoch=slot.epoch,
+                train_loss=part["val_loss"][row],
+                train_loss_as_trained=as_trained["train_loss"][row],
+                val_loss=val["val_loss"][row],
+                train_acc=part["val_acc"][row] if "val_acc" in part else math.nan,
+                val_acc=val["val_acc"][row] if "val_acc" in val else math.nan,
+            )
+            if self._take_in(slot, metrics):
+                ended.append(row)
+        self._replace(ended)
+
+    def _evaluate(self, batches: Any) -> dict[str, list[float]]:
+        totals: dict[str, Tensor] = {}
+        count = 0
+        for batch in batches:
+            size = batch_size(batch)
+            logged = self.together.evaluate(self.rows, _cast(batch, self.rows.flat.dtype))
+            for name, value in logged.items():
+                totals[name] = totals.get(name, 0.0) + value.double() * size
+            count += size
+        return {name: (total / count).tolist() for name, total in totals.items()}
+
+    def _take_in(self, slot: Slot, metrics: EpochMetrics) -> bool:
+        """Take in an epoch of a slot; return whether its trial ended."""
+        least = min((point.val_loss for point in slot.curve), default=math.inf)
+        slot.curve.append(metrics)
+        slot.epoch += 1
+        if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
+            self._tell(slot, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch}")
+            return True
+        if metrics.val_loss < least and self.engine.checkpoint_path(slot.spec) is not None:
+            slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
+        if self.feed.report(slot.spec, metrics):
+            self._tell(slot, "PRUNED", f"pruned after epoch {metrics.epoch}")
+            return True
+        _advance(slot.schedules, "epoch", slot.epoch)
+        if slot.epoch == self.engine.settings.max_epochs:
+            self._tell(slot, "COMPLETE", "")
+            return True
+        return False
+
+    def _tell(self, slot: Slot, state: State, reason: str) -> None:
+        path = self.engine.checkpoint_path(slot.spec) if state == "COMPLETE" else None
+        if path is not None and slot.best is not None:
+            self._save(slot, path)
+        seconds = time.perf_counter() - slot.started
+        self.feed.tell(TrialResult(slot.spec, state, tuple(slot.curve), seconds, reason, str(path or "")))
+
+    def _save(self, slot: Slot, path: Path) -> None:
+        module = self.engine.make_module(slot.spec)
+        module.load_state_dict(slot.best or {})
+        trainer = self._trial_trainer
+        trainer.strategy.connect(module)
+        save_checkpoint(trainer, path)
+
+    def _replace(self, ended: list[int]) -> None:
+        """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
+        empty = []
+        for row in ended:
+            spec = self.engine.next_spec(self.feed)
+            if spec is None:
+                empty.append(row)
+                continue
+            self.slots[row] = self._slot(spec)
+            self._fill(row)
+        if empty:
+            self._narrow([row for row in range(len(self.slots)) if row not in empty])
+        if ended and self.slots:
+            self._refresh()
+
+    def _narrow(self, kept: list[int]) -> None:
+        self.slots = [self.slots[row] for row in kept]
+        if not self.slots:
+            self.trainer.should_stop = True
+            return
+        self.rows = self.rows.narrowed([slot.module for slot in self.slots])
+        for row, slot in enumerate(self.slots):
+            assert slot.optimizer is not None
+            slot.optimizer.move(self.rows, row)
+
+
+class _CancelledError(Exception):
+    """The feed was cancelled."""
+
+
+def _advance(schedules: list[Schedule], interval: str, count: int) -> None:
+    for schedule in schedules:
+        if schedule.interval == interval and count % schedule.frequency == 0:
+            with warnings.catch_warnings():
+                # A fused step does not go through the optimiser's own `step`, which the schedule looks out for.
+                warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
+                schedule.scheduler.step()
+
+
+def _cast(batch: Any, dtype: torch.dtype) -> Any:
+    return tuple(part.to(dtype) if part.is_floating_point() else part for part in batch)
+
+
+def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
+    return Trainer(
+        max_epochs=max_epochs,
+        accelerator=settings.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )

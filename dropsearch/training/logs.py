@@ -1,0 +1,89 @@
+"""Running a Lightning module's own steps outside a Trainer, with what it logs brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+Logged = dict[str, Any]
+
+
+@contextmanager
+def captured_logs(module: LightningModule) -> Iterator[Logged]:
+    """Collect what `self.log` and `self.log_dict` are given, by name, instead of asking a Trainer."""
+    logged: Logged = {}
+
+    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
+        logged[name] = value
+
+    def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        logged.update(values)
+
+    # Instance attributes stand before the class's methods; plain __dict__, for nn.Module guards setattr.
+    module.__dict__.update(log=log, log_dict=log_dict)
+    try:
+        yield logged
+    finally:
+        del module.__dict__["log"], module.__dict__["log_dict"]
+
+
+@contextmanager
+def wrapped_step(module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Replace the module's `training_step` by `wrap(training_step)` while the context lasts."""
+    module.__dict__["training_step"] = wrap(module.training_step)
+    try:
+        yield
+    finally:
+        del module.__dict__["training_step"]
+
+
+def batch_size(batch: Any) -> int:
+    """Return how many examples a batch holds: the length of the first tensor in it."""
+    if isinstance(batch, torch.Tensor):
+        return batch.shape[0] if batch.dim() else 1
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    return batch_size(next(iter(values)))
+
+
+def evaluate(module: LightningModule, batches: Any, step: str = "validation_step") -> dict[str, float]:
+    """Run an evaluation step over all batches with dropout off.
+
+    Args:
+        module: Any Lightning module; its mode is restored afterwards.
+        batches: An iterable of batches.
+        step: The name of the module's step.
+
+    Returns:
+        The mean over examples of each metric that the step logs.
+    """
+    device = module.device
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    totals: dict[str, torch.Tensor] = {}
+    count = 0
+    try:
+        with torch.no_grad(), captured_logs(module) as logged:
+            for index, batch in enumerate(batches):
+                size = batch_size(batch)
+                getattr(module, step)(_to(batch, device), index)
+                for name, value in logged.items():
+                    totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
+                count += size
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return {name: float(total) / count for name, total in totals.items()}
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: _to(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(_to(value, device) for value in batch)
+    return batch

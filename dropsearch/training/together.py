@@ -1,0 +1,96 @@
+"""A Lightning module's own steps, run for all rows of an array at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dropsearch.dropout.array import ArrayControl, RowRates
+from dropsearch.training.cells import RecurrentCells
+from dropsearch.training.logs import captured_logs
+from dropsearch.training.rows import Rows
+
+
+class _Step(nn.Module):
+    """Makes a step of a module its forward, so that `functional_call` can run it."""
+
+    def __init__(self, module: LightningModule) -> None:
+        super().__init__()
+        self.module = module
+        self.name = "training_step"
+
+    def forward(self, *args: Any) -> Any:
+        return getattr(self.module, self.name)(*args)
+
+
+class Together:
+    """Runs the steps of `skeleton` under ``torch.func.vmap``, each row with its own parameters and rates.
+
+    Args:
+        skeleton: A module of the shape of all rows; its own parameters are not used.
+    """
+
+    def __init__(self, skeleton: LightningModule) -> None:
+        self.skeleton = skeleton
+        self._call = _Step(skeleton)
+        self.control = ArrayControl(skeleton)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """What the steps need around them, entered once for many."""
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        # In eval mode `nn.TransformerEncoderLayer` takes one fused call, which has no batching rule.
+        torch.backends.mha.set_fastpath_enabled(False)
+        with ExitStack() as stack:
+            stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
+            stack.enter_context(self.control.watching())
+            yield
+
+    def train(
+        self, rows: Rows, batch: Any, rates: RowRates, bits: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the training step of all rows.
+
+        Args:
+            rows: The array.
+            batch: As the module takes it, each tensor with one more dimension in front: `[rows, batch, ...]`.
+            rates: The rates of each site, `[rows]`.
+            bits: The random bits of each site's mask, `[rows, *mask]`.
+
+        Returns:
+            The losses `[rows]`, and what was logged, `[rows]` each.
+        """
+
+        def one(parameters: Any, buffers: Any, batch: Any, rates: Any, bits: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            self.control.load(rates, bits)
+            result, logged = self._run("training_step", parameters, buffers, batch)
+            loss = result["loss"] if isinstance(result, Mapping) else result
+            return loss, logged
+
+        self.skeleton.train()
+        return vmap(one)(rows.parameters, rows.buffers, batch, rates, dict(bits))
+
+    @torch.no_grad()
+    def evaluate(self, rows: Rows, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
+        """Run an evaluation step of all rows on the same batch, with dropout off; return what was logged, `[rows]`."""
+
+        def one(parameters: Any, buffers: Any) -> dict[str, Tensor]:
+            self.control.load({}, {})
+            return self._run(step, parameters, buffers, batch)[1]
+
+        self.skeleton.eval()
+        parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
+        return vmap(one)(parameters, rows.buffers)
+
+    def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        self._call.name = step
+        state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
+        with captured_logs(self.skeleton) as logged, self.control.step(), RecurrentCells():
+            result = functional_call(self._call, state, (batch, 0))
+        return result, {name: torch.as_tensor(value).detach() for name, value in logged.items()}

@@ -1,0 +1,179 @@
+"""Laws 2 and 3: a trial's result does not depend on the array, its slot or its neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from dropsearch.models import Classifier
+from dropsearch.records import TrialResult, TrialSpec
+from dropsearch.training.alone import AloneEngine
+from dropsearch.training.array import ArrayEngine
+from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
+
+from .conftest import Queue, make_factory, make_source, make_specs
+
+CASES = [
+    ("mlp", "none", {}),
+    ("mlp", "batch", {"optimizer": "sgd", "nesterov": True}),
+    ("mlp", "layer", {"schedule": "cosine"}),
+    ("cnn", "batch", {}),
+    ("cnn", "none", {"dropout_unit": "channel", "optimizer": "sgd"}),
+    ("rnn", "none", {}),
+    ("rnn", "batch", {"cell": "gru", "mask": "step"}),
+    ("rnn", "layer", {"schedule": "step"}),
+    ("transformer", "layer", {"optimizer": "adam"}),
+    ("transformer", "batch", {"schedule": "warmup_cosine"}),
+]
+NET_OPTIONS = ("cell", "mask", "dropout_unit")
+
+
+def run(engine: Engine, specs: Sequence[TrialSpec]) -> dict[int, TrialResult]:
+    feed = Queue(list(specs))
+    engine.run(feed)
+    return feed.results
+
+
+def weights(result: TrialResult) -> dict[str, torch.Tensor]:
+    return torch.load(result.checkpoint, weights_only=True)["state_dict"]
+
+
+def engines(
+    tmp_path: Path,
+    model: str,
+    norm: str,
+    options: dict[str, object],
+    width: int,
+    epochs: int,
+    clip: float | None = None,
+) -> tuple[AloneEngine, ArrayEngine]:
+    """The reference and the array in float64, both keeping the weights of the best epoch."""
+    factory = make_factory(model, norm, torch.float64, **options)
+    source = make_source(model, torch.float64)
+    settings = TrainerSettings(epochs, "cpu", "64-true", clip)
+    alone = AloneEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = ArrayEngine(factory, source, settings, width, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    return alone, array
+
+
+def assert_same(alone: dict[int, TrialResult], array: dict[int, TrialResult], tolerance: float = 1e-9) -> None:
+    assert set(alone) == set(array)
+    for number, expected in alone.items():
+        got = array[number]
+        assert (got.state, len(got.curve)) == (expected.state, len(expected.curve)), (expected.reason, got.reason)
+        for ours, theirs in zip(got.curve, expected.curve, strict=True):
+            assert ours.epoch == theirs.epoch
+            for name in ("train_loss", "train_loss_as_trained", "val_loss", "train_acc", "val_acc"):
+                assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=max(tolerance, 1e-7)), name
+        if expected.checkpoint:
+            ours_w, theirs_w = weights(got), weights(expected)
+            assert ours_w.keys() == theirs_w.keys()
+            for name, value in theirs_w.items():
+                assert torch.allclose(ours_w[name].double(), value.double(), rtol=0, atol=tolerance), name
+
+
+@pytest.mark.parametrize(("model", "norm", "options"), CASES)
+def test_parameters_after_fifty_steps_are_those_of_plain_lightning_alone(
+    tmp_path: Path, model: str, norm: str, options: dict[str, object]
+) -> None:
+    net_options = {k: v for k, v in options.items() if k in NET_OPTIONS}
+    specs = make_specs(model, 3, **net_options)
+    alone, array = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
+    assert_same(run(alone, specs), run(array, specs))
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_the_width_of_the_array_changes_nothing(tmp_path: Path, width: int) -> None:
+    specs = make_specs("mlp", 8)
+    alone, array = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
+    assert_same(run(alone, specs), run(array, specs))
+
+
+def test_neither_the_slot_nor_the_neighbours_change_anything(tmp_path: Path) -> None:
+    specs = make_specs("cnn", 6)
+    _, array = engines(tmp_path / "a", "cnn", "batch", {}, width=4, epochs=3)
+    _, other = engines(tmp_path / "b", "cnn", "batch", {}, width=4, epochs=3)
+    assert_same(run(array, specs), run(other, specs[::-1]))
+
+
+def test_a_slot_that_is_refilled_in_the_middle_trains_as_alone(tmp_path: Path) -> None:
+    specs = make_specs("mlp", 6)
+    alone, array = engines(tmp_path, "mlp", "none", {"schedule": "cosine"}, width=2, epochs=4)
+
+    def prune(spec: TrialSpec, metrics: object) -> bool:
+        return spec.number in (0, 3) and metrics.epoch == spec.number % 2  # type: ignore[attr-defined]
+
+    expected, got = Queue(specs, prune), Queue(specs, prune)
+    alone.run(expected)
+    array.run(got)
+    assert [r.state for _, r in sorted(got.results.items())].count("PRUNED") == 2
+    assert_same(expected.results, got.results)
+
+
+def test_curves_in_float32_stay_within_a_ten_thousandth(tmp_path: Path) -> None:
+    specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
+    factory = make_factory("mlp", "batch")
+    alone, array = AloneEngine(factory, source, settings), ArrayEngine(factory, source, settings, 4)
+    assert_same(run(alone, specs), run(array, specs), tolerance=1e-4)
+
+
+def test_a_neighbour_that_turns_nan_harms_nobody(tmp_path: Path) -> None:
+    good = make_specs("mlp", 3)
+    wild = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e30, weight_decay=0.0)
+    _, array = engines(tmp_path / "a", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    _, calm = engines(tmp_path / "b", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    quiet = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e-3, weight_decay=0.0)
+    beside_wild, beside_quiet = run(array, [good[0], wild, *good[1:]]), run(calm, [good[0], quiet, *good[1:]])
+    assert beside_wild[9].state == "FAIL"
+    assert "diverged" in beside_wild[9].reason
+    for spec in good:
+        assert beside_wild[spec.number].curve == pytest.approx(beside_quiet[spec.number].curve, abs=0)
+
+
+def test_a_diverged_trial_ends_as_it_does_alone(tmp_path: Path) -> None:
+    wild = [TrialSpec("dropout", 0, 7, make_specs("mlp", 1)[0].rates, lr=1e30, weight_decay=0.0)]
+    alone, array = engines(tmp_path, "mlp", "none", {"optimizer": "sgd"}, width=2, epochs=4)
+    expected, got = run(alone, wild)[0], run(array, wild)[0]
+    assert (expected.state, expected.reason) == (got.state, got.reason)
+    assert not math.isfinite(got.curve[-1].val_loss) or not math.isfinite(got.curve[-1].train_loss_as_trained)
+
+
+def test_a_checkpoint_of_a_row_is_an_ordinary_one_of_the_module(tmp_path: Path) -> None:
+    specs = make_specs("cnn", 2)
+    _, array = engines(tmp_path, "cnn", "batch", {}, width=2, epochs=3)
+    result = run(array, specs)[1]
+    module = Classifier.load_from_checkpoint(result.checkpoint)
+    assert {f"net.{site}": rate for site, rate in module.net.rates.items()} == pytest.approx(dict(specs[1].rates))
+    source = make_source("cnn", torch.float64)
+    with torch.no_grad():
+        logits = module.double().eval()(source.val[0])
+    loss = torch.nn.functional.cross_entropy(logits, source.val[1])
+    assert result.best is not None
+    assert float(loss) == pytest.approx(result.best.val_loss, abs=1e-6)
+
+
+def test_an_array_that_is_cancelled_tells_its_trials_as_interrupted() -> None:
+    feed = Queue(make_specs("mlp", 4), stop_after=1, prune=lambda spec, _: spec.number == 0)
+    ArrayEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(5, "cpu"), 3).run(feed)
+    assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
+    assert feed.asked == 3
+
+
+def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
+    class Rms(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.RMSprop(self.parameters(), lr=self.hparams["lr"])
+
+    factory = make_factory("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        return Rms(factory(spec).net, lr=spec.lr)
+
+    specs, source, settings = make_specs("mlp", 3), make_source("mlp"), TrainerSettings(4, "cpu")
+    assert_same(
+        run(AloneEngine(make, source, settings), specs), run(ArrayEngine(make, source, settings, 2), specs), 1e-4
+    )
