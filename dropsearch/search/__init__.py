@@ -1,0 +1,1 @@
+"""The search: the space, the studies, the feeds of trials. Optuna stays in here."""

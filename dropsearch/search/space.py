@@ -1,0 +1,116 @@
+"""What is searched: a rate for each site, the learning rate and the weight decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution, FloatDistribution
+
+from dropsearch.records import Arm, Site
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """The ranges, the same in every arm."""
+
+    rates: Literal["per_layer", "shared", "depth"] = "per_layer"
+    low: float = 0.0
+    high: float = 0.9
+    zero_share: float = 0.2
+    """The share of a rate's range, as the sampler sees it, that means "no dropout here"."""
+    lr: tuple[float, float] = (3e-4, 3e-2)
+    weight_decay: tuple[float, float] = (1e-6, 1e-1)
+
+
+class Space:
+    """One arm's search space in Optuna's terms, and its meaning in rates.
+
+    A continuous range never proposes 0 itself, though "no dropout here" is often the answer. So the
+    sampler's coordinate of a rate reaches below `low`, over `zero_share` of its whole length, and all of
+    that part means a rate of 0: one smooth parameter a rate, which TPE and GP can follow to zero.
+
+    Args:
+        settings: Ranges.
+        arm: Whether and how rates are searched.
+        sites: The sites of the arm's model, in the order of a forward pass.
+        typical: The textbook's rate by site name: the first point.
+    """
+
+    def __init__(self, settings: SpaceSettings, arm: Arm, sites: Sequence[Site], typical: Mapping[str, float]) -> None:
+        self.settings = settings
+        self.arm = arm
+        self.sites = tuple(site.name for site in sites if site.controllable)
+        self.typical = {name: typical[name] for name in self.sites}
+
+    @property
+    def _form(self) -> str:
+        if self.arm.dropout == "search":
+            return self.settings.rates
+        return self.arm.dropout
+
+    @property
+    def _coordinates(self) -> tuple[str, ...]:
+        forms = {"shared": ("rate.shared",), "depth": ("rate.first", "rate.last")}
+        per_layer = tuple(f"rate.{name}" for name in self.sites)
+        return {**forms, "per_layer": per_layer}.get(self._form, ())
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The parameters of every trial of the arm."""
+        low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
+        rate = FloatDistribution(low - (high - low) * share / (1 - share), high)
+        return {
+            **dict.fromkeys(self._coordinates, rate),
+            "lr": FloatDistribution(*self.settings.lr, log=True),
+            "weight_decay": FloatDistribution(*self.settings.weight_decay, log=True),
+        }
+
+    def rates(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """Return the rate of each site for what the sampler proposed; empty in an arm without dropout."""
+        if self._form == "off":
+            return {}
+        if self._form == "textbook":
+            return dict(self.typical)
+        values = [self._rate(params[name]) for name in self._coordinates]
+        if self._form == "per_layer":
+            return dict(zip(self.sites, values, strict=True))
+        steps = max(len(self.sites) - 1, 1)
+        first, last = values[0], values[-1]
+        return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
+
+    def _rate(self, coordinate: float) -> float:
+        if coordinate >= self.settings.low:
+            return coordinate
+        return 0.0 if self.settings.zero_share > 0 else self.settings.low
+
+    @property
+    def first_points(self) -> tuple[Params, ...]:
+        """Points asked before the sampler's own: the textbook's rates, then all rates zero."""
+        middle = {
+            "lr": math.sqrt(math.prod(self.settings.lr)),
+            "weight_decay": math.sqrt(math.prod(self.settings.weight_decay)),
+        }
+        if not self._coordinates:
+            return (middle,)
+        return ({**middle, **self._textbook_point()}, {**middle, **self._zero_point()})
+
+    def _textbook_point(self) -> Params:
+        rates = list(self.typical.values())
+        ends = {"rate.shared": sum(rates) / len(rates), "rate.first": rates[0], "rate.last": rates[-1]}
+        wanted = {f"rate.{name}": rate for name, rate in self.typical.items()} | ends
+        return {name: self._clip(wanted[name]) for name in self._coordinates}
+
+    def _zero_point(self) -> Params:
+        # With a share for zero any coordinate below `low` means it; half-way down is well inside the range.
+        distribution = next(iter(self.distributions.values()))
+        assert isinstance(distribution, FloatDistribution)
+        zero = (distribution.low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
+        return dict.fromkeys(self._coordinates, zero)
+
+    def _clip(self, rate: float) -> float:
+        return min(max(rate, self.settings.low), self.settings.high)
