@@ -1,0 +1,88 @@
+"""The arms against each other, seed by seed, on the test set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from dropsearch.evidence.intervals import paired_difference
+from dropsearch.evidence.significance import holm, wilcoxon_exact
+from dropsearch.records import ArmOutcome, Comparison
+
+PLANNED = (
+    ("dropout", "none"),
+    ("batchnorm", "none"),
+    ("both", "none"),
+    ("both", "dropout"),
+    ("both", "batchnorm"),
+    ("dropout", "dropout_shared"),
+    ("dropout", "textbook"),
+)
+METRICS = ("test_acc", "test_loss")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What two arms scored on the seeds that both have."""
+
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    dropped: int
+    """Seeds that both have and that are left out, since one of the two scores is not finite."""
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """`a` minus `b`, pair by pair."""
+        return tuple(one - other for one, other in zip(self.a, self.b, strict=True))
+
+
+def planned_contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs of arms that are compared, decided before any result is seen; only those whose arms ran."""
+    ran: Collection[str] = set(arms)
+    return [(a, b) for a, b in PLANNED if a in ran and b in ran]
+
+
+def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
+    """Pair two tested arms by seed, in the order of `a`'s seeds, and leave out pairs that are not finite.
+
+    Raises ValueError for a metric other than test_acc and test_loss, and for an arm without test scores.
+    """
+    first, second = _scores(a, metric), _scores(b, metric)
+    shared = [(first[seed], second[seed]) for seed in first if seed in second]
+    finite = [pair for pair in shared if all(map(math.isfinite, pair))]
+    return Pairs(
+        a=tuple(pair[0] for pair in finite),
+        b=tuple(pair[1] for pair in finite),
+        dropped=len(shared) - len(finite),
+    )
+
+
+def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
+    """Every planned contrast of the arms whose test set was opened, p-values adjusted metric by metric.
+
+    A contrast without a single finite pair stays in the family, with p = 1 and an interval of NaN, so that a
+    diverged arm makes no other contrast easier to show.
+    """
+    tested = {name: arm for name, arm in arms.items() if arm.test is not None and arm.winner is not None}
+    return tuple(comparison for metric in metrics for comparison in _family(tested, metric))
+
+
+def _family(tested: Mapping[str, ArmOutcome], metric: str) -> list[Comparison]:
+    contrasts = planned_contrasts(tested)
+    pairs = [paired(tested[a], tested[b], metric) for a, b in contrasts]
+    p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
+    return [
+        Comparison(a, b, metric, pair.differences, paired_difference(pair.a, pair.b), p, adjusted)
+        for (a, b), pair, p, adjusted in zip(contrasts, pairs, p_values, holm(p_values), strict=True)
+    ]
+
+
+def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
+    """Score by seed."""
+    if metric not in METRICS:
+        raise ValueError(f"a metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if outcome.winner is None or outcome.test is None:
+        raise ValueError(f"the arm {outcome.arm.name} has no test scores")
+    values = outcome.test.acc if metric == "test_acc" else outcome.test.loss
+    return dict(zip(outcome.winner.seeds, values, strict=True))

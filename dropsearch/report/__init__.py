@@ -1,0 +1,26 @@
+"""What a run shows: results.json, tables, the verdict, figures, the page and the progress bar.
+
+Importing this package does not import matplotlib; drawing the first figure does.
+"""
+
+from dropsearch.report.figures import write_figures
+from dropsearch.report.page import write_report
+from dropsearch.report.progress import Progress
+from dropsearch.report.results import results, write_results
+from dropsearch.report.tables import Table, arms_table, differences_table, rates_table
+from dropsearch.report.terminal import closing
+from dropsearch.report.verdict import verdict
+
+__all__ = [
+    "Progress",
+    "Table",
+    "arms_table",
+    "closing",
+    "differences_table",
+    "rates_table",
+    "results",
+    "verdict",
+    "write_figures",
+    "write_report",
+    "write_results",
+]

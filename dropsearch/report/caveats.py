@@ -1,0 +1,95 @@
+"""What the numbers of a run do not say, or say only with a warning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from dropsearch.records import Summary
+from dropsearch.report import findings
+from dropsearch.report.bands import finite
+from dropsearch.report.tables import percent, shorten
+
+
+def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
+    """One sentence or two for each caveat that the numbers raise, the gravest first.
+
+    `test_examples` is the size of the test set, from which the noise of one accuracy follows.
+    """
+    return [
+        *_interruption(summary),
+        *_trials(summary),
+        *_seeds(summary),
+        *_luck(summary),
+        *_test_noise(summary, test_examples),
+        *_sites(summary),
+    ]
+
+
+def _interruption(summary: Summary) -> Iterator[str]:
+    if not summary.complete:
+        yield "The run was interrupted: what follows is what was done until then."
+
+
+def _trials(summary: Summary) -> Iterator[str]:
+    sizes = {name: len(arm.trials) for name, arm in summary.arms.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield f"The arms had unequal numbers of trials, hence unequal chances: {listed}."
+    for name, arm in summary.arms.items():
+        reasons = findings.reasons(arm)
+        if reasons:
+            reason = shorten(" ".join(reasons.most_common(1)[0][0].split()), 200).replace("`", "'")
+            yield f"{reasons.total()} of {sizes[name]} trials of {name} failed, most often with: `{reason}`"
+
+
+def _seeds(summary: Summary) -> Iterator[str]:
+    contrasts = findings.comparisons(summary)
+    if contrasts:
+        seeds = max(len(contrast.differences) for contrast in contrasts)
+        needed = findings.seeds_needed(len(contrasts))
+        if seeds < needed:
+            yield (
+                f"Few seeds: with {len(contrasts)} planned contrasts the exact test needs at least {needed} "
+                f"paired seeds before it can show any difference, however large; this run has {seeds}."
+            )
+    for name, arm in summary.arms.items():
+        scores = arm.test.acc if arm.test else ()
+        diverged = len(scores) - len(finite(scores))
+        if diverged:
+            yield f"{diverged} of {len(scores)} seeds of {name}'s winner have no test score and are left out."
+
+
+def _luck(summary: Summary) -> Iterator[str]:
+    gaps = {name: findings.gap(arm) for name, arm in summary.arms.items()}
+    known = {name: gap for name, gap in gaps.items() if math.isfinite(gap)}
+    if known and max(known.values()) > 0:
+        name = max(known, key=known.__getitem__)
+        yield (
+            f"Search scores flatter: the largest gap between search and confirmation is that of {name}, "
+            f"{known[name]:+.4f} nats. Only confirmed scores are fit for comparing arms."
+        )
+
+
+def _test_noise(summary: Summary, test_examples: int | None) -> Iterator[str]:
+    tested = findings.tested(summary)
+    if not tested:
+        return
+    yield (
+        "Intervals cover the luck of seeds (initial weights, batch order, masks), not that of another test set "
+        "or another split."
+    )
+    accuracy = max(findings.test_acc(arm).mean for arm in tested.values())
+    if test_examples:
+        error = math.sqrt(accuracy * (1 - accuracy) / test_examples)
+        yield (
+            f"An accuracy of {percent(accuracy)} % on {test_examples} test examples has a standard error of "
+            f"{100 * error:.2f} points from the choice of the examples alone."
+        )
+
+
+def _sites(summary: Summary) -> Iterator[str]:
+    for site in summary.sites:
+        if not site.controllable:
+            why = site.reason.rstrip(".") or "it cannot be controlled"
+            yield f"The site {site.name} kept its own rate of {site.rate:.2f}: {why}."

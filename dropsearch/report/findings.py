@@ -1,0 +1,92 @@
+"""What the records say about one arm or one contrast: the numbers behind tables, verdict and page."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult
+from dropsearch.report.bands import finite, mean_interval
+
+SIGNIFICANT = 0.05
+
+
+def states(outcome: ArmOutcome) -> dict[str, int]:
+    """How many trials of the search ended in each state."""
+    counted = Counter(trial.state for trial in outcome.trials)
+    return {state: counted[state] for state in ("COMPLETE", "PRUNED", "FAIL")}
+
+
+def chosen(outcome: ArmOutcome) -> TrialResult | None:
+    """The search trial that an arm stands for: its confirmed winner, or else the best of the search."""
+    if outcome.winner is None:
+        return outcome.best
+    number = outcome.winner.number
+    return next((trial for trial in outcome.trials if trial.spec.number == number), None)
+
+
+def rates(outcome: ArmOutcome) -> Mapping[str, float]:
+    """The rates found, by site name: the winner's, or the best trial's without one."""
+    if outcome.winner is not None and outcome.winner.results:
+        return outcome.winner.results[0].spec.rates
+    trial = chosen(outcome)
+    return trial.spec.rates if trial else {}
+
+
+def search_loss(outcome: ArmOutcome) -> float:
+    """Validation loss that the arm's chosen configuration had in the search, NaN without one."""
+    trial = chosen(outcome)
+    return trial.best.val_loss if trial and trial.best else math.nan
+
+
+def confirmed_loss(outcome: ArmOutcome) -> float:
+    """Mean validation loss of the winner on fresh seeds: inf where one diverged, NaN without a winner."""
+    return outcome.winner.mean_val_loss if outcome.winner else math.nan
+
+
+def gap(outcome: ArmOutcome) -> float:
+    """Confirmed minus search validation loss of the winner: above zero, the search had been lucky."""
+    return confirmed_loss(outcome) - search_loss(outcome)
+
+
+def test_acc(outcome: ArmOutcome) -> Interval:
+    """Mean test accuracy over the seeds that ended finite, with its 95 % interval; NaN before the opening."""
+    return mean_interval(outcome.test.acc if outcome.test else ())
+
+
+def test_loss(outcome: ArmOutcome) -> Interval:
+    """Mean test loss over the seeds that ended finite, with its 95 % interval; NaN before the opening."""
+    return mean_interval(outcome.test.loss if outcome.test else ())
+
+
+def tested(summary: Summary) -> dict[str, ArmOutcome]:
+    """The arms with at least one finite test accuracy, in the order in which they ran."""
+    return {name: arm for name, arm in summary.arms.items() if arm.test and finite(arm.test.acc)}
+
+
+def comparisons(summary: Summary, metric: str = "test_acc") -> list[Comparison]:
+    """The planned contrasts of one metric."""
+    return [comparison for comparison in summary.comparisons if comparison.metric == metric]
+
+
+def shown(comparison: Comparison) -> bool:
+    """Whether a difference can be told from none: p after Holm below 0.05 and zero outside the interval."""
+    low, high = comparison.difference.low, comparison.difference.high
+    return comparison.p_holm < SIGNIFICANT and (low > 0 or high < 0)
+
+
+def seeds_needed(contrasts: int) -> int:
+    """The fewest paired seeds with which one of `contrasts` can be shown: contrasts * 2 / 2^n < 0.05."""
+    return math.floor(math.log2(2 * max(contrasts, 1) / SIGNIFICANT)) + 1
+
+
+def pairs(summary: Summary) -> int:
+    """The number of seeds of the comparison that has fewest; 0 where nothing was compared."""
+    return min((len(comparison.differences) for comparison in comparisons(summary)), default=0)
+
+
+def reasons(outcome: ArmOutcome) -> Counter[str]:
+    """Why trials of the search failed, and how many for each reason."""
+    failed = (trial for trial in outcome.trials if trial.state == "FAIL")
+    return Counter(trial.reason or "no reason recorded" for trial in failed)

@@ -1,0 +1,148 @@
+"""results.json: everything that a run found, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from dropsearch.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, TrialResult
+from dropsearch.report import findings
+from dropsearch.report.files import write_whole
+from dropsearch.report.verdict import verdict
+
+
+def results(summary: Summary) -> dict[str, Any]:
+    """All findings as plain containers: losses in nats, accuracies in [0, 1], None for what is not finite."""
+    return _plain(
+        {
+            "study": summary.study,
+            "model": summary.model,
+            "data": summary.data,
+            "seed": summary.seed,
+            "versions": summary.versions,
+            "seconds": summary.seconds,
+            "engine": summary.engine,
+            "complete": summary.complete,
+            "verdict": verdict(summary),
+            "sites": [asdict(site) for site in summary.sites],
+            "arms": {name: _arm(outcome) for name, outcome in summary.arms.items()},
+            "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
+            "mlflow": summary.mlflow,
+            "commands": summary.commands,
+            "config": summary.config,
+        }
+    )
+
+
+def write_results(summary: Summary, path: Path) -> Path:
+    """Write `results` as JSON to `path`, whole or not at all, and return the path."""
+    write_whole(path, json.dumps(results(summary), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    return path
+
+
+def _arm(outcome: ArmOutcome) -> dict[str, Any]:
+    return {
+        "title": outcome.arm.title,
+        "states": findings.states(outcome),
+        "trials": [_trial(trial) for trial in outcome.trials],
+        "best": _best(outcome.best),
+        "confirmed": [_confirmed(confirmed) for confirmed in outcome.confirmed],
+        "winner": _winner(outcome),
+        "gap": {
+            "search_val_loss": findings.search_loss(outcome),
+            "confirmed_val_loss": findings.confirmed_loss(outcome),
+            "difference": findings.gap(outcome),
+        },
+        "textbook": outcome.textbook,
+    }
+
+
+def _trial(trial: TrialResult) -> dict[str, Any]:
+    best = trial.best
+    return {
+        "number": trial.spec.number,
+        "state": trial.state,
+        "reason": trial.reason,
+        "params": trial.spec.params,
+        "rates": trial.spec.rates,
+        "lr": trial.spec.lr,
+        "weight_decay": trial.spec.weight_decay,
+        "seed": trial.spec.seed,
+        "val_loss": best.val_loss if best else None,
+        "val_acc": best.val_acc if best else None,
+        "epochs": len(trial.curve),
+        "seconds": trial.seconds,
+    }
+
+
+def _best(trial: TrialResult | None) -> dict[str, Any] | None:
+    keys = ("number", "params", "rates", "lr", "weight_decay", "val_loss", "val_acc")
+    return {key: value for key, value in _trial(trial).items() if key in keys} if trial else None
+
+
+def _confirmed(confirmed: Confirmed) -> dict[str, Any]:
+    return {
+        "number": confirmed.number,
+        "seeds": confirmed.seeds,
+        "val_loss": confirmed.val_loss,
+        "val_acc": confirmed.val_acc,
+        "mean_val_loss": confirmed.mean_val_loss,
+    }
+
+
+def _winner(outcome: ArmOutcome) -> dict[str, Any] | None:
+    if outcome.winner is None:
+        return None
+    test, acc, trial = outcome.test, findings.test_acc(outcome), findings.chosen(outcome)
+    return {
+        "number": outcome.winner.number,
+        "params": trial.spec.params if trial else {},
+        "rates": findings.rates(outcome),
+        "seeds": outcome.winner.seeds,
+        "mean_val_loss": outcome.winner.mean_val_loss,
+        "opened_at": test.opened_at if test else None,
+        "test_loss": test.loss if test else [],
+        "test_acc": test.acc if test else [],
+        "mean_test_acc": acc.mean,
+        "ci95_test_acc": _bounds(acc),
+        "mean_test_loss": findings.test_loss(outcome).mean,
+        "ci95_test_loss": _bounds(findings.test_loss(outcome)),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "a": comparison.a,
+        "b": comparison.b,
+        "metric": comparison.metric,
+        "difference": comparison.difference.mean,
+        "ci95": _bounds(comparison.difference),
+        "p": comparison.p,
+        "p_holm": comparison.p_holm,
+        "differences": comparison.differences,
+        "shown": findings.shown(comparison),
+    }
+
+
+def _bounds(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: dict, list, str, int, float, bool and None."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)

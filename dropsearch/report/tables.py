@@ -1,0 +1,188 @@
+"""The tables of a run, as rows that the terminal and the page render alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dropsearch.records import ArmOutcome, Comparison, Interval, Summary
+from dropsearch.report import findings
+from dropsearch.report.bands import finite
+
+WIDTH = 100
+"""Of the terminal that a table must fit into, in characters."""
+EMPTY = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column names (a line break where the terminal may break them) and rows of text.
+
+    Columns named in `left` are aligned to the left, all others to the right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[str, ...] = ()
+
+    def as_text(self, width: int = WIDTH) -> str:
+        """Aligned plain text; the first column is shortened where the table would be wider than `width`."""
+        heads = [column.split("\n") for column in self.columns]
+        depth = max(len(head) for head in heads)
+        padded = [[""] * (depth - len(head)) + head for head in heads]
+        head_rows = [tuple(head[line] for head in padded) for line in range(depth)]
+        sizes = [max(map(len, column)) for column in zip(*head_rows, *self.rows, strict=True)]
+        spare = width - sum(sizes[1:]) - 2 * (len(sizes) - 1)
+        sizes[0] = min(sizes[0], max(spare, 8))
+        lines = [self._line(row, sizes) for row in head_rows]
+        lines += ["  ".join("-" * size for size in sizes)]
+        lines += [self._line((shorten(row[0], sizes[0]), *row[1:]), sizes) for row in self.rows]
+        return "\n".join([self.title, *lines])
+
+    def as_markdown(self) -> str:
+        """A table of GitHub's Markdown under its title in bold."""
+        marks = [":--" if column in self.left else "--:" for column in self.columns]
+        rows = [tuple(_one_line(column) for column in self.columns), tuple(marks), *self.rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        return "\n".join([f"**{self.title}**", "", *lines])
+
+    def _line(self, row: tuple[str, ...], sizes: list[int]) -> str:
+        cells = [
+            cell.ljust(size) if column in self.left else cell.rjust(size)
+            for cell, size, column in zip(row, sizes, self.columns, strict=True)
+        ]
+        return "  ".join(cells).rstrip()
+
+
+def arms_table(summary: Summary) -> Table:
+    """One row an arm: how its trials ended, what search, confirmation and test set say about it."""
+    columns = (
+        "arm",
+        "done/pruned/\nfailed",
+        "search\nval loss",
+        "confirmed\nval loss",
+        "gap\n(luck)",
+        "test accuracy\nmean (95 % interval)",
+        "test\nloss",
+        "seeds",
+    )
+    rows = tuple(_arm_row(name, outcome) for name, outcome in summary.arms.items())
+    return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
+
+
+def rates_table(summary: Summary) -> Table:
+    """One row a site: the textbook's rate beside the rate that each arm with dropout found."""
+    with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
+    found = {name: findings.rates(arm) for name, arm in with_dropout.items()}
+    kinds = {site.name: site.kind for site in summary.sites}
+    names = list(dict.fromkeys([*kinds, *(name for rates in found.values() for name in rates)]))
+    textbook = {name: rate for arm in summary.arms.values() for name, rate in arm.textbook.items()}
+    fixed = {site.name for site in summary.sites if not site.controllable}
+    rows = tuple(
+        (
+            name,
+            kinds.get(name, EMPTY),
+            rate(textbook.get(name, math.nan)),
+            *("fixed" if name in fixed else rate(rates.get(name, math.nan)) for rates in found.values()),
+        )
+        for name in names
+        if found
+    )
+    columns = ("site", "kind", "textbook", *(f"in {name}" for name in found))
+    return Table("Dropout rates found, by site", columns, rows, left=("site", "kind"))
+
+
+def differences_table(summary: Summary) -> Table:
+    """One row a planned contrast: the paired difference in test accuracy, in percentage points."""
+    columns = ("contrast", "difference", "95 % interval", "p", "p Holm", "seeds", "shown")
+    rows = tuple(_difference_row(comparison) for comparison in findings.comparisons(summary))
+    return Table("Paired differences in test accuracy: percentage points", columns, rows, left=("contrast",))
+
+
+def tables(summary: Summary) -> Iterable[Table]:
+    """The tables that have rows, in the order in which they are shown."""
+    return [t for t in (arms_table(summary), rates_table(summary), differences_table(summary)) if t.rows]
+
+
+def shorten(text: str, size: int) -> str:
+    """`text`, with its middle left out where it is longer than `size`: the end of a path tells most."""
+    if len(text) <= size:
+        return text
+    head = (size - 2) // 3
+    return text[:head] + ".." + text[len(text) - (size - 2 - head) :]
+
+
+def loss(value: float) -> str:
+    """A loss in nats, or its lack."""
+    return f"{value:.4f}" if math.isfinite(value) else EMPTY if math.isnan(value) else "diverged"
+
+
+def percent(value: float) -> str:
+    """An accuracy in [0, 1] as per cent, without the sign."""
+    return f"{100 * value:.2f}" if math.isfinite(value) else EMPTY
+
+
+def points(value: float) -> str:
+    """A difference of accuracies in percentage points, signed, and 0.00 without one."""
+    if not math.isfinite(value):
+        return EMPTY
+    text = f"{100 * value:+.2f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def rate(value: float) -> str:
+    """A dropout rate."""
+    return f"{value:.2f}" if math.isfinite(value) else EMPTY
+
+
+def probability(value: float) -> str:
+    """A p-value; small ones are not rounded to zero."""
+    if not math.isfinite(value):
+        return EMPTY
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
+def _one_line(column: str) -> str:
+    return column.replace("/\n", "/").replace("\n", " ")
+
+
+def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    gap = findings.gap(outcome)
+    return (
+        name,
+        "/".join(str(count) for count in findings.states(outcome).values()),
+        loss(findings.search_loss(outcome)),
+        loss(findings.confirmed_loss(outcome)),
+        f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+        _with_interval(findings.test_acc(outcome)),
+        loss(findings.test_loss(outcome).mean),
+        _seeds(outcome),
+    )
+
+
+def _seeds(outcome: ArmOutcome) -> str:
+    if outcome.test is None:
+        return EMPTY
+    usable, tested = len(finite(outcome.test.acc)), len(outcome.test.acc)
+    return str(tested) if usable == tested else f"{usable}/{tested}"
+
+
+def _with_interval(interval: Interval) -> str:
+    if not math.isfinite(interval.low):
+        return percent(interval.mean)
+    return f"{percent(interval.mean)} ({percent(interval.low)} to {percent(interval.high)})"
+
+
+def _difference_row(comparison: Comparison) -> tuple[str, ...]:
+    low, high = points(comparison.difference.low), points(comparison.difference.high)
+    return (
+        f"{comparison.a} - {comparison.b}",
+        points(comparison.difference.mean),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(comparison.p),
+        probability(comparison.p_holm),
+        str(len(comparison.differences)),
+        "yes" if findings.shown(comparison) else "no",
+    )

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dropsearch.evidence import compare, paired, planned_contrasts
+from dropsearch.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
+
+
+def arm_with(name, acc, loss=None, seeds=None):
+    """An arm whose winner has these test scores."""
+    seeds = range(100, 100 + len(acc)) if seeds is None else seeds
+    results = tuple(
+        TrialResult(TrialSpec(name, number, seed, {}, 1e-3, 0.0, purpose="confirm"), "COMPLETE", (), 1.0)
+        for number, seed in enumerate(seeds)
+    )
+    winner = Confirmed(number=0, results=results)
+    scores = TestScores("2026-11-01T12:00:00+00:00", tuple(loss or [0.5] * len(acc)), tuple(acc))
+    return ArmOutcome(ARMS[name], (), (winner,), winner, scores)
+
+
+def test_all_arms_give_all_planned_contrasts():
+    assert planned_contrasts(ARMS) == [
+        ("dropout", "none"),
+        ("batchnorm", "none"),
+        ("both", "none"),
+        ("both", "dropout"),
+        ("both", "batchnorm"),
+        ("dropout", "dropout_shared"),
+        ("dropout", "textbook"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arms", "contrasts"),
+    [
+        ([], []),
+        (["none"], []),
+        (["dropout", "batchnorm"], []),
+        (["none", "dropout"], [("dropout", "none")]),
+        (["textbook", "dropout"], [("dropout", "textbook")]),
+    ],
+)
+def test_only_contrasts_whose_arms_ran_are_planned(arms, contrasts):
+    assert planned_contrasts(arms) == contrasts
+
+
+def test_arms_are_paired_by_seed_whatever_their_order():
+    a = arm_with("dropout", [0.9, 0.8, 0.7], seeds=[3, 1, 2])
+    b = arm_with("none", [0.5, 0.6, 0.4], seeds=[1, 2, 3])
+    assert paired(a, b, "test_acc").differences == pytest.approx((0.5, 0.3, 0.1))
+
+
+def test_seeds_that_only_one_arm_has_are_no_pairs():
+    a, b = arm_with("dropout", [0.9, 0.8], seeds=[1, 2]), arm_with("none", [0.5, 0.6], seeds=[2, 3])
+    pairs = paired(a, b, "test_acc")
+    assert (pairs.a, pairs.b, pairs.dropped) == ((0.8,), (0.5,), 0)
+
+
+def test_pairs_that_are_not_finite_are_dropped_and_counted():
+    a, b = arm_with("dropout", [0.9, math.nan, 0.8]), arm_with("none", [0.5, 0.6, math.inf])
+    pairs = paired(a, b, "test_acc")
+    assert (pairs.differences, pairs.dropped) == (pytest.approx((0.4,)), 2)
+
+
+def test_a_difference_is_that_of_a_minus_b():
+    (comparison,) = compare({"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [0.75] * 3)})
+    assert (comparison.a, comparison.b, comparison.metric) == ("dropout", "none", "test_acc")
+    assert comparison.difference.mean == 0.25
+
+
+def test_each_metric_is_a_family_of_its_own():
+    arms = {
+        name: arm_with(name, np.random.default_rng(seed).normal(0.9, 0.01, 10), [0.1 * seed] * 10)
+        for seed, name in enumerate(("none", "dropout", "batchnorm", "both"))
+    }
+    both = compare(arms, ("test_acc", "test_loss"))
+    assert [c.metric for c in both] == ["test_acc"] * 5 + ["test_loss"] * 5
+    assert both[:5] == compare(arms, ("test_acc",))
+
+
+def test_arms_whose_test_set_stayed_closed_are_not_compared():
+    closed = replace(arm_with("dropout", [0.9] * 3), test=None)
+    assert compare({"none": arm_with("none", [0.5] * 3), "dropout": closed}) == ()
+
+
+def test_an_arm_that_diverged_on_every_seed_stays_in_the_family():
+    arms = {name: arm_with(name, np.linspace(0.8, 0.9, 6) + shift) for name, shift in [("none", 0), ("both", 0.05)]}
+    (alone,) = compare(arms)
+    with_diverged = compare(arms | {"dropout": arm_with("dropout", [math.nan] * 6)})
+    by_pair = {(c.a, c.b): c for c in with_diverged}
+    assert by_pair["dropout", "none"].p == 1.0
+    assert math.isnan(by_pair["dropout", "none"].difference.mean)
+    assert by_pair["both", "none"].p_holm == pytest.approx(3 * alone.p)
+
+
+def test_an_unknown_metric_is_refused():
+    arms = {name: arm_with(name, [0.5] * 3) for name in ("none", "dropout")}
+    with pytest.raises(ValueError, match="test_acc, test_loss"):
+        compare(arms, ("f1",))
+
+
+def test_the_family_wise_error_of_five_contrasts_is_at_most_5_percent():
+    experiments, errors = 1000, 0
+    generator = np.random.default_rng(20261102)
+    names = ("none", "dropout", "batchnorm", "both")
+    for _ in range(experiments):
+        # Arms share the seed's luck, and accuracies come in steps of one test example in 360.
+        luck = generator.normal(0, 0.01, 10)
+        arms = {n: arm_with(n, np.round(360 * (0.9 + luck + generator.normal(0, 0.01, 10))) / 360) for n in names}
+        errors += any(comparison.p_holm < 0.05 for comparison in compare(arms))
+    allowed = 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / experiments)
+    assert errors / experiments <= allowed

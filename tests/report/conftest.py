@@ -1,0 +1,162 @@
+"""A summary as a real run of four arms leaves it: 12 trials and 3 x 10 retrainings each, in known numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dropsearch.evidence import compare
+from dropsearch.records import (
+    ARMS,
+    ArmOutcome,
+    Confirmed,
+    EpochMetrics,
+    Site,
+    Summary,
+    TestScores,
+    TrialResult,
+    TrialSpec,
+)
+
+EPOCHS = 12
+LEVEL = {
+    "none": 0.34,
+    "dropout": 0.27,
+    "batchnorm": 0.30,
+    "both": 0.25,
+    "dropout_shared": 0.28,
+    "textbook": 0.29,
+}
+OPTIMUM = {"input": 0.05, "hidden": 0.55, "conv": 0.2, "rnn": 0.3, "attention": 0.1}
+TEXTBOOK = {"input": 0.15, "hidden": 0.4, "conv": 0.2, "rnn": 0.25, "attention": 0.1}
+DEFAULT_SITES = (
+    Site("input_dropout", "input", 0.1, 64),
+    Site("blocks.0.dropout", "hidden", 0.4, 128),
+    Site("blocks.1.dropout", "hidden", 0.4, 128),
+)
+
+
+def curve(level, overfit, generator, epochs=EPOCHS):
+    """A learning curve that falls to about `level` and then rises by `overfit` nats."""
+    points = []
+    for epoch in range(epochs):
+        val = level + 1.9 * math.exp(-0.7 * epoch) + overfit * (epoch / epochs) ** 2 + generator.normal(0, 0.004)
+        train = max(val - overfit * (1 + epoch) / epochs - 0.04 * epoch / epochs, 0.005)
+        points.append(EpochMetrics(epoch, train, train + 0.08, val, 1 - train / 4, 1 - val / 4))
+    return tuple(points)
+
+
+class Maker:
+    """Makes arms and summaries; equal arguments give equal records."""
+
+    def spec(self, arm, number, seed, rates, purpose="search"):
+        lr = 10 ** (-3 + 0.05 * number)
+        params = {f"rate:{site}": rate for site, rate in rates.items()} | {"lr": lr, "weight_decay": 1e-4}
+        configuration = number // 10 if purpose == "confirm" else None
+        return TrialSpec(arm, number, seed, rates, lr, 1e-4, params, purpose, configuration)
+
+    def rates(self, arm, number, sites, generator):
+        if ARMS[arm].dropout == "off":
+            return {}
+        if number == 0 or ARMS[arm].dropout == "textbook":
+            return {site.name: TEXTBOOK.get(site.kind, 0.3) for site in sites}
+        if number == 1:
+            return {site.name: 0.0 for site in sites}
+        if ARMS[arm].dropout == "shared":
+            return dict.fromkeys((site.name for site in sites), float(generator.uniform(0, 0.9)))
+        if number < 4:
+            return {site.name: float(generator.uniform(0, 0.9)) for site in sites}
+        wanted = [OPTIMUM.get(site.kind, 0.3) + 0.02 * place for place, site in enumerate(sites)]
+        drawn = np.clip(generator.normal(wanted, 0.12), 0, 0.9)
+        return {site.name: float(rate) for site, rate in zip(sites, drawn, strict=True)}
+
+    def trial(self, arm, number, sites, generator):
+        rates = self.rates(arm, number, sites, generator)
+        distance = [(rates[s.name] - OPTIMUM.get(s.kind, 0.3)) ** 2 for s in sites if s.name in rates]
+        level = LEVEL[arm] + (0.4 * float(np.mean(distance)) if distance else 0.0) + generator.exponential(0.03)
+        overfit = 0.02 if rates and max(rates.values()) > 0.2 else 0.12
+        spec = self.spec(arm, number, 1000 + number, rates)
+        if number % 6 == 5:
+            return TrialResult(spec, "PRUNED", curve(level + 0.2, overfit, generator, 4), 0.8, "pruned at epoch 3")
+        return TrialResult(spec, "COMPLETE", curve(level, overfit, generator), 2.1)
+
+    def confirmed(self, trial, seeds, generator):
+        level = trial.best.val_loss + 0.01
+        results = []
+        for index in range(seeds):
+            spec = self.spec(trial.spec.arm, 10 * trial.spec.number + index, 5000 + index, trial.spec.rates, "confirm")
+            results.append(
+                TrialResult(spec, "COMPLETE", curve(level + generator.normal(0, 0.01), 0.05, generator), 2.0)
+            )
+        return Confirmed(trial.spec.number, tuple(results))
+
+    def arm(self, name, trials=12, top=3, seeds=10, sites=DEFAULT_SITES, acc=None):
+        """An arm with all it can have; `acc` are its test accuracies, one a seed."""
+        generator = np.random.default_rng([trials, seeds, *map(ord, name)])
+        done = tuple(self.trial(name, number, sites, generator) for number in range(trials))
+        complete = sorted((t for t in done if t.state == "COMPLETE"), key=lambda t: t.best.val_loss)
+        confirmed = tuple(self.confirmed(trial, seeds, generator) for trial in complete[:top])
+        winner = min(confirmed, key=lambda c: c.mean_val_loss)
+        luck = np.random.default_rng(77).normal(0, 0.004, seeds)
+        drawn = np.round(360 * (1.05 - LEVEL[name] / 3 + luck + generator.normal(0, 0.003, seeds))) / 360
+        acc = tuple(float(value) for value in (drawn if acc is None else acc))
+        test = TestScores("2026-11-01T12:00:00+00:00", tuple(4 * (1.03 - value) for value in acc), acc)
+        textbook = {site.name: TEXTBOOK.get(site.kind, 0.3) for site in sites}
+        return ArmOutcome(ARMS[name], done, confirmed, winner, test, textbook)
+
+    def summary(self, arms=("none", "dropout", "batchnorm", "both"), sites=DEFAULT_SITES, **changes):
+        """A summary of arms given by name, or as outcomes by name."""
+        outcomes = dict(arms) if isinstance(arms, dict) else {name: self.arm(name, sites=sites) for name in arms}
+        fields = {
+            "study": "digits-mlp",
+            "model": "mlp",
+            "data": "digits",
+            "seed": 0,
+            "versions": {"dropsearch": "0.1.0", "torch": "2.13.0", "optuna": "5.0.0"},
+            "seconds": 125.4,
+            "engine": "alone",
+            "sites": sites,
+            "arms": outcomes,
+            "comparisons": compare(outcomes),
+            "config": {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0},
+            "mlflow": {
+                "tracking_uri": "sqlite:///mlflow.db",
+                "experiment": "mlp on digits",
+                "run_id": "a1b2",
+            },
+            "commands": {
+                "mlflow": "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db",
+                "reload": "python -m dropsearch experiment=outputs/best/both.yaml",
+            },
+        }
+        return Summary(**(fields | changes))
+
+    def tested(self, **accuracies):
+        """A summary whose arms have exactly these test accuracies."""
+        return self.summary({name: self.arm(name, seeds=len(acc), acc=acc) for name, acc in accuracies.items()})
+
+    def failed(self, name, reason="CUDA out of memory", trials=12):
+        """An arm all of whose trials failed."""
+        specs = [self.spec(name, number, number, {}) for number in range(trials)]
+        return ArmOutcome(ARMS[name], tuple(TrialResult(spec, "FAIL", (), 0.1, reason) for spec in specs))
+
+    def untested(self, name):
+        """An arm whose winner has not seen the test set."""
+        return replace(self.arm(name), test=None)
+
+    def searched(self, name):
+        """An arm that was never confirmed."""
+        return replace(self.arm(name), confirmed=(), winner=None, test=None)
+
+
+@pytest.fixture(scope="session")
+def make():
+    return Maker()
+
+
+@pytest.fixture(scope="session")
+def summary(make):
+    return make.summary()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from dropsearch.records import Site
+from dropsearch.report import closing, verdict, write_report
+from dropsearch.report.caveats import caveats
+from dropsearch.report.page import duration, page
+
+
+def test_the_verdict_comes_first(summary):
+    assert page(summary).split("\n\n")[1] == verdict(summary)
+
+
+def test_figures_are_linked_relative_to_the_page(summary, tmp_path):
+    figures = [tmp_path / "run" / "figures" / "curves.png"]
+    path = write_report(summary, tmp_path / "run" / "report.md", figures)
+    assert "](<figures/curves.png>)" in path.read_text(encoding="utf-8")
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_what_was_run_can_be_read_off(summary):
+    text = page(summary)
+    for part in ("study.n_trials=12", "torch 2.13.0", "5000, 5001", "120 retrainings", "mlflow ui", "2 min 05 s"):
+        assert part in text
+
+
+def test_a_run_without_anything_still_has_a_page(make):
+    text = page(make.summary({}, config={}, commands={}, versions={}, mlflow={}))
+    assert "The numbers raise none." in text
+    assert "## Commands" not in text
+
+
+def test_the_noise_of_a_test_accuracy_follows_from_the_number_of_examples(make):
+    text = " ".join(caveats(make.tested(none=[0.9, 0.9]), test_examples=360))
+    assert f"standard error of {100 * math.sqrt(0.9 * 0.1 / 360):.2f} points" in text
+
+
+def test_without_the_number_of_examples_no_noise_is_claimed(summary):
+    assert "standard error" not in " ".join(caveats(summary))
+
+
+def test_few_seeds_are_a_caveat(make):
+    assert "at least 6 paired seeds" in " ".join(caveats(make.tested(none=[0.9] * 3, dropout=[0.8] * 3)))
+    assert "Few seeds" not in " ".join(caveats(make.tested(none=[0.9] * 6, dropout=[0.8] * 6)))
+
+
+def test_the_luck_of_the_search_is_a_caveat(summary):
+    assert any(line.startswith("Search scores flatter") for line in caveats(summary))
+
+
+def test_unequal_chances_failures_and_an_interruption_are_caveats(make):
+    arms = {"none": make.arm("none"), "both": make.failed("both", trials=5)}
+    text = "\n".join(caveats(make.summary(arms, complete=False)))
+    assert "none 12, both 5" in text
+    assert "5 of 5 trials of both failed, most often with: `CUDA out of memory`" in text
+    assert text.startswith("The run was interrupted")
+
+
+def test_seeds_without_a_score_are_a_caveat(make):
+    assert "1 of 3 seeds of none" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+
+
+def test_a_site_out_of_control_is_a_caveat(make):
+    site = Site("lstm", "rnn", 0.2, 10, controllable=False, reason="inside a fused kernel")
+    text = " ".join(caveats(replace(make.summary(("none",)), sites=(site,))))
+    assert "The site lstm kept its own rate of 0.20: inside a fused kernel." in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (48, "48 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (12000, "3 h 20 min")]
+)
+def test_a_duration_reads_as_people_say_it(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_end_shows_tables_then_verdict_then_commands(summary):
+    text = closing(summary)
+    positions = [text.index(part) for part in ("Arms:", "Dropout rates", "Paired", "both (dropout and", "mlflow ui")]
+    assert positions == sorted(positions)
+
+
+def test_commands_are_not_broken_and_continuing_comes_last(make):
+    command = "python -m dropsearch " + " ".join(f"key{i}=value" for i in range(30))
+    text = closing(make.summary(commands={"continue": command, "mlflow": "mlflow ui"}))
+    assert text.splitlines()[-1].strip() == command
+
+
+def test_the_terminal_needs_no_unicode(make):
+    text = closing(make.summary(("none", "dropout", "both")))
+    assert text.isascii()
+    assert "\x1b" not in text
