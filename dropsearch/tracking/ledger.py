@@ -1,0 +1,139 @@
+"""Which run stands for what, and what is written to it; all of it in the writer's thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dropsearch.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.tracking import entries
+from dropsearch.tracking.runs import ARM, KEY, STATUS, Runs
+
+TABLE = "arms.json"
+
+
+@dataclass
+class OpenTrial:
+    """The run of a trial that did not end yet."""
+
+    run_id: str
+    start: int
+    """In milliseconds."""
+    written: set[int] = field(default_factory=set)
+    """Epochs whose points are there."""
+
+
+class Ledger:
+    """The parent run of one invocation and all that stands under it.
+
+    A run is opened when something is first written to it: an arm's with its first trial, an arm's
+    confirmation with its first retraining. Each method may be called again after it failed.
+    """
+
+    def __init__(self, runs: Runs, parent: str) -> None:
+        self._runs = runs
+        self._parent = parent
+        self._arms: dict[str, str] = {}
+        self._confirms: dict[str, str] = {}
+        self._trials: dict[str, OpenTrial] = {}
+
+    def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write to the parent what is known before the first trial."""
+        self._runs.write(self._parent, params=entries.flatten(config))
+        self._runs.client.log_dict(self._parent, dict(config), "config.yaml")
+        self._runs.add_data(self._parent, data)
+
+    def write_points(self, spec: TrialSpec, points: Sequence[tuple[EpochMetrics, int]], start: int) -> None:
+        """Write a part of a running trial's curve; each point comes with its time in milliseconds."""
+        trial = self._trial(spec, start)
+        timed = [(point, at) for metrics, at in points for point in entries.points_of(metrics)]
+        self._runs.write(trial.run_id, [point for point, _ in timed], stamps=[at for _, at in timed])
+        trial.written |= {metrics.epoch for metrics, _ in points}
+
+    def write_trial(self, result: TrialResult, at: int) -> None:
+        """Write all of an ended trial that is not there; all times follow from `at`, its end, or its start.
+
+        The run's duration is the trial's seconds, and its points are spread evenly over it.
+        """
+        lasted = int(1000 * result.seconds)
+        trial = self._trial(result.spec, at - lasted)
+        points, stamps = entries.totals_of(result), []
+        stamps += [trial.start + lasted] * len(points)
+        for i, metrics in enumerate(result.curve, start=1):
+            if metrics.epoch not in trial.written:
+                added = entries.points_of(metrics)
+                points += added
+                stamps += [trial.start + lasted * i // len(result.curve)] * len(added)
+        params, tags = entries.params_of(result.spec), entries.state_of(result)
+        self._runs.write(trial.run_id, points, params, tags, stamps)
+        self._runs.end(trial.run_id, STATUS[result.state], trial.start + lasted)
+        del self._trials[result.spec.key]
+
+    def write_arm(self, name: str, outcome: ArmOutcome) -> None:
+        """Write to an arm's run what the arm found."""
+        points = [(metric, value, 0) for metric, value in entries.scores_of(outcome).items()]
+        self._runs.write(self._arm(name), points, entries.best_params_of(outcome))
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write to the parent what all arms found, so that it alone answers."""
+        points: entries.Points = [("seconds", summary.seconds, 0)]
+        params: dict[str, str] = {}
+        for arm, outcome in summary.arms.items():
+            scores = entries.scores_of(outcome).items()
+            points += [(entries.key(f"{arm}/{name.replace('/', '_')}"), value, 0) for name, value in scores]
+            params |= {entries.key(arm, name): text for name, text in entries.best_params_of(outcome).items()}
+        tags = {entries.key("versions", name): version for name, version in summary.versions.items()}
+        tags["mlflow.note.content"] = entries.note_of(summary)
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
+        self._runs.client.log_dict(self._parent, _split(entries.table_of(summary)), TABLE)
+        self._runs.write(self._parent, points, params, tags)
+
+    def write_artifact(self, path: Path, output_dir: Path) -> None:
+        """Log a file or a folder to the parent, in the place that it has under `output_dir`."""
+        inside = path.is_relative_to(output_dir)
+        place = path.relative_to(output_dir).parent.as_posix() if inside else "."
+        if place == "." and path.suffix == ".png":
+            place = "figures"
+        if path.is_dir():
+            self._runs.client.log_artifacts(self._parent, str(path), (Path(place) / path.name).as_posix())
+        else:
+            self._runs.client.log_artifact(self._parent, str(path), None if place == "." else place)
+
+    def end(self, status: str) -> None:
+        """Close arms, confirmations and parent; a trial that did not end is deleted, as after a crash."""
+        for trial in self._trials.values():
+            self._runs.client.delete_run(trial.run_id)
+        self._trials.clear()
+        for run_id in (*self._confirms.values(), *self._arms.values(), self._parent):
+            self._runs.end(run_id, status)
+
+    def _arm(self, arm: str) -> str:
+        if arm not in self._arms:
+            self._arms[arm] = self._runs.create(arm, "arm", {ARM: arm}, parent=self._parent)
+        return self._arms[arm]
+
+    def _above(self, spec: TrialSpec) -> str:
+        """Return the run that a trial stands under: its arm's, or that of the arm's confirmation."""
+        arm = self._arm(spec.arm)
+        if spec.purpose == "search":
+            return arm
+        if spec.arm not in self._confirms:
+            run_id = self._runs.create(f"{spec.arm} confirm", "confirm", {ARM: spec.arm}, parent=arm)
+            self._confirms[spec.arm] = run_id
+        return self._confirms[spec.arm]
+
+    def _trial(self, spec: TrialSpec, start: int) -> OpenTrial:
+        if spec.key not in self._trials:
+            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.purpose": spec.purpose}
+            run_id = self._runs.create(spec.key, "trial", tags, parent=self._above(spec), start=start)
+            self._trials[spec.key] = OpenTrial(run_id, start)
+        return self._trials[spec.key]
+
+
+def _split(table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return a table as `MlflowClient.log_table` writes it, which needs pandas and a read before a write."""
+    rows = zip(*table.values(), strict=True)
+    return {"columns": list(table), "data": [list(row) for row in rows]}

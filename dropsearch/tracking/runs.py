@@ -1,0 +1,162 @@
+"""The runs of one study in one MLflow experiment: opened, written, ended, found again."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from dropsearch.errors import InputError
+from dropsearch.owner import is_dead, this_process
+from dropsearch.tracking.address import Address
+from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Points, cut
+
+STUDY, KEY, ARM, KIND, OWNER = (f"dropsearch.{word}" for word in ("study", "key", "arm", "kind", "owner"))
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+"""Optuna's states in MLflow's words, as MLflow's own Optuna storage maps them."""
+PAGE = 1000
+
+
+def now() -> int:
+    """Return the time as MLflow counts it, in milliseconds."""
+    return int(time.time() * 1000)
+
+
+def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
+    """Return the id of the experiment of that name, which is created where there is none.
+
+    Raises:
+        InputError: the experiment was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=address.artifacts)
+        except MlflowException:
+            # Another process may have been faster.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        command = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise address.refuse(f"MLflow's experiment {name!r} must not be deleted", f"`{command}` brings it back")
+    return experiment.experiment_id
+
+
+class Runs:
+    """All runs of one study; every call names its run, none touches MLflow's active run."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, study: str) -> None:
+        if "'" in study and '"' in study:
+            # MLflow's filters have no way to escape a quote.
+            raise InputError(f"study.name must not hold both kinds of quotes, got {study}; rename the study")
+        self.client = client
+        self.experiment_id = experiment_id
+        self._study = study
+
+    def create(
+        self,
+        name: str,
+        kind: str,
+        tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+        start: int | None = None,
+    ) -> str:
+        """Open a run and return its id; it is RUNNING until `end`."""
+        known = {STUDY: self._study, KIND: kind, OWNER: this_process(), "mlflow.user": getpass.getuser()}
+        known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
+        if parent is not None:
+            known["mlflow.parentRunId"] = parent
+        all_tags = {name: cut(value, TAG_LENGTH) for name, value in {**known, **tags}.items()}
+        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=name)
+        return run.info.run_id
+
+    def write(
+        self,
+        run_id: str,
+        points: Points = [],  # noqa: B006, it is only read
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        stamps: Sequence[int] | None = None,
+    ) -> None:
+        """Write points, parameters and tags at once; `stamps` are the times of the points, else it is now.
+
+        A parameter that is too long for MLflow is cut and stands whole in `long_params/NAME.txt`.
+        """
+        times = stamps if stamps is not None else [now()] * len(points)
+        params = params or {}
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, at, step) for (name, value, step), at in zip(points, times, strict=True)],
+            params=[Param(name, cut(value, PARAM_LENGTH)) for name, value in params.items()],
+            tags=[RunTag(name, cut(value, TAG_LENGTH)) for name, value in (tags or {}).items()],
+            synchronous=True,
+        )
+        for name, value in params.items():
+            if len(value) > PARAM_LENGTH:
+                self.client.log_text(run_id, value, f"long_params/{name.replace('/', '.')}.txt")
+
+    def add_data(self, run_id: str, data: Mapping[str, Any]) -> None:
+        """Note the data set as an input of a run."""
+        dataset = Dataset(
+            name=str(data["name"]),
+            digest=str(data["digest"])[:36],
+            source_type="local",
+            source=json.dumps({"uri": str(data["source"])}),
+            schema=json.dumps({"mlflow_tensorspec": _tensors(data["input_shape"])}),
+            profile=json.dumps({"sizes": dict(data["sizes"]), "classes": data["classes"]}, default=str),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+
+    def end(self, run_id: str, status: str, at: int | None = None) -> None:
+        """Close a run as FINISHED, KILLED or FAILED."""
+        self.client.set_terminated(run_id, status=status, end_time=at)
+
+    def ended_keys(self) -> set[str]:
+        """Return the keys of the trials that have an ended run."""
+        runs = self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'")
+        return {run.data.tags[KEY] for run in runs}
+
+    def sweep(self) -> None:
+        """Close what a process that died left open.
+
+        Its trials are deleted, since they stopped anywhere and will be written again, whole; its arms and
+        parents become KILLED. A run that this process opened earlier counts as left open as well.
+        """
+        for run in list(self._search("attributes.status = 'RUNNING'")):
+            owner = run.data.tags.get(OWNER, "")
+            if owner != this_process() and not is_dead(owner):
+                continue
+            if run.data.tags.get(KIND) == "trial":
+                self.client.delete_run(run.info.run_id)
+            else:
+                self.end(run.info.run_id, "KILLED")
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        """Yield the study's runs that are not deleted and meet `condition`."""
+        quote = '"' if "'" in self._study else "'"
+        words = f"tags.`{STUDY}` = {quote}{self._study}{quote} and {condition}"
+        token: str | None = None
+        while token is None or token:
+            page = self.client.search_runs([self.experiment_id], words, max_results=PAGE, page_token=token)
+            # Some databases compare without regard to case.
+            yield from (run for run in page if run.data.tags.get(STUDY) == self._study)
+            token = page.token or ""
+
+
+def _tensors(input_shape: Sequence[int]) -> dict[str, str]:
+    """Describe inputs [batch, *input_shape] and targets [batch] as MLflow's tensor data sets do."""
+    import numpy as np
+    from mlflow.types import Schema, TensorSpec
+
+    features = Schema([TensorSpec(np.dtype(np.float32), (-1, *input_shape))])
+    targets = Schema([TensorSpec(np.dtype(np.int64), (-1,))])
+    return {"features": features.to_json(), "targets": targets.to_json()}

@@ -1,0 +1,140 @@
+"""What a tracker is, and the one that tracks nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dropsearch.errors import InputError, close_match
+from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
+
+KINDS = ("mlflow", "none")
+
+
+class Tracker(Protocol):
+    """Shows a study while it runs and after: `start`, then `epoch` and `end` for trials, then `finish`.
+
+    After `start` nothing here raises because of the tracking server: training is worth more than its
+    log. What went wrong stands in `problems`, one line each, for the user to read.
+    """
+
+    @property
+    def info(self) -> Mapping[str, str]:
+        """tracking_uri, experiment, experiment_id and run_id of the parent run; empty if not tracked."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What could not be written, one line each."""
+        ...
+
+    def start(
+        self,
+        *,
+        experiment: str,
+        study: str,
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        data: Mapping[str, Any],
+    ) -> None:
+        """Open the parent run of this invocation and clear away what a dead process left open.
+
+        `study` tells apart everything that one storage holds; `config` is the resolved configuration;
+        `data` has name, digest, source, sizes, input_shape and classes.
+
+        Raises:
+            InputError: the place to write to does not answer or cannot be used.
+        """
+        ...
+
+    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
+        """Note one point of a running trial's curves; costs microseconds."""
+        ...
+
+    def end(self, result: TrialResult) -> None:
+        """Write a trial that ended, whole; returns at once."""
+        ...
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the `TrialSpec.key` of this study that have no ended run yet."""
+        ...
+
+    def finish(
+        self,
+        summary: Summary,
+        artifacts: Sequence[Path],
+        model: Callable[[], Any] | None,
+        example: Any | None,
+    ) -> None:
+        """Write what the study found, and close every run.
+
+        `model` makes the winner, a torch module on the CPU in eval mode; `example` is a batch for it, one
+        array or a tuple of arrays. Where either is None no model is logged.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Close every open run as KILLED."""
+        ...
+
+    def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
+        """Close every open run with that status; does nothing after `finish`."""
+        ...
+
+
+class NullTracker:
+    """Tracks nothing."""
+
+    info: Mapping[str, str] = {}
+    problems: Sequence[str] = ()
+
+    def start(self, **_: Any) -> None:
+        """Do nothing."""
+
+    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
+        """Do nothing."""
+
+    def end(self, result: TrialResult) -> None:
+        """Do nothing."""
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Return an empty set: nothing is waited for."""
+        return set()
+
+    def finish(
+        self,
+        summary: Summary,
+        artifacts: Sequence[Path],
+        model: Callable[[], Any] | None,
+        example: Any | None,
+    ) -> None:
+        """Do nothing."""
+
+    def interrupt(self) -> None:
+        """Do nothing."""
+
+    def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
+        """Do nothing."""
+
+
+def make_tracker(kind: str, *, uri: str | None, output_dir: Path) -> Tracker:
+    """Return the tracker of that kind, `mlflow` or `none`.
+
+    An MLflow tracker writes to `uri`, else to the environment's MLFLOW_TRACKING_URI as it is now, else
+    to `mlflow.db` in `output_dir`.
+
+    Raises:
+        InputError: an unknown kind, or a URI that MLflow cannot write to.
+    """
+    if kind == "none":
+        return NullTracker()
+    if kind != "mlflow":
+        raise InputError(f"tracking must be one of {', '.join(KINDS)}, got {kind!r}{close_match(kind, KINDS)}")
+    from dropsearch.tracking.address import resolve
+
+    address = resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir)
+    from dropsearch.tracking.mlflow_tracker import MlflowTracker  # imports mlflow, about a second
+
+    return MlflowTracker(address, output_dir)
