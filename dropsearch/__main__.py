@@ -1,0 +1,63 @@
+"""The command line: `python -m dropsearch [KEY=VALUE ...]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.messages import ConfigurationErrors, one_line
+from dropsearch.errors import InputError, RunError
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def _run(raw: DictConfig) -> int:
+    try:
+        config = typed(raw)
+        # torch, lightning and mlflow take seconds to import: not for --help, nor for a misspelt key.
+        from dropsearch.app import run
+
+        return run(config)
+    # Told here and not in `main`: Hydra adds lines of its own to an exception that leaves a job.
+    except InputError as error:
+        return _say(str(error), BAD_INPUT)
+    except RunError as error:
+        return _say(str(error), FAILED)
+    except ConfigurationErrors as error:
+        return _say(one_line(error), BAD_INPUT)
+
+
+def main() -> None:
+    """Run the program and exit: 0 done, 1 training failed, 2 bad input, 130 interrupted."""
+    # So that Hydra raises its errors instead of printing them; they are told in one line below.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    register_schemas()
+    statuses: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="config")
+    def job(raw: DictConfig) -> int:
+        # Of several jobs (-m) none begins after the user has stopped one.
+        if INTERRUPTED not in statuses:
+            statuses.append(_run(raw))
+        return statuses[-1]
+
+    try:
+        job()
+    except ConfigurationErrors as error:
+        sys.exit(_say(one_line(error), BAD_INPUT))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(max(statuses, default=0))
+
+
+def _say(message: str, status: int) -> int:
+    print(f"dropsearch: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

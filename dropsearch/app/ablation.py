@@ -1,0 +1,146 @@
+"""The run of all arms: search, confirmation, and the one opening of the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from dropsearch.config.schema import Config
+from dropsearch.data.tensors import TensorDataModule
+from dropsearch.dropout.typical import typical_rates
+from dropsearch.models import Classifier
+from dropsearch.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialResult, TrialSpec
+from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
+from dropsearch.search.feeds import ConfirmFeed, SearchFeed
+from dropsearch.search.ledger import Ledger
+from dropsearch.search.space import Space
+from dropsearch.seeds import confirmation_seeds
+from dropsearch.training.feed import Engine, Feed
+from dropsearch.training.logs import evaluate
+
+Watch = Callable[[Feed], Feed]
+"""Puts tracking and progress around a feed."""
+
+
+@dataclass(frozen=True)
+class ArmStudies:
+    """The two studies of an arm, and the space that both share."""
+
+    arm: Arm
+    space: Space
+    search: Ledger
+    confirm: Ledger
+
+    def results(self) -> tuple[TrialResult, ...]:
+        """Return all trials that ended, of the search and of the confirmation."""
+        return (*self.search.results(), *self.confirm.results())
+
+
+class Ablation:
+    """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        sites: The model's sites.
+        studies: The arms' studies, in the order in which they run.
+        engine: What trains.
+        checkpoints: Folder of the confirmed models.
+        cancelled: Whether to stop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: TensorDataModule,
+        sites: tuple[Site, ...],
+        studies: Sequence[ArmStudies],
+        engine: Engine,
+        checkpoints: Path,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.config, self.source, self.sites = config, source, sites
+        self.studies, self.engine = studies, engine
+        self.checkpoints, self.cancelled = checkpoints, cancelled
+        self.seeds = confirmation_seeds(config.seed, config.confirm.seeds)
+
+    def search(self, watch: Watch) -> None:
+        """Run each arm's study to its total."""
+        for arm in self.studies:
+            feed = SearchFeed(
+                arm.search,
+                arm.space,
+                total=self.config.study.n_trials,
+                seed=self.config.seed,
+                cancelled=self.cancelled,
+            )
+            self.engine.run(watch(feed))
+
+    def confirm(self, watch: Watch) -> None:
+        """Retrain the best configurations of each arm on the same fresh seeds."""
+        for arm in self.studies:
+            feed = ConfirmFeed(
+                arm.confirm,
+                arm.space,
+                self._configurations(arm),
+                self.seeds,
+                cancelled=self.cancelled,
+                done=self._stands,
+            )
+            self.engine.run(watch(feed))
+
+    def _stands(self, result: TrialResult) -> bool:
+        return result.state == "FAIL" or checkpoint(self.checkpoints, result.spec).exists()
+
+    def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
+        return best_configurations(arm.search.results(), self.config.confirm.top_k)
+
+    def outcomes(self, *, open_test: bool) -> dict[str, ArmOutcome]:
+        """Return what is known of each arm.
+
+        Args:
+            open_test: Let the confirmed winners see the test set: once, and only after every selection.
+        """
+        found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
+        if not open_test:
+            return {name: outcome for name, (outcome, _) in found.items()}
+        return {
+            name: ArmOutcome(**{**vars(outcome), "test": self._test(arm, outcome.winner) if outcome.winner else None})
+            for name, (outcome, arm) in found.items()
+        }
+
+    def _outcome(self, arm: ArmStudies) -> tuple[ArmOutcome, ArmStudies]:
+        confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
+        best = winner(confirmed, len(self.seeds))
+        textbook = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
+        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook), arm
+
+    def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
+        """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
+        opening = f"test.{best.number}.{len(best.seeds)}"
+        scores = arm.confirm.notes.get(opening)
+        if scores is None:
+            measured = [self._score(result) for result in best.results]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
+            arm.confirm.note(opening, scores)
+        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]))
+
+    def _score(self, result: TrialResult) -> tuple[float, float]:
+        module = Classifier.load_from_checkpoint(checkpoint(self.checkpoints, result.spec), map_location="cpu")
+        batches = self.source.test_dataloader()
+        scores = evaluate(module.to(_device(batches)), batches, "test_step")
+        return scores["test_loss"], scores["test_acc"]
+
+
+def _device(batches: object) -> torch.device:
+    return next(iter(batches))[0].device  # type: ignore[call-overload]
+
+
+def checkpoint(folder: Path, spec: TrialSpec) -> Path:
+    """Return where the weights of a confirmation's trial are kept."""
+    return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"

@@ -1,0 +1,93 @@
+"""The files that a run leaves in its output directory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dropsearch.app.ablation import checkpoint
+from dropsearch.config.schema import Config
+from dropsearch.records import ArmOutcome, Confirmed, Summary, TrialResult
+from dropsearch.report import write_figures, write_report, write_results
+
+
+def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
+    """Return the arm whose confirmed winner has the least mean validation loss, None where there is none.
+
+    The test set has no say in it: it is for judging the choice, not for making it.
+    """
+    won = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    return min(won, key=lambda name: won[name].mean_val_loss, default=None)
+
+
+def best_retraining(winner: Confirmed) -> TrialResult:
+    """Return the winner's seed with the least validation loss: the model to keep."""
+    return min(winner.results, key=lambda r: r.best.val_loss if r.best else math.inf)
+
+
+def write_files(summary: Summary, config: Config, folder: Path) -> list[Path]:
+    """Write results.json, the figures, report.md and best/; return their paths."""
+    for name, outcome in summary.arms.items():
+        if outcome.winner:
+            _write_best(name, outcome.winner, config, folder)
+    figures = write_figures(summary, folder / "figures")
+    write_results(summary, folder / "results.json")
+    write_report(summary, folder / "report.md", figures)
+    return [
+        folder / "results.json",
+        folder / "report.md",
+        *figures,
+        *sorted((folder / "best").glob("*.yaml")),
+    ]
+
+
+def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> None:
+    best = folder / "best"
+    best.mkdir(exist_ok=True)
+    kept = best_retraining(winner)
+    _atomically(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
+    source = checkpoint(folder / "checkpoints", kept.spec)
+    if source.exists():
+        unfinished = best / f"{arm}.part"
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(best / f"{arm}.ckpt")
+
+
+def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
+    """Return a configuration that retrains what an arm found, as Hydra reads it."""
+    values: dict[str, Any] = copy.deepcopy(dataclasses.asdict(config))
+    values["task"] = "retrain"
+    values["seed"] = config.seed
+    values["output_dir"] = os.path.join(config.output_dir, "retrained", arm)
+    values["retrain"] = {
+        "arm": arm,
+        "rates": dict(kept.spec.rates),
+        "lr": kept.spec.lr,
+        "weight_decay": kept.spec.weight_decay,
+    }
+    head = {
+        "defaults": [
+            "schema",
+            {"/schema/model@model": config.model.name},
+            "_self_",
+            {"override hydra/job_logging": "disabled"},
+            {"override hydra/hydra_logging": "disabled"},
+        ]
+    }
+    hydra = {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}}
+    command = f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"
+    return command + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
+
+
+def _atomically(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(text)
+    unfinished.replace(path)

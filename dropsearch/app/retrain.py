@@ -1,0 +1,85 @@
+"""`task=retrain`: train one configuration that an earlier run found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dropsearch.app import build
+from dropsearch.app.provenance import python
+from dropsearch.app.watch import Interruption
+from dropsearch.config.schema import Config
+from dropsearch.errors import InputError, RunError, close_match
+from dropsearch.records import ARMS, EpochMetrics, TrialResult, TrialSpec
+
+INTERRUPTED = 130
+
+
+class _OneTrial:
+    """A feed of a single trial."""
+
+    def __init__(self, spec: TrialSpec, cancelled: Interruption) -> None:
+        self._spec: TrialSpec | None = spec
+        self.cancelled = cancelled
+        self.result: TrialResult | None = None
+
+    def ask(self) -> TrialSpec | None:
+        spec, self._spec = self._spec, None
+        return spec
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        print(
+            f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} as "
+            f"trained), validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_acc:.4f}"
+        )
+        return False
+
+    def tell(self, result: TrialResult) -> None:
+        self.result = result
+
+
+def retrain(config: Config) -> int:
+    """Train the configuration under `retrain` with `seed` and keep its best epoch; return the exit status."""
+    source = build.data(config, build.device(config))
+    _check_sites(config, [site.name for site in build.sites(config, source)])
+    folder = build.output_folder(config)
+    wanted = config.retrain
+    spec = TrialSpec(
+        wanted.arm,
+        0,
+        config.seed,
+        wanted.rates,
+        wanted.lr,
+        wanted.weight_decay,
+        purpose="confirm",
+        configuration=0,
+    )
+    path = folder / f"{wanted.arm}-{config.seed}.ckpt"
+    interruption = Interruption()
+    feed = _OneTrial(spec, interruption)
+    with interruption.listening():
+        build.engine(config, source, lambda _: path).run(feed)
+    return _tell(feed.result, path, interruption)
+
+
+def _check_sites(config: Config, known: list[str]) -> None:
+    if ARMS[config.retrain.arm].dropout == "off" and config.retrain.rates:
+        raise InputError(f"retrain.rates must be empty for arm {config.retrain.arm}, got {config.retrain.rates}")
+    for site in config.retrain.rates:
+        if site not in known:
+            raise InputError(
+                f'retrain.rates must name sites of model={config.model.name}, got "{site}"{close_match(site, known)}: '
+                f"its sites are {', '.join(known)}"
+            )
+
+
+def _tell(result: TrialResult | None, path: Path, interruption: Interruption) -> int:
+    if interruption.requested:
+        print("stopped: nothing was kept")
+        return INTERRUPTED
+    if result is None or result.best is None or result.state == "FAIL":
+        raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
+    best = result.best
+    print(f"best epoch {best.epoch + 1}: validation loss {best.val_loss:.4f}, accuracy {best.val_acc:.4f}")
+    code = f"from dropsearch import Classifier; print(Classifier.load_from_checkpoint({str(path)!r}))"
+    print(f'reload it: {python()} -c "{code}"')
+    return 0

@@ -1,0 +1,189 @@
+"""What the values of a configuration must satisfy, checked before anything is loaded or written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dropsearch.config.schema import Config
+from dropsearch.errors import InputError, close_match
+from dropsearch.records import ARMS
+
+HIGHEST_RATE = 0.95
+"""Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
+
+_PRECISIONS = ("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("search", "retrain"),
+    "model.norm": ("none", "layer"),
+    "model.cell": ("lstm", "gru"),
+    "model.mask": ("sequence", "step"),
+    "model.dropout_unit": ("element", "channel"),
+    "model.activation": ("relu", "gelu", "tanh", "leaky_relu", "silu"),
+    "space.name": ("per_layer", "shared", "depth"),
+    "optimizer.name": ("adamw", "adam", "sgd"),
+    "optimizer.schedule": ("none", "cosine", "step", "warmup_cosine"),
+    "sampler.name": ("tpe", "random", "gp"),
+    "pruner.name": ("none", "median", "hyperband"),
+    "engine.name": ("auto", "alone"),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.precision": _PRECISIONS,
+    "tracking.name": ("mlflow", "none"),
+}
+
+_AT_LEAST: dict[str, float] = {
+    "seed": 0,
+    "study.n_trials": 1,
+    "trainer.max_epochs": 1,
+    "data.batch_size": 1,
+    "data.train_size": 1,
+    "confirm.top_k": 1,
+    "confirm.seeds": 1,
+    "sampler.startup_trials": 1,
+    "pruner.startup_trials": 0,
+    "pruner.warmup_epochs": 0,
+    "model.kernel_size": 1,
+    "model.convs_per_block": 1,
+    "model.pool": 1,
+    "model.hidden_size": 1,
+    "model.layers": 1,
+    "model.width": 1,
+    "model.heads": 1,
+    "model.feedforward": 1,
+    "space.low": 0,
+    "space.zero_share": 0,
+    "space.weight_decay.low": 0,
+    "retrain.weight_decay": 0,
+    "optimizer.momentum": 0,
+}
+
+_ABOVE: dict[str, float] = {
+    "space.lr.low": 0,
+    "space.weight_decay.low": 0,  # its range is logarithmic
+    "optimizer.gradient_clip": 0,
+    "retrain.lr": 0,
+    "data.val_fraction": 0,
+}
+
+_AT_MOST: dict[str, float] = {"space.high": HIGHEST_RATE, "space.low": HIGHEST_RATE}
+_BELOW: dict[str, float] = {
+    "space.zero_share": 1,
+    "data.val_fraction": 1,
+    "optimizer.momentum": 1,
+    "seed": 2**63,
+}
+
+
+def check(config: Config) -> None:
+    """Check a configuration.
+
+    Raises:
+        InputError: The first rule that is broken, with the value and the key.
+    """
+    problem = next(_problems(config), None)
+    if problem:
+        raise InputError(problem)
+
+
+def _problems(config: Config) -> Iterator[str]:
+    yield from _finite(config)
+    yield from _limits(config)
+    yield from _choices(config)
+    yield from _arms(config.arms)
+    yield from _ranges(config)
+    yield from _lists(config)
+    yield from _names(config)
+    if config.task == "retrain":
+        yield from _retrain(config)
+
+
+def _value(config: Config, key: str) -> Any:
+    """Return the value at a dotted key; None where this model has no such key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _finite(config: Config) -> Iterator[str]:
+    for key in {*_AT_LEAST, *_ABOVE, *_AT_MOST, "space.lr.high", "space.weight_decay.high"}:
+        value = _value(config, key)
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{key} must be a finite number, got {value}"
+
+
+def _limits(config: Config) -> Iterator[str]:
+    rules = (
+        (_AT_LEAST, "at least", lambda value, limit: value >= limit),
+        (_ABOVE, "above", lambda value, limit: value > limit),
+        (_AT_MOST, "at most", lambda value, limit: value <= limit),
+        (_BELOW, "below", lambda value, limit: value < limit),
+    )
+    for table, words, holds in rules:
+        for key, limit in table.items():
+            value = _value(config, key)
+            if value is not None and not holds(value, limit):
+                yield f"{key} must be {words} {limit:g}, got {value}"
+
+
+def _choices(config: Config) -> Iterator[str]:
+    for key, choices in _CHOICES.items():
+        value = _value(config, key)
+        if value is not None and value not in choices:
+            yield f'{key} must be one of {", ".join(choices)}, got "{value}"{close_match(str(value), choices)}'
+
+
+def _arms(arms: Sequence[str]) -> Iterator[str]:
+    known = ", ".join(ARMS)
+    if not arms:
+        yield f"arms must name at least one of {known}, got an empty list"
+    for arm in arms:
+        if arm not in ARMS:
+            yield f'arms must be of {known}, got "{arm}"{close_match(arm, ARMS)}'
+        if list(arms).count(arm) > 1:
+            yield f'arms must name each arm once, got "{arm}" {list(arms).count(arm)} times'
+
+
+def _ranges(config: Config) -> Iterator[str]:
+    space = config.space
+    for key, low, high in (
+        ("space", space.low, space.high),
+        ("space.lr", space.lr.low, space.lr.high),
+        ("space.weight_decay", space.weight_decay.low, space.weight_decay.high),
+    ):
+        if low > high:
+            yield f"{key}.low must be at most {key}.high, got low={low:g}, high={high:g}"
+    if space.low == space.high and space.zero_share > 0:
+        yield f"space.low must be below space.high while space.zero_share is above 0, got both {space.low:g}"
+
+
+def _lists(config: Config) -> Iterator[str]:
+    for key in ("model.hidden", "model.channels", "model.head"):
+        for width in _value(config, key) or ():
+            if width < 1:
+                yield f"{key} must list widths of at least 1, got {width}"
+    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
+        yield f"optimizer.betas must be two numbers in [0, 1), got {config.optimizer.betas}"
+    if config.optimizer.nesterov and config.optimizer.momentum == 0:
+        yield "optimizer.momentum must be above 0 with optimizer.nesterov=true, got 0"
+    width, heads = _value(config, "model.width"), _value(config, "model.heads")
+    if width and heads and width % heads:
+        yield f"model.width must be a multiple of model.heads, got {width} and {heads}"
+
+
+def _names(config: Config) -> Iterator[str]:
+    for key in ("study.name", "output_dir"):
+        value = _value(config, key)
+        if not value.strip() or any(ord(character) < 32 for character in value):
+            yield f"{key} must be a name on one line, got {value!r}"
+
+
+def _retrain(config: Config) -> Iterator[str]:
+    retrain = config.retrain
+    if retrain.arm not in ARMS:
+        yield f'retrain.arm must be one of {", ".join(ARMS)}, got "{retrain.arm}"{close_match(retrain.arm, ARMS)}'
+    for site, rate in retrain.rates.items():
+        if not 0 <= rate <= HIGHEST_RATE:
+            yield f"retrain.rates must be in [0, {HIGHEST_RATE}], got {rate} for {site}"

@@ -1,0 +1,204 @@
+"""The types of the configuration. Its values are in conf/; what they must satisfy is in `check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ModelConfig:
+    """What every model of the zoo shares."""
+
+    name: str = "???"
+    norm: str = "none"
+    """The normalisation of the arms without BatchNorm: none or layer."""
+
+
+@dataclass
+class MLPConfig(ModelConfig):
+    """See `dropsearch.models.MLP`."""
+
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    activation: str = "relu"
+    input_dropout: bool = True
+    dropout_before_norm: bool = False
+
+
+@dataclass
+class CNNConfig(ModelConfig):
+    """See `dropsearch.models.CNN`."""
+
+    channels: list[int] = field(default_factory=lambda: [32, 64])
+    kernel_size: int = 3
+    convs_per_block: int = 1
+    pool: int = 2
+    head: list[int] = field(default_factory=lambda: [128])
+    activation: str = "relu"
+    dropout_unit: str = "element"
+    input_dropout: bool = False
+    dropout_before_norm: bool = False
+
+
+@dataclass
+class RNNConfig(ModelConfig):
+    """See `dropsearch.models.RNN`."""
+
+    cell: str = "lstm"
+    hidden_size: int = 64
+    layers: int = 1
+    mask: str = "sequence"
+    input_dropout: bool = True
+    dropout_before_norm: bool = False
+
+
+@dataclass
+class TransformerConfig(ModelConfig):
+    """See `dropsearch.models.Transformer`."""
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    feedforward: int = 128
+    activation: str = "gelu"
+    dropout_before_norm: bool = False
+
+
+@dataclass
+class DataConfig:
+    """See `dropsearch.data.TensorDataModule`."""
+
+    name: str = "???"
+    root: str = "data"
+    batch_size: int = 64
+    train_size: int | None = None
+    val_fraction: float = 0.2
+
+
+@dataclass
+class RangeConfig:
+    """A closed range."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass
+class SpaceConfig:
+    """What is searched, the same in every arm."""
+
+    name: str = "per_layer"
+    low: float = 0.0
+    high: float = 0.9
+    zero_share: float = 0.2
+    lr: RangeConfig = field(default_factory=lambda: RangeConfig(3e-4, 3e-2))
+    weight_decay: RangeConfig = field(default_factory=lambda: RangeConfig(1e-6, 1e-1))
+
+
+@dataclass
+class OptimizerConfig:
+    """What each trial's optimiser has beside the learning rate and the weight decay that are searched."""
+
+    name: str = "adamw"
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "none"
+    gradient_clip: float | None = None
+
+
+@dataclass
+class SamplerConfig:
+    """Optuna's sampler."""
+
+    name: str = "tpe"
+    startup_trials: int = 10
+
+
+@dataclass
+class PrunerConfig:
+    """Optuna's pruner."""
+
+    name: str = "median"
+    startup_trials: int = 5
+    warmup_epochs: int = 3
+
+
+@dataclass
+class EngineConfig:
+    """What trains the trials."""
+
+    name: str = "auto"
+
+
+@dataclass
+class TrainerConfig:
+    """What every trial's training shares."""
+
+    max_epochs: int = 20
+    accelerator: str = "auto"
+    precision: str = "32-true"
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are tracked."""
+
+    name: str = "mlflow"
+    uri: str | None = None
+    log_model: bool = True
+
+
+@dataclass
+class StudyConfig:
+    """The Optuna studies, one an arm."""
+
+    name: str = "${model.name}-${data.name}"
+    n_trials: int = 30
+    storage: str | None = None
+
+
+@dataclass
+class ConfirmConfig:
+    """How the best configurations are confirmed."""
+
+    top_k: int = 3
+    seeds: int = 10
+
+
+@dataclass
+class RetrainConfig:
+    """A configuration that an earlier run found: what `task=retrain` trains. See best/ARM.yaml of a run."""
+
+    arm: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Config:
+    """The whole configuration."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    pruner: PrunerConfig = field(default_factory=PrunerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    task: str = "search"
+    """search, or retrain."""
+    arms: list[str] = field(default_factory=lambda: ["none", "dropout", "batchnorm", "both"])
+    seed: int = 0
+    output_dir: str = "outputs/${study.name}"
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "model": {"mlp": MLPConfig, "cnn": CNNConfig, "rnn": RNNConfig, "transformer": TransformerConfig},
+}
+"""Groups whose options differ in their keys, and the schema of each option."""
