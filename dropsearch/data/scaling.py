@@ -1,0 +1,41 @@
+"""Standardising: the training part's mean and standard deviation, one pair a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_CHUNK = 4096
+"""Rows that are widened to float64 at a time."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and standard deviation of each channel, float32 ``[channels]``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def apply(self, x: Tensor, channel: int) -> Tensor:
+        """Return `x` standardised, float32, its channels lying in dimension `channel`."""
+        shape = [1] * x.ndim
+        shape[channel] = -1
+        return x.to(torch.float32, copy=True).sub_(self.mean.view(shape)).div_(self.std.view(shape))
+
+
+def measure(x: Tensor) -> Scale:
+    """Measure values of any type, ``[rows, channels, ...]``; a channel that never varies keeps its spread."""
+    mean = _mean(x, torch.zeros(x.shape[1], dtype=torch.float64), power=1)
+    std = _mean(x, mean, power=2).sqrt()
+    return Scale(mean.float(), torch.where(std > 0, std, 1.0).float())
+
+
+def _mean(x: Tensor, centre: Tensor, power: int) -> Tensor:
+    """Return the mean of ``(x - centre) ** power`` by channel, summed in float64."""
+    total = torch.zeros_like(centre)
+    for rows in x.split(_CHUNK):
+        values = rows.double().flatten(2) if x.ndim > 2 else rows.double()[..., None]
+        total += (values - centre[:, None]).pow(power).sum((0, 2))
+    return total / (x.numel() // x.shape[1])
