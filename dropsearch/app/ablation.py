@@ -77,8 +77,20 @@ class Ablation:
                 total=self.config.study.n_trials,
                 seed=self.config.seed,
                 cancelled=self.cancelled,
+                most_at_once=self._most_at_once(),
             )
             self.engine.run(watch(feed))
+
+    def _most_at_once(self) -> int | None:
+        """Return how many trials of a study may be open at once.
+
+        A sampler that learns proposes its first trials blindly, however many are open; after those, at most a
+        quarter of the study at once, so that most of it is proposed with something learnt.
+        """
+        sampler = self.config.sampler
+        if sampler.name == "random":
+            return None
+        return max(sampler.startup_trials, self.config.study.n_trials // 4)
 
     def confirm(self, watch: Watch) -> None:
         """Retrain the best configurations of each arm on the same fresh seeds."""

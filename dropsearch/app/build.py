@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from dropsearch.models import Classifier, build_net
 from dropsearch.records import ARMS, Arm, Site, TrialSpec
 from dropsearch.search.space import SpaceSettings
 from dropsearch.training.alone import AloneEngine
+from dropsearch.training.array import ArrayEngine
 from dropsearch.training.feed import CheckpointPath, Engine, TrainerSettings
 from dropsearch.training.logs import captured_logs
+from dropsearch.training.plan import Plan, make_plan
+from dropsearch.training.processes import ProcessEngine, can_fork
+from dropsearch.training.proof import proof_specs
 
 NET = "net."
 """Where `Classifier` keeps its network: sites are named from the Lightning module, rates given to the net."""
@@ -118,9 +123,42 @@ def settings(config: Config) -> TrainerSettings:
     return TrainerSettings(trainer.max_epochs, accelerator, trainer.precision, config.optimizer.gradient_clip)
 
 
-def engine(config: Config, source: TensorDataModule, checkpoint_path: CheckpointPath) -> Engine:
+def plan(config: Config, source: TensorDataModule, found: tuple[Site, ...]) -> Plan:
+    """Choose how trials are trained.
+
+    Raises:
+        InputError: `engine=array` is asked for, and what it gives differs from trials alone.
+    """
+    pairs = [proof_specs(name, found, dropping=ARMS[name].dropout != "off") for name in config.arms]
+    return make_plan(
+        module_factory(config, source),
+        source,
+        settings(config),
+        pairs,
+        engine=config.engine.name,
+        width=None if config.engine.width == "auto" else int(config.engine.width),
+    )
+
+
+def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
     """Return what trains the trials."""
-    return AloneEngine(module_factory(config, source), source, settings(config), checkpoint_path)
+    factory, shared = module_factory(config, source), settings(config)
+    one: Engine
+    if chosen.engine == "alone":
+        one = AloneEngine(factory, source, shared, checkpoint_path, chosen.reason)
+    else:
+        one = ArrayEngine(factory, source, shared, chosen.width, checkpoint_path)
+    count = process_count(config)
+    return ProcessEngine(one, count) if count > 1 else one
+
+
+def process_count(config: Config) -> int:
+    """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU."""
+    wanted = config.engine.processes
+    if wanted != "auto":
+        return int(wanted)
+    on_cpu = device(config).type == "cpu"
+    return len(os.sched_getaffinity(0)) if on_cpu and config.engine.name != "alone" and can_fork() else 1
 
 
 def space_settings(config: Config) -> SpaceSettings:

@@ -18,6 +18,7 @@ class WatchedFeed:
 
     def __init__(self, feed: Feed, tracker: Tracker, progress: Progress) -> None:
         self._feed, self._tracker, self._progress = feed, tracker, progress
+        self.most_at_once = feed.most_at_once
 
     def ask(self) -> TrialSpec | None:
         """Return the next trial."""

@@ -27,7 +27,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("none", "cosine", "step", "warmup_cosine"),
     "sampler.name": ("tpe", "random", "gp"),
     "pruner.name": ("none", "median", "hyperband"),
-    "engine.name": ("auto", "alone"),
+    "engine.name": ("auto", "array", "alone"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": _PRECISIONS,
     "tracking.name": ("mlflow", "none"),
@@ -94,6 +94,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _arms(config.arms)
     yield from _ranges(config)
     yield from _lists(config)
+    yield from _engine(config)
     yield from _names(config)
     if config.task == "retrain":
         yield from _retrain(config)
@@ -171,6 +172,13 @@ def _lists(config: Config) -> Iterator[str]:
     width, heads = _value(config, "model.width"), _value(config, "model.heads")
     if width and heads and width % heads:
         yield f"model.width must be a multiple of model.heads, got {width} and {heads}"
+
+
+def _engine(config: Config) -> Iterator[str]:
+    for key in ("engine.width", "engine.processes"):
+        value = _value(config, key)
+        if value != "auto" and not (value.isdecimal() and int(value) >= 1):
+            yield f'{key} must be auto or a number of at least 1, got "{value}"'
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -128,6 +128,10 @@ class EngineConfig:
     """What trains the trials."""
 
     name: str = "auto"
+    width: str = "auto"
+    """How many trials train at once in a process: auto, or a number."""
+    processes: str = "auto"
+    """How many processes train: auto, or a number."""
 
 
 @dataclass

@@ -25,12 +25,22 @@ class SearchFeed:
         total: How many trials the study is to have.
         seed: The seed that the trials' own seeds derive from.
         cancelled: Whether to stop now.
+        most_at_once: How many trials may be open at once; None for any number.
     """
 
-    def __init__(self, ledger: Ledger, space: Space, *, total: int, seed: int, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        space: Space,
+        *,
+        total: int,
+        seed: int,
+        cancelled: Callable[[], bool],
+        most_at_once: int | None = None,
+    ) -> None:
         self.ledger, self.space = ledger, space
         self.total, self.seed = total, seed
-        self.cancelled = cancelled
+        self.cancelled, self.most_at_once = cancelled, most_at_once
         ledger.close_abandoned()
         ledger.queue_interrupted()
 
@@ -91,7 +101,7 @@ class ConfirmFeed:
         done: Callable[[TrialResult], bool],
     ) -> None:
         self.ledger, self.space = ledger, space
-        self.cancelled = cancelled
+        self.cancelled, self.most_at_once = cancelled, None
         ledger.close_abandoned()
         finished = {(r.spec.configuration, r.spec.seed) for r in ledger.results() if done(r)}
         pairs = [(c, seed) for c in configurations for seed in seeds]

@@ -88,6 +88,7 @@ class AloneEngine:
         data: Where batches come from.
         settings: What all trials share.
         checkpoint_path: Where the weights of a trial's best epoch go.
+        reason: Why trials train alone.
     """
 
     def __init__(
@@ -96,22 +97,28 @@ class AloneEngine:
         data: DataSource,
         settings: TrainerSettings,
         checkpoint_path: CheckpointPath = lambda _: None,
+        reason: str = "",
     ) -> None:
         self.make_module = make_module
         self.data = data
         self.settings = settings
         self.checkpoint_path = checkpoint_path
+        self.reason = reason
         self._part, self._val = data.train_part_loader(), data.val_dataloader()
 
     @property
     def description(self) -> str:
-        """What trains, and where."""
-        return f"alone on {self.settings.accelerator}"
+        """What trains, where, and why not something faster."""
+        where = "cuda" if self.settings.accelerator == "gpu" else "cpu"
+        return f"alone on {where}: {self.reason}" if self.reason else f"alone on {where}"
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
         while not feed.cancelled() and (spec := feed.ask()) is not None:
             feed.tell(self.train(spec, feed))
+
+    def close(self) -> None:
+        """Hold nothing between runs, so do nothing."""
 
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
         """Train one trial. What goes wrong in it becomes the reason of a failed result."""

@@ -7,7 +7,9 @@ left to take, the array narrows.
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import time
 import warnings
 from collections.abc import Iterator
@@ -76,7 +78,7 @@ class ArrayEngine:
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled. Out of memory, it goes on at half the width."""
         while not feed.cancelled():
-            array = _Array(self, feed)
+            array = Array(self, feed)
             if not array.slots:
                 return
             try:
@@ -91,6 +93,9 @@ class ArrayEngine:
                 self.width //= 2
                 torch.cuda.empty_cache()
 
+    def close(self) -> None:
+        """Hold nothing between runs, so do nothing."""
+
     def next_spec(self, feed: Feed) -> TrialSpec | None:
         """Return the next trial: one that ran out of memory first."""
         if feed.cancelled():
@@ -101,7 +106,7 @@ class ArrayEngine:
 class _Batches:
     """The array's batches: at each step one batch a row, each row in its own order."""
 
-    def __init__(self, array: _Array) -> None:
+    def __init__(self, array: Array) -> None:
         self.array = array
 
     def __len__(self) -> int:
@@ -117,7 +122,7 @@ class _Batches:
             yield tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)
 
 
-class _Array(LightningModule):
+class Array(LightningModule):
     """The LightningModule whose rows are trials."""
 
     def __init__(self, engine: ArrayEngine, feed: Feed) -> None:
@@ -130,7 +135,8 @@ class _Array(LightningModule):
             self._trial_trainer = _trainer(engine.settings, engine.settings.max_epochs)
             self._own_trainer = _trainer(engine.settings, -1)
         self.slots: list[Slot] = []
-        while len(self.slots) < engine.width and (spec := engine.next_spec(feed)) is not None:
+        width = min(engine.width, feed.most_at_once or engine.width)
+        while len(self.slots) < width and (spec := engine.next_spec(feed)) is not None:
             self.slots.append(self._slot(spec))
         if self.slots:
             self._build()
@@ -188,14 +194,28 @@ class _Array(LightningModule):
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             self._own_trainer.fit(self, _Batches(self))
 
+    def seconds_a_step(self, steps: int) -> float:
+        """Return the median time of one step of all rows, over a few steps that train them."""
+        times = []
+        with self.together.ready():
+            self.on_train_epoch_start()
+            for batch in itertools.islice(itertools.cycle(_Batches(self)), steps):
+                started = time.perf_counter()
+                self.training_step(batch, 0)
+                float(self._sums["train_loss"][0])  # waits for a GPU
+                times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
     def configure_optimizers(self) -> None:
-        return None
+        """Return nothing: each row has the optimiser of its own module."""
 
     def on_train_epoch_start(self) -> None:
+        """Begin to sum up what the rows log."""
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """Train one step of every row; the batch is `[rows, batch, ...]`."""
         slots, rows = self.slots, self.rows
         bits = self.bits.draw([slot.spec.seed for slot in slots], [slot.step for slot in slots])
         losses, logged = self.together.train(rows, _cast(batch, rows.flat.dtype), self.rates, bits)
@@ -220,6 +240,7 @@ class _Array(LightningModule):
         raise _CancelledError
 
     def on_train_epoch_end(self) -> None:
+        """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
         if not self.slots:
             return
         as_trained = {name: (total / self._steps).tolist() for name, total in self._sums.items()}

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from dropsearch.records import INTERRUPTED as INTERRUPTED
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-
-INTERRUPTED = "interrupted"
-"""The reason of a trial that was stopped from outside before it ended."""
 
 
 class Feed(Protocol):
     """Hands out trials and takes in what becomes of them."""
+
+    most_at_once: int | None
+    """How many trials may be open at once, None for any number: a sampler learns only from trials that ended."""
 
     def ask(self) -> TrialSpec | None:
         """Return the next trial to train, None where none is left."""
@@ -45,6 +46,10 @@ class Engine(Protocol):
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds."""
         ...
 
 

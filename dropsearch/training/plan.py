@@ -1,192 +1,138 @@
-"""Which engine trains, how wide, and why: measured and proven, not assumed."""
+"""Which engine trains, how wide, and why: proven and measured, not assumed."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
-from torch import Tensor
 
-from dropsearch.dropout.array import RowBits, mask_shapes, row_rates
-from dropsearch.dropout.control import TrialControl
-from dropsearch.records import Site, TrialSpec
-from dropsearch.training.alone import ModuleFactory, quiet_lightning
+from dropsearch.errors import InputError
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.training.alone import ModuleFactory
+from dropsearch.training.array import Array, ArrayEngine
 from dropsearch.training.feed import RowDataSource, TrainerSettings
-from dropsearch.training.logs import captured_logs
-from dropsearch.training.row_optimizers import UnsupportedError, configured, parameter_order
-from dropsearch.training.rows import Rows
-from dropsearch.training.together import Together
+from dropsearch.training.proof import proof
 
-TOLERANCE = 1e-9
-"""How far an array's numbers may lie from those of trials alone, relative to their size, in float64."""
+WIDEST = 32
+"""Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
+
+MEASURING_SECONDS = 1.5
+"""No wider array is tried once measuring has taken this long."""
+
+Pair = tuple[TrialSpec, TrialSpec]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which engine, and the reason in one line."""
+    """Which engine, how wide, and the reason."""
 
     engine: str
     """array or alone."""
     width: int
+    """How many trials train at once in a process."""
     reason: str
+    rates: dict[int, float] = dataclasses.field(default_factory=dict)
+    """Steps of trials per second, by the widths that were measured."""
 
 
-def proof(
-    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
-) -> str:
-    """Train two trials for two steps, as rows of an array and alone, and say what differs.
-
-    Loss, gradients and buffers are compared in float64, with different rates and the same masks. Batches and
-    masks are those of the trials themselves.
+def make_plan(
+    make_module: ModuleFactory,
+    data: RowDataSource,
+    settings: TrainerSettings,
+    pairs: Sequence[Pair],
+    *,
+    engine: str,
+    width: int | None,
+) -> Plan:
+    """Choose how trials are trained.
 
     Args:
         make_module: Builds a trial's module.
         data: Where batches come from.
         settings: What all trials share.
-        specs: Two trials of one arm.
+        pairs: Two trials of each arm, whose training as an array is compared with training alone.
+        engine: auto, array or alone.
+        width: How many trials at once; None to measure.
 
-    Returns:
-        Empty where nothing differs; else why trials have to be trained alone, in one line.
+    Raises:
+        InputError: An array is asked for, and what it gives differs from trials alone.
     """
-    unusual = _unusual(settings)
-    if unusual:
-        return unusual
+    if engine == "alone":
+        return Plan("alone", 1, "engine=alone")
+    for pair in pairs:
+        difference = proof(make_module, data, settings, pair)
+        if difference and engine == "array":
+            raise InputError(
+                f"engine=array needs a module that trains in an array as it does alone, but {difference}: "
+                "use engine=auto or engine=alone"
+            )
+        if difference:
+            return Plan("alone", 1, difference)
+    if width is not None:
+        return Plan("array", width, f"engine.width={width}")
+    chosen, rates = _measured_width(make_module, data, settings, pairs[0])
+    return Plan("array", chosen, "measured", rates)
+
+
+def _measured_width(
+    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, pair: Pair
+) -> tuple[int, dict[int, float]]:
+    def rate(width: int) -> float:
+        engine = ArrayEngine(make_module, data, settings, width)
+        array = Array(engine, _Copies(pair[0], width))
+        warm = array.seconds_a_step(1)
+        # Where one step takes this long, its first is as good a measure as any.
+        return width / (warm if warm > 0.2 else array.seconds_a_step(3))
+
     try:
-        with quiet_lightning():
-            trainer = Trainer(max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True)
-        return _compare(make_module, data, trainer, specs)
-    except UnsupportedError as error:
-        return str(error)
-    except Exception as error:  # whatever a module does that an array cannot: it is trained alone
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return widest(rate, WIDEST)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return 1, {}
 
 
-def _unusual(settings: TrainerSettings) -> str:
-    if settings.precision not in ("32-true", "64-true"):
-        return f"trainer.precision={settings.precision} is not trained in an array"
-    return ""
-
-
-def _compare(
-    make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
-) -> str:
-    alone = [_module(make_module, spec, trainer) for spec in specs]
-    rows_of = [_module(make_module, spec, trainer) for spec in specs]
-    optimizer, _ = configured(rows_of[0])
-    rows = Rows(rows_of[0], 2, parameter_order(rows_of[0], optimizer), torch.device("cpu"), torch.float64)
-    for row, module in enumerate(rows_of):
-        rows.bind(row, module)
-    together = Together(_module(make_module, specs[0], trainer))
-    batches = [_batches(data, spec, 2) for spec in specs]
-    shapes = _shapes(_module(make_module, specs[0], trainer), specs[0], batches[0][0])
-    rates = row_rates([spec.rates for spec in specs], torch.float64, torch.device("cpu"))
-    bits = RowBits(shapes, 2, torch.device("cpu"))
-    for step in range(2):
-        batch = tuple(torch.stack(parts) for parts in zip(batches[0][step], batches[1][step], strict=True))
-        drawn = bits.draw([spec.seed for spec in specs], [step, step])
-        with together.ready():
-            losses, logged = together.train(rows, batch, rates, drawn)
-        rows.take_gradients(losses)
-        for row, spec in enumerate(specs):
-            expected = _step_alone(alone[row], spec, batches[row][step], step)
-            difference = _difference(alone[row], rows_of[row], expected, losses[row])
-            if difference:
-                return f"in an array {difference} of {type(alone[row]).__name__} differs from the trial alone"
-        if "train_loss" not in logged:
-            return "training_step does not log train_loss"
-    return ""
-
-
-def _module(make_module: ModuleFactory, spec: TrialSpec, trainer: Trainer) -> LightningModule:
-    module = make_module(spec).to(torch.float64).train()
-    module.trainer = trainer
-    return module
-
-
-def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[tuple[Tensor, ...]]:
-    loader = data.train_loader(spec.seed)
-    order = loader.order(0)
-    size = min(loader.batch_size, max(2, len(order) // count))
-    pieces = [order[i * size : (i + 1) * size] for i in range(count)]
-    return [
-        tuple(
-            part.cpu().double() if part.is_floating_point() else part.cpu()
-            for part in (tensor[piece.to(tensor.device)] for tensor in loader.tensors)
-        )
-        for piece in pieces
-    ]
-
-
-def _shapes(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...]) -> dict[str, torch.Size]:
-    with torch.no_grad(), captured_logs(module):
-        return mask_shapes(module, spec.rates, lambda: module.training_step(batch, 0))
-
-
-def _step_alone(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...], step: int) -> Tensor:
-    control = TrialControl(module, spec.rates, spec.seed)
-    module.zero_grad()
-    with captured_logs(module), control.watching(), control.training_step(step):
-        result: Any = module.training_step(batch, step)
-    loss = result["loss"] if isinstance(result, dict) else result
-    loss.backward()
-    return loss.detach()
-
-
-def _difference(alone: LightningModule, row: LightningModule, expected: Tensor, loss: Tensor) -> str:
-    if not _close(expected, loss.detach()):
-        return f"the loss ({float(loss):.6g} for {float(expected):.6g})"
-    for (name, ours), theirs in zip(row.named_parameters(), alone.parameters(), strict=True):
-        if ours.requires_grad and not _close(theirs.grad, ours.grad):
-            return f"the gradient of {name}"
-    for (name, ours), theirs in zip(row.named_buffers(), alone.buffers(), strict=True):
-        if not _close(theirs, ours):
-            return f"the buffer {name}"
-    return ""
-
-
-def _close(expected: Tensor | None, got: Tensor | None) -> bool:
-    if expected is None or got is None:
-        return expected is None and (got is None or not bool(got.any()))
-    scale = max(float(expected.abs().max()) if expected.numel() else 0.0, 1.0)
-    return bool(((expected - got).abs() <= TOLERANCE * scale).all())
-
-
-def proof_specs(arm: str, sites: tuple[Site, ...], dropping: bool) -> tuple[TrialSpec, TrialSpec]:
-    """Return two trials with rates that differ between them and between sites."""
-    names = [site.name for site in sites if site.controllable] if dropping else []
-    first = {name: 0.1 + 0.5 * index / max(len(names), 1) for index, name in enumerate(names)}
-    second = {name: 0.6 - rate / 2 for name, rate in first.items()}
-    return (
-        TrialSpec(arm, 0, 11, first, lr=1e-3, weight_decay=1e-4),
-        TrialSpec(arm, 1, 12, second, lr=1e-2, weight_decay=1e-3),
-    )
-
-
-def widest(measure: Callable[[int], float], most: int) -> tuple[int, dict[int, float]]:
-    """Double the width while that raises the rate of trials.
+def widest(rate: Callable[[int], float], most: int) -> tuple[int, dict[int, float]]:
+    """Double the width as long as that gains something.
 
     Args:
-        measure: Trials per second at a width; inf of memory needed is told by returning 0.
+        rate: Trial steps per second at a width.
         most: The largest width to try.
 
     Returns:
-        The width with the highest rate, and what was measured.
+        The width with the highest rate, and what was measured by width.
     """
     rates: dict[int, float] = {}
-    width = 1
-    while width <= most:
-        rates[width] = measure(width)
-        if not math.isfinite(rates[width]) or rates[width] < 0.9 * max(rates.values()):
+    width, started = 1, time.perf_counter()
+    while width <= most and time.perf_counter() - started < MEASURING_SECONDS:
+        rates[width] = rate(width)
+        # One width may be unlucky on a busy machine; that two in a row gain nothing is no accident.
+        recent = [rates[w] for w in (width, width // 2) if w in rates]
+        earlier = [r for w, r in rates.items() if w < width // 2]
+        if earlier and max(recent) < 1.05 * max(earlier):
             break
         width *= 2
     return max(rates, key=lambda w: rates[w]), rates
 
 
-def with_rate(spec: TrialSpec, number: int) -> TrialSpec:
-    """Return the same trial under another number and seed."""
-    return dataclasses.replace(spec, number=number, seed=spec.seed + number)
+class _Copies:
+    """A feed of one trial many times, for measuring."""
+
+    def __init__(self, spec: TrialSpec, count: int) -> None:
+        self._specs = [dataclasses.replace(spec, number=n, seed=spec.seed + n) for n in range(count)]
+
+    most_at_once: int | None = None
+
+    def ask(self) -> TrialSpec | None:
+        return self._specs.pop() if self._specs else None
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        return False
+
+    def tell(self, result: TrialResult) -> None:
+        return None
+
+    def cancelled(self) -> bool:
+        return False

@@ -118,6 +118,7 @@ class Queue:
     stop_after: int | None = None
     results: dict[int, TrialResult] = field(default_factory=dict)
     asked: int = 0
+    most_at_once: int | None = None
 
     def ask(self) -> TrialSpec | None:
         if self.asked == len(self.specs):

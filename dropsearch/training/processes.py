@@ -1,0 +1,168 @@
+"""Several engines at once, each in a process of its own with one thread, all fed by one feed.
+
+On a CPU small networks gain little from threads within an operation, and convolutions gain nothing from
+arrays: one process a core does better. The processes are forked once, before anything else runs, and then
+ask for trials, report epochs and tell results over pipes; the feed stays where it is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from dropsearch.errors import RunError
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.training.feed import INTERRUPTED, Engine, Feed
+
+POLL_SECONDS = 0.1
+
+
+def can_fork() -> bool:
+    """Return whether processes can be forked safely: on Linux, and where CUDA has no threads of its own."""
+    return sys.platform == "linux" and not torch.cuda.is_available()
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    open: dict[str, TrialSpec] = field(default_factory=dict)
+    """The trials that it has asked for and not told, by key."""
+    busy: bool = False
+
+
+class ProcessEngine:
+    """Trains the trials of a feed in forked processes.
+
+    Args:
+        engine: What trains in each process.
+        count: How many processes.
+    """
+
+    def __init__(self, engine: Engine, count: int) -> None:
+        self.engine, self.count = engine, count
+        context = multiprocessing.get_context("fork")
+        self._stop = context.Event()
+        self._workers: list[_Worker] = []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            inherited = [worker.connection for worker in self._workers] + [ours]
+            process = context.Process(target=_work, args=(engine, theirs, self._stop, inherited), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append(_Worker(process, ours))
+
+    @property
+    def description(self) -> str:
+        """What trains in how many processes."""
+        return f"{self.count} processes, each an {self.engine.description}".replace("an alone", "one trial alone")
+
+    def run(self, feed: Feed) -> None:
+        """Train until the feed has no more trials or is cancelled.
+
+        Raises:
+            RunError: Every process died.
+        """
+        self._stop.clear()
+        share = -(-feed.most_at_once // len(self._workers)) if feed.most_at_once else None
+        for worker in self._workers:
+            worker.connection.send(share)
+            worker.busy = True
+        while any(worker.busy for worker in self._workers):
+            if feed.cancelled():
+                self._stop.set()
+            for connection in wait([w.connection for w in self._workers if w.busy], POLL_SECONDS):
+                self._hear(next(w for w in self._workers if w.connection is connection), feed)
+
+    def _hear(self, worker: _Worker, feed: Feed) -> None:
+        try:
+            word, *content = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(worker, feed)
+            return
+        if word == "ask":
+            spec = feed.ask()
+            if spec is not None:
+                worker.open[spec.key] = spec
+            worker.connection.send(spec)
+        elif word == "report":
+            worker.connection.send(feed.report(*content))
+        elif word == "tell":
+            del worker.open[content[0].spec.key]
+            feed.tell(*content)
+        elif word == "done":
+            worker.busy = False
+        else:
+            raise content[0]
+
+    def _bury(self, worker: _Worker, feed: Feed) -> None:
+        worker.process.join()
+        self._workers.remove(worker)
+        code = worker.process.exitcode or 0
+        ending = signal.Signals(-code).name if code < 0 else f"status {code}"
+        for spec in worker.open.values():
+            reason = INTERRUPTED if feed.cancelled() else f"its process died: {ending}"
+            feed.tell(TrialResult(spec, "FAIL", (), 0.0, reason))
+        if not self._workers:
+            raise RunError(f"every training process died, the last by {ending}: is there enough memory?")
+
+    def close(self) -> None:
+        """End the processes."""
+        self._stop.set()
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+
+
+def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Connection]) -> None:
+    # The parent decides what Ctrl-C means; it reaches the whole group of processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for other in inherited:  # else a pipe would stay open when its owner dies
+        other.close()
+    torch.set_num_threads(1)
+    parent = os.getppid()
+    try:
+        while True:
+            share = connection.recv()
+            engine.run(_Remote(connection, stop, parent, share))
+            connection.send(("done",))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, or needs us no more
+    except Exception as error:
+        connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
+
+
+class _Remote:
+    """The parent's feed, seen from a worker."""
+
+    def __init__(self, connection: Connection, stop: Any, parent: int, most_at_once: int | None) -> None:
+        self._connection, self._stop, self._parent = connection, stop, parent
+        self.most_at_once = most_at_once
+
+    def _answer(self, *words: Any) -> Any:
+        self._connection.send(words)
+        return self._connection.recv()
+
+    def ask(self) -> TrialSpec | None:
+        return self._answer("ask")
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        return self._answer("report", spec, metrics)
+
+    def tell(self, result: TrialResult) -> None:
+        self._connection.send(("tell", result))
+
+    def cancelled(self) -> bool:
+        # A parent that was killed cannot say so; its child has another parent then.
+        return self._stop.is_set() or os.getppid() != self._parent

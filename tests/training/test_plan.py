@@ -1,0 +1,127 @@
+"""The plan: an array only where it is proven, as wide as pays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dropsearch.errors import InputError
+from dropsearch.models import Classifier
+from dropsearch.records import TrialSpec
+from dropsearch.training.feed import TrainerSettings
+from dropsearch.training.plan import make_plan, widest
+from dropsearch.training.proof import proof, proof_specs
+
+from .conftest import make_factory, make_source, make_specs
+
+SETTINGS = TrainerSettings(2, "cpu")
+
+
+def pair(model: str = "mlp") -> tuple[TrialSpec, TrialSpec]:
+    first, second, *_ = make_specs(model, 2)
+    return first, second
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "rnn", "transformer"])
+def test_every_model_of_the_zoo_is_proven(model: str, norm: str) -> None:
+    assert proof(make_factory(model, norm), make_source(model), SETTINGS, pair(model)) == ""
+
+
+class Reads(nn.Module):
+    """Something that an array cannot do, or does differently."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        if self.how == "item" and x.sum().item() > 1e9:
+            return self.layer(x)
+        if self.how == "random":
+            x = x + torch.randn_like(x)
+        if self.how == "bernoulli":
+            x = x * torch.bernoulli(torch.full_like(x, 0.5))
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("how", "words"), [("item", "item"), ("random", "randomness"), ("bernoulli", "randomness")])
+def test_what_an_array_cannot_do_is_trained_alone_and_the_reason_says_what(how: str, words: str) -> None:
+    def make(spec: TrialSpec) -> Classifier:
+        torch.manual_seed(spec.seed)
+        return Classifier(Reads(how))
+
+    reason = proof(make, make_source("mlp"), SETTINGS, pair())
+    assert words in reason
+    assert "\n" not in reason
+    plan = make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
+    assert (plan.engine, plan.reason) == ("alone", reason)
+    with pytest.raises(InputError, match="use engine=auto"):
+        make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="array", width=None)
+
+
+def test_a_module_whose_rows_touch_each_other_is_found_out() -> None:
+    class Counting(Classifier):
+        """Scales its loss by how often any instance has run: the second row differs from the trial alone."""
+
+        calls = 0
+
+        def training_step(self, batch: tuple[torch.Tensor, ...], batch_idx: int = 0) -> torch.Tensor:
+            Counting.calls += 1
+            return super().training_step(batch, batch_idx) * Counting.calls
+
+    factory = make_factory("mlp")
+    reason = proof(lambda spec: Counting(factory(spec).net), make_source("mlp"), SETTINGS, pair())
+    assert "the loss" in reason
+    assert "Counting" in reason
+
+
+def test_several_optimisers_are_named_as_the_reason() -> None:
+    class Two(Classifier):
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [torch.optim.SGD(self.parameters(), 0.1), torch.optim.SGD(self.parameters(), 0.1)]
+
+    factory = make_factory("mlp")
+    reason = proof(lambda spec: Two(factory(spec).net), make_source("mlp"), SETTINGS, pair())
+    assert "configure_optimizers" in reason
+
+
+def test_mixed_precision_is_trained_alone() -> None:
+    reason = proof(make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu", "bf16-mixed"), pair())
+    assert "bf16-mixed" in reason
+
+
+def test_an_engine_that_was_asked_for_is_not_measured() -> None:
+    alone = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="alone", width=None)
+    array = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="array", width=5)
+    assert (alone.engine, array.engine, array.width) == ("alone", "array", 5)
+
+
+def test_a_measured_plan_names_a_width_and_what_was_measured() -> None:
+    plan = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
+    assert plan.engine == "array"
+    assert plan.width in plan.rates
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ({1: 10, 2: 19, 4: 35, 8: 60, 16: 90, 32: 120}, 32),
+        ({1: 10, 2: 9, 4: 8, 8: 100}, 1),
+        ({1: 10, 2: 9, 4: 20, 8: 19, 16: 18, 32: 90}, 4),
+    ],
+)
+def test_the_width_grows_as_long_as_that_pays(rates: dict[int, float], best: int) -> None:
+    assert widest(lambda width: rates[width], 32)[0] == best
+
+
+def test_the_trials_of_a_proof_differ_in_every_rate() -> None:
+    from dropsearch.records import Site
+
+    sites = tuple(Site(name, "hidden", 0.1, 1) for name in "abc")
+    first, second = proof_specs("dropout", sites, dropping=True)
+    assert len({*first.rates.values(), *second.rates.values()}) == 6
+    assert proof_specs("none", sites, dropping=False)[0].rates == {}

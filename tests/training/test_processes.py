@@ -1,0 +1,131 @@
+"""Engines in processes of their own give what they give in this one, and survive one another."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from dropsearch.errors import RunError
+from dropsearch.models import Classifier
+from dropsearch.records import TrialSpec
+from dropsearch.training.alone import AloneEngine
+from dropsearch.training.array import ArrayEngine
+from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
+from dropsearch.training.processes import ProcessEngine, can_fork
+
+from .conftest import Queue, make_factory, make_source, make_specs
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="processes are forked on Linux without CUDA only")
+SETTINGS = TrainerSettings(3, "cpu")
+
+
+@contextmanager
+def in_processes(engine: Engine, count: int = 2) -> Iterator[ProcessEngine]:
+    processes = ProcessEngine(engine, count)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+def make_engine(alone: bool) -> Engine:
+    factory, source = make_factory("mlp", "batch"), make_source("mlp")
+    return AloneEngine(factory, source, SETTINGS) if alone else ArrayEngine(factory, source, SETTINGS, 2)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_results_are_those_of_one_process(alone: bool) -> None:
+    specs = make_specs("mlp", 7)
+    here, there = Queue(list(specs)), Queue(list(specs))
+    make_engine(alone).run(here)
+    with in_processes(make_engine(alone)) as engine:
+        engine.run(there)
+    assert here.results.keys() == there.results.keys()
+    for number, result in here.results.items():
+        theirs = there.results[number]
+        assert theirs.state == result.state
+        assert [p.val_loss for p in theirs.curve] == pytest.approx([p.val_loss for p in result.curve], abs=1e-6)
+
+
+def test_an_engine_runs_one_feed_after_another() -> None:
+    with in_processes(make_engine(alone=False)) as engine:
+        for _ in range(2):
+            feed = Queue(make_specs("mlp", 3))
+            engine.run(feed)
+            assert len(feed.results) == 3
+
+
+def test_a_limit_on_open_trials_is_shared_by_the_processes() -> None:
+    class Counting(Queue):
+        most = 0
+
+        def ask(self) -> TrialSpec | None:
+            spec = super().ask()
+            self.most = max(self.most, self.asked - len(self.results))
+            return spec
+
+    feed = Counting(make_specs("mlp", 8), most_at_once=2)
+    with in_processes(ArrayEngine(make_factory("mlp"), make_source("mlp"), SETTINGS, 8)) as engine:
+        engine.run(feed)
+    assert len(feed.results) == 8
+    assert feed.most <= 2
+
+
+def test_pruning_reaches_the_processes() -> None:
+    feed = Queue(make_specs("mlp", 4), prune=lambda spec, _: spec.number == 2)
+    with in_processes(make_engine(alone=False)) as engine:
+        engine.run(feed)
+    assert [feed.results[n].state for n in range(4)] == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_cancelling_ends_every_process_with_its_trials_told() -> None:
+    feed = Queue(make_specs("mlp", 40), stop_after=3)
+    with in_processes(make_engine(alone=False)) as engine:
+        engine.run(feed)
+    assert feed.asked == len(feed.results)
+    assert {r.reason for r in feed.results.values() if r.state == "FAIL"} == {INTERRUPTED}
+
+
+def killing(numbers: set[int]) -> AloneEngine:
+    """An engine whose process dies when it builds one of these trials."""
+    factory = make_factory("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.number in numbers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return factory(spec)
+
+    return AloneEngine(make, make_source("mlp"), SETTINGS)
+
+
+def test_a_process_that_dies_fails_its_trial_and_the_others_go_on() -> None:
+    feed = Queue(make_specs("mlp", 6))
+    with in_processes(killing({1})) as engine:
+        engine.run(feed)
+    assert len(feed.results) == 6
+    assert feed.results[1].state == "FAIL"
+    assert "SIGKILL" in feed.results[1].reason
+
+
+def test_when_every_process_has_died_the_run_says_so() -> None:
+    with in_processes(killing({0, 1})) as engine, pytest.raises(RunError, match="every training process died"):
+        engine.run(Queue(make_specs("mlp", 6)))
+
+
+def test_a_process_trains_with_one_thread() -> None:
+    class Threads(Classifier):
+        def configure_optimizers(self) -> object:
+            assert torch.get_num_threads() == 1
+            return super().configure_optimizers()
+
+    factory = make_factory("mlp")
+    feed = Queue(make_specs("mlp", 2))
+    engine = AloneEngine(lambda spec: Threads(factory(spec).net), make_source("mlp"), SETTINGS)
+    with in_processes(engine) as processes:
+        processes.run(feed)
+    assert {r.state for r in feed.results.values()} == {"COMPLETE"}
