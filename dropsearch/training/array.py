@@ -189,7 +189,7 @@ class Array(LightningModule):
 
     def fit(self) -> None:
         """Train until every slot is empty."""
-        with quiet_lightning(), self.together.ready(), warnings.catch_warnings():
+        with quiet_lightning(), self.together.ready(self.shapes), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             self._own_trainer.fit(self, _Batches(self))
@@ -197,7 +197,7 @@ class Array(LightningModule):
     def seconds_a_step(self, steps: int) -> float:
         """Return the median time of one step of all rows, over a few steps that train them."""
         times = []
-        with self.together.ready():
+        with self.together.ready(self.shapes):
             self.on_train_epoch_start()
             for batch in itertools.islice(itertools.cycle(_Batches(self)), steps):
                 started = time.perf_counter()

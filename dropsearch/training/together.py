@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -38,18 +38,19 @@ class Together:
 
     def __init__(self, skeleton: LightningModule) -> None:
         self.skeleton = skeleton
+        self._training: bool | None = None
         self._call = _Step(skeleton)
         self.control = ArrayControl(skeleton)
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
-        """What the steps need around them, entered once for many."""
+    def ready(self, sites: Iterable[str] | None = None) -> Iterator[None]:
+        """What the steps need around them, entered once for many; `sites` are all places where the module drops."""
         fastpath = torch.backends.mha.get_fastpath_enabled()
         # In eval mode `nn.TransformerEncoderLayer` takes one fused call, which has no batching rule.
         torch.backends.mha.set_fastpath_enabled(False)
         with ExitStack() as stack:
             stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-            stack.enter_context(self.control.watching())
+            stack.enter_context(self.control.watching(sites))
             yield
 
     def train(
@@ -73,7 +74,7 @@ class Together:
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, logged
 
-        self.skeleton.train()
+        self._set_mode(training=True)
         return vmap(one)(rows.parameters, rows.buffers, batch, rates, dict(bits))
 
     @torch.no_grad()
@@ -84,9 +85,14 @@ class Together:
             self.control.load({}, {})
             return self._run(step, parameters, buffers, batch)[1]
 
-        self.skeleton.eval()
+        self._set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
         return vmap(one)(parameters, rows.buffers)
+
+    def _set_mode(self, *, training: bool) -> None:
+        if self._training is not training:  # walking through all modules takes as long as a small layer
+            self.skeleton.train(training)
+            self._training = training
 
     def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
         self._call.name = step

@@ -84,10 +84,11 @@ def test_pruning_reaches_the_processes() -> None:
 
 
 def test_cancelling_ends_every_process_with_its_trials_told() -> None:
-    feed = Queue(make_specs("mlp", 40), stop_after=3)
-    with in_processes(make_engine(alone=False)) as engine:
+    feed = Queue(make_specs("mlp", 40), prune=lambda spec, _: spec.number == 0, stop_after=1)
+    long = ArrayEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(100_000, "cpu"), 2)
+    with in_processes(long) as engine:
         engine.run(feed)
-    assert feed.asked == len(feed.results)
+    assert feed.asked == len(feed.results) > 1
     assert {r.reason for r in feed.results.values() if r.state == "FAIL"} == {INTERRUPTED}
 
 
