@@ -10,9 +10,7 @@ from omegaconf import DictConfig
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, one_line
-from dropsearch.errors import InputError, RunError
-
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+from dropsearch.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
 
 
 def _run(raw: DictConfig) -> int:
@@ -27,8 +25,6 @@ def _run(raw: DictConfig) -> int:
         return _say(str(error), BAD_INPUT)
     except RunError as error:
         return _say(str(error), FAILED)
-    except ConfigurationErrors as error:
-        return _say(one_line(error), BAD_INPUT)
 
 
 def main() -> None:
@@ -37,20 +33,25 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_schemas()
     statuses: list[int] = []
+    working = False
 
     @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="config")
     def job(raw: DictConfig) -> int:
+        nonlocal working
+        working = True
         # Of several jobs (-m) none begins after the user has stopped one.
-        if INTERRUPTED not in statuses:
+        if STOPPED not in statuses:
             statuses.append(_run(raw))
         return statuses[-1]
 
     try:
         job()
     except ConfigurationErrors as error:
+        if working:  # what escapes from a job is a defect: its traceback is wanted
+            raise
         sys.exit(_say(one_line(error), BAD_INPUT))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(STOPPED)
     sys.exit(max(statuses, default=0))
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+"""The exit statuses of a run that did not end by itself: a `RunError`, an `InputError`, the user's Ctrl-C."""
+
 
 class InputError(Exception):
     """Something that the user gave cannot be used.
@@ -18,6 +21,14 @@ def close_match(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean "x"?)`` for the known word nearest to `word`, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f' (did you mean "{matches[0]}"?)' if matches else ""
+
+
+def first_cause(error: BaseException) -> str:
+    """Return the first line of the exception that began a chain of them: what happened, not who passed it on."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 class RunError(Exception):

@@ -12,10 +12,19 @@ PROC = Path("/proc")
 GONE = ""
 
 
-@cache
 def this_process() -> str:
     """Return `host:pid:start time` of this process: a name that no later process has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{started(os.getpid())}"
+    return _name(os.getpid())
+
+
+@cache  # by number, for a forked process is not its parent
+def _name(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}:{started(pid)}"
+
+
+def is_here(owner: str) -> bool:
+    """Say whether the process that bears this name is, or was, one of this host."""
+    return owner.partition(":")[0] == socket.gethostname()
 
 
 def is_dead(owner: str) -> bool:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
 Purpose = Literal["search", "confirm"]
 
+INTERRUPTED = "interrupted"
+"""The reason of a trial that was stopped from outside before it ended: it will be trained again."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -106,6 +109,11 @@ class TrialResult:
     """Path of the Lightning checkpoint with the weights of the best epoch, where one was asked for."""
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the trial was stopped from outside, so that this is not how it ends."""
+        return self.state == "FAIL" and self.reason == INTERRUPTED
+
+    @property
     def best(self) -> EpochMetrics | None:
         """The epoch with the least validation loss, None where no epoch ended with a finite one."""
         finite = [point for point in self.curve if math.isfinite(point.val_loss)]
@@ -151,8 +159,8 @@ class Confirmed:
 
     @property
     def val_loss(self) -> tuple[float, ...]:
-        """Best validation loss of each seed; inf where a retraining diverged."""
-        return tuple(result.best.val_loss if result.best else math.inf for result in self.results)
+        """Best validation loss of each seed; inf where a retraining failed, however well it had begun."""
+        return tuple(r.best.val_loss if r.best and r.state != "FAIL" else math.inf for r in self.results)
 
     @property
     def val_acc(self) -> tuple[float, ...]:
@@ -195,6 +203,15 @@ class ArmOutcome:
         """The trial with the least validation loss of the search, before confirmation."""
         complete = [t for t in self.trials if t.state == "COMPLETE" and t.best is not None]
         return min(complete, key=lambda t: t.best.val_loss if t.best else math.inf, default=None)
+
+
+def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
+    """Return the arm whose confirmed winner has the least mean validation loss, None where there is none.
+
+    The test set has no say in it: it is for judging the choice, not for making it.
+    """
+    won = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    return min(won, key=lambda name: won[name].mean_val_loss, default=None)
 
 
 @dataclass(frozen=True)

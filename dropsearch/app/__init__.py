@@ -6,11 +6,23 @@ from dropsearch.config.schema import Config
 
 
 def run(config: Config) -> int:
-    """Do what `task` says and return the exit status."""
+    """Do what `task` says and return the exit status.
+
+    Raises:
+        InputError: Something that the user gave cannot be used; nothing was written then.
+        RunError: The training failed.
+    """
+    from dropsearch.app.surroundings import check_surroundings
+
+    check_surroundings(config)
     if config.task == "retrain":
         from dropsearch.app.retrain import retrain
 
         return retrain(config)
-    from dropsearch.app.run import search
+    if config.task == "plan":
+        from dropsearch.app.planning import show_plan
+
+        return show_plan(config)
+    from dropsearch.app.invocation import search
 
     return search(config)

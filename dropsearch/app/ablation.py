@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +14,11 @@ import torch
 from dropsearch.config.schema import Config
 from dropsearch.data.tensors import TensorDataModule
 from dropsearch.dropout.typical import typical_rates
+from dropsearch.errors import RunError
 from dropsearch.models import Classifier
 from dropsearch.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
-from dropsearch.search.feeds import ConfirmFeed, SearchFeed
+from dropsearch.search.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space
 from dropsearch.seeds import confirmation_seeds
@@ -24,6 +27,9 @@ from dropsearch.training.logs import evaluate
 
 Watch = Callable[[Feed], Feed]
 """Puts tracking and progress around a feed."""
+
+POLL_SECONDS = 0.5
+"""How often to look whether another process, which works on the same studies, is done."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class ArmStudies:
     def results(self) -> tuple[TrialResult, ...]:
         """Return all trials that ended, of the search and of the confirmation."""
         return (*self.search.results(), *self.confirm.results())
+
+    def left_behind(self) -> tuple[TrialResult, ...]:
+        """Return those of `results` that no living process but this one will track."""
+        return (*self.search.left_behind(), *self.confirm.left_behind())
 
 
 class Ablation:
@@ -70,8 +80,8 @@ class Ablation:
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
-        for arm in self.studies:
-            feed = SearchFeed(
+        feeds = [
+            SearchFeed(
                 arm.search,
                 arm.space,
                 total=self.config.study.n_trials,
@@ -79,7 +89,22 @@ class Ablation:
                 cancelled=self.cancelled,
                 most_at_once=self._most_at_once(),
             )
-            self.engine.run(watch(feed))
+            for arm in self.studies
+        ]
+        self._fill(feeds, watch)
+
+    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
+        """Train all that the feeds have, and wait for what other processes train of the same studies.
+
+        What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
+        """
+        watched = [watch(feed) for feed in feeds]
+        while True:
+            for feed in watched:
+                self.engine.run(feed)
+            if self.cancelled() or not any(feed.ledger.running_elsewhere() for feed in feeds):
+                return
+            time.sleep(POLL_SECONDS)
 
     def _most_at_once(self) -> int | None:
         """Return how many trials of a study may be open at once.
@@ -94,19 +119,21 @@ class Ablation:
 
     def confirm(self, watch: Watch) -> None:
         """Retrain the best configurations of each arm on the same fresh seeds."""
-        for arm in self.studies:
-            feed = ConfirmFeed(
+        feeds = [
+            ConfirmFeed(
                 arm.confirm,
                 arm.space,
                 self._configurations(arm),
                 self.seeds,
                 cancelled=self.cancelled,
-                done=self._stands,
+                stands=self._stands,
             )
-            self.engine.run(watch(feed))
+            for arm in self.studies
+        ]
+        self._fill(feeds, watch)
 
     def _stands(self, result: TrialResult) -> bool:
-        return result.state == "FAIL" or checkpoint(self.checkpoints, result.spec).exists()
+        return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
         return best_configurations(arm.search.results(), self.config.confirm.top_k)
@@ -118,18 +145,18 @@ class Ablation:
             open_test: Let the confirmed winners see the test set: once, and only after every selection.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
-        if not open_test:
-            return {name: outcome for name, (outcome, _) in found.items()}
-        return {
-            name: ArmOutcome(**{**vars(outcome), "test": self._test(arm, outcome.winner) if outcome.winner else None})
-            for name, (outcome, arm) in found.items()
-        }
+        if open_test:
+            for arm in self.studies:
+                outcome = found[arm.arm.name]
+                if outcome.winner:
+                    found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner))
+        return found
 
-    def _outcome(self, arm: ArmStudies) -> tuple[ArmOutcome, ArmStudies]:
+    def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
         best = winner(confirmed, len(self.seeds))
         textbook = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook), arm
+        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -143,7 +170,10 @@ class Ablation:
         return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]))
 
     def _score(self, result: TrialResult) -> tuple[float, float]:
-        module = Classifier.load_from_checkpoint(checkpoint(self.checkpoints, result.spec), map_location="cpu")
+        path = kept_checkpoint(self.checkpoints, result)
+        if not path.exists():
+            raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
+        module = Classifier.load_from_checkpoint(path, map_location="cpu")
         batches = self.source.test_dataloader()
         scores = evaluate(module.to(_device(batches)), batches, "test_step")
         return scores["test_loss"], scores["test_acc"]
@@ -156,3 +186,9 @@ def _device(batches: object) -> torch.device:
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
     """Return where the weights of a confirmation's trial are kept."""
     return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
+
+
+def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
+    """Return where the weights of a confirmation's trial are: here, or where another process left them."""
+    here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
+    return left if result.checkpoint and not here.exists() else here

@@ -18,7 +18,7 @@ from dropsearch.models import Classifier, build_net
 from dropsearch.records import ARMS, Arm, Site, TrialSpec
 from dropsearch.search.space import SpaceSettings
 from dropsearch.training.alone import AloneEngine
-from dropsearch.training.array import ArrayEngine
+from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import CheckpointPath, Engine, TrainerSettings
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.plan import Plan, make_plan
@@ -30,18 +30,9 @@ NET = "net."
 
 
 def device(config: Config) -> torch.device:
-    """Return the device that `trainer.accelerator` means.
-
-    Raises:
-        InputError: A GPU is asked for where there is none.
-    """
+    """Return the device that `trainer.accelerator` means; that there is one has been checked."""
     wanted = config.trainer.accelerator
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise InputError(
-            "trainer.accelerator=gpu needs a CUDA device that torch can see, and there is none: "
-            "use trainer.accelerator=cpu or auto"
-        )
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def data(config: Config, where: torch.device) -> TensorDataModule:
@@ -98,8 +89,9 @@ def sites(config: Config, source: TensorDataModule) -> tuple[Site, ...]:
     arm = "dropout"
     try:
         module = module_factory(config, source)(TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"model={config.model.name} cannot be built for data={source.name}: {error}") from error
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:  # the last two where memory ends
+        name, reason = config.model.name, str(error).splitlines()[0]
+        raise InputError(f"model={name} cannot be built for data={source.name}: {reason}") from error
     module.to(next(iter(source.train_loader(0)))[0].device).train()
     for part in module.modules():  # attention has a site only where its rate is above 0
         if isinstance(getattr(part, "dropout", None), float):
@@ -150,6 +142,12 @@ def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_pa
         one = ArrayEngine(factory, source, shared, chosen.width, checkpoint_path)
     count = process_count(config)
     return ProcessEngine(one, count) if count > 1 else one
+
+
+def use_threads(config: Config) -> None:
+    """Let torch use one thread where several processes train: what is measured here is then what they will do."""
+    if process_count(config) > 1:
+        torch.set_num_threads(1)
 
 
 def process_count(config: Config) -> int:

@@ -7,25 +7,16 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from dropsearch.app.ablation import checkpoint
+from dropsearch.app.ablation import kept_checkpoint
 from dropsearch.config.schema import Config
-from dropsearch.records import ArmOutcome, Confirmed, Summary, TrialResult
+from dropsearch.records import Confirmed, Summary, TrialResult
 from dropsearch.report import write_figures, write_report, write_results
-
-
-def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
-    """Return the arm whose confirmed winner has the least mean validation loss, None where there is none.
-
-    The test set has no say in it: it is for judging the choice, not for making it.
-    """
-    won = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
-    return min(won, key=lambda name: won[name].mean_val_loss, default=None)
+from dropsearch.report.files import write_whole
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:
@@ -53,8 +44,8 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
     best = folder / "best"
     best.mkdir(exist_ok=True)
     kept = best_retraining(winner)
-    _atomically(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
-    source = checkpoint(folder / "checkpoints", kept.spec)
+    write_whole(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
+    source = kept_checkpoint(folder / "checkpoints", kept)
     if source.exists():
         unfinished = best / f"{arm}.part"
         shutil.copyfile(source, unfinished)
@@ -85,9 +76,3 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     hydra = {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}}
     command = f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"
     return command + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
-
-
-def _atomically(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text)
-    unfinished.replace(path)

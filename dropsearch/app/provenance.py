@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -72,13 +73,19 @@ def commands(output_dir: Path, best: str | None, mlflow: Mapping[str, str]) -> d
     if uri and not uri.startswith(("http://", "https://", "databricks")):
         found["mlflow"] = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shorter(uri)])
     if best:
-        path = os.path.join(output_dir, "best", f"{best}.ckpt")
-        code = f"from dropsearch import Classifier; print(Classifier.load_from_checkpoint({path!r}))"
-        found["reload"] = shlex.join([python(), "-c", code])
+        found["reload"] = reload_command(os.path.join(output_dir, "best", f"{best}.ckpt"))
         folder = os.path.join(output_dir, "best")
         found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     found["continue"] = this_command()
     return found
+
+
+def reload_command(checkpoint: str) -> str:
+    """Return the command that loads a checkpoint and prints its network."""
+    # In double quotes, for the shell wants the single ones.
+    quoted = json.dumps(checkpoint, ensure_ascii=False)
+    code = f"from dropsearch import Classifier; print(Classifier.load_from_checkpoint({quoted}))"
+    return shlex.join([python(), "-c", code])
 
 
 def shorter(uri: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from dropsearch.app import build
-from dropsearch.app.provenance import python
+from dropsearch.app.provenance import reload_command
 from dropsearch.app.watch import Interruption
 from dropsearch.config.schema import Config
-from dropsearch.errors import InputError, RunError, close_match
+from dropsearch.errors import STOPPED, InputError, RunError, close_match
 from dropsearch.records import ARMS, EpochMetrics, TrialResult, TrialSpec
-
-INTERRUPTED = 130
+from dropsearch.training.alone import AloneEngine
 
 
 class _OneTrial:
     """A feed of a single trial."""
+
+    most_at_once: int | None = 1
 
     def __init__(self, spec: TrialSpec, cancelled: Interruption) -> None:
         self._spec: TrialSpec | None = spec
@@ -57,7 +58,7 @@ def retrain(config: Config) -> int:
     interruption = Interruption()
     feed = _OneTrial(spec, interruption)
     with interruption.listening():
-        build.engine(config, source, lambda _: path).run(feed)
+        AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
     return _tell(feed.result, path, interruption)
 
 
@@ -75,11 +76,10 @@ def _check_sites(config: Config, known: list[str]) -> None:
 def _tell(result: TrialResult | None, path: Path, interruption: Interruption) -> int:
     if interruption.requested:
         print("stopped: nothing was kept")
-        return INTERRUPTED
+        return STOPPED
     if result is None or result.best is None or result.state == "FAIL":
         raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
     best = result.best
     print(f"best epoch {best.epoch + 1}: validation loss {best.val_loss:.4f}, accuracy {best.val_acc:.4f}")
-    code = f"from dropsearch import Classifier; print(Classifier.load_from_checkpoint({str(path)!r}))"
-    print(f'reload it: {python()} -c "{code}"')
+    print(f"to load it:\n  {reload_command(str(path))}")
     return 0

@@ -31,9 +31,9 @@ class WatchedFeed:
 
     def tell(self, result: TrialResult) -> None:
         """Pass a result on: to the study first, for what it holds can be tracked later, but not the reverse."""
-        try:
-            self._feed.tell(result)
-        finally:
+        self._feed.tell(result)
+        # What was interrupted is trained again, as another trial.
+        if not result.interrupted:
             self._tracker.end(result)
             self._progress.end(result)
 

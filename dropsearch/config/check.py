@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import SCHEMAS, Config
+from dropsearch.data.catalogue import DATA_SETS
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import ARMS
 
@@ -16,7 +17,8 @@ HIGHEST_RATE = 0.95
 _PRECISIONS = ("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("search", "retrain"),
+    "task": ("search", "plan", "retrain"),
+    "data.name": tuple(DATA_SETS),
     "model.norm": ("none", "layer"),
     "model.cell": ("lstm", "gru"),
     "model.mask": ("sequence", "step"),
@@ -67,7 +69,15 @@ _ABOVE: dict[str, float] = {
     "data.val_fraction": 0,
 }
 
-_AT_MOST: dict[str, float] = {"space.high": HIGHEST_RATE, "space.low": HIGHEST_RATE}
+_AT_MOST: dict[str, float] = {
+    "space.high": HIGHEST_RATE,
+    "space.low": HIGHEST_RATE,
+    # Nobody means more: it is a slip of the keyboard that would fill the memory or never end.
+    "study.n_trials": 1_000_000,
+    "trainer.max_epochs": 1_000_000,
+    "confirm.top_k": 10_000,
+    "confirm.seeds": 10_000,
+}
 _BELOW: dict[str, float] = {
     "space.zero_share": 1,
     "data.val_fraction": 1,
@@ -84,13 +94,25 @@ def check(config: Config) -> None:
     """
     problem = next(_problems(config), None)
     if problem:
-        raise InputError(problem)
+        raise InputError(f"{problem} (see {_file(config, problem.split()[0])})")
+
+
+def _file(config: Config, key: str) -> str:
+    """Return the file that says what a key means."""
+    group, _, rest = key.partition(".")
+    if group == "retrain":
+        return "best/ARM.yaml of a run"
+    if group == "trainer":
+        return "conf/trainer/default.yaml"
+    named = group != "study" and rest and _value(config, f"{group}.name")
+    return f"conf/{group}/{named}.yaml" if named and rest != "name" else "conf/config.yaml"
 
 
 def _problems(config: Config) -> Iterator[str]:
     yield from _finite(config)
     yield from _limits(config)
     yield from _choices(config)
+    yield from _model(config)
     yield from _arms(config.arms)
     yield from _ranges(config)
     yield from _lists(config)
@@ -126,7 +148,7 @@ def _limits(config: Config) -> Iterator[str]:
         for key, limit in table.items():
             value = _value(config, key)
             if value is not None and not holds(value, limit):
-                yield f"{key} must be {words} {limit:g}, got {value}"
+                yield f"{key} must be {words} {limit}, got {value}"
 
 
 def _choices(config: Config) -> Iterator[str]:
@@ -141,8 +163,8 @@ def _arms(arms: Sequence[str]) -> Iterator[str]:
     if not arms:
         yield f"arms must name at least one of {known}, got an empty list"
     for arm in arms:
-        if arm not in ARMS:
-            yield f'arms must be of {known}, got "{arm}"{close_match(arm, ARMS)}'
+        if not isinstance(arm, str) or arm not in ARMS:  # a list within a list passes the schema
+            yield f'arms must be of {known}, got "{arm}"{close_match(str(arm), ARMS)}'
         if list(arms).count(arm) > 1:
             yield f'arms must name each arm once, got "{arm}" {list(arms).count(arm)} times'
 
@@ -160,6 +182,19 @@ def _ranges(config: Config) -> Iterator[str]:
         yield f"space.low must be below space.high while space.zero_share is above 0, got both {space.low:g}"
 
 
+def _model(config: Config) -> Iterator[str]:
+    schemas, name = SCHEMAS["model"], config.model.name
+    if not isinstance(config.model, schemas.get(name, type(None))):
+        owner = next((known for known, schema in schemas.items() if type(config.model) is schema), "")
+        yield f'model.name must be {owner} with model={owner}, got "{name}": choose a model by model=NAME'
+    kernel = _value(config, "model.kernel_size")
+    if kernel is not None and kernel % 2 == 0:
+        yield f"model.kernel_size must be odd, got {kernel}"
+    width, heads = _value(config, "model.width"), _value(config, "model.heads")
+    if width and heads and width % heads:
+        yield f"model.width must be a multiple of model.heads, got {width} and {heads}"
+
+
 def _lists(config: Config) -> Iterator[str]:
     for key in ("model.hidden", "model.channels", "model.head"):
         for width in _value(config, key) or ():
@@ -169,16 +204,13 @@ def _lists(config: Config) -> Iterator[str]:
         yield f"optimizer.betas must be two numbers in [0, 1), got {config.optimizer.betas}"
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         yield "optimizer.momentum must be above 0 with optimizer.nesterov=true, got 0"
-    width, heads = _value(config, "model.width"), _value(config, "model.heads")
-    if width and heads and width % heads:
-        yield f"model.width must be a multiple of model.heads, got {width} and {heads}"
 
 
 def _engine(config: Config) -> Iterator[str]:
     for key in ("engine.width", "engine.processes"):
         value = _value(config, key)
-        if value != "auto" and not (value.isdecimal() and int(value) >= 1):
-            yield f'{key} must be auto or a number of at least 1, got "{value}"'
+        if value != "auto" and not (value.isdecimal() and 1 <= int(value) <= 1024):
+            yield f'{key} must be auto or a number from 1 to 1024, got "{value}"'
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
-from dropsearch.config.messages import known_keys
+from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
 from dropsearch.config.schema import SCHEMAS, Config
-from dropsearch.errors import InputError, close_match
-
-_FREE_KEYS = ("retrain.rates.",)
-"""Below these, keys are names that the user's model gives."""
+from dropsearch.errors import InputError
 
 
 def conf_folder() -> str:
@@ -34,20 +33,40 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
+def compose_overrides(overrides: Sequence[str]) -> Config:
+    """Return the configuration that the command line would make of these overrides, without running anything.
+
+    Raises:
+        InputError: As `typed`.
+    """
+    register_schemas()
+    with initialize_config_dir(conf_folder(), version_base="1.3"):
+        return typed(compose("config", overrides=list(overrides)))
+
+
 def typed(raw: DictConfig) -> Config:
     """Return the configuration as dataclasses, with ``~`` expanded and every rule checked.
 
     Raises:
-        InputError: A key is unknown or a rule is broken.
+        InputError: A key is unknown, a value has the wrong type or a rule is broken.
     """
-    for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
-        if key not in known_keys() and not key.startswith(_FREE_KEYS):
-            raise InputError(f'"{key}" is not a key of the configuration{close_match(key, known_keys())}')
-    config: Any = OmegaConf.to_object(raw)
-    assert isinstance(config, Config)
+    try:
+        config = _as_objects(raw)
+    except ConfigurationErrors as error:
+        raise InputError(one_line(error)) from error
     config.output_dir = os.path.expanduser(config.output_dir)
     config.data.root = os.path.expanduser(config.data.root)
     check(config)
+    return config
+
+
+def _as_objects(raw: DictConfig) -> Config:
+    known = known_keys(*(OmegaConf.get_type(raw[group]) or dict for group in SCHEMAS))
+    for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
+        if key not in known and not key.startswith(FREE_KEYS):
+            raise InputError(unknown_key(key))
+    config: Any = OmegaConf.to_object(raw)
+    assert isinstance(config, Config)
     return config
 
 

@@ -6,8 +6,14 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from dropsearch.config.schema import SCHEMAS, Config
 from dropsearch.errors import close_match
@@ -25,15 +31,22 @@ GROUPS = (
     "experiment",
 )
 
-ConfigurationErrors = (ConfigCompositionException, OmegaConfBaseException)
+FREE_KEYS = "retrain.rates."
+"""Below it keys are the names of a model's sites."""
+
+SEE_ALL = "python -m dropsearch --cfg job shows them all"
+
+# Hydra raises ValueError for an override such as model=null.
+ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError)
 
 
-def known_keys() -> set[str]:
-    """Return every key that a configuration may have."""
+def known_keys(*schemas_in_use: type) -> set[str]:
+    """Return every key that a configuration may have: with any option of its groups, or with those in use."""
     keys = set(_keys(Config, ""))
     for group, schemas in SCHEMAS.items():
         for schema in schemas.values():
-            keys |= set(_keys(schema, f"{group}."))
+            if not schemas_in_use or schema in schemas_in_use:
+                keys |= set(_keys(schema, f"{group}."))
     return keys
 
 
@@ -51,27 +64,83 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error)
     if isinstance(error, OverrideParseException):
-        return f'an override must read KEY=VALUE, got "{error.override}" ({_first(error)}): quote it for the shell'
+        return _unreadable(error)
+    if isinstance(error, SearchPathException):
+        return f"--config-dir must be a folder of configurations ({_first(error)}): name another"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None) or ""
-    if "not in" in str(cause) and key:
-        return _unknown_key(key)
-    if key:
-        return f"{key} has the wrong type: {_first(cause)}"
-    return _first(cause)
+    if isinstance(cause, OmegaConfBaseException):
+        return _value(cause)
+    return _composition(_first(cause))
 
 
 def _missing(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     options = [option for option in error.options or () if not option.startswith("_")]
     if not options:
-        return f'there is no configuration "{error.missing_cfg_file}": --cfg job shows the one in use'
+        return f'--config-name must name a file of the configuration folder, got "{name}": leave it out for config.yaml'
     return f'{group} must be one of {", ".join(options)}, got "{name}"{close_match(name, options)}'
 
 
-def _unknown_key(key: str) -> str:
-    near = close_match(key, known_keys() | set(GROUPS))
-    return f'"{key}" is not a key of the configuration{near}: python -m dropsearch --cfg job shows them all'
+def _unreadable(error: OverrideParseException) -> str:
+    given = " ".join(str(error.override).split())
+    key, equals, value = given.partition("=")
+    hint = f"quote it for Hydra as well, \"{key}='...'\"" if equals and value else "python -m dropsearch --help"
+    return f'an override must read KEY=VALUE or GROUP=OPTION, got "{given}": {hint}'
+
+
+def _value(error: OmegaConfBaseException) -> str:
+    key = str(getattr(error, "full_key", None) or "")
+    text = _first(error)
+    if isinstance(error, MissingMandatoryValue) or "MissingMandatoryValue" in text:
+        return f"{text.rpartition(': ')[2] or key} must be given, and is missing: {SEE_ALL}"
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key} must be a value or refer to another key, got what cannot be resolved ({text})"
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and "not in" in text:
+        return unknown_key(key)
+    if "does not support deletion" in text:
+        return f"{key} must have a value, so it cannot be removed with ~: leave that out, or set another value"
+    return f"{key} has the wrong type: {text}" if key else text
+
+
+def _composition(text: str) -> str:
+    if text.startswith("Config group override must be a string"):
+        return f"GROUP=OPTION must name an option of the group, got {text.rpartition(' ')[2]}: {SEE_ALL}"
+    several = re.match(r"Multiple values for (?:schema/)?(\w+)", text)
+    if several:
+        return f"{several[1]} must be one option, got several: {several[1]}=A,B with -m runs one after the other"
+    return text
+
+
+def unknown_key(key: str) -> str:
+    """Tell that a key is unknown: which key may have been meant, or which keys stand beside it."""
+    if key.startswith(FREE_KEYS):
+        site = key.removeprefix(FREE_KEYS)
+        return f'retrain.rates has no "{site}" to change: add it with +, as in "+retrain.rates={{{site}: 0.5}}"'
+    if key in known_keys():
+        group = key.partition(".")[0]
+        owners = [name for name, schema in SCHEMAS[group].items() if key in _keys(schema, f"{group}.")]
+        return f'"{key}" is a key of {group}={" and of ".join(owners)} only, got another {group}: leave it out'
+    return f'"{key}" is not a key of the configuration{_meant(key)}: {SEE_ALL}'
+
+
+def _meant(key: str) -> str:
+    known = known_keys()
+    section, _, last = key.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in sorted(known) if name.rpartition(".")[0] == section}
+    if section in known:
+        near = _same_as(close_match(last, beside), beside)
+        return near or f" ({section} has {', '.join(beside)})"
+    whole = close_match(key, known | set(GROUPS))
+    if section:
+        return whole
+    by_last = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-name.count("."), name))}
+    return whole or _same_as(close_match(last, by_last), by_last)
+
+
+def _same_as(hint: str, full: dict[str, str]) -> str:
+    """Put the full key in the place of its last part in a hint of `close_match`."""
+    found = re.search(r'"(.*)"', hint)
+    return hint.replace(f'"{found[1]}"', f'"{full[found[1]]}"') if found else ""
 
 
 def _first(error: BaseException) -> str:

@@ -196,7 +196,7 @@ class Config:
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     task: str = "search"
-    """search, or retrain."""
+    """search, plan (say how trials would be trained, and train none), or retrain."""
     arms: list[str] = field(default_factory=lambda: ["none", "dropout", "batchnorm", "both"])
     seed: int = 0
     output_dir: str = "outputs/${study.name}"

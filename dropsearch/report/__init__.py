@@ -8,7 +8,7 @@ from dropsearch.report.page import write_report
 from dropsearch.report.progress import Progress
 from dropsearch.report.results import results, write_results
 from dropsearch.report.tables import Table, arms_table, differences_table, rates_table
-from dropsearch.report.terminal import closing
+from dropsearch.report.terminal import closing, opening
 from dropsearch.report.verdict import verdict
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "arms_table",
     "closing",
     "differences_table",
+    "opening",
     "rates_table",
     "results",
     "verdict",

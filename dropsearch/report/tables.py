@@ -172,7 +172,9 @@ def _seeds(outcome: ArmOutcome) -> str:
 def _with_interval(interval: Interval) -> str:
     if not math.isfinite(interval.low):
         return percent(interval.mean)
-    return f"{percent(interval.mean)} ({percent(interval.low)} to {percent(interval.high)})"
+    # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
+    low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+    return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:

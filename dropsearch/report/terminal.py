@@ -1,19 +1,41 @@
-"""What is printed when a run ends."""
+"""What is printed when a run begins and when it ends."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
-from dropsearch.records import Summary
-from dropsearch.report.tables import WIDTH, tables
+from dropsearch.records import Summary, best_arm
+from dropsearch.report import findings
+from dropsearch.report.tables import WIDTH, loss, percent, tables
 from dropsearch.report.verdict import verdict
 
 PURPOSES = {
-    "mlflow": "To see every curve:",
-    "reload": "To reload the winner:",
-    "retrain": "To train the winner again:",
-    "continue": "To continue this study:",
+    "mlflow": "To see every curve in the browser:",
+    "reload": "To load the model to keep:",
+    "retrain": "To train it again:",
+    "continue": "To go on with this study, give the same command with a larger study.n_trials:",
 }
+INTERRUPTED = "To continue where this stopped:"
+
+
+def opening(title: str, facts: Mapping[str, str]) -> str:
+    """A headline, and below it what is about to be done: a line a topic, wrapped at 100 columns."""
+    size = max(map(len, facts), default=0)
+    lines = [_hanging(topic.ljust(size + 2), text) for topic, text in facts.items()]
+    return "\n".join([title, *lines]) + "\n"
+
+
+def _hanging(head: str, text: str) -> str:
+    """`text` wrapped behind `head`, its further lines indented by as much."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {head}",
+        subsequent_indent=" " * (len(head) + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def closing(summary: Summary) -> str:
@@ -23,11 +45,36 @@ def closing(summary: Summary) -> str:
     which continues an interrupted run is the last line.
     """
     blocks = [table.as_text() for table in tables(summary)]
-    blocks.append(wrapped(verdict(summary)))
+    blocks += [wrapped(text) for text in (verdict(summary), kept(summary)) if text]
+    if "output_dir" in summary.config:
+        blocks.append(
+            f"In {summary.config['output_dir']}: report.md, figures, results.json, and best/ with the models."
+        )
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
-    blocks += [f"{PURPOSES.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()]
-    return "\n\n".join(blocks)
+    purposes = PURPOSES if summary.complete else PURPOSES | {"continue": INTERRUPTED}
+    blocks += [f"{purposes.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()]
+    return "\n" + "\n\n".join(blocks)
+
+
+def kept(summary: Summary) -> str:
+    """Which arm's model is kept, and why that may not be the one with the best test accuracy.
+
+    Empty where nothing was confirmed.
+    """
+    name = best_arm(summary.arms)
+    if name is None:
+        return ""
+    choice = f"The model to keep is that of {name}"
+    why = f"the least validation loss on fresh seeds ({loss(findings.confirmed_loss(summary.arms[name]))} nats)"
+    scores = {arm: findings.test_acc(outcome).mean for arm, outcome in findings.tested(summary).items()}
+    leader = max(scores, key=scores.__getitem__, default=name)
+    if leader == name or scores[leader] == scores.get(name):
+        return f"{choice}: it has {why}."
+    return (
+        f"{choice}, for it has {why}. {leader} has a better mean test accuracy ({percent(scores[leader])} %), but the "
+        "test set judges the choice, and has no say in it."
+    )
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:

@@ -2,22 +2,103 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from optuna.trial import Trial
 
 from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.search.ledger import Ledger
-from dropsearch.search.space import Space
-from dropsearch.seeds import trial_seed
+from dropsearch.search.ledger import Ledger, Place
+from dropsearch.search.space import Params, Space
+from dropsearch.seeds import derived_seed, trial_seed
 
 ALIKE = 5
 """A run stops when this many first trials of a study all fail for the same reason."""
 
 
-class SearchFeed:
-    """The trials of one arm's study, up to a total that counts what earlier runs did.
+class StudyFeed(ABC):
+    """The trials that fill a study's places, in the order of the places; those that are filled stay as they are.
+
+    Args:
+        ledger: The study.
+        space: What the parameters mean.
+        places: What trials the study is to have.
+        cancelled: Whether to stop now.
+        most_at_once: How many trials may be open at once; None for any number.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        space: Space,
+        places: Sequence[Place],
+        cancelled: Callable[[], bool],
+        most_at_once: int | None,
+    ) -> None:
+        self.ledger, self.space, self.places = ledger, space, places
+        self.cancelled, self.most_at_once = cancelled, most_at_once
+        ledger.close_abandoned()
+
+    def ask(self) -> TrialSpec | None:
+        """Begin the next trial, None when every place is taken."""
+        while True:
+            place = self._next()
+            if place is None and not self.ledger.waiting:
+                return None
+            point = self.point(place) if place is not None else {}
+            trial = self.ledger.ask(self.space.distributions, place, point, self.sampler_seed(place))
+            if trial is not None:
+                return self._spec(trial)
+
+    def _next(self) -> Place | None:
+        """Return the first free place; where there is none, a neighbour that died may have left some."""
+        free = self._first_free()
+        if free is None and self.ledger.close_abandoned():
+            free = self._first_free()
+        return free
+
+    def _first_free(self) -> Place | None:
+        taken = self.ledger.holders
+        return next((place for place in self.places if place not in taken), None)
+
+    @abstractmethod
+    def point(self, place: Place) -> Params:
+        """Return the parameters that the trial of a place must have; the sampler proposes the others."""
+
+    def sampler_seed(self, place: Place | None) -> int:
+        """Return the seed of the sampler that proposes what `point` leaves open."""
+        return 0
+
+    @abstractmethod
+    def seed(self, trial: Trial) -> int:
+        """Return the seed that a trial trains with."""
+
+    def _spec(self, trial: Trial) -> TrialSpec:
+        params = trial.params
+        return TrialSpec(
+            arm=self.ledger.arm,
+            number=trial.number,
+            seed=self.seed(trial),
+            rates=self.space.rates(params),
+            lr=params["lr"],
+            weight_decay=params["weight_decay"],
+            params=params,
+            purpose=self.ledger.purpose,
+            configuration=trial.user_attrs.get("configuration"),
+        )
+
+    @abstractmethod
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        """Take in an epoch; return whether the trial is pruned."""
+
+    def tell(self, result: TrialResult) -> None:
+        """End a trial."""
+        self.ledger.tell(result)
+
+
+class SearchFeed(StudyFeed):
+    """The trials of one arm's search, up to a total that counts what earlier runs did.
 
     Args:
         ledger: The arm's study.
@@ -38,47 +119,45 @@ class SearchFeed:
         cancelled: Callable[[], bool],
         most_at_once: int | None = None,
     ) -> None:
-        self.ledger, self.space = ledger, space
-        self.total, self.seed = total, seed
-        self.cancelled, self.most_at_once = cancelled, most_at_once
-        ledger.close_abandoned()
-        ledger.queue_interrupted()
+        super().__init__(ledger, space, [(index,) for index in range(total)], cancelled, most_at_once)
+        self._seed = seed
+        self._hopeless: RunError | None = None
 
     def ask(self) -> TrialSpec | None:
-        """Return the next trial, None when the study has its total."""
-        taken = self.ledger.indices
-        index = next(i for i in range(len(taken) + 1) if i not in taken)
-        if not self.ledger.waiting and index >= self.total:
-            return None
-        first = self.space.first_points[index] if index < len(self.space.first_points) else None
-        return self._spec(self.ledger.ask(self.space.distributions, first, {"index": index}))
+        """Begin the next trial, None when the study has its total.
 
-    def _spec(self, trial: Trial) -> TrialSpec:
-        return TrialSpec(
-            arm=self.ledger.arm,
-            number=trial.number,
-            seed=trial_seed(self.seed, trial.user_attrs["index"]),
-            rates=self.space.rates(trial.params),
-            lr=trial.params["lr"],
-            weight_decay=trial.params["weight_decay"],
-            params=dict(trial.params),
-        )
+        Raises:
+            RunError: The first trials of the study all failed alike.
+        """
+        if self._hopeless:
+            raise self._hopeless
+        return super().ask()
+
+    def point(self, place: Place) -> Params:
+        """Return what an interrupted trial of this place had, else one of the space's first points, else nothing."""
+        first = dict(enumerate(self.space.first_points))
+        return self.ledger.left(place) or first.get(place[0], {})
+
+    def sampler_seed(self, place: Place | None) -> int:
+        """Return a seed for each place, so that a study that was continued goes on as if it had not stopped."""
+        return derived_seed(self._seed, "sampler", *(place or ("waiting",)))
+
+    def seed(self, trial: Trial) -> int:
+        """Return a seed that is the same for the same place of every arm, so that arms pair up."""
+        return trial_seed(self._seed, trial.user_attrs["index"])
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Report an epoch; return whether the trial is pruned."""
         return self.ledger.report(spec, metrics)
 
     def tell(self, result: TrialResult) -> None:
-        """End a trial.
-
-        Raises:
-            RunError: The first trials of the study all failed alike.
-        """
-        self.ledger.tell(result)
-        stop_if_all_fail_alike(self.ledger.results())
+        """End a trial; where all have failed alike, the next `ask` says so."""
+        super().tell(result)
+        if result.state == "FAIL":
+            self._hopeless = failed_alike(self.ledger.results())
 
 
-class ConfirmFeed:
+class ConfirmFeed(StudyFeed):
     """The best configurations of one arm on fresh seeds.
 
     Args:
@@ -87,7 +166,7 @@ class ConfirmFeed:
         configurations: The search's trials to retrain.
         seeds: The seeds, the same for every configuration and arm.
         cancelled: Whether to stop now.
-        done: Says whether an earlier run's result can stand, for instance because its checkpoint is there.
+        stands: Says whether an earlier result can stand, for instance because its checkpoint is there.
     """
 
     def __init__(
@@ -98,54 +177,32 @@ class ConfirmFeed:
         seeds: Sequence[int],
         *,
         cancelled: Callable[[], bool],
-        done: Callable[[TrialResult], bool],
+        stands: Callable[[TrialResult], bool],
     ) -> None:
-        self.ledger, self.space = ledger, space
-        self.cancelled, self.most_at_once = cancelled, None
-        ledger.close_abandoned()
-        finished = {(r.spec.configuration, r.spec.seed) for r in ledger.results() if done(r)}
-        pairs = [(c, seed) for c in configurations for seed in seeds]
-        self._waiting = [(c, seed) for c, seed in pairs if (c.spec.number, seed) not in finished]
-        self.total, self.finished = len(pairs), len(pairs) - len(self._waiting)
+        self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
+        super().__init__(ledger, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
+        for result in ledger.results():
+            if not stands(result):
+                ledger.release(result.spec.number, "its checkpoint is gone")
 
-    def ask(self) -> TrialSpec | None:
-        """Return the next retraining, None when all are begun."""
-        if not self._waiting:
-            return None
-        configuration, seed = self._waiting.pop(0)
-        spec = configuration.spec
-        attrs = {"configuration": spec.number, "seed": seed}
-        trial = self.ledger.ask(self.space.distributions, dict(spec.params), attrs)
-        return TrialSpec(
-            arm=spec.arm,
-            number=trial.number,
-            seed=seed,
-            rates=spec.rates,
-            lr=spec.lr,
-            weight_decay=spec.weight_decay,
-            params=spec.params,
-            purpose="confirm",
-            configuration=spec.number,
-        )
+    def point(self, place: Place) -> Params:
+        """Return the parameters of the configuration."""
+        return self._params[place[0]]
+
+    def seed(self, trial: Trial) -> int:
+        """Return the seed of the trial's place."""
+        return trial.user_attrs["seed"]
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Take in an epoch; a confirmation is never pruned."""
         return False
 
-    def tell(self, result: TrialResult) -> None:
-        """End a retraining."""
-        self.ledger.tell(result)
 
-
-def stop_if_all_fail_alike(results: Sequence[TrialResult]) -> None:
-    """Raise where nothing but the same failure has come of the first trials.
-
-    Raises:
-        RunError: At least `ALIKE` trials ended, all of them failed, all for the same reason.
-    """
+def failed_alike(results: Sequence[TrialResult]) -> RunError | None:
+    """Return what to say where nothing but the same failure has come of the first `ALIKE` trials or more."""
     if len(results) < ALIKE or any(result.state != "FAIL" for result in results):
-        return
-    kinds = {result.reason.split(":")[0] for result in results}
-    if len(kinds) == 1:
-        arm = results[0].spec.arm
-        raise RunError(f"the first {len(results)} trials of arm {arm} all failed alike ({results[0].reason})")
+        return None
+    if len({result.reason.split(":")[0] for result in results}) > 1:
+        return None
+    arm = results[0].spec.arm
+    return RunError(f"the first {len(results)} trials of arm {arm} all failed alike ({results[0].reason})")

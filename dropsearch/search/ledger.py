@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, PartialFixedSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dropsearch.errors import InputError
-from dropsearch.owner import is_dead, this_process
-from dropsearch.records import EpochMetrics, Purpose, State, TrialResult, TrialSpec
+from dropsearch.errors import RunError
+from dropsearch.owner import is_dead, is_here, this_process
+from dropsearch.records import INTERRUPTED, EpochMetrics, Purpose, TrialResult, TrialSpec
+from dropsearch.search import entry
 from dropsearch.search.space import Params
+from dropsearch.search.studies import kept, open_study, quiet_optuna
 
-INTERRUPTED = "interrupted"
+OWNER = "owner"
+PLACES: Mapping[Purpose, tuple[str, ...]] = {"search": ("index",), "confirm": ("configuration", "seed")}
+"""The user attributes that say which of a study's places a trial fills."""
+SILENCE = 600.0
+"""Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+Place = tuple[int, ...]
+"""What a trial is for: (index,) in a search, (configuration, seed) in a confirmation. Each is filled once."""
 
 
 class Ledger:
-    """A study in which each trial carries its seed, its rates and, when it has ended, its whole curve.
+    """A study in which each trial carries its place, its owner and, when it has ended, its whole curve.
 
     All that a report or a tracker needs can be read back from the storage alone, so nothing that was told
-    is lost with the process that told it.
+    is lost with the process that told it. Several processes may work on one study.
 
     Args:
         storage: Where the study is kept.
@@ -38,7 +45,7 @@ class Ledger:
         arm: The arm's name.
         purpose: Search or confirmation.
         fingerprint: What must be the same for the study to be continued: names and plain values.
-        sampler: Optuna's sampler.
+        make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
 
     Raises:
@@ -53,128 +60,175 @@ class Ledger:
         arm: str,
         purpose: Purpose,
         fingerprint: Mapping[str, Any],
-        sampler: BaseSampler | None = None,
+        make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
     ) -> None:
         self.arm = arm
         self.purpose: Purpose = purpose
-        with quiet_optuna():
-            self.study = _open_study(storage, name, fingerprint, sampler, pruner)
+        self._make_sampler = make_sampler
+        with kept(name), quiet_optuna():
+            self.study = open_study(storage, name, fingerprint, pruner)
         self._open: dict[int, Trial] = {}
-        self._worker = this_process()
-        self._registered = False
+        self._seen: dict[int, tuple[int, float]] = {}
 
     def ask(
-        self, distributions: Mapping[str, BaseDistribution], point: Params | None, attrs: Mapping[str, Any]
-    ) -> Trial:
-        """Begin a trial: one that waits to be asked again, else at `point`, else where the sampler proposes.
+        self, distributions: Mapping[str, BaseDistribution], place: Place | None, point: Params, seed: int
+    ) -> Trial | None:
+        """Begin a trial: one that waits, else that of `place`. None where another process has begun it already.
+
+        Whoever looks at the study sees a trial's place as soon as the trial. So of two processes that fill one
+        place at the same time the later sees the earlier, and withdraws.
 
         Args:
             distributions: The parameters of the trial.
-            point: Their values; None leaves them to the sampler.
-            attrs: User attributes; a trial that waited has its own already, and keeps them.
+            place: A place that is free; None to take only a trial that waits.
+            point: Values for its parameters; the sampler proposes those that it lacks.
+            seed: The sampler's seed.
         """
-        self._register()
-        with quiet_optuna(), self._sampling_at(point):
+        attrs = dict(zip(PLACES[self.purpose], place or (), strict=False))
+        self.study.sampler = self._make_sampler(seed)
+        with kept(self.study.study_name), quiet_optuna():
+            if place is not None:
+                self.study.enqueue_trial(point, user_attrs={**attrs, OWNER: this_process()})
             trial = self.study.ask(fixed_distributions=dict(distributions))
-        trial.set_user_attr("owner", self._worker)
-        for name, value in attrs.items():
-            if name not in trial.user_attrs:
-                trial.set_user_attr(name, value)
+            for name, value in {OWNER: this_process(), **attrs}.items():
+                if name == OWNER or name not in trial.user_attrs:
+                    trial.set_user_attr(name, value)
+            if self.holders.get(self._place(trial)) != trial.number:
+                self._interrupt(trial.number, "another trial has its place")
+                return None
         self._open[trial.number] = trial
         return trial
-
-    @contextmanager
-    def _sampling_at(self, point: Params | None) -> Iterator[None]:
-        sampler = self.study.sampler
-        self.study.sampler = PartialFixedSampler(point, sampler) if point else sampler
-        try:
-            yield
-        finally:
-            self.study.sampler = sampler
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Report an epoch's validation loss; return whether the pruner wants the trial to stop."""
         trial = self._open[spec.number]
-        trial.report(metrics.val_loss, metrics.epoch)
-        return trial.should_prune()
+        with kept(self.study.study_name):
+            try:
+                trial.report(metrics.val_loss, metrics.epoch)
+                return trial.should_prune()
+            except UpdateFinishedTrialError as error:
+                raise self._taken_away(spec) from error
 
     def tell(self, result: TrialResult) -> None:
-        """End a trial. Its curve is written before its state, so an ended trial is always whole."""
+        """End a trial. Its curve is written before its state, so an ended trial is always whole.
+
+        Raises:
+            RunError: Another process took this one for dead and ended the trial; or the storage failed.
+        """
         trial = self._open.pop(result.spec.number)
-        trial.set_user_attr("result", _encode(result))
-        self._tell(trial.number, result)
+        with kept(self.study.study_name):
+            try:
+                trial.set_user_attr(entry.RESULT, entry.written(result))
+            except UpdateFinishedTrialError as error:
+                raise self._taken_away(result.spec) from error
+            self._tell(trial.number, result)
 
     def _tell(self, number: int, result: TrialResult) -> None:
         value = result.best.val_loss if result.state == "COMPLETE" and result.best else None
-        self.study.tell(number, value, state=TrialState[result.state])
+        # A neighbour may be closing the same abandoned trial.
+        self.study.tell(number, value, state=TrialState[result.state], skip_if_finished=True)
+
+    def _taken_away(self, spec: TrialSpec) -> RunError:
+        return RunError(
+            f"trial {spec.key} was ended by another process, which had no sign of life from this one for "
+            f"{SILENCE:.0f} s: give the same command again to continue"
+        )
 
     def close_abandoned(self) -> int:
-        """End the trials that dead processes left running, and queue them to be asked again; return how many."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        others_live = any(not is_dead(w) for w in self._workers() if w != self._worker)
-        abandoned = [t for t in running if _is_abandoned(t, others_live)]
-        for trial in abandoned:
-            self._close(trial)
+        """End the trials that dead processes left running, so that their places are free; return how many."""
+        with kept(self.study.study_name):
+            abandoned = [trial for trial in self._trials(TrialState.RUNNING) if self._is_abandoned(trial)]
+            for trial in abandoned:
+                if entry.RESULT in trial.user_attrs:  # it had ended; only its state was not written any more
+                    self._tell(trial.number, self._read(trial))
+                else:
+                    self._interrupt(trial.number, "its process died")
         return len(abandoned)
 
-    def _close(self, trial: FrozenTrial) -> None:
-        if "result" in trial.user_attrs:  # it had ended; only its state was not written any more
-            self._tell(trial.number, self._decode(trial))
-            return
-        self.study.set_user_attr(f"{INTERRUPTED}.{trial.number}", "its process died")
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        self._queue_again(trial)
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get(OWNER)
+        if owner == this_process():
+            return trial.number not in self._open
+        if owner is None:  # its process was killed, or is about to write its name
+            started = trial.datetime_start
+            return started is not None and datetime.now(started.tzinfo) - started > timedelta(minutes=1)
+        return is_dead(owner) or (not is_here(owner) and self._is_silent(trial))
 
-    def _queue_again(self, trial: FrozenTrial) -> None:
-        if "index" in trial.user_attrs and trial.params:
-            attrs = {k: v for k, v in trial.user_attrs.items() if k not in ("owner", "result")}
-            with quiet_optuna():
-                self.study.enqueue_trial(trial.params, user_attrs={**attrs, "retry_of": trial.number})
+    def _is_silent(self, trial: FrozenTrial) -> bool:
+        """Say whether a trial has reported nothing for long, by this process's own clock."""
+        epochs, now = len(trial.intermediate_values), time.monotonic()
+        if self._seen.get(trial.number, (-1, 0.0))[0] != epochs:
+            self._seen[trial.number] = (epochs, now)
+        return now - self._seen[trial.number][1] > SILENCE
 
-    def queue_interrupted(self) -> int:
-        """Queue again the trials that were stopped from outside and not asked again yet; return how many."""
-        trials = self.study.get_trials(deepcopy=False)
-        again = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
-        waiting = [t for t in trials if self._was_interrupted(t) and t.number not in again]
-        for trial in waiting:
-            self._queue_again(trial)
-        return len(waiting)
+    def _interrupt(self, number: int, why: str) -> None:
+        self.release(number, why)
+        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
-    def _was_interrupted(self, trial: FrozenTrial) -> bool:
-        if f"{INTERRUPTED}.{trial.number}" in self.study.user_attrs:
-            return True
-        return trial.state == TrialState.FAIL and trial.user_attrs.get("result", {}).get("reason") == INTERRUPTED
+    def release(self, number: int, why: str) -> None:
+        """Let a trial count for nothing from now on, so that its place is free."""
+        self.study.set_user_attr(f"{INTERRUPTED}.{number}", why)
+
+    def running_elsewhere(self) -> tuple[str, ...]:
+        """Return who trains the trials that run and are not ours."""
+        running = self._trials(TrialState.RUNNING)
+        return tuple(t.user_attrs.get(OWNER, "somebody") for t in running if t.number not in self._open)
 
     @property
-    def indices(self) -> set[int]:
-        """The indices that are taken: by trials that ended, run or wait. An interrupted trial takes none."""
-        trials = self.study.get_trials(deepcopy=False)
-        taken = [t for t in trials if "index" in t.user_attrs and not self._was_interrupted(t)]
-        return {t.user_attrs["index"] for t in taken}
+    def holders(self) -> dict[Place | None, int]:
+        """The number of the trial that holds each place which is not free: the first of those that count."""
+        found: dict[Place | None, int] = {}
+        for trial in self._counting(*_OPEN, *_ENDED):
+            found.setdefault(self._place(trial), trial.number)
+        found.pop(None, None)
+        return found
+
+    def _place(self, trial: FrozenTrial | Trial) -> Place | None:
+        attrs = trial.user_attrs
+        names = PLACES[self.purpose]
+        return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
+
+    def left(self, place: Place) -> Params:
+        """Return the parameters of the last trial that held a place and was interrupted; empty without one."""
+        counting = {trial.number for trial in self._counting(*_ENDED)}
+        past = [t for t in self._trials(*_ENDED) if t.number not in counting and self._place(t) == place]
+        return dict(past[-1].params) if past else {}
 
     @property
     def waiting(self) -> int:
-        """How many trials wait to be asked."""
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        """How many trials wait to be begun."""
+        return len(self._trials(TrialState.WAITING))
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return every trial that ended and was not interrupted, by number."""
-        ended = self.study.get_trials(deepcopy=False, states=_ENDED)
-        return tuple(self._decode(t) for t in ended if not self._was_interrupted(t) and "result" in t.user_attrs)
+        return tuple(self._read(t) for t in self._counting(*_ENDED) if entry.RESULT in t.user_attrs)
 
-    def _decode(self, trial: FrozenTrial) -> TrialResult:
-        record = trial.user_attrs["result"]
-        spec = TrialSpec(
-            arm=self.arm,
-            number=trial.number,
-            params=dict(trial.params),
-            purpose=self.purpose,
-            **record["spec"],
-        )
-        curve = tuple(EpochMetrics(*point) for point in record["curve"])
-        state: State = record["state"]
-        return TrialResult(spec, state, curve, record["seconds"], record["reason"], record["checkpoint"])
+    def left_behind(self) -> tuple[TrialResult, ...]:
+        """Return the results that no living process but this one will write to a tracker."""
+        results = {result.spec.number: result for result in self.results()}
+        owners = {trial.number: trial.user_attrs.get(OWNER, "") for trial in self._trials(*_ENDED)}
+        alive = {n for n, owner in owners.items() if is_here(owner) and not is_dead(owner) and owner != this_process()}
+        return tuple(result for number, result in results.items() if number not in alive)
+
+    def _read(self, trial: FrozenTrial) -> TrialResult:
+        return entry.read(trial, self.arm, self.purpose)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        with kept(self.study.study_name):
+            return self.study.get_trials(deepcopy=False, states=states)
+
+    def _counting(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in these states that were not interrupted."""
+        trials = self._trials(*states)
+        # Read after the trials: a trial that is interrupted is noted before its state changes.
+        notes = self.study.user_attrs
+        return [
+            trial
+            for trial in trials
+            if f"{INTERRUPTED}.{trial.number}" not in notes
+            and trial.user_attrs.get(entry.RESULT, {}).get("reason") != INTERRUPTED
+        ]
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -183,108 +237,5 @@ class Ledger:
 
     def note(self, name: str, value: Any) -> None:
         """Note a plain value beside the trials."""
-        self.study.set_user_attr(f"note.{name}", value)
-
-    def _workers(self) -> list[str]:
-        return [name[len("worker.") :] for name in self.study.user_attrs if name.startswith("worker.")]
-
-    def _register(self) -> None:
-        if not self._registered:
-            self.study.set_user_attr(f"worker.{self._worker}", True)
-            self._registered = True
-
-
-def _encode(result: TrialResult) -> dict[str, Any]:
-    spec = result.spec
-    return {
-        "spec": {
-            "seed": spec.seed,
-            "rates": dict(spec.rates),
-            "lr": spec.lr,
-            "weight_decay": spec.weight_decay,
-            "configuration": spec.configuration,
-        },
-        "state": result.state,
-        "curve": [list(asdict(point).values()) for point in result.curve],
-        "seconds": result.seconds,
-        "reason": result.reason,
-        "checkpoint": result.checkpoint,
-    }
-
-
-def _is_abandoned(trial: FrozenTrial, others_live: bool) -> bool:
-    owner = trial.user_attrs.get("owner")
-    # Between its creation and its owner's name a trial has none: it may be a living neighbour's.
-    return is_dead(owner) if owner else not others_live
-
-
-def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the studies which a storage holds under these names can be continued. Nothing is written.
-
-    Args:
-        storage: Where the studies are, if they are there.
-        fingerprints: By study name, what must be the same for it to be continued.
-
-    Raises:
-        InputError: A study of one of these names was made by another configuration, or not by dropsearch.
-    """
-    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        if summary.study_name in fingerprints:
-            study = optuna.load_study(study_name=summary.study_name, storage=storage)
-            _check_same(study, _plain(fingerprints[summary.study_name]))
-
-
-def trials_in(storage: BaseStorage, name: str) -> int:
-    """Return how many trials a study has, 0 where there is none of this name."""
-    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    return sum(summary.n_trials for summary in summaries if summary.study_name == name)
-
-
-def _open_study(
-    storage: BaseStorage,
-    name: str,
-    fingerprint: Mapping[str, Any],
-    sampler: BaseSampler | None,
-    pruner: BasePruner | None,
-) -> optuna.Study:
-    check_studies(storage, {name: fingerprint})
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction="minimize",
-        sampler=sampler,
-        pruner=pruner,
-        load_if_exists=True,
-    )
-    study.set_user_attr("fingerprint", _plain(fingerprint))
-    return study
-
-
-def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint as it reads when it has been through JSON."""
-    return json.loads(json.dumps(dict(fingerprint)))
-
-
-def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
-    name, stored = study.study_name, study.user_attrs.get("fingerprint")
-    if stored is None and not study.trials and study.directions == [StudyDirection.MINIMIZE]:
-        return  # its maker was killed before the first trial
-    if stored is None:
-        raise InputError(
-            f'study.name must be new or a study that dropsearch made, got "{name}", which is another study in this '
-            "storage: choose another study.name or study.storage"
-        )
-    for key in sorted({*stored, *given}):
-        if stored.get(key) != given.get(key):
-            raise InputError(
-                f"{key} must be as it was when study {name} began ({stored.get(key)}), got {given.get(key)}: "
-                "choose another study.name to begin anew"
-            )
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's notes on experimental features off the terminal: they were chosen on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+        with kept(self.study.study_name):
+            self.study.set_user_attr(f"note.{name}", value)

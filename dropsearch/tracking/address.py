@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sqlite3
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -149,6 +150,9 @@ def _knock_sqlite(address: Address) -> None:
     rule = "MLflow's database must be an SQLite file that can be written"
     try:
         address.database.parent.mkdir(parents=True, exist_ok=True)
+        if not address.database.exists():  # whoever comes first makes it whole; an empty file would not do
+            tempfile.TemporaryFile(dir=address.database.parent).close()
+            return
         with contextlib.closing(sqlite3.connect(address.database, timeout=SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE").close()
             connection.rollback()

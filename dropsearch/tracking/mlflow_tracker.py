@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from mlflow import MlflowClient
 
-from dropsearch.errors import InputError
+from dropsearch.errors import InputError, first_cause
 from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.address import Address, knock
+from dropsearch.tracking.database import make_database
 from dropsearch.tracking.ledger import Ledger
 from dropsearch.tracking.runs import Runs, now, open_experiment
 from dropsearch.tracking.session import HASTE, SETTINGS, quiet, settings
@@ -54,11 +55,24 @@ class MlflowTracker:
         self._ended: set[str] = set()
         self._writer: Writer | None = None
 
+    def connect(self, experiment: str) -> None:
+        """Reach MLflow, and make the experiment where there is none; no run is opened yet.
+
+        Raises:
+            InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
+        """
+        knock(self._address)
+        with quiet(), settings(HASTE), self._refusing():
+            make_database(self._address)
+            self._client = MlflowClient(tracking_uri=self._address.uri, registry_uri=self._address.uri)
+            experiment_id = open_experiment(self._client, experiment, self._address)
+        self.info |= {"tracking_uri": self._address.shown, "experiment": experiment, "experiment_id": experiment_id}
+
     def start(
         self,
         *,
-        experiment: str,
         study: str,
+        study_id: str,
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
@@ -66,13 +80,12 @@ class MlflowTracker:
         """Open the parent run of this invocation and clear away what a dead process left open.
 
         Raises:
-            InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
+            InputError: MLflow cannot be used.
         """
-        knock(self._address)
         with contextlib.ExitStack() as session:
             session.enter_context(quiet())
-            with settings(HASTE):
-                self._open(experiment, study, tags)
+            with settings(HASTE), self._refusing():
+                self._open(study, study_id, tags)
             session.enter_context(settings(SETTINGS))
             self._session = session.pop_all()
         self._writer = Writer(self.problems, self._address.hide)
@@ -143,20 +156,20 @@ class MlflowTracker:
             self._writer.retry()
             self._close(status)
 
-    def _open(self, experiment: str, study: str, tags: Mapping[str, str]) -> None:
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
         try:
-            client = MlflowClient(tracking_uri=self._address.uri, registry_uri=self._address.uri)
-            experiment_id = open_experiment(client, experiment, self._address)
-            self._runs = Runs(client, experiment_id, study)
-            self._runs.sweep()
-            parent = self._runs.create(study, "parent", tags)
+            yield
         except InputError:
             raise
         except Exception as error:  # MLflow lets through what its drivers and its HTTP library raise
-            raise self._address.refuse("MLflow must be able to open the experiment", error) from error
-        self._ledger = Ledger(self._runs, parent)
-        self.info |= {"tracking_uri": self._address.shown, "experiment": experiment}
-        self.info |= {"experiment_id": experiment_id, "run_id": parent}
+            raise self._address.refuse("MLflow must be able to open the experiment", first_cause(error)) from error
+
+    def _open(self, study: str, study_id: str, tags: Mapping[str, str]) -> None:
+        self._runs = Runs(self._client, self.info["experiment_id"], study, study_id)
+        self._runs.sweep()
+        self.info["run_id"] = self._runs.create(study, "parent", tags)
+        self._ledger = Ledger(self._runs, self.info["run_id"])
 
     def _put(self, label: str, job: Callable[[], object], *, again: bool = False) -> None:
         if self._writer is not None:
@@ -169,8 +182,7 @@ class MlflowTracker:
         try:
             description = save(model(), example, folder)
         except Exception as error:  # torch.export says no in many ways; the checkpoint is there all the same
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.problems.append(f"The winner cannot be logged as an MLflow model: {first[:300]}")
+            self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
             return
         tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
         self._put("the winner", partial(upload, self._runs, self.info["run_id"], folder, description, tags))

@@ -12,12 +12,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dropsearch.errors import InputError
 from dropsearch.owner import is_dead, this_process
 from dropsearch.tracking.address import Address
 from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Points, cut
 
-STUDY, KEY, ARM, KIND, OWNER = (f"dropsearch.{word}" for word in ("study", "key", "arm", "kind", "owner"))
+STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
+    f"dropsearch.{word}" for word in ("study", "study_id", "key", "arm", "kind", "owner")
+)
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's states in MLflow's words, as MLflow's own Optuna storage maps them."""
 PAGE = 1000
@@ -50,15 +51,15 @@ def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
 
 
 class Runs:
-    """All runs of one study; every call names its run, none touches MLflow's active run."""
+    """All runs of one study; every call names its run, none touches MLflow's active run.
 
-    def __init__(self, client: MlflowClient, experiment_id: str, study: str) -> None:
-        if "'" in study and '"' in study:
-            # MLflow's filters have no way to escape a quote.
-            raise InputError(f"study.name must not hold both kinds of quotes, got {study}; rename the study")
+    A study is known by its id: on a server that several people use, its name may not be the only one.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str) -> None:
         self.client = client
         self.experiment_id = experiment_id
-        self._study = study
+        self._study, self._study_id = study, study_id
 
     def create(
         self,
@@ -70,7 +71,8 @@ class Runs:
         start: int | None = None,
     ) -> str:
         """Open a run and return its id; it is RUNNING until `end`."""
-        known = {STUDY: self._study, KIND: kind, OWNER: this_process(), "mlflow.user": getpass.getuser()}
+        known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: this_process()}
+        known |= _user()
         known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
         if parent is not None:
             known["mlflow.parentRunId"] = parent
@@ -142,14 +144,19 @@ class Runs:
 
     def _search(self, condition: str) -> Iterator[Run]:
         """Yield the study's runs that are not deleted and meet `condition`."""
-        quote = '"' if "'" in self._study else "'"
-        words = f"tags.`{STUDY}` = {quote}{self._study}{quote} and {condition}"
+        words = f"tags.`{STUDY_ID}` = '{self._study_id}' and {condition}"
         token: str | None = None
         while token is None or token:
             page = self.client.search_runs([self.experiment_id], words, max_results=PAGE, page_token=token)
-            # Some databases compare without regard to case.
-            yield from (run for run in page if run.data.tags.get(STUDY) == self._study)
+            yield from page
             token = page.token or ""
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (OSError, KeyError):  # a container's user may have a number only
+        return {}
 
 
 def _tensors(input_shape: Sequence[int]) -> dict[str, str]:

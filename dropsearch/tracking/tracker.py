@@ -14,7 +14,7 @@ KINDS = ("mlflow", "none")
 
 
 class Tracker(Protocol):
-    """Shows a study while it runs and after: `start`, then `epoch` and `end` for trials, then `finish`.
+    """Shows a study while it runs and after: `connect` and `start`, `epoch` and `end` for trials, `finish`.
 
     After `start` nothing here raises because of the tracking server: training is worth more than its
     log. What went wrong stands in `problems`, one line each, for the user to read.
@@ -30,22 +30,31 @@ class Tracker(Protocol):
         """What could not be written, one line each."""
         ...
 
+    def connect(self, experiment: str) -> None:
+        """Reach the place to write to, and make the experiment where there is none; no run is opened yet.
+
+        Raises:
+            InputError: the place to write to does not answer or cannot be used.
+        """
+        ...
+
     def start(
         self,
         *,
-        experiment: str,
         study: str,
+        study_id: str,
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
     ) -> None:
         """Open the parent run of this invocation and clear away what a dead process left open.
 
-        `study` tells apart everything that one storage holds; `config` is the resolved configuration;
-        `data` has name, digest, source, sizes, input_shape and classes.
+        `study` is the name that is shown, `study_id` tells the study from every other, whatever its name and
+        wherever it is kept; `config` is the resolved configuration; `data` has name, digest, source, sizes,
+        input_shape and classes.
 
         Raises:
-            InputError: the place to write to does not answer or cannot be used.
+            InputError: the place to write to cannot be used.
         """
         ...
 
@@ -89,6 +98,9 @@ class NullTracker:
 
     info: Mapping[str, str] = {}
     problems: Sequence[str] = ()
+
+    def connect(self, experiment: str) -> None:
+        """Do nothing."""
 
     def start(self, **_: Any) -> None:
         """Do nothing."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dropsearch.errors import first_cause
+
 PATIENCE = 120.0
 """Seconds to wait at the end for a server that answers: a model may be large."""
 PATIENCE_WITH_THE_DEAD = 10.0
@@ -105,7 +107,7 @@ class Writer:
             self._failed.pop(0)
 
     def _warn(self, label: str, error: Exception) -> None:
-        first = self._hide((str(error).strip().splitlines() or [type(error).__name__])[0])
+        first = self._hide(first_cause(error))
         if self._warned:
             log.debug("MLflow did not take %s: %s", label, first)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from dropsearch.dropout.control import TrialControl
+from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.logs import evaluate, wrapped_step
@@ -128,11 +130,13 @@ class AloneEngine:
             self._fit(spec, feed, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
+        except RunError:  # what fails is not this trial
+            raise
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            ending.state, ending.reason = "FAIL", f"out of memory: {_one_line(error)}"
+            ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
         except Exception as error:
-            ending.state, ending.reason = "FAIL", f"{type(error).__name__}: {_one_line(error)}"
+            ending.state, ending.reason = "FAIL", f"{type(error).__name__}: {one_line(error)}"
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
@@ -178,14 +182,27 @@ def _controlled(control: TrialControl, module: LightningModule) -> Callable[...,
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a Lightning checkpoint of the weights alone, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    trainer.save_checkpoint(unfinished, weights_only=True)
-    unfinished.replace(path)
+    """Write a Lightning checkpoint of the weights alone, whole or not at all.
+
+    Raises:
+        RunError: It could not be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(draft, weights_only=True)
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
+            "again; it continues from what the study holds"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line and not too long."""
     return " ".join(str(error).split())[:300]
 
 

@@ -12,8 +12,6 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +20,30 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from dropsearch.dropout.array import RowBits, RowRates, mask_shapes, row_rates
+from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
-from dropsearch.training.alone import ModuleFactory, quiet_lightning, save_checkpoint
+from dropsearch.training.alone import ModuleFactory, one_line, quiet_lightning, save_checkpoint
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.logs import batch_size, captured_logs
-from dropsearch.training.row_optimizers import RowOptimizer, Schedule, configured, parameter_order
+from dropsearch.training.row_batches import RowBatches
+from dropsearch.training.row_optimizers import RowOptimizer, configured, parameter_order
 from dropsearch.training.rows import Rows
+from dropsearch.training.slot import Slot
 from dropsearch.training.together import Together
 
 
-@dataclass
-class Slot:
-    """One trial in its place in the array."""
-
-    spec: TrialSpec
-    module: LightningModule
-    schedules: list[Schedule]
-    loader: Any
-    started: float
-    optimizer: RowOptimizer | None = None
-    epoch: int = 0
-    step: int = 0
-    curve: list[EpochMetrics] = field(default_factory=list)
-    best: dict[str, Tensor] | None = None
+class CancelledError(Exception):
+    """The feed was cancelled; the trials in the array have been told as interrupted."""
 
 
-class ArrayEngine:
-    """Trains the trials of a feed as rows of one array.
+class Array(LightningModule):
+    """The LightningModule whose rows are trials; `slots` says which.
 
     Args:
         make_module: Builds a trial's module.
         data: Where batches come from; its loaders tell the order of an epoch.
         settings: What all trials share.
+        feed: Hands out the trials.
         width: How many trials train at once, at most.
         checkpoint_path: Where the weights of a trial's best epoch go.
     """
@@ -63,99 +53,53 @@ class ArrayEngine:
         make_module: ModuleFactory,
         data: RowDataSource,
         settings: TrainerSettings,
+        feed: Feed,
         width: int,
         checkpoint_path: CheckpointPath = lambda _: None,
     ) -> None:
-        self.make_module, self.data, self.settings = make_module, data, settings
-        self.width, self.checkpoint_path = width, checkpoint_path
-        self._again: list[TrialSpec] = []
-
-    @property
-    def description(self) -> str:
-        """What trains, how wide, and where."""
-        return f"array of {self.width} on {'cuda' if self.settings.accelerator == 'gpu' else 'cpu'}"
-
-    def run(self, feed: Feed) -> None:
-        """Train until the feed has no more trials or is cancelled. Out of memory, it goes on at half the width."""
-        while not feed.cancelled():
-            array = Array(self, feed)
-            if not array.slots:
-                return
-            try:
-                array.fit()
-            except _CancelledError:
-                return
-            except torch.cuda.OutOfMemoryError:
-                if self.width == 1:
-                    raise
-                # Trials are functions of their own seeds: beginning again gives what they would have given.
-                self._again = [slot.spec for slot in array.slots]
-                self.width //= 2
-                torch.cuda.empty_cache()
-
-    def close(self) -> None:
-        """Hold nothing between runs, so do nothing."""
-
-    def next_spec(self, feed: Feed) -> TrialSpec | None:
-        """Return the next trial: one that ran out of memory first."""
-        if feed.cancelled():
-            return None
-        return self._again.pop(0) if self._again else feed.ask()
-
-
-class _Batches:
-    """The array's batches: at each step one batch a row, each row in its own order."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array.slots[0].loader) if self.array.slots else 0
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        slots = self.array.slots
-        loader = slots[0].loader
-        size, tensors = loader.batch_size, loader.tensors
-        orders = torch.stack([slot.loader.order(slot.epoch) for slot in slots]).to(tensors[0].device)
-        for start in range(0, orders.shape[1], size):
-            chosen = orders[:, start : start + size]
-            yield tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)
-
-
-class Array(LightningModule):
-    """The LightningModule whose rows are trials."""
-
-    def __init__(self, engine: ArrayEngine, feed: Feed) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.engine, self.feed = engine, feed
-        self.val, self.part = engine.data.val_dataloader(), engine.data.train_part_loader()
+        self.make_module, self.data, self.settings = make_module, data, settings
+        self.feed, self.checkpoint_path = feed, checkpoint_path
+        self.val, self.part = data.val_dataloader(), data.train_part_loader()
         # A trial's own module asks its Trainer for `max_epochs` when it makes a schedule.
         with quiet_lightning():
-            self._trial_trainer = _trainer(engine.settings, engine.settings.max_epochs)
-            self._own_trainer = _trainer(engine.settings, -1)
+            self._trial_trainer = _trainer(settings, settings.max_epochs)
+            self._own_trainer = _trainer(settings, -1)
         self.slots: list[Slot] = []
-        width = min(engine.width, feed.most_at_once or engine.width)
-        while len(self.slots) < width and (spec := engine.next_spec(feed)) is not None:
-            self.slots.append(self._slot(spec))
+        width = min(width, feed.most_at_once or width)
+        while len(self.slots) < width and (slot := self._next()) is not None:
+            self.slots.append(slot)
         if self.slots:
             self._build()
 
     # -- what the rows are made of
 
+    def _next(self) -> Slot | None:
+        """Return a slot for the next trial that can be built; those that cannot are told why."""
+        while not self.feed.cancelled() and (spec := self.feed.ask()) is not None:
+            try:
+                return self._slot(spec)
+            except (InputError, RunError, torch.cuda.OutOfMemoryError):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {one_line(error)}"
+                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, reason))
+        return None
+
     def _slot(self, spec: TrialSpec) -> Slot:
-        module = self.engine.make_module(spec)
+        module = self.make_module(spec)
         module.trainer = self._trial_trainer
-        loader = self.engine.data.train_loader(spec.seed)
-        return Slot(spec, module.to(loader.tensors[0].device).train(), [], loader, time.perf_counter())
+        loader = self.data.train_loader(spec.seed)
+        return Slot(spec, module.to(loader.tensors[0].device).train(), loader, time.perf_counter())
 
     def _build(self) -> None:
         first = self.slots[0]
         device = first.loader.tensors[0].device
-        dtype = torch.float64 if self.engine.settings.precision == "64-true" else torch.float32
+        dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
         optimizer, _ = configured(first.module)
         self.rows = Rows(first.module, len(self.slots), parameter_order(first.module, optimizer), device, dtype)
-        skeleton = self.engine.make_module(first.spec).to(device)
+        skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
         self.together = Together(skeleton.to(dtype))
         self.shapes = self._mask_shapes(skeleton)
@@ -192,14 +136,14 @@ class Array(LightningModule):
         with quiet_lightning(), self.together.ready(self.shapes), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
-            self._own_trainer.fit(self, _Batches(self))
+            self._own_trainer.fit(self, RowBatches(self.slots))
 
     def seconds_a_step(self, steps: int) -> float:
         """Return the median time of one step of all rows, over a few steps that train them."""
         times = []
         with self.together.ready(self.shapes):
             self.on_train_epoch_start()
-            for batch in itertools.islice(itertools.cycle(_Batches(self)), steps):
+            for batch in itertools.islice(itertools.cycle(RowBatches(self.slots)), steps):
                 started = time.perf_counter()
                 self.training_step(batch, 0)
                 float(self._sums["train_loss"][0])  # waits for a GPU
@@ -220,13 +164,13 @@ class Array(LightningModule):
         bits = self.bits.draw([slot.spec.seed for slot in slots], [slot.step for slot in slots])
         losses, logged = self.together.train(rows, _cast(batch, rows.flat.dtype), self.rates, bits)
         rows.take_gradients(losses)
-        if self.engine.settings.gradient_clip is not None:
-            rows.clip(self.engine.settings.gradient_clip)
+        if self.settings.gradient_clip is not None:
+            rows.clip(self.settings.gradient_clip)
         for slot in slots:
             assert slot.optimizer is not None
             slot.optimizer.step()
             slot.step += 1
-            _advance(slot.schedules, "step", slot.step)
+            slot.advance("step", slot.step)
         for name, value in logged.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1
@@ -236,8 +180,8 @@ class Array(LightningModule):
     def _interrupt(self) -> None:
         for slot in self.slots:
             self._tell(slot, "FAIL", INTERRUPTED)
-        self.slots = []
-        raise _CancelledError
+        self.slots.clear()
+        raise CancelledError
 
     def on_train_epoch_end(self) -> None:
         """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
@@ -273,32 +217,32 @@ class Array(LightningModule):
 
     def _take_in(self, slot: Slot, metrics: EpochMetrics) -> bool:
         """Take in an epoch of a slot; return whether its trial ended."""
-        least = min((point.val_loss for point in slot.curve), default=math.inf)
+        least = slot.least_val_loss
         slot.curve.append(metrics)
         slot.epoch += 1
         if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
             self._tell(slot, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch}")
             return True
-        if metrics.val_loss < least and self.engine.checkpoint_path(slot.spec) is not None:
+        if metrics.val_loss < least and self.checkpoint_path(slot.spec) is not None:
             slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
         if self.feed.report(slot.spec, metrics):
             self._tell(slot, "PRUNED", f"pruned after epoch {metrics.epoch}")
             return True
-        _advance(slot.schedules, "epoch", slot.epoch)
-        if slot.epoch == self.engine.settings.max_epochs:
+        slot.advance("epoch", slot.epoch)
+        if slot.epoch == self.settings.max_epochs:
             self._tell(slot, "COMPLETE", "")
             return True
         return False
 
     def _tell(self, slot: Slot, state: State, reason: str) -> None:
-        path = self.engine.checkpoint_path(slot.spec) if state == "COMPLETE" else None
+        path = self.checkpoint_path(slot.spec) if state == "COMPLETE" else None
         if path is not None and slot.best is not None:
             self._save(slot, path)
         seconds = time.perf_counter() - slot.started
         self.feed.tell(TrialResult(slot.spec, state, tuple(slot.curve), seconds, reason, str(path or "")))
 
     def _save(self, slot: Slot, path: Path) -> None:
-        module = self.engine.make_module(slot.spec)
+        module = self.make_module(slot.spec)
         module.load_state_dict(slot.best or {})
         trainer = self._trial_trainer
         trainer.strategy.connect(module)
@@ -308,11 +252,11 @@ class Array(LightningModule):
         """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
         empty = []
         for row in ended:
-            spec = self.engine.next_spec(self.feed)
-            if spec is None:
+            slot = self._next()
+            if slot is None:
                 empty.append(row)
                 continue
-            self.slots[row] = self._slot(spec)
+            self.slots[row] = slot
             self._fill(row)
         if empty:
             self._narrow([row for row in range(len(self.slots)) if row not in empty])
@@ -320,7 +264,7 @@ class Array(LightningModule):
             self._refresh()
 
     def _narrow(self, kept: list[int]) -> None:
-        self.slots = [self.slots[row] for row in kept]
+        self.slots[:] = [self.slots[row] for row in kept]
         if not self.slots:
             self.trainer.should_stop = True
             return
@@ -328,19 +272,6 @@ class Array(LightningModule):
         for row, slot in enumerate(self.slots):
             assert slot.optimizer is not None
             slot.optimizer.move(self.rows, row)
-
-
-class _CancelledError(Exception):
-    """The feed was cancelled."""
-
-
-def _advance(schedules: list[Schedule], interval: str, count: int) -> None:
-    for schedule in schedules:
-        if schedule.interval == interval and count % schedule.frequency == 0:
-            with warnings.catch_warnings():
-                # A fused step does not go through the optimiser's own `step`, which the schedule looks out for.
-                warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
-                schedule.scheduler.step()
 
 
 def _cast(batch: Any, dtype: torch.dtype) -> Any:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from lightning import Trainer
 
+from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.alone import ModuleFactory
-from dropsearch.training.array import Array, ArrayEngine
+from dropsearch.training.alone import ModuleFactory, quiet_lightning
+from dropsearch.training.array import Array
 from dropsearch.training.feed import RowDataSource, TrainerSettings
+from dropsearch.training.logs import captured_logs
 from dropsearch.training.proof import proof
+from dropsearch.training.row_optimizers import configured
 
 WIDEST = 32
 """Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
+
+LIGHTNING_SECONDS = 4e-4
+"""What a Trainer with one logged value adds to a step, as measured with a net that costs nothing."""
 
 MEASURING_SECONDS = 1.5
 """No wider array is tried once measuring has taken this long."""
@@ -35,7 +44,9 @@ class Plan:
     """How many trials train at once in a process."""
     reason: str
     rates: dict[int, float] = dataclasses.field(default_factory=dict)
-    """Steps of trials per second, by the widths that were measured."""
+    """Steps of trials a second in one process, by the widths that were measured."""
+    speed: float = 0.0
+    """Steps of trials a second in one process as chosen, 0 where nothing was measured."""
 
 
 def make_plan(
@@ -74,15 +85,40 @@ def make_plan(
     if width is not None:
         return Plan("array", width, f"engine.width={width}")
     chosen, rates = _measured_width(make_module, data, settings, pairs[0])
-    return Plan("array", chosen, "measured", rates)
+    alone = _rate_alone(make_module, data, pairs[0][0])
+    if engine == "auto" and alone > rates.get(chosen, 0.0):
+        reason = f"an array gains nothing here ({rates.get(chosen, 0.0):.0f} steps/s for {alone:.0f})"
+        return Plan("alone", 1, reason, rates, alone)
+    return Plan("array", chosen, "measured", rates, rates.get(chosen, 0.0))
+
+
+def _rate_alone(make_module: ModuleFactory, data: RowDataSource, spec: TrialSpec) -> float:
+    """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
+    loader = data.train_loader(spec.seed)
+    module = make_module(spec).to(loader.tensors[0].device).train()
+    with quiet_lightning():
+        module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
+    control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configured(module)
+    times = []
+    with captured_logs(module), control.watching():
+        for step, batch in enumerate(itertools.islice(itertools.cycle(loader), 3)):
+            started = time.perf_counter()
+            with control.training_step(step):
+                answer: Any = module.training_step(batch, step)
+            loss = answer["loss"] if isinstance(answer, dict) else answer
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            float(loss.detach())  # waits for a GPU
+            times.append(time.perf_counter() - started)
+    return 1 / (min(times) + LIGHTNING_SECONDS)
 
 
 def _measured_width(
     make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, pair: Pair
 ) -> tuple[int, dict[int, float]]:
     def rate(width: int) -> float:
-        engine = ArrayEngine(make_module, data, settings, width)
-        array = Array(engine, _Copies(pair[0], width))
+        array = Array(make_module, data, settings, _Copies(pair[0], width), width)
         warm = array.seconds_a_step(1)
         # Where one step takes this long, its first is as good a measure as any.
         return width / (warm if warm > 0.2 else array.seconds_a_step(3))

@@ -36,7 +36,7 @@ def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
             arm=arm,
             purpose=purpose,  # type: ignore[arg-type]
             fingerprint={"seed": 0, "sites": ["a", "b"], **fingerprint},
-            sampler=RandomSampler(seed=0),
+            make_sampler=RandomSampler,
         )
 
     return make

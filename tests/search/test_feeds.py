@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
 
 from dropsearch.errors import InputError, RunError
-from dropsearch.records import TrialResult
+from dropsearch.owner import started
+from dropsearch.records import INTERRUPTED, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed
-from dropsearch.search.ledger import INTERRUPTED, Ledger, check_studies
+from dropsearch.search.ledger import Ledger, Place
 from dropsearch.search.storage import open_storage
+from dropsearch.search.studies import check_studies, identity
 from dropsearch.seeds import confirmation_seeds, trial_seed
 
 from .conftest import ended, make_feed, make_space, work
 
 MakeLedger = Callable[..., Ledger]
+AsParent = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def as_parent(monkeypatch: pytest.MonkeyPatch) -> AsParent:
+    """Return a context in which studies take this process for its parent: a neighbour that lives."""
+
+    @contextmanager
+    def other() -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            name = f"{socket.gethostname()}:{os.getppid()}:{started(os.getppid())}"
+            patched.setattr("dropsearch.search.ledger.this_process", lambda: name)
+            yield
+
+    return other
 
 
 def test_a_study_is_trained_to_its_total(make_ledger: MakeLedger) -> None:
@@ -86,11 +105,10 @@ def _in_another_process(folder: Path, code: str) -> None:
     """Run code with a feed over the same storage in a process that then dies without closing anything."""
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
-        "from optuna.samplers import RandomSampler; "
         "from dropsearch.search.ledger import Ledger; from dropsearch.search.storage import open_storage; "
         "from search.conftest import make_feed, ended; "
         "storage = open_storage(None, Path(sys.argv[1]) / 'study.journal'); "
-        "ledger = Ledger(storage, 's/dropout', arm='dropout', purpose='search', sampler=RandomSampler(seed=0), "
+        "ledger = Ledger(storage, 's/dropout', arm='dropout', purpose='search', "
         "fingerprint={'seed': 0, 'sites': ['a', 'b']}); feed = make_feed(ledger); " + code + "; os._exit(9)"
     )
     tests = Path(__file__).parents[1]
@@ -118,20 +136,110 @@ def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_ledg
     _in_another_process(
         tmp_path,
         "spec = feed.ask(); "
-        "from dropsearch.search.ledger import _encode; "
-        "ledger._open[0].set_user_attr('result', _encode(ended(spec)))",
+        "from dropsearch.search import entry; "
+        "ledger._open[0].set_user_attr(entry.RESULT, entry.written(ended(spec)))",
     )
     work(make_feed(make_ledger()))
     assert [t.state.name for t in make_ledger().study.trials] == ["COMPLETE"] * 5
 
 
-def test_a_trial_of_a_living_process_is_left_alone(make_ledger: MakeLedger) -> None:
-    neighbour = make_feed(make_ledger())
-    spec = neighbour.ask()
+def test_a_trial_of_a_living_process_is_left_alone(make_ledger: MakeLedger, as_parent: AsParent) -> None:
+    with as_parent():
+        neighbour = make_feed(make_ledger())
+        spec = neighbour.ask()
     assert spec is not None
-    assert len(work(make_feed(make_ledger()))) == 4
+    ours = make_ledger()
+    assert len(work(make_feed(ours))) == 4
+    assert len(ours.running_elsewhere()) == 1
     neighbour.tell(ended(spec))
     assert len(make_ledger().results()) == 5
+    assert ours.running_elsewhere() == ()
+
+
+def test_a_trial_that_this_process_gave_up_is_asked_again(make_ledger: MakeLedger) -> None:
+    spec = make_feed(make_ledger()).ask()
+    assert spec is not None
+    again = work(make_feed(make_ledger()))
+    assert (again[0].seed, again[0].params) == (spec.seed, spec.params)
+    assert len(again) == len(make_ledger().results()) == 5
+
+
+def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
+    make_ledger: MakeLedger, as_parent: AsParent
+) -> None:
+    ours, theirs = make_feed(make_ledger()), make_feed(make_ledger())
+    places = theirs._next
+
+    def slow() -> Place | None:
+        """Look for a free place, and let a neighbour take it before anything is written."""
+        place = places()
+        theirs._next = places  # type: ignore[method-assign]
+        with as_parent():
+            taken.append(ours.ask())
+        return place
+
+    taken: list[TrialSpec | None] = []
+    theirs._next = slow  # type: ignore[method-assign]
+    got = theirs.ask()
+    assert got is not None
+    assert taken[0] is not None
+    assert taken[0].seed == trial_seed(0, 0)
+    assert got.seed == trial_seed(0, 1)
+    ours.tell(ended(taken[0]))
+    theirs.tell(ended(got))
+    work(theirs)
+    assert sorted(r.spec.seed for r in make_ledger().results()) == sorted(trial_seed(0, i) for i in range(5))
+
+
+def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_wakes(
+    make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("dropsearch.search.ledger.this_process", lambda: "elsewhere:1:1")
+        sleeper = make_feed(make_ledger())
+        spec = sleeper.ask()
+    assert spec is not None
+    feed = make_feed(make_ledger())
+    assert len(work(feed)) == 4
+    monkeypatch.setattr("dropsearch.search.ledger.SILENCE", 0.0)
+    assert [again.seed for again in work(feed)] == [spec.seed]
+    with pytest.raises(RunError, match="was ended by another process"):
+        sleeper.tell(ended(spec))
+    assert len(make_ledger().results()) == 5
+
+
+def test_a_trial_that_somebody_queued_by_hand_fills_a_place(make_ledger: MakeLedger) -> None:
+    ledger = make_ledger()
+    wanted = {"rate.a": 0.5, "rate.b": 0.25, "lr": 0.01, "weight_decay": 0.001}
+    ledger.study.enqueue_trial(wanted)
+    done = work(make_feed(ledger))
+    assert done[0].rates == {"a": 0.5, "b": 0.25}
+    assert len(ledger.results()) == 5
+    assert {t.state.name for t in ledger.study.trials} <= {"COMPLETE", "FAIL"}
+
+
+def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
+    make_ledger: MakeLedger, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    storage = open_storage(None, tmp_path_factory.mktemp("other") / "study.journal")
+    whole = Ledger(storage, "s/dropout", arm="dropout", purpose="search", fingerprint={"seed": 0, "sites": ["a", "b"]})
+    for _ in range(3):
+        work(make_feed(make_ledger()), 2)
+    assert [r.spec.params for r in make_ledger().results()] == [s.params for s in work(make_feed(whole))]
+
+
+def test_a_storage_that_fails_is_told_in_one_line(make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = make_feed(make_ledger())
+    spec = feed.ask()
+    assert spec is not None
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match=r"storage of study s/dropout failed .*No space left on device") as caught:
+        feed.tell(ended(spec))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_study_of_another_configuration_is_refused_with_the_key_that_differs(
@@ -156,8 +264,10 @@ def test_five_failures_alike_stop_the_run(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger(), total=9)
     for _ in range(4):
         feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=nan"))  # type: ignore[arg-type]
+    feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=inf"))  # type: ignore[arg-type]
+    assert len(make_ledger().results()) == 5
     with pytest.raises(RunError, match="first 5 trials of arm dropout all failed alike"):
-        feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=inf"))  # type: ignore[arg-type]
+        feed.ask()
 
 
 def test_failures_that_differ_do_not_stop_the_run(make_ledger: MakeLedger) -> None:
@@ -176,6 +286,33 @@ def test_a_half_written_last_line_of_the_journal_is_cut_off(make_ledger: MakeLed
     assert all(json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines())
 
 
+def test_a_line_that_a_neighbour_left_half_written_does_not_spoil_what_is_written_behind_it(
+    make_ledger: MakeLedger, tmp_path: Path
+) -> None:
+    feed = make_feed(make_ledger())
+    work(feed, 2)
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code": 8, "wor')
+    assert len(work(feed)) == 3
+    assert len(make_ledger().results()) == 5
+
+
+def test_studies_of_one_name_share_an_id_that_no_other_storage_has(tmp_path: Path) -> None:
+    def ids(folder: str, *arms: str, name: str = "s") -> set[str]:
+        storage = open_storage(None, tmp_path / folder / "study.journal")
+        for arm in arms:
+            Ledger(storage, f"{name}/{arm}", arm=arm, purpose="search", fingerprint={})
+        return {identity(storage, name)}
+
+    first = ids("one", "none", "dropout")
+    assert len(first) == 1
+    assert ids("one", "both", "none") == first
+    assert ids("one", "none", name="s/none") != first
+    assert ids("two", "none") != first
+    (tmp_path / "one").rename(tmp_path / "three")
+    assert ids("three", "dropout") == first
+
+
 @pytest.mark.parametrize("content", [b"not a journal\n", b"\x00\x01\x02", b'{"a": 1}\n', b"SQLite format 3\x00"])
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign"
@@ -186,7 +323,7 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) ->
 
 
 def test_a_url_that_does_not_open_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"study.storage must be an Optuna storage"):
+    with pytest.raises(InputError, match=r"study.storage must lie in a folder"):
         open_storage(f"sqlite:///{tmp_path}/missing/folder/x.db", tmp_path / "unused")
     (tmp_path / "x.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(InputError, match="not a database"):
@@ -206,7 +343,7 @@ def confirm(make_ledger: MakeLedger, stands: Callable[[TrialResult], bool] = lam
     best = best_configurations(make_ledger().results(), 2)
     ledger = make_ledger("confirm")
     return ConfirmFeed(
-        ledger, make_space(), best, confirmation_seeds(0, 3), cancelled=lambda: False, done=stands
+        ledger, make_space(), best, confirmation_seeds(0, 3), cancelled=lambda: False, stands=stands
     )  # fmt: skip
 
 

@@ -50,10 +50,11 @@ def begin(output_dir: Path) -> Iterator[Callable[..., Any]]:
 
     trackers = []
 
-    def start(study: str = "first", flush_seconds: float = 5.0, **config: Any) -> MlflowTracker:
+    def start(study: str = "first", study_id: str = "1d", flush_seconds: float = 5.0, **config: Any) -> MlflowTracker:
         tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, flush_seconds)
         tags = {"mlflow.source.git.commit": "0" * 40}
-        tracker.start(experiment=EXPERIMENT, study=study, config=config, tags=tags, data=DATA)
+        tracker.connect(EXPERIMENT)
+        tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=DATA)
         trackers.append(tracker)
         return tracker
 

@@ -131,3 +131,4 @@ def test_a_good_database_is_let_pass(output_dir: Path):
 
 def test_a_database_that_is_not_there_yet_is_let_pass(tmp_path: Path):
     knock(resolve(None, None, tmp_path / "new" / "folder"))
+    assert not list(tmp_path.rglob("*.db"))

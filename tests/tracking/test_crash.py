@@ -23,7 +23,8 @@ from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_curve, make_re
 
 tracker = make_tracker("mlflow", uri=None, output_dir=Path(sys.argv[1]))
 tracker._flush_seconds = 0.0
-tracker.start(experiment=EXPERIMENT, study="first", config={}, tags={}, data=DATA)
+tracker.connect(EXPERIMENT)
+tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
 tracker.end(make_result(0))
 for metrics in make_curve():
     tracker.epoch(make_spec(1), metrics)

@@ -26,6 +26,18 @@ def test_this_process_is_alive():
     assert not is_dead(this_process())
 
 
+def test_a_forked_process_is_not_its_parent():
+    program = (
+        "import os; from dropsearch.owner import this_process; print(this_process(), flush=True); "
+        "child = os.fork(); print(this_process(), flush=True) if child == 0 else os.waitpid(child, 0)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    parent, child = done.stdout.split()
+    assert parent != child
+    assert is_dead(child)
+
+
 def test_a_process_that_ended_is_dead(ended: str):
     assert is_dead(ended)
 

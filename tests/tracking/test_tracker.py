@@ -16,7 +16,8 @@ CONF = Path(__file__).parents[2] / "conf" / "tracking"
 
 def test_the_null_tracker_takes_everything_and_misses_nothing():
     tracker: Tracker = NullTracker()
-    tracker.start(experiment="e", study="s", config={}, tags={}, data=DATA)
+    tracker.connect("e")
+    tracker.start(study="s", study_id="1d", config={}, tags={}, data=DATA)
     tracker.epoch(make_spec(), make_curve()[0])
     tracker.end(make_result())
     tracker.finish(make_summary(), [], None, None)

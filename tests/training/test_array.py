@@ -12,7 +12,7 @@ import torch
 from dropsearch.models import Classifier
 from dropsearch.records import TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
-from dropsearch.training.array import ArrayEngine
+from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
 
 from .conftest import Queue, make_factory, make_source, make_specs
@@ -177,3 +177,48 @@ def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
     assert_same(
         run(AloneEngine(make, source, settings), specs), run(ArrayEngine(make, source, settings, 2), specs), 1e-4
     )
+
+
+def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> None:
+    factory = make_factory("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.number in (0, 2):
+            raise ValueError("this one is broken")
+        return factory(spec)
+
+    got = run(ArrayEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"), 2), make_specs("mlp", 5))
+    assert [got[n].state for n in range(5)] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert got[0].reason == "ValueError: this one is broken"
+
+
+def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropsearch.training import together
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no batching rule")
+
+    source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 3)
+    expected = run(AloneEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(together.Together, "train", broken)
+    engine = ArrayEngine(make_factory("mlp"), source, settings, 2)
+    assert_same(expected, run(engine, specs))
+    assert engine.description == "alone on cpu: RuntimeError: no batching rule"
+
+
+def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropsearch.training import together
+
+    real = together.Together.train
+
+    def hungry(self: together.Together, rows: object, *rest: object) -> object:
+        if rows.width > 2:  # type: ignore[attr-defined]
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(self, rows, *rest)  # type: ignore[arg-type]
+
+    source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 7)
+    expected = run(AloneEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(together.Together, "train", hungry)
+    engine = ArrayEngine(make_factory("mlp"), source, settings, 8)
+    assert_same(expected, run(engine, specs), tolerance=1e-4)
+    assert engine.width == 2

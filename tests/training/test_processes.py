@@ -14,7 +14,7 @@ from dropsearch.errors import RunError
 from dropsearch.models import Classifier
 from dropsearch.records import TrialSpec
 from dropsearch.training.alone import AloneEngine
-from dropsearch.training.array import ArrayEngine
+from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
 from dropsearch.training.processes import ProcessEngine, can_fork
 

@@ -5,32 +5,33 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dropsearch.app import build
-from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint
-from dropsearch.app.products import best_arm, best_retraining, write_files
+from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, kept_checkpoint
+from dropsearch.app.announcement import announcement
+from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config
 from dropsearch.data.tensors import TensorDataModule
 from dropsearch.dropout.typical import typical_rates
+from dropsearch.errors import STOPPED, RunError
 from dropsearch.evidence.compare import compare
 from dropsearch.models import Classifier
-from dropsearch.records import ARMS, Site, Summary
-from dropsearch.report import Progress, closing
-from dropsearch.search.ledger import Ledger, check_studies, trials_in
+from dropsearch.records import ARMS, Site, Summary, TrialSpec, best_arm
+from dropsearch.report import Progress, closing, opening
+from dropsearch.search.ledger import Ledger
 from dropsearch.search.samplers import make_pruner, make_sampler
 from dropsearch.search.space import Space
 from dropsearch.search.storage import open_storage, storage_exists
-from dropsearch.seeds import derived_seed
+from dropsearch.search.studies import check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
-from dropsearch.training.feed import Feed
-
-INTERRUPTED = 130
+from dropsearch.training.feed import Engine, Feed
 
 
 def search(config: Config) -> int:
@@ -39,14 +40,29 @@ def search(config: Config) -> int:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     fingerprints = {f"{config.study.name}/{name}": _fingerprint(config, source, sites, name) for name in config.arms}
-    folder = build.output_folder(config)
+    build.use_threads(config)
+    plan = build.plan(config, source, sites)
+    folder = Path(config.output_dir)
     journal = folder / "study.journal"
     if storage_exists(config.study.storage, journal):
         check_studies(open_storage(config.study.storage, journal), fingerprints)
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
-    run = _Run(config, source, sites, folder, tracker, started)
-    run.open(journal)
-    return run.work()
+    # Processes are forked here, before the tracker and the studies have threads and open files.
+    engine = build.engine(config, source, plan, partial(_checkpoint_path, folder))
+    try:
+        return _Run(config, source, sites, engine, folder, tracker, started).work(journal)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
+            "space, then give the same command again; it continues from what the study holds"
+        ) from error
+    finally:
+        engine.close()
+
+
+def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
+    # Absolute, for a process that runs elsewhere may look for it.
+    return checkpoint(folder.absolute() / "checkpoints", spec) if spec.purpose == "confirm" else None
 
 
 def _fingerprint(config: Config, source: TensorDataModule, sites: tuple[Site, ...], arm: str) -> Any:
@@ -61,20 +77,28 @@ class _Run:
         config: Config,
         source: TensorDataModule,
         sites: tuple[Site, ...],
+        engine: Engine,
         folder: Path,
         tracker: Tracker,
         started: float,
     ) -> None:
-        self.config, self.source, self.sites = config, source, sites
+        self.config, self.source, self.sites, self.engine = config, source, sites, engine
         self.folder, self.tracker, self.started = folder, tracker, started
         self.interruption = Interruption()
 
-    def open(self, journal: Path) -> None:
-        """Open the parent run, then the studies, and track what an earlier process told but did not track."""
+    def _open(self, journal: Path) -> None:
+        """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
         config, source = self.config, self.source
+        self.tracker.connect(f"{config.model.name}-{source.name}")
+        build.output_folder(config)
+        storage = open_storage(config.study.storage, journal)
+        studies = [self._studies(storage, name) for name in config.arms]
+        self.ablation = Ablation(
+            config, source, self.sites, studies, self.engine, self.folder / "checkpoints", self.interruption
+        )
         self.tracker.start(
-            experiment=f"{config.model.name}-{source.name}",
             study=config.study.name,
+            study_id=identity(storage, config.study.name),
             config=dataclasses.asdict(config),
             tags={
                 **git_state(),
@@ -90,57 +114,42 @@ class _Run:
                 "classes": source.classes,
             },
         )
-        storage = open_storage(config.study.storage, journal)
-        studies = [self._studies(storage, name) for name in config.arms]
-        engine = build.engine(config, source, self._checkpoint_path)
-        self.ablation = Ablation(
-            config, source, self.sites, studies, engine, self.folder / "checkpoints", self.interruption
-        )
-        self._track_missing()
-
-    def _checkpoint_path(self, spec: Any) -> Path | None:
-        return checkpoint(self.folder / "checkpoints", spec) if spec.purpose == "confirm" else None
+        self._track_left_behind()
 
     def _studies(self, storage: Any, name: str) -> ArmStudies:
         config, arm = self.config, ARMS[name]
-        fingerprint = build.fingerprint(config, self.source, arm, self.sites)
-        sampler = make_sampler(
-            config.sampler.name,
-            # A continued study must not draw again what it drew before.
-            derived_seed(config.seed, "sampler", trials_in(storage, f"{config.study.name}/{name}")),
-            config.sampler.startup_trials,
-        )
-        pruner = make_pruner(
-            config.pruner.name,
-            config.trainer.max_epochs,
-            config.pruner.startup_trials,
-            config.pruner.warmup_epochs,
-        )
         study = f"{config.study.name}/{name}"
-        return ArmStudies(
-            arm,
-            Space(build.space_settings(config), arm, self.sites, typical_rates(self.sites)),
-            Ledger(
-                storage,
-                study,
-                arm=name,
-                purpose="search",
-                fingerprint=fingerprint,
-                sampler=sampler,
-                pruner=pruner,
+        fingerprint = build.fingerprint(config, self.source, arm, self.sites)
+        search = Ledger(
+            storage,
+            study,
+            arm=name,
+            purpose="search",
+            fingerprint=fingerprint,
+            make_sampler=partial(make_sampler, config.sampler.name, startup_trials=config.sampler.startup_trials),
+            pruner=make_pruner(
+                config.pruner.name,
+                config.trainer.max_epochs,
+                config.pruner.startup_trials,
+                config.pruner.warmup_epochs,
             ),
-            Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint),
         )
+        confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
+        space = Space(build.space_settings(config), arm, self.sites, typical_rates(self.sites))
+        return ArmStudies(arm, space, search, confirm)
 
-    def _track_missing(self) -> None:
-        results = {r.spec.key: r for arm in self.ablation.studies for r in arm.results()}
+    def _track_left_behind(self) -> None:
+        """Track what processes that are gone told to the studies, and no tracker."""
+        results = {r.spec.key: r for arm in self.ablation.studies for r in arm.left_behind()}
         missing = self.tracker.missing(results) if results else set()
         for key in sorted(missing):
             self.tracker.end(results[key])
 
-    def work(self) -> int:
+    def work(self, journal: Path) -> int:
         """Search, confirm and test; then close everything, however it ended."""
         try:
+            self._open(journal)
+            print(opening(*self._announcement()), flush=True)
             with self.interruption.listening():
                 self._train()
             summary = self._summary()
@@ -149,13 +158,18 @@ class _Run:
                 self.tracker.interrupt()
             else:
                 self.tracker.finish(summary, artifacts, *self._model(summary))
-        except BaseException:
-            self.tracker.close("KILLED" if self.interruption.requested else "FAILED")
+        except BaseException as error:
+            stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
+            self.tracker.close("KILLED" if stopped else "FAILED")
             raise
         print(closing(summary))
         for problem in self.tracker.problems:
             print(f"tracking: {problem}", file=sys.stderr)
-        return INTERRUPTED if self.interruption.requested else 0
+        return STOPPED if self.interruption.requested else 0
+
+    def _announcement(self) -> tuple[str, dict[str, str]]:
+        done = sum(len(arm.results()) for arm in self.ablation.studies)
+        return announcement(self.config, self.source, self.sites, self.engine.description, done, self.tracker.info)
 
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies
@@ -200,7 +214,7 @@ class _Run:
         winner = summary.arms[name].winner if name else None
         if winner is None or not self.config.tracking.log_model:
             return None, None
-        path = checkpoint(self.folder / "checkpoints", best_retraining(winner).spec)
+        path = kept_checkpoint(self.folder / "checkpoints", best_retraining(winner))
         batch = next(iter(self.source.val_dataloader()))
         inputs = [part[:4].cpu().numpy() for part in batch[:-1]]
 

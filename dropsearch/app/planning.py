@@ -1,0 +1,61 @@
+"""`task=plan`: what a run would train, with what, how wide and how long; nothing is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from dropsearch.app import build
+from dropsearch.config.schema import Config
+from dropsearch.data.tensors import TensorDataModule
+from dropsearch.dropout.typical import typical_rate
+from dropsearch.records import Site, TrialSpec
+from dropsearch.training.plan import Plan
+
+COPIES = 4
+"""What a trial keeps for each parameter: value, gradient and the two moments of Adam."""
+
+
+def show_plan(config: Config) -> int:
+    """Print the plan and return 0."""
+    source = build.data(config, build.device(config))
+    sites = build.sites(config, source)
+    build.use_threads(config)
+    plan = build.plan(config, source, sites)
+    for line in _lines(config, source, sites, plan):
+        print(line)
+    return 0
+
+
+def _lines(config: Config, source: TensorDataModule, sites: tuple[Site, ...], plan: Plan) -> Iterator[str]:
+    yield f"{config.model.name} on {source.name}, {build.device(config).type}"
+    yield from _sites(sites)
+    yield ""
+    processes = build.process_count(config)
+    width = f"an array of {plan.width}" if plan.engine == "array" else "one trial alone"
+    yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
+    if plan.rates:
+        measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
+        yield f"measured    steps of trials a second in one process, by width: {measured}"
+    parameters = _parameters(config, source)
+    memory = parameters * COPIES * 4 * plan.width / 2**20
+    yield f"memory      {parameters:,} parameters a trial: {memory:,.1f} MiB for {plan.width}, without activations"
+    if plan.speed:
+        hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
+        yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
+
+
+def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
+    width = max((len(site.name) for site in sites), default=4)
+    yield f"{'site':{width}}  {'kind':9}  textbook  activations"
+    for site in sites:
+        note = "" if site.controllable else f"  not controllable: {site.reason}"
+        yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):8.2f}  {site.activations:11,}{note}"
+
+
+def _parameters(config: Config, source: TensorDataModule) -> int:
+    spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
+    with torch.no_grad():
+        module = build.module_factory(config, source)(spec)
+    return sum(parameter.numel() for parameter in module.parameters())

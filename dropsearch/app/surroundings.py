@@ -1,0 +1,73 @@
+"""What a run needs around it, looked at before anything heavy is imported and before anything is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dropsearch.config.schema import Config
+from dropsearch.data.catalogue import describe
+from dropsearch.data.verified import folder_of
+from dropsearch.errors import InputError
+from dropsearch.search.storage import check_storage
+from dropsearch.tracking.address import knock, resolve
+
+
+def check_surroundings(config: Config) -> None:
+    """Check the device, the data's files, the output directory, and for a search storage and tracking too.
+
+    Raises:
+        InputError: The first of them that cannot be used.
+    """
+    _check_device(config.trainer.accelerator)
+    data_set = describe(config.data.name)
+    if data_set.files:
+        folder_of(data_set, config.data.root)
+    check_folder(Path(config.output_dir))
+    if config.task == "search":
+        check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
+        _check_tracking(config)
+
+
+def _check_device(accelerator: str) -> None:
+    if accelerator != "gpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "trainer.accelerator=gpu needs a CUDA device that torch can see, and there is none: "
+            "use trainer.accelerator=cpu or auto"
+        )
+
+
+def check_folder(folder: Path, key: str = "output_dir") -> None:
+    """Check that a folder can be made and written, without making it.
+
+    Args:
+        folder: The folder.
+        key: Where its path was given.
+
+    Raises:
+        InputError: It cannot.
+    """
+    # A path below a file is no folder, though pathlib would find its nearest folder beyond the file.
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    problem = None
+    if not nearest.is_dir():
+        problem = f"{nearest} is not a folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        problem = f"{nearest} must not be written"
+    if problem:
+        raise InputError(f'{key} must be a folder that can be written, got "{folder}" ({problem}): name another')
+
+
+def _check_tracking(config: Config) -> None:
+    """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
+    if config.tracking.name != "mlflow":
+        return
+    address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
+    if address.scheme != "sqlite" or address.database.exists():
+        knock(address)
+    else:
+        check_folder(address.database.parent, address.origin)

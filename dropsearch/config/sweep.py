@@ -1,0 +1,78 @@
+"""The jobs of a sweep (``-m model=mlp,cnn``), checked before the first of them begins."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from dropsearch.config.compose import typed
+from dropsearch.config.messages import ConfigurationErrors, one_line
+from dropsearch.config.schema import Config
+from dropsearch.errors import BAD_INPUT, InputError
+
+
+class CheckJobs(Callback):
+    """Ends the program with status 2, before anything is written, where a job of a sweep is bad input."""
+
+    def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
+        """Check every job; Hydra calls this before its sweeper makes a file."""
+        given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        try:
+            check_jobs(config_name or "config", given)
+        except InputError as error:
+            _refuse(str(error))
+        except ConfigurationErrors as error:
+            _refuse(one_line(error))
+
+
+def _refuse(message: str) -> None:
+    # Not an exception of another kind: of those Hydra makes warnings, and goes on.
+    print(f"dropsearch: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
+    """Compose and check every job that a sweep over these overrides has.
+
+    Raises:
+        InputError: A job is bad input, or two jobs would continue the same study.
+    """
+    begun: dict[tuple[str, str], str] = {}
+    for job in _jobs(OverridesParser.create().parse_overrides(list(overrides))):
+        config = typed(compose(config_name, job))
+        if config.task != "search":
+            continue
+        first = begun.setdefault(_study(config), " ".join(job))
+        if first != " ".join(job):
+            raise InputError(
+                f'study.name must differ between the jobs of a sweep, got "{config.study.name}" for both '
+                f'"{first}" and "{" ".join(job)}": put what differs into it, as in '
+                f"'study.name=${{model.name}}-${{data.name}}-${{seed}}'"
+            )
+
+
+def _study(config: Config) -> tuple[str, str]:
+    """Return what two jobs must not share: a name in one storage, or an output directory."""
+    return config.study.name, config.study.storage or config.output_dir
+
+
+def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Return the overrides of each job, as Hydra's own sweeper takes them apart."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [str(override.input_line)]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise InputError(f"{key} must list the values of a sweep, as in {key}=A,B, got {override.input_line}")
+    return (list(job) for job in itertools.product(*values.values()))

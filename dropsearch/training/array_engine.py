@@ -1,0 +1,92 @@
+"""The engine that trains arrays, one after another, until a feed is empty."""
+
+from __future__ import annotations
+
+import torch
+
+from dropsearch.errors import InputError, RunError
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.training.alone import AloneEngine, ModuleFactory, one_line
+from dropsearch.training.array import Array, CancelledError
+from dropsearch.training.feed import CheckpointPath, Feed, RowDataSource, TrainerSettings
+
+
+class ArrayEngine:
+    """Trains the trials of a feed as rows of an array.
+
+    Trials are functions of their own seeds, so one that is begun again gives what it would have given: an array
+    that does not fit into memory is begun again at half the width, and one that fails altogether alone.
+
+    Args:
+        make_module: Builds a trial's module.
+        data: Where batches come from; its loaders tell the order of an epoch.
+        settings: What all trials share.
+        width: How many trials train at once, at most.
+        checkpoint_path: Where the weights of a trial's best epoch go.
+    """
+
+    def __init__(
+        self,
+        make_module: ModuleFactory,
+        data: RowDataSource,
+        settings: TrainerSettings,
+        width: int,
+        checkpoint_path: CheckpointPath = lambda _: None,
+    ) -> None:
+        self.make_module, self.data, self.settings = make_module, data, settings
+        self.width, self.checkpoint_path = width, checkpoint_path
+        self.problem = ""
+
+    @property
+    def description(self) -> str:
+        """What trains, how wide, and where."""
+        where = "cuda" if self.settings.accelerator == "gpu" else "cpu"
+        return f"alone on {where}: {self.problem}" if self.problem else f"array of {self.width} on {where}"
+
+    def close(self) -> None:
+        """Hold nothing between runs, so do nothing."""
+
+    def run(self, feed: Feed) -> None:
+        """Train until the feed has no more trials or is cancelled."""
+        again = _Again(feed)
+        while not feed.cancelled() and not self.problem:
+            array = Array(self.make_module, self.data, self.settings, again, self.width, self.checkpoint_path)
+            if not array.slots:
+                return
+            try:
+                array.fit()
+            except CancelledError:
+                return
+            except (InputError, RunError):
+                raise
+            except torch.cuda.OutOfMemoryError as error:
+                again.specs[:0] = [slot.spec for slot in array.slots]
+                torch.cuda.empty_cache()
+                if self.width == 1:
+                    self.problem = f"out of memory: {one_line(error)}"
+                self.width = max(self.width // 2, 1)
+            except Exception as error:
+                again.specs[:0] = [slot.spec for slot in array.slots]
+                self.problem = f"{type(error).__name__}: {one_line(error)}"
+        AloneEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(again)
+
+
+class _Again:
+    """A feed that hands out trials which have to begin again before it asks for new ones."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.specs: list[TrialSpec] = []
+        self.most_at_once = feed.most_at_once
+
+    def ask(self) -> TrialSpec | None:
+        return self.specs.pop(0) if self.specs else self._feed.ask()
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        return self._feed.report(spec, metrics)
+
+    def tell(self, result: TrialResult) -> None:
+        self._feed.tell(result)
+
+    def cancelled(self) -> bool:
+        return self._feed.cancelled()

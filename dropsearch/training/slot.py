@@ -1,0 +1,47 @@
+"""A place in an array, and the trial that is in it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+
+from lightning import LightningModule
+from torch import Tensor
+
+from dropsearch.records import EpochMetrics, TrialSpec
+from dropsearch.training.feed import RowLoader
+from dropsearch.training.row_optimizers import RowOptimizer, Schedule
+
+
+@dataclass
+class Slot:
+    """One trial in its place: its own epoch and step, its schedule, its curve."""
+
+    spec: TrialSpec
+    module: LightningModule
+    """The trial's own module, which lives in a row of the array."""
+    loader: RowLoader
+    started: float
+    """`time.perf_counter()` when the trial took the place."""
+    optimizer: RowOptimizer | None = None
+    schedules: list[Schedule] = field(default_factory=list)
+    epoch: int = 0
+    step: int = 0
+    curve: list[EpochMetrics] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    """The weights of the best epoch, where they are wanted."""
+
+    @property
+    def least_val_loss(self) -> float:
+        """The least validation loss so far, inf before the first epoch."""
+        return min((point.val_loss for point in self.curve), default=math.inf)
+
+    def advance(self, interval: str, count: int) -> None:
+        """Move the schedules that move by `interval` (step or epoch), of which `count` have passed."""
+        for schedule in self.schedules:
+            if schedule.interval == interval and count % schedule.frequency == 0:
+                with warnings.catch_warnings():
+                    # A fused step does not go through the optimiser's own `step`, which the schedule looks out for.
+                    warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
+                    schedule.scheduler.step()
