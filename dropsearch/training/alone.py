@@ -66,7 +66,7 @@ class _EpochReport(Callback):
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged = trainer.callback_metrics
-        part = evaluate(module, self.part)
+        part = evaluate(module, self.part, context=trainer.precision_plugin.val_step_context)
         return EpochMetrics(
             epoch=trainer.current_epoch,
             train_loss=part["val_loss"],

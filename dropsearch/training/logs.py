@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -49,18 +49,24 @@ def batch_size(batch: Any) -> int:
     return batch_size(next(iter(values)))
 
 
-def evaluate(module: LightningModule, batches: Any, step: str = "validation_step") -> dict[str, float]:
+def evaluate(
+    module: LightningModule,
+    batches: Any,
+    step: str = "validation_step",
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, float]:
     """Run an evaluation step over all batches with dropout off.
 
     Args:
         module: Any Lightning module; its mode is restored afterwards.
         batches: An iterable of batches.
         step: The name of the module's step.
+        context: What the steps run in, for instance an autocast.
 
     Returns:
         The mean over examples of each metric that the step logs.
     """
-    device = module.device
+    parameter = next(module.parameters(), torch.zeros(()))
     modes = {part: part.training for part in module.modules()}
     module.eval()
     totals: dict[str, torch.Tensor] = {}
@@ -69,7 +75,8 @@ def evaluate(module: LightningModule, batches: Any, step: str = "validation_step
         with torch.no_grad(), captured_logs(module) as logged:
             for index, batch in enumerate(batches):
                 size = batch_size(batch)
-                getattr(module, step)(_to(batch, device), index)
+                with context():
+                    getattr(module, step)(_like(batch, parameter), index)
                 for name, value in logged.items():
                     totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
                 count += size
@@ -79,11 +86,12 @@ def evaluate(module: LightningModule, batches: Any, step: str = "validation_step
     return {name: float(total) / count for name, total in totals.items()}
 
 
-def _to(batch: Any, device: torch.device) -> Any:
+def _like(batch: Any, parameter: torch.Tensor) -> Any:
+    """Put a batch on a parameter's device, its real numbers in the parameter's type."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device)
+        return batch.to(parameter.device, parameter.dtype if batch.is_floating_point() else batch.dtype)
     if isinstance(batch, Mapping):
-        return {key: _to(value, device) for key, value in batch.items()}
+        return {key: _like(value, parameter) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(_to(value, device) for value in batch)
+        return type(batch)(_like(value, parameter) for value in batch)
     return batch
