@@ -218,6 +218,8 @@ def _names(config: Config) -> Iterator[str]:
         value = _value(config, key)
         if not value.strip() or any(ord(character) < 32 for character in value):
             yield f"{key} must be a name on one line, got {value!r}"
+    if {".", "..", ""} & set(config.study.name.split("/")):
+        yield f'study.name must be a name, or names between slashes, got "{config.study.name}"'
 
 
 def _retrain(config: Config) -> Iterator[str]:

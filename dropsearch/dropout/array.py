@@ -79,9 +79,11 @@ class RowBits:
 
         The tensors share memory with the next draw.
         """
-        for site, field in self._host.items():
-            for row, (seed, step) in enumerate(zip(seeds, steps, strict=True)):
-                field[row] = site_bits(seed, site, step, field.shape[1])
+        first_row: dict[tuple[int, int], int] = {}
+        for row, key in enumerate(zip(seeds, steps, strict=True)):
+            same = first_row.setdefault(key, row)  # with common masks most rows share one field
+            for site, field in self._host.items():
+                field[row] = site_bits(key[0], site, key[1], field.shape[1]) if same == row else field[same]
         return {
             site: torch.from_numpy(field).view(len(field), *self.shapes[site]).to(self.device)
             for site, field in self._host.items()

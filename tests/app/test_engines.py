@@ -22,7 +22,8 @@ def table(folder: Path, *more: str) -> dict[str, Any]:
     """
     overrides = [
         f"arms=[{','.join(ARMS)}]", "data.train_size=256", "model.hidden=[16,12]", "sampler=random", "pruner=none",
-        "study.n_trials=4", "trainer.max_epochs=3", "confirm.top_k=1", "confirm.seeds=2", "tracking=none", "trainer.precision=64-true",
+        "study.n_trials=4", "trainer.max_epochs=3", "confirm.top_k=1", "confirm.seeds=2", "tracking=none",
+        "trainer.precision=64-true",
         f"output_dir={folder}",
     ]  # fmt: skip
     assert run(compose_overrides([*overrides, *more])) == 0

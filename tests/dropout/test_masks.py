@@ -157,3 +157,10 @@ def test_the_rates_of_rows_are_the_rates_of_trials() -> None:
     )(bits, rows.threshold, rows.scale, rows.value)  # fmt: skip
     each = torch.stack([Rate.of(rate).mask(row, torch.float64) for rate, row in zip(rates, bits, strict=True)])
     assert torch.equal(together, each)
+
+
+def test_masks_of_two_rates_from_one_field_are_nested() -> None:
+    model, x = Dropping(nn.Dropout(0.5)), torch.ones(100, 100)
+    few, many = (dropped(model, rate, x, seed=5) for rate in (0.2, 0.6))
+    assert bool(((few == 0) <= (many == 0)).all())
+    assert int((many == 0).sum()) > int((few == 0).sum())

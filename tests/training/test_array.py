@@ -222,3 +222,13 @@ def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.Mo
     engine = ArrayEngine(make_factory("mlp"), source, settings, 8)
     assert_same(expected, run(engine, specs), tolerance=1e-4)
     assert engine.width == 2
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_common_masks_are_the_same_alone_and_together(width: int) -> None:
+    source, specs = make_source("mlp", torch.float64), make_specs("mlp", 3)
+    factory = make_factory("mlp", "none", torch.float64)
+    settings = TrainerSettings(3, "cpu", "64-true", common_masks=True)
+    alone, own = (run(AloneEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true")))
+    assert_same(alone, run(ArrayEngine(factory, source, settings, width), specs))
+    assert alone[1].curve != own[1].curve
