@@ -183,6 +183,12 @@ def _device(batches: object) -> torch.device:
     return next(iter(batches))[0].device  # type: ignore[call-overload]
 
 
+def checkpoint_folder(output_dir: Path, study: str) -> Path:
+    """Return where a study keeps its weights: apart from those of another study in the same output directory."""
+    # Absolute, for a process that runs elsewhere may look for it.
+    return output_dir.absolute() / "checkpoints" / study
+
+
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
     """Return where the weights of a confirmation's trial are kept."""
     return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"

@@ -112,7 +112,13 @@ def settings(config: Config) -> TrainerSettings:
     """Return what every trial's training shares."""
     trainer = config.trainer
     accelerator = "gpu" if device(config).type == "cuda" else "cpu"
-    return TrainerSettings(trainer.max_epochs, accelerator, trainer.precision, config.optimizer.gradient_clip)
+    return TrainerSettings(
+        trainer.max_epochs,
+        accelerator,
+        trainer.precision,
+        config.optimizer.gradient_clip,
+        common_masks=config.engine.masks == "common",
+    )
 
 
 def plan(config: Config, source: TensorDataModule, found: tuple[Site, ...]) -> Plan:
@@ -180,6 +186,7 @@ def fingerprint(config: Config, source: TensorDataModule, arm: Arm, found: tuple
     return {
         **flat,
         "arm": arm.name,
+        "engine.masks": config.engine.masks,
         "data": source.digest,
         "monitor": "val_loss",
         "seed": config.seed,

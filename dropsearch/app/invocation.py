@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dropsearch.app import build
-from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, kept_checkpoint
+from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
@@ -48,7 +48,7 @@ def search(config: Config) -> int:
         check_studies(open_storage(config.study.storage, journal), fingerprints)
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = build.engine(config, source, plan, partial(_checkpoint_path, folder))
+    engine = build.engine(config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name)))
     try:
         return _Run(config, source, sites, engine, folder, tracker, started).work(journal)
     except OSError as error:
@@ -61,8 +61,7 @@ def search(config: Config) -> int:
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    # Absolute, for a process that runs elsewhere may look for it.
-    return checkpoint(folder.absolute() / "checkpoints", spec) if spec.purpose == "confirm" else None
+    return checkpoint(folder, spec) if spec.purpose == "confirm" else None
 
 
 def _fingerprint(config: Config, source: TensorDataModule, sites: tuple[Site, ...], arm: str) -> Any:
@@ -85,6 +84,7 @@ class _Run:
         self.config, self.source, self.sites, self.engine = config, source, sites, engine
         self.folder, self.tracker, self.started = folder, tracker, started
         self.interruption = Interruption()
+        self._checkpoints = checkpoint_folder(folder, config.study.name)
 
     def _open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
@@ -93,9 +93,7 @@ class _Run:
         build.output_folder(config)
         storage = open_storage(config.study.storage, journal)
         studies = [self._studies(storage, name) for name in config.arms]
-        self.ablation = Ablation(
-            config, source, self.sites, studies, self.engine, self.folder / "checkpoints", self.interruption
-        )
+        self.ablation = Ablation(config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption)
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
@@ -103,7 +101,7 @@ class _Run:
             tags={
                 **git_state(),
                 "command": this_command(),
-                **{f"version.{k}": v for k, v in versions().items()},
+                **{f"versions.{k}": v for k, v in versions().items()},
             },
             data={
                 "name": source.name,
@@ -183,8 +181,8 @@ class _Run:
         try:
             progress.phase("search")
             self.ablation.search(watch)
-            progress.phase("confirm")
             if not self.interruption.requested:
+                progress.phase("confirm")
                 self.ablation.confirm(watch)
         finally:
             progress.close()
@@ -214,7 +212,7 @@ class _Run:
         winner = summary.arms[name].winner if name else None
         if winner is None or not self.config.tracking.log_model:
             return None, None
-        path = kept_checkpoint(self.folder / "checkpoints", best_retraining(winner))
+        path = kept_checkpoint(self._checkpoints, best_retraining(winner))
         batch = next(iter(self.source.val_dataloader()))
         inputs = [part[:4].cpu().numpy() for part in batch[:-1]]
 

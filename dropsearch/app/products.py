@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dropsearch.app.ablation import kept_checkpoint
+from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
 from dropsearch.config.schema import Config
 from dropsearch.records import Confirmed, Summary, TrialResult
 from dropsearch.report import write_figures, write_report, write_results
@@ -45,7 +45,7 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
     best.mkdir(exist_ok=True)
     kept = best_retraining(winner)
     write_whole(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
-    source = kept_checkpoint(folder / "checkpoints", kept)
+    source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
     if source.exists():
         unfinished = best / f"{arm}.part"
         shutil.copyfile(source, unfinished)

@@ -30,6 +30,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sampler.name": ("tpe", "random", "gp"),
     "pruner.name": ("none", "median", "hyperband"),
     "engine.name": ("auto", "array", "alone"),
+    "engine.masks": ("own", "common"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": _PRECISIONS,
     "tracking.name": ("mlflow", "none"),

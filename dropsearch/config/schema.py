@@ -132,6 +132,8 @@ class EngineConfig:
     """How many trials train at once in a process: auto, or a number."""
     processes: str = "auto"
     """How many processes train: auto, or a number."""
+    masks: str = "own"
+    """own: each trial draws its own masks; common: all trials threshold one field of uniform numbers."""
 
 
 @dataclass

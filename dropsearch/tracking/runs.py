@@ -29,6 +29,10 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's UI open the experiment with its table of runs and its charts, not with traces of language models."""
+
+
 def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
     """Return the id of the experiment of that name, which is created where there is none.
 
@@ -38,7 +42,7 @@ def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, artifact_location=address.artifacts)
+            return client.create_experiment(name, artifact_location=address.artifacts, tags=_TRAINING)
         except MlflowException:
             # Another process may have been faster.
             experiment = client.get_experiment_by_name(name)

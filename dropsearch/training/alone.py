@@ -146,7 +146,7 @@ class AloneEngine:
         # Lightning's fit leaves the mode as it finds it: a module in eval mode would train without dropout.
         module.train()
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None)
-        control = TrialControl(module, spec.rates, spec.seed)
+        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
         with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module)):
             trainer = self._trainer(report)
             trainer.fit(module, self.data.train_loader(spec.seed), self._val)

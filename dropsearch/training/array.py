@@ -161,7 +161,7 @@ class Array(LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Train one step of every row; the batch is `[rows, batch, ...]`."""
         slots, rows = self.slots, self.rows
-        bits = self.bits.draw([slot.spec.seed for slot in slots], [slot.step for slot in slots])
+        bits = self.bits.draw([self.settings.mask_seed(slot.spec) for slot in slots], [slot.step for slot in slots])
         losses, logged = self.together.train(rows, _cast(batch, rows.flat.dtype), self.rates, bits)
         rows.take_gradients(losses)
         if self.settings.gradient_clip is not None:

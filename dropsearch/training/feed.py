@@ -12,6 +12,9 @@ from torch import Tensor
 from dropsearch.records import INTERRUPTED as INTERRUPTED
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 
+COMMON_SEED = 0
+"""The seed of all masks where trials share them."""
+
 
 class Feed(Protocol):
     """Hands out trials and takes in what becomes of them."""
@@ -102,6 +105,12 @@ class TrainerSettings:
     precision: str = "32-true"
     gradient_clip: float | None = None
     """The largest norm of a trial's gradient, None for no limit."""
+    common_masks: bool = False
+    """All trials draw their masks from one field of uniform numbers, so that the masks of two rates are nested."""
+
+    def mask_seed(self, spec: TrialSpec) -> int:
+        """Return the seed of a trial's masks."""
+        return COMMON_SEED if self.common_masks else spec.seed
 
 
 CheckpointPath = Callable[[TrialSpec], Path | None]
