@@ -25,7 +25,7 @@ def close_match(word: str, known: Iterable[str]) -> str:
 
 def first_cause(error: BaseException) -> str:
     """Return the first line of the exception that began a chain of them: what happened, not who passed it on."""
-    while (before := error.__cause__ or error.__context__) is not None:
+    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = before
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

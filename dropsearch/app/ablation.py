@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,11 +100,16 @@ class Ablation:
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
         """
         watched = [watch(feed) for feed in feeds]
+        told = False
         while True:
             for feed in watched:
                 self.engine.run(feed)
-            if self.cancelled() or not any(feed.ledger.running_elsewhere() for feed in feeds):
+            others = {owner for feed in feeds for owner in feed.ledger.running_elsewhere()}
+            if self.cancelled() or not others:
                 return
+            if not told:
+                print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
+            told = True
             time.sleep(POLL_SECONDS)
 
     def _most_at_once(self) -> int | None:

@@ -152,10 +152,7 @@ class _Run:
                 self._train()
             summary = self._summary()
             artifacts = write_files(summary, self.config, self.folder)
-            if self.interruption.requested:
-                self.tracker.interrupt()
-            else:
-                self.tracker.finish(summary, artifacts, *self._model(summary))
+            self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.tracker.close("KILLED" if stopped else "FAILED")
@@ -210,7 +207,7 @@ class _Run:
     def _model(self, summary: Summary) -> tuple[Any, Any]:
         name = best_arm(summary.arms)
         winner = summary.arms[name].winner if name else None
-        if winner is None or not self.config.tracking.log_model:
+        if winner is None or not summary.complete or not self.config.tracking.log_model:
             return None, None
         path = kept_checkpoint(self._checkpoints, best_retraining(winner))
         batch = next(iter(self.source.val_dataloader()))

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
 from dropsearch.config.schema import Config
+from dropsearch.drafts import whole
 from dropsearch.records import Confirmed, Summary, TrialResult
 from dropsearch.report import write_figures, write_report, write_results
 from dropsearch.report.files import write_whole
@@ -47,9 +48,8 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
     write_whole(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
     source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
     if source.exists():
-        unfinished = best / f"{arm}.part"
-        shutil.copyfile(source, unfinished)
-        unfinished.replace(best / f"{arm}.ckpt")
+        with whole(best / f"{arm}.ckpt") as draft:
+            shutil.copyfile(source, draft)
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from dropsearch.drafts import whole
 from dropsearch.report.bands import finite
 from dropsearch.report.palette import QUIET, look
 
@@ -68,9 +69,9 @@ class Sheet:
     columns: int
 
     def save(self, path: Path) -> Path:
-        """Write the figure as PNG and return the path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(self.figure).print_png(str(path))
+        """Write the figure as PNG, whole or not at all, and return the path."""
+        with whole(path) as draft:
+            FigureCanvasAgg(self.figure).print_png(str(draft))
         return path
 
 

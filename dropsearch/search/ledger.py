@@ -206,10 +206,14 @@ class Ledger:
 
     def left_behind(self) -> tuple[TrialResult, ...]:
         """Return the results that no living process but this one will write to a tracker."""
-        results = {result.spec.number: result for result in self.results()}
-        owners = {trial.number: trial.user_attrs.get(OWNER, "") for trial in self._trials(*_ENDED)}
-        alive = {n for n, owner in owners.items() if is_here(owner) and not is_dead(owner) and owner != this_process()}
-        return tuple(result for number, result in results.items() if number not in alive)
+        theirs = {trial.number for trial in self._trials(*_ENDED) if self._is_tracked_by_its_owner(trial)}
+        return tuple(result for result in self.results() if result.spec.number not in theirs)
+
+    def _is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
+        owner, ended = trial.user_attrs.get(OWNER, ""), trial.datetime_complete
+        if owner == this_process() or is_dead(owner) or ended is None:
+            return False
+        return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=SILENCE)
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
         return entry.read(trial, self.arm, self.purpose)

@@ -121,8 +121,8 @@ def kept(name: str) -> Iterator[None]:
         yield
     except (OSError, StorageInternalError) as error:
         raise RunError(
-            f"the storage of study {name} failed ({first_cause(error)}): see that it has space and can be written, then give the "
-            "same command again; it continues from what the storage holds"
+            f"the storage of study {name} failed ({first_cause(error)}): see that it has space and can be written, "
+            "then give the same command again; it continues from what the storage holds"
         ) from error
 
 

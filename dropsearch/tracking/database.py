@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dropsearch.owner import GONE, started
+from dropsearch.drafts import discarded
 from dropsearch.tracking.address import Address
 
 
@@ -18,13 +18,9 @@ def make_database(address: Address) -> None:
     """
     if address.scheme != "sqlite" or address.database.exists():
         return
-    _clear_drafts(address.database)
-    draft = address.database.with_name(f".{address.database.name}.{os.getpid()}")
-    try:
+    with discarded(address.database) as draft:
         _make_tables(draft, address)
         _publish(draft, address.database)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _make_tables(draft: Path, address: Address) -> None:
@@ -41,11 +37,3 @@ def _publish(draft: Path, database: Path) -> None:
     except OSError:  # a file system without links
         if not database.exists():
             draft.rename(database)
-
-
-def _clear_drafts(database: Path) -> None:
-    """Remove the drafts of processes that were killed."""
-    for draft in database.parent.glob(f".{database.name}.*"):
-        pid = draft.name.removeprefix(f".{database.name}.").partition("-")[0]  # SQLite's journal has a suffix
-        if pid.isdigit() and started(int(pid)) == GONE:
-            draft.unlink(missing_ok=True)

@@ -17,9 +17,9 @@ from dropsearch.errors import InputError, first_cause
 from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.address import Address, knock
 from dropsearch.tracking.database import make_database
-from dropsearch.tracking.ledger import Ledger
 from dropsearch.tracking.runs import Runs, now, open_experiment
 from dropsearch.tracking.session import HASTE, SETTINGS, quiet, settings
+from dropsearch.tracking.tree import RunTree
 from dropsearch.tracking.writer import Writer
 
 FLUSH_SECONDS = 5.0
@@ -89,7 +89,7 @@ class MlflowTracker:
             session.enter_context(settings(SETTINGS))
             self._session = session.pop_all()
         self._writer = Writer(self.problems, self._address.hide)
-        self._writer.put("the configuration", partial(self._ledger.describe, config, data))
+        self._writer.put("the configuration", partial(self._tree.describe, config, data))
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Note one point of a running trial's curves; it is written when some seconds' worth has come."""
@@ -102,7 +102,7 @@ class MlflowTracker:
         # The first point came when one epoch was over; the pace since then says how long that epoch took.
         lasted = (at - curve.since) * curve.epochs / (curve.epochs - 1)
         points, curve.waiting, curve.flushed = curve.waiting, [], at
-        self._put(f"trial {spec.key}", partial(self._ledger.write_points, spec, points, now() - int(1000 * lasted)))
+        self._put(f"trial {spec.key}", partial(self._tree.write_points, spec, points, now() - int(1000 * lasted)))
 
     def end(self, result: TrialResult) -> None:
         """Write a trial that ended, whole; returns at once."""
@@ -111,7 +111,7 @@ class MlflowTracker:
             return
         self._ended.add(key)
         self._curves.pop(key, None)
-        self._put(f"trial {key}", partial(self._ledger.write_trial, result, now()), again=True)
+        self._put(f"trial {key}", partial(self._tree.write_trial, result, now()), again=True)
 
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Return those of the `TrialSpec.key` of this study that have no ended run yet.
@@ -137,18 +137,14 @@ class MlflowTracker:
             return
         self._writer.retry()
         for name, outcome in summary.arms.items():
-            self._put(f"arm {name}", partial(self._ledger.write_arm, name, outcome))
-        self._put("the summary", partial(self._ledger.write_summary, summary))
+            self._put(f"arm {name}", partial(self._tree.write_arm, name, outcome))
+        self._put("the summary", partial(self._tree.write_summary, summary))
         for path in artifacts:
-            self._put(str(path), partial(self._ledger.write_artifact, path.absolute(), self._output_dir))
+            self._put(str(path), partial(self._tree.write_artifact, path.absolute(), self._output_dir))
         with tempfile.TemporaryDirectory(prefix="dropsearch-model-") as folder:
             if model is not None and example is not None:
                 self._put_model(model, example, Path(folder) / "model", summary)
             self._close("FINISHED" if summary.complete else "KILLED")
-
-    def interrupt(self) -> None:
-        """Close every open run as KILLED."""
-        self.close("KILLED")
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Close every open run with that status; does nothing after `finish`."""
@@ -169,7 +165,7 @@ class MlflowTracker:
         self._runs = Runs(self._client, self.info["experiment_id"], study, study_id)
         self._runs.sweep()
         self.info["run_id"] = self._runs.create(study, "parent", tags)
-        self._ledger = Ledger(self._runs, self.info["run_id"])
+        self._tree = RunTree(self._runs, self.info["run_id"])
 
     def _put(self, label: str, job: Callable[[], object], *, again: bool = False) -> None:
         if self._writer is not None:
@@ -191,7 +187,7 @@ class MlflowTracker:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        writer.put("the end of the runs", partial(self._ledger.end, status))
+        writer.put("the end of the runs", partial(self._tree.end, status))
         if lost := writer.close():
             self.problems.append(
                 f"MLflow lacks {len(lost)} of the trials that ended, first {lost[0]}: "

@@ -84,10 +84,6 @@ class Tracker(Protocol):
         """
         ...
 
-    def interrupt(self) -> None:
-        """Close every open run as KILLED."""
-        ...
-
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Close every open run with that status; does nothing after `finish`."""
         ...
@@ -122,9 +118,6 @@ class NullTracker:
         model: Callable[[], Any] | None,
         example: Any | None,
     ) -> None:
-        """Do nothing."""
-
-    def interrupt(self) -> None:
         """Do nothing."""
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:

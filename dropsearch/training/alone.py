@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from dropsearch.drafts import whole
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
@@ -55,14 +55,16 @@ class _EpochReport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = self._measure(trainer, pl_module)
         if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
-            self._stop(trainer, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch}")
+            self._stop(trainer, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch + 1}")
             self.ending.curve.append(metrics)
             return
         if self.keep_best and metrics.val_loss < min((p.val_loss for p in self.ending.curve), default=math.inf):
             self.ending.best_weights = copy.deepcopy(pl_module.state_dict())
         self.ending.curve.append(metrics)
-        if self.feed.report(self.spec, metrics):
-            self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch}")
+        prune = self.feed.report(self.spec, metrics)
+        # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+        if prune and metrics.epoch + 1 < (trainer.max_epochs or 0):
+            self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch + 1}")
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged = trainer.callback_metrics
@@ -187,18 +189,14 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     Raises:
         RunError: It could not be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(draft, weights_only=True)
-        draft.replace(path)
+        with whole(path) as draft:
+            trainer.save_checkpoint(draft, weights_only=True)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
         raise RunError(
             f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
             "again; it continues from what the study holds"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def one_line(error: BaseException) -> str:

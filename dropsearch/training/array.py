@@ -221,17 +221,19 @@ class Array(LightningModule):
         slot.curve.append(metrics)
         slot.epoch += 1
         if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
-            self._tell(slot, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch}")
+            self._tell(slot, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {slot.epoch}")
             return True
         if metrics.val_loss < least and self.checkpoint_path(slot.spec) is not None:
             slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
-        if self.feed.report(slot.spec, metrics):
-            self._tell(slot, "PRUNED", f"pruned after epoch {metrics.epoch}")
-            return True
-        slot.advance("epoch", slot.epoch)
+        prune = self.feed.report(slot.spec, metrics)
+        # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
         if slot.epoch == self.settings.max_epochs:
             self._tell(slot, "COMPLETE", "")
             return True
+        if prune:
+            self._tell(slot, "PRUNED", f"pruned after epoch {slot.epoch}")
+            return True
+        slot.advance("epoch", slot.epoch)
         return False
 
     def _tell(self, slot: Slot, state: State, reason: str) -> None:

@@ -106,13 +106,13 @@ def _in_another_process(folder: Path, code: str) -> None:
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
         "from dropsearch.search.ledger import Ledger; from dropsearch.search.storage import open_storage; "
-        "from search.conftest import make_feed, ended; "
+        "from tests.search.conftest import make_feed, ended; "
         "storage = open_storage(None, Path(sys.argv[1]) / 'study.journal'); "
         "ledger = Ledger(storage, 's/dropout', arm='dropout', purpose='search', "
         "fingerprint={'seed': 0, 'sites': ['a', 'b']}); feed = make_feed(ledger); " + code + "; os._exit(9)"
     )
-    tests = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", program, str(folder), str(tests)], check=False)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program, str(folder), str(root)], check=False)
     assert done.returncode == 9
 
 

@@ -230,7 +230,7 @@ def test_an_interrupted_study_is_killed_and_its_running_trial_leaves_no_trace(be
     tracker.end(make_result(1))
     for metrics in make_curve():
         tracker.epoch(make_spec(2), metrics)
-    tracker.interrupt()
+    tracker.close("KILLED")
     statuses = {name: run.info.status for name, run in find().items()}
     assert statuses == {"first": "KILLED", "dropout": "KILLED", "dropout/1": "FINISHED"}
 
@@ -245,7 +245,7 @@ def test_closing_after_the_finish_changes_nothing(begin: Begin, find: Find):
     tracker = begin()
     tracker.finish(make_summary(), [], None, None)
     tracker.close("FAILED")
-    tracker.interrupt()
+    tracker.close("KILLED")
     assert find()["first"].info.status == "FINISHED"
 
 

@@ -21,7 +21,6 @@ def test_the_null_tracker_takes_everything_and_misses_nothing():
     tracker.epoch(make_spec(), make_curve()[0])
     tracker.end(make_result())
     tracker.finish(make_summary(), [], None, None)
-    tracker.interrupt()
     tracker.close("FAILED")
     assert tracker.missing(["dropout/3"]) == set()
     assert tracker.info == {}

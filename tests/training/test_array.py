@@ -232,3 +232,13 @@ def test_common_masks_are_the_same_alone_and_together(width: int) -> None:
     alone, own = (run(AloneEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true")))
     assert_same(alone, run(ArrayEngine(factory, source, settings, width), specs))
     assert alone[1].curve != own[1].curve
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
+    kind = AloneEngine if alone else ArrayEngine
+    more = () if alone else (2,)
+    feed = Queue(make_specs("mlp", 2), prune=lambda spec, metrics: metrics.epoch == 2 - spec.number)
+    kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
+    assert [(feed.results[n].state, len(feed.results[n].curve)) for n in range(2)] == [("COMPLETE", 3), ("PRUNED", 2)]
+    assert feed.results[1].reason == "pruned after epoch 2"

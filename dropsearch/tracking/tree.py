@@ -26,7 +26,7 @@ class OpenTrial:
     """Epochs whose points are there."""
 
 
-class Ledger:
+class RunTree:
     """The parent run of one invocation and all that stands under it.
 
     A run is opened when something is first written to it: an arm's with its first trial, an arm's

@@ -1,0 +1,106 @@
+"""Runs of the program in this process: as a user types them, or as a composed configuration."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.schema import Config
+
+LIGHT = (
+    "model.hidden=[16]",
+    "data.train_size=90",
+    "data.batch_size=30",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "study.n_trials=3",
+    "confirm.top_k=2",
+    "confirm.seeds=2",
+    "engine=alone",
+    "tracking=none",
+)
+"""A study of all four arms in a few seconds."""
+
+MLFLOW_WARNINGS = (
+    # Its models of its own tables use a loader strategy that SQLAlchemy 2.1 deprecates.
+    "ignore:The ``noload`` loader strategy is deprecated",
+    # It says so of types of its own, when mlflow.pyfunc is imported.
+    "ignore:.*Any type hint is inferred as AnyType",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            for warning in MLFLOW_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Networks this small gain nothing from threads, and lose much where others want the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def composed(*overrides: str) -> Config:
+    register_schemas()
+    with initialize_config_dir(conf_folder(), version_base="1.3"):
+        return typed(compose("config", list(overrides)))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, what it said, and what it left in its working folder."""
+
+    status: int
+    out: str
+    err: str
+    left: list[str]
+
+
+@contextmanager
+def loggers_as_they_are() -> Iterator[None]:
+    """Undo that Hydra silences every logger of the process, which is other tests' process too."""
+    before = {name: logging.getLogger(name).disabled for name in list(logging.root.manager.loggerDict)}
+    try:
+        yield
+    finally:
+        for name in list(logging.root.manager.loggerDict):
+            logging.getLogger(name).disabled = before.get(name, False)
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs the command line in this process, in a folder of its own."""
+    from dropsearch.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*arguments: str) -> Ended:
+        before = set(tmp_path.rglob("*"))
+        monkeypatch.setattr(sys, "argv", ["dropsearch", *arguments])
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended, loggers_as_they_are():
+            main()
+        captured = capfd.readouterr()
+        left = sorted(str(path.relative_to(tmp_path)) for path in set(tmp_path.rglob("*")) - before)
+        return Ended(int(ended.value.code or 0), captured.out, captured.err, left)
+
+    return run

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+
+from dropsearch.config.check import check
+from dropsearch.config.schema import CNNConfig, Config, DataConfig, MLPConfig, TransformerConfig
+from dropsearch.errors import InputError
+
+NAN, INF = float("nan"), float("inf")
+
+ILLEGAL = [
+    ("task", "serch", "task must be one of search, plan, retrain"),
+    ("seed", -1, "seed must be at least 0, got -1"),
+    ("seed", 10**30, "seed must be below"),
+    ("study.n_trials", 0, "study.n_trials must be at least 1, got 0 (see conf/config.yaml)"),
+    ("study.n_trials", -3, "study.n_trials must be at least 1, got -3"),
+    ("study.n_trials", 10**22, "study.n_trials must be at most 1000000"),
+    ("study.name", " ", "study.name must be a name on one line"),
+    ("study.name", "a\nb", "study.name must be a name on one line, got 'a\\nb'"),
+    ("study.name", "../x", 'study.name must be a name, or names between slashes, got "../x"'),
+    ("study.name", "a//b", "study.name must be a name, or names between slashes"),
+    ("output_dir", "", "output_dir must be a name on one line"),
+    ("confirm.seeds", 0, "confirm.seeds must be at least 1"),
+    ("confirm.seeds", 10**12, "confirm.seeds must be at most 10000"),
+    ("confirm.top_k", 0, "confirm.top_k must be at least 1"),
+    ("trainer.max_epochs", 0, "trainer.max_epochs must be at least 1, got 0 (see conf/trainer/default.yaml)"),
+    ("trainer.accelerator", "tpu", 'trainer.accelerator must be one of auto, cpu, gpu, got "tpu"'),
+    ("trainer.precision", "32", "trainer.precision must be one of 32-true"),
+    ("space.high", 1.2, "space.high must be at most 0.95, got 1.2 (see conf/space/per_layer.yaml)"),
+    ("space.high", NAN, "space.high must be a finite number, got nan"),
+    ("space.low", -0.1, "space.low must be at least 0, got -0.1"),
+    ("space.low", 0.9, "space.low must be below space.high while space.zero_share is above 0"),
+    ("space.low", 0.92, "space.low must be at most space.high, got low=0.92, high=0.9"),
+    ("space.zero_share", 1.0, "space.zero_share must be below 1"),
+    ("space.zero_share", NAN, "space.zero_share must be a finite number"),
+    ("space.lr.low", 0.0, "space.lr.low must be above 0"),
+    ("space.lr.low", 1.0, "space.lr.low must be at most space.lr.high, got low=1, high=0.03"),
+    ("space.lr.high", INF, "space.lr.high must be a finite number, got inf"),
+    ("space.weight_decay.low", 0.0, "space.weight_decay.low must be above 0"),
+    ("space.weight_decay.high", NAN, "space.weight_decay.high must be a finite number"),
+    ("space.name", "layers", "space.name must be one of per_layer, shared, depth"),
+    ("data.name", "digts", 'cifar10, spoken_digits, got "digts" (did you mean "digits"?)'),
+    ("data.batch_size", 0, "data.batch_size must be at least 1, got 0 (see conf/data/digits.yaml)"),
+    ("data.train_size", 0, "data.train_size must be at least 1"),
+    ("data.val_fraction", 0.0, "data.val_fraction must be above 0"),
+    ("data.val_fraction", 1.0, "data.val_fraction must be below 1"),
+    ("data.val_fraction", NAN, "data.val_fraction must be a finite number"),
+    ("sampler.name", "tpee", 'sampler.name must be one of tpe, random, gp, got "tpee" (did you mean "tpe"?)'),
+    ("sampler.startup_trials", 0, "sampler.startup_trials must be at least 1"),
+    ("pruner.warmup_epochs", -1, "pruner.warmup_epochs must be at least 0"),
+    ("optimizer.betas", [0.9], "optimizer.betas must be two numbers in [0, 1), got [0.9]"),
+    ("optimizer.betas", [0.9, 1.0], "optimizer.betas must be two numbers in [0, 1)"),
+    ("optimizer.gradient_clip", 0.0, "optimizer.gradient_clip must be above 0"),
+    ("optimizer.momentum", NAN, "optimizer.momentum must be a finite number"),
+    ("engine.width", "0", 'engine.width must be auto or a number from 1 to 1024, got "0"'),
+    ("engine.width", "wide", "engine.width must be auto or a number"),
+    ("engine.processes", "100000", "engine.processes must be auto or a number from 1 to 1024"),
+    ("tracking.name", "wandb", "tracking.name must be one of mlflow, none"),
+    ("arms", [], "arms must name at least one of none, dropout"),
+    ("arms", ["none", "none"], 'arms must name each arm once, got "none" 2 times'),
+    ("arms", ["droput"], 'got "droput" (did you mean "dropout"?)'),
+    ("arms", ["none", ["dropout"]], "arms must be of none, dropout"),
+    ("model.name", "cnn", "model.name must be mlp with model=mlp, got \"cnn\""),
+    ("model.norm", "batch", "model.norm must be one of none, layer"),
+    ("model.activation", "rellu", 'model.activation must be one of relu, gelu, tanh, leaky_relu, silu, got "rellu"'),
+    ("model.hidden", [64, 0], "model.hidden must list widths of at least 1, got 0 (see conf/model/mlp.yaml)"),
+]  # fmt: skip
+
+
+def legal() -> Config:
+    return Config(model=MLPConfig(name="mlp"), data=DataConfig(name="digits"))
+
+
+def put(config: Config, key: str, value: object) -> Config:
+    """Set the value at a dotted key."""
+    *path, last = key.split(".")
+    place: object = config
+    for part in path:
+        place = getattr(place, part)
+    assert hasattr(place, last), key
+    setattr(place, last, value)
+    return config
+
+
+def test_the_defaults_are_legal():
+    check(legal())
+
+
+@pytest.mark.parametrize(("key", "value", "message"), ILLEGAL)
+def test_a_broken_rule_is_told_with_its_key_and_value_on_one_line(key: str, value: object, message: str):
+    with pytest.raises(InputError) as caught:
+        check(put(legal(), key, value))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(key.split(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("space.high", 0.95),
+        ("space.high", 0.0),
+        ("space.zero_share", 0.0),
+        ("seed", 2**63 - 1),
+        ("data.train_size", None),
+        ("model.hidden", []),
+        ("study.name", "naïve/試し"),
+        ("engine.width", "16"),
+        ("arms", ["textbook"]),
+    ],
+)
+def test_the_edge_of_a_rule_is_legal(key: str, value: object):
+    config = put(legal(), key, value)
+    if key == "space.high" and value == 0.0:
+        config.space.zero_share = 0.0  # one rate, so nothing is left to search below it
+    check(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value", "message"),
+    [
+        (CNNConfig(name="cnn"), "kernel_size", 4, "model.kernel_size must be odd, got 4 (see conf/model/cnn.yaml)"),
+        (CNNConfig(name="cnn"), "dropout_unit", "pixel", "model.dropout_unit must be one of element, channel"),
+        (CNNConfig(name="cnn"), "pool", 0, "model.pool must be at least 1"),
+        (TransformerConfig(name="transformer"), "heads", 3, "model.width must be a multiple of model.heads"),
+    ],
+)
+def test_each_model_has_rules_of_its_own(model: MLPConfig, key: str, value: object, message: str):
+    config = legal()
+    config.model = model
+    with pytest.raises(InputError) as caught:
+        check(put(config, f"model.{key}", value))
+    assert message in str(caught.value)
+
+
+def test_nesterov_needs_momentum():
+    config = legal()
+    config.optimizer.nesterov, config.optimizer.momentum = True, 0.0
+    with pytest.raises(InputError, match=r"optimizer\.momentum must be above 0 with optimizer.nesterov=true"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("arm", "", 'retrain.arm must be one of none, dropout, .*, got "" \\(see best/ARM.yaml of a run\\)'),
+        ("lr", -1.0, "retrain.lr must be above 0"),
+        ("lr", NAN, "retrain.lr must be a finite number"),
+        ("rates", {"a": 0.99}, "retrain.rates must be in \\[0, 0.95\\], got 0.99 for a"),
+        ("rates", {"a": NAN}, "retrain.rates must be in"),
+    ],
+)
+def test_a_retraining_is_checked_too(key: str, value: object, message: str):
+    config = put(put(put(legal(), "task", "retrain"), "retrain.arm", "dropout"), f"retrain.{key}", value)
+    with pytest.raises(InputError, match=message):
+        check(config)
