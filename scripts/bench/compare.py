@@ -3,7 +3,7 @@
 python scripts/bench/compare.py [WORKLOAD ...] [--pairs 5] [-- OVERRIDES ...]
 
 Runs are whole: all trials, tracked, with what ends the tracker. Start-up (imports, data, the plan, databases)
-is shown apart. One pair before the counted ones warms the file cache.
+is shown apart.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def timed(script: str, name: str, *more: str) -> dict[str, float]:
 
 def compare(name: str, pairs: int, more: list[str]) -> str:
     """Return one line of the table."""
-    sides: list[tuple[dict[str, float], dict[str, float]]] = []
-    for _ in range(pairs):
-        sides.append((timed("plain.py", name), timed("ours.py", name, *more)))
+    sides = [(timed("plain.py", name), timed("ours.py", name, *more)) for _ in range(pairs)]
     each = [(plain["run"] / plain["trials"]) / (ours["run"] / ours["trials"]) for plain, ours in sides]
     plain_trial = statistics.median(plain["run"] / plain["trials"] for plain, _ in sides)
     ours_trial = statistics.median(ours["run"] / ours["trials"] for _, ours in sides)
-    startup = statistics.median(plain["startup"] for plain, _ in sides), statistics.median(o["startup"] for _, o in sides)
+    startup = (
+        statistics.median(plain["startup"] for plain, _ in sides),
+        statistics.median(o["startup"] for _, o in sides),
+    )
     return (
         f"| {name} | {plain_trial:.3f} | {ours_trial:.3f} | **{statistics.median(each):.1f}** "
         f"({min(each):.1f} to {max(each):.1f}) | {startup[0]:.1f} / {startup[1]:.1f} | {sides[-1][1]['engine']} |"
