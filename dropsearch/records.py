@@ -184,6 +184,8 @@ class TestScores:
     loss: tuple[float, ...]
     """Mean cross-entropy, one a seed, in the order of the winner's results."""
     acc: tuple[float, ...]
+    openings: int = 1
+    """How often the arm's study has opened the test set: again only where continuing it changed the winner."""
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ class Ablation:
         self._fill(feeds, watch)
 
     def _stands(self, result: TrialResult) -> bool:
+        """Return whether an earlier run's retraining need not be done again."""
         return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
@@ -173,7 +174,8 @@ class Ablation:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
             arm.confirm.note(opening, scores)
-        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]))
+        openings = sum(name.startswith("test.") for name in arm.confirm.notes)
+        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
 
     def _score(self, result: TrialResult) -> tuple[float, float]:
         path = kept_checkpoint(self.checkpoints, result)
@@ -182,7 +184,9 @@ class Ablation:
         module = Classifier.load_from_checkpoint(path, map_location="cpu")
         batches = self.source.test_dataloader()
         scores = evaluate(module.to(_device(batches)), batches, "test_step")
-        return scores["test_loss"], scores["test_acc"]
+        # Steps log float32 means; a share of examples is a whole number of them, and ties must be ties.
+        examples = self.source.sizes["test"]
+        return scores["test_loss"], round(scores["test_acc"] * examples) / examples
 
 
 def _device(batches: object) -> torch.device:

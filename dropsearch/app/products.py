@@ -63,6 +63,7 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
         "rates": dict(kept.spec.rates),
         "lr": kept.spec.lr,
         "weight_decay": kept.spec.weight_decay,
+        "seed": kept.spec.seed,
     }
     head = {
         "defaults": [

@@ -39,7 +39,7 @@ class _OneTrial:
 
 
 def retrain(config: Config) -> int:
-    """Train the configuration under `retrain` with `seed` and keep its best epoch; return the exit status."""
+    """Train the configuration under `retrain` and keep its best epoch; return the exit status."""
     source = build.data(config, build.device(config))
     _check_sites(config, [site.name for site in build.sites(config, source)])
     folder = build.output_folder(config)
@@ -47,14 +47,14 @@ def retrain(config: Config) -> int:
     spec = TrialSpec(
         wanted.arm,
         0,
-        config.seed,
+        wanted.seed,
         wanted.rates,
         wanted.lr,
         wanted.weight_decay,
         purpose="confirm",
         configuration=0,
     )
-    path = folder / f"{wanted.arm}-{config.seed}.ckpt"
+    path = folder / f"{wanted.arm}-{wanted.seed}.ckpt"
     interruption = Interruption()
     feed = _OneTrial(spec, interruption)
     with interruption.listening():

@@ -59,6 +59,7 @@ _AT_LEAST: dict[str, float] = {
     "space.zero_share": 0,
     "space.weight_decay.low": 0,
     "retrain.weight_decay": 0,
+    "retrain.seed": 0,
     "optimizer.momentum": 0,
 }
 

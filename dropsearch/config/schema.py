@@ -179,6 +179,8 @@ class RetrainConfig:
     rates: dict[str, float] = field(default_factory=dict)
     lr: float = 1e-3
     weight_decay: float = 0.0
+    seed: int = 0
+    """Of the retraining alone; the data is split by `seed`."""
 
 
 @dataclass

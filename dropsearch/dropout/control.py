@@ -1,8 +1,8 @@
 """One mechanism for every dropout call of a model.
 
 A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a
-bare functional call in somebody's `forward`. It names the place, and then notes it (the inventory), sets
-its rate (training), or keeps it on at evaluation (Monte Carlo dropout). The module is not touched.
+bare functional call in somebody's `forward`. It names the place, and then notes it (the inventory) or sets
+its rate (training). The module is not touched.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def site_word(site: str) -> int:
     return zlib.crc32(site.encode())
 
 
-def site_bits(seed: int, site: str, step: int, count: int, call: int = 0) -> np.ndarray:
+def site_bits(seed: int, site: str, step: int, count: int) -> np.ndarray:
     """Return `count` independent 16-bit numbers, uniform over all int16 values.
 
     Args:
@@ -31,13 +31,12 @@ def site_bits(seed: int, site: str, step: int, count: int, call: int = 0) -> np.
         site: The site's name.
         step: The training step of the trial, counted from 0.
         count: How many numbers.
-        call: Which pass over the batch, for Monte Carlo averaging; 0 in training.
 
     Returns:
         int16 array `[count]`.
     """
-    # The lowest counter word is Philox's own running index; the next three are ours.
-    counter = (call << 192) | (site_word(site) << 128) | (step << 64)
+    # The lowest counter word is Philox's own running index; the next two are ours.
+    counter = (site_word(site) << 128) | (step << 64)
     words = np.random.Philox(key=seed, counter=counter).random_raw(-(-count // 4))
     return np.asarray(words).view(np.int16)[:count]
 
@@ -48,9 +47,8 @@ class SeededNoise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
-        self.call = 0
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         """Return int16 bits of `shape` for a site at the present step, on `device`."""
-        numbers = site_bits(self.seed, site, self.step, math.prod(shape), self.call)
+        numbers = site_bits(self.seed, site, self.step, math.prod(shape))
         return torch.from_numpy(numbers).view(shape).to(device)

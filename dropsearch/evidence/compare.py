@@ -61,16 +61,25 @@ def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
 def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
     """Every planned contrast of the arms whose test set was opened, p-values adjusted metric by metric.
 
-    A contrast without a single finite pair stays in the family, with p = 1 and an interval of NaN, so that a
-    diverged arm makes no other contrast easier to show.
+    A contrast without a single finite pair stays in the family, with p = 1 and an interval of NaN, and so does
+    one whose arm has no winner: an arm that diverged makes no other contrast easier to show.
     """
-    tested = {name: arm for name, arm in arms.items() if arm.test is not None and arm.winner is not None}
-    return tuple(comparison for metric in metrics for comparison in _family(tested, metric))
+    if not any(_is_tested(arm) for arm in arms.values()):
+        return ()
+    return tuple(comparison for metric in metrics for comparison in _family(arms, metric))
 
 
-def _family(tested: Mapping[str, ArmOutcome], metric: str) -> list[Comparison]:
-    contrasts = planned_contrasts(tested)
-    pairs = [paired(tested[a], tested[b], metric) for a, b in contrasts]
+def _is_tested(arm: ArmOutcome) -> bool:
+    return arm.test is not None and arm.winner is not None
+
+
+def _family(arms: Mapping[str, ArmOutcome], metric: str) -> list[Comparison]:
+    contrasts = planned_contrasts(arms)
+    nothing = Pairs((), (), 0)
+    pairs = [
+        paired(arms[a], arms[b], metric) if _is_tested(arms[a]) and _is_tested(arms[b]) else nothing
+        for a, b in contrasts
+    ]
     p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
     return [
         Comparison(a, b, metric, pair.differences, paired_difference(pair.a, pair.b), p, adjusted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from dropsearch.records import Summary
+from dropsearch.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
 from dropsearch.report.tables import percent, shorten
@@ -21,6 +21,8 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
         *_trials(summary),
         *_seeds(summary),
         *_luck(summary),
+        *_without_dropout(summary),
+        *_openings(summary),
         *_test_noise(summary, test_examples),
         *_sites(summary),
     ]
@@ -41,6 +43,16 @@ def _trials(summary: Summary) -> Iterator[str]:
         if reasons:
             reason = shorten(" ".join(reasons.most_common(1)[0][0].split()), 200).replace("`", "'")
             yield f"{reasons.total()} of {sizes[name]} trials of {name} failed, most often with: `{reason}`"
+
+
+def _openings(summary: Summary) -> Iterator[str]:
+    again = {name: arm.test.openings for name, arm in summary.arms.items() if arm.test and arm.test.openings > 1}
+    if again:
+        listed = ", ".join(f"{name} {count} times" for name, count in again.items())
+        yield (
+            f"The study was continued after its test set had been opened ({listed} in all): p-values of a second look "
+            "are too small if the first one had a say in looking again."
+        )
 
 
 def _seeds(summary: Summary) -> Iterator[str]:
@@ -69,6 +81,23 @@ def _luck(summary: Summary) -> Iterator[str]:
             f"Search scores flatter: the largest gap between search and confirmation is that of {name}, "
             f"{known[name]:+.4f} nats. Only confirmed scores are fit for comparing arms."
         )
+
+
+def _without_dropout(summary: Summary) -> Iterator[str]:
+    for name, arm in summary.arms.items():
+        rates = findings.rates(arm)
+        if not rates or any(rates.values()):
+            continue
+        twin = next((other for other, outcome in summary.arms.items() if _is_twin(outcome, arm)), None)
+        told = (
+            f": it is the model of {twin}, so what sets the two apart is the learning rate and weight decay that "
+            "each search came upon, not dropout; a larger study.n_trials brings them closer"
+        )
+        yield f"The dropout rates chosen for {name} are all zero{told if twin else ''}."
+
+
+def _is_twin(other: ArmOutcome, arm: ArmOutcome) -> bool:
+    return other.arm.dropout == "off" and other.arm.batchnorm == arm.arm.batchnorm
 
 
 def _test_noise(summary: Summary, test_examples: int | None) -> Iterator[str]:

@@ -42,14 +42,11 @@ class StudyFeed(ABC):
 
     def ask(self) -> TrialSpec | None:
         """Begin the next trial, None when every place is taken."""
-        while True:
-            place = self._next()
-            if place is None and not self.ledger.waiting:
-                return None
-            point = self.point(place) if place is not None else {}
-            trial = self.ledger.ask(self.space.distributions, place, point, self.sampler_seed(place))
+        while (place := self._next()) is not None:
+            trial = self.ledger.ask(self.space.distributions, place, self.point(place), self.sampler_seed(place))
             if trial is not None:
                 return self._spec(trial)
+        return None
 
     def _next(self) -> Place | None:
         """Return the first free place; where there is none, a neighbour that died may have left some."""
@@ -66,7 +63,7 @@ class StudyFeed(ABC):
     def point(self, place: Place) -> Params:
         """Return the parameters that the trial of a place must have; the sampler proposes the others."""
 
-    def sampler_seed(self, place: Place | None) -> int:
+    def sampler_seed(self, place: Place) -> int:
         """Return the seed of the sampler that proposes what `point` leaves open."""
         return 0
 
@@ -138,9 +135,9 @@ class SearchFeed(StudyFeed):
         first = dict(enumerate(self.space.first_points))
         return self.ledger.left(place) or first.get(place[0], {})
 
-    def sampler_seed(self, place: Place | None) -> int:
+    def sampler_seed(self, place: Place) -> int:
         """Return a seed for each place, so that a study that was continued goes on as if it had not stopped."""
-        return derived_seed(self._seed, "sampler", *(place or ("waiting",)))
+        return derived_seed(self._seed, "sampler", *place)
 
     def seed(self, trial: Trial) -> int:
         """Return a seed that is the same for the same place of every arm, so that arms pair up."""

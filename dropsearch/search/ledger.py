@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dropsearch.errors import RunError
 from dropsearch.owner import is_dead, is_here, this_process
@@ -22,12 +22,12 @@ from dropsearch.search.space import Params
 from dropsearch.search.studies import kept, open_study, quiet_optuna
 
 OWNER = "owner"
+"""The user attribute that says which process trains a trial."""
 PLACES: Mapping[Purpose, tuple[str, ...]] = {"search": ("index",), "confirm": ("configuration", "seed")}
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 Place = tuple[int, ...]
 """What a trial is for: (index,) in a search, (configuration, seed) in a confirmation. Each is filled once."""
@@ -65,40 +65,44 @@ class Ledger:
     ) -> None:
         self.arm = arm
         self.purpose: Purpose = purpose
-        self._make_sampler = make_sampler
+        self._storage, self._make_sampler = storage, make_sampler
         with kept(name), quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
         self._open: dict[int, Trial] = {}
         self._seen: dict[int, tuple[int, float]] = {}
 
     def ask(
-        self, distributions: Mapping[str, BaseDistribution], place: Place | None, point: Params, seed: int
+        self, distributions: Mapping[str, FloatDistribution], place: Place, point: Params, seed: int
     ) -> Trial | None:
-        """Begin a trial: one that waits, else that of `place`. None where another process has begun it already.
+        """Begin the trial of a place that is free; None where another process was faster.
 
-        Whoever looks at the study sees a trial's place as soon as the trial. So of two processes that fill one
-        place at the same time the later sees the earlier, and withdraws.
+        A trial is created with its place and its owner, at once. So of two processes that fill one place at the
+        same time the later sees the earlier, and withdraws. (Optuna's queue of waiting trials would not do:
+        from an SQLite file two processes may take the same one.)
 
         Args:
             distributions: The parameters of the trial.
-            place: A place that is free; None to take only a trial that waits.
+            place: What the trial is for.
             point: Values for its parameters; the sampler proposes those that it lacks.
             seed: The sampler's seed.
         """
-        attrs = dict(zip(PLACES[self.purpose], place or (), strict=False))
-        self.study.sampler = self._make_sampler(seed)
         with kept(self.study.study_name), quiet_optuna():
-            if place is not None:
-                self.study.enqueue_trial(point, user_attrs={**attrs, OWNER: this_process()})
-            trial = self.study.ask(fixed_distributions=dict(distributions))
-            for name, value in {OWNER: this_process(), **attrs}.items():
-                if name == OWNER or name not in trial.user_attrs:
-                    trial.set_user_attr(name, value)
-            if self.holders.get(self._place(trial)) != trial.number:
-                self._interrupt(trial.number, "another trial has its place")
+            sampler = self._make_sampler(seed)
+            self.study.sampler = PartialFixedSampler(point, sampler) if point else sampler
+            trial = self._create({**dict(zip(PLACES[self.purpose], place, strict=True)), OWNER: this_process()})
+            if self.holders.get(place) != trial.number:
+                self._interrupt(trial.number, "another process was faster")
                 return None
-        self._open[trial.number] = trial
+            self._open[trial.number] = trial
+            for name, d in distributions.items():
+                trial.suggest_float(name, d.low, d.high, log=d.log)
         return trial
+
+    def _create(self, attrs: Mapping[str, Any]) -> Trial:
+        """Do what `Study.ask` does, with user attributes that are there from the first moment."""
+        template = create_trial(state=TrialState.RUNNING, user_attrs=dict(attrs))
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        return Trial(self.study, self._storage.create_new_trial(study_id, template_trial=template))
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Report an epoch's validation loss; return whether the pruner wants the trial to stop."""
@@ -131,8 +135,8 @@ class Ledger:
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
-            f"trial {spec.key} was ended by another process, which had no sign of life from this one for "
-            f"{SILENCE:.0f} s: give the same command again to continue"
+            f"trial {spec.key} was ended by another process, which took this one for dead: give the same command "
+            "again to continue"
         )
 
     def close_abandoned(self) -> int:
@@ -147,12 +151,9 @@ class Ledger:
         return len(abandoned)
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get(OWNER)
+        owner = trial.user_attrs.get(OWNER, "")
         if owner == this_process():
             return trial.number not in self._open
-        if owner is None:  # its process was killed, or is about to write its name
-            started = trial.datetime_start
-            return started is not None and datetime.now(started.tzinfo) - started > timedelta(minutes=1)
         return is_dead(owner) or (not is_here(owner) and self._is_silent(trial))
 
     def _is_silent(self, trial: FrozenTrial) -> bool:
@@ -179,12 +180,12 @@ class Ledger:
     def holders(self) -> dict[Place | None, int]:
         """The number of the trial that holds each place which is not free: the first of those that count."""
         found: dict[Place | None, int] = {}
-        for trial in self._counting(*_OPEN, *_ENDED):
+        for trial in self._counting(TrialState.RUNNING, *_ENDED):
             found.setdefault(self._place(trial), trial.number)
         found.pop(None, None)
         return found
 
-    def _place(self, trial: FrozenTrial | Trial) -> Place | None:
+    def _place(self, trial: FrozenTrial) -> Place | None:
         attrs = trial.user_attrs
         names = PLACES[self.purpose]
         return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
@@ -194,11 +195,6 @@ class Ledger:
         counting = {trial.number for trial in self._counting(*_ENDED)}
         past = [t for t in self._trials(*_ENDED) if t.number not in counting and self._place(t) == place]
         return dict(past[-1].params) if past else {}
-
-    @property
-    def waiting(self) -> int:
-        """How many trials wait to be begun."""
-        return len(self._trials(TrialState.WAITING))
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return every trial that ended and was not interrupted, by number."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution
 
 from dropsearch.records import Arm, Site
 
@@ -60,7 +60,7 @@ class Space:
         return {**forms, "per_layer": per_layer}.get(self._form, ())
 
     @property
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> dict[str, FloatDistribution]:
         """The parameters of every trial of the arm."""
         low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
         rate = FloatDistribution(low - (high - low) * share / (1 - share), high)
@@ -108,7 +108,6 @@ class Space:
     def _zero_point(self) -> Params:
         # With a share for zero any coordinate below `low` means it; half-way down is well inside the range.
         distribution = next(iter(self.distributions.values()))
-        assert isinstance(distribution, FloatDistribution)
         zero = (distribution.low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
         return dict.fromkeys(self._coordinates, zero)
 

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import OperationalError  # comes with optuna
+from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
 
 from dropsearch.errors import InputError
 from dropsearch.search.journal import open_journal
@@ -39,10 +39,11 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
 
 def _open_database(url: str) -> BaseStorage:
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        return RDBStorage(url, engine_kwargs=options)
-    except OperationalError:  # of two processes that make the tables at the same time one finds them made
-        return RDBStorage(url, engine_kwargs=options)
+    for _ in range(3):
+        # Of several processes that make the tables at the same time all but one find them made, and fail.
+        with suppress(OperationalError, IntegrityError):
+            return RDBStorage(url, engine_kwargs=options)
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def storage_exists(url: str | None, journal: Path) -> bool:

@@ -35,7 +35,8 @@ def open_study(
     check_studies(storage, {name: fingerprint})
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", pruner=pruner)
-        study.set_user_attr(IDENTITY, _noted(storage, name) or uuid.uuid4().hex[:8])
+        shared = name.removesuffix("/confirm").rpartition("/")[0]
+        study.set_user_attr(IDENTITY, _noted(storage, shared) or uuid.uuid4().hex[:8])
     except DuplicatedStudyError:
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
     if FINGERPRINT not in study.user_attrs:

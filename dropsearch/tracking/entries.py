@@ -17,8 +17,9 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 """MLflow's limits, in characters."""
 
-Points = list[tuple[str, float, int]]
+Point = tuple[str, float, int]
 """Name, value, step."""
+Points = list[Point]
 
 
 def key(*parts: str) -> str:

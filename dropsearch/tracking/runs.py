@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from dropsearch.owner import is_dead, this_process
 from dropsearch.tracking.address import Address
-from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Points, cut
+from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Point, cut
 
 STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
     f"dropsearch.{word}" for word in ("study", "study_id", "key", "arm", "kind", "owner")
@@ -87,7 +87,7 @@ class Runs:
     def write(
         self,
         run_id: str,
-        points: Points = [],  # noqa: B006, it is only read
+        points: Sequence[Point] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         stamps: Sequence[int] | None = None,

@@ -50,23 +50,23 @@ class ArrayEngine:
         """Train until the feed has no more trials or is cancelled."""
         again = _Again(feed)
         while not feed.cancelled() and not self.problem:
-            array = Array(self.make_module, self.data, self.settings, again, self.width, self.checkpoint_path)
-            if not array.slots:
-                return
             try:
+                array = Array(self.make_module, self.data, self.settings, again, self.width, self.checkpoint_path)
+                if not array.slots:
+                    return
                 array.fit()
             except CancelledError:
                 return
             except (InputError, RunError):
                 raise
             except torch.cuda.OutOfMemoryError as error:
-                again.specs[:0] = [slot.spec for slot in array.slots]
+                again.begin_again()
                 torch.cuda.empty_cache()
                 if self.width == 1:
                     self.problem = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
             except Exception as error:
-                again.specs[:0] = [slot.spec for slot in array.slots]
+                again.begin_again()
                 self.problem = f"{type(error).__name__}: {one_line(error)}"
         AloneEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(again)
 
@@ -76,16 +76,26 @@ class _Again:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self.specs: list[TrialSpec] = []
+        self._open: dict[str, TrialSpec] = {}
+        self._waiting: list[TrialSpec] = []
         self.most_at_once = feed.most_at_once
 
+    def begin_again(self) -> None:
+        """Take back the trials that were asked for and not told."""
+        self._waiting[:0] = self._open.values()
+        self._open.clear()
+
     def ask(self) -> TrialSpec | None:
-        return self.specs.pop(0) if self.specs else self._feed.ask()
+        spec = self._waiting.pop(0) if self._waiting else self._feed.ask()
+        if spec is not None:
+            self._open[spec.key] = spec
+        return spec
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         return self._feed.report(spec, metrics)
 
     def tell(self, result: TrialResult) -> None:
+        self._open.pop(result.spec.key, None)
         self._feed.tell(result)
 
     def cancelled(self) -> bool:

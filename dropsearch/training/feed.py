@@ -106,11 +106,11 @@ class TrainerSettings:
     gradient_clip: float | None = None
     """The largest norm of a trial's gradient, None for no limit."""
     common_masks: bool = False
-    """All trials draw their masks from one field of uniform numbers, so that the masks of two rates are nested."""
+    """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
 
     def mask_seed(self, spec: TrialSpec) -> int:
-        """Return the seed of a trial's masks."""
-        return COMMON_SEED if self.common_masks else spec.seed
+        """Return the seed of a trial's masks: its own in a confirmation, whose seeds are to be independent."""
+        return COMMON_SEED if self.common_masks and spec.purpose == "search" else spec.seed
 
 
 CheckpointPath = Callable[[TrialSpec], Path | None]

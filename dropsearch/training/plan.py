@@ -84,8 +84,10 @@ def make_plan(
             return Plan("alone", 1, difference)
     if width is not None:
         return Plan("array", width, f"engine.width={width}")
-    chosen, rates = _measured_width(make_module, data, settings, pairs[0])
-    alone = _rate_alone(make_module, data, pairs[0][0])
+    # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last.
+    costliest = max(reversed(pairs), key=lambda pair: len(pair[0].rates))
+    chosen, rates = _measured_width(make_module, data, settings, costliest)
+    alone = _rate_alone(make_module, data, costliest[0])
     if engine == "auto" and alone > rates.get(chosen, 0.0):
         reason = f"an array gains nothing here ({rates.get(chosen, 0.0):.0f} steps/s for {alone:.0f})"
         return Plan("alone", 1, reason, rates, alone)

@@ -71,15 +71,21 @@ class ProcessEngine:
             RunError: Every process died.
         """
         self._stop.clear()
-        share = -(-feed.most_at_once // len(self._workers)) if feed.most_at_once else None
-        for worker in self._workers:
-            worker.connection.send(share)
-            worker.busy = True
+        self._set_to_work(feed)
         while any(worker.busy for worker in self._workers):
             if feed.cancelled():
                 self._stop.set()
             for connection in wait([w.connection for w in self._workers if w.busy], POLL_SECONDS):
                 self._hear(next(w for w in self._workers if w.connection is connection), feed)
+
+    def _set_to_work(self, feed: Feed) -> None:
+        """Set every process to work, but no more than may have trials open, each with its share of them."""
+        limit, count = feed.most_at_once, len(self._workers)
+        for index, worker in enumerate(self._workers):
+            share = None if limit is None else limit // count + (index < limit % count)
+            if share != 0 and not worker.busy:
+                worker.connection.send(share)
+                worker.busy = True
 
     def _hear(self, worker: _Worker, feed: Feed) -> None:
         try:
@@ -107,8 +113,10 @@ class ProcessEngine:
         self._workers.remove(worker)
         code = worker.process.exitcode or 0
         ending = signal.Signals(-code).name if code < 0 else f"status {code}"
+        # Of several trials in an array none can be blamed: as interrupted ones they are asked again by the next run.
+        blamed = len(worker.open) == 1 and not feed.cancelled()
         for spec in worker.open.values():
-            reason = INTERRUPTED if feed.cancelled() else f"its process died: {ending}"
+            reason = f"its process died: {ending}" if blamed else INTERRUPTED
             feed.tell(TrialResult(spec, "FAIL", (), 0.0, reason))
         if not self._workers:
             raise RunError(f"every training process died, the last by {ending}: is there enough memory?")
@@ -139,6 +147,8 @@ def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Con
             connection.send(("done",))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or needs us no more
+    except RunError as error:
+        connection.send(("failed", error))
     except Exception as error:
         connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
 

@@ -21,7 +21,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "digits-mlp": Workload("mlp", "digits", 48, 10, ("data.batch_size=64",)),
+    "digits-mlp": Workload("mlp", "digits", 32, 10, ("data.batch_size=64",)),
     "fashion-mlp": Workload(
         "mlp", "fashion_mnist", 12, 2, ("model.hidden=[256,256]", "data.train_size=10000", "data.batch_size=128")
     ),

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 120.0
+LIMIT = 60.0
 """Seconds after which a run is taken to hang."""
 TINY = (
     "data.train_size=200",

@@ -84,7 +84,18 @@ def test_each_metric_is_a_family_of_its_own():
 
 def test_arms_whose_test_set_stayed_closed_are_not_compared():
     closed = replace(arm_with("dropout", [0.9] * 3), test=None)
-    assert compare({"none": arm_with("none", [0.5] * 3), "dropout": closed}) == ()
+    assert compare({"none": replace(arm_with("none", [0.5] * 3), test=None), "dropout": closed}) == ()
+
+
+def test_an_arm_without_test_scores_stays_in_the_family_and_makes_nothing_easier_to_show():
+    seeds = 8
+    good = {"none": arm_with("none", [0.5] * seeds), "batchnorm": arm_with("batchnorm", [0.6] * seeds)}
+    (alone,) = compare(good)
+    diverged = replace(arm_with("dropout", [0.9] * seeds), test=None, winner=None)
+    family = {(c.a, c.b): c for c in compare({**good, "dropout": diverged})}
+    assert family["dropout", "none"].p == 1.0
+    assert family["batchnorm", "none"].p == alone.p
+    assert family["batchnorm", "none"].p_holm == pytest.approx(2 * alone.p)
 
 
 def test_an_arm_that_diverged_on_every_seed_stays_in_the_family():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from dropsearch.records import Site
@@ -62,6 +63,16 @@ def test_unequal_chances_failures_and_an_interruption_are_caveats(make):
 
 def test_seeds_without_a_score_are_a_caveat(make):
     assert "1 of 3 seeds of none" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+
+
+def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(make):
+    outcome = make.arm("both")
+    trial = next(t for t in outcome.trials if t.spec.rates and not any(t.spec.rates.values()))
+    without = replace(outcome, winner=make.confirmed(trial, 10, np.random.default_rng(0)))
+    arms = {"none": make.arm("none"), "batchnorm": make.arm("batchnorm"), "both": without}
+    told = " ".join(caveats(make.summary(arms)))
+    assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
+    assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
 
 
 def test_a_site_out_of_control_is_a_caveat(make):

@@ -130,3 +130,28 @@ def test_a_process_trains_with_one_thread() -> None:
     with in_processes(engine) as processes:
         processes.run(feed)
     assert {r.state for r in feed.results.values()} == {"COMPLETE"}
+
+
+def test_an_array_whose_process_dies_is_told_as_interrupted_for_nobody_in_it_can_be_blamed() -> None:
+    factory = make_factory("mlp")
+
+    class Dying(Classifier):
+        def on_train_epoch_start(self) -> None: ...
+
+        def validation_step(self, batch: object, batch_idx: int = 0) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def make(spec: TrialSpec) -> Classifier:
+        return Dying(factory(spec).net) if spec.number < 3 else factory(spec)
+
+    feed = Queue(make_specs("mlp", 3))
+    with in_processes(ArrayEngine(make, make_source("mlp"), SETTINGS, 3), 1) as engine, pytest.raises(RunError):
+        engine.run(feed)
+    assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
+
+
+def test_no_more_processes_work_than_may_have_trials_open() -> None:
+    feed = Queue(make_specs("mlp", 6), most_at_once=1)
+    with in_processes(make_engine(alone=False), 3) as engine:
+        engine.run(feed)
+        assert len(feed.results) == 6
