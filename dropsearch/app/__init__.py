@@ -5,6 +5,7 @@ from __future__ import annotations
 from dropsearch.config.schema import Config
 
 
+# No module of this package may bear its name: once imported, it would stand in the function's place.
 def run(config: Config) -> int:
     """Do what `task` says and return the exit status.
 

@@ -46,6 +46,11 @@ class ArmStudies:
         """Return all trials that ended, of the search and of the confirmation."""
         return (*self.search.results(), *self.confirm.results())
 
+    def close_abandoned(self) -> None:
+        """End the trials that processes left running when they died."""
+        self.search.close_abandoned()
+        self.confirm.close_abandoned()
+
     def left_behind(self) -> tuple[TrialResult, ...]:
         """Return those of `results` that no living process but this one will track."""
         return (*self.search.left_behind(), *self.confirm.left_behind())

@@ -112,7 +112,6 @@ class _Run:
                 "classes": source.classes,
             },
         )
-        self._track_left_behind()
 
     def _studies(self, storage: Any, name: str) -> ArmStudies:
         config, arm = self.config, ARMS[name]
@@ -138,6 +137,8 @@ class _Run:
 
     def _track_left_behind(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
+        for arm in self.ablation.studies:
+            arm.close_abandoned()
         results = {r.spec.key: r for arm in self.ablation.studies for r in arm.left_behind()}
         missing = self.tracker.missing(results) if results else set()
         for key in sorted(missing):
@@ -148,8 +149,10 @@ class _Run:
         try:
             self._open(journal)
             print(opening(*self._announcement()), flush=True)
+            self._track_left_behind()
             with self.interruption.listening():
                 self._train()
+            self._track_left_behind()  # a neighbour may have died meanwhile
             summary = self._summary()
             artifacts = write_files(summary, self.config, self.folder)
             self.tracker.finish(summary, artifacts, *self._model(summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
-from dropsearch.search.ledger import quiet_optuna
+from dropsearch.search.studies import quiet_optuna
 
 
 def make_sampler(name: str, seed: int, startup_trials: int = 10) -> BaseSampler:

@@ -99,7 +99,7 @@ def check_mlflow(uri: str, storage: str) -> None:
         assert parent in runs if kind != "parent" else parent is None, (run.info.run_name, parent)
     trials = {_run_key(key): trial for key, trial in ended(storage).items()}
     tracked = [r for r in runs.values() if r.data.tags["dropsearch.kind"] == "trial"]
-    found, wanted = Counter(r.data.tags["dropsearch.key"] for r in tracked), Counter(trials)
+    found, wanted = Counter(r.data.tags["dropsearch.key"] for r in tracked), Counter(trials.keys())
     assert found == wanted, f"too many runs: {found - wanted}, too few: {wanted - found}"
     for run in tracked:
         result = trials[run.data.tags["dropsearch.key"]].user_attrs["result"]

@@ -128,7 +128,7 @@ def test_the_printed_command_trains_the_configuration_again(
     ended = commanded["retrain"].result()
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("epoch ") == 4 + 1, "a line an epoch, and the best"
-    kept = next(finished.out.glob("retrained/*/*-0.ckpt")).relative_to(finished.folder)
+    kept = next(finished.out.glob("retrained/*/*.ckpt")).relative_to(finished.folder)
     assert ended.stdout.splitlines()[-1].strip() == reload_command(str(kept))
 
 
@@ -181,10 +181,10 @@ def test_mlflow_nests_trials_in_arms_in_one_parent(finished: Finished, mlflow_ru
 def test_the_best_of_each_arm_can_be_changed_by_overrides(finished: Finished, tmp_path: Path, arm: str):
     register_schemas()
     with initialize_config_dir(str(finished.out / "best"), version_base="1.3"):
-        config = typed(compose(arm, ["seed=7", f"output_dir={tmp_path}", "trainer.max_epochs=1"]))
+        config = typed(compose(arm, ["retrain.seed=7", f"output_dir={tmp_path}", "trainer.max_epochs=1"]))
     winner = finished.results["arms"][arm]["winner"]
     assert config.retrain.rates == winner["rates"]
-    assert (config.task, config.retrain.arm, config.seed) == ("retrain", arm, 7)
+    assert (config.task, config.retrain.arm, config.retrain.seed) == ("retrain", arm, 7)
     assert run(config) == 0
     assert (tmp_path / f"{arm}-7.ckpt").exists()
 
