@@ -76,7 +76,10 @@ class Nursery:
         assert self._process.stdout
         self._process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process that forks the runs has died: {self._process.wait()}")
+        return json.loads(answer)
 
 
 def _serve() -> None:
