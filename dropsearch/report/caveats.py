@@ -21,7 +21,7 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
         *_trials(summary),
         *_seeds(summary),
         *_luck(summary),
-        *_without_dropout(summary),
+        *without_dropout(summary),
         *_openings(summary),
         *_test_noise(summary, test_examples),
         *_sites(summary),
@@ -83,7 +83,8 @@ def _luck(summary: Summary) -> Iterator[str]:
         )
 
 
-def _without_dropout(summary: Summary) -> Iterator[str]:
+def without_dropout(summary: Summary) -> Iterator[str]:
+    """A sentence for each arm that searched rates and chose none: what sets it apart is not dropout."""
     for name, arm in summary.arms.items():
         rates = findings.rates(arm)
         if not rates or any(rates.values()):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from dropsearch.records import Summary, best_arm
 from dropsearch.report import findings
+from dropsearch.report.caveats import without_dropout
 from dropsearch.report.tables import WIDTH, loss, percent, tables
 from dropsearch.report.verdict import verdict
 
@@ -45,7 +46,7 @@ def closing(summary: Summary) -> str:
     which continues an interrupted run is the last line.
     """
     blocks = [table.as_text() for table in tables(summary)]
-    blocks += [wrapped(text) for text in (verdict(summary), kept(summary)) if text]
+    blocks += [wrapped(text) for text in (verdict(summary), " ".join(without_dropout(summary)), kept(summary)) if text]
     if "output_dir" in summary.config:
         blocks.append(
             f"In {summary.config['output_dir']}: report.md, figures, results.json, and best/ with the models."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -127,11 +128,17 @@ class Ledger:
             except UpdateFinishedTrialError as error:
                 raise self._taken_away(result.spec) from error
             self._tell(trial.number, result)
+            if f"{INTERRUPTED}.{trial.number}" in self.study.user_attrs:
+                raise self._taken_away(result.spec)
 
     def _tell(self, number: int, result: TrialResult) -> None:
         value = result.best.val_loss if result.state == "COMPLETE" and result.best else None
-        # A neighbour may be closing the same abandoned trial.
-        self.study.tell(number, value, state=TrialState[result.state], skip_if_finished=True)
+        self._end(number, TrialState[result.state], value)
+
+    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
+        # A neighbour may be closing the same abandoned trial: it may have done so when `tell` looks, or a moment later.
+        with suppress(UpdateFinishedTrialError):
+            self.study.tell(number, value, state=state, skip_if_finished=True)
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
@@ -165,7 +172,7 @@ class Ledger:
 
     def _interrupt(self, number: int, why: str) -> None:
         self.release(number, why)
-        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        self._end(number, TrialState.FAIL)
 
     def release(self, number: int, why: str) -> None:
         """Let a trial count for nothing from now on, so that its place is free."""

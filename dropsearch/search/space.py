@@ -61,13 +61,17 @@ class Space:
 
     @property
     def distributions(self) -> dict[str, FloatDistribution]:
-        """The parameters of every trial of the arm."""
+        """The parameters of every trial of the arm.
+
+        What all arms have comes first: so trials of one place that are drawn blindly, before the sampler has
+        learnt, have the same learning rate and weight decay in every arm, and no arm has luckier ones.
+        """
         low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
         rate = FloatDistribution(low - (high - low) * share / (1 - share), high)
         return {
-            **dict.fromkeys(self._coordinates, rate),
             "lr": FloatDistribution(*self.settings.lr, log=True),
             "weight_decay": FloatDistribution(*self.settings.weight_decay, log=True),
+            **dict.fromkeys(self._coordinates, rate),
         }
 
     def rates(self, params: Mapping[str, Any]) -> dict[str, float]:
@@ -107,7 +111,7 @@ class Space:
 
     def _zero_point(self) -> Params:
         # With a share for zero any coordinate below `low` means it; half-way down is well inside the range.
-        distribution = next(iter(self.distributions.values()))
+        distribution = self.distributions[self._coordinates[0]]
         zero = (distribution.low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
         return dict.fromkeys(self._coordinates, zero)
 

@@ -22,6 +22,7 @@ from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.logs import evaluate, wrapped_step
+from dropsearch.training.signals import OwnSigterm
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
 """Builds the module of a trial; its initial weights are a function of the trial's seed."""
@@ -163,7 +164,7 @@ class AloneEngine:
             devices=1,
             precision=self.settings.precision,  # type: ignore[arg-type]
             gradient_clip_val=self.settings.gradient_clip,
-            callbacks=[report],
+            callbacks=[report, OwnSigterm()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -28,6 +28,7 @@ from dropsearch.training.logs import batch_size, captured_logs
 from dropsearch.training.row_batches import RowBatches
 from dropsearch.training.row_optimizers import RowOptimizer, configured, parameter_order
 from dropsearch.training.rows import Rows
+from dropsearch.training.signals import OwnSigterm
 from dropsearch.training.slot import Slot
 from dropsearch.training.together import Together
 
@@ -285,6 +286,7 @@ def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
         max_epochs=max_epochs,
         accelerator=settings.accelerator,
         devices=1,
+        callbacks=[OwnSigterm()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

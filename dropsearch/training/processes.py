@@ -133,9 +133,9 @@ class ProcessEngine:
 
 
 def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Connection]) -> None:
-    # The parent decides what Ctrl-C means; it reaches the whole group of processes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The parent decides what Ctrl-C and SIGTERM mean; both may reach the whole group of processes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     for other in inherited:  # else a pipe would stay open when its owner dies
         other.close()
     torch.set_num_threads(1)

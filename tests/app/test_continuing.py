@@ -104,7 +104,7 @@ def test_two_studies_in_one_folder_keep_their_own_weights(tmp_path: Path):
 
 
 class Process:
-    """A run in a process of its own, stopped by Ctrl-C when its log shows a line."""
+    """A run in a process of its own, stopped by a signal when its log shows a line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -113,17 +113,28 @@ class Process:
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "dropsearch", *overrides]
         pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
 
-    def stop_at(self, mark: str, *overrides: str) -> tuple[int, str, str]:
-        """Press Ctrl-C when a line of the log begins with `mark`; return status, output and log."""
+    def stop_at(self, mark: str, *overrides: str, by: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+        """Send a signal to the run and its workers when a line of the log begins with `mark`.
+
+        Return status, output and log.
+        """
         process = self.start(*overrides)
         assert process.stderr
         seen = []
         for line in process.stderr:
             seen.append(line)
             if line.startswith(mark):
-                process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, by)
                 break
         out, err = process.communicate(timeout=120)
         return process.returncode, out, "".join(seen) + err
@@ -131,6 +142,17 @@ class Process:
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         words = shlex.split(command)
         return subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("engine", [["engine=array", "engine.processes=2"], ["engine=alone"]])
+def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(tmp_path: Path, engine: list[str]):
+    small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
+    overrides = [*small, *engine, "study.n_trials=12", "trainer.max_epochs=6"]
+    status, out, log = Process(tmp_path).stop_at("search", *overrides, by=signal.SIGTERM)
+    assert status == 130, log
+    assert "Traceback" not in log
+    assert results(tmp_path / "outputs" / "mlp-digits")["complete"] is False
+    assert "To continue where this stopped:" in out
 
 
 def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(tmp_path: Path):

@@ -123,12 +123,13 @@ def test_the_printed_command_loads_the_model(finished: Finished, commanded: dict
 
 
 def test_the_printed_command_trains_the_configuration_again(
-    finished: Finished, commanded: dict[str, Future[Completed]]
+    finished: Finished, commanded: dict[str, Future[Completed]], monkeypatch: pytest.MonkeyPatch
 ):
     ended = commanded["retrain"].result()
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("epoch ") == 4 + 1, "a line an epoch, and the best"
     kept = next(finished.out.glob("retrained/*/*.ckpt")).relative_to(finished.folder)
+    monkeypatch.chdir(finished.folder)  # commands name Python as seen from the folder in which they are given
     assert ended.stdout.splitlines()[-1].strip() == reload_command(str(kept))
 
 

@@ -73,6 +73,7 @@ def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(m
     told = " ".join(caveats(make.summary(arms)))
     assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
     assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
+    assert "chosen for both are all zero" in " ".join(closing(make.summary(arms)).split())
 
 
 def test_a_site_out_of_control_is_a_caveat(make):

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 
 from dropsearch.errors import InputError, RunError
 from dropsearch.owner import started
@@ -60,6 +62,12 @@ def test_trials_of_two_arms_pair_by_seed(make_ledger: MakeLedger) -> None:
     ours = [spec.seed for spec in work(make_feed(make_ledger()))]
     theirs = [spec.seed for spec in work(make_feed(make_ledger(arm="both")))]
     assert ours == theirs == [trial_seed(0, i) for i in range(5)]
+
+
+def test_trials_that_are_drawn_blindly_have_the_same_optimiser_in_every_arm(make_ledger: MakeLedger) -> None:
+    drawn = [[(s.lr, s.weight_decay) for s in work(make_feed(make_ledger(arm=arm)))] for arm in ("none", "dropout")]
+    assert drawn[0][2:] == drawn[1][2:]
+    assert len(set(drawn[0])) == 5
 
 
 def test_the_first_two_trials_are_the_textbook_and_no_dropout(make_ledger: MakeLedger) -> None:
@@ -206,6 +214,23 @@ def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_
     with pytest.raises(RunError, match="was ended by another process"):
         sleeper.tell(ended(spec))
     assert len(make_ledger().results()) == 5
+
+
+def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
+    make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = make_feed(make_ledger())
+    spec = feed.ask()
+    assert spec is not None
+    tell = feed.ledger.study.tell
+
+    def raced(*given: Any, **also: Any) -> None:
+        tell(*given, **also)
+        raise UpdateFinishedTrialError
+
+    monkeypatch.setattr(feed.ledger.study, "tell", raced)
+    feed.tell(ended(spec))
+    assert make_ledger().results() == (ended(spec),)
 
 
 def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_is_ours(
