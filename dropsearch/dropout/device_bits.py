@@ -1,0 +1,84 @@
+"""The random bits of an array's masks, drawn where the array lies."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dropsearch.dropout.noise import site_word
+from dropsearch.dropout.philox import philox, words
+
+_PER_BLOCK = 16
+"""16-bit numbers in the four words of one counter."""
+_BLOCK_BYTES = 32
+BUDGET = 32 << 20
+"""Bytes of bits that are drawn ahead: some hundred small operations draw them all, however many steps they are for."""
+MOST_AHEAD = 64
+
+
+class DeviceBits:
+    """The bits that `RowBits` draws on the host, number for number, drawn on the device for many steps at once.
+
+    Args:
+        shapes: The shape of each site's mask for one row.
+        rows: How many rows.
+        device: Where the bits are drawn.
+        budget: The bytes that may be drawn ahead.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, torch.Size], rows: int, device: torch.device, budget: int = BUDGET
+    ) -> None:
+        self.shapes, self.rows = dict(shapes), rows
+        blocks = {site: -(-math.prod(shape) // _PER_BLOCK) for site, shape in shapes.items()}
+        self.size = _PER_BLOCK * sum(blocks.values())
+        """Numbers of one row's step, with what rounds each site up to whole blocks."""
+        self.ahead = max(1, min(MOST_AHEAD, budget // max(1, rows * sum(blocks.values()) * _BLOCK_BYTES)))
+        self._device = device
+        # NumPy's generator counts before it draws: its first block has index 1.
+        indices = [torch.arange(1, count + 1, device=device) for count in blocks.values()]
+        sites = [words([site_word(site)], device).expand(count) for site, count in blocks.items()]
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        self._index, self._site = torch.cat([none, *indices]), torch.cat([none, *sites])
+        ends = itertools.accumulate(_PER_BLOCK * count for count in blocks.values())
+        self._starts = {site: end - _PER_BLOCK * blocks[site] for site, end in zip(blocks, ends, strict=True)}
+        self._seeds: list[int] = []
+        self._steps: list[int] = []
+        self._drawn = torch.zeros(0, rows, self.size, dtype=torch.int16, device=device)
+
+    def field(self, seeds: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """Return the bits of all sites side by side, int16 `[rows, size]`; `views` takes them apart."""
+        passed = [step - first for step, first in zip(steps, self._steps, strict=False)]
+        known = list(seeds) == self._seeds and len(set(passed)) == 1
+        if not known or not 0 <= passed[0] < len(self._drawn):
+            self._draw(list(seeds), list(steps))
+            passed = [0]
+        return self._drawn[passed[0]]
+
+    def views(self, field: Tensor) -> dict[str, Tensor]:
+        """Return the part of each site in a field, int16 `[rows, *shape]`, in the field's own memory."""
+        return {
+            site: field[:, start : start + math.prod(self.shapes[site])].view(self.rows, *self.shapes[site])
+            for site, start in self._starts.items()
+        }
+
+    def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
+        """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
+
+        Args:
+            seeds: The seed of each row's masks.
+            steps: The step of its own trial that each row is at.
+        """
+        return self.views(self.field(seeds, steps))
+
+    def _draw(self, seeds: list[int], steps: list[int]) -> None:
+        self._seeds, self._steps = seeds, steps
+        later = torch.arange(self.ahead, device=self._device)
+        at = (words(steps, self._device) + later[:, None])[:, :, None]
+        none = torch.zeros(1, dtype=torch.int64, device=self._device)
+        drawn = philox((self._index, at, self._site, none), (words(seeds, self._device)[:, None], none))
+        self._drawn = drawn.flatten(2).view(torch.int16)

@@ -1,0 +1,58 @@
+"""Masks drawn on the device are the masks drawn on the host, number for number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dropsearch.dropout.array import RowBits
+from dropsearch.dropout.device_bits import DeviceBits
+from dropsearch.dropout.noise import site_bits, site_word
+from dropsearch.dropout.philox import philox, words
+
+CPU = torch.device("cpu")
+SHAPES = {"net.a": torch.Size((5, 7)), "net.b": torch.Size((3, 2, 1, 1)), "net.b#2": torch.Size((64,))}
+
+
+def test_philox_gives_the_published_numbers() -> None:
+    """The first line of the known answers that come with Random123, for philox4x64 with 10 rounds."""
+    none = torch.zeros(1, dtype=torch.int64)
+    answer = philox((none, none, none, none), (none, none))
+    known = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    assert torch.equal(answer[0], words(known, CPU))
+
+
+@given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 2**40), count=st.integers(1, 200))
+@settings(deadline=None, max_examples=50)
+def test_they_are_numpys_numbers(seed: int, step: int, count: int) -> None:
+    index = torch.arange(1, count // 16 + 2)
+    counter = (index, words([step], CPU), words([site_word("x")], CPU), words([0], CPU))
+    drawn = philox(counter, (words([seed], CPU), words([0], CPU))).view(torch.int16).flatten()[:count]
+    assert torch.equal(drawn, torch.from_numpy(site_bits(seed, "x", step, count)))
+
+
+@pytest.mark.parametrize("budget", [1, 2000, 1 << 20])
+def test_an_array_has_the_same_bits_however_many_steps_are_drawn_ahead(budget: int) -> None:
+    host, device = RowBits(SHAPES, 3, CPU), DeviceBits(SHAPES, 3, CPU, budget)
+    seeds, steps = [4, 9, 4], [0, 17, 5]
+    for turn in range(10):
+        if turn == 4:  # a slot takes its next trial
+            seeds[1], steps[1] = 77, 0
+        if turn == 7:  # a step is done again
+            steps = [step - 2 for step in steps]
+        expected, drawn = host.draw(seeds, steps), device.draw(seeds, steps)
+        for site, shape in SHAPES.items():
+            assert drawn[site].shape == (3, *shape)
+            assert torch.equal(drawn[site], expected[site]), (turn, site)
+        steps = [step + 1 for step in steps]
+
+
+def test_many_steps_are_drawn_at_once_but_not_more_than_the_budget_holds() -> None:
+    assert DeviceBits(SHAPES, 3, CPU).ahead == 64
+    assert DeviceBits({"x": torch.Size((1 << 20,))}, 32, CPU).ahead == 1
+
+
+def test_a_model_without_sites_draws_nothing() -> None:
+    assert DeviceBits({}, 2, CPU).draw([1, 2], [0, 0]) == {}
