@@ -30,9 +30,7 @@ class DeviceBits:
         budget: The bytes that may be drawn ahead.
     """
 
-    def __init__(
-        self, shapes: Mapping[str, torch.Size], rows: int, device: torch.device, budget: int = BUDGET
-    ) -> None:
+    def __init__(self, shapes: Mapping[str, torch.Size], rows: int, device: torch.device, budget: int = BUDGET) -> None:
         self.shapes, self.rows = dict(shapes), rows
         blocks = {site: -(-math.prod(shape) // _PER_BLOCK) for site, shape in shapes.items()}
         self.size = _PER_BLOCK * sum(blocks.values())

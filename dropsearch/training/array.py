@@ -18,18 +18,22 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
-from dropsearch.dropout.array import RowBits, RowRates, mask_shapes, row_rates
+from dropsearch.dropout.array import mask_shapes
 from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.alone import ModuleFactory, one_line, quiet_lightning, save_checkpoint
+from dropsearch.training.device_step import DeviceStep, records
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
+from dropsearch.training.flat_optimizers import flat_optimizer
 from dropsearch.training.logs import batch_size, captured_logs
 from dropsearch.training.row_batches import RowBatches
-from dropsearch.training.row_optimizers import RowOptimizer, configured, parameter_order
+from dropsearch.training.row_optimizers import configured, parameter_order
 from dropsearch.training.rows import Rows
 from dropsearch.training.signals import OwnSigterm
 from dropsearch.training.slot import Slot
+from dropsearch.training.step import ArrayStep, HostStep, cast
 from dropsearch.training.together import Together
 
 
@@ -104,9 +108,16 @@ class Array(LightningModule):
         skeleton.trainer = self._trial_trainer
         self.together = Together(skeleton.to(dtype))
         self.shapes = self._mask_shapes(skeleton)
+        self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):
             self._fill(row)
-        self._refresh()
+        self.stepping.refresh(self.slots)
+
+    def _stepping(self, module: LightningModule, optimizer: Optimizer) -> ArrayStep:
+        parts = (self.together, self.rows, self.shapes, self.settings)
+        if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
+            return DeviceStep(*parts, flat)
+        return HostStep(*parts)
 
     def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
         first = self.slots[0]
@@ -114,7 +125,7 @@ class Array(LightningModule):
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         with torch.no_grad(), captured_logs(skeleton):
             step = skeleton.train().training_step
-            shapes = mask_shapes(skeleton, first.spec.rates, lambda: step(_cast(batch, self.rows.flat.dtype), 0))
+            shapes = mask_shapes(skeleton, first.spec.rates, lambda: step(cast(batch, self.rows.flat.dtype), 0))
         skeleton.load_state_dict(state)  # a batch of BatchNorm statistics was taken
         return shapes
 
@@ -122,13 +133,7 @@ class Array(LightningModule):
         slot = self.slots[row]
         self.rows.bind(row, slot.module)
         optimizer, slot.schedules = configured(slot.module)
-        slot.optimizer = RowOptimizer(self.rows, row, slot.module, optimizer)
-
-    def _refresh(self) -> None:
-        """Take up the rates and seeds of the present rows."""
-        device, dtype = self.rows.flat.device, self.rows.flat.dtype
-        self.rates: RowRates = row_rates([slot.spec.rates for slot in self.slots], dtype, device)
-        self.bits = RowBits(self.shapes, len(self.slots), device)
+        self.stepping.fill(row, slot, optimizer)
 
     # -- training
 
@@ -147,7 +152,7 @@ class Array(LightningModule):
             for batch in itertools.islice(itertools.cycle(RowBatches(self.slots)), steps):
                 started = time.perf_counter()
                 self.training_step(batch, 0)
-                float(self._sums["train_loss"][0])  # waits for a GPU
+                self.stepping.means()  # waits for a GPU
                 times.append(time.perf_counter() - started)
         return statistics.median(times)
 
@@ -156,25 +161,11 @@ class Array(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin to sum up what the rows log."""
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self.stepping.begin_epoch(self.slots)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Train one step of every row; the batch is `[rows, batch, ...]`."""
-        slots, rows = self.slots, self.rows
-        bits = self.bits.draw([self.settings.mask_seed(slot.spec) for slot in slots], [slot.step for slot in slots])
-        losses, logged = self.together.train(rows, _cast(batch, rows.flat.dtype), self.rates, bits)
-        rows.take_gradients(losses)
-        if self.settings.gradient_clip is not None:
-            rows.clip(self.settings.gradient_clip)
-        for slot in slots:
-            assert slot.optimizer is not None
-            slot.optimizer.step()
-            slot.step += 1
-            slot.advance("step", slot.step)
-        for name, value in logged.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
+        self.stepping.run(self.slots, batch)
         if self.feed.cancelled():
             self._interrupt()
 
@@ -188,7 +179,7 @@ class Array(LightningModule):
         """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
         if not self.slots:
             return
-        as_trained = {name: (total / self._steps).tolist() for name, total in self._sums.items()}
+        as_trained = self.stepping.means()
         val = self._evaluate(self.val)
         part = self._evaluate(self.part)
         ended = []
@@ -210,7 +201,7 @@ class Array(LightningModule):
         count = 0
         for batch in batches:
             size = batch_size(batch)
-            logged = self.together.evaluate(self.rows, _cast(batch, self.rows.flat.dtype))
+            logged = self.together.evaluate(self.rows, cast(batch, self.rows.flat.dtype))
             for name, value in logged.items():
                 totals[name] = totals.get(name, 0.0) + value.double() * size
             count += size
@@ -264,7 +255,7 @@ class Array(LightningModule):
         if empty:
             self._narrow([row for row in range(len(self.slots)) if row not in empty])
         if ended and self.slots:
-            self._refresh()
+            self.stepping.refresh(self.slots)
 
     def _narrow(self, kept: list[int]) -> None:
         self.slots[:] = [self.slots[row] for row in kept]
@@ -272,13 +263,7 @@ class Array(LightningModule):
             self.trainer.should_stop = True
             return
         self.rows = self.rows.narrowed([slot.module for slot in self.slots])
-        for row, slot in enumerate(self.slots):
-            assert slot.optimizer is not None
-            slot.optimizer.move(self.rows, row)
-
-
-def _cast(batch: Any, dtype: torch.dtype) -> Any:
-    return tuple(part.to(dtype) if part.is_floating_point() else part for part in batch)
+        self.stepping.narrow(self.rows, self.slots, kept)
 
 
 def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:

@@ -84,8 +84,8 @@ class RowOptimizer:
     """
 
     def __init__(self, rows: Rows, row: int, module: LightningModule, optimizer: Optimizer) -> None:
-        spans = _group_spans(rows, module, optimizer)
-        fused = _FUSED.get(type(optimizer)) if spans and _is_plain(optimizer) else None
+        spans = group_spans(rows, module, optimizer)
+        fused = _FUSED.get(type(optimizer)) if spans and is_plain(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
         self.step: Callable[[], Any] = self._fused or optimizer.step
 
@@ -95,7 +95,7 @@ class RowOptimizer:
             self._fused.move(rows, row)
 
 
-def _group_spans(rows: Rows, module: LightningModule, optimizer: Optimizer) -> list[Span]:
+def group_spans(rows: Rows, module: LightningModule, optimizer: Optimizer) -> list[Span]:
     """Return where each parameter group lies in a row; empty where one does not lie in one piece."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spans = []
@@ -108,7 +108,8 @@ def _group_spans(rows: Rows, module: LightningModule, optimizer: Optimizer) -> l
     return spans
 
 
-def _is_plain(optimizer: Optimizer) -> bool:
+def is_plain(optimizer: Optimizer) -> bool:
+    """Say whether an optimiser has none of the options that change its formula."""
     unusual = ("amsgrad", "maximize", "differentiable", "capturable")
     return not any(group.get(name) for group in optimizer.param_groups for name in unusual)
 

@@ -29,6 +29,15 @@ CASES = [
     ("transformer", "layer", {"optimizer": "adam"}),
     ("transformer", "batch", {"schedule": "warmup_cosine"}),
 ]
+
+
+@pytest.fixture(autouse=True, params=["host", "device"])
+def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test twice: with the steps of a CPU, and with those that a GPU records, here run as they are written."""
+    monkeypatch.setattr("dropsearch.training.array.records", lambda _: request.param == "device")
+    return request.param
+
+
 NET_OPTIONS = ("cell", "mask", "dropout_unit")
 
 

@@ -1,0 +1,157 @@
+"""A whole step as one recording: what a GPU needs, where launching takes longer than computing.
+
+The step reads tensors that stay where they are: the batch, the masks' bits, rates, optimiser options. Between steps the
+host writes new values into them. On CUDA the step is recorded once as a graph and then played back; elsewhere it runs
+as it is written, which is how it is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dropsearch.dropout.array import RowRates, Shapes, row_rates
+from dropsearch.dropout.device_bits import DeviceBits
+from dropsearch.training.feed import TrainerSettings
+from dropsearch.training.flat_optimizers import FlatOptimizer
+from dropsearch.training.rows import Rows
+from dropsearch.training.slot import Slot
+from dropsearch.training.step import ArrayStep, cast
+from dropsearch.training.together import Together
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 3
+"""Steps before recording, whose effect is taken back: libraries choose their kernels and memory in them."""
+
+
+class DeviceStep(ArrayStep):
+    """A step without a word from the host in it.
+
+    Args:
+        together: Runs the module's own steps for all rows.
+        rows: The array's state.
+        shapes: The shape of each site's mask for one row.
+        settings: What all trials share.
+        optimizer: Steps all rows at once.
+    """
+
+    def __init__(
+        self, together: Together, rows: Rows, shapes: Shapes, settings: TrainerSettings, optimizer: FlatOptimizer
+    ) -> None:
+        super().__init__(together, rows, shapes, settings)
+        self.optimizer = optimizer
+        self.recording: torch.cuda.CUDAGraph | None = None
+        self.problem = ""
+        """Why the step is not recorded, where a recording was tried: a module may read a number back to the host."""
+        self._batch: tuple[Tensor, ...] = ()
+        self._stocks: dict[int, Optimizer] = {}
+
+    def fill(self, row: int, slot: Slot, optimizer: Optimizer) -> None:
+        """Take the module's own optimiser for its options, which its schedules change."""
+        self._stocks[id(slot)] = optimizer
+        self.optimizer.begin(row, optimizer)
+
+    def refresh(self, slots: Sequence[Slot]) -> None:
+        """Write the rates of the present rows to where the step reads them."""
+        device, dtype = self.rows.flat.device, self.rows.flat.dtype
+        self._stocks = {id(slot): self._stocks[id(slot)] for slot in slots}
+        rates = row_rates([slot.spec.rates for slot in slots], dtype, device)
+        if not self._batch:
+            self._rates: RowRates = rates
+            self._bits = DeviceBits(self.shapes, len(slots), device)
+            self._field = torch.zeros(len(slots), self._bits.size, dtype=torch.int16, device=device)
+            return
+        for site, fields in rates.items():
+            for mine, given in zip(self._rates[site], fields, strict=True):
+                mine.copy_(given)
+
+    def narrow(self, rows: Rows, slots: Sequence[Slot], kept: Sequence[int]) -> None:
+        """Forget the recording: it speaks of the rows that were."""
+        self.rows = rows
+        self.optimizer.narrow(rows, kept)
+        self.recording, self._batch, self._sums = None, (), {}
+
+    def begin_epoch(self, slots: Sequence[Slot]) -> None:
+        """Begin to sum up what the rows log, in the same place as before; schedules may have moved."""
+        for row, slot in enumerate(slots):
+            self.optimizer.take(row, self._stocks[id(slot)])
+        self._steps = 0
+        for total in self._sums.values():
+            total.zero_()
+
+    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
+        """Write what this step reads, then play it."""
+        given = cast(batch, self.rows.flat.dtype)
+        if [part.shape for part in given] != [part.shape for part in self._batch]:
+            self._batch, self.recording = tuple(part.clone() for part in given), None
+        for mine, part in zip(self._batch, given, strict=True):
+            mine.copy_(part)
+        self._field.copy_(self._bits.field(self._seeds(slots), [slot.step for slot in slots]))
+        self.optimizer.upload()
+        if self.recording is None and not self.problem and self.rows.flat.is_cuda:
+            self._record()
+        if self.recording is not None:
+            self.recording.replay()
+        else:
+            self._step()
+        self._steps += 1
+        for row, slot in enumerate(slots):
+            slot.step += 1
+            if any(schedule.interval == "step" for schedule in slot.schedules):
+                slot.advance("step", slot.step)
+                self.optimizer.take(row, self._stocks[id(slot)])
+
+    def _step(self) -> None:
+        logged = self._gradients(self._batch, self._rates, self._bits.views(self._field))
+        self.optimizer.step()
+        for name, value in logged.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros_like(value)
+            self._sums[name].add_(value)
+
+    def _record(self) -> None:
+        """Record the step; where that cannot be done, say why in `problem` and go on without."""
+        before = [tensor.clone() for tensor in self._changing()]
+        try:
+            self._warm_up()
+            self._restore(before)
+            recording = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(recording):
+                self._step()
+            self.recording = recording
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.problem = " ".join(str(error).split())[:200]
+            log.warning("The step cannot be recorded as a CUDA graph, and runs as it is written: %s", self.problem)
+            torch.cuda.synchronize()
+            self._restore(before)
+
+    def _warm_up(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _changing(self) -> list[Tensor]:
+        """Return all that a step changes; the sums of a first step are not there yet, and start from zero."""
+        return [self.rows.flat, *self.rows.buffers.values(), *self.optimizer.tensors(), *self._sums.values()]
+
+    def _restore(self, before: list[Tensor]) -> None:
+        changing = self._changing()
+        for tensor, value in zip(changing, before, strict=False):
+            tensor.copy_(value)
+        for total in changing[len(before) :]:
+            total.zero_()
+
+
+def records(device: torch.device) -> bool:
+    """Say whether steps on a device are to be whole recordings."""
+    return device.type == "cuda"
