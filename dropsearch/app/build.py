@@ -150,6 +150,11 @@ def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_pa
     return ProcessEngine(one, count) if count > 1 else one
 
 
+def use_precision(config: Config) -> None:
+    """Let torch compute float32 products as precisely as `trainer.matmul` says, in this process and its forks."""
+    torch.set_float32_matmul_precision(config.trainer.matmul)
+
+
 def use_threads(config: Config) -> None:
     """Let torch use one thread where several processes train: what is measured here is then what they will do."""
     if process_count(config) > 1:
@@ -191,6 +196,7 @@ def fingerprint(config: Config, source: TensorDataModule, arm: Arm, found: tuple
         "monitor": "val_loss",
         "seed": config.seed,
         "sites": [site.name for site in found],
+        "trainer.matmul": config.trainer.matmul,
         "trainer.max_epochs": config.trainer.max_epochs,
         "trainer.precision": config.trainer.precision,
     }

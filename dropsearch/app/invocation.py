@@ -40,6 +40,7 @@ def search(config: Config) -> int:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     fingerprints = {f"{config.study.name}/{name}": _fingerprint(config, source, sites, name) for name in config.arms}
+    build.use_precision(config)
     build.use_threads(config)
     plan = build.plan(config, source, sites)
     folder = Path(config.output_dir)

@@ -21,6 +21,7 @@ def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
+    build.use_precision(config)
     build.use_threads(config)
     plan = build.plan(config, source, sites)
     for line in _lines(config, source, sites, plan):

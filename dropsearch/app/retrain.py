@@ -40,6 +40,7 @@ class _OneTrial:
 
 def retrain(config: Config) -> int:
     """Train the configuration under `retrain` and keep its best epoch; return the exit status."""
+    build.use_precision(config)
     source = build.data(config, build.device(config))
     _check_sites(config, [site.name for site in build.sites(config, source)])
     folder = build.output_folder(config)

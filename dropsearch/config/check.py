@@ -33,6 +33,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "engine.masks": ("own", "common"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": _PRECISIONS,
+    "trainer.matmul": ("highest", "high", "medium"),
     "tracking.name": ("mlflow", "none"),
 }
 

@@ -143,6 +143,8 @@ class TrainerConfig:
     max_epochs: int = 20
     accelerator: str = "auto"
     precision: str = "32-true"
+    matmul: str = "highest"
+    """What `torch.set_float32_matmul_precision` is given: highest, high or medium."""
 
 
 @dataclass

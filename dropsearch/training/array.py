@@ -106,7 +106,7 @@ class Array(LightningModule):
         self.rows = Rows(first.module, len(self.slots), parameter_order(first.module, optimizer), device, dtype)
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
-        self.together = Together(skeleton.to(dtype))
+        self.together = Together(skeleton.to(dtype), self.settings.precision)
         self.shapes = self._mask_shapes(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):

@@ -53,7 +53,7 @@ def proof(
 
 
 def _unusual(settings: TrainerSettings) -> str:
-    if settings.precision not in ("32-true", "64-true"):
+    if settings.precision not in ("32-true", "64-true", "bf16-mixed"):
         return f"trainer.precision={settings.precision} is not trained in an array"
     return ""
 

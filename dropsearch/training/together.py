@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from dropsearch.dropout.array import ArrayControl, RowRates
 from dropsearch.training.cells import RecurrentCells
 from dropsearch.training.logs import captured_logs
+from dropsearch.training.low_precision import LowPrecision
 from dropsearch.training.rows import Rows
 
 
@@ -34,10 +35,12 @@ class Together:
 
     Args:
         skeleton: A module of the shape of all rows; its own parameters are not used.
+        precision: Lightning's name for it; in bf16-mixed products are computed in bfloat16.
     """
 
-    def __init__(self, skeleton: LightningModule) -> None:
+    def __init__(self, skeleton: LightningModule, precision: str = "32-true") -> None:
         self.skeleton = skeleton
+        self._precision = LowPrecision if precision == "bf16-mixed" else nullcontext
         self._training: bool | None = None
         self._call = _Step(skeleton)
         self.control = ArrayControl(skeleton)
@@ -97,6 +100,7 @@ class Together:
     def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
-        with captured_logs(self.skeleton) as logged, self.control.step(), RecurrentCells():
+        # What the later modes write out in full passes through the earlier ones.
+        with captured_logs(self.skeleton) as logged, self._precision(), self.control.step(), RecurrentCells():
             result = functional_call(self._call, state, (batch, 0))
         return result, {name: torch.as_tensor(value).detach() for name, value in logged.items()}

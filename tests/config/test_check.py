@@ -26,6 +26,7 @@ ILLEGAL = [
     ("trainer.max_epochs", 0, "trainer.max_epochs must be at least 1, got 0 (see conf/trainer/default.yaml)"),
     ("trainer.accelerator", "tpu", 'trainer.accelerator must be one of auto, cpu, gpu, got "tpu"'),
     ("trainer.precision", "32", "trainer.precision must be one of 32-true"),
+    ("trainer.matmul", "tf32", "trainer.matmul must be one of highest, high, medium"),
     ("space.high", 1.2, "space.high must be at most 0.95, got 1.2 (see conf/space/per_layer.yaml)"),
     ("space.high", NAN, "space.high must be a finite number, got nan"),
     ("space.low", -0.1, "space.low must be at least 0, got -0.1"),

@@ -89,9 +89,9 @@ def test_several_optimisers_are_named_as_the_reason() -> None:
     assert "configure_optimizers" in reason
 
 
-def test_mixed_precision_is_trained_alone() -> None:
-    reason = proof(make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu", "bf16-mixed"), pair())
-    assert "bf16-mixed" in reason
+def test_weights_of_low_precision_are_trained_alone() -> None:
+    reason = proof(make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu", "bf16-true"), pair())
+    assert "bf16-true" in reason
 
 
 def test_an_engine_that_was_asked_for_is_not_measured() -> None:
