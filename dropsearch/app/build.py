@@ -135,6 +135,7 @@ def plan(config: Config, source: TensorDataModule, found: tuple[Site, ...]) -> P
         pairs,
         engine=config.engine.name,
         width=None if config.engine.width == "auto" else int(config.engine.width),
+        processes=process_count(config),
     )
 
 
@@ -145,6 +146,7 @@ def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_pa
     if chosen.engine == "alone":
         one = AloneEngine(factory, source, shared, checkpoint_path, chosen.reason)
     else:
+        shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
         one = ArrayEngine(factory, source, shared, chosen.width, checkpoint_path)
     count = process_count(config)
     return ProcessEngine(one, count) if count > 1 else one

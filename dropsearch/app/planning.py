@@ -13,9 +13,6 @@ from dropsearch.dropout.typical import typical_rate
 from dropsearch.records import Site, TrialSpec
 from dropsearch.training.plan import Plan
 
-COPIES = 4
-"""What a trial keeps for each parameter: value, gradient and the two moments of Adam."""
-
 
 def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
@@ -39,12 +36,18 @@ def _lines(config: Config, source: TensorDataModule, sites: tuple[Site, ...], pl
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    steps of trials a second in one process, by width: {measured}"
-    parameters = _parameters(config, source)
-    memory = parameters * COPIES * 4 * plan.width / 2**20
-    yield f"memory      {parameters:,} parameters a trial: {memory:,.1f} MiB for {plan.width}, without activations"
+    yield f"memory      {_memory(_parameters(config, source), plan)}"
     if plan.speed:
         hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
         yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
+
+
+def _memory(parameters: int, plan: Plan) -> str:
+    known = f"{parameters:,} parameters a trial"
+    if plan.memory is None:
+        return known
+    row, all_rows = plan.memory.a_row / 2**20, plan.memory.total(plan.width) / 2**20
+    return f"{known}; {row:,.1f} MiB for each in training, {all_rows:,.1f} MiB in each process"
 
 
 def _sites(sites: tuple[Site, ...]) -> Iterator[str]:

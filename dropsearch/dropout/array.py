@@ -74,6 +74,10 @@ class RowBits:
         self.device = device
         self._host = {site: np.empty((rows, math.prod(shape)), np.int16) for site, shape in shapes.items()}
 
+    def fields(self) -> list[Tensor]:
+        """Return the memory that the bits are drawn into."""
+        return [torch.from_numpy(field) for field in self._host.values()]
+
     def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
         """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
 

@@ -64,6 +64,10 @@ class DeviceBits:
             for site, start in self._starts.items()
         }
 
+    def fields(self) -> list[Tensor]:
+        """Return the memory of the bits that were drawn ahead."""
+        return [self._drawn]
+
     def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
         """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 import time
 import warnings
 from pathlib import Path
@@ -106,7 +105,7 @@ class Array(LightningModule):
         self.rows = Rows(first.module, len(self.slots), parameter_order(first.module, optimizer), device, dtype)
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
-        self.together = Together(skeleton.to(dtype), self.settings.precision)
+        self.together = Together(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
         self.shapes = self._mask_shapes(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):
@@ -145,7 +144,10 @@ class Array(LightningModule):
             self._own_trainer.fit(self, RowBatches(self.slots))
 
     def seconds_a_step(self, steps: int) -> float:
-        """Return the median time of one step of all rows, over a few steps that train them."""
+        """Return the least time that one of a few steps of all rows takes; they train the rows.
+
+        The least, for on a busy machine all others tell of its other work.
+        """
         times = []
         with self.together.ready(self.shapes):
             self.on_train_epoch_start()
@@ -154,7 +156,11 @@ class Array(LightningModule):
                 self.training_step(batch, 0)
                 self.stepping.means()  # waits for a GPU
                 times.append(time.perf_counter() - started)
-        return statistics.median(times)
+        return min(times)
+
+    def state(self) -> list[Tensor]:
+        """Return the tensors that are kept from step to step."""
+        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.slots)]
 
     def configure_optimizers(self) -> None:
         """Return nothing: each row has the optimiser of its own module."""

@@ -76,6 +76,10 @@ class DeviceStep(ArrayStep):
         self.optimizer.narrow(rows, kept)
         self.recording, self._batch, self._sums = None, (), {}
 
+    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+        """Return what the optimiser keeps, the bits drawn ahead, and what the step reads."""
+        return [*self.optimizer.tensors(), self._field, *self._bits.fields(), *self._batch]
+
     def begin_epoch(self, slots: Sequence[Slot]) -> None:
         """Begin to sum up what the rows log, in the same place as before; schedules may have moved."""
         for row, slot in enumerate(slots):

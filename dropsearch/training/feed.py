@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -107,6 +107,8 @@ class TrainerSettings:
     """The largest norm of a trial's gradient, None for no limit."""
     common_masks: bool = False
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
+    convolutions: Literal["grouped", "by row"] = "grouped"
+    """How an array runs a convolution: one of all rows, in groups, or one for each row."""
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the seed of a trial's masks: its own in a confirmation, whose seeds are to be independent."""

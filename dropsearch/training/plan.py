@@ -7,10 +7,11 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
+from torch import nn
 
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
@@ -19,6 +20,7 @@ from dropsearch.training.alone import ModuleFactory, quiet_lightning
 from dropsearch.training.array import Array
 from dropsearch.training.feed import RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs
+from dropsearch.training.memory import Memory, free_memory, measured
 from dropsearch.training.proof import proof
 from dropsearch.training.row_optimizers import configured
 
@@ -33,6 +35,8 @@ MEASURING_SECONDS = 1.5
 
 Pair = tuple[TrialSpec, TrialSpec]
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,6 +49,10 @@ class Plan:
     reason: str
     rates: dict[int, float] = dataclasses.field(default_factory=dict)
     """Steps of trials a second in one process, by the widths that were measured."""
+    memory: Memory | None = None
+    """What arrays take in one process, None where nothing was measured."""
+    convolutions: Literal["grouped", "by row"] = "grouped"
+    """How an array runs a convolution: grouped where nothing was measured."""
     speed: float = 0.0
     """Steps of trials a second in one process as chosen, 0 where nothing was measured."""
 
@@ -57,6 +65,7 @@ def make_plan(
     *,
     engine: str,
     width: int | None,
+    processes: int = 1,
 ) -> Plan:
     """Choose how trials are trained.
 
@@ -67,6 +76,7 @@ def make_plan(
         pairs: Two trials of each arm, whose training as an array is compared with training alone.
         engine: auto, array or alone.
         width: How many trials at once; None to measure.
+        processes: How many processes share the memory.
 
     Raises:
         InputError: An array is asked for, and what it gives differs from trials alone.
@@ -85,27 +95,31 @@ def make_plan(
     if width is not None:
         return Plan("array", width, f"engine.width={width}")
     # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last.
-    costliest = max(reversed(pairs), key=lambda pair: len(pair[0].rates))
-    chosen, rates = _measured_width(make_module, data, settings, costliest)
-    alone = _rate_alone(make_module, data, costliest[0])
-    if engine == "auto" and alone > rates.get(chosen, 0.0):
-        reason = f"an array gains nothing here ({rates.get(chosen, 0.0):.0f} steps/s for {alone:.0f})"
-        return Plan("alone", 1, reason, rates, alone)
-    return Plan("array", chosen, "measured", rates, rates.get(chosen, 0.0))
+    costliest = max(reversed(pairs), key=lambda pair: len(pair[0].rates))[0]
+    memory, rates = _measured_width(make_module, data, settings, costliest, processes)
+    chosen = max(rates, key=lambda w: rates[w])
+    alone = _rate_alone(make_module, data, settings, costliest)
+    if engine == "auto" and alone > rates[chosen]:
+        reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
+        return Plan("alone", 1, reason, rates, memory, speed=alone)
+    convolutions, speed = _convolutions(make_module, data, settings, costliest, chosen, rates[chosen])
+    return Plan("array", chosen, "measured", rates, memory, convolutions, speed)
 
 
-def _rate_alone(make_module: ModuleFactory, data: RowDataSource, spec: TrialSpec) -> float:
+def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:
     """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
     loader = data.train_loader(spec.seed)
-    module = make_module(spec).to(loader.tensors[0].device).train()
+    device = loader.tensors[0].device
+    module = make_module(spec).to(device).train()
     with quiet_lightning():
         module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configured(module)
     times = []
     with captured_logs(module), control.watching():
         for step, batch in enumerate(itertools.islice(itertools.cycle(loader), 3)):
             started = time.perf_counter()
-            with control.training_step(step):
+            with mixed, control.training_step(step):
                 answer: Any = module.training_step(batch, step)
             loss = answer["loss"] if isinstance(answer, dict) else answer
             optimizer.zero_grad()
@@ -117,19 +131,53 @@ def _rate_alone(make_module: ModuleFactory, data: RowDataSource, spec: TrialSpec
 
 
 def _measured_width(
-    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, pair: Pair
-) -> tuple[int, dict[int, float]]:
+    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec, processes: int
+) -> tuple[Memory | None, dict[int, float]]:
+    """Return the memory of an array, and the steps of trials a second by width, as far as memory allows."""
+
+    def array(width: int) -> Array:
+        return Array(make_module, data, settings, _Copies(spec, width), width)
+
     def rate(width: int) -> float:
-        array = Array(make_module, data, settings, _Copies(pair[0], width), width)
-        warm = array.seconds_a_step(1)
+        array_of = array(width)
+        warm = array_of.seconds_a_step(1)
         # Where one step takes this long, its first is as good a measure as any.
-        return width / (warm if warm > 0.2 else array.seconds_a_step(3))
+        return width / (warm if warm > 0.2 else array_of.seconds_a_step(3))
 
     try:
-        return widest(rate, WIDEST)
+        memory = measured(array)
+        device = data.train_loader(spec.seed).tensors[0].device
+        most = min(WIDEST, memory.widest(free_memory(device, processes)))
+        return memory, widest(rate, most)[1]
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return 1, {}
+        return None, {1: 0.0}
+
+
+def _convolutions(
+    make_module: ModuleFactory,
+    data: RowDataSource,
+    settings: TrainerSettings,
+    spec: TrialSpec,
+    width: int,
+    grouped: float,
+) -> tuple[Literal["grouped", "by row"], float]:
+    """Return how convolutions are best run, and the steps of trials a second that gives.
+
+    Measured on a GPU alone: on a CPU the two take the same time, for there the convolution itself takes it.
+    """
+    convolves = any(isinstance(part, _CONVOLUTIONS) for part in make_module(spec).modules())
+    if not convolves or width == 1 or data.train_loader(spec.seed).tensors[0].device.type != "cuda":
+        return "grouped", grouped
+    by_row = dataclasses.replace(settings, convolutions="by row")
+    try:
+        array = Array(make_module, data, by_row, _Copies(spec, width), width)
+        array.seconds_a_step(1)
+        rate = width / array.seconds_a_step(3)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return "grouped", grouped
+    return ("by row", rate) if rate > grouped else ("grouped", grouped)
 
 
 def widest(rate: Callable[[int], float], most: int) -> tuple[int, dict[int, float]]:

@@ -87,7 +87,13 @@ class RowOptimizer:
         spans = group_spans(rows, module, optimizer)
         fused = _FUSED.get(type(optimizer)) if spans and is_plain(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
+        self._optimizer = optimizer
         self.step: Callable[[], Any] = self._fused or optimizer.step
+
+    def state(self) -> list[Tensor]:
+        """Return the tensors that are kept between steps."""
+        kept = self._fused.states if self._fused else list(self._optimizer.state.values())
+        return [value for state in kept for value in state.values() if isinstance(value, Tensor)]
 
     def move(self, rows: Rows, row: int) -> None:
         """Go on in another row, with the state so far; the module has moved there already."""
@@ -121,7 +127,7 @@ class _Fused:
         self, step: Callable[..., None], rows: Rows, row: int, spans: list[Span], optimizer: Optimizer
     ) -> None:
         self._step, self._optimizer, self._spans = step, optimizer, spans
-        self._states: list[dict[str, Tensor]] = [{} for _ in spans]
+        self.states: list[dict[str, Tensor]] = [{} for _ in spans]
         self.move(rows, row)
 
     def move(self, rows: Rows, row: int) -> None:
@@ -130,7 +136,7 @@ class _Fused:
     @torch.no_grad()
     def __call__(self) -> None:
         for (value, gradient), state, group in zip(
-            self._pieces, self._states, self._optimizer.param_groups, strict=True
+            self._pieces, self.states, self._optimizer.param_groups, strict=True
         ):
             self._step(value, gradient, state, group)
 

@@ -49,6 +49,10 @@ class ArrayStep(ABC):
     def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
         """Train every row for one step on its part of the batch `[rows, batch, ...]`."""
 
+    @abstractmethod
+    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+        """Return what optimisers and masks keep from step to step."""
+
     def begin_epoch(self, slots: Sequence[Slot]) -> None:
         """Begin to sum up what the rows log."""
         self._steps = 0
@@ -89,6 +93,11 @@ class HostStep(ArrayStep):
         for row, slot in enumerate(slots):
             assert slot.optimizer is not None
             slot.optimizer.move(rows, row)
+
+    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+        """Return what the rows' optimisers keep, and the masks' bits."""
+        kept = [tensor for slot in slots if slot.optimizer for tensor in slot.optimizer.state()]
+        return [*kept, *self._bits.fields()]
 
     def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
         """Train every row for one step."""

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from dropsearch.dropout.array import ArrayControl, RowRates
 from dropsearch.training.cells import RecurrentCells
+from dropsearch.training.convolutions import RowConvolutions
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.low_precision import LowPrecision
 from dropsearch.training.rows import Rows
@@ -36,11 +37,13 @@ class Together:
     Args:
         skeleton: A module of the shape of all rows; its own parameters are not used.
         precision: Lightning's name for it; in bf16-mixed products are computed in bfloat16.
+        convolutions: "grouped" or "by row".
     """
 
-    def __init__(self, skeleton: LightningModule, precision: str = "32-true") -> None:
+    def __init__(self, skeleton: LightningModule, precision: str = "32-true", convolutions: str = "grouped") -> None:
         self.skeleton = skeleton
         self._precision = LowPrecision if precision == "bf16-mixed" else nullcontext
+        self._convolutions = RowConvolutions if convolutions == "by row" else nullcontext
         self._training: bool | None = None
         self._call = _Step(skeleton)
         self.control = ArrayControl(skeleton)
@@ -101,6 +104,9 @@ class Together:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
         # What the later modes write out in full passes through the earlier ones.
-        with captured_logs(self.skeleton) as logged, self._precision(), self.control.step(), RecurrentCells():
+        modes = (self._convolutions(), self._precision(), self.control.step(), RecurrentCells())
+        with captured_logs(self.skeleton) as logged, ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
             result = functional_call(self._call, state, (batch, 0))
         return result, {name: torch.as_tensor(value).detach() for name, value in logged.items()}
