@@ -59,7 +59,10 @@ class RunTree:
         The run's duration is the trial's seconds, and its points are spread evenly over it.
         """
         lasted = int(1000 * result.seconds)
-        trial = self._trial(result.spec, at - lasted)
+        state = entries.state_of(result)
+        # What is told when a run is opened need not be written to it: a call of MLflow's takes milliseconds.
+        tags = state if result.spec.key in self._trials else {}
+        trial = self._trial(result.spec, at - lasted, state)
         points, stamps = entries.totals_of(result), []
         stamps += [trial.start + lasted] * len(points)
         for i, metrics in enumerate(result.curve, start=1):
@@ -67,8 +70,7 @@ class RunTree:
                 added = entries.points_of(metrics)
                 points += added
                 stamps += [trial.start + lasted * i // len(result.curve)] * len(added)
-        params, tags = entries.params_of(result.spec), entries.state_of(result)
-        self._runs.write(trial.run_id, points, params, tags, stamps)
+        self._runs.write(trial.run_id, points, entries.params_of(result.spec), tags, stamps)
         self._runs.end(trial.run_id, STATUS[result.state], trial.start + lasted)
         del self._trials[result.spec.key]
 
@@ -125,9 +127,9 @@ class RunTree:
             self._confirms[spec.arm] = run_id
         return self._confirms[spec.arm]
 
-    def _trial(self, spec: TrialSpec, start: int) -> OpenTrial:
+    def _trial(self, spec: TrialSpec, start: int, state: Mapping[str, str] | None = None) -> OpenTrial:
         if spec.key not in self._trials:
-            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.purpose": spec.purpose}
+            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.purpose": spec.purpose, **(state or {})}
             run_id = self._runs.create(spec.key, "trial", tags, parent=self._above(spec), start=start)
             self._trials[spec.key] = OpenTrial(run_id, start)
         return self._trials[spec.key]

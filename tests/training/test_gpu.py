@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from dropsearch.dropout.control import TrialControl
+from dropsearch.models import Classifier
 from dropsearch.training.alone import AloneEngine
 from dropsearch.training.array_engine import ArrayEngine
+from dropsearch.training.device_step import DeviceStep
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.proof import proof
 
@@ -47,3 +49,44 @@ def test_masks_are_the_same_on_the_cpu_and_on_the_gpu() -> None:
         with control.watching(), control.training_step(3):
             outputs.append(model(torch.ones(50, 50, device=device)).cpu())
     assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "rnn", "transformer"])
+def test_a_step_is_recorded_and_played_back(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[DeviceStep] = []
+    record = DeviceStep._record
+
+    def noting(self: DeviceStep) -> None:
+        record(self)
+        assert self.recording is not None, self.problem
+        recorded.append(self)
+
+    monkeypatch.setattr(DeviceStep, "_record", noting)
+    specs = make_specs(model, 5)
+    settings, source = TrainerSettings(4, "gpu", "64-true"), on_gpu(make_source(model, torch.float64))
+    factory = make_factory(model, "batch" if model == "cnn" else "none", torch.float64)
+    played = Queue(list(specs))
+    ArrayEngine(factory, source, settings, 2).run(played)
+    assert recorded
+    monkeypatch.setattr("dropsearch.training.array.records", lambda _: False)
+    launched = Queue(list(specs))
+    ArrayEngine(factory, source, settings, 2).run(launched)
+    for number, result in launched.results.items():
+        ours = [point.val_loss for point in played.results[number].curve]
+        assert ours == pytest.approx([point.val_loss for point in result.curve], abs=1e-9)
+
+
+def test_a_module_that_asks_the_host_trains_unrecorded() -> None:
+    factory = make_factory("mlp")
+
+    class Asking(Classifier):
+        def training_step(self, batch, batch_idx):  # type: ignore[no-untyped-def]
+            torch.cuda.synchronize()
+            return super().training_step(batch, batch_idx)
+
+    def make(spec):  # type: ignore[no-untyped-def]
+        return Asking(factory(spec).net, lr=spec.lr, weight_decay=spec.weight_decay)
+
+    feed = Queue(make_specs("mlp", 3))
+    ArrayEngine(make, on_gpu(make_source("mlp")), TrainerSettings(2, "gpu"), 2).run(feed)
+    assert {result.state for result in feed.results.values()} == {"COMPLETE"}
