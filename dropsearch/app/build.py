@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import CheckpointPath, Engine, TrainerSettings
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.plan import Plan, make_plan
-from dropsearch.training.processes import ProcessEngine, can_fork
+from dropsearch.training.processes import ProcessEngine, can_fork, cores
 from dropsearch.training.proof import proof_specs
 
 NET = "net."
@@ -169,7 +168,7 @@ def process_count(config: Config) -> int:
     if wanted != "auto":
         return int(wanted)
     on_cpu = device(config).type == "cpu"
-    return len(os.sched_getaffinity(0)) if on_cpu and config.engine.name != "alone" and can_fork() else 1
+    return cores() if on_cpu and config.engine.name != "alone" and can_fork() else 1
 
 
 def space_settings(config: Config) -> SpaceSettings:

@@ -7,12 +7,14 @@ ask for trials, report epochs and tell results over pipes; the feed stays where 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,20 @@ from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.feed import INTERRUPTED, Engine, Feed
 
 POLL_SECONDS = 0.1
+
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much of the processors a container may use: microseconds of each period, or max."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use: those it is bound to, and no more than its container's share."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = QUOTA.read_text().split()
+        return max(1, min(bound, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError):  # no container, another version of control groups, or no limit
+        return bound
 
 
 def can_fork() -> bool:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from dropsearch.errors import RunError
 from dropsearch.models import Classifier
 from dropsearch.records import TrialSpec
+from dropsearch.training import processes
 from dropsearch.training.alone import AloneEngine
 from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
@@ -26,11 +28,23 @@ SETTINGS = TrainerSettings(3, "cpu")
 
 @contextmanager
 def in_processes(engine: Engine, count: int = 2) -> Iterator[ProcessEngine]:
-    processes = ProcessEngine(engine, count)
+    opened = ProcessEngine(engine, count)
     try:
-        yield processes
+        yield opened
     finally:
-        processes.close()
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "allowed"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("?", 4)]
+)
+def test_a_container_gets_no_more_processes_than_its_share_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, allowed: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{told}\n")
+    monkeypatch.setattr(processes, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert processes.cores() == allowed
 
 
 def make_engine(alone: bool) -> Engine:
