@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.dropout.calls import DropCall, attend
 from dropsearch.dropout.control import DropoutControl, DropoutMode
-from dropsearch.dropout.noise import site_bits
+from dropsearch.dropout.noise import SiteBits
 from dropsearch.dropout.rate import Rate
 
 Shapes = dict[str, torch.Size]
@@ -72,6 +72,7 @@ class RowBits:
     def __init__(self, shapes: Shapes, rows: int, device: torch.device) -> None:
         self.shapes = shapes
         self.device = device
+        self._sites = SiteBits()
         self._host = {site: np.empty((rows, math.prod(shape)), np.int16) for site, shape in shapes.items()}
 
     def fields(self) -> list[Tensor]:
@@ -87,7 +88,7 @@ class RowBits:
         for row, key in enumerate(zip(seeds, steps, strict=True)):
             same = first_row.setdefault(key, row)  # with common masks most rows share one field
             for site, field in self._host.items():
-                field[row] = site_bits(key[0], site, key[1], field.shape[1]) if same == row else field[same]
+                field[row] = self._sites.draw(key[0], site, key[1], field.shape[1]) if same == row else field[same]
         return {
             site: torch.from_numpy(field).view(len(field), *self.shapes[site]).to(self.device)
             for site, field in self._host.items()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +20,36 @@ LEVELS = 1 << 16
 """A mask compares 16 random bits with the rate, so a rate is realised to within 1/65536."""
 
 
+@cache
 def site_word(site: str) -> int:
     """Return the counter word of a site: the CRC-32 of its name, so that it does not depend on order."""
     return zlib.crc32(site.encode())
 
 
-def site_bits(seed: int, site: str, step: int, count: int) -> np.ndarray:
-    """Return `count` independent 16-bit numbers, uniform over all int16 values.
+class SiteBits:
+    """Draws the bits of sites; one generator, which is set to its place at each draw, for making one takes longer."""
 
-    Args:
-        seed: The trial's seed, at least 0.
-        site: The site's name.
-        step: The training step of the trial, counted from 0.
-        count: How many numbers.
+    def __init__(self) -> None:
+        self._generator = np.random.Philox(key=0)
+        self._unused: Any = self._generator.state
 
-    Returns:
-        int16 array `[count]`.
-    """
-    # The lowest counter word is Philox's own running index; the next two are ours.
-    counter = (site_word(site) << 128) | (step << 64)
-    words = np.random.Philox(key=seed, counter=counter).random_raw(-(-count // 4))
-    return np.asarray(words).view(np.int16)[:count]
+    def draw(self, seed: int, site: str, step: int, count: int) -> np.ndarray:
+        """Return `count` independent 16-bit numbers, uniform over all int16 values.
+
+        Args:
+            seed: The trial's seed, at least 0 and below 2^64.
+            site: The site's name.
+            step: The training step of the trial, counted from 0.
+            count: How many numbers.
+
+        Returns:
+            int16 array `[count]`.
+        """
+        # The lowest counter word is Philox's own running index; the next two are ours.
+        counter, key = np.array([0, step, site_word(site), 0], np.uint64), np.array([seed, 0], np.uint64)
+        self._generator.state = {**self._unused, "state": {"counter": counter, "key": key}}
+        words = self._generator.random_raw(-(-count // 4))
+        return np.asarray(words).view(np.int16)[:count]
 
 
 class SeededNoise:
@@ -47,8 +58,9 @@ class SeededNoise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
+        self._sites = SiteBits()
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         """Return int16 bits of `shape` for a site at the present step, on `device`."""
-        numbers = site_bits(self.seed, site, self.step, math.prod(shape))
+        numbers = self._sites.draw(self.seed, site, self.step, math.prod(shape))
         return torch.from_numpy(numbers).view(shape).to(device)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dropsearch.dropout.array import RowBits
 from dropsearch.dropout.device_bits import DeviceBits
-from dropsearch.dropout.noise import site_bits, site_word
+from dropsearch.dropout.noise import SiteBits, site_word
 from dropsearch.dropout.philox import philox, words
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def test_they_are_numpys_numbers(seed: int, step: int, count: int) -> None:
     index = torch.arange(1, count // 16 + 2)
     counter = (index, words([step], CPU), words([site_word("x")], CPU), words([0], CPU))
     drawn = philox(counter, (words([seed], CPU), words([0], CPU))).view(torch.int16).flatten()[:count]
-    assert torch.equal(drawn, torch.from_numpy(site_bits(seed, "x", step, count)))
+    assert torch.equal(drawn, torch.from_numpy(SiteBits().draw(seed, "x", step, count)))
 
 
 @pytest.mark.parametrize("budget", [1, 2000, 1 << 20])

@@ -14,7 +14,7 @@ from torch import nn
 
 from dropsearch.dropout.calls import SELU_SATURATION, attend
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.noise import site_bits
+from dropsearch.dropout.noise import SiteBits
 from dropsearch.dropout.rate import Rate
 
 MODULES = [nn.Dropout, nn.AlphaDropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout]
@@ -60,7 +60,7 @@ def test_the_share_of_dropped_units_is_the_rate_whatever_the_module_says(kind: t
 @given(rate=st.floats(0.0, 0.95), seed=st.integers(0, 2**31 - 1), step=st.integers(0, 2**40))
 @settings(max_examples=40, deadline=None)
 def test_the_mean_of_a_scaled_mask_is_one_and_its_variance_p_over_q(rate: float, seed: int, step: int) -> None:
-    bits = torch.from_numpy(site_bits(seed, "site", step, 200_000))
+    bits = torch.from_numpy(SiteBits().draw(seed, "site", step, 200_000))
     mask = Rate.of(rate).mask(bits, torch.float64)
     variance = rate / (1 - rate)
     assert abs(float(mask.mean()) - 1) <= 6 * math.sqrt(variance / 200_000) + 1e-3
@@ -103,7 +103,7 @@ def test_masks_are_a_function_of_seed_site_and_step() -> None:
 
 def test_bits_of_different_seeds_sites_and_steps_are_uncorrelated() -> None:
     keys = [(seed, site, step) for seed in (0, 1, 2**31 - 1) for site in ("a", "b") for step in (0, 1, 2**33)]
-    fields = np.stack([site_bits(seed, site, step, 20_000) for seed, site, step in keys])
+    fields = np.stack([SiteBits().draw(seed, site, step, 20_000) for seed, site, step in keys])
     correlation = np.corrcoef(fields) - np.eye(len(keys))
     assert np.abs(correlation).max() < 5 / math.sqrt(20_000)
 
@@ -149,7 +149,7 @@ def test_attention_masks_equal_torch(boolean: bool) -> None:
 
 
 def test_the_rates_of_rows_are_the_rates_of_trials() -> None:
-    bits = torch.from_numpy(site_bits(0, "site", 0, 3 * 1000)).view(3, 1000)
+    bits = torch.from_numpy(SiteBits().draw(0, "site", 0, 3 * 1000)).view(3, 1000)
     rates = [0.0, 0.4, 0.9]
     rows = Rate.stack(rates, dtype=torch.float64, device=torch.device("cpu"))
     together = torch.func.vmap(
