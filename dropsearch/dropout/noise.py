@@ -30,8 +30,8 @@ class SiteBits:
     """Draws the bits of sites; one generator, which is set to its place at each draw, for making one takes longer."""
 
     def __init__(self) -> None:
-        self._generator = np.random.Philox(key=0)
-        self._unused: Any = self._generator.state
+        self._generator: Any = np.random.Philox(key=0)
+        self._unused = self._generator.state
 
     def draw(self, seed: int, site: str, step: int, count: int) -> np.ndarray:
         """Return `count` independent 16-bit numbers, uniform over all int16 values.
