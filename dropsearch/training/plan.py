@@ -16,7 +16,7 @@ from torch import nn
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.alone import ModuleFactory, quiet_lightning
+from dropsearch.training.alone import ModuleFactory, laid_out, quiet_lightning
 from dropsearch.training.array import Array
 from dropsearch.training.feed import RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs
@@ -110,7 +110,7 @@ def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: Train
     """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
     loader = data.train_loader(spec.seed)
     device = loader.tensors[0].device
-    module = make_module(spec).to(device).train()
+    module = laid_out(make_module(spec).to(device), "gpu" if device.type == "cuda" else "cpu").train()
     with quiet_lightning():
         module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
