@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropsearch.dropout.calls import DropCall, exposed_attention, read_call
-from dropsearch.dropout.noise import SeededNoise
 from dropsearch.dropout.rate import Rate
+from dropsearch.dropout.seeded_noise import SeededNoise
 
 
 class Whereabouts:

@@ -7,14 +7,11 @@ step to the next, so a trial draws the same masks alone or in an array, whatever
 
 from __future__ import annotations
 
-import math
 import zlib
 from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 LEVELS = 1 << 16
 """A mask compares 16 random bits with the rate, so a rate is realised to within 1/65536."""
@@ -50,17 +47,3 @@ class SiteBits:
         self._generator.state = {**self._unused, "state": {"counter": counter, "key": key}}
         words = self._generator.random_raw(-(-count // 4))
         return np.asarray(words).view(np.int16)[:count]
-
-
-class SeededNoise:
-    """Masks' random bits for one trial."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.step = 0
-        self._sites = SiteBits()
-
-    def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
-        """Return int16 bits of `shape` for a site at the present step, on `device`."""
-        numbers = self._sites.draw(self.seed, site, self.step, math.prod(shape))
-        return torch.from_numpy(numbers).view(shape).to(device)

@@ -11,6 +11,7 @@ from dropsearch.dropout.array import RowBits
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.noise import SiteBits, site_word
 from dropsearch.dropout.philox import philox, words
+from dropsearch.dropout.seeded_noise import SeededNoise
 
 CPU = torch.device("cpu")
 SHAPES = {"net.a": torch.Size((5, 7)), "net.b": torch.Size((3, 2, 1, 1)), "net.b#2": torch.Size((64,))}
@@ -56,3 +57,14 @@ def test_many_steps_are_drawn_at_once_but_not_more_than_the_budget_holds() -> No
 
 def test_a_model_without_sites_draws_nothing() -> None:
     assert DeviceBits({}, 2, CPU).draw([1, 2], [0, 0]) == {}
+
+
+def test_a_trial_alone_has_the_same_masks_wherever_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def masks(on_device: bool) -> list[torch.Tensor]:
+        monkeypatch.setattr("dropsearch.dropout.seeded_noise.draws", lambda _: on_device)
+        noise, drawn = SeededNoise(11), []
+        for noise.step in (0, 1, 2, 70, 3):
+            drawn += [noise.bits(site, shape, CPU) for site, shape in SHAPES.items()]
+        return drawn
+
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(masks(True), masks(False), strict=True))
