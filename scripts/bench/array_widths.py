@@ -17,13 +17,14 @@ import resource
 import statistics
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
-from parts import QUICK_WIDTH, Parts, SpecFeed
+from parts import Parts, SpecFeed, step_seconds
 from section import Section, fresh
 from torch import Tensor
-from workloads import WORKLOADS
+from workloads import QUICK_WIDTH
 
 from dropsearch.data.loader import TensorLoader
 from dropsearch.training.array import Array
@@ -106,7 +107,7 @@ def _resident_peak() -> int:
 
 def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
     """Return trial steps a second, peak bytes of steps, peak bytes with an evaluation, and the steps of a trial."""
-    parts = Parts.load(name)
+    parts = Parts.load(name, quick=quick)
     _short(parts, 1).fit()  # what is made once in a process is not the array's
     peak = Peak(parts.device)
     array = _short(parts, width)
@@ -116,10 +117,8 @@ def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
     evaluating = peak()
     del array
     whole = parts.array(width)
-    first = whole.seconds_a_step(2)
-    steps = 3 if quick else min(200, max(5, int(1.0 / first)))
-    step = statistics.median(whole.seconds_a_step(steps) for _ in range(1 if quick else 5))
-    return width / step, stepping, evaluating, parts.steps * WORKLOADS[name].epochs
+    step = statistics.median(step_seconds(whole, 0.1 if quick else 1.0) for _ in range(2 if quick else 5))
+    return width / step, stepping, evaluating, parts.steps * parts.epochs
 
 
 def _short(parts: Parts, width: int) -> Array:
@@ -132,7 +131,11 @@ def rows(name: str, quick: bool) -> Iterator[list[str]]:
     widths = (1, 2, QUICK_WIDTH) if quick else (1, 2, 4, 8, 16, 32, *((64,) if torch.cuda.is_available() else ()))
     single = 0.0
     for width in widths:
-        rate, stepping, evaluating, steps = fresh(measured, name, width, quick)
+        try:
+            rate, stepping, evaluating, steps = fresh(measured, name, width, quick)
+        except (torch.cuda.OutOfMemoryError, BrokenProcessPool):  # or the kernel killed it
+            yield [name, str(width), "out of memory", "", "", "", ""]
+            return
         single = single or rate
         yield [
             name,

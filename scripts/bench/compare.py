@@ -2,9 +2,9 @@
 
 python scripts/bench/compare.py [WORKLOAD ...] [--pairs 5] [-- OVERRIDES ...]
 
-Runs are whole: all trials, tracked, with what ends the tracker. Start-up (imports, data, the plan, databases)
-is shown apart. After each epoch ours also evaluates a part of the training set, which plain does not: a second ratio
-is that of ours without it.
+Overrides reach both sides. Runs are whole: all trials, tracked, with what ends the tracker. Start-up (imports, data,
+the plan, databases) is shown apart. After each epoch ours also evaluates a part of the training set, which plain does
+not: a second ratio is that of ours without it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from workloads import WORKLOADS
 
 HERE = Path(__file__).parent
 
+SIDES = (("plain.py",), ("ours.py",), ("ours.py", "--without-part"))
+
 
 def timed(script: str, name: str, *more: str) -> dict[str, Any]:
     """Run one side in an empty folder and return what it printed of its times."""
@@ -37,10 +39,7 @@ def timed(script: str, name: str, *more: str) -> dict[str, Any]:
 
 def compare(name: str, pairs: int, more: list[str]) -> str:
     """Return one line of the table."""
-    turns = [
-        (timed("plain.py", name), timed("ours.py", name, *more), timed("ours.py", name, "--without-part", *more))
-        for _ in range(pairs)
-    ]
+    turns = [tuple(timed(script, name, *words, *more) for script, *words in SIDES) for _ in range(pairs)]
     plain, ours, less = ([run["run"] / run["trials"] for run in side] for side in zip(*turns, strict=True))
     startup = [statistics.median(turn[side]["startup"] for turn in turns) for side in (0, 1)]
     return (

@@ -101,7 +101,7 @@ class Loop:
 
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
-    loop = Loop(Parts.load(name))
+    loop = Loop(Parts.load(name, quick=quick))
     with captured_logs(loop.module):
         loop.turn(2)
         one = loop.seconds(lambda _: nullcontext(), 2)

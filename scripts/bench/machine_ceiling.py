@@ -18,20 +18,21 @@ from collections.abc import Callable
 
 import torch
 from operations import Product, step_alone
-from parts import QUICK_WIDTH, Parts
+from parts import Parts, step_seconds
 from section import Section
 
 
-def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Return the median time of a call, waiting for the device before and after."""
+def seconds(run: Callable[[], object], device: torch.device, repeats: int, calls: int = 1) -> float:
+    """Return the median time of a call among `calls` in a row, waiting for the device before and after them."""
     times = []
     for repeat in range(repeats + 1):
         _wait(device)
         started = time.perf_counter()
-        run()
+        for _ in range(calls):
+            run()
         _wait(device)
         if repeat:  # the first warms up
-            times.append(time.perf_counter() - started)
+            times.append((time.perf_counter() - started) / calls)
     return statistics.median(times)
 
 
@@ -61,19 +62,17 @@ def product_seconds(product: Product, width: int, device: torch.device, repeats:
     left = torch.randn(batch * width, rows, inner, device=device)
     right = torch.randn(batch * width, inner, columns, device=device)
     result = torch.empty(batch * width, rows, columns, device=device)
-    return seconds(lambda: torch.bmm(left, right, out=result), device, repeats)
+    return seconds(lambda: torch.bmm(left, right, out=result), device, repeats, calls=10)
 
 
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
-    width_given = (f"engine.width={QUICK_WIDTH}",) if quick else ()
-    parts = Parts.load(name, "engine=array", *width_given)
+    parts = Parts.load(name, "engine=array", quick=quick)
     width, device = parts.plan().width, parts.device
     flops, operations = step_alone(parts)
     array = parts.array(width)
-    array.seconds_a_step(2)
-    step = statistics.median(array.seconds_a_step(5 if quick else 50) for _ in range(2 if quick else 5))
-    repeats = 3 if quick else 20
+    step = statistics.median(step_seconds(array, 0.2 if quick else 2.0) for _ in range(2 if quick else 5))
+    repeats = 2 if quick else 7
     products = sum(n * product_seconds(p, width, device, repeats) for p, n in operations.products.items())
     square, copy = square_rate(device, quick), bandwidth(device, quick)
     rate, traffic = flops * width / step, operations.traffic * width / step

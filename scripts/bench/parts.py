@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from workloads import WORKLOADS, overrides
+from workloads import QUICK, WORKLOADS, overrides
 
 from dropsearch.app import build
 from dropsearch.config.compose import compose_overrides
@@ -20,8 +20,6 @@ from dropsearch.records import EpochMetrics, Site, TrialResult, TrialSpec
 from dropsearch.training.array import Array
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.plan import Plan
-
-QUICK_WIDTH = 4
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ class Parts:
     sites: tuple[Site, ...]
 
     @classmethod
-    def load(cls, name: str, *more: str) -> Parts:
+    def load(cls, name: str, *more: str, quick: bool = False) -> Parts:
         """Compose the workload's configuration with `more` overrides, and load its data."""
-        config = compose_overrides([*overrides(name, tempfile.gettempdir()), *more])
+        config = compose_overrides([*overrides(name, tempfile.gettempdir()), *(QUICK if quick else ()), *more])
         where = build.device(config)
         if where.type == "cpu":
             torch.set_num_threads(1)
@@ -57,6 +55,11 @@ class Parts:
     def settings(self) -> TrainerSettings:
         """What all trials share."""
         return build.settings(self.config)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial."""
+        return self.config.trainer.max_epochs
 
     @property
     def steps(self) -> int:
@@ -86,6 +89,11 @@ class Parts:
             )
             for number in range(count)
         ]
+
+
+def step_seconds(array: Array, seconds: float) -> float:
+    """Return the median time of an array's step, over about `seconds` and at least three steps."""
+    return array.seconds_a_step(max(3, int(seconds / array.seconds_a_step(1))))
 
 
 class SpecFeed:

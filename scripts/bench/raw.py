@@ -29,13 +29,15 @@ class RawLoop:
 
     def begin(self, spec: TrialSpec) -> None:
         """Build a trial's network and optimiser; on CUDA capture its step."""
-        cuda = self.device.type == "cuda"
+        cuda, self.graph = self.device.type == "cuda", None  # an earlier trial's graph gives its memory back
         self.net = self.make_module(spec).net.to(self.device).train()
         groups = parameter_groups(self.net, spec.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.lr, fused=True, capturable=cuda)
         self.chosen = torch.zeros(self.size, dtype=torch.int64, device=self.device)
         self.total = torch.zeros((), device=self.device)
-        self.graph = self._captured() if cuda else None
+        if cuda:
+            self.graph = self._captured()
+            torch.cuda.synchronize()
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         initial = {name: value.clone() for name, value in self.net.state_dict().items()}
@@ -45,6 +47,7 @@ class RawLoop:
             for _ in range(WARMING_STEPS):
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=True)  # gradients are to lie in the graph's own memory
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._step()

@@ -27,7 +27,7 @@ import several_processes
 import slot_refill
 import torch
 import tracking_share
-from workloads import WORKLOADS
+from workloads import QUICK, WORKLOADS
 
 SECTIONS = {
     "serial": serial_baseline.SECTION,
@@ -67,7 +67,7 @@ def main() -> None:
     for name in chosen.sections or NAMES:
         if name == "peer":
             print("## Whole searches against Optuna, Lightning and MLFlowLogger\n", flush=True)
-            compare.print_table(chosen.workloads, 1 if chosen.quick else 5)
+            compare.print_table(chosen.workloads, pairs=1 if chosen.quick else 5, more=QUICK if chosen.quick else ())
             print(flush=True)
         else:
             SECTIONS[name].print(chosen.workloads, quick=chosen.quick)

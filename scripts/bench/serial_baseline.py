@@ -16,13 +16,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parts import QUICK_WIDTH, Parts
+from parts import Parts, step_seconds
 from raw import RawLoop
 from section import Section, median_and_range
-from workloads import WORKLOADS
 
 from dropsearch.records import TrialSpec
-from dropsearch.training.array import Array
 
 
 @dataclass(frozen=True)
@@ -52,21 +50,17 @@ def raw_turn(loop: RawLoop, specs: Iterator[TrialSpec], epochs: int, seconds: fl
     return done / trained, statistics.median(begun)
 
 
-def array_turn(array: Array, seconds: float) -> float:
-    """Return the trial steps a second of an array, over about `seconds`."""
-    first = array.seconds_a_step(1)
-    return len(array.slots) / array.seconds_a_step(max(3, int(seconds / first)))
-
-
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
     turns, seconds = (2, 0.2) if quick else (5, 2.0)
-    width = (f"engine.width={QUICK_WIDTH}",) if quick else ()
-    parts = Parts.load(name, "engine=array", *width)
+    parts = Parts.load(name, "engine=array", quick=quick)
     array, loop = parts.array(parts.plan().width), RawLoop(parts)
-    specs, epochs = itertools.cycle(parts.specs(32)), WORKLOADS[name].epochs
+    specs, epochs = itertools.cycle(parts.specs(32)), parts.epochs
     raw_turn(loop, specs, 1, 0.0)
-    found = [Turn(*raw_turn(loop, specs, epochs, seconds), ours=array_turn(array, seconds)) for _ in range(turns)]
+    found = [
+        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(array.slots) / step_seconds(array, seconds))
+        for _ in range(turns)
+    ]
     return [
         [
             name,

@@ -20,10 +20,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from parts import QUICK_WIDTH, Parts, SpecFeed
+from parts import Parts, SpecFeed
 from raw import RawLoop
 from section import Section, median_and_range
-from workloads import WORKLOADS
 
 from dropsearch.app import build
 from dropsearch.records import TrialSpec
@@ -33,9 +32,9 @@ _ready: tuple[RawLoop, Any] | None = None
 """What a process of the raw side holds: its loop, and the barrier of all."""
 
 
-def _prepare(name: str, barrier: Any) -> None:
+def _prepare(name: str, quick: bool, barrier: Any) -> None:
     global _ready
-    parts = Parts.load(name)
+    parts = Parts.load(name, quick=quick)
     loop = RawLoop(parts)
     loop.begin(parts.specs(1)[0])
     loop.epoch()
@@ -73,33 +72,35 @@ def our_seconds(engine: Engine, specs: Sequence[TrialSpec]) -> float:
 
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
-    turns = 2 if quick else 5
-    parts = Parts.load(name, *((f"engine.width={QUICK_WIDTH}",) if quick else ()))
-    plan, epochs = parts.plan(), WORKLOADS[name].epochs
+    parts = Parts.load(name, quick=quick)
+    plan = parts.plan()
     # Forked here, before this process has threads of its own.
     engine = build.engine(parts.config, parts.source, plan, lambda _: None)
     ours = build.process_count(parts.config)
     counts = (4, 8) if torch.cuda.is_available() else (len(os.sched_getaffinity(0)),)
     # Enough for all places at once, and as many for each process of the raw side.
     share = math.lcm(*counts, plan.width * ours)
-    trials = share * max(1, round((QUICK_WIDTH if quick else WORKLOADS[name].trials) / share))
+    trials = share * max(1, round(parts.config.study.n_trials / share))
     specs = parts.specs(trials)
     engine.run(SpecFeed(parts.specs(plan.width * ours), dict.fromkeys(range(trials), 1)))  # warms up
     try:
-        return [_row(name, count, specs, epochs, engine, turns) for count in counts]
+        return [_row(parts, count, specs, engine, quick) for count in counts]
     finally:
         engine.close()
 
 
-def _row(name: str, count: int, specs: Sequence[TrialSpec], epochs: int, engine: Engine, turns: int) -> list[str]:
+def _row(parts: Parts, count: int, specs: Sequence[TrialSpec], engine: Engine, quick: bool) -> list[str]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        count, mp_context=context, initializer=_prepare, initargs=(name, context.Barrier(count))
+        count, mp_context=context, initializer=_prepare, initargs=(parts.name, quick, context.Barrier(count))
     ) as pool:
         raw_seconds(pool, count, specs[:count], 1)  # starts the processes
-        times = [(raw_seconds(pool, count, specs, epochs), our_seconds(engine, specs)) for _ in range(turns)]
+        times = [
+            (raw_seconds(pool, count, specs, parts.epochs), our_seconds(engine, specs))
+            for _ in range(2 if quick else 5)
+        ]
     return [
-        name,
+        parts.name,
         str(len(specs)),
         str(count),
         f"{len(specs) / statistics.median(raw for raw, _ in times):.2f}",

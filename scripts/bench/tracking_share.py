@@ -13,13 +13,14 @@ import statistics
 
 from compare import timed
 from section import Section
+from workloads import QUICK
 
 
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
-    more = ("study.n_trials=4", "trainer.max_epochs=1", "engine.width=2") if quick else ()
+    words = QUICK if quick else ()
     turns = [
-        (timed("ours.py", name, "tracking=mlflow", *more), timed("ours.py", name, "tracking=none", *more))
+        (timed("ours.py", name, "tracking=mlflow", *words), timed("ours.py", name, "tracking=none", *words))
         for _ in range(2 if quick else 5)
     ]
     cells = [name, str(turns[0][0]["trials"])]
