@@ -51,7 +51,7 @@ def search(config: Config) -> int:
     # Processes are forked here, before the tracker and the studies have threads and open files.
     engine = build.engine(config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name)))
     try:
-        return _Run(config, source, sites, engine, folder, tracker, started).work(journal)
+        return Run(config, source, sites, engine, folder, tracker, started).work(journal)
     except OSError as error:
         raise RunError(
             f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
@@ -69,8 +69,20 @@ def _fingerprint(config: Config, source: TensorDataModule, sites: tuple[Site, ..
     return build.fingerprint(config, source, ARMS[arm], sites)
 
 
-class _Run:
-    """One invocation: the studies, the tracker and the progress bar, and what comes of them."""
+class Run:
+    """One invocation: the studies, the tracker and the progress bar, and what comes of them.
+
+    `work` does all of it. After `open`, its `ablation` can also be run part by part.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        sites: The model's sites.
+        engine: What trains.
+        folder: The output directory.
+        tracker: Where runs are tracked; not yet connected.
+        started: `time.perf_counter()` when the invocation began.
+    """
 
     def __init__(
         self,
@@ -87,7 +99,7 @@ class _Run:
         self.interruption = Interruption()
         self._checkpoints = checkpoint_folder(folder, config.study.name)
 
-    def _open(self, journal: Path) -> None:
+    def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
         config, source = self.config, self.source
         self.tracker.connect(f"{config.model.name}-{source.name}")
@@ -148,7 +160,7 @@ class _Run:
     def work(self, journal: Path) -> int:
         """Search, confirm and test; then close everything, however it ended."""
         try:
-            self._open(journal)
+            self.open(journal)
             print(opening(*self._announcement()), flush=True)
             self._track_left_behind()
             with self.interruption.listening():

@@ -1,14 +1,17 @@
-"""dropsearch's search of the same trials, tracked in MLflow: prints {"startup": s, "run": s, "trials": n}.
+"""dropsearch's search of the same trials, tracked in MLflow: prints {"startup": s, "run": s, "cpu": s, "trials": n}.
 
-python scripts/bench/ours.py WORKLOAD FOLDER [OVERRIDES ...]
+python scripts/bench/ours.py WORKLOAD FOLDER [--without-part] [OVERRIDES ...]
 
 The run ends when every trial is in the study and in MLflow; confirmation and report, which the other side does
-not have, are left out.
+not have, are left out. "cpu" are the processor seconds of the run, those of its training processes included. With
+--without-part the part of the training set that is evaluated after each epoch is one example: that evaluation, too,
+is something that the other side does not do.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 import warnings
@@ -17,38 +20,53 @@ from pathlib import Path
 
 STARTED = time.perf_counter()
 
-import torch  # noqa: E402
 from workloads import overrides  # noqa: E402
 
-from dropsearch.app import build, invocation  # noqa: E402
+from dropsearch.app import build  # noqa: E402
+from dropsearch.app.invocation import Run  # noqa: E402
 from dropsearch.app.watch import WatchedFeed  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
+from dropsearch.data.loader import TensorLoader  # noqa: E402
+from dropsearch.data.tensors import TensorDataModule  # noqa: E402
 from dropsearch.report import Progress  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
+
+
+def leave_out_part(source: TensorDataModule) -> None:
+    """Have one training example evaluated after an epoch, instead of as many as validation has."""
+    part = source.train_part_loader().tensors
+    source.train_part_loader = lambda: TensorLoader(tuple(tensor[:1] for tensor in part), 1)
+
+
+def cpu_seconds() -> float:
+    """Return the processor seconds of this process and of those of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main(name: str, folder: Path, *more: str) -> None:
     """Search the workload's trials and print how long it took."""
     warnings.filterwarnings("ignore")
-    config = compose_overrides([*overrides(name, str(folder)), *more])
+    config = compose_overrides([*overrides(name, str(folder)), *(word for word in more if word != "--without-part")])
     source = build.data(config, build.device(config))
+    if "--without-part" in more:
+        leave_out_part(source)
     sites = build.sites(config, source)
-    if build.process_count(config) > 1:
-        torch.set_num_threads(1)
+    build.use_threads(config)
     plan = build.plan(config, source, sites)
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
     engine = build.engine(config, source, plan, lambda _: None)
-    run = invocation._Run(config, source, sites, engine, folder, tracker, STARTED)
-    run._open(folder / "study.journal")
-    begun = time.perf_counter()
+    run = Run(config, source, sites, engine, folder, tracker, STARTED)
+    run.open(folder / "study.journal")
+    begun, cpu = time.perf_counter(), cpu_seconds()
     progress = Progress(config.study.n_trials)
     run.ablation.search(partial(WatchedFeed, tracker=tracker, progress=progress))
     tracker.close("KILLED")
     ended = time.perf_counter()
-    engine.close()
+    engine.close()  # its processes have ended then, and their seconds count
     done = [result for result in run.ablation.studies[0].search.results() if result.state == "COMPLETE"]
-    times = {"startup": begun - STARTED, "run": ended - begun, "trials": len(done)}
+    times = {"startup": begun - STARTED, "run": ended - begun, "cpu": cpu_seconds() - cpu, "trials": len(done)}
     print(json.dumps({**times, "engine": engine.description}))
 
 

@@ -1,6 +1,8 @@
 """The peer: Optuna, Lightning, MLFlowLogger and DataLoader as their documentations show them, a trial at a time.
 
-python scripts/bench/plain.py WORKLOAD FOLDER prints {"startup": s, "run": s, "trials": n} as its last line.
+python scripts/bench/plain.py WORKLOAD FOLDER [OVERRIDES ...]
+
+prints {"startup": s, "run": s, "trials": n} as its last line.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ from dropsearch.data.tensors import data_module  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, folder: Path, *more: str) -> None:
     """Train the workload's trials and print how long it took."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    work, config = WORKLOADS[name], compose_overrides(overrides(name, str(folder)))
+    work, config = WORKLOADS[name], compose_overrides([*overrides(name, str(folder)), *more])
     source = data_module(
         config.data.name,
         root=config.data.root,
@@ -57,7 +59,7 @@ def main(name: str, folder: Path) -> None:
         logger = MLFlowLogger(experiment_name=name, tracking_uri=uri)
         logger.log_hyperparams(trial.params)
         trainer = Trainer(
-            max_epochs=work.epochs,
+            max_epochs=config.trainer.max_epochs,
             accelerator="auto",
             devices=1,
             logger=logger,
@@ -77,11 +79,11 @@ def main(name: str, folder: Path) -> None:
         storage=f"sqlite:///{folder}/optuna.db", direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0)
     )
     begun = time.perf_counter()
-    study.optimize(objective, n_trials=work.trials)
+    study.optimize(objective, n_trials=config.study.n_trials)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     print(json.dumps({"startup": begun - STARTED, "run": time.perf_counter() - begun, "trials": len(study.trials)}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

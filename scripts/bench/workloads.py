@@ -38,6 +38,17 @@ WORKLOADS = {
 }
 
 
+QUICK_WIDTH = 4
+QUICK = (
+    "study.n_trials=4",
+    "trainer.max_epochs=1",
+    f"engine.width={QUICK_WIDTH}",
+    "data.train_size=512",
+    "data.val_fraction=0.05",
+)
+"""Overrides that make a workload cheap: to see that everything works."""
+
+
 def overrides(name: str, folder: str) -> list[str]:
     """Return the configuration of a workload: search alone, no pruning, random proposals."""
     work = WORKLOADS[name]

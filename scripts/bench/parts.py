@@ -1,0 +1,124 @@
+"""What a workload needs to be trained outside a study: data on the device, modules, trials and a feed of them."""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from workloads import QUICK, WORKLOADS, overrides
+
+from dropsearch.app import build
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.schema import Config
+from dropsearch.data.tensors import TensorDataModule
+from dropsearch.records import EpochMetrics, Site, TrialResult, TrialSpec
+from dropsearch.training.array import Array
+from dropsearch.training.feed import TrainerSettings
+from dropsearch.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A workload, ready to be trained; on a CPU by one thread, as each of our processes trains."""
+
+    name: str
+    config: Config
+    source: TensorDataModule
+    sites: tuple[Site, ...]
+
+    @classmethod
+    def load(cls, name: str, *more: str, quick: bool = False) -> Parts:
+        """Compose the workload's configuration with `more` overrides, and load its data."""
+        config = compose_overrides([*overrides(name, tempfile.gettempdir()), *(QUICK if quick else ()), *more])
+        where = build.device(config)
+        if where.type == "cpu":
+            torch.set_num_threads(1)
+        source = build.data(config, where)
+        return cls(name, config, source, build.sites(config, source))
+
+    @property
+    def device(self) -> torch.device:
+        """Where training runs."""
+        return build.device(self.config)
+
+    @property
+    def make_module(self) -> Callable[[TrialSpec], Any]:
+        """What builds a trial's module."""
+        return build.module_factory(self.config, self.source)
+
+    @property
+    def settings(self) -> TrainerSettings:
+        """What all trials share."""
+        return build.settings(self.config)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial."""
+        return self.config.trainer.max_epochs
+
+    @property
+    def steps(self) -> int:
+        """Training steps of an epoch."""
+        return len(self.source.train_loader(0))
+
+    def plan(self) -> Plan:
+        """Return how dropsearch would train the workload."""
+        return build.plan(self.config, self.source, self.sites)
+
+    def array(self, width: int) -> Array:
+        """Return an array of `width` trials."""
+        return Array(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)), width)
+
+    def specs(self, count: int) -> list[TrialSpec]:
+        """Return `count` trials, drawn from the ranges of the search: always the same ones, all rates above 0."""
+        draw = random.Random(0)
+        names = [site.name for site in self.sites if site.controllable]
+        return [
+            TrialSpec(
+                WORKLOADS[self.name].arm,
+                number,
+                seed=number,
+                rates={name: draw.uniform(0.05, 0.9) for name in names},
+                lr=3e-4 * 100 ** draw.random(),
+                weight_decay=1e-6 * 1e5 ** draw.random(),
+            )
+            for number in range(count)
+        ]
+
+
+def step_seconds(array: Array, seconds: float) -> float:
+    """Return the median time of an array's step, over about `seconds` and at least three steps."""
+    return array.seconds_a_step(max(3, int(seconds / array.seconds_a_step(1))))
+
+
+class SpecFeed:
+    """A feed of given trials, which end after as many epochs as `lifetimes` says by number."""
+
+    most_at_once: int | None = None
+
+    def __init__(self, specs: Sequence[TrialSpec], lifetimes: Mapping[int, int] | None = None) -> None:
+        self._waiting, self._lifetimes = list(specs), lifetimes or {}
+        self.ended: list[TrialResult] = []
+
+    def ask(self) -> TrialSpec | None:
+        """Return the next trial."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        """Return whether the trial has had its epochs."""
+        return metrics.epoch + 1 >= self._lifetimes.get(spec.number, math.inf)
+
+    def tell(self, result: TrialResult) -> None:
+        """Keep the result; a failure would make a benchmark of less than it says."""
+        if result.state == "FAIL":
+            raise SystemExit(f"{result.spec.key} failed: {result.reason}")
+        self.ended.append(result)
+
+    def cancelled(self) -> bool:
+        """Never stop."""
+        return False

@@ -1,0 +1,92 @@
+"""Steps a second of a strong raw loop, trial after trial, against an array's.
+
+python scripts/bench/serial_baseline.py [WORKLOAD ...] [--quick]
+
+The raw loop (see raw.py) trains whole epochs of one trial after another; what begins a trial (network, optimiser, on
+CUDA the capture of its graph) is shown apart. The array is as wide as dropsearch finds best; its rate is its width
+over the median time of its step, masks and batches included. Both sides leave out evaluation, take turns in one
+process, on a CPU with one thread, and the ratio is taken turn by turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parts import Parts, step_seconds
+from raw import RawLoop
+from section import Section, median_and_range
+
+from dropsearch.records import TrialSpec
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of both sides."""
+
+    raw: float
+    """Steps a second."""
+    begin: float
+    """Seconds to begin a trial."""
+    ours: float
+    """Trial steps a second."""
+
+
+def raw_turn(loop: RawLoop, specs: Iterator[TrialSpec], epochs: int, seconds: float) -> tuple[float, float]:
+    """Train trials until their steps have taken `seconds`; return steps a second, and seconds to begin a trial."""
+    trained, done, begun = 0.0, 0, []
+    while not begun or trained < seconds:
+        started = time.perf_counter()
+        loop.begin(next(specs))
+        begun.append(time.perf_counter() - started)
+        for _ in range(epochs):
+            started = time.perf_counter()
+            loop.epoch()
+            trained += time.perf_counter() - started
+            done += loop.steps
+    return done / trained, statistics.median(begun)
+
+
+def rows(name: str, quick: bool) -> list[list[str]]:
+    """Measure a workload."""
+    turns, seconds = (2, 0.2) if quick else (5, 2.0)
+    parts = Parts.load(name, "engine=array", quick=quick)
+    array, loop = parts.array(parts.plan().width), RawLoop(parts)
+    specs, epochs = itertools.cycle(parts.specs(32)), parts.epochs
+    raw_turn(loop, specs, 1, 0.0)
+    found = [
+        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(array.slots) / step_seconds(array, seconds))
+        for _ in range(turns)
+    ]
+    return [
+        [
+            name,
+            f"{statistics.median(turn.raw for turn in found):,.0f}",
+            f"{1000 * statistics.median(turn.begin for turn in found):.1f}",
+            str(len(array.slots)),
+            f"{statistics.median(turn.ours for turn in found):,.0f}",
+            median_and_range([turn.ours / turn.raw for turn in found]),
+        ]
+    ]
+
+
+SECTION = Section(
+    "A strong serial baseline",
+    "A raw loop (data on the device, fused AdamW; on CUDA a graph of the step) against one array, evaluation left out "
+    "on both sides; one process, on a CPU one thread.",
+    (
+        "workload",
+        "raw loop, steps/s",
+        "beginning a trial, ms",
+        "width",
+        "array, trial steps/s",
+        "array / raw (range)",
+    ),
+    rows,
+)
+
+if __name__ == "__main__":
+    SECTION.main()
