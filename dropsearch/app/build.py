@@ -66,6 +66,9 @@ def _classifier(config: Config, source: TensorDataModule, spec: TrialSpec) -> Cl
             "dropout": {site.removeprefix(NET): rate for site, rate in spec.rates.items()},
         }
     )
+    if device(config).type == "cpu":
+        # A CPU's pooling and convolutions then go through memory in order; these nets never `view` an activation.
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = config.optimizer
     choices: Any = {"optimizer": optimizer.name, "schedule": optimizer.schedule}  # checked with the configuration
     return Classifier(
@@ -154,6 +157,7 @@ def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_pa
 def use_precision(config: Config) -> None:
     """Let torch compute float32 products as precisely as `trainer.matmul` says, in this process and its forks."""
     torch.set_float32_matmul_precision(config.trainer.matmul)
+    torch.backends.cudnn.allow_tf32 = config.trainer.matmul != "highest"  # convolutions, which the first leaves alone
 
 
 def use_threads(config: Config) -> None:

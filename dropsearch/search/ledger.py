@@ -128,7 +128,7 @@ class Ledger:
             except UpdateFinishedTrialError as error:
                 raise self._taken_away(result.spec) from error
             self._tell(trial.number, result)
-            if f"{INTERRUPTED}.{trial.number}" in self.study.user_attrs:
+            if self.study.user_attrs.get(f"{INTERRUPTED}.{trial.number}"):
                 raise self._taken_away(result.spec)
 
     def _tell(self, number: int, result: TrialResult) -> None:
@@ -171,11 +171,15 @@ class Ledger:
         return now - self._seen[trial.number][1] > SILENCE
 
     def _interrupt(self, number: int, why: str) -> None:
+        # In this order: of a process that dies in between, the place is free and the trial found again.
         self.release(number, why)
         self._end(number, TrialState.FAIL)
+        # Its process may have lived, and told how it ended, since we looked.
+        if any(trial.number == number for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED)):
+            self.release(number, "")
 
     def release(self, number: int, why: str) -> None:
-        """Let a trial count for nothing from now on, so that its place is free."""
+        """Let a trial count for nothing from now on, so that its place is free; without a reason it counts again."""
         self.study.set_user_attr(f"{INTERRUPTED}.{number}", why)
 
     def running_elsewhere(self) -> tuple[str, ...]:
@@ -233,7 +237,7 @@ class Ledger:
         return [
             trial
             for trial in trials
-            if f"{INTERRUPTED}.{trial.number}" not in notes
+            if not notes.get(f"{INTERRUPTED}.{trial.number}")
             and trial.user_attrs.get(entry.RESULT, {}).get("reason") != INTERRUPTED
         ]
 

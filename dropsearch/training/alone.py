@@ -145,8 +145,9 @@ class AloneEngine:
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
+        module = self.make_module(spec)
         # Lightning's fit leaves the mode as it finds it: a module in eval mode would train without dropout.
-        module = laid_out(self.make_module(spec), self.settings.accelerator).train()
+        module.train()
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
         with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module)):
@@ -181,14 +182,6 @@ def _controlled(control: TrialControl, module: LightningModule) -> Callable[...,
         return controlled_step
 
     return wrap
-
-
-def laid_out(module: LightningModule, accelerator: str) -> LightningModule:
-    """Lay the kernels of 2-d convolutions out so that a CPU is fast: channels last, which activations then take on.
-
-    Convolution and above all pooling then go through memory in order. On a GPU it pays in low precision only.
-    """
-    return module if accelerator == "gpu" else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:

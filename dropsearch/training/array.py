@@ -158,6 +158,10 @@ class Array(LightningModule):
                 times.append(time.perf_counter() - started)
         return min(times)
 
+    def evaluated(self) -> dict[str, list[float]]:
+        """Return what every row logs on the validation set."""
+        return self._evaluate(self.val)
+
     def state(self) -> list[Tensor]:
         """Return the tensors that are kept from step to step."""
         return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.slots)]
@@ -186,7 +190,7 @@ class Array(LightningModule):
         if not self.slots:
             return
         as_trained = self.stepping.means()
-        val = self._evaluate(self.val)
+        val = self.evaluated()
         part = self._evaluate(self.part)
         ended = []
         for row, slot in enumerate(self.slots):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from dropsearch.errors import InputError, RunError
@@ -61,14 +63,21 @@ class ArrayEngine:
                 raise
             except torch.cuda.OutOfMemoryError as error:
                 again.begin_again()
-                torch.cuda.empty_cache()
                 if self.width == 1:
                     self.problem = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
             except Exception as error:
                 again.begin_again()
                 self.problem = f"{type(error).__name__}: {one_line(error)}"
+            array = None
+            self._release()
         AloneEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(again)
+
+    def _release(self) -> None:
+        """Free what the last array held on a GPU: it and its Trainer know each other, so only the collector does."""
+        if self.settings.accelerator == "gpu":
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 class _Again:

@@ -7,8 +7,10 @@ as it is written, which is how it is tested without a GPU.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ from dropsearch.training.together import Together
 log = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Steps before recording, whose effect is taken back: libraries choose their kernels and memory in them."""
+"""Steps that are launched part by part before one is recorded: libraries choose their kernels and memory in them."""
 
 
 class DeviceStep(ArrayStep):
@@ -48,13 +50,14 @@ class DeviceStep(ArrayStep):
         self.recording: torch.cuda.CUDAGraph | None = None
         self.problem = ""
         """Why the step is not recorded, where a recording was tried: a module may read a number back to the host."""
+        self._launched = 0
         self._batch: tuple[Tensor, ...] = ()
         self._stocks: dict[int, Optimizer] = {}
 
     def fill(self, row: int, slot: Slot, optimizer: Optimizer) -> None:
         """Take the module's own optimiser for its options, which its schedules change."""
         self._stocks[id(slot)] = optimizer
-        self.optimizer.begin(row, optimizer)
+        self.optimizer.begin(row, slot.module, optimizer)
 
     def refresh(self, slots: Sequence[Slot]) -> None:
         """Write the rates of the present rows to where the step reads them."""
@@ -74,7 +77,7 @@ class DeviceStep(ArrayStep):
         """Forget the recording: it speaks of the rows that were."""
         self.rows = rows
         self.optimizer.narrow(rows, kept)
-        self.recording, self._batch, self._sums = None, (), {}
+        self.recording, self._launched, self._batch, self._sums = None, 0, (), {}
 
     def state(self, slots: Sequence[Slot]) -> list[Tensor]:
         """Return what the optimiser keeps, the bits drawn ahead, and what the step reads."""
@@ -92,17 +95,13 @@ class DeviceStep(ArrayStep):
         """Write what this step reads, then play it."""
         given = cast(batch, self.rows.flat.dtype)
         if [part.shape for part in given] != [part.shape for part in self._batch]:
-            self._batch, self.recording = tuple(part.clone() for part in given), None
+            self._batch = tuple(part.clone() for part in given)
+            self.recording, self._launched = None, 0
         for mine, part in zip(self._batch, given, strict=True):
             mine.copy_(part)
         self._field.copy_(self._bits.field(self._seeds(slots), [slot.step for slot in slots]))
         self.optimizer.upload()
-        if self.recording is None and not self.problem and self.rows.flat.is_cuda:
-            self._record()
-        if self.recording is not None:
-            self.recording.replay()
-        else:
-            self._step()
+        self._play()
         self._steps += 1
         for row, slot in enumerate(slots):
             slot.step += 1
@@ -110,50 +109,66 @@ class DeviceStep(ArrayStep):
                 slot.advance("step", slot.step)
                 self.optimizer.take(row, self._stocks[id(slot)])
 
+    def _play(self) -> None:
+        if self.recording is None and not self.problem and self.rows.flat.is_cuda:
+            if self._launched < WARM_UP:
+                self._aside()
+                return
+            self._record()
+        if self.recording is not None:
+            self.recording.replay()
+        else:
+            self._step()
+
     def _step(self) -> None:
         logged = self._gradients(self._batch, self._rates, self._bits.views(self._field))
         self.optimizer.step()
         for name, value in logged.items():
             if name not in self._sums:
-                self._sums[name] = torch.zeros_like(value)
+                # A module may log in the low precision of its products, in which a sum soon stands still.
+                self._sums[name] = torch.zeros_like(value, dtype=torch.float64, device=self.rows.flat.device)
             self._sums[name].add_(value)
 
-    def _record(self) -> None:
-        """Record the step; where that cannot be done, say why in `problem` and go on without."""
-        before = [tensor.clone() for tensor in self._changing()]
-        try:
-            self._warm_up()
-            self._restore(before)
-            recording = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(recording):
-                self._step()
-            self.recording = recording
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self.problem = " ".join(str(error).split())[:200]
-            log.warning("The step cannot be recorded as a CUDA graph, and runs as it is written: %s", self.problem)
-            torch.cuda.synchronize()
-            self._restore(before)
-
-    def _warm_up(self) -> None:
+    def _aside(self) -> None:
+        """Run a step as it is written, in a stream of its own, as a recording will."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._step()
+            self._step()
         torch.cuda.current_stream().wait_stream(stream)
+        self._launched += 1
 
-    def _changing(self) -> list[Tensor]:
-        """Return all that a step changes; the sums of a first step are not there yet, and start from zero."""
-        return [self.rows.flat, *self.rows.buffers.values(), *self.optimizer.tensors(), *self._sums.values()]
+    def _record(self) -> None:
+        """Record the step, which trains nothing yet; where that cannot be done, say why in `problem`."""
+        recording, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        gc.collect()  # a recording that is destroyed while another is made would spoil it
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            with torch.cuda.stream(stream):
+                recording.capture_begin()
+                try:
+                    self._step()
+                finally:
+                    recording.capture_end()
+            self.recording = recording
+        except RuntimeError as error:
+            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if isinstance(first, torch.cuda.OutOfMemoryError):
+                raise first from None
+            self.problem = " ".join(str(first).split())[:200]
+            _say_once(f"The step cannot be recorded as a CUDA graph, and runs as it is written: {self.problem}")
+            torch.cuda.synchronize()
+        finally:
+            if collecting:
+                gc.enable()
 
-    def _restore(self, before: list[Tensor]) -> None:
-        changing = self._changing()
-        for tensor, value in zip(changing, before, strict=False):
-            tensor.copy_(value)
-        for total in changing[len(before) :]:
-            total.zero_()
+
+@cache
+def _say_once(message: str) -> None:
+    log.warning(message)
 
 
 def records(device: torch.device) -> bool:

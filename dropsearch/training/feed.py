@@ -12,6 +12,7 @@ from torch import Tensor
 from dropsearch.records import INTERRUPTED as INTERRUPTED
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 
+Convolutions = Literal["grouped", "by row"]
 COMMON_SEED = 0
 """The seed of all masks where trials share them."""
 
@@ -107,7 +108,7 @@ class TrainerSettings:
     """The largest norm of a trial's gradient, None for no limit."""
     common_masks: bool = False
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
-    convolutions: Literal["grouped", "by row"] = "grouped"
+    convolutions: Convolutions = "grouped"
     """How an array runs a convolution: one of all rows, in groups, or one for each row."""
 
     def mask_seed(self, spec: TrialSpec) -> int:

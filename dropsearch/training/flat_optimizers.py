@@ -16,7 +16,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from dropsearch.training.row_optimizers import Span, group_spans, is_plain
+from dropsearch.training.row_optimizers import Span, UnsupportedError, group_spans, is_plain
 from dropsearch.training.rows import Rows
 
 
@@ -48,8 +48,15 @@ class FlatOptimizer(ABC):
         """Return all that a step changes beside the rows."""
         return [*self.kept.values(), self.count]
 
-    def begin(self, row: int, optimizer: Optimizer) -> None:
-        """Give a row to a trial that begins, with its module's own optimiser for the options."""
+    def begin(self, row: int, module: LightningModule, optimizer: Optimizer) -> None:
+        """Give a row to a trial that begins, with its module's own optimiser for the options.
+
+        Raises:
+            UnsupportedError: The optimiser is of another form than those of the other rows.
+        """
+        same = _KINDS.get(type(optimizer)) is type(self) and is_plain(optimizer)
+        if not same or tuple(group_spans(self.rows, module, optimizer)) != self.spans:
+            raise UnsupportedError("trials have optimisers of different forms")
         for tensor in self.tensors():
             tensor[row] = 0.0
         self.take(row, optimizer)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import Trainer
-from torch import nn
 
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.alone import ModuleFactory, laid_out, quiet_lightning
-from dropsearch.training.array import Array
-from dropsearch.training.feed import RowDataSource, TrainerSettings
+from dropsearch.records import TrialSpec
+from dropsearch.training.alone import ModuleFactory, one_line, quiet_lightning
+from dropsearch.training.feed import Convolutions, RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.memory import Memory, free_memory, measured
 from dropsearch.training.proof import proof
 from dropsearch.training.row_optimizers import configured
+from dropsearch.training.speeds import Speeds, widest
 
 WIDEST = 32
 """Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
@@ -30,12 +29,7 @@ WIDEST = 32
 LIGHTNING_SECONDS = 4e-4
 """What a Trainer with one logged value adds to a step, as measured with a net that costs nothing."""
 
-MEASURING_SECONDS = 1.5
-"""No wider array is tried once measuring has taken this long."""
-
 Pair = tuple[TrialSpec, TrialSpec]
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Plan:
     """Steps of trials a second in one process, by the widths that were measured."""
     memory: Memory | None = None
     """What arrays take in one process, None where nothing was measured."""
-    convolutions: Literal["grouped", "by row"] = "grouped"
+    convolutions: Convolutions = "grouped"
     """How an array runs a convolution: grouped where nothing was measured."""
     speed: float = 0.0
     """Steps of trials a second in one process as chosen, 0 where nothing was measured."""
@@ -92,25 +86,35 @@ def make_plan(
             )
         if difference:
             return Plan("alone", 1, difference)
-    if width is not None:
-        return Plan("array", width, f"engine.width={width}")
     # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last.
     costliest = max(reversed(pairs), key=lambda pair: len(pair[0].rates))[0]
-    memory, rates = _measured_width(make_module, data, settings, costliest, processes)
+    speeds = Speeds(make_module, data, settings, costliest)
+    try:
+        if width is not None:
+            return Plan("array", width, f"engine.width={width}", convolutions=speeds.convolutions(width))
+        memory = measured(speeds.array)
+        rates = widest(speeds.rate, min(WIDEST, memory.widest(free_memory(speeds.device, processes))), speeds.budget)
+        alone = _rate_alone(make_module, data, settings, costliest)
+    except Exception as error:  # the proof ran on a CPU in float64: elsewhere more may be impossible
+        if engine == "array":
+            raise InputError(f"engine=array cannot train this module ({_reason(error)}): use engine=auto") from error
+        return Plan("alone", 1, _reason(error))
     chosen = max(rates, key=lambda w: rates[w])
-    alone = _rate_alone(make_module, data, settings, costliest)
     if engine == "auto" and alone > rates[chosen]:
         reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
         return Plan("alone", 1, reason, rates, memory, speed=alone)
-    convolutions, speed = _convolutions(make_module, data, settings, costliest, chosen, rates[chosen])
-    return Plan("array", chosen, "measured", rates, memory, convolutions, speed)
+    return Plan("array", chosen, "measured", rates, memory, speeds.convolutions(chosen), rates[chosen])
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:
     """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
     loader = data.train_loader(spec.seed)
     device = loader.tensors[0].device
-    module = laid_out(make_module(spec).to(device), "gpu" if device.type == "cuda" else "cpu").train()
+    module = make_module(spec).to(device).train()
     with quiet_lightning():
         module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
@@ -128,97 +132,3 @@ def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: Train
             float(loss.detach())  # waits for a GPU
             times.append(time.perf_counter() - started)
     return 1 / (min(times) + LIGHTNING_SECONDS)
-
-
-def _measured_width(
-    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec, processes: int
-) -> tuple[Memory | None, dict[int, float]]:
-    """Return the memory of an array, and the steps of trials a second by width, as far as memory allows."""
-
-    def array(width: int) -> Array:
-        return Array(make_module, data, settings, _Copies(spec, width), width)
-
-    def rate(width: int) -> float:
-        array_of = array(width)
-        warm = array_of.seconds_a_step(1)
-        # Where one step takes this long, its first is as good a measure as any.
-        return width / (warm if warm > 0.2 else array_of.seconds_a_step(3))
-
-    try:
-        memory = measured(array)
-        device = data.train_loader(spec.seed).tensors[0].device
-        most = min(WIDEST, memory.widest(free_memory(device, processes)))
-        return memory, widest(rate, most)[1]
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return None, {1: 0.0}
-
-
-def _convolutions(
-    make_module: ModuleFactory,
-    data: RowDataSource,
-    settings: TrainerSettings,
-    spec: TrialSpec,
-    width: int,
-    grouped: float,
-) -> tuple[Literal["grouped", "by row"], float]:
-    """Return how convolutions are best run, and the steps of trials a second that gives.
-
-    Measured on a GPU alone: on a CPU the two take the same time, for there the convolution itself takes it.
-    """
-    convolves = any(isinstance(part, _CONVOLUTIONS) for part in make_module(spec).modules())
-    if not convolves or width == 1 or data.train_loader(spec.seed).tensors[0].device.type != "cuda":
-        return "grouped", grouped
-    by_row = dataclasses.replace(settings, convolutions="by row")
-    try:
-        array = Array(make_module, data, by_row, _Copies(spec, width), width)
-        array.seconds_a_step(1)
-        rate = width / array.seconds_a_step(3)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return "grouped", grouped
-    return ("by row", rate) if rate > grouped else ("grouped", grouped)
-
-
-def widest(rate: Callable[[int], float], most: int) -> tuple[int, dict[int, float]]:
-    """Double the width as long as that gains something.
-
-    Args:
-        rate: Trial steps per second at a width.
-        most: The largest width to try.
-
-    Returns:
-        The width with the highest rate, and what was measured by width.
-    """
-    rates: dict[int, float] = {}
-    width, started = 1, time.perf_counter()
-    while width <= most and time.perf_counter() - started < MEASURING_SECONDS:
-        rates[width] = rate(width)
-        # One width may be unlucky on a busy machine; that two in a row gain nothing is no accident.
-        recent = [rates[w] for w in (width, width // 2) if w in rates]
-        earlier = [r for w, r in rates.items() if w < width // 2]
-        if earlier and max(recent) < 1.05 * max(earlier):
-            break
-        width *= 2
-    return max(rates, key=lambda w: rates[w]), rates
-
-
-class _Copies:
-    """A feed of one trial many times, for measuring."""
-
-    def __init__(self, spec: TrialSpec, count: int) -> None:
-        self._specs = [dataclasses.replace(spec, number=n, seed=spec.seed + n) for n in range(count)]
-
-    most_at_once: int | None = None
-
-    def ask(self) -> TrialSpec | None:
-        return self._specs.pop() if self._specs else None
-
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        return False
-
-    def tell(self, result: TrialResult) -> None:
-        return None
-
-    def cancelled(self) -> bool:
-        return False

@@ -7,6 +7,7 @@ ask for trials, report epochs and tell results over pipes; the feed stays where 
 
 from __future__ import annotations
 
+import atexit
 import math
 import multiprocessing
 import os
@@ -67,6 +68,8 @@ class ProcessEngine:
         context = multiprocessing.get_context("fork")
         self._stop = context.Event()
         self._workers: list[_Worker] = []
+        # Python would ask forgotten processes to end by SIGTERM, to which they do not listen, and wait for them.
+        atexit.register(self.close)
         for _ in range(count):
             ours, theirs = context.Pipe()
             inherited = [worker.connection for worker in self._workers] + [ours]
@@ -139,6 +142,7 @@ class ProcessEngine:
 
     def close(self) -> None:
         """End the processes."""
+        atexit.unregister(self.close)
         self._stop.set()
         for worker in self._workers:
             worker.connection.close()

@@ -109,7 +109,7 @@ class HostStep(ArrayStep):
             slot.step += 1
             slot.advance("step", slot.step)
         for name, value in logged.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._steps += 1
 
 

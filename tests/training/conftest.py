@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dropsearch.models import Classifier, build_net
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.training.array_engine import ArrayEngine
+from dropsearch.training.feed import Feed
 
 
 @dataclass
@@ -162,3 +164,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def arrays_do_not_fall_back(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it an error that an array breaks and its trials train alone: a test would compare alone with alone."""
+    if request.node.get_closest_marker("falls_back"):
+        return
+    run = ArrayEngine.run
+
+    def strictly(self: ArrayEngine, feed: Feed) -> None:
+        run(self, feed)
+        assert not self.problem, self.problem
+
+    monkeypatch.setattr(ArrayEngine, "run", strictly)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ import torch
 from dropsearch.models import Classifier
 from dropsearch.records import TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
+from dropsearch.training.array import Array
 from dropsearch.training.array_engine import ArrayEngine
+from dropsearch.training.device_step import DeviceStep
 from dropsearch.training.feed import INTERRUPTED, Engine, TrainerSettings
+from dropsearch.training.step import ArrayStep, HostStep
 
 from .conftest import Queue, make_factory, make_source, make_specs
 
@@ -31,11 +35,22 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, params=["host", "device"])
-def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(autouse=True, params=[HostStep, DeviceStep])
+def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test twice: with the steps of a CPU, and with those that a GPU records, here run as they are written."""
-    monkeypatch.setattr("dropsearch.training.array.records", lambda _: request.param == "device")
-    return request.param
+    made: list[type[ArrayStep]] = []
+    make = Array._stepping
+
+    def noting(self: Array, *given: Any) -> ArrayStep:
+        step = make(self, *given)
+        made.append(type(step))
+        return step
+
+    monkeypatch.setattr("dropsearch.training.array.records", lambda _: request.param is DeviceStep)
+    monkeypatch.setattr(Array, "_stepping", noting)
+    yield
+    wanted = HostStep if request.node.get_closest_marker("launched") else request.param
+    assert set(made) <= {wanted}
 
 
 NET_OPTIONS = ("cell", "mask", "dropout_unit")
@@ -172,6 +187,7 @@ def test_an_array_that_is_cancelled_tells_its_trials_as_interrupted() -> None:
     assert feed.asked == 3
 
 
+@pytest.mark.launched
 def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
     class Rms(Classifier):
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -201,6 +217,7 @@ def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> No
     assert got[0].reason == "ValueError: this one is broken"
 
 
+@pytest.mark.falls_back
 def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from dropsearch.training import together
 

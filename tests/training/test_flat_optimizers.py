@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from dropsearch.training.flat_optimizers import flat_optimizer
-from dropsearch.training.row_optimizers import parameter_order
+from dropsearch.training.row_optimizers import UnsupportedError, parameter_order
 from dropsearch.training.rows import Rows
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def pairs(kind: type[Optimizer], options: list[dict], dtype: torch.dtype = torch
     flat = flat_optimizer(rows, bound[0], theirs[0])
     assert flat is not None
     for row, optimizer in enumerate(theirs):
-        flat.begin(row, optimizer)
+        flat.begin(row, bound[row], optimizer)
     return alone, own, bound, theirs, rows, flat
 
 
@@ -106,7 +106,7 @@ def test_a_row_that_begins_again_has_no_past_and_its_neighbours_keep_theirs() ->
             alone[0], bound[0] = Two(9).double(), Two(9).double()
             own[0], theirs[0] = (AdamW(m.groups(), lr=0.3) for m in (alone[0], bound[0]))
             rows.bind(0, bound[0])
-            flat.begin(0, theirs[0])
+            flat.begin(0, bound[0], theirs[0])
         for row in range(2):
             train(alone[row], own[row], generators[row])
             write_gradients(bound[row], copies[row])
@@ -153,3 +153,14 @@ def test_other_optimisers_are_left_to_themselves(make) -> None:
     optimizer = make(module.parameters())
     rows = Rows(module, 1, parameter_order(module, optimizer), CPU, torch.float32)
     assert flat_optimizer(rows, module, optimizer) is None
+
+
+def test_trials_with_optimisers_of_different_forms_are_not_stepped_together() -> None:
+    _, _, bound, _, _, flat = pairs(AdamW, [{"lr": 0.1}, {"lr": 0.2}])
+    for other in (
+        SGD(bound[1].groups(), lr=0.1),
+        AdamW(bound[1].groups(), lr=0.1, amsgrad=True),
+        AdamW(bound[1].parameters()),
+    ):
+        with pytest.raises(UnsupportedError, match="different forms"):
+            flat.begin(1, bound[1], other)

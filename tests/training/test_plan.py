@@ -10,8 +10,9 @@ from dropsearch.errors import InputError
 from dropsearch.models import Classifier
 from dropsearch.records import TrialSpec
 from dropsearch.training.feed import TrainerSettings
-from dropsearch.training.plan import make_plan, widest
+from dropsearch.training.plan import make_plan
 from dropsearch.training.proof import proof, proof_specs
+from dropsearch.training.speeds import widest
 
 from .conftest import make_factory, make_source, make_specs
 
@@ -115,7 +116,8 @@ def test_a_measured_plan_names_a_width_and_what_was_measured() -> None:
     ],
 )
 def test_the_width_grows_as_long_as_that_pays(rates: dict[int, float], best: int) -> None:
-    assert widest(lambda width: rates[width], 32)[0] == best
+    measured = widest(lambda width: rates[width], 32)
+    assert max(measured, key=measured.__getitem__) == best
 
 
 def test_the_trials_of_a_proof_differ_in_every_rate() -> None:
@@ -125,3 +127,20 @@ def test_the_trials_of_a_proof_differ_in_every_rate() -> None:
     first, second = proof_specs("dropout", sites, dropping=True)
     assert len({*first.rates.values(), *second.rates.values()}) == 6
     assert proof_specs("none", sites, dropping=False)[0].rates == {}
+
+
+def test_where_memory_ends_what_was_measured_before_counts() -> None:
+    assert widest(lambda width: 10.0 * width if width < 8 else None, 32) == {1: 10.0, 2: 20.0, 4: 40.0}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        widest(lambda _: None, 32)
+
+
+def test_a_module_that_cannot_be_measured_trains_alone_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> float:
+        raise RuntimeError("PReLU wants one dtype")
+
+    monkeypatch.setattr("dropsearch.training.speeds.Speeds.rate", broken)
+    given = make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu"), [pair()]
+    assert make_plan(*given, engine="auto", width=None).reason == "RuntimeError: PReLU wants one dtype"
+    with pytest.raises(InputError, match="engine=array cannot train this module"):
+        make_plan(*given, engine="array", width=None)
