@@ -13,14 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.dropout.inventory import dropout_sites
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
-__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer"]
+__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer", "dropout_sites"]
+
+_ROOMS = {
+    **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
+    "dropout_sites": "dropsearch.dropout.inventory",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and lightning takes seconds: only when a model is asked for.
-    if name in __all__:
-        return getattr(import_module("dropsearch.models"), name)
+    # Importing torch and lightning takes seconds: only when something that needs them is asked for.
+    if name in _ROOMS:
+        return getattr(import_module(_ROOMS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
