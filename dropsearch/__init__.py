@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dropsearch.dropout.inventory import dropout_sites
+    from dropsearch.dropout.liveness import liveness
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
-__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer", "dropout_sites"]
+__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer", "dropout_sites", "liveness"]
 
 _ROOMS = {
     **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
     "dropout_sites": "dropsearch.dropout.inventory",
+    "liveness": "dropsearch.dropout.liveness",
 }
 
 

@@ -23,6 +23,21 @@ from dropsearch.dropout.noise import SeededNoise
 from dropsearch.dropout.rate import Rate
 
 
+def owner_path(model: nn.Module, site: str) -> str:
+    """Return the path of the module that has a site of this name; empty for the model itself.
+
+    Raises:
+        KeyError: The model has no such part.
+    """
+    path = site.partition("#")[0].partition(":")[0]
+    paths = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    if path in paths:
+        return path
+    if path == "model":
+        return ""
+    raise KeyError(path)
+
+
 class Whereabouts:
     """Which module of a model runs right now, and how often it has dropped in this step."""
 
