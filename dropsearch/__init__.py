@@ -13,17 +13,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.dropout.insertion import insert_dropout, remove_dropout
     from dropsearch.dropout.inventory import dropout_sites
     from dropsearch.dropout.liveness import liveness
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
-__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer", "dropout_sites", "liveness"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "RNN",
+    "Classifier",
+    "Transformer",
+    "dropout_sites",
+    "insert_dropout",
+    "liveness",
+    "remove_dropout",
+]
 
 _ROOMS = {
     **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
     "dropout_sites": "dropsearch.dropout.inventory",
+    "insert_dropout": "dropsearch.dropout.insertion",
     "liveness": "dropsearch.dropout.liveness",
+    "remove_dropout": "dropsearch.dropout.insertion",
 }
 
 

@@ -22,6 +22,7 @@ from dropsearch.records import Site
 __all__ = ["dropout_sites", "guess_kind"]
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
+_CERTAIN = ("attention", "embedding")
 _ADD = {torch.add, Tensor.add, Tensor.add_}
 
 
@@ -39,6 +40,7 @@ class _Recorder(DropoutMode):
         self.last_layer = ""
         self._clock = itertools.count()
         self._softmaxed: Any = None
+        self._in_attention = False
         self._dropped: tuple[str, DropCall, Any] | None = None
 
     @contextmanager
@@ -60,7 +62,9 @@ class _Recorder(DropoutMode):
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             self.last_layer = kind
             if isinstance(module, nn.RNNBase) and (module.dropout > 0 or module.num_layers > 1):
-                self._add(_fused_site(name or "model", module, self._each(_count(output))))
+                # An inserted dropout behind the layer has the layer's name.
+                free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
+                self._add(_fused_site(free, module, self._each(_count(output))))
 
         return hook
 
@@ -78,9 +82,10 @@ class _Recorder(DropoutMode):
         return original()
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
-        owner = self.whereabouts.module
-        weights = call.input is self._softmaxed or isinstance(owner, nn.MultiheadAttention)
-        kind = guess_kind(name, call.form, self.last_layer, weights=weights, added=added, flat=call.input.dim() == 2)
+        # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
+        before = layer_kind(self.whereabouts.module) or self.last_layer
+        weights = call.input is self._softmaxed or self._in_attention
+        kind = guess_kind(name, call.form, before, weights=weights, added=added, flat=call.input.dim() == 2)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
@@ -92,17 +97,32 @@ class _Recorder(DropoutMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        before = self._dropped
         result = super().__torch_function__(func, types, args, kwargs)
-        if func in _SOFTMAX:
-            self._softmaxed = result
-        elif func in _ADD and self._dropped is not None and _activations_added(args, self._dropped[2]):
-            site, call, _ = self._dropped
-            self._dropped = None
-            if self.sites[site].kind not in ("attention", "embedding"):
-                self.sites[site] = self._site(site, call, added=True)
-        elif (name := reach.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
+        if self._dropped is before:  # this call was no drop itself
+            self._look_around(func, args, result)
+        if (name := reach.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
             self._on_draw(name, result)
         return result
+
+    def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Learn from the calls before and behind a drop what its place is."""
+        if func in _SOFTMAX:
+            self._softmaxed = result
+        if self._dropped is None or not any(arg is self._dropped[2] for arg in args):
+            return
+        site, call, dropped = self._dropped
+        if func in _ADD and _activations_added(args, dropped) and self.sites[site].kind not in _CERTAIN:
+            self.sites[site] = self._site(site, call, added=True)
+        if isinstance(result, Tensor | tuple):
+            self._dropped = None  # used once it is the trunk, and no branch that a later sum ends
+
+    def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        self._in_attention = True
+        try:
+            return super()._inner_call(func, *args, **kwargs)
+        finally:
+            self._in_attention = False
 
     def _on_draw(self, function: str, result: Any) -> None:
         owner = self.whereabouts.path or "model"
