@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dropsearch.dropout.insertion import insert_dropout, remove_dropout
     from dropsearch.dropout.inventory import dropout_sites
     from dropsearch.dropout.liveness import liveness
+    from dropsearch.dropout.montecarlo import MCDropout
+    from dropsearch.dropout.setting import set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
@@ -24,11 +26,13 @@ __all__ = [
     "MLP",
     "RNN",
     "Classifier",
+    "MCDropout",
     "Transformer",
     "dropout_sites",
     "insert_dropout",
     "liveness",
     "remove_dropout",
+    "set_rates",
 ]
 
 _ROOMS = {
@@ -37,6 +41,8 @@ _ROOMS = {
     "insert_dropout": "dropsearch.dropout.insertion",
     "liveness": "dropsearch.dropout.liveness",
     "remove_dropout": "dropsearch.dropout.insertion",
+    "set_rates": "dropsearch.dropout.setting",
+    "MCDropout": "dropsearch.dropout.montecarlo",
 }
 
 

@@ -159,6 +159,16 @@ def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     return reader(*args, **kwargs) if reader else None
 
 
+def at_rate(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call of a function that drops, with another rate in them."""
+    place, name = (4, "dropout_p") if function is F.scaled_dot_product_attention else (1, "p")
+    if len(args) > place:
+        return (*args[:place], rate, *args[place + 1 :]), dict(kwargs)
+    return args, {**kwargs, name: rate}
+
+
 class _Shown(float):
     """A rate that the attention function takes for one above 0, so that it shows its call even where it is 0."""
 

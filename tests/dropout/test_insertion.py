@@ -15,7 +15,10 @@ import dropsearch
 from dropsearch.dropout.array import ArrayControl, RowBits, mask_shapes, row_rates
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
-from tests.dropout.strangers import Encoder, Grandchild, Litten, OneLayer, ResNetlet, Tagger, TwoAttentions, sentences
+from tests.dropout.foreign_blocks import Encoder, OneLayer, Tagger, TwoAttentions
+from tests.dropout.foreign_lightning import Litten
+from tests.dropout.foreign_nets import Grandchild, ResNetlet
+from tests.dropout.strangers import sentences
 from tests.dropout.test_inventory import nothing_changed
 
 

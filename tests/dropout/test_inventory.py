@@ -17,19 +17,10 @@ from torch import Tensor, nn
 
 import dropsearch
 from dropsearch.errors import InputError
-from tests.dropout.strangers import (
-    STRANGERS,
-    Block,
-    Conditional,
-    Encoder,
-    Litten,
-    LoopingNet,
-    Moving,
-    Renormed,
-    SmallVision,
-    features,
-    labelled,
-)
+from tests.dropout.foreign_blocks import Block, Encoder
+from tests.dropout.foreign_lightning import Litten
+from tests.dropout.foreign_nets import Conditional, LoopingNet, Moving, Renormed, SmallVision
+from tests.dropout.strangers import STRANGERS, features, labelled
 
 
 def state(module: nn.Module) -> dict[str, Any]:

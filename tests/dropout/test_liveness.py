@@ -11,21 +11,10 @@ from torch import Tensor, nn
 
 import dropsearch
 from dropsearch.errors import InputError
-from tests.dropout.strangers import (
-    STRANGERS,
-    Base,
-    Child,
-    Conditional,
-    Encoder,
-    Frozen,
-    InAList,
-    Litten,
-    OneLayer,
-    Tagger,
-    features,
-    labelled,
-    sentences,
-)
+from tests.dropout.foreign_blocks import Encoder, OneLayer, Tagger
+from tests.dropout.foreign_lightning import Frozen, Litten
+from tests.dropout.foreign_nets import Base, Child, Conditional, InAList
+from tests.dropout.strangers import STRANGERS, features, labelled, sentences
 from tests.dropout.test_inventory import nothing_changed
 
 
