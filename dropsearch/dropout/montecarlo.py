@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -142,6 +143,10 @@ def _joined(join: Callable[..., Tensor], results: list[Any], *, real: bool = Tru
         return type(first)(*(_joined(join, list(each), real=real) for each in zip(*results, strict=True)))
     if isinstance(first, list | tuple):
         return type(first)(_joined(join, list(each), real=real) for each in zip(*results, strict=True))
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first) if field.init]
+        values = {name: _joined(join, [getattr(each, name) for each in results], real=real) for name in names}
+        return dataclasses.replace(first, **values)
     return first
 
 

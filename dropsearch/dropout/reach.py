@@ -82,6 +82,11 @@ def draw_reason(name: str) -> str:
     return f"the forward draws random numbers itself ({name}); where that drops activations, use F.dropout instead"
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module, or a part of it, was given to ``torch.compile``: no call can be seen in code so made."""
+    return any("_orig_mod" in part._modules or part._compiled_call_impl is not None for part in module.modules())
+
+
 FUSED = "it drops between layers inside a fused kernel; use single layers with nn.Dropout between them"
 ONE_LAYER = "it does nothing: it would drop between layers, and there is one; put nn.Dropout behind it"
 SCRIPTED = "its code is compiled by TorchScript, where no call can be seen; give the module before it is scripted"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dropsearch.dropout.keeping import Kept
+from dropsearch.dropout.reach import is_compiled
 from dropsearch.errors import InputError, first_cause
 
 
@@ -74,9 +76,10 @@ class Rehearsal:
             InputError: The module cannot run this batch.
         """
         try:
-            if not is_lightning(self.module):
-                return _call_forward(self.module, copied(self.batch))
-            return self._loss(self._step())
+            with _uncompiled(self.module):
+                if not is_lightning(self.module):
+                    return _call_forward(self.module, copied(self.batch))
+                return self._loss(self._step())
         except InputError:
             raise
         except Exception as error:
@@ -106,8 +109,13 @@ class Rehearsal:
             wanted, how = f"{name}.training_step", "give the batch as the Trainer hands it to training_step"
         else:
             wanted, how = f"{name}.forward", "give its argument, a tuple of arguments or a dict of keyword arguments"
-        happened = f"{type(error).__name__} ({first_cause(error)})"
+        happened = f"{type(error).__name__} ({first_cause(error)[:200]})"
         return f"{self.asked_by} needs a batch that {wanted} takes, got {happened}: {how}"
+
+
+def _uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
+    """Run compiled modules as they were written: inside of compiled code no call can be seen."""
+    return torch.compiler.set_stance("force_eager") if is_compiled(module) else nullcontext()
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:
@@ -201,3 +209,6 @@ def tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from tensors(each)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name))

@@ -11,6 +11,7 @@ from torch import nn
 from dropsearch.dropout.control import owner_path
 from dropsearch.dropout.insertion import inserted_dropout
 from dropsearch.dropout.rate import checked_rate
+from dropsearch.dropout.reach import is_compiled
 from dropsearch.dropout.wrapper import never_drops, wrap
 from dropsearch.errors import InputError, close_match
 
@@ -73,7 +74,8 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
         What takes the rates back: ``.remove()``, or the end of a ``with`` block.
 
     Raises:
-        InputError: A name is not that of a site, or a rate is not in [0, 1]. Nothing is set then.
+        InputError: A name is not that of a site, a rate is not in [0, 1], or a site is a call and the module is
+            compiled by ``torch.compile``. Nothing is set then.
     """
     attributes: dict[str, _Attribute] = {}
     called: dict[str, float] = {}
@@ -87,6 +89,11 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
             raise InputError(_unknown(module, site))
         else:
             called[site] = rate
+    if called and is_compiled(module):
+        raise InputError(
+            f"rates of calls ({', '.join(called)}) can be set on a module that is not compiled, got a compiled "
+            f"{type(module).__name__}: leave torch.compile out, or use nn.Dropout there"
+        )
     return RatesSet(module, attributes, called)
 
 

@@ -185,6 +185,14 @@ def test_what_torchscript_compiled_is_named() -> None:
     assert "TorchScript" in site.reason
 
 
+def test_a_compiled_module_shows_what_was_compiled() -> None:
+    module = torch.compile(LoopingNet(), backend="eager")
+    found = dropsearch.dropout_sites(module, torch.randn(2, 4))
+    assert [site.name for site in found] == ["_orig_mod", "_orig_mod#2", "_orig_mod#3"]
+    with pytest.raises(InputError, match=r"rates of calls \(_orig_mod\) .* got a compiled OptimizedModule"):
+        dropsearch.set_rates(module, {"_orig_mod": 0.3})
+
+
 def test_a_dropout_behind_an_if_is_a_site_when_the_batch_leads_there() -> None:
     found = dropsearch.dropout_sites(Conditional(deep=True), torch.randn(4, 5))
     assert [site.name for site in found if site.controllable] == ["always", "sometimes", "model"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -173,6 +174,18 @@ def test_the_encoder_in_eval_mode_does_not_hide_behind_its_fast_path() -> None:
     found = dropsearch.liveness(module, torch.randint(0, 11, (3, 4)))
     assert set(found.dead) == {f"encoder.layers.1.{part}" for part in ("self_attn", "dropout1", "dropout", "dropout2")}
     assert "encoder.layers.1 is in eval mode" in found.sites[-1].finding
+
+
+def test_an_output_that_is_a_dataclass_is_compared() -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+
+    class Wraps(nn.Module):
+        def forward(self, x: Tensor) -> Output:
+            return Output(F.dropout(x, 0.1, self.training))
+
+    assert dropsearch.liveness(Wraps(), torch.randn(3, 4)).alive == ("model",)
 
 
 def test_a_module_that_returns_no_tensor_is_one_clear_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -116,10 +117,17 @@ class Answer(NamedTuple):
     classes: Tensor
 
 
+@dataclass
+class Note:
+    logits: Tensor
+    text: str = "a note"
+
+
 class Answers(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Any]:
         x = F.dropout(x, 0.5, self.training)
-        return {"pair": (x, [x * 2]), "answer": Answer(x, x.argmax(-1)), "name": "answers", "none": None}
+        answer, note = Answer(x, x.argmax(-1)), Note(x)
+        return {"pair": (x, [x * 2]), "answer": answer, "note": note, "name": "answers", "none": None}
 
 
 def test_outputs_of_any_form_keep_it() -> None:
@@ -130,7 +138,9 @@ def test_outputs_of_any_form_keep_it() -> None:
     assert isinstance(mean["answer"], Answer)
     assert mean["answer"].classes.dtype == torch.long
     assert (mean["name"], mean["none"]) == ("answers", None)
+    assert mean["note"].logits.shape == (4, 5)
     drawn = dropsearch.MCDropout(Answers(), samples=3).draw(x)
+    assert drawn["note"].logits.shape == (3, 4, 5)
     assert drawn["answer"].classes.shape == (3, 4)
     assert drawn["pair"][1][0].shape == (3, 4, 5)
 
