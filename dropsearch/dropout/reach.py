@@ -84,7 +84,8 @@ def draw_reason(name: str) -> str:
 
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module, or a part of it, was given to ``torch.compile``: no call can be seen in code so made."""
-    return any("_orig_mod" in part._modules or part._compiled_call_impl is not None for part in module.modules())
+    named = any(name.rpartition(".")[2] == "_orig_mod" for name, _ in module.named_modules())
+    return named or any(part._compiled_call_impl is not None for part in module.modules())
 
 
 FUSED = "it drops between layers inside a fused kernel; use single layers with nn.Dropout between them"

@@ -46,10 +46,17 @@ class Rehearsal:
                 f"{asked_by} needs a module whose parameters exist, got {type(module).__name__} with lazy ones: "
                 "run one batch through it first"
             )
+        inner = dict(module.named_children()).get("_orig_mod")
+        if inner is not None and is_lightning(inner):
+            raise InputError(
+                f"{asked_by} needs a LightningModule that is not compiled, got a compiled {type(inner).__name__}: "
+                "give the module that torch.compile was given"
+            )
         self.module = module
         self.batch = batch
         self.asked_by = asked_by
         self._trainer: Any = None
+        self._kept: Kept | None = None
 
     @property
     def examples(self) -> int | None:
@@ -59,12 +66,12 @@ class Rehearsal:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Put all back when the context ends."""
-        kept = Kept(self.module)
+        self._kept = self._kept or Kept(self.module)  # what one pass puts back is what the next would keep
         try:
             with torch.enable_grad():
                 yield
         finally:
-            kept.put_back()
+            self._kept.put_back()
 
     def run(self) -> Any:
         """Run one pass, with gradients, in the mode in which the module is; inside `unchanged()`.

@@ -154,7 +154,8 @@ class _Recorder(DropoutMode):
             if called is not None:
                 self.met[site] = called
         elif isinstance(module, torch.jit.ScriptModule):
-            if "." not in name or not isinstance(self.model.get_submodule(name.rpartition(".")[0]), type(module)):
+            outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
+            if not name or not isinstance(outer, torch.jit.ScriptModule):
                 self.sites[site] = Site(site, "hidden", math.nan, 0, False, reach.SCRIPTED)
         elif called is None and (rate := _idle_rate(module)) is not None:
             kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")

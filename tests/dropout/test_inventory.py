@@ -183,6 +183,7 @@ def test_what_torchscript_compiled_is_named() -> None:
     (site,) = dropsearch.dropout_sites(nn.Sequential(nn.Linear(4, 4), inner), torch.randn(3, 4))
     assert (site.name, site.controllable) == ("1", False)
     assert "TorchScript" in site.reason
+    assert [site.name for site in dropsearch.dropout_sites(inner, torch.randn(3, 4))] == ["model"]
 
 
 def test_a_compiled_module_shows_what_was_compiled() -> None:
@@ -191,6 +192,8 @@ def test_a_compiled_module_shows_what_was_compiled() -> None:
     assert [site.name for site in found] == ["_orig_mod", "_orig_mod#2", "_orig_mod#3"]
     with pytest.raises(InputError, match=r"rates of calls \(_orig_mod\) .* got a compiled OptimizedModule"):
         dropsearch.set_rates(module, {"_orig_mod": 0.3})
+    with pytest.raises(InputError, match="LightningModule that is not compiled, got a compiled Litten"):
+        dropsearch.dropout_sites(torch.compile(Litten(), backend="eager"), labelled())
 
 
 def test_a_dropout_behind_an_if_is_a_site_when_the_batch_leads_there() -> None:
