@@ -13,14 +13,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.dropout.insertion import insert_dropout, remove_dropout
+    from dropsearch.dropout.inventory import dropout_sites
+    from dropsearch.dropout.liveness import liveness
+    from dropsearch.dropout.montecarlo import MCDropout
+    from dropsearch.dropout.setting import set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
-__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "RNN",
+    "Classifier",
+    "MCDropout",
+    "Transformer",
+    "dropout_sites",
+    "insert_dropout",
+    "liveness",
+    "remove_dropout",
+    "set_rates",
+]
+
+_ROOMS = {
+    **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
+    "dropout_sites": "dropsearch.dropout.inventory",
+    "insert_dropout": "dropsearch.dropout.insertion",
+    "liveness": "dropsearch.dropout.liveness",
+    "remove_dropout": "dropsearch.dropout.insertion",
+    "set_rates": "dropsearch.dropout.setting",
+    "MCDropout": "dropsearch.dropout.montecarlo",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and lightning takes seconds: only when a model is asked for.
-    if name in __all__:
-        return getattr(import_module("dropsearch.models"), name)
+    # Importing torch and lightning takes seconds: only when something that needs them is asked for.
+    if name in _ROOMS:
+        return getattr(import_module(_ROOMS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ class Site:
     kind: str
     """input, hidden, conv, rnn, attention, embedding or residual."""
     rate: float
-    """The probability that an activation is dropped, as the module itself has it."""
+    """The probability that an activation is dropped, as the module itself has it; nan where that cannot be known."""
     activations: int
     """How many activations one example passes through the site."""
     controllable: bool = True

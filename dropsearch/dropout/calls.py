@@ -159,6 +159,23 @@ def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     return reader(*args, **kwargs) if reader else None
 
 
+def at_rate(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call of a function that drops, with another rate in them."""
+    place, name = (4, "dropout_p") if function is F.scaled_dot_product_attention else (1, "p")
+    if len(args) > place:
+        return (*args[:place], rate, *args[place + 1 :]), dict(kwargs)
+    return args, {**kwargs, name: rate}
+
+
+class _Shown(float):
+    """A rate that the attention function takes for one above 0, so that it shows its call even where it is 0."""
+
+    def __gt__(self, other: object) -> bool:
+        return True
+
+
 def exposed_attention(mode_call: Callable[..., Tensor]) -> Callable[..., Any]:
     """Return `F.multi_head_attention_forward` with its inner dropout calls routed to `mode_call`.
 
@@ -169,12 +186,29 @@ def exposed_attention(mode_call: Callable[..., Tensor]) -> Callable[..., Any]:
         mode_call: Called as ``mode_call(function, *args, **kwargs)`` for each inner call that drops.
     """
     source = inspect.unwrap(F.multi_head_attention_forward)
+
+    def dropout(input: Tensor, p: float) -> Tensor:
+        return mode_call(F.dropout, input, p=float(p))
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float, is_causal: bool) -> Tensor:
+        return mode_call(F.scaled_dot_product_attention, q, k, v, mask, float(dropout_p), is_causal)
+
     names = {
         **source.__globals__,
         "has_torch_function": lambda _: False,
-        "dropout": functools.partial(mode_call, F.dropout),
-        "scaled_dot_product_attention": functools.partial(mode_call, F.scaled_dot_product_attention),
+        "dropout": dropout,
+        "scaled_dot_product_attention": fused,
     }
     exposed = FunctionType(source.__code__, names, source.__name__, source.__defaults__)
     exposed.__kwdefaults__ = source.__kwdefaults__
-    return exposed
+
+    @functools.wraps(source)
+    def shown(*args: Any, **kwargs: Any) -> Any:
+        if "dropout_p" in kwargs:
+            return exposed(*args, **{**kwargs, "dropout_p": _Shown(kwargs["dropout_p"])})
+        return exposed(*args[:_DROPOUT_P], _Shown(args[_DROPOUT_P]), *args[_DROPOUT_P + 1 :], **kwargs)
+
+    return shown
+
+
+_DROPOUT_P = list(inspect.signature(F.multi_head_attention_forward).parameters).index("dropout_p")

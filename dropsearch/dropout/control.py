@@ -23,6 +23,21 @@ from dropsearch.dropout.rate import Rate
 from dropsearch.dropout.seeded_noise import SeededNoise
 
 
+def owner_path(model: nn.Module, site: str) -> str:
+    """Return the path of the module that has a site of this name; empty for the model itself.
+
+    Raises:
+        KeyError: The model has no such part.
+    """
+    path = site.partition("#")[0].partition(":")[0]
+    paths = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    if path in paths:
+        return path
+    if path == "model":
+        return ""
+    raise KeyError(path)
+
+
 class Whereabouts:
     """Which module of a model runs right now, and how often it has dropped in this step."""
 
@@ -41,7 +56,8 @@ class Whereabouts:
         owners = None if sites is None else {site.partition("#")[0] for site in sites}
         with ExitStack() as hooks:
             for name, module in self._model.named_modules():
-                if owners is None or name in owners:
+                # What TorchScript compiled takes no hooks and shows no calls.
+                if (owners is None or name in owners) and not isinstance(module, torch.jit.ScriptModule):
                     hooks.enter_context(self._hooked(name, module))
             yield
 
@@ -68,11 +84,26 @@ class Whereabouts:
         """The module whose forward runs."""
         return self._path[-1][1]
 
+    @property
+    def path(self) -> str:
+        """The path of that module; empty for the model itself."""
+        return self._path[-1][0]
+
+    @property
+    def in_forward(self) -> bool:
+        """Whether any module's forward runs."""
+        return len(self._path) > 1
+
+    @property
+    def last_drop(self) -> str:
+        """The name that the last drop of the module whose forward runs was given."""
+        path = self._path[-1][0] or "model"
+        return path if self._drops[path] == 1 else f"{path}#{self._drops[path]}"
+
     def name_drop(self) -> str:
         """Name the site of the drop that happens now: the module's path, with ``#2`` from the second on."""
-        path = self._path[-1][0] or "model"
-        self._drops[path] += 1
-        return path if self._drops[path] == 1 else f"{path}#{self._drops[path]}"
+        self._drops[self._path[-1][0] or "model"] += 1
+        return self.last_drop
 
 
 class DropoutMode(TorchFunctionMode, ABC):

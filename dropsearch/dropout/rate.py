@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dropsearch.dropout.noise import LEVELS
+from dropsearch.errors import InputError
+
+
+def checked_rate(rate: Any, name: str) -> float:
+    """Return a rate that the user gave as a float.
+
+    Raises:
+        InputError: It is no number in [0, 1].
+    """
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise InputError(f"{name} must be a number in [0, 1], the share of activations to drop, got {rate!r}")
+    return float(rate)
 
 
 @dataclass(frozen=True)

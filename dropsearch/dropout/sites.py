@@ -2,100 +2,214 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from dropsearch.dropout import reach
 from dropsearch.dropout.calls import DropCall
 from dropsearch.dropout.control import DropoutMode
-from dropsearch.dropout.typical import KINDS
+from dropsearch.dropout.kinds import guess_kind, layer_kind
 from dropsearch.records import Site
 
-_LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
-    ((nn.modules.conv._ConvNd,), "conv"),
-    ((nn.RNNBase, nn.RNNCellBase), "rnn"),
-    ((nn.Embedding, nn.EmbeddingBag), "embedding"),
-    ((nn.MultiheadAttention,), "residual"),
-    ((nn.Linear, nn.Bilinear), "hidden"),
-)
+__all__ = ["dropout_sites", "guess_kind"]
+
+_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
+_CERTAIN = ("attention", "embedding")
+_ADD = {torch.add, Tensor.add, Tensor.add_}
 
 
 class _Recorder(DropoutMode):
     """Notes each drop with the module that made it; everything runs as it was written."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, examples: int | None, own_step: bool) -> None:
         super().__init__(model)
+        self.model = model
+        self.examples = examples
+        self.own_step = own_step
+        self.met: dict[str, int] = {}
+        """When each site was met and each module first called: the order of the forward pass."""
         self.sites: dict[str, Site] = {}
         self.last_layer = ""
-        self._hooks = [
-            module.register_forward_hook(self._remember(kind))
-            for module in model.modules()
-            if (kind := _layer_kind(module))
-        ]
+        self._clock = itertools.count()
+        self._softmaxed: Any = None
+        self._in_attention = False
+        self._dropped: tuple[str, DropCall, Any] | None = None
 
-    def _remember(self, kind: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear which modules run, beside `watching()`."""
+        with ExitStack() as hooks:
+            for name, module in self.model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
+                hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
+                if kind := layer_kind(module):
+                    hooks.callback(module.register_forward_hook(self._on_layer(name, kind)).remove)
+            yield
+
+    def _on_call(self, name: str) -> Callable[..., None]:
+        return lambda *_: self._note_time(f"{name} called")
+
+    def _on_layer(self, name: str, kind: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
             self.last_layer = kind
+            if isinstance(module, nn.RNNBase) and (module.dropout > 0 or module.num_layers > 1):
+                # An inserted dropout behind the layer has the layer's name.
+                free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
+                self._add(_fused_site(free, module, self._each(_count(output))))
 
         return hook
 
-    def release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        if call.form != "attention" or call.rate > 0:
-            examples = call.input.shape[0] if call.input.dim() > 1 else 1
-            kind = guess_kind(site, call.form, self.last_layer)
-            self.sites[site] = Site(site, kind, call.rate, math.prod(call.mask_shape) // examples)
+        self._add(self._site(site, call))
+        result = original()
+        self._dropped = (site, call, result)
+        return result
+
+    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        """Note a place that would drop, were it not for a part of the model that stays in eval mode."""
+        if self.model.training:
+            seen = self._site(self.whereabouts.last_drop, call)
+            self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, reach.STAYS_IN_EVAL))
         return original()
 
+    def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
+        # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
+        before = layer_kind(self.whereabouts.module) or self.last_layer
+        weights = call.input is self._softmaxed or self._in_attention
+        kind = guess_kind(name, call.form, before, weights=weights, added=added, flat=call.input.dim() == 2)
+        return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
 
-def _layer_kind(module: nn.Module) -> str:
-    return next((kind for types, kind in _LAYER_KINDS if isinstance(module, types)), "")
+    def _each(self, count: int, x: Tensor | None = None) -> int:
+        """Return how many of `count` activations one example has."""
+        if self.examples and count % self.examples == 0:
+            return count // self.examples
+        return count // x.shape[0] if x is not None and x.dim() > 1 and x.shape[0] else count
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        before = self._dropped
+        result = super().__torch_function__(func, types, args, kwargs)
+        if self._dropped is before:  # this call was no drop itself
+            self._look_around(func, args, result)
+        if (name := reach.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
+            self._on_draw(name, result)
+        return result
+
+    def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Learn from the calls before and behind a drop what its place is."""
+        if func in _SOFTMAX:
+            self._softmaxed = result
+        if self._dropped is None or not any(arg is self._dropped[2] for arg in args):
+            return
+        site, call, dropped = self._dropped
+        if func in _ADD and _activations_added(args, dropped) and self.sites[site].kind not in _CERTAIN:
+            self.sites[site] = self._site(site, call, added=True)
+        if isinstance(result, Tensor | tuple):
+            self._dropped = None  # used once it is the trunk, and no branch that a later sum ends
+
+    def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        self._in_attention = True
+        try:
+            return super()._inner_call(func, *args, **kwargs)
+        finally:
+            self._in_attention = False
+
+    def _on_draw(self, function: str, result: Any) -> None:
+        owner = self.whereabouts.path or "model"
+        count = self._each(_count(result), result if isinstance(result, Tensor) else None)
+        kind = guess_kind(owner, "draw", self.last_layer)
+        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, reach.draw_reason(function)))
+
+    def _add(self, site: Site) -> None:
+        self._note_time(site.name)
+        self.sites.setdefault(site.name, site)
+
+    def _note_time(self, what: str) -> None:
+        self.met.setdefault(what, next(self._clock))
+
+    def found(self) -> tuple[Site, ...]:
+        """Return all sites, in the order in which the pass met them; those that it did not meet come last."""
+        for name, module in self.model.named_modules():
+            self._complete(name, module)
+        last = len(self.met)
+        return tuple(sorted(self.sites.values(), key=lambda site: self.met.get(site.name, last)))
+
+    def _complete(self, name: str, module: nn.Module) -> None:
+        """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
+        site, reason, called = name or "model", reach.own_kind(module), self.met.get(f"{name} called")
+        if reason and site not in self.sites:
+            drawn = [self.sites.pop(key) for key in list(self.sites) if key.startswith(f"{site}:")]
+            activations = drawn[0].activations if drawn else 0
+            self.sites[site] = Site(site, "residual", reach.own_rate(module), activations, False, reason)
+            if called is not None:
+                self.met[site] = called
+        elif isinstance(module, torch.jit.ScriptModule):
+            outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
+            if not name or not isinstance(outer, torch.jit.ScriptModule):
+                self.sites[site] = Site(site, "hidden", math.nan, 0, False, reach.SCRIPTED)
+        elif called is None and (rate := _idle_rate(module)) is not None:
+            kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")
+            self.sites[site] = Site(site, kind, rate, 0, False, reach.UNMET)
 
 
-def guess_kind(site: str, form: str, layer_before: str) -> str:
-    """Guess a site's kind: attention by its function, else by the words of its name, else by the layer before.
-
-    Args:
-        site: The site's name.
-        form: How it drops (`DropCall.form`).
-        layer_before: The kind of the layer that ran last, empty where none did.
-    """
-    if form == "attention":
-        return "attention"
-    words = site.lower().replace("_", ".").replace("#", ".").split(".")
-    named = [kind for word in reversed(words) for kind in KINDS if word.rstrip("0123456789") == kind]
-    return named[0] if named else layer_before or "input"
+def _idle_rate(module: nn.Module) -> float | None:
+    """Return the rate of a module that drops when it is called; None for one that does not."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return float(module.p)
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
+        return float(module.dropout)
+    return None
 
 
-def dropout_sites(model: nn.Module, run: Callable[[], Any]) -> tuple[Site, ...]:
+def _fused_site(name: str, module: nn.RNNBase, activations: int) -> Site:
+    reason = reach.FUSED if module.num_layers > 1 else reach.ONE_LAYER
+    return Site(name, "rnn", float(module.dropout), activations * (module.num_layers - 1), False, reason)
+
+
+def _count(output: Any) -> int:
+    if isinstance(output, tuple) and not isinstance(output, PackedSequence):
+        return _count(output[0]) if output else 0
+    data = output.data if isinstance(output, PackedSequence) else output
+    return data.numel() if isinstance(data, Tensor) else 0
+
+
+def _activations_added(args: tuple[Any, ...], dropped: Tensor) -> bool:
+    """Whether a sum is that of what was dropped and of other activations: a residual branch, not a bias."""
+    if len(args) < 2 or not any(arg is dropped for arg in args[:2]):
+        return False
+    other = args[1] if args[0] is dropped else args[0]
+    return isinstance(other, Tensor) and not isinstance(other, nn.Parameter) and other.shape == dropped.shape
+
+
+def dropout_sites(
+    model: nn.Module, run: Callable[[], Any], *, examples: int | None = None, own_step: bool = False
+) -> tuple[Site, ...]:
     """Return the sites of a model in the order in which one training pass meets them.
 
     Args:
         model: In training mode: in eval mode nothing drops and no site is seen.
         run: Runs one training step or forward pass of the model.
+        examples: How many examples the batch of `run` holds, where that is known: activations are counted for
+            one example. Else the first dimension of what is dropped is taken for the batch.
+        own_step: Whether all that `run` does is the model's own code. Random numbers that are drawn outside of any
+            forward, in a ``training_step``, are then the model's.
 
     Returns:
-        One `Site` for each place. A recurrent layer's own ``dropout=`` runs inside a fused kernel: it is
-        listed, and as not controllable.
+        One `Site` for each place. What is random out of reach of the control (a recurrent layer's own
+        ``dropout=``, stochastic depth, a forward's own ``bernoulli_``), or was not called by this pass, is listed
+        as not controllable, with the reason.
     """
-    recorder = _Recorder(model)
-    try:
-        with recorder.watching(), recorder.step():
-            run()
-    finally:
-        recorder.release()
-    return (*recorder.sites.values(), *_fused_sites(model))
-
-
-def _fused_sites(model: nn.Module) -> tuple[Site, ...]:
-    reason = "it drops between layers inside a fused kernel; use single layers with nn.Dropout between them"
-    return tuple(
-        Site(name or "model", "rnn", module.dropout, module.hidden_size, controllable=False, reason=reason)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1
-    )
+    recorder = _Recorder(model, examples, own_step)
+    with recorder.watching(), recorder.listening(), recorder.step():
+        run()
+    return recorder.found() if model.training else ()

@@ -122,4 +122,5 @@ def _sites(summary: Summary) -> Iterator[str]:
     for site in summary.sites:
         if not site.controllable:
             why = site.reason.rstrip(".") or "it cannot be controlled"
-            yield f"The site {site.name} kept its own rate of {site.rate:.2f}: {why}."
+            rate = "" if math.isnan(site.rate) else f" of {site.rate:.2f}"
+            yield f"The site {site.name} kept its own rate{rate}: {why}."

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dropsearch.dropout.array import ArrayControl, RowBits, mask_shapes, row_rates
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.sites import dropout_sites, guess_kind
 from dropsearch.dropout.typical import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
@@ -66,6 +69,33 @@ def test_a_site_set_to_zero_runs_as_if_it_were_not_there() -> None:
     with control.watching(), control.training_step(0):
         controlled = model(x)
     assert torch.allclose(controlled, model.eval()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attention_at_rate_zero_takes_a_rate_from_the_control_and_from_an_array(need_weights: bool) -> None:
+    model, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(3, 5, 8)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return model(x, x, x, need_weights=need_weights)[0]
+
+    def alone(rate: float, seed: int) -> torch.Tensor:
+        control = TrialControl(model, {"model": rate}, seed)
+        with control.watching(), control.training_step(0):
+            return run(x)
+
+    assert torch.allclose(alone(0.0, 1), run(x), atol=1e-6)
+    assert not torch.allclose(alone(0.5, 1), run(x), atol=1e-3)
+    bits = RowBits(mask_shapes(model, ["model"], lambda: run(x)), 2, x.device).draw([1, 2], [0, 0])
+    control = ArrayControl(model)
+
+    def row(rates: Any, bits: Any) -> torch.Tensor:
+        control.load(rates, bits)
+        with control.step():
+            return run(x)
+
+    with control.watching():
+        rows = torch.func.vmap(row)(row_rates([{"model": 0.5}, {"model": 0.0}], x.dtype, x.device), bits)
+    assert torch.allclose(rows, torch.stack([alone(0.5, 1), alone(0.0, 2)]), atol=1e-6)
 
 
 def test_no_trace_of_the_control_is_left_on_the_model() -> None:
