@@ -53,7 +53,7 @@ class DropCall:
         x, field = self.input, bits(self.mask_shape, self.input)
         if self.form in ("alpha", "feature_alpha"):
             return self._into_input(alpha_drop(x, rate, field))
-        return self._into_input(x * rate.mask(field, x.dtype))
+        return self._into_input((x * rate.mask(field, x.dtype)).to(x.dtype))
 
     def _into_input(self, result: Tensor) -> Tensor:
         return self.input.copy_(result) if self.inplace else result
@@ -103,7 +103,7 @@ def attend(
         scores = scores.masked_fill(~attn_mask, -math.inf) if masked else scores + attn_mask
     weights = torch.softmax(scores, dim=-1)
     if rate is not None and bits is not None:
-        weights = weights * rate.mask(bits, weights.dtype)
+        weights = (weights * rate.mask(bits, weights.dtype)).to(weights.dtype)
     return weights @ value
 
 

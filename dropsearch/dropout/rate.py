@@ -56,13 +56,15 @@ class Rate:
         )
 
     def mask(self, bits: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the mask: 0 for dropped units, `scale` for kept ones.
+        """Return the mask: 0 for dropped units, `scale` for kept ones, in float32 at least.
+
+        In bfloat16 the scale itself would be off by up to 0.4 %, for all units alike.
 
         Args:
             bits: int16, any shape.
             dtype: The floating type of the activations.
         """
-        return (bits >= self.threshold).to(dtype) * self.scale
+        return (bits >= self.threshold).to(torch.promote_types(dtype, torch.float32)) * self.scale
 
     def keep(self, bits: Tensor, dtype: torch.dtype) -> Tensor:
         """Return 1 for kept and 0 for dropped units, without scaling."""

@@ -164,3 +164,12 @@ def test_masks_of_two_rates_from_one_field_are_nested() -> None:
     few, many = (dropped(model, rate, x, seed=5) for rate in (0.2, 0.6))
     assert bool(((few == 0) <= (many == 0)).all())
     assert int((many == 0).sum()) > int((few == 0).sum())
+
+
+def test_in_low_precision_the_scale_of_kept_units_is_not_coarse() -> None:
+    x = torch.arange(1, 2, 2**-7).repeat(200).bfloat16()
+    out = dropped(Dropping(nn.Dropout(0.5)), 0.3, x)
+    assert out.dtype == torch.bfloat16
+    kept = out != 0
+    assert torch.equal(out[kept], (x[kept].double() / 0.7).bfloat16())
+    assert not torch.equal(out[kept], x[kept] * torch.tensor(1 / 0.7).bfloat16())
