@@ -24,7 +24,7 @@ from torch import Tensor
 from dropsearch.dropout.array import mask_shapes
 from dropsearch.dropout.calls import DropCall
 from dropsearch.dropout.control import DropoutMode, TrialControl
-from dropsearch.dropout.noise import SeededNoise
+from dropsearch.dropout.seeded_noise import SeededNoise
 from dropsearch.training.logs import captured_logs
 
 
