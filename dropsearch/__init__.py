@@ -1,5 +1,9 @@
 """dropsearch finds the dropout rate that each layer wants.
 
+A module of your own is searched by a call, see `docs/own-module.md`::
+
+    result = dropsearch.search(lambda: LitNet(width=64), MyData(), n_trials=50)
+
 The models and the Lightning module around them are useful without the rest::
 
     from dropsearch import MLP, Classifier
@@ -13,14 +17,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.app.scripting import search
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
-__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer"]
+__all__ = ["CNN", "MLP", "RNN", "Classifier", "Transformer", "search"]
+_PLACES = {**dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models")}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and lightning takes seconds: only when a model is asked for.
-    if name in __all__:
-        return getattr(import_module("dropsearch.models"), name)
+    # Importing torch and lightning takes seconds: only when something is asked for.
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    if name == "search":  # the room of that name is the function too, for whoever calls it
+        return import_module("dropsearch.search")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,14 @@ from dropsearch.training.feed import Engine, Feed
 
 
 def search(config: Config) -> int:
-    """Search, confirm, test, and leave every file; return 0, or 130 where the user stopped it."""
+    """Search, confirm, test, leave every file and print what was found; return 0, or 130 where the user stopped it."""
+    summary = searched(config)
+    print(closing(summary))
+    return 0 if summary.complete else STOPPED
+
+
+def searched(config: Config) -> Summary:
+    """Search, confirm, test, leave every file, and return what was found."""
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
@@ -143,7 +150,7 @@ class _Run:
         for key in sorted(missing):
             self.tracker.end(results[key])
 
-    def work(self, journal: Path) -> int:
+    def work(self, journal: Path) -> Summary:
         """Search, confirm and test; then close everything, however it ended."""
         try:
             self._open(journal)
@@ -159,10 +166,9 @@ class _Run:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.tracker.close("KILLED" if stopped else "FAILED")
             raise
-        print(closing(summary))
         for problem in self.tracker.problems:
             print(f"tracking: {problem}", file=sys.stderr)
-        return STOPPED if self.interruption.requested else 0
+        return summary
 
     def _announcement(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.ablation.studies)

@@ -104,6 +104,7 @@ class OwnModules:
         self._refuse_arguments()
         self.routes: tuple[Route, ...] = routes(self._names, [])
         first = self.make(PROBED)
+        self.make(PROBED)  # a second one shows whether they are two
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none"

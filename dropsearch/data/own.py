@@ -38,16 +38,16 @@ class OwnData:
 
     def __init__(self, module: Any, name: str, seed: int = 0) -> None:
         self.module, self.name = module, name
-        with seeded(seed):
+        with seeded(seed):  # reading may draw random numbers, which are nobody else's business
             self._asked("prepare_data")
             self._asked("setup", "fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
-        self.rows, self.obstacle = _rows(self._train)
-        self._hooks = [hook for hook in HOOKS if _is_own(module, hook)]
-        if self._hooks and self.rows is not None:
-            self.rows, self.obstacle = None, f"the data module overrides {self._hooks[0]}"
-        self._part_size = _length(self._val)
+            self.rows, self.obstacle = _rows(self._train)
+            self._hooks = [hook for hook in HOOKS if _is_own(module, hook)]
+            if self._hooks and self.rows is not None:
+                self.rows, self.obstacle = None, f"the data module overrides {self._hooks[0]}"
+            self._part_size = _length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
             """Of the first training and validation batch, and of the sizes: what a continued study must share."""

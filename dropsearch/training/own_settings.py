@@ -158,9 +158,9 @@ def optimizers_of(answer: Any) -> list[Optimizer]:
 
 def _schedulers(answer: Any) -> Iterator[Any]:
     for part in _parts(answer):
-        if hasattr(part, "base_lrs"):
+        if hasattr(part, "base_lrs") or hasattr(part, "_schedulers"):
             yield part
-            yield from (inner for inner in getattr(part, "_schedulers", ()))
+            yield from _schedulers(list(getattr(part, "_schedulers", ())))
 
 
 def _parts(answer: Any) -> Iterator[Any]:
