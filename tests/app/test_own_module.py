@@ -220,3 +220,40 @@ def test_a_monitor_that_is_no_number_ends_the_run(cli: Cli):
     ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=alone"))
     assert ended.status == 1
     assert "all failed alike (diverged: val_loss=nan after epoch 1)" in ended.err
+
+
+def weights(folder: Path, arm: str) -> set[str]:
+    import torch
+
+    return set(torch.load(folder / "out" / "best" / f"{arm}.ckpt", weights_only=False)["state_dict"])
+
+
+def test_an_argument_that_is_named_gives_an_arm_its_batchnorm(cli: Cli, tmp_path: Path):
+    ended = cli(*own("LitNet", "Digits", "arms=[none,batchnorm]", "arm_args.batchnorm.norm=batch", "engine=alone"))
+    assert ended.status == 0, ended.err
+    assert "norm.running_mean" in weights(tmp_path, "batchnorm")
+    assert "norm.running_mean" not in weights(tmp_path, "none")
+    assert "is BatchNorm better" in " ".join(ended.out.split())
+
+
+def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli: Cli, tmp_path: Path):
+    arrayed = ("engine=array", "engine.width=2", "engine.processes=1")
+    ended = cli(*own("Normed", "Digits", "arms=[none,batchnorm]", "batchnorm.replace=identity", *arrayed))
+    assert ended.status == 0, ended.err
+    assert "norm.running_mean" in weights(tmp_path, "batchnorm")
+    assert "norm.running_mean" not in weights(tmp_path, "none")
+
+
+def test_what_trains_alone_is_told_by_the_plan(cli: Cli):
+    ended = cli(*own("Manual", "Digits", "task=plan", "monitor=val_acc", "mode=max"))
+    assert ended.status == 0, ended.err
+    assert "(manual optimisation)" in ended.out
+    assert ended.left == []
+
+
+def test_manual_optimisation_with_two_optimisers_is_searched(cli: Cli, tmp_path: Path):
+    ended = cli(*own("Manual", "Digits", "arms=[dropout]", "engine.processes=1"))
+    assert ended.status == 0, ended.err
+    found = results(tmp_path)
+    assert {trial["state"] for trial in found["arms"]["dropout"]["trials"]} == {"COMPLETE"}
+    assert "lr in the groups of the optimiser" in found["notes"]
