@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
@@ -46,8 +47,15 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
         InputError: As `typed`.
     """
     register_schemas()
-    with initialize_config_dir(conf_folder(), version_base="1.3"):
-        return typed(compose("config", overrides=list(overrides)))
+    running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    running.clear()  # the caller may be a Hydra application of its own
+    try:
+        with initialize_config_dir(conf_folder(), version_base="1.3"):
+            return typed(compose("config", overrides=list(overrides)))
+    except ConfigurationErrors as error:
+        raise InputError(one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = hydra
 
 
 def typed(raw: DictConfig) -> Config:

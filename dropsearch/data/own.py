@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
 from dropsearch.data.loader import TensorLoader
-from dropsearch.data.memory import in_memory
-from dropsearch.data.order import SeededSampler
 from dropsearch.data.randomness import seeded
+from dropsearch.data.user_loaders import OnDevice, Part, examples, is_shuffled, length, reordered, rows_of, tensors_of
 from dropsearch.errors import InputError
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -43,11 +42,11 @@ class OwnData:
             self._asked("setup", "fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
-            self.rows, self.obstacle = _rows(self._train)
+            self.rows, self.obstacle = rows_of(self._train)
             self._hooks = [hook for hook in HOOKS if _is_own(module, hook)]
             if self._hooks and self.rows is not None:
                 self.rows, self.obstacle = None, f"the data module overrides {self._hooks[0]}"
-            self._part_size = _length(self._val)
+            self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
             """Of the first training and validation batch, and of the sizes: what a continued study must share."""
@@ -67,7 +66,7 @@ class OwnData:
             raise InputError(
                 f"data={self.name} must return one loader from {method}, got {len(loader)}: one set chooses"
             )
-        if loader is None or _length(loader) == 0:
+        if loader is None or length(loader) == 0:
             raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
         return loader
 
@@ -109,7 +108,7 @@ class OwnData:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
         if not isinstance(self._train, DataLoader):
             return self._asked("train_dataloader")
-        return _reordered(self._train, seed, self.rows is not None)
+        return reordered(self._train, seed, self.rows is not None)
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return what `Trainer.fit` takes its batches from."""
@@ -126,7 +125,7 @@ class OwnData:
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, as large as the validation set, in order."""
-        return _Part(self._train, self._part_size)
+        return Part(self._train, self._part_size)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
@@ -140,7 +139,7 @@ class OwnData:
     def sizes(self) -> dict[str, int]:
         """How many examples train, val and test hold; 0 where that is not known."""
         loaders = {"train": self._train, "val": self._val, "test": self._test}
-        return {part: _examples(loader) for part, loader in loaders.items()}
+        return {part: examples(loader) for part, loader in loaders.items()}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -153,8 +152,8 @@ class OwnData:
 
     def _sha256(self) -> str:
         found = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
-        for loader in (_Part(self._train, 1), self._val):
-            for tensor in _tensors(next(iter(loader), ())):
+        for loader in (Part(self._train, 1), self._val):
+            for tensor in tensors_of(next(iter(loader), ())):
                 found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
@@ -172,44 +171,16 @@ class RowsOfOwnData:
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""
-        order = seed if _is_shuffled(self._data._train) else None
+        order = seed if is_shuffled(self._data._train) else None
         return TensorLoader(self._rows, self._data.batch_size, seed=order, drop_last=True)
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, as large as the validation set, in order."""
-        return _OnDevice(self._data.train_part_loader(), self._rows[0].device)
+        return OnDevice(self._data.train_part_loader(), self._rows[0].device)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
-        return _OnDevice(self._data.val_dataloader(), self._rows[0].device)
-
-
-class _Part:
-    """The first examples of a loader's set, unshuffled, in the user's own batches."""
-
-    def __init__(self, loader: Any, examples: int) -> None:
-        self._loader = _in_order(loader)
-        size = int(getattr(loader, "batch_size", None) or 1)
-        self._batches = max(-(-examples // size), 1)
-
-    def __iter__(self) -> Any:
-        for index, batch in enumerate(self._loader):
-            if index == self._batches:
-                return
-            yield batch
-
-
-class _OnDevice:
-    """Batches of tensors, each batch a tuple on one device, kept there once they were read."""
-
-    def __init__(self, loader: Any, device: torch.device) -> None:
-        self._loader, self._device = loader, device
-        self._kept: list[tuple[Tensor, ...]] | None = None
-
-    def __iter__(self) -> Any:
-        if self._kept is None:
-            self._kept = [tuple(part.to(self._device) for part in batch) for batch in self._loader]
-        return iter(self._kept)
+        return OnDevice(self._data.val_dataloader(), self._rows[0].device)
 
 
 def _prepared(module: Any, **loaders: Any) -> Any:
@@ -222,85 +193,7 @@ def _prepared(module: Any, **loaders: Any) -> Any:
     return twin
 
 
-def _rows(loader: Any) -> tuple[tuple[Tensor, ...] | None, str]:
-    """Return the training set as tensors, or None and why it cannot be."""
-    if type(loader) is not DataLoader:
-        return None, f"the training batches come from a {type(loader).__name__}, not a DataLoader"
-    if isinstance(loader.dataset, IterableDataset):
-        return None, "the training set is iterable, so its order is not ours to choose"
-    if loader.batch_size is None or type(loader.sampler) not in (RandomSampler, SequentialSampler):
-        sampler = loader.batch_sampler if loader.batch_size is None else loader.sampler
-        return None, f"the training set has a sampler of its own ({type(sampler).__name__})"
-    if isinstance(loader.sampler, RandomSampler) and loader.sampler.replacement:
-        return None, "the training set is sampled with replacement"
-    return in_memory(loader)
-
-
-def _is_shuffled(loader: DataLoader) -> bool:
-    return isinstance(loader.sampler, RandomSampler)
-
-
-def _reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
-    """Return the loader again with a shuffle that is a function of the seed; another sampler stays as it is."""
-    shuffled = type(loader.sampler) is RandomSampler and loader.batch_size is not None
-    if not shuffled and not whole_batches:
-        return loader
-    return _copied(
-        loader,
-        sampler=SeededSampler(loader.sampler.num_samples, seed) if shuffled else loader.sampler,  # type: ignore[attr-defined]
-        drop_last=loader.drop_last or (whole_batches and len(loader.dataset) > (loader.batch_size or 1)),  # type: ignore[arg-type]
-    )
-
-
-def _in_order(loader: Any) -> Any:
-    """Return the loader without its shuffle, where it is a DataLoader over an indexed set."""
-    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return loader
-    return _copied(loader, sampler=SequentialSampler(loader.dataset), drop_last=False, num_workers=0)  # type: ignore[arg-type]
-
-
-def _copied(loader: DataLoader, **changed: Any) -> DataLoader:
-    workers = changed.pop("num_workers", loader.num_workers)
-    kept: dict[str, Any] = {
-        "batch_size": loader.batch_size,
-        "collate_fn": loader.collate_fn,
-        "pin_memory": loader.pin_memory,
-        "worker_init_fn": loader.worker_init_fn,
-        "num_workers": workers,
-    }
-    if workers:
-        kept |= {
-            "timeout": loader.timeout,
-            "multiprocessing_context": loader.multiprocessing_context,
-            "prefetch_factor": loader.prefetch_factor,
-            "persistent_workers": loader.persistent_workers,
-        }
-    return DataLoader(loader.dataset, **kept, **changed)
-
-
 def _is_own(module: Any, method: str) -> bool:
     """Say whether a class defines a method itself, below Lightning's own classes."""
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
-
-
-def _length(loader: Any) -> int:
-    """Return how many examples a loader gives, as far as it says: at least 1 where it does not."""
-    try:
-        return len(loader) and (_examples(loader) or 1)
-    except TypeError:
-        return 1
-
-
-def _examples(loader: Any) -> int:
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return 0
-
-
-def _tensors(batch: Any) -> list[Tensor]:
-    if isinstance(batch, Tensor):
-        return [batch]
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return [tensor for value in values for tensor in _tensors(value)]
