@@ -1,5 +1,9 @@
 """dropsearch finds the dropout rate that each layer wants.
 
+A module of your own is searched by a call, see `docs/own-module.md`::
+
+    result = dropsearch.search(lambda: LitNet(width=64), MyData(), n_trials=50)
+
 The models and the Lightning module around them are useful without the rest::
 
     from dropsearch import MLP, Classifier
@@ -13,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.app.scripting import search
     from dropsearch.dropout.insertion import insert_dropout, remove_dropout
     from dropsearch.dropout.inventory import dropout_sites
     from dropsearch.dropout.liveness import liveness
@@ -32,6 +37,7 @@ __all__ = [
     "insert_dropout",
     "liveness",
     "remove_dropout",
+    "search",
     "set_rates",
 ]
 
@@ -50,4 +56,6 @@ def __getattr__(name: str) -> Any:
     # Importing torch and lightning takes seconds: only when something that needs them is asked for.
     if name in _ROOMS:
         return getattr(import_module(_ROOMS[name]), name)
+    if name == "search":  # the room of that name is the function too, for whoever calls it
+        return import_module("dropsearch.search")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

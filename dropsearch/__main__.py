@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, one_line
+from dropsearch.config.own import with_own
 from dropsearch.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
 
 
@@ -39,12 +40,15 @@ def main() -> None:
     def job(raw: DictConfig) -> int:
         nonlocal working
         working = True
+        sys.argv = given  # what the user typed is what is shown
         # Of several jobs (-m) none begins after the user has stopped one.
         if STOPPED not in statuses:
             statuses.append(_run(raw))
         return statuses[-1]
 
+    given = sys.argv
     try:
+        sys.argv = with_own(given)
         job()
     except ConfigurationErrors as error:
         if working:  # what escapes from a job is a defect: its traceback is wanted

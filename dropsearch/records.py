@@ -93,6 +93,44 @@ class EpochMetrics:
     val_loss: float
     train_acc: float = math.nan
     val_acc: float = math.nan
+    monitored: float | None = None
+    """What is minimised where that is not `val_loss`: see `Monitor.objective`."""
+    logged: Mapping[str, float] = field(default_factory=dict)
+    """What else the module logged at its validation, by the module's own names."""
+
+    @property
+    def objective(self) -> float:
+        """What trials are chosen by: the less the better."""
+        return self.val_loss if self.monitored is None else self.monitored
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The metric that trials are chosen by, as the module logs it."""
+
+    name: str = "val_loss"
+    mode: Literal["min", "max"] = "min"
+
+    @property
+    def is_val_loss(self) -> bool:
+        """Whether it is the validation loss, the less the better."""
+        return self == Monitor()
+
+    def objective(self, value: float) -> float:
+        """Turn the metric into what is minimised, or that back into the metric."""
+        return value if self.mode == "min" else -value
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the confirmed winners of arms are compared by, seed by seed."""
+
+    metric: str = "test_acc"
+    scores: Literal["test_acc", "test_loss", "val_loss"] = "test_acc"
+    """Where the numbers stand: in `TestScores`, or in the winner's retrainings."""
+    label: str = "test accuracy"
+    percent: bool = True
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,9 +153,9 @@ class TrialResult:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch with the least validation loss, None where no epoch ended with a finite one."""
-        finite = [point for point in self.curve if math.isfinite(point.val_loss)]
-        return min(finite, key=lambda point: point.val_loss, default=None)
+        """The epoch with the least objective (the validation loss), None where no epoch ended with a finite one."""
+        finite = [point for point in self.curve if math.isfinite(point.objective)]
+        return min(finite, key=lambda point: point.objective, default=None)
 
 
 @dataclass(frozen=True)
@@ -159,8 +197,8 @@ class Confirmed:
 
     @property
     def val_loss(self) -> tuple[float, ...]:
-        """Best validation loss of each seed; inf where a retraining failed, however well it had begun."""
-        return tuple(r.best.val_loss if r.best and r.state != "FAIL" else math.inf for r in self.results)
+        """Best objective (validation loss) of each seed; inf where a retraining failed, however well it had begun."""
+        return tuple(r.best.objective if r.best and r.state != "FAIL" else math.inf for r in self.results)
 
     @property
     def val_acc(self) -> tuple[float, ...]:
@@ -199,12 +237,13 @@ class ArmOutcome:
     test: TestScores | None = None
     textbook: Mapping[str, float] = field(default_factory=dict)
     """The typical rate of each site of this arm, beside which the rates found are shown."""
+    monitor: Monitor = Monitor()
 
     @property
     def best(self) -> TrialResult | None:
         """The trial with the least validation loss of the search, before confirmation."""
         complete = [t for t in self.trials if t.state == "COMPLETE" and t.best is not None]
-        return min(complete, key=lambda t: t.best.val_loss if t.best else math.inf, default=None)
+        return min(complete, key=lambda t: t.best.objective if t.best else math.inf, default=None)
 
 
 def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
@@ -237,5 +276,9 @@ class Summary:
     """tracking_uri, experiment, experiment_id and run_id of the parent run; empty with tracking=none."""
     commands: Mapping[str, str] = field(default_factory=dict)
     """Exact commands: "mlflow" opens the UI, "reload" reloads the winner, "retrain", "continue"."""
+    monitor: Monitor = Monitor()
+    judge: Judge = Judge()
+    notes: tuple[str, ...] = ()
+    """What a reader must know of this run: what was not searched, or was not measured."""
     complete: bool = True
     """False where the run was interrupted and this is what was done until then."""

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
+from dropsearch.app.build import Source, monitor
+from dropsearch.app.scoring import has_test, test_scores
 from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
 from dropsearch.dropout.typical import typical_rates
 from dropsearch.errors import RunError
-from dropsearch.models import Classifier
 from dropsearch.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed, SearchFeed, StudyFeed
@@ -24,7 +22,6 @@ from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space
 from dropsearch.seeds import confirmation_seeds
 from dropsearch.training.feed import Engine, Feed
-from dropsearch.training.logs import evaluate
 
 Watch = Callable[[Feed], Feed]
 """Puts tracking and progress around a feed."""
@@ -72,7 +69,7 @@ class Ablation:
     def __init__(
         self,
         config: Config,
-        source: TensorDataModule,
+        source: Source,
         sites: tuple[Site, ...],
         studies: Sequence[ArmStudies],
         engine: Engine,
@@ -157,7 +154,7 @@ class Ablation:
             open_test: Let the confirmed winners see the test set: once, and only after every selection.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
-        if open_test:
+        if open_test and has_test(self.source):
             for arm in self.studies:
                 outcome = found[arm.arm.name]
                 if outcome.winner:
@@ -168,7 +165,8 @@ class Ablation:
         confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
         best = winner(confirmed, len(self.seeds))
         textbook = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook)
+        shown = monitor(self.config)
+        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook, monitor=shown)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -186,16 +184,7 @@ class Ablation:
         path = kept_checkpoint(self.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        module = Classifier.load_from_checkpoint(path, map_location="cpu")
-        batches = self.source.test_dataloader()
-        scores = evaluate(module.to(_device(batches)), batches, "test_step")
-        # Steps log float32 means; a share of examples is a whole number of them, and ties must be ties.
-        examples = self.source.sizes["test"]
-        return scores["test_loss"], round(scores["test_acc"] * examples) / examples
-
-
-def _device(batches: object) -> torch.device:
-    return next(iter(batches))[0].device  # type: ignore[call-overload]
+        return test_scores(self.config, self.source, result.spec, path)
 
 
 def checkpoint_folder(output_dir: Path, study: str) -> Path:

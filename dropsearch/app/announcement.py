@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dropsearch.app import build, own
+from dropsearch.app.build import Source
 from dropsearch.app.provenance import shorter
+from dropsearch.app.scoring import has_test
 from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
-from dropsearch.records import Site
+from dropsearch.data.own import OwnData
+from dropsearch.records import ARMS, Site
 
 _SAMPLERS = {"tpe": "TPE", "random": "chance", "gp": "a Gaussian process"}
 _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperband": "Hyperband"}
@@ -15,7 +18,7 @@ _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperba
 
 def announcement(
     config: Config,
-    source: TensorDataModule,
+    source: Source,
     sites: Sequence[Site],
     engine: str,
     done: int,
@@ -32,6 +35,7 @@ def announcement(
         mlflow: What the tracker tells of itself, empty where nothing is tracked.
     """
     arms, confirm = config.arms, config.confirm
+    batchnorm = not own.is_own(config) or any(ARMS[arm].batchnorm for arm in arms)
     confirmations = len(arms) * confirm.top_k * confirm.seeds
     facts = {
         "data": _data(source),
@@ -39,21 +43,44 @@ def announcement(
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
         f"{config.trainer.max_epochs} epochs; {_proposed(config)}",
         "confirm": f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds, {confirmations} retrainings "
-        "at most; then the test set, once",
+        f"at most{'; then the test set, once' if has_test(source) else ''}",
         "engine": engine,
         "output": config.output_dir,
     }
     if mlflow.get("tracking_uri"):
         facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
+    if said := notes(config, source):
+        facts["note"] = "; ".join(said)
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"
-    return f"{config.model.name} on {source.name}: which dropout rates, and is BatchNorm better, or both?", facts
+    question = "which dropout rates" if not batchnorm else "which dropout rates, and is BatchNorm better, or both"
+    return f"{config.model.name} on {source.name}: {question}?", facts
 
 
-def _data(source: TensorDataModule) -> str:
+def notes(config: Config, source: Source) -> tuple[str, ...]:
+    """Return what a reader must know of a run with a module or data of the user's own; nothing of one with ours."""
+    if not own.is_own(config):
+        return ()
+    said = [*own.modules(config, source, build.settings(config)).notes]
+    if not has_test(source):
+        said.append("there is no test set: arms are compared on validation, which chose them too")
+    if isinstance(source, OwnData) and source.left_out:
+        said.append(f"{source.left_out} training examples that do not fill a batch are left out of each epoch")
+    return tuple(said)
+
+
+def _data(source: Source) -> str:
+    if isinstance(source, OwnData):
+        return _own_data(source)
     train, val, test = (f"{source.sizes[part]:,}" for part in ("train", "val", "test"))
     shape = "x".join(str(size) for size in source.input_shape)
     return f"{train} training, {val} validation and {test} test examples of {shape} in {source.classes} classes"
+
+
+def _own_data(source: OwnData) -> str:
+    known = [f"{size:,} {part}" for part, size in source.sizes.items() if size]
+    where = "" if source.rows is None else ", the training set in memory"
+    return f"{' and '.join(known) or 'unknown numbers of'} examples from {source.source}{where}"
 
 
 def _proposed(config: Config) -> str:

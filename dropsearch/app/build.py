@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dropsearch.config.schema import Config
+from dropsearch.app import own
+from dropsearch.config.schema import Config, plain
+from dropsearch.data.own import OwnData
 from dropsearch.data.tensors import TensorDataModule, data_module
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.errors import InputError
 from dropsearch.models import Classifier, build_net
-from dropsearch.records import ARMS, Arm, Site, TrialSpec
+from dropsearch.records import ARMS, Arm, Monitor, Site, TrialSpec
 from dropsearch.search.space import SpaceSettings
-from dropsearch.training.alone import AloneEngine
+from dropsearch.training.alone import AloneEngine, quiet_lightning
 from dropsearch.training.array_engine import ArrayEngine
 from dropsearch.training.feed import CheckpointPath, Engine, TrainerSettings
 from dropsearch.training.logs import captured_logs
+from dropsearch.training.obstacles import obstacle
 from dropsearch.training.plan import Plan, make_plan
 from dropsearch.training.processes import ProcessEngine, can_fork, cores
 from dropsearch.training.proof import proof_specs
+from dropsearch.training.trainers import make_trainer
+
+Source = TensorDataModule | OwnData
+"""Where batches come from: the catalogue, or a data module of the user's own."""
 
 NET = "net."
 """Where `Classifier` keeps its network: sites are named from the Lightning module, rates given to the net."""
@@ -34,16 +41,21 @@ def device(config: Config) -> torch.device:
     return torch.device("cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def data(config: Config, where: torch.device) -> TensorDataModule:
+def data(config: Config, where: torch.device) -> TensorDataModule | OwnData:
     """Load the data set, split it, and move it to the device once."""
+    if own.is_own_data(config):
+        return own.data(config).to(where)
     options = dataclasses.asdict(config.data)
     module = data_module(options.pop("name"), seed=config.seed, **options)
     module.setup()
     return module.to(where)
 
 
-def module_factory(config: Config, source: TensorDataModule) -> Callable[[TrialSpec], Classifier]:
+def module_factory(config: Config, source: Source) -> Callable[[TrialSpec], Any]:
     """Return what builds a trial's module, its initial weights a function of the trial's seed alone."""
+    if own.is_own(config):
+        return own.modules(config, source, settings(config)).make
+    assert isinstance(source, TensorDataModule), "checked with the configuration"
 
     def make(spec: TrialSpec) -> Classifier:
         with torch.random.fork_rng(devices=[]):
@@ -82,12 +94,23 @@ def _classifier(config: Config, source: TensorDataModule, spec: TrialSpec) -> Cl
     )
 
 
-def sites(config: Config, source: TensorDataModule) -> tuple[Site, ...]:
+def sites(config: Config, source: Source) -> tuple[Site, ...]:
     """Return the sites of the model, in the order of a forward pass.
 
     Raises:
         InputError: The model cannot be built, or has no site though an arm searches rates.
     """
+    found = own.modules(config, source, settings(config)).probe.sites if own.is_own(config) else _sites(config, source)
+    searching = [name for name in config.arms if ARMS[name].dropout != "off"]
+    if searching and not any(site.controllable for site in found):
+        raise InputError(
+            f"arms must not name {searching[0]} for a model without dropout sites, got model={config.model.name}: "
+            "leave it out of arms, or give the model a dropout"
+        )
+    return found
+
+
+def _sites(config: Config, source: Source) -> tuple[Site, ...]:
     arm = "dropout"
     try:
         module = module_factory(config, source)(TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0))
@@ -100,14 +123,7 @@ def sites(config: Config, source: TensorDataModule) -> tuple[Site, ...]:
             part.dropout = 0.1  # type: ignore[assignment]
     batch = next(iter(source.train_loader(config.seed)))
     with torch.no_grad(), captured_logs(module):
-        found = dropout_sites(module, lambda: module.training_step(batch, 0))
-    searching = [name for name in config.arms if ARMS[name].dropout != "off"]
-    if searching and not any(site.controllable for site in found):
-        raise InputError(
-            f"arms must not name {searching[0]} for a model without dropout sites, got model={config.model.name}: "
-            "leave it out of arms, or give the model a dropout"
-        )
-    return found
+        return dropout_sites(module, lambda: module.training_step(batch, 0))
 
 
 def settings(config: Config) -> TrainerSettings:
@@ -119,20 +135,38 @@ def settings(config: Config) -> TrainerSettings:
         accelerator,
         trainer.precision,
         config.optimizer.gradient_clip,
+        monitor=monitor(config),
+        foreign=own.is_own(config),
+        trainer=own.trainer_arguments(config),
         common_masks=config.engine.masks == "common",
     )
 
 
-def plan(config: Config, source: TensorDataModule, found: tuple[Site, ...]) -> Plan:
+def monitor(config: Config) -> Monitor:
+    """Return what trials are chosen by."""
+    mode: Any = config.mode  # checked with the configuration
+    return Monitor(config.monitor, mode)
+
+
+def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
     """Choose how trials are trained.
 
     Raises:
         InputError: `engine=array` is asked for, and what it gives differs from trials alone.
     """
-    pairs = [proof_specs(name, found, dropping=ARMS[name].dropout != "off") for name in config.arms]
+    pairs = [_pair(config, name, found) for name in config.arms]
+    if own.is_own(config) and config.engine.name != "alone":
+        reason = _obstacle(config, source, pairs)
+        if reason and config.engine.name == "array":
+            raise InputError(
+                f"engine=array needs a module and data that can be rows of an array, but {reason}: use engine=auto or "
+                "engine=alone"
+            )
+        if reason:
+            return Plan("alone", 1, reason)
     return make_plan(
         module_factory(config, source),
-        source,
+        _rows(source),
         settings(config),
         pairs,
         engine=config.engine.name,
@@ -141,7 +175,35 @@ def plan(config: Config, source: TensorDataModule, found: tuple[Site, ...]) -> P
     )
 
 
-def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
+def _pair(config: Config, arm: str, found: tuple[Site, ...]) -> tuple[TrialSpec, TrialSpec]:
+    dropping = ARMS[arm].dropout != "off"
+    one, other = proof_specs(arm, found, dropping=dropping)
+    if dropping or not own.is_own(config):
+        return one, other
+    off = {site.name: 0.0 for site in found if site.controllable}  # the module has rates of its own
+    return dataclasses.replace(one, rates=off), dataclasses.replace(other, rates=off)
+
+
+def _obstacle(config: Config, source: Source, pairs: Sequence[tuple[TrialSpec, TrialSpec]]) -> str:
+    """Return why trials of a module of the user's own have to be trained alone, or an empty string."""
+    if isinstance(source, OwnData) and source.rows is None:
+        return source.obstacle
+    shared = settings(config)
+    given = sorted(shared.trainer())
+    if given:
+        return f"trainer.{given[0]} is honoured where trials train alone"
+    factory = module_factory(config, source)
+    with quiet_lightning():
+        trainer = make_trainer(factory(pairs[0][0]), shared, [], max_epochs=config.trainer.max_epochs)
+    return next(filter(None, (obstacle(factory, _rows(source), one, shared.monitor, trainer) for one, _ in pairs)), "")
+
+
+def _rows(source: Source) -> Any:
+    """Return the source as an array takes it."""
+    return source.in_rows() if isinstance(source, OwnData) and source.rows is not None else source
+
+
+def engine(config: Config, source: Source, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
     """Return what trains the trials."""
     factory, shared = module_factory(config, source), settings(config)
     one: Engine
@@ -149,9 +211,14 @@ def engine(config: Config, source: TensorDataModule, chosen: Plan, checkpoint_pa
         one = AloneEngine(factory, source, shared, checkpoint_path, chosen.reason)
     else:
         shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
-        one = ArrayEngine(factory, source, shared, chosen.width, checkpoint_path)
-    count = process_count(config)
+        one = ArrayEngine(factory, _rows(source), shared, chosen.width, checkpoint_path)
+    count = process_count(config, source)
     return ProcessEngine(one, count) if count > 1 else one
+
+
+def carried(config: Config, source: Source, spec: TrialSpec) -> dict[str, Any]:
+    """Return the arguments that a class of the user's own gets for a trial, beside those of the configuration."""
+    return own.modules(config, source, settings(config)).carried(spec) if own.is_own(config) else {}
 
 
 def use_precision(config: Config) -> None:
@@ -166,18 +233,29 @@ def use_threads(config: Config) -> None:
         torch.set_num_threads(1)
 
 
-def process_count(config: Config) -> int:
-    """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU."""
+def process_count(config: Config, source: Source | None = None) -> int:
+    """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU.
+
+    One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.
+    """
     wanted = config.engine.processes
     if wanted != "auto":
         return int(wanted)
+    if own.is_own(config) and (
+        own.trainer_arguments(config)() or (isinstance(source, OwnData) and source.uses_workers)
+    ):
+        return 1
     on_cpu = device(config).type == "cpu"
     return cores() if on_cpu and config.engine.name != "alone" and can_fork() else 1
 
 
-def space_settings(config: Config) -> SpaceSettings:
+def space_settings(config: Config, source: Source) -> SpaceSettings:
     """Return the ranges of the search."""
     space: Any = config.space
+    more: dict[str, Any] = {}
+    if own.is_own(config):
+        routes = own.modules(config, source, settings(config)).routes
+        more = {"off_is_given": True, "fixed": tuple(route.setting for route in routes if not route.searched)}
     return SpaceSettings(
         rates=space.name,
         low=space.low,
@@ -185,20 +263,25 @@ def space_settings(config: Config) -> SpaceSettings:
         zero_share=space.zero_share,
         lr=(space.lr.low, space.lr.high),
         weight_decay=(space.weight_decay.low, space.weight_decay.high),
+        **more,
     )
 
 
-def fingerprint(config: Config, source: TensorDataModule, arm: Arm, found: tuple[Site, ...]) -> Mapping[str, Any]:
+def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...]) -> Mapping[str, Any]:
     """Return what must be the same for a study to be continued, by configuration key."""
-    parts = {name: dataclasses.asdict(getattr(config, name)) for name in ("model", "data", "space", "optimizer")}
-    parts["data"].pop("root")
+    parts: dict[str, Any] = {name: plain(config)[name] for name in ("model", "data", "space", "optimizer")}
+    parts["data"].pop("root", None)
+    if own.is_own(config):
+        parts["model"]["class"] = own.module_name(config)
+        parts |= {"arm_args": config.arm_args, "batchnorm": dataclasses.asdict(config.batchnorm)}
+        parts |= {"trainer": own.arguments(config.trainer), "monitor": {"mode": config.mode}}
     flat = {f"{name}.{key}": value for name, values in parts.items() for key, value in values.items()}
     return {
         **flat,
         "arm": arm.name,
         "engine.masks": config.engine.masks,
         "data": source.digest,
-        "monitor": "val_loss",
+        "monitor": config.monitor,
         "seed": config.seed,
         "sites": [site.name for site in found],
         "trainer.matmul": config.trainer.matmul,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ import torch
 
 from dropsearch.app import build
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
-from dropsearch.app.announcement import announcement
+from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
+from dropsearch.app.scoring import judge_of, load
 from dropsearch.app.watch import Interruption, WatchedFeed
-from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
+from dropsearch.config.schema import Config, plain
 from dropsearch.dropout.typical import typical_rates
 from dropsearch.errors import STOPPED, RunError
-from dropsearch.evidence.compare import compare
-from dropsearch.models import Classifier
-from dropsearch.records import ARMS, Site, Summary, TrialSpec, best_arm
+from dropsearch.evidence.compare import compared
+from dropsearch.records import ARMS, ArmOutcome, Site, Summary, TrialSpec, best_arm
 from dropsearch.report import Progress, closing, opening
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.samplers import make_pruner, make_sampler
@@ -35,7 +34,14 @@ from dropsearch.training.feed import Engine, Feed
 
 
 def search(config: Config) -> int:
-    """Search, confirm, test, and leave every file; return 0, or 130 where the user stopped it."""
+    """Search, confirm, test, leave every file and print what was found; return 0, or 130 where the user stopped it."""
+    summary = searched(config)
+    print(closing(summary))
+    return 0 if summary.complete else STOPPED
+
+
+def searched(config: Config) -> Summary:
+    """Search, confirm, test, leave every file, and return what was found."""
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
@@ -65,7 +71,7 @@ def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
     return checkpoint(folder, spec) if spec.purpose == "confirm" else None
 
 
-def _fingerprint(config: Config, source: TensorDataModule, sites: tuple[Site, ...], arm: str) -> Any:
+def _fingerprint(config: Config, source: build.Source, sites: tuple[Site, ...], arm: str) -> Any:
     return build.fingerprint(config, source, ARMS[arm], sites)
 
 
@@ -87,7 +93,7 @@ class Run:
     def __init__(
         self,
         config: Config,
-        source: TensorDataModule,
+        source: build.Source,
         sites: tuple[Site, ...],
         engine: Engine,
         folder: Path,
@@ -110,7 +116,7 @@ class Run:
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
-            config=dataclasses.asdict(config),
+            config=plain(config),
             tags={
                 **git_state(),
                 "command": this_command(),
@@ -145,7 +151,7 @@ class Run:
             ),
         )
         confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
-        space = Space(build.space_settings(config), arm, self.sites, typical_rates(self.sites))
+        space = Space(build.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
         return ArmStudies(arm, space, search, confirm)
 
     def _track_left_behind(self) -> None:
@@ -157,7 +163,7 @@ class Run:
         for key in sorted(missing):
             self.tracker.end(results[key])
 
-    def work(self, journal: Path) -> int:
+    def work(self, journal: Path) -> Summary:
         """Search, confirm and test; then close everything, however it ended."""
         try:
             self.open(journal)
@@ -173,10 +179,9 @@ class Run:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.tracker.close("KILLED" if stopped else "FAILED")
             raise
-        print(closing(summary))
         for problem in self.tracker.problems:
             print(f"tracking: {problem}", file=sys.stderr)
-        return STOPPED if self.interruption.requested else 0
+        return summary
 
     def _announcement(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.ablation.studies)
@@ -186,7 +191,8 @@ class Run:
         config, studies = self.config, self.ablation.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.n_trials + confirmations)
-        progress = Progress(total, initial=sum(len(arm.results()) for arm in studies))
+        done = sum(len(arm.results()) for arm in studies)
+        progress = Progress(total, initial=done, monitor=build.monitor(config))
 
         def watch(feed: Feed) -> Feed:
             return WatchedFeed(feed, self.tracker, progress)
@@ -203,6 +209,7 @@ class Run:
     def _summary(self) -> Summary:
         complete = not self.interruption.requested
         arms = self.ablation.outcomes(open_test=complete)
+        judge = judge_of(self.config, self.source)
         return Summary(
             study=self.config.study.name,
             model=self.config.model.name,
@@ -213,12 +220,20 @@ class Run:
             engine=self.ablation.engine.description,
             sites=self.sites,
             arms=arms,
-            comparisons=compare(arms),
-            config=dataclasses.asdict(self.config),
+            comparisons=compared(arms, judge),
+            config=plain(self.config),
             mlflow=dict(self.tracker.info),
-            commands=commands(Path(self.config.output_dir), best_arm(arms), self.tracker.info),
+            commands=commands(self.config, best_arm(arms), self.tracker.info, self._carried(arms)),
+            monitor=build.monitor(self.config),
+            judge=judge,
+            notes=notes(self.config, self.source),
             complete=complete,
         )
+
+    def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
+        name = best_arm(arms)
+        winner = arms[name].winner if name else None
+        return build.carried(self.config, self.source, best_retraining(winner).spec) if winner else {}
 
     def _model(self, summary: Summary) -> tuple[Any, Any]:
         name = best_arm(summary.arms)
@@ -227,9 +242,8 @@ class Run:
             return None, None
         path = kept_checkpoint(self._checkpoints, best_retraining(winner))
         batch = next(iter(self.source.val_dataloader()))
-        inputs = [part[:4].cpu().numpy() for part in batch[:-1]]
-
-        def load() -> torch.nn.Module:
-            return Classifier.load_from_checkpoint(path, map_location="cpu").eval()
-
-        return load, inputs[0] if len(inputs) == 1 else tuple(inputs)
+        if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
+            return None, None  # nobody can tell which part of it is the model's input
+        inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
+        spec = best_retraining(winner).spec
+        return partial(load, self.config, self.source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)

@@ -8,7 +8,6 @@ import torch
 
 from dropsearch.app import build
 from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
 from dropsearch.dropout.typical import typical_rate
 from dropsearch.records import Site, TrialSpec
 from dropsearch.training.plan import Plan
@@ -26,11 +25,11 @@ def show_plan(config: Config) -> int:
     return 0
 
 
-def _lines(config: Config, source: TensorDataModule, sites: tuple[Site, ...], plan: Plan) -> Iterator[str]:
+def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: Plan) -> Iterator[str]:
     yield f"{config.model.name} on {source.name}, {build.device(config).type}"
     yield from _sites(sites)
     yield ""
-    processes = build.process_count(config)
+    processes = build.process_count(config, source)
     width = f"an array of {plan.width}" if plan.engine == "array" else "one trial alone"
     yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
     if plan.rates:
@@ -58,7 +57,7 @@ def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
         yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):8.2f}  {site.activations:11,}{note}"
 
 
-def _parameters(config: Config, source: TensorDataModule) -> int:
+def _parameters(config: Config, source: build.Source) -> int:
     spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
     with torch.no_grad():
         module = build.module_factory(config, source)(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import os
 import shutil
@@ -13,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import OWN, Config, OwnDataConfig, OwnModelConfig, arguments, plain
 from dropsearch.drafts import whole
 from dropsearch.records import Confirmed, Summary, TrialResult
 from dropsearch.report import write_figures, write_report, write_results
@@ -22,7 +21,7 @@ from dropsearch.report.files import write_whole
 
 def best_retraining(winner: Confirmed) -> TrialResult:
     """Return the winner's seed with the least validation loss: the model to keep."""
-    return min(winner.results, key=lambda r: r.best.val_loss if r.best else math.inf)
+    return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
 
 
 def write_files(summary: Summary, config: Config, folder: Path) -> list[Path]:
@@ -54,21 +53,24 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
-    values: dict[str, Any] = copy.deepcopy(dataclasses.asdict(config))
+    values: dict[str, Any] = copy.deepcopy(plain(config))
     values["task"] = "retrain"
     values["seed"] = config.seed
     values["output_dir"] = os.path.join(config.output_dir, "retrained", arm)
     values["retrain"] = {
         "arm": arm,
         "rates": dict(kept.spec.rates),
-        "lr": kept.spec.lr,
-        "weight_decay": kept.spec.weight_decay,
+        # What was not searched is not used: any number that is legal.
+        "lr": kept.spec.lr if math.isfinite(kept.spec.lr) else 1e-3,
+        "weight_decay": kept.spec.weight_decay if math.isfinite(kept.spec.weight_decay) else 0.0,
         "seed": kept.spec.seed,
     }
     head = {
         "defaults": [
-            "schema",
-            {"/schema/model@model": config.model.name},
+            "schema/config@_global_",
+            {"/schema/model@model": OWN if isinstance(config.model, OwnModelConfig) else config.model.name},
+            {"/schema/data@data": OWN if isinstance(config.data, OwnDataConfig) else "catalogue"},
+            *([{"/schema/trainer@trainer": OWN}] if arguments(config.trainer) else []),
             "_self_",
             {"override hydra/job_logging": "disabled"},
             {"override hydra/hydra_logging": "disabled"},

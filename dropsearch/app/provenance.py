@@ -11,8 +11,12 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import dropsearch
+from dropsearch.config.schema import Config, OwnModelConfig, arguments
+from dropsearch.records import ARMS
 
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 
@@ -60,32 +64,71 @@ def this_command() -> str:
     return shlex.join([python(), "-m", "dropsearch", *sys.argv[1:]])
 
 
-def commands(output_dir: Path, best: str | None, mlflow: Mapping[str, str]) -> dict[str, str]:
+def commands(
+    config: Config, best: str | None, mlflow: Mapping[str, str], carried: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, str]:
     """Return the exact commands that lead on from a run, by what they do.
 
     Args:
-        output_dir: Where the run's files are.
+        config: The configuration.
         best: The arm whose confirmed model is best, None where none was confirmed.
         mlflow: What the tracker tells of itself, empty where nothing is tracked.
+        carried: What the user's class gets for the best trial beside the arguments of the configuration.
     """
     found: dict[str, str] = {}
+    by_function = (
+        getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
+    )
     uri = mlflow.get("tracking_uri", "")
     if uri and not uri.startswith(("http://", "https://", "databricks")):
         found["mlflow"] = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shorter(uri)])
     if best:
-        found["reload"] = reload_command(os.path.join(output_dir, "best", f"{best}.ckpt"))
-        folder = os.path.join(output_dir, "best")
-        found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
-    found["continue"] = this_command()
+        folder = os.path.join(config.output_dir, "best")
+        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried)
+        if command:
+            found["reload"] = command
+        if not by_function:
+            found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
+    if not by_function:
+        found["continue"] = this_command()
     return found
 
 
-def reload_command(checkpoint: str) -> str:
-    """Return the command that loads a checkpoint and prints its network."""
-    # In double quotes, for the shell wants the single ones.
-    quoted = json.dumps(checkpoint, ensure_ascii=False)
-    code = f"from dropsearch import Classifier; print(Classifier.load_from_checkpoint({quoted}))"
-    return shlex.join([python(), "-c", code])
+def reload_command(
+    checkpoint: str, config: Config | None = None, arm: str = "", carried: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Return the command that loads a checkpoint and prints its network; empty where no one line could.
+
+    Args:
+        checkpoint: The file.
+        config: The configuration that it was trained with; None for a model of ours.
+        arm: The arm that it was trained in.
+        carried: What the user's class gets for its trial beside the arguments of the configuration.
+    """
+    code = _reload_code(config, arm, checkpoint, carried)
+    return shlex.join([python(), "-c", code]) if code else ""
+
+
+def _reload_code(config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any]) -> str:
+    if config is None or not isinstance(config.model, OwnModelConfig):
+        return _loading("dropsearch.Classifier", checkpoint, {})
+    # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
+    if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
+        return ""
+    return _loading(config.model._target_, checkpoint, {**arguments(config.model), **carried})
+
+
+def _loading(target: str, checkpoint: str, given: Mapping[str, Any]) -> str:
+    module, _, name = target.rpartition(".")
+    nested = any("_target_" in repr(value) for value in given.values())
+    # In double quotes where it can be, for the shell wants the single ones.
+    words = [json.dumps(checkpoint, ensure_ascii=False)]
+    words += [
+        f"{key}={f'instantiate({value!r})' if '_target_' in repr(value) else repr(value)}"
+        for key, value in given.items()
+    ]
+    start = "from hydra.utils import instantiate; " if nested else ""
+    return f"{start}from {module} import {name}; print({name}.load_from_checkpoint({', '.join(words)}))"
 
 
 def shorter(uri: str) -> str:

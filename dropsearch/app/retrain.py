@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dropsearch.app import build
@@ -9,7 +10,7 @@ from dropsearch.app.provenance import reload_command
 from dropsearch.app.watch import Interruption
 from dropsearch.config.schema import Config
 from dropsearch.errors import STOPPED, InputError, RunError, close_match
-from dropsearch.records import ARMS, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
 
 
@@ -18,7 +19,8 @@ class _OneTrial:
 
     most_at_once: int | None = 1
 
-    def __init__(self, spec: TrialSpec, cancelled: Interruption) -> None:
+    def __init__(self, spec: TrialSpec, cancelled: Interruption, monitor: Monitor) -> None:
+        self.monitor = monitor
         self._spec: TrialSpec | None = spec
         self.cancelled = cancelled
         self.result: TrialResult | None = None
@@ -30,7 +32,7 @@ class _OneTrial:
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         print(
             f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} as "
-            f"trained), validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_acc:.4f}"
+            f"trained), {_validated(metrics, self.monitor)}"
         )
         return False
 
@@ -57,14 +59,14 @@ def retrain(config: Config) -> int:
     )
     path = folder / f"{wanted.arm}-{wanted.seed}.ckpt"
     interruption = Interruption()
-    feed = _OneTrial(spec, interruption)
+    feed = _OneTrial(spec, interruption, build.monitor(config))
     with interruption.listening():
         AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
-    return _tell(feed.result, path, interruption)
+    return _tell(config, source, feed.result, path, interruption)
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
-    if ARMS[config.retrain.arm].dropout == "off" and config.retrain.rates:
+    if ARMS[config.retrain.arm].dropout == "off" and any(config.retrain.rates.values()):
         raise InputError(f"retrain.rates must be empty for arm {config.retrain.arm}, got {config.retrain.rates}")
     for site in config.retrain.rates:
         if site not in known:
@@ -74,13 +76,23 @@ def _check_sites(config: Config, known: list[str]) -> None:
             )
 
 
-def _tell(result: TrialResult | None, path: Path, interruption: Interruption) -> int:
+def _tell(
+    config: Config, source: build.Source, result: TrialResult | None, path: Path, interruption: Interruption
+) -> int:
     if interruption.requested:
         print("stopped: nothing was kept")
         return STOPPED
     if result is None or result.best is None or result.state == "FAIL":
         raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
     best = result.best
-    print(f"best epoch {best.epoch + 1}: validation loss {best.val_loss:.4f}, accuracy {best.val_acc:.4f}")
-    print(f"to load it:\n  {reload_command(str(path))}")
+    print(f"best epoch {best.epoch + 1}: {_validated(best, build.monitor(config))}")
+    command = reload_command(str(path), config, result.spec.arm, build.carried(config, source, result.spec))
+    if command:
+        print(f"to load it:\n  {command}")
     return 0
+
+
+def _validated(metrics: EpochMetrics, monitor: Monitor) -> str:
+    if monitor.is_val_loss and not math.isnan(metrics.val_acc):
+        return f"validation loss {metrics.val_loss:.4f}, accuracy {metrics.val_acc:.4f}"
+    return f"{monitor.name} {monitor.objective(metrics.objective):.4f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, DataConfig
 from dropsearch.data.catalogue import describe
 from dropsearch.data.verified import folder_of
 from dropsearch.errors import InputError
@@ -20,9 +20,10 @@ def check_surroundings(config: Config) -> None:
         InputError: The first of them that cannot be used.
     """
     _check_device(config.trainer.accelerator)
-    data_set = describe(config.data.name)
-    if data_set.files:
-        folder_of(data_set, config.data.root)
+    if isinstance(config.data, DataConfig):
+        data_set = describe(config.data.name)
+        if data_set.files:
+            folder_of(data_set, config.data.root)
     check_folder(Path(config.output_dir))
     if config.task == "search":
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dropsearch.config.schema import SCHEMAS, Config
+from dropsearch.config.own_rules import own_problems
+from dropsearch.config.schema import SCHEMAS, Config, OwnDataConfig, OwnModelConfig
 from dropsearch.data.catalogue import DATA_SETS
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import ARMS
@@ -35,6 +36,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.precision": _PRECISIONS,
     "trainer.matmul": ("highest", "high", "medium"),
     "tracking.name": ("mlflow", "none"),
+    "mode": ("min", "max"),
+    "batchnorm.replace": ("identity",),
 }
 
 _AT_LEAST: dict[str, float] = {
@@ -117,6 +120,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _choices(config)
     yield from _model(config)
     yield from _arms(config.arms)
+    yield from own_problems(config)
     yield from _ranges(config)
     yield from _lists(config)
     yield from _engine(config)
@@ -126,7 +130,9 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _value(config: Config, key: str) -> Any:
-    """Return the value at a dotted key; None where this model has no such key."""
+    """Return the value at a dotted key; None where this model has no such key, or has it from the user's own class."""
+    if isinstance(getattr(config, key.partition(".")[0], None), OwnModelConfig | OwnDataConfig):
+        return None
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part, None)
@@ -187,6 +193,8 @@ def _ranges(config: Config) -> Iterator[str]:
 
 def _model(config: Config) -> Iterator[str]:
     schemas, name = SCHEMAS["model"], config.model.name
+    if isinstance(config.model, OwnModelConfig):
+        return
     if not isinstance(config.model, schemas.get(name, type(None))):
         owner = next((known for known, schema in schemas.items() if type(config.model) is schema), "")
         yield f'model.name must be {owner} with model={owner}, got "{name}": choose a model by model=NAME'

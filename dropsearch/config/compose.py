@@ -9,11 +9,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
 from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
-from dropsearch.config.schema import SCHEMAS, Config
+from dropsearch.config.own import is_free
+from dropsearch.config.schema import OWN, SCHEMAS, Config, DataConfig, OpenConfig
 from dropsearch.errors import InputError
 
 
@@ -27,10 +29,15 @@ def conf_folder() -> str:
 def register_schemas() -> None:
     """Tell Hydra the types of the configuration."""
     store = ConfigStore.instance()
+    # The files of earlier runs know the first name, and no other data than the catalogue's.
     store.store(name="schema", node=Config)
+    store.store(group="schema", name="config", node=OpenConfig)
+    OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            store.store(group=f"schema/{group}", name=name, node=schema)
+            # What belongs to the user's own class has names of the user's choice.
+            node: Any = OmegaConf.structured(schema, flags={"struct": False}) if name == OWN else schema
+            store.store(group=f"schema/{group}", name=name, node=node)
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:
@@ -40,8 +47,15 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
         InputError: As `typed`.
     """
     register_schemas()
-    with initialize_config_dir(conf_folder(), version_base="1.3"):
-        return typed(compose("config", overrides=list(overrides)))
+    running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
+    running.clear()  # the caller may be a Hydra application of its own
+    try:
+        with initialize_config_dir(conf_folder(), version_base="1.3"):
+            return typed(compose("config", overrides=list(overrides)))
+    except ConfigurationErrors as error:
+        raise InputError(one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = hydra
 
 
 def typed(raw: DictConfig) -> Config:
@@ -55,15 +69,17 @@ def typed(raw: DictConfig) -> Config:
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
     config.output_dir = os.path.expanduser(config.output_dir)
-    config.data.root = os.path.expanduser(config.data.root)
+    if isinstance(config.data, DataConfig):
+        config.data.root = os.path.expanduser(config.data.root)
     check(config)
     return config
 
 
 def _as_objects(raw: DictConfig) -> Config:
-    known = known_keys(*(OmegaConf.get_type(raw[group]) or dict for group in SCHEMAS))
+    chosen = [OmegaConf.get_type(raw[group]) or dict for group in SCHEMAS]
+    known = known_keys(*chosen)
     for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
-        if key not in known and not key.startswith(FREE_KEYS):
+        if key not in known and not key.startswith(FREE_KEYS) and not is_free(key, chosen):
             raise InputError(unknown_key(key))
     config: Any = OmegaConf.to_object(raw)
     assert isinstance(config, Config)

@@ -116,8 +116,8 @@ def unknown_key(key: str) -> str:
     if key.startswith(FREE_KEYS):
         site = key.removeprefix(FREE_KEYS)
         return f'retrain.rates has no "{site}" to change: add it with +, as in "+retrain.rates={{{site}: 0.5}}"'
-    if key in known_keys():
-        group = key.partition(".")[0]
+    group = key.partition(".")[0]
+    if group in SCHEMAS and key in known_keys():
         owners = [name for name, schema in SCHEMAS[group].items() if key in _keys(schema, f"{group}.")]
         return f'"{key}" is a key of {group}={" and of ".join(owners)} only, got another {group}: leave it out'
     return f'"{key}" is not a key of the configuration{_meant(key)}: {SEE_ALL}'
@@ -130,9 +130,10 @@ def _meant(key: str) -> str:
     if section in known:
         near = _same_as(close_match(last, beside), beside)
         return near or f" ({section} has {', '.join(beside)})"
-    whole = close_match(key, known | set(GROUPS))
     if section:
-        return whole
+        return close_match(key, known | set(GROUPS))
+    # Groups first: they are typed most often, and a short key such as mode is near to many words.
+    whole = close_match(key, GROUPS) or close_match(key, known)
     by_last = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-name.count("."), name))}
     return whole or _same_as(close_match(last, by_last), by_last)
 

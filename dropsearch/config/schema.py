@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
+
+
+def arguments(config: Any) -> dict[str, Any]:
+    """Return what stands beside the fields of a class of the user's own: the arguments of its constructor."""
+    known = {f.name for f in dataclasses.fields(config)} | {"made_by"}
+    return {name: value for name, value in vars(config).items() if name not in known}
 
 
 @dataclass
 class ModelConfig:
-    """What every model of the zoo shares."""
+    """What every model has."""
 
     name: str = "???"
+
+
+@dataclass
+class ZooModelConfig(ModelConfig):
+    """What every model of the zoo shares."""
+
     norm: str = "none"
     """The normalisation of the arms without BatchNorm: none or layer."""
 
 
 @dataclass
-class MLPConfig(ModelConfig):
+class OwnModelConfig(ModelConfig):
+    """A LightningModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
+
+    name: str = "${last_part:${model._target_}}"
+    _target_: str = "???"
+    made_by = None
+    """In Python the user hands over a function instead of a name; not a key of the configuration."""
+
+
+@dataclass
+class MLPConfig(ZooModelConfig):
     """See `dropsearch.models.MLP`."""
 
     hidden: list[int] = field(default_factory=lambda: [128, 128])
@@ -25,7 +49,7 @@ class MLPConfig(ModelConfig):
 
 
 @dataclass
-class CNNConfig(ModelConfig):
+class CNNConfig(ZooModelConfig):
     """See `dropsearch.models.CNN`."""
 
     channels: list[int] = field(default_factory=lambda: [32, 64])
@@ -40,7 +64,7 @@ class CNNConfig(ModelConfig):
 
 
 @dataclass
-class RNNConfig(ModelConfig):
+class RNNConfig(ZooModelConfig):
     """See `dropsearch.models.RNN`."""
 
     cell: str = "lstm"
@@ -52,7 +76,7 @@ class RNNConfig(ModelConfig):
 
 
 @dataclass
-class TransformerConfig(ModelConfig):
+class TransformerConfig(ZooModelConfig):
     """See `dropsearch.models.Transformer`."""
 
     width: int = 64
@@ -64,10 +88,26 @@ class TransformerConfig(ModelConfig):
 
 
 @dataclass
-class DataConfig:
-    """See `dropsearch.data.TensorDataModule`."""
+class AnyDataConfig:
+    """What every data set has."""
 
     name: str = "???"
+
+
+@dataclass
+class OwnDataConfig(AnyDataConfig):
+    """A LightningDataModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
+
+    name: str = "${last_part:${data._target_}}"
+    _target_: str = "???"
+    made_by = None
+    """In Python the user hands over the data module itself; not a key of the configuration."""
+
+
+@dataclass
+class DataConfig(AnyDataConfig):
+    """See `dropsearch.data.TensorDataModule`."""
+
     root: str = "data"
     batch_size: int = 64
     train_size: int | None = None
@@ -145,6 +185,8 @@ class TrainerConfig:
     precision: str = "32-true"
     matmul: str = "highest"
     """What `torch.set_float32_matmul_precision` is given: highest, high or medium."""
+    made_by = None
+    """In Python the user hands over a function that makes the callbacks; not a key of the configuration."""
 
 
 @dataclass
@@ -186,11 +228,19 @@ class RetrainConfig:
 
 
 @dataclass
+class BatchNormConfig:
+    """How the arms without BatchNorm get rid of it in a module of the user's own."""
+
+    replace: str | None = None
+    """identity: what stands where the module has a BatchNorm; null leaves it there."""
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: AnyDataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -203,12 +253,42 @@ class Config:
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     task: str = "search"
     """search, plan (say how trials would be trained, and train none), or retrain."""
+    monitor: str = "val_loss"
+    mode: str = "min"
+    """min or max: whether less or more of the monitored metric is better."""
     arms: list[str] = field(default_factory=lambda: ["none", "dropout", "batchnorm", "both"])
+    arm_args: dict[str, Any] = field(default_factory=dict)
+    """For a module of the user's own: by arm, arguments of its constructor."""
+    batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
     seed: int = 0
     output_dir: str = "outputs/${study.name}"
 
 
+@dataclass
+class OpenConfig(Config):
+    """The configuration before its data is chosen: the catalogue's, whose keys are known, or the user's own."""
+
+    data: AnyDataConfig = field(default_factory=AnyDataConfig)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Return a configuration as nested dictionaries, the arguments of the user's own classes among its keys."""
+    values = dataclasses.asdict(config)
+    for group in ("model", "data", "trainer"):
+        values[group] |= arguments(getattr(config, group))
+    return values
+
+
+OWN = "own"
 SCHEMAS: dict[str, dict[str, type]] = {
-    "model": {"mlp": MLPConfig, "cnn": CNNConfig, "rnn": RNNConfig, "transformer": TransformerConfig},
+    "model": {
+        "mlp": MLPConfig,
+        "cnn": CNNConfig,
+        "rnn": RNNConfig,
+        "transformer": TransformerConfig,
+        OWN: OwnModelConfig,
+    },
+    "data": {"catalogue": DataConfig, OWN: OwnDataConfig},
+    "trainer": {OWN: TrainerConfig},
 }
 """Groups whose options differ in their keys, and the schema of each option."""

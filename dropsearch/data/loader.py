@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dropsearch.seeds import derived_seed
+from dropsearch.data.order import shuffled
 
 
 class TensorLoader:
@@ -55,12 +55,7 @@ class TensorLoader:
     def order(self, epoch: int) -> Tensor:
         """Return the examples of an epoch in their order, int64 ``[examples used]``, on the tensors' device."""
         examples = len(self.tensors[0])
-        if self.seed is None:
-            order = torch.arange(examples)
-        else:
-            # Drawn on the CPU, so that a GPU sees the same order.
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
-            order = torch.randperm(examples, generator=generator)
+        order = torch.arange(examples) if self.seed is None else shuffled(examples, self.seed, epoch)
         used = len(self) * self.batch_size if self.drop_last else examples
         return order[:used].to(self.tensors[0].device)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.significance import holm, wilcoxon_exact
-from dropsearch.records import ArmOutcome, Comparison
+from dropsearch.records import ArmOutcome, Comparison, Judge
 
 PLANNED = (
     ("dropout", "none"),
@@ -19,7 +20,7 @@ PLANNED = (
     ("dropout", "dropout_shared"),
     ("dropout", "textbook"),
 )
-METRICS = ("test_acc", "test_loss")
+METRICS = ("test_acc", "test_loss", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_ac
     return tuple(comparison for metric in metrics for comparison in _family(arms, metric))
 
 
+def compared(arms: Mapping[str, ArmOutcome], judge: Judge) -> tuple[Comparison, ...]:
+    """Every planned contrast by what the run's arms are judged by, under its name.
+
+    The test scores, or where there is no test set the validation scores of the winners' retrainings.
+    """
+    if judge.scores != "val_loss":
+        found = compare(arms, (judge.scores,))
+    else:
+        found = tuple(_family(arms, judge.scores)) if any(arm.winner for arm in arms.values()) else ()
+    return tuple(dataclasses.replace(comparison, metric=judge.metric) for comparison in found)
+
+
+def _is_scored(arm: ArmOutcome, metric: str) -> bool:
+    return arm.winner is not None if metric == "val_loss" else _is_tested(arm)
+
+
 def _is_tested(arm: ArmOutcome) -> bool:
     return arm.test is not None and arm.winner is not None
 
@@ -77,7 +94,7 @@ def _family(arms: Mapping[str, ArmOutcome], metric: str) -> list[Comparison]:
     contrasts = planned_contrasts(arms)
     nothing = Pairs((), (), 0)
     pairs = [
-        paired(arms[a], arms[b], metric) if _is_tested(arms[a]) and _is_tested(arms[b]) else nothing
+        paired(arms[a], arms[b], metric) if _is_scored(arms[a], metric) and _is_scored(arms[b], metric) else nothing
         for a, b in contrasts
     ]
     p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
@@ -91,6 +108,9 @@ def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
     """Score by seed."""
     if metric not in METRICS:
         raise ValueError(f"a metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if metric == "val_loss" and outcome.winner is not None:
+        values = [outcome.monitor.objective(value) for value in outcome.winner.val_loss]
+        return dict(zip(outcome.winner.seeds, values, strict=True))
     if outcome.winner is None or outcome.test is None:
         raise ValueError(f"the arm {outcome.arm.name} has no test scores")
     values = outcome.test.acc if metric == "test_acc" else outcome.test.loss

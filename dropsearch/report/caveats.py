@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dropsearch.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
-from dropsearch.report.tables import percent, shorten
+from dropsearch.report.numbers import percent, shorten
+from dropsearch.report.scale import scores as judged_scores
+from dropsearch.report.verdict import on_test
 
 
 def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
@@ -18,6 +20,7 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
     """
     return [
         *_interruption(summary),
+        *(f"{note[:1].upper()}{note[1:]}." for note in summary.notes),
         *_trials(summary),
         *_seeds(summary),
         *_luck(summary),
@@ -66,7 +69,7 @@ def _seeds(summary: Summary) -> Iterator[str]:
                 f"paired seeds before it can show any difference, however large; this run has {seeds}."
             )
     for name, arm in summary.arms.items():
-        scores = arm.test.acc if arm.test else ()
+        scores = judged_scores(arm, summary.judge) if arm.test else ()
         diverged = len(scores) - len(finite(scores))
         if diverged:
             yield f"{diverged} of {len(scores)} seeds of {name}'s winner have no test score and are left out."
@@ -87,7 +90,7 @@ def without_dropout(summary: Summary) -> Iterator[str]:
     """A sentence for each arm that searched rates and chose none: what sets it apart is not dropout."""
     for name, arm in summary.arms.items():
         rates = findings.rates(arm)
-        if not rates or any(rates.values()):
+        if arm.arm.dropout == "off" or not rates or any(rates.values()):
             continue
         twin = next((other for other, outcome in summary.arms.items() if _is_twin(outcome, arm)), None)
         told = (
@@ -103,14 +106,14 @@ def _is_twin(other: ArmOutcome, arm: ArmOutcome) -> bool:
 
 def _test_noise(summary: Summary, test_examples: int | None) -> Iterator[str]:
     tested = findings.tested(summary)
-    if not tested:
+    if not tested or not on_test(summary):
         return
     yield (
         "Intervals cover the luck of seeds (initial weights, batch order, masks), not that of another test set "
         "or another split."
     )
     accuracy = max(findings.test_acc(arm).mean for arm in tested.values())
-    if test_examples:
+    if test_examples and summary.judge.percent:
         error = math.sqrt(accuracy * (1 - accuracy) / test_examples)
         yield (
             f"An accuracy of {percent(accuracy)} % on {test_examples} test examples has a standard error of "

@@ -17,8 +17,13 @@ LOWEST = 1 / 40
 """A training loss below this share of the least validation loss leaves the axis: memorised is memorised."""
 
 
-def curves(summary: Summary) -> Sheet:
-    """One panel an arm: mean over seeds with a band, validation solid and train dashed, by epoch."""
+def curves(summary: Summary) -> Sheet | None:
+    """One panel an arm: mean over seeds with a band, validation solid and train dashed, by epoch.
+
+    None where a module of the user's own logs no validation loss.
+    """
+    if not summary.monitor.is_val_loss and not math.isfinite(_least_validation(summary)):
+        return None
     outcomes = list(summary.arms.items())
     columns = 2 if len(outcomes) in (2, 4) else min(3, max(len(outcomes), 1))
     drawn = sheet(
@@ -97,6 +102,8 @@ def _gap(results: list[TrialResult]) -> str:
     if not best:
         return "diverged"
     gap = sum(point.val_loss - point.train_loss for point in best) / len(best)
+    if math.isnan(gap):
+        return ""
     return f"validation minus train\nat the best epoch: {gap:+.3f}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult
 from dropsearch.report.bands import finite, mean_interval
+from dropsearch.report.scale import scores
 
 SIGNIFICANT = 0.05
 
@@ -35,19 +36,22 @@ def rates(outcome: ArmOutcome) -> Mapping[str, float]:
 
 
 def search_loss(outcome: ArmOutcome) -> float:
-    """Validation loss that the arm's chosen configuration had in the search, NaN without one."""
+    """What is monitored (the validation loss) of the chosen configuration in the search, NaN without one."""
     trial = chosen(outcome)
-    return trial.best.val_loss if trial and trial.best else math.nan
+    return outcome.monitor.objective(trial.best.objective) if trial and trial.best else math.nan
 
 
 def confirmed_loss(outcome: ArmOutcome) -> float:
-    """Mean validation loss of the winner on fresh seeds: inf where one diverged, NaN without a winner."""
-    return outcome.winner.mean_val_loss if outcome.winner else math.nan
+    """Its mean for the winner on fresh seeds: infinite where one diverged, NaN without a winner."""
+    return outcome.monitor.objective(outcome.winner.mean_val_loss) if outcome.winner else math.nan
 
 
 def gap(outcome: ArmOutcome) -> float:
-    """Confirmed minus search validation loss of the winner: above zero, the search had been lucky."""
-    return confirmed_loss(outcome) - search_loss(outcome)
+    """Confirmed minus search validation loss of the winner: above zero, the search had been lucky.
+
+    Where more of what is monitored is better, search minus confirmed.
+    """
+    return outcome.monitor.objective(confirmed_loss(outcome) - search_loss(outcome))
 
 
 def test_acc(outcome: ArmOutcome) -> Interval:
@@ -61,13 +65,14 @@ def test_loss(outcome: ArmOutcome) -> Interval:
 
 
 def tested(summary: Summary) -> dict[str, ArmOutcome]:
-    """The arms with at least one finite test accuracy, in the order in which they ran."""
-    return {name: arm for name, arm in summary.arms.items() if arm.test and finite(arm.test.acc)}
+    """The arms with at least one finite score of what arms are judged by, in the order in which they ran."""
+    return {name: arm for name, arm in summary.arms.items() if finite(scores(arm, summary.judge))}
 
 
-def comparisons(summary: Summary, metric: str = "test_acc") -> list[Comparison]:
-    """The planned contrasts of one metric."""
-    return [comparison for comparison in summary.comparisons if comparison.metric == metric]
+def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]:
+    """The planned contrasts of one metric: of that by which arms are judged, unless another is named."""
+    wanted = summary.judge.metric if metric is None else metric
+    return [comparison for comparison in summary.comparisons if comparison.metric == wanted]
 
 
 def shown(comparison: Comparison) -> bool:

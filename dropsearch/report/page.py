@@ -32,7 +32,7 @@ def write_report(
 def page(summary: Summary, links: Sequence[str] = (), test_examples: int | None = None) -> str:
     """The page as Markdown; `links` are the figures' paths as seen from it."""
     blocks = [
-        f"# {summary.model} on {summary.data}: dropout, BatchNorm, both or neither",
+        f"# {summary.model} on {summary.data}: {_question(summary)}",
         verdict(summary),
         "## Numbers",
         *(table.as_markdown() for table in tables(summary)),
@@ -46,6 +46,12 @@ def page(summary: Summary, links: Sequence[str] = (), test_examples: int | None 
         *_config(summary.config),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _question(summary: Summary) -> str:
+    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.judge.percent:
+        return "dropout, BatchNorm, both or neither"
+    return "which dropout rates"
 
 
 def _reading(summary: Summary) -> str:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dropsearch.records import TrialResult
+from dropsearch.records import Monitor, TrialResult
 
 SECONDS_BETWEEN_LINES = 5.0
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
@@ -31,7 +31,9 @@ class Progress:
         stream: TextIO | None = None,
         initial: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        monitor: Monitor = Monitor(),  # noqa: B008 - it is frozen
     ) -> None:
+        self._monitor = monitor
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._started = clock()
@@ -56,7 +58,7 @@ class Progress:
         self._arm = result.spec.arm
         best = result.best
         if result.state == "COMPLETE" and result.spec.purpose == "search" and best:
-            self._best = min(self._best, (best.val_loss, result.spec.arm))
+            self._best = min(self._best, (best.objective, result.spec.arm))
         if self._bar is None:
             self._line()
         self._refresh()
@@ -118,7 +120,7 @@ class Progress:
     def _details(self) -> list[str]:
         details = []
         if math.isfinite(self._best[0]):
-            details.append(f"best {self._best[0]:.4f} ({self._best[1]})")
+            details.append(f"best {self._monitor.objective(self._best[0]):.4f} ({self._best[1]})")
         fresh, elapsed = self._done - self._initial, self._clock() - self._started
         if fresh > 0 and elapsed > 0:
             details.append(f"{_speed(60 * fresh / elapsed)} trials/min")

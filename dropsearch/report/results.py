@@ -10,9 +10,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, TrialResult
+from dropsearch.records import ArmOutcome, Comparison, Confirmed, Interval, Judge, Monitor, Summary, TrialResult
 from dropsearch.report import findings
 from dropsearch.report.files import write_whole
+from dropsearch.report.scale import scores
 from dropsearch.report.verdict import verdict
 
 
@@ -28,9 +29,12 @@ def results(summary: Summary) -> dict[str, Any]:
             "seconds": summary.seconds,
             "engine": summary.engine,
             "complete": summary.complete,
+            "monitor": asdict(summary.monitor),
+            "judge": asdict(summary.judge),
+            "notes": summary.notes,
             "verdict": verdict(summary),
             "sites": [asdict(site) for site in summary.sites],
-            "arms": {name: _arm(outcome) for name, outcome in summary.arms.items()},
+            "arms": {name: _arm(outcome, summary.judge) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
             "mlflow": summary.mlflow,
             "commands": summary.commands,
@@ -45,14 +49,15 @@ def write_results(summary: Summary, path: Path) -> Path:
     return path
 
 
-def _arm(outcome: ArmOutcome) -> dict[str, Any]:
+def _arm(outcome: ArmOutcome, judge: Judge) -> dict[str, Any]:
+    monitor = outcome.monitor
     return {
         "title": outcome.arm.title,
         "states": findings.states(outcome),
-        "trials": [_trial(trial) for trial in outcome.trials],
-        "best": _best(outcome.best),
-        "confirmed": [_confirmed(confirmed) for confirmed in outcome.confirmed],
-        "winner": _winner(outcome),
+        "trials": [_trial(trial, monitor) for trial in outcome.trials],
+        "best": _best(outcome.best, monitor),
+        "confirmed": [_confirmed(confirmed, monitor) for confirmed in outcome.confirmed],
+        "winner": _winner(outcome, judge),
         "gap": {
             "search_val_loss": findings.search_loss(outcome),
             "confirmed_val_loss": findings.confirmed_loss(outcome),
@@ -62,7 +67,7 @@ def _arm(outcome: ArmOutcome) -> dict[str, Any]:
     }
 
 
-def _trial(trial: TrialResult) -> dict[str, Any]:
+def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
     best = trial.best
     return {
         "number": trial.spec.number,
@@ -75,27 +80,30 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "seed": trial.spec.seed,
         "val_loss": best.val_loss if best else None,
         "val_acc": best.val_acc if best else None,
+        "monitored": monitor.objective(best.objective) if best else None,
+        "logged": best.logged if best else {},
         "epochs": len(trial.curve),
         "seconds": trial.seconds,
     }
 
 
-def _best(trial: TrialResult | None) -> dict[str, Any] | None:
-    keys = ("number", "params", "rates", "lr", "weight_decay", "val_loss", "val_acc")
-    return {key: value for key, value in _trial(trial).items() if key in keys} if trial else None
+def _best(trial: TrialResult | None, monitor: Monitor) -> dict[str, Any] | None:
+    keys = ("number", "params", "rates", "lr", "weight_decay", "val_loss", "val_acc", "monitored")
+    return {key: value for key, value in _trial(trial, monitor).items() if key in keys} if trial else None
 
 
-def _confirmed(confirmed: Confirmed) -> dict[str, Any]:
+def _confirmed(confirmed: Confirmed, monitor: Monitor) -> dict[str, Any]:
     return {
         "number": confirmed.number,
         "seeds": confirmed.seeds,
-        "val_loss": confirmed.val_loss,
+        # What is monitored, by whatever name: see "monitor".
+        "val_loss": [monitor.objective(value) for value in confirmed.val_loss],
         "val_acc": confirmed.val_acc,
-        "mean_val_loss": confirmed.mean_val_loss,
+        "mean_val_loss": monitor.objective(confirmed.mean_val_loss),
     }
 
 
-def _winner(outcome: ArmOutcome) -> dict[str, Any] | None:
+def _winner(outcome: ArmOutcome, judge: Judge) -> dict[str, Any] | None:
     if outcome.winner is None:
         return None
     test, acc, trial = outcome.test, findings.test_acc(outcome), findings.chosen(outcome)
@@ -104,7 +112,8 @@ def _winner(outcome: ArmOutcome) -> dict[str, Any] | None:
         "params": trial.spec.params if trial else {},
         "rates": findings.rates(outcome),
         "seeds": outcome.winner.seeds,
-        "mean_val_loss": outcome.winner.mean_val_loss,
+        "mean_val_loss": outcome.monitor.objective(outcome.winner.mean_val_loss),
+        "judged": scores(outcome, judge),
         "opened_at": test.opened_at if test else None,
         "test_loss": test.loss if test else [],
         "test_acc": test.acc if test else [],

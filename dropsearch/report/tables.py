@@ -6,13 +6,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dropsearch.records import ArmOutcome, Comparison, Interval, Summary
+from dropsearch.records import ArmOutcome, Comparison, Interval, Judge, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
+from dropsearch.report.numbers import EMPTY as EMPTY
+from dropsearch.report.numbers import loss as loss
+from dropsearch.report.numbers import percent as percent
+from dropsearch.report.numbers import points as points
+from dropsearch.report.numbers import probability, rate
+from dropsearch.report.numbers import shorten as shorten
+from dropsearch.report.scale import Scale, judged, scores
 
 WIDTH = 100
 """Of the terminal that a table must fit into, in characters."""
-EMPTY = "-"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Table:
 
 def arms_table(summary: Summary) -> Table:
     """One row an arm: how its trials ended, what search, confirmation and test set say about it."""
+    if not summary.judge.percent:
+        return _foreign_arms(summary)
     columns = (
         "arm",
         "done/pruned/\nfailed",
@@ -70,6 +78,41 @@ def arms_table(summary: Summary) -> Table:
     )
     rows = tuple(_arm_row(name, outcome) for name, outcome in summary.arms.items())
     return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
+
+
+def _foreign_arms(summary: Summary) -> Table:
+    """The arms of a module of the user's own, by what it logs."""
+    monitor, judge = summary.monitor, summary.judge
+    name = shorten(monitor.name, 14)
+    columns = [
+        "arm",
+        "done/pruned/\nfailed",
+        f"search\n{name}",
+        f"confirmed\n{name}",
+        "gap\n(luck)",
+        f"{shorten(judge.label, 20)}\nmean (95 % interval)",
+    ]
+    with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
+    columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
+    rows = tuple(_foreign_row(arm, outcome, judge, with_accuracy) for arm, outcome in summary.arms.items())
+    title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {monitor.name} is better"
+    return Table(title, tuple(columns), rows, left=("arm",))
+
+
+def _foreign_row(name: str, outcome: ArmOutcome, judge: Judge, with_accuracy: bool) -> tuple[str, ...]:
+    gap, interval, scale = findings.gap(outcome), judged(outcome, judge), Scale(judge)
+    bounds = f" ({scale.interval(interval.low, interval.high)})" if math.isfinite(interval.low) else ""
+    usable = len(finite(scores(outcome, judge)))
+    return (
+        name,
+        "/".join(str(count) for count in findings.states(outcome).values()),
+        loss(findings.search_loss(outcome)),
+        loss(findings.confirmed_loss(outcome)),
+        f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+        scale.value(interval.mean) + bounds,
+        *([percent(findings.test_acc(outcome).mean)] if with_accuracy else []),
+        str(usable) if usable else EMPTY,
+    )
 
 
 def rates_table(summary: Summary) -> Table:
@@ -95,53 +138,17 @@ def rates_table(summary: Summary) -> Table:
 
 
 def differences_table(summary: Summary) -> Table:
-    """One row a planned contrast: the paired difference in test accuracy, in percentage points."""
+    """One row a planned contrast: the paired difference in what arms are judged by."""
+    scale = Scale(summary.judge)
     columns = ("contrast", "difference", "95 % interval", "p", "p Holm", "seeds", "shown")
-    rows = tuple(_difference_row(comparison) for comparison in findings.comparisons(summary))
-    return Table("Paired differences in test accuracy: percentage points", columns, rows, left=("contrast",))
+    rows = tuple(_difference_row(comparison, scale) for comparison in findings.comparisons(summary))
+    unit = ": percentage points" if summary.judge.percent else ""
+    return Table(f"Paired differences in {summary.judge.label}{unit}", columns, rows, left=("contrast",))
 
 
 def tables(summary: Summary) -> Iterable[Table]:
     """The tables that have rows, in the order in which they are shown."""
     return [t for t in (arms_table(summary), rates_table(summary), differences_table(summary)) if t.rows]
-
-
-def shorten(text: str, size: int) -> str:
-    """`text`, with its middle left out where it is longer than `size`: the end of a path tells most."""
-    if len(text) <= size:
-        return text
-    head = (size - 2) // 3
-    return text[:head] + ".." + text[len(text) - (size - 2 - head) :]
-
-
-def loss(value: float) -> str:
-    """A loss in nats, or its lack."""
-    return f"{value:.4f}" if math.isfinite(value) else EMPTY if math.isnan(value) else "diverged"
-
-
-def percent(value: float) -> str:
-    """An accuracy in [0, 1] as per cent, without the sign."""
-    return f"{100 * value:.2f}" if math.isfinite(value) else EMPTY
-
-
-def points(value: float) -> str:
-    """A difference of accuracies in percentage points, signed, and 0.00 without one."""
-    if not math.isfinite(value):
-        return EMPTY
-    text = f"{100 * value:+.2f}"
-    return text[1:] if float(text) == 0 else text
-
-
-def rate(value: float) -> str:
-    """A dropout rate."""
-    return f"{value:.2f}" if math.isfinite(value) else EMPTY
-
-
-def probability(value: float) -> str:
-    """A p-value; small ones are not rounded to zero."""
-    if not math.isfinite(value):
-        return EMPTY
-    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
 def _one_line(column: str) -> str:
@@ -177,11 +184,11 @@ def _with_interval(interval: Interval) -> str:
     return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
 
 
-def _difference_row(comparison: Comparison) -> tuple[str, ...]:
-    low, high = points(comparison.difference.low), points(comparison.difference.high)
+def _difference_row(comparison: Comparison, scale: Scale) -> tuple[str, ...]:
+    low, high = scale.difference(comparison.difference.low), scale.difference(comparison.difference.high)
     return (
         f"{comparison.a} - {comparison.b}",
-        points(comparison.difference.mean),
+        scale.difference(comparison.difference.mean),
         EMPTY if EMPTY in (low, high) else f"{low} to {high}",
         probability(comparison.p),
         probability(comparison.p_holm),

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dropsearch.records import Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.caveats import without_dropout
-from dropsearch.report.tables import WIDTH, loss, percent, tables
-from dropsearch.report.verdict import verdict
+from dropsearch.report.numbers import loss
+from dropsearch.report.scale import Scale, judged, leader
+from dropsearch.report.tables import WIDTH, tables
+from dropsearch.report.verdict import on_test, verdict
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",
@@ -67,14 +69,17 @@ def kept(summary: Summary) -> str:
     if name is None:
         return ""
     choice = f"The model to keep is that of {name}"
-    why = f"the least validation loss on fresh seeds ({loss(findings.confirmed_loss(summary.arms[name]))} nats)"
-    scores = {arm: findings.test_acc(outcome).mean for arm, outcome in findings.tested(summary).items()}
-    leader = max(scores, key=scores.__getitem__, default=name)
-    if leader == name or scores[leader] == scores.get(name):
+    confirmed = loss(findings.confirmed_loss(summary.arms[name]))
+    why = f"the least validation loss on fresh seeds ({confirmed} nats)"
+    if not summary.judge.percent:
+        why = f"the best {summary.monitor.name} on fresh seeds ({confirmed})"
+    scores = {arm: judged(outcome, summary.judge).mean for arm, outcome in findings.tested(summary).items()}
+    first = leader(scores, summary.judge) if scores else name
+    if first == name or scores[first] == scores.get(name) or not on_test(summary):
         return f"{choice}: it has {why}."
     return (
-        f"{choice}, for it has {why}. {leader} has a better mean test accuracy ({percent(scores[leader])} %), but the "
-        "test set judges the choice, and has no say in it."
+        f"{choice}, for it has {why}. {first} has a better mean {summary.judge.label} "
+        f"({Scale(summary.judge).value(scores[first])}), but the test set judges the choice, and has no say in it."
     )
 
 

@@ -24,9 +24,9 @@ def best_so_far(summary: Summary) -> Sheet:
     """Least validation loss after each trial, one line an arm, with every trial as a dot."""
     losses = [_loss(t) for arm in summary.arms.values() for t in arm.trials if t.state == "COMPLETE"]
     top = ceiling(losses)
-    leaders = {name: arm.best.best.val_loss for name, arm in summary.arms.items() if arm.best and arm.best.best}
+    leaders = {name: arm.best.best.objective for name, arm in summary.arms.items() if arm.best and arm.best.best}
     keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
-    drawn = sheet(_lead(leaders), _caption(losses, top), 1, keys, panel_height=3.6)
+    drawn = sheet(_named(_lead(leaders), summary), _named(_caption(losses, top), summary), 1, keys, panel_height=3.6)
     panel = drawn.panels[0]
     for name, outcome in summary.arms.items():
         _steps(panel, name, outcome, top)
@@ -34,7 +34,7 @@ def best_so_far(summary: Summary) -> Sheet:
     whole_numbers(panel)
     if not leaders:
         say(panel, "no trial was completed")
-    label_outer(drawn, "trial number in the arm's study", "validation loss (nats)")
+    label_outer(drawn, "trial number in the arm's study", _axis(summary))
     return drawn
 
 
@@ -47,7 +47,8 @@ def rates(summary: Summary) -> Sheet | None:
     complete = {name: [t for t in arm.trials if t.state == "COMPLETE" and t.best] for name, arm in arms.items()}
     losses = [_loss(trial) for trials in complete.values() for trial in trials]
     top = ceiling(losses)
-    drawn, names = _site_panels(sites, _rates_caption(losses, top), _rate_keys(arms))
+    title = _named("Dropout rate against validation loss, by site", summary)
+    drawn, names = _site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms))
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
         _textbook(panel, arms, site)
@@ -60,7 +61,7 @@ def rates(summary: Summary) -> Sheet | None:
         loss_axis(panel, [min(loss, top) for loss in losses])
     if not losses:
         say(drawn.panels[0], "no trial was completed")
-    label_outer(drawn, "dropout rate", "validation loss (nats)")
+    label_outer(drawn, "dropout rate", _axis(summary))
     return drawn
 
 
@@ -73,7 +74,7 @@ def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
     ]
 
 
-def _site_panels(sites: list[str], caption: str, keys: list[Line2D]) -> tuple[Sheet, list[str]]:
+def _site_panels(title: str, sites: list[str], caption: str, keys: list[Line2D]) -> tuple[Sheet, list[str]]:
     """A sheet with one panel a site, and the sites' names as they fit above the panels."""
     few = len(sites) <= 4
     columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
@@ -82,7 +83,7 @@ def _site_panels(sites: list[str], caption: str, keys: list[Line2D]) -> tuple[Sh
     if prefix:
         caption += f" Names of sites go on from {prefix}"
     drawn = sheet(
-        "Dropout rate against validation loss, by site",
+        title,
         caption,
         len(sites),
         keys,
@@ -154,7 +155,18 @@ def _textbook(panel: Axes, arms: Mapping[str, ArmOutcome], site: str) -> None:
 
 
 def _loss(trial: TrialResult) -> float:
-    return trial.best.val_loss if trial.best else math.nan
+    return trial.best.objective if trial.best else math.nan
+
+
+def _axis(summary: Summary) -> str:
+    """The name of the axis: what is monitored, and its negative where more of it is better."""
+    if summary.monitor.is_val_loss:
+        return "validation loss (nats)" if summary.judge.percent else "validation loss"
+    return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"
+
+
+def _named(text: str, summary: Summary) -> str:
+    return text if summary.monitor.is_val_loss else text.replace("validation loss", _axis(summary))
 
 
 def _lead(leaders: Mapping[str, float]) -> str:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dropsearch.records import ArmOutcome, Comparison, Summary
+from dropsearch.records import ArmOutcome, Comparison, Judge, Summary
 from dropsearch.report import findings
-from dropsearch.report.tables import percent, shorten
+from dropsearch.report.numbers import shorten
+from dropsearch.report.scale import Scale, judged, leader
 
 
 def verdict(summary: Summary) -> str:
@@ -59,29 +60,32 @@ def _nothing(summary: Summary) -> tuple[str, str]:
 def _untested(summary: Summary) -> tuple[str, str]:
     confirmed = {n: findings.confirmed_loss(arm) for n, arm in summary.arms.items() if arm.winner}
     losses = confirmed or {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
-    leader = min(losses, key=losses.__getitem__)
+    first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
+    unit = " nats" if summary.judge.percent else ""
     how = "on fresh seeds" if confirmed else "in the search, where the luckiest trial leads until it is confirmed"
     return (
         "No arm has a test result, so none can be called best.",
-        f"On validation loss {leader} leads with {losses[leader]:.4f} nats {how}{_missing(summary, losses)}.",
+        f"On {_monitored(summary)} {first} leads with {losses[first]:.4f}{unit} {how}{_missing(summary, losses)}.",
     )
 
 
 def _alone(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, str]:
-    accuracy = findings.test_acc(outcome)
+    score, scale = judged(outcome, summary.judge), Scale(summary.judge)
     interval = ""
-    if math.isfinite(accuracy.low):
-        interval = f" (95 % interval {percent(accuracy.low)} to {percent(accuracy.high)} %)"
+    if math.isfinite(score.low):
+        interval = f" (95 % interval {scale.interval(score.low, score.high)})"
+    reached = f"{_titled(outcome)} reached {scale.value(score.mean)} {summary.judge.label}{interval}"
     return (
-        f"{_titled(outcome)} reached {percent(accuracy.mean)} % test accuracy{interval}, and no other arm was tested.",
+        f"{reached}, and no other arm {'was tested' if on_test(summary) else 'has a result'}.",
         f"What dropout or BatchNorm changes takes a second tested arm to tell{_missing(summary, [name])}.",
     )
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """The arm with the greatest mean test accuracy, and how each other tested arm stands to it."""
+    """The arm with the best mean test accuracy, or what else is the judge, and how each other arm stands to it."""
 
+    judge: Judge
     best: ArmOutcome
     against: dict[str, Comparison]
     """The planned contrast of the best arm with another, by the other's name."""
@@ -92,37 +96,40 @@ class _Standing:
     """Not compared with the best arm by plan."""
 
 
-def _standing(tested: dict[str, ArmOutcome], contrasts: list[Comparison]) -> _Standing:
-    best = max(tested, key=lambda name: findings.test_acc(tested[name]).mean)
+def _standing(tested: dict[str, ArmOutcome], contrasts: list[Comparison], judge: Judge) -> _Standing:
+    best = leader({name: judged(arm, judge).mean for name, arm in tested.items()}, judge)
+    sign = 1 if judge.higher_is_better else -1
     against = {(c.b if c.a == best else c.a): c for c in contrasts if best in (c.a, c.b)}
-    beaten = [name for name, c in against.items() if findings.shown(c) and _lead(c, best) > 0]
+    beaten = [name for name, c in against.items() if findings.shown(c) and sign * _lead(c, best) > 0]
     level = [name for name in against if name not in beaten]
     apart = [name for name in tested if name != best and name not in against]
-    return _Standing(tested[best], against, beaten, level, apart)
+    return _Standing(judge, tested[best], against, beaten, level, apart)
 
 
 def _compared(summary: Summary, tested: dict[str, ArmOutcome]) -> tuple[str, str]:
     contrasts = [c for c in findings.comparisons(summary) if c.a in tested and c.b in tested]
-    standing = _standing(tested, contrasts)
+    judge, scale = summary.judge, Scale(summary.judge)
+    standing = _standing(tested, contrasts, judge)
     others = [c for c in contrasts if c not in standing.against.values() and findings.shown(c)]
     second = _certainty(summary, contrasts, standing, bool(standing.beaten or others))
     if others:
-        second += f"; among the others, {_and([_ahead(c) for c in others])}"
+        second += f"; among the others, {_and([_ahead(c, scale) for c in others])}"
     return f"{_finding(standing)}.", f"{second}{_missing(summary, tested)}."
 
 
 def _finding(standing: _Standing) -> str:
-    name, accuracy = _titled(standing.best), percent(findings.test_acc(standing.best).mean)
-    ahead = _and([f"{other} by {_size(standing.against[other])}" for other in standing.beaten])
-    level, has = _or(standing.level), f"{name} has the best mean test accuracy ({accuracy} %)"
+    judge, scale = standing.judge, Scale(standing.judge)
+    name, score, label = _titled(standing.best), scale.value(judged(standing.best, judge).mean), judge.label
+    ahead = _and([f"{other} by {_size(standing.against[other], scale)}" for other in standing.beaten])
+    level, has = _or(standing.level), f"{name} has the best mean {label} ({score})"
     if standing.beaten and not standing.level and not standing.apart:
-        text = f"{name} is best on test accuracy ({accuracy} %): it beats {ahead}"
+        text = f"{name} is best on {label} ({score}): it beats {ahead}"
     elif standing.beaten and standing.level:
         text = f"{has} and beats {ahead}, but no difference could be shown between it and {level}"
     elif standing.beaten:
         text = f"{has} and beats {ahead}"
     elif standing.level:
-        leads = f"{name}, which has the best mean test accuracy ({accuracy} %),"
+        leads = f"{name}, which has the best mean {label} ({score}),"
         text = f"No difference could be shown between {leads} and {level}"
     else:
         text = has
@@ -145,8 +152,9 @@ def _certainty(summary: Summary, contrasts: list[Comparison], standing: _Standin
     bounds = [abs(bound) for interval in intervals for bound in (interval.low, interval.high)]
     widest = max((bound for bound in bounds if math.isfinite(bound)), default=math.nan)
     if not any_shown and math.isfinite(widest):
-        return f"With {seeds} differences of up to {100 * widest:.2f} points remain possible"
-    return f"This rests on {seeds} and one test set"
+        scale = Scale(summary.judge)
+        return f"With {seeds} differences of up to {scale.size(widest)}{scale.unit} remain possible"
+    return f"This rests on {seeds} and one {'test' if on_test(summary) else 'validation'} set"
 
 
 def _missing(summary: Summary, present: Sequence[str] | dict) -> str:
@@ -172,18 +180,27 @@ def _lead(comparison: Comparison, name: str) -> float:
     return comparison.difference.mean if comparison.a == name else -comparison.difference.mean
 
 
-def _ahead(comparison: Comparison) -> str:
+def _ahead(comparison: Comparison, scale: Scale) -> str:
     one, other = comparison.a, comparison.b
-    if comparison.difference.mean < 0:
+    if (comparison.difference.mean < 0) is scale.judge.higher_is_better:
         one, other = other, one
-    return f"{one} beats {other} by {_size(comparison)}"
+    return f"{one} beats {other} by {_size(comparison, scale)}"
 
 
-def _size(comparison: Comparison) -> str:
+def on_test(summary: Summary) -> bool:
+    """Whether arms are judged on a test set."""
+    return summary.judge.scores != "val_loss"
+
+
+def _monitored(summary: Summary) -> str:
+    return "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
+
+
+def _size(comparison: Comparison, scale: Scale) -> str:
     """How large a shown difference is, whichever way it points."""
     low, high = sorted(abs(bound) for bound in (comparison.difference.low, comparison.difference.high))
     mean = abs(comparison.difference.mean)
-    return f"{100 * mean:.2f} points (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+    return f"{scale.size(mean)}{scale.unit} (95 % interval {scale.size(low)} to {scale.size(high)})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from dropsearch.records import Confirmed, TrialResult
 def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[TrialResult, ...]:
     """Return the `count` completed trials with the least validation loss, best first."""
     complete = [t for t in trials if t.state == "COMPLETE" and t.best is not None]
-    return tuple(sorted(complete, key=lambda t: t.best.val_loss if t.best else math.inf)[:count])
+    return tuple(sorted(complete, key=lambda t: t.best.objective if t.best else math.inf)[:count])
 
 
 def confirmed_configurations(

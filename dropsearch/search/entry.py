@@ -26,11 +26,17 @@ def written(result: TrialResult) -> dict[str, Any]:
             "configuration": spec.configuration,
         },
         "state": result.state,
-        "curve": [list(astuple(point)) for point in result.curve],
+        "curve": [_point(point) for point in result.curve],
         "seconds": result.seconds,
         "reason": result.reason,
         "checkpoint": result.checkpoint,
     }
+
+
+def _point(point: EpochMetrics) -> list[Any]:
+    """Return a point's fields in order; those that only a module of the user's own has are left out where empty."""
+    fields = list(astuple(point))
+    return fields if point.monitored is not None or point.logged else fields[:-2]
 
 
 def read(trial: FrozenTrial, arm: str, purpose: Purpose) -> TrialResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -78,8 +79,8 @@ class StudyFeed(ABC):
             number=trial.number,
             seed=self.seed(trial),
             rates=self.space.rates(params),
-            lr=params["lr"],
-            weight_decay=params["weight_decay"],
+            lr=params.get("lr", math.nan),
+            weight_decay=params.get("weight_decay", math.nan),
             params=params,
             purpose=self.ledger.purpose,
             configuration=trial.user_attrs.get("configuration"),

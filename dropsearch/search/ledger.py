@@ -110,7 +110,7 @@ class Ledger:
         trial = self._open[spec.number]
         with kept(self.study.study_name):
             try:
-                trial.report(metrics.val_loss, metrics.epoch)
+                trial.report(metrics.objective, metrics.epoch)
                 return trial.should_prune()
             except UpdateFinishedTrialError as error:
                 raise self._taken_away(spec) from error
@@ -132,7 +132,7 @@ class Ledger:
                 raise self._taken_away(result.spec)
 
     def _tell(self, number: int, result: TrialResult) -> None:
-        value = result.best.val_loss if result.state == "COMPLETE" and result.best else None
+        value = result.best.objective if result.state == "COMPLETE" and result.best else None
         self._end(number, TrialState[result.state], value)
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:

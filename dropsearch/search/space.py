@@ -25,6 +25,10 @@ class SpaceSettings:
     """The share of a rate's range, as the sampler sees it, that means "no dropout here"."""
     lr: tuple[float, float] = (3e-4, 3e-2)
     weight_decay: tuple[float, float] = (1e-6, 1e-1)
+    off_is_given: bool = False
+    """Whether the sites of an arm without dropout are given a rate of 0: a foreign module has rates of its own."""
+    fixed: tuple[str, ...] = ()
+    """Which of lr and weight_decay are not searched."""
 
 
 class Space:
@@ -69,15 +73,20 @@ class Space:
         low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
         rate = FloatDistribution(low - (high - low) * share / (1 - share), high)
         return {
-            "lr": FloatDistribution(*self.settings.lr, log=True),
-            "weight_decay": FloatDistribution(*self.settings.weight_decay, log=True),
+            **{name: FloatDistribution(*bounds, log=True) for name, bounds in self._common.items()},
             **dict.fromkeys(self._coordinates, rate),
         }
+
+    @property
+    def _common(self) -> dict[str, tuple[float, float]]:
+        """The ranges of what every arm searches."""
+        ranges = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
+        return {name: bounds for name, bounds in ranges.items() if name not in self.settings.fixed}
 
     def rates(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return the rate of each site for what the sampler proposed; empty in an arm without dropout."""
         if self._form == "off":
-            return {}
+            return dict.fromkeys(self.sites, 0.0) if self.settings.off_is_given else {}
         if self._form == "textbook":
             return dict(self.typical)
         values = [self._rate(params[name]) for name in self._coordinates]
@@ -95,10 +104,7 @@ class Space:
     @property
     def first_points(self) -> tuple[Params, ...]:
         """Points asked before the sampler's own: the textbook's rates, then all rates zero."""
-        middle = {
-            "lr": math.sqrt(math.prod(self.settings.lr)),
-            "weight_decay": math.sqrt(math.prod(self.settings.weight_decay)),
-        }
+        middle = {name: math.sqrt(math.prod(bounds)) for name, bounds in self._common.items()}
         if not self._coordinates:
             return (middle,)
         return ({**middle, **self._textbook_point()}, {**middle, **self._zero_point()})

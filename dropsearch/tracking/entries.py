@@ -73,6 +73,9 @@ def points_of(metrics: EpochMetrics) -> Points:
     }
     accs = {"train/acc": metrics.train_acc, "val/acc": metrics.val_acc}
     known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
+    if metrics.monitored is not None:  # a foreign module need not log a loss, and what it logs keeps its name
+        known = {name: value for name, value in known.items() if not math.isnan(value)}
+    known |= {key(name): value for name, value in metrics.logged.items()}
     return [(name, float(value), metrics.epoch) for name, value in known.items()]
 
 
@@ -83,8 +86,10 @@ def totals_of(result: TrialResult) -> Points:
     """
     totals: Points = [("epochs", float(len(result.curve)), 0), ("seconds", float(result.seconds), 0)]
     best = result.best
-    if best is not None:
+    if best is not None and not math.isnan(best.val_loss):
         totals.append(("val/loss_best", best.val_loss, best.epoch))
+    if best is not None:
+        totals += [(key(f"{name}_best"), value, best.epoch) for name, value in best.logged.items()]
         if not math.isnan(best.val_acc):
             totals.append(("val/acc_best", best.val_acc, best.epoch))
     return totals
@@ -103,9 +108,13 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         scores[f"trials_{state.lower()}"] = float(sum(trial.state == state for trial in outcome.trials))
     if outcome.best is not None and outcome.best.best is not None:
         scores["val/loss_best"] = outcome.best.best.val_loss
+        if not outcome.monitor.is_val_loss:
+            name = key(outcome.monitor.name)
+            scores[f"{name}_best"] = outcome.monitor.objective(outcome.best.best.objective)
         scores["val/acc_best"] = outcome.best.best.val_acc
     if outcome.winner is not None:
-        scores["val/loss_confirmed"] = outcome.winner.mean_val_loss
+        name = "val/loss" if outcome.monitor.is_val_loss else key(outcome.monitor.name)
+        scores[f"{name}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
         scores["val/acc_confirmed"] = _mean(outcome.winner.val_acc)
     if outcome.test is not None:
         scores["test/loss"] = _mean(outcome.test.loss)

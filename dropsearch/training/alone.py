@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,19 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from dropsearch.data.randomness import seeded
 from dropsearch.drafts import whole
 from dropsearch.dropout.control import TrialControl
-from dropsearch.errors import RunError
+from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.training.copies import measured_on_copy
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.logs import evaluate, wrapped_step
+from dropsearch.training.measures import ValidationNames, diverged, epoch_metrics
 from dropsearch.training.signals import OwnSigterm
+from dropsearch.training.trainers import make_trainer
+
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
 """Builds the module of a trial; its initial weights are a function of the trial's seed."""
@@ -35,6 +41,8 @@ class _Ending:
     state: State = "COMPLETE"
     reason: str = ""
     curve: list[EpochMetrics] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    """Of the batches of the epoch so far, as `training_step` returned them."""
     best_weights: dict[str, Any] | None = None
 
 
@@ -45,21 +53,31 @@ class _CancelledError(Exception):
 class _EpochReport(Callback):
     """Reports each epoch to the feed and stops the trial when it says so."""
 
-    def __init__(self, spec: TrialSpec, feed: Feed, part: Any, ending: _Ending, keep_best: bool) -> None:
+    def __init__(
+        self, spec: TrialSpec, feed: Feed, part: Any, ending: _Ending, keep_best: bool, settings: TrainerSettings
+    ) -> None:
         self.spec, self.feed, self.part = spec, feed, part
-        self.ending, self.keep_best = ending, keep_best
+        self.ending, self.keep_best, self.settings = ending, keep_best, settings
+        self._names = ValidationNames()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._names.before(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._names.after(trainer.callback_metrics)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         if self.feed.cancelled():
             raise _CancelledError
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        as_trained = bool(self.ending.losses)
         metrics = self._measure(trainer, pl_module)
-        if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
-            self._stop(trainer, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {metrics.epoch + 1}")
+        if not math.isfinite(metrics.objective) or (as_trained and not math.isfinite(metrics.train_loss_as_trained)):
+            self._stop(trainer, "FAIL", diverged(metrics, self.settings.monitor))
             self.ending.curve.append(metrics)
             return
-        if self.keep_best and metrics.val_loss < min((p.val_loss for p in self.ending.curve), default=math.inf):
+        if self.keep_best and metrics.objective < min((p.objective for p in self.ending.curve), default=math.inf):
             self.ending.best_weights = copy.deepcopy(pl_module.state_dict())
         self.ending.curve.append(metrics)
         prune = self.feed.report(self.spec, metrics)
@@ -68,16 +86,16 @@ class _EpochReport(Callback):
             self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch + 1}")
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
-        logged = trainer.callback_metrics
-        part = evaluate(module, self.part, context=trainer.precision_plugin.val_step_context)
-        return EpochMetrics(
-            epoch=trainer.current_epoch,
-            train_loss=part["val_loss"],
-            train_loss_as_trained=float(logged["train_loss"]),
-            val_loss=float(logged["val_loss"]),
-            train_acc=part.get("val_acc", math.nan),
-            val_acc=float(logged.get("val_acc", math.nan)),
-        )
+        logged, losses = trainer.callback_metrics, self.ending.losses
+        context = trainer.precision_plugin.val_step_context
+        if self.settings.foreign:
+            part = measured_on_copy(module, trainer, self.part, context)
+        else:
+            part = evaluate(module, self.part, context=context)
+        as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
+        losses.clear()
+        val = self._names.values(logged, self.settings.monitor.name)
+        return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:
         # Raising here would lose the epoch's metrics; `should_stop` ends the fit cleanly.
@@ -133,7 +151,7 @@ class AloneEngine:
             self._fit(spec, feed, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
-        except RunError:  # what fails is not this trial
+        except (InputError, RunError):  # what fails is not this trial
             raise
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
@@ -145,39 +163,49 @@ class AloneEngine:
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
-        module = self.make_module(spec)
+        with seeded(spec.seed):
+            self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
+
+    def _fit_seeded(
+        self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
+    ) -> None:
         # Lightning's fit leaves the mode as it finds it: a module in eval mode would train without dropout.
         module.train()
-        report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None)
+        report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
-        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module)):
-            trainer = self._trainer(report)
-            trainer.fit(module, self.data.train_loader(spec.seed), self._val)
+        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module, ending.losses)):
+            trainer = self._trainer(module, report)
+            trainer.fit(module, **self._batches(spec.seed))
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
             save_checkpoint(trainer, path)
 
-    def _trainer(self, report: Callback) -> Trainer:
-        return Trainer(
+    def _batches(self, seed: int) -> dict[str, Any]:
+        """Return what `Trainer.fit` takes its batches from."""
+        own = getattr(self.data, "for_trainer", None)
+        if own is not None:
+            return own(seed)
+        return {"train_dataloaders": self.data.train_loader(seed), "val_dataloaders": self._val}
+
+    def _trainer(self, module: LightningModule, report: Callback) -> Trainer:
+        return make_trainer(
+            module,
+            self.settings,
+            [report, OwnSigterm()],
             max_epochs=self.settings.max_epochs,
-            accelerator=self.settings.accelerator,
-            devices=1,
-            precision=self.settings.precision,  # type: ignore[arg-type]
             gradient_clip_val=self.settings.gradient_clip,
-            callbacks=[report, OwnSigterm()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
         )
 
 
-def _controlled(control: TrialControl, module: LightningModule) -> Callable[..., Any]:
+def _controlled(control: TrialControl, module: LightningModule, losses: list[torch.Tensor]) -> Callable[..., Any]:
     def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
             with control.training_step(module.global_step):
-                return training_step(*args, **kwargs)
+                answer = training_step(*args, **kwargs)
+            loss = answer["loss"] if isinstance(answer, Mapping) else answer
+            if isinstance(loss, torch.Tensor):
+                losses.append(loss.detach())
+            return answer
 
         return controlled_step
 
@@ -208,7 +236,7 @@ def one_line(error: BaseException) -> str:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's notes for interactive users (devices found, tips, workers) off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)

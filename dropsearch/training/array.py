@@ -27,6 +27,7 @@ from dropsearch.training.device_step import DeviceStep, records
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.flat_optimizers import flat_optimizer
 from dropsearch.training.logs import batch_size, captured_logs
+from dropsearch.training.measures import diverged, epoch_metrics
 from dropsearch.training.row_batches import RowBatches
 from dropsearch.training.row_optimizers import configured, parameter_order
 from dropsearch.training.rows import Rows
@@ -194,13 +195,12 @@ class Array(LightningModule):
         part = self._evaluate(self.part)
         ended = []
         for row, slot in enumerate(self.slots):
-            metrics = EpochMetrics(
-                epoch=slot.epoch,
-                train_loss=part["val_loss"][row],
-                train_loss_as_trained=as_trained["train_loss"][row],
-                val_loss=val["val_loss"][row],
-                train_acc=part["val_acc"][row] if "val_acc" in part else math.nan,
-                val_acc=val["val_acc"][row] if "val_acc" in val else math.nan,
+            metrics = epoch_metrics(
+                slot.epoch,
+                as_trained["train_loss"][row],
+                {name: values[row] for name, values in part.items()},
+                {name: values[row] for name, values in val.items()},
+                self.settings.monitor,
             )
             if self._take_in(slot, metrics):
                 ended.append(row)
@@ -219,13 +219,13 @@ class Array(LightningModule):
 
     def _take_in(self, slot: Slot, metrics: EpochMetrics) -> bool:
         """Take in an epoch of a slot; return whether its trial ended."""
-        least = slot.least_val_loss
+        least = slot.least_objective
         slot.curve.append(metrics)
         slot.epoch += 1
-        if not math.isfinite(metrics.val_loss) or not math.isfinite(metrics.train_loss_as_trained):
-            self._tell(slot, "FAIL", f"diverged: val_loss={metrics.val_loss} after epoch {slot.epoch}")
+        if not math.isfinite(metrics.objective) or not math.isfinite(metrics.train_loss_as_trained):
+            self._tell(slot, "FAIL", diverged(metrics, self.settings.monitor))
             return True
-        if metrics.val_loss < least and self.checkpoint_path(slot.spec) is not None:
+        if metrics.objective < least and self.checkpoint_path(slot.spec) is not None:
             slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
         prune = self.feed.report(slot.spec, metrics)
         # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from dropsearch.records import INTERRUPTED as INTERRUPTED
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
 Convolutions = Literal["grouped", "by row"]
 COMMON_SEED = 0
@@ -106,6 +106,12 @@ class TrainerSettings:
     precision: str = "32-true"
     gradient_clip: float | None = None
     """The largest norm of a trial's gradient, None for no limit."""
+    monitor: Monitor = field(default_factory=Monitor)
+    """What trials are chosen by."""
+    foreign: bool = False
+    """The module is somebody else's: it may keep state, draw random numbers and log what it likes."""
+    trainer: Callable[[], Mapping[str, Any]] = dict
+    """Makes the user's own arguments of the Trainer, callbacks among them, anew for each trial that trains alone."""
     common_masks: bool = False
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
     convolutions: Convolutions = "grouped"

@@ -86,6 +86,11 @@ def evaluate(
     return {name: float(total) / count for name, total in totals.items()}
 
 
+def on_device_of(module: Any, batch: Any) -> Any:
+    """Put a batch where a module's parameters are, its real numbers in their type."""
+    return _like(batch, next(module.parameters(), torch.zeros(())))
+
+
 def _like(batch: Any, parameter: torch.Tensor) -> Any:
     """Put a batch on a parameter's device, its real numbers in the parameter's type."""
     if isinstance(batch, torch.Tensor):

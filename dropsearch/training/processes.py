@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from dropsearch.errors import RunError
+from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.feed import INTERRUPTED, Engine, Feed
 
@@ -167,7 +167,7 @@ def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Con
             connection.send(("done",))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or needs us no more
-    except RunError as error:
+    except (InputError, RunError) as error:
         connection.send(("failed", error))
     except Exception as error:
         connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))

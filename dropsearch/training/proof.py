@@ -13,10 +13,13 @@ from dropsearch.dropout.control import TrialControl
 from dropsearch.records import Site, TrialSpec
 from dropsearch.training.alone import ModuleFactory, quiet_lightning
 from dropsearch.training.feed import RowDataSource, TrainerSettings
-from dropsearch.training.logs import captured_logs
+from dropsearch.training.logs import captured_logs, evaluate
 from dropsearch.training.row_optimizers import RowOptimizer, UnsupportedError, configured, parameter_order
 from dropsearch.training.rows import Rows
 from dropsearch.training.together import Together
+
+EXAMPLES = 64
+"""Of the validation set, whose measurement is compared."""
 
 TOLERANCE = 1e-9
 """How far an array's numbers may lie from those of trials alone, relative to their size, in float64."""
@@ -80,18 +83,35 @@ def _compare(
         batch = tuple(torch.stack(parts) for parts in zip(batches[0][step], batches[1][step], strict=True))
         drawn = bits.draw([spec.seed for spec in specs], [step, step])
         with together.ready():
-            losses, logged = together.train(rows, batch, rates, drawn)
+            losses, _ = together.train(rows, batch, rates, drawn)
         rows.take_gradients(losses)
         for row, spec in enumerate(specs):
             expected = _step_alone(alone[row], spec, batches[row][step], step)
             difference = _difference(alone[row], rows_of[row], expected, losses[row])
             if difference:
                 return f"in an array {difference} of {type(alone[row]).__name__} differs from the trial alone"
-        if "train_loss" not in logged:
-            return "training_step does not log train_loss"
         for optimizer, row_optimizer in stepping:
             optimizer.step()
             row_optimizer.step()
+    return _evaluation_difference(alone, rows, together, _validation_batch(data))
+
+
+def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
+    batch = next(iter(data.val_dataloader()))
+    parts = (part[:EXAMPLES].cpu() for part in batch)
+    return tuple(part.double() if part.is_floating_point() else part for part in parts)
+
+
+def _evaluation_difference(
+    alone: list[LightningModule], rows: Rows, together: Together, batch: tuple[Tensor, ...]
+) -> str:
+    """Compare what the validation step logs, with dropout off."""
+    with together.ready():
+        logged = together.evaluate(rows, batch)
+    for row, module in enumerate(alone):
+        for name, value in evaluate(module, [batch]).items():
+            if not _close(torch.tensor(value, dtype=torch.float64), logged[name][row].double().cpu()):
+                return f"in an array {name} of {type(module).__name__} differs from the trial alone"
     return ""
 
 

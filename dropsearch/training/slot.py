@@ -33,9 +33,9 @@ class Slot:
     """The weights of the best epoch, where they are wanted."""
 
     @property
-    def least_val_loss(self) -> float:
-        """The least validation loss so far, inf before the first epoch."""
-        return min((point.val_loss for point in self.curve), default=math.inf)
+    def least_objective(self) -> float:
+        """The least objective (the validation loss) so far, inf before the first epoch."""
+        return min((point.objective for point in self.curve), default=math.inf)
 
     def advance(self, interval: str, count: int) -> None:
         """Move the schedules that move by `interval` (step or epoch), of which `count` have passed."""

@@ -63,12 +63,12 @@ class ArrayStep(ABC):
         return {name: (total / self._steps).tolist() for name, total in self._sums.items()}
 
     def _gradients(self, batch: Any, rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put the gradients of one step into the rows; return what was logged."""
+        """Put the gradients of one step into the rows; return what was logged, and the loss, whoever logs it."""
         losses, logged = self.together.train(self.rows, batch, rates, bits)
         self.rows.take_gradients(losses)
         if self.settings.gradient_clip is not None:
             self.rows.clip(self.settings.gradient_clip)
-        return logged
+        return {**logged, "train_loss": losses.detach()}
 
     def _seeds(self, slots: Sequence[Slot]) -> list[int]:
         return [self.settings.mask_seed(slot.spec) for slot in slots]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import open_dict
 
-from dropsearch.config.compose import typed
+from dropsearch.config.compose import compose_overrides, typed
 from dropsearch.config.messages import known_keys, unknown_key
 from dropsearch.config.schema import CNNConfig
 from dropsearch.errors import InputError
@@ -75,3 +75,13 @@ def test_what_resembles_nothing_gets_no_suggestion():
 def test_keys_reach_into_every_group():
     assert {"seed", "space.lr.low", "model.heads", "model.kernel_size", "retrain.arm"} <= known_keys()
     assert "model.heads" not in known_keys(CNNConfig)
+
+
+def test_composing_within_a_hydra_application_leaves_it_as_it_was(raw: RawCompose):
+    assert compose_overrides(["model=cnn"]).model.name == "cnn"
+    assert raw("model=rnn").model.name == "rnn"
+
+
+def test_composing_tells_what_is_wrong_in_one_line():
+    with pytest.raises(InputError, match="model must be one of cnn, mlp, rnn, transformer"):
+        compose_overrides(["model=nope"])

@@ -1,0 +1,225 @@
+"""A module and data of the user's own: imported, built for each trial, and looked at once."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+
+from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
+from dropsearch.data.own import OwnData
+from dropsearch.data.randomness import seeded
+from dropsearch.errors import InputError, first_cause
+from dropsearch.records import ARMS, Monitor, TrialSpec
+from dropsearch.training.batchnorm import batchnorms, without_batchnorm
+from dropsearch.training.feed import TrainerSettings
+from dropsearch.training.measures import missing_monitor
+from dropsearch.training.own_settings import Route, accepted, arguments_of, routes, with_groups_set
+from dropsearch.training.probe import Probe, probe
+from dropsearch.training.trainers import trainer_class
+
+PROBED = TrialSpec("dropout", 0, 0, {}, lr=1e-3, weight_decay=1e-4)
+"""The trial as which a module is looked at."""
+
+
+def is_own(config: Config) -> bool:
+    """Return whether the model is a module of the user's own."""
+    return isinstance(config.model, OwnModelConfig)
+
+
+def data(config: Config) -> OwnData:
+    """Build the user's data module and ask it for its loaders.
+
+    Raises:
+        InputError: It cannot be built, or gives no batches.
+    """
+    chosen: Any = config.data
+    if chosen.made_by is not None:
+        return OwnData(chosen.made_by, chosen.name, config.seed)
+    target = imported(chosen._target_, "data._target_")
+    with seeded(config.seed):
+        module = _instantiated(chosen._target_, _named_arguments(chosen, target), "data")
+    return OwnData(module, chosen.name, config.seed)
+
+
+def imported(target: str, key: str) -> Any:
+    """Return the class or function of this dotted name, looked for in the working folder too.
+
+    Raises:
+        InputError: There is none.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the console script, unlike `python -m`, does not look there
+    try:
+        found = get_object(target)
+    except Exception as error:  # importing somebody else's code may raise anything
+        said = " ".join(first_cause(error).split())[:200]
+        raise InputError(
+            f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}" ({said}): '
+            "give it as package.module.Class"
+        ) from error
+    if not callable(found):
+        raise InputError(f'{key} must name a class or a function, got "{target}", a {type(found).__name__}')
+    return found
+
+
+def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
+    """Return the arguments of a class; `name` is one where the user gives it and the class takes it."""
+    own_name = chosen.name != chosen._target_.rpartition(".")[2] and "name" in accepted(target)[0]
+    return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
+
+
+def _instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
+    try:
+        return instantiate({"_target_": target, **given, "_convert_": "all"})
+    except Exception as error:
+        said = " ".join(first_cause(error).split())[:300]
+        raise InputError(
+            f"{group}={target} cannot be built: {type(error.__cause__ or error).__name__}: {said}"
+        ) from error
+
+
+class OwnModules:
+    """Builds the module of each trial, and knows how it takes what is searched.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        settings: What all trials share.
+
+    Raises:
+        InputError: The module cannot be built or trained, or does not log what is monitored.
+    """
+
+    def __init__(self, config: Config, source: Any, settings: TrainerSettings) -> None:
+        self._config, self._chosen = config, config.model
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._has_batchnorm = False
+        self._names, self._maker = self._taken()
+        self._refuse_arguments()
+        self.routes: tuple[Route, ...] = routes(self._names, [])
+        first = self.make(PROBED)
+        self.make(PROBED)  # a second one shows whether they are two
+        if config.batchnorm.replace and not self._has_batchnorm:
+            raise InputError(
+                f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none"
+            )
+        self.probe: Probe = probe(first, batches(source, config.seed), settings)
+        self.routes = routes(self._names, self.probe.optimizers)
+        monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
+        if monitor.name not in self.probe.logged:
+            raise InputError(missing_monitor(monitor, self.probe.logged))
+
+    def _taken(self) -> tuple[set[str], Callable[..., Any]]:
+        """Return the names of the arguments that the module takes, and what builds it from them."""
+        chosen: Any = self._chosen
+        if chosen.made_by is not None:
+            names, open_ended = accepted(chosen.made_by)
+            return (names | {"lr", "weight_decay"} if open_ended else names), chosen.made_by
+        target = imported(chosen._target_, "model._target_")
+        given = _named_arguments(chosen, target)
+        return accepted(target)[0], lambda **more: _instantiated(chosen._target_, {**given, **more}, "model")
+
+    def _refuse_arguments(self) -> None:
+        given = arguments(self._chosen)
+        for route in routes(self._names, []):
+            if route.how == "argument" and route.argument in given:
+                value = given[route.argument]
+                raise InputError(
+                    f"model.{route.argument} must be left out, for it is searched, got {value}: give its range by "
+                    f"space.{route.setting}, as in space.{route.setting}.low={value} space.{route.setting}.high={value}"
+                )
+        for arm, values in self._config.arm_args.items():
+            for name in values:
+                if self._names and name not in self._names:
+                    raise InputError(
+                        f"arm_args.{arm} must name arguments of {self._chosen.name}, got {name}: it takes "
+                        f"{', '.join(sorted(self._names))}"
+                    )
+
+    def make(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial; its initial weights are a function of the trial's seed.
+
+        Raises:
+            InputError: It cannot be built, is no LightningModule, or was handed out before.
+        """
+        more = self.carried(spec)
+        with seeded(spec.seed):
+            module = self._built(more)
+        trainer_class(module)
+        if module in self._seen:
+            raise InputError(
+                f"model={self._chosen.name} must build a new module for each trial, got the same object twice: build "
+                "it inside the function"
+            )
+        self._seen.add(module)
+        if self._config.batchnorm.replace and not ARMS[spec.arm].batchnorm:
+            self._has_batchnorm = bool(batchnorms(module))
+            without_batchnorm(module)
+        with_groups_set(module, spec, self.routes)
+        return module
+
+    def carried(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return the arguments that the module gets for a trial: its arm's, learning rate and weight decay."""
+        return {**self._config.arm_args.get(spec.arm, {}), **arguments_of(spec, self.routes)}
+
+    def _built(self, more: Mapping[str, Any]) -> Any:
+        try:
+            return self._maker(**more)
+        except InputError:
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise InputError(f"model={self._chosen.name} cannot be built: {type(error).__name__}: {said}") from error
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How learning rate and weight decay reach the module, in words."""
+        return tuple(route.told for route in self.routes)
+
+
+def batches(source: Any, seed: int) -> dict[str, Any]:
+    """Return what `Trainer.fit` takes its batches from, for any source."""
+    if isinstance(source, OwnData):
+        return source.for_trainer(seed)
+    return {"train_dataloaders": source.train_loader(seed), "val_dataloaders": source.val_dataloader()}
+
+
+def trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
+    """Return what makes the user's own arguments of the Trainer, anew for each trial."""
+    given, callbacks = arguments(config.trainer), config.trainer.made_by
+
+    def make() -> Mapping[str, Any]:
+        made = instantiate({**given, "_convert_": "all"}) if given else {}
+        return {**made, "callbacks": callbacks()} if callbacks else made
+
+    return make
+
+
+_MODULES: weakref.WeakKeyDictionary[Any, OwnModules] = weakref.WeakKeyDictionary()
+
+
+def modules(config: Config, source: Any, settings: TrainerSettings) -> OwnModules:
+    """Return what builds the modules for a source, looked at once."""
+    if source not in _MODULES:
+        _MODULES[source] = OwnModules(config, source, settings)
+    return _MODULES[source]
+
+
+def is_own_data(config: Config) -> bool:
+    """Return whether the data is the user's own."""
+    return isinstance(config.data, OwnDataConfig)
+
+
+def module_name(config: Config) -> str:
+    """Return the dotted name of the user's class; of a function that makes modules, its own."""
+    chosen: Any = config.model
+    made_by = chosen.made_by
+    if made_by is None:
+        return chosen._target_
+    return f"{inspect.getmodule(made_by)}.{getattr(made_by, '__qualname__', chosen.name)}"

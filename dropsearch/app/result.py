@@ -1,0 +1,122 @@
+"""What a search found, in the hands of a script or a notebook."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dropsearch.errors import InputError
+from dropsearch.records import Summary, best_arm
+from dropsearch.report import findings
+from dropsearch.report.tables import tables
+from dropsearch.report.terminal import wrapped
+from dropsearch.report.verdict import verdict
+
+
+class SearchResult:
+    """The answer of `dropsearch.search`; its `repr` is the tables and the verdict.
+
+    Args:
+        summary: Everything that the run found.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        self.summary = summary
+
+    @property
+    def best_arm(self) -> str | None:
+        """The arm whose confirmed model is best on validation, or leads the search; None without one."""
+        confirmed = best_arm(self.summary.arms)
+        if confirmed is not None:
+            return confirmed
+        best = {name: arm.best.best.objective for name, arm in self.summary.arms.items() if arm.best and arm.best.best}
+        return min(best, key=best.__getitem__, default=None)
+
+    @property
+    def best_rates(self) -> Mapping[str, float]:
+        """The rates of the best arm by site; all zero where that arm has no dropout."""
+        return self.rates(self.best_arm) if self.best_arm else {}
+
+    def rates(self, arm: str) -> Mapping[str, float]:
+        """Return the rates that an arm found, by site.
+
+        Raises:
+            InputError: No arm of this name ran.
+        """
+        if arm not in self.summary.arms:
+            raise InputError(f'arm must be one of {", ".join(self.summary.arms)}, got "{arm}"')
+        return dict(findings.rates(self.summary.arms[arm]))
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The Lightning checkpoint of the best arm's model, None where nothing was confirmed."""
+        path = Path(self.output_dir, "best", f"{self.best_arm}.ckpt")
+        return path if path.exists() else None
+
+    @property
+    def output_dir(self) -> Path:
+        """Where report.md, figures, results.json and the models are."""
+        return Path(os.fspath(self.summary.config["output_dir"]))
+
+    def to_dataframe(self) -> Any:
+        """Return one row a trial of the search: its arm, state, settings, rates by site, and what it logged."""
+        import pandas as pd  # comes with mlflow
+
+        return pd.DataFrame([self._row(trial) for arm in self.summary.arms.values() for trial in arm.trials])
+
+    def _row(self, trial: Any) -> dict[str, Any]:
+        spec, best, monitor = trial.spec, trial.best, self.summary.monitor
+        row = {"arm": spec.arm, "number": spec.number, "state": trial.state, "seed": spec.seed, "reason": trial.reason}
+        row |= {monitor.name: monitor.objective(best.objective) if best else float("nan")}
+        row |= {"epochs": len(trial.curve), "seconds": trial.seconds, "lr": spec.lr, "weight_decay": spec.weight_decay}
+        row |= {f"rate.{site}": rate for site, rate in spec.rates.items()}
+        return row | ({name: value for name, value in best.logged.items() if name not in row} if best else {})
+
+    def apply(self, module: Any, arm: str | None = None) -> Any:
+        """Set the rates that were found on a module's own dropout layers, and return the module.
+
+        Args:
+            module: A module of the class that was searched.
+            arm: Whose rates; the best arm's by default.
+
+        Raises:
+            InputError: A site is no layer of its own, such as a functional call; nothing was set then.
+        """
+        rates = self.rates(arm) if arm else self.best_rates
+        layers = {site: _layer(module, site, rates) for site in rates}
+        for site, (layer, attribute) in layers.items():
+            setattr(layer, attribute, rates[site])
+        return module
+
+    def __repr__(self) -> str:
+        text = [table.as_text() for table in tables(self.summary)]
+        return "\n\n".join([*text, wrapped(verdict(self.summary))])
+
+    def _repr_markdown_(self) -> str:
+        return "\n\n".join([*(table.as_markdown() for table in tables(self.summary)), verdict(self.summary)])
+
+
+def _layer(module: Any, site: str, rates: Mapping[str, float]) -> tuple[Any, str]:
+    """Return the layer that is a site, and the attribute that holds its rate."""
+    from torch import nn
+    from torch.nn.modules.dropout import _DropoutNd
+
+    path = site.partition("#")[0]
+    try:
+        layer = module if path == "model" and not hasattr(module, "model") else module.get_submodule(path)
+    except AttributeError:
+        raise InputError(
+            f"module must have the site {site}, and {type(module).__name__} has not: give the class searched"
+        ) from None
+    shared = {rate for name, rate in rates.items() if name.partition("#")[0] == path}
+    if isinstance(layer, _DropoutNd) and len(shared) == 1:
+        return layer, "p"
+    if isinstance(layer, nn.MultiheadAttention) and len(shared) == 1:
+        return layer, "dropout"
+    why = "drops several times with different rates" if len(shared) > 1 else "drops by a call within its forward"
+    raise InputError(
+        f"the site {site} cannot be set as an attribute, for {path} {why}: use dropsearch.set_rates(module, "
+        "result.best_rates), which sets the rate of any site"
+    )

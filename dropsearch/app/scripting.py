@@ -1,0 +1,143 @@
+"""The search as a call: for scripts and notebooks."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dropsearch.app.result import SearchResult
+from dropsearch.config.check import check
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.own import FOREIGN_ARMS
+from dropsearch.config.schema import OWN, Config
+from dropsearch.errors import InputError
+
+_PLACEHOLDER = "python"
+
+
+def search(
+    make_module: Callable[..., Any],
+    datamodule: Any,
+    *,
+    n_trials: int = 30,
+    monitor: str = "val_loss",
+    mode: str = "min",
+    arms: Sequence[str] = FOREIGN_ARMS,
+    max_epochs: int = 20,
+    seed: int = 0,
+    name: str | None = None,
+    output_dir: str | Path | None = None,
+    tracking: str = "none",
+    tracking_uri: str | None = None,
+    engine: str = "auto",
+    accelerator: str = "auto",
+    confirm_top_k: int = 3,
+    confirm_seeds: int = 10,
+    lr: tuple[float, float] | None = None,
+    weight_decay: tuple[float, float] | None = None,
+    rates: tuple[float, float] | None = None,
+    arm_args: Mapping[str, Mapping[str, Any]] | None = None,
+    batchnorm: str | None = None,
+    callbacks: Callable[[], Sequence[Any]] | Sequence[Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> SearchResult:
+    """Search the dropout rates of a LightningModule that you wrote, without a change to it.
+
+    Called again with the same `output_dir`, the study continues until it has `n_trials`.
+
+    Args:
+        make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments ``lr`` and
+            ``weight_decay``, or one of them, that are searched. A LightningModule's class will do.
+        datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
+            is a test set.
+        n_trials: The total of each arm's study.
+        monitor: The metric that trials are chosen by, as the module logs it at validation.
+        mode: min or max: whether less or more of it is better.
+        arms: What is compared.
+        max_epochs: Of each trial.
+        seed: All else follows from it: the trials' own seeds, what the data module draws in `setup`.
+        name: What reports call the module; by default its class's or function's name.
+        output_dir: Where all files go; outputs/NAME-DATA by default.
+        tracking: mlflow or none.
+        tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
+        engine: auto, array or alone.
+        accelerator: auto, cpu or gpu.
+        confirm_top_k: How many of the best configurations of each arm are retrained.
+        confirm_seeds: On how many fresh seeds each.
+        lr: The range of the learning rate.
+        weight_decay: The range of the weight decay.
+        rates: The range of the dropout rates; zero is always within reach.
+        arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
+        batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
+        callbacks: Your own callbacks, or a function that makes them anew for each trial; trials train alone then.
+        trainer: Your own arguments of the Trainer; trials train alone then.
+        overrides: Any further key, as on the command line: ``["sampler=random"]``.
+
+    Raises:
+        InputError: Something that was given cannot be used: one line says what and what to do.
+        RunError: The training failed.
+    """
+    config = _config(make_module, datamodule, name, overrides)
+    config.study.n_trials, config.trainer.max_epochs, config.seed = n_trials, max_epochs, seed
+    config.monitor, config.mode, config.arms = monitor, mode, list(arms)
+    config.confirm.top_k, config.confirm.seeds = confirm_top_k, confirm_seeds
+    config.engine.name, config.trainer.accelerator = engine, accelerator
+    config.tracking.name, config.tracking.uri = tracking, tracking_uri
+    config.output_dir = str(output_dir or f"outputs/{config.study.name}")
+    config.arm_args = {arm: dict(values) for arm, values in (arm_args or {}).items()}
+    config.batchnorm.replace = batchnorm
+    for bounds, given in ((config.space.lr, lr), (config.space.weight_decay, weight_decay), (config.space, rates)):
+        if given is not None:
+            bounds.low, bounds.high = given
+    vars(config.trainer).update(trainer or {})
+    config.trainer.made_by = _maker(callbacks)
+    check(config)
+
+    # torch, lightning and optuna take seconds to import: not for what is refused above.
+    from dropsearch.app.invocation import searched
+    from dropsearch.app.surroundings import check_surroundings
+
+    check_surroundings(config)
+    return SearchResult(searched(config))
+
+
+def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequence[str]) -> Config:
+    if not callable(make_module) or _is_module(make_module):
+        raise InputError(
+            f"make_module must be a function that builds a new LightningModule, got {_described(make_module)}: give "
+            "lambda: MyModule(...)"
+        )
+    if not hasattr(datamodule, "train_dataloader") or inspect.isclass(datamodule):
+        raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: give MyData(...)")
+    own = [word for group in ("model", "data") for word in (f"~{group}", f"+schema/{group}@{group}={OWN}")]
+    named = [f"{group}._target_={_PLACEHOLDER}" for group in ("model", "data")]
+    config: Any = compose_overrides([*own, *named, "arms=[none]", *overrides])
+    config.model.made_by, config.model.name = make_module, name or _name(make_module)
+    config.data.made_by, config.data.name = datamodule, type(datamodule).__name__
+    if config.study.name == f"{_PLACEHOLDER}-{_PLACEHOLDER}":
+        config.study.name = f"{config.model.name}-{config.data.name}"
+    return config
+
+
+def _is_module(given: Any) -> bool:
+    return hasattr(given, "training_step") and not inspect.isclass(given)
+
+
+def _described(given: Any) -> str:
+    return f"the class {given.__name__}" if inspect.isclass(given) else f"a {type(given).__name__}"
+
+
+def _name(make_module: Any) -> str:
+    name = getattr(make_module, "__name__", "module")
+    return "module" if name == "<lambda>" else name
+
+
+def _maker(callbacks: Any) -> Any:
+    if callbacks is None or callable(callbacks):
+        return callbacks
+    # Callbacks keep state, of which a trial is to know only its own.
+    return lambda: copy.deepcopy(list(callbacks))

@@ -1,0 +1,51 @@
+"""Modules and data of the user's own on the command line: what is chosen with them, and which keys are free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dropsearch.config.schema import OWN, OwnDataConfig, OwnModelConfig
+
+FOREIGN_ARMS = ("none", "textbook", "dropout_shared", "dropout")
+"""The arms of a module of the user's own: BatchNorm cannot be put into it without guessing where."""
+
+_OWN_TYPES = {"model": OwnModelConfig, "data": OwnDataConfig}
+_FREE = re.compile(
+    r"^(?:(model|data)\.(?!_target_=|name=)|arm_args\.|trainer\.(?!max_epochs=|accelerator=|precision=))"
+)
+_TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
+
+
+def with_own(arguments: Sequence[str]) -> list[str]:
+    """Return a command line that chooses nothing of ours where it names a class of the user's own.
+
+    ``model._target_=mine.Net`` becomes that and what it needs: no model of the zoo, the schema of a class of the
+    user's own, and the arms that can be built for it, unless the user names arms. Arguments of the user's classes
+    need no ``+`` before them.
+    """
+    found = {match[1] for argument in arguments if (match := _TARGET.match(argument))}
+    if not found or any(argument.startswith(("--config-name", "-cn")) for argument in arguments):
+        return list(arguments)
+    added = [word for group in sorted(found) for word in (f"~{group}", f"+schema/{group}@{group}={OWN}")]
+    if "model" in found and not any(argument.startswith("arms=") for argument in arguments):
+        added.append(f"arms=[{','.join(FOREIGN_ARMS)}]")
+    return [*(_added(argument, found) for argument in arguments), *added]
+
+
+def _added(argument: str, found: set[str]) -> str:
+    free = _FREE.match(argument)
+    return f"++{argument}" if free and (free[1] or "model") in found else argument
+
+
+def is_free(key: str, chosen: Sequence[type]) -> bool:
+    """Say whether a key is the user's to name: an argument of a class, an arm's arguments, one of the Trainer's.
+
+    Args:
+        key: The key, with dots.
+        chosen: The schemas in use.
+    """
+    group = key.partition(".")[0]
+    if group in _OWN_TYPES:
+        return _OWN_TYPES[group] in chosen
+    return key.startswith(("arm_args.", "trainer.")) and OwnModelConfig in chosen

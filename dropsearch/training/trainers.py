@@ -1,0 +1,63 @@
+"""The Trainer that fits a module: of the module's own Lightning, with the user's own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+
+from dropsearch.errors import InputError
+from dropsearch.training.feed import TrainerSettings
+
+
+def trainer_class(module: Any) -> type[Any]:
+    """Return the Trainer of the package that a module's class comes from: `lightning` or `pytorch_lightning`.
+
+    Raises:
+        InputError: The module is no LightningModule.
+    """
+    if isinstance(module, lightning.LightningModule):
+        return lightning.Trainer
+    if any(base.__module__.startswith("pytorch_lightning.") for base in type(module).__mro__):
+        import pytorch_lightning  # type: ignore[import-not-found]
+
+        if isinstance(module, pytorch_lightning.LightningModule):
+            return pytorch_lightning.Trainer
+    raise InputError(f"model must be a LightningModule of lightning or pytorch_lightning, got {type(module).__name__}")
+
+
+def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **ours: Any) -> Any:
+    """Return a Trainer for one trial, or for a part of one.
+
+    Args:
+        module: What it will fit.
+        settings: What all trials share; the user's own arguments come on top of ours.
+        callbacks: Ours, which come before the user's.
+        ours: Further arguments.
+    """
+    given = dict(settings.trainer())
+    callbacks = [*callbacks, *_listed(given.pop("callbacks", None))]
+    arguments = {
+        "accelerator": settings.accelerator,
+        "devices": 1,
+        "precision": settings.precision,
+        "logger": False,
+        "enable_checkpointing": any(_is_checkpoint(callback) for callback in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        **ours,
+        **given,
+    }
+    return trainer_class(module)(callbacks=list(callbacks), **arguments)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+
+
+def _is_checkpoint(callback: Any) -> bool:
+    return any(base.__name__ == "Checkpoint" for base in type(callback).__mro__)

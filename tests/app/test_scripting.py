@@ -1,0 +1,152 @@
+"""The search as a call: what a script or a notebook gets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback
+from torch import nn
+
+import dropsearch
+from dropsearch.app.result import SearchResult
+from dropsearch.errors import InputError
+from tests.strangers import data, nets
+
+LIGHT: dict[str, Any] = {
+    "n_trials": 2,
+    "max_epochs": 2,
+    "confirm_top_k": 1,
+    "confirm_seeds": 2,
+    "accelerator": "cpu",
+    "engine": "alone",
+    "arms": ["none", "dropout"],
+}
+Call = Callable[..., SearchResult]
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Call:
+    return lambda *given, **more: dropsearch.search(*given, **{**LIGHT, "output_dir": tmp_path / "out", **more})
+
+
+class Layered(nets.LitNet):
+    """With layers alone as sites, one of them an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x.flatten(1))).unflatten(1, (3, 4))
+        hidden = hidden + self.attention(hidden, hidden, hidden, need_weights=False)[0]
+        return self.last(self.drop(hidden.flatten(1)))
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    folder = tmp_path_factory.mktemp("scripted") / "out"
+    return dropsearch.search(Layered, data.Digits(), **{**LIGHT, "output_dir": folder, "arms": ["dropout"]})
+
+
+def test_the_room_of_the_same_name_is_the_function():
+    import dropsearch.search.ledger
+
+    assert dropsearch.search.ledger.Ledger.__name__ == "Ledger"
+    assert "n_trials" in inspect.signature(dropsearch.search).parameters  # type: ignore[arg-type]
+
+
+def test_the_answer_reads_as_the_table(result: SearchResult):
+    assert "Arms: less val_loss is better" in repr(result)
+    assert "attention" in repr(result)
+    assert "| dropout |" in result._repr_markdown_()
+
+
+def test_the_answer_has_the_rates_the_trials_and_the_model(result: SearchResult):
+    assert result.best_arm == "dropout"
+    assert set(result.best_rates) == {"attention", "drop"}
+    assert result.best_checkpoint is not None
+    Layered.load_from_checkpoint(result.best_checkpoint)
+    frame = result.to_dataframe()
+    assert len(frame) == 2
+    assert {"arm", "number", "state", "val_loss", "lr", "weight_decay", "rate.drop", "rate.attention"} <= set(
+        frame.columns
+    )
+
+
+def test_the_rates_are_set_on_the_layers_of_a_module(result: SearchResult):
+    module = result.apply(Layered(), "dropout")
+    rates = result.rates("dropout")
+    assert (module.drop.p, module.attention.dropout) == (rates["drop"], rates["attention"])
+
+
+def test_a_site_that_is_no_layer_is_refused_before_any_is_set(search: Call):
+    found = search(lambda lr: nets.LitNet(lr=lr), data.Digits(), arms=["dropout"])
+    module = nets.LitNet()
+    with pytest.raises(InputError, match=r"the site model cannot be set .* use dropsearch\.set_rates"):
+        found.apply(module)
+    assert module.drop.p == 0.5
+
+
+def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFixture[str]):
+    first = search(nets.LitNet, data.Digits(), arms=["none"])
+    again = search(nets.LitNet, data.Digits(), arms=["none"], n_trials=3)
+    losses = [list(found.to_dataframe()["val_loss"]) for found in (first, again)]
+    assert losses[1][:2] == losses[0]
+    assert len(losses[1]) == 3
+    assert "it continues" in capsys.readouterr().out
+
+
+def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimiser(search: Call):
+    found = search(lambda: nets.Scored(), data.Digits(), monitor="valid/loss", arms=["none"])
+    assert "lr in the groups of the optimiser" in found.summary.notes
+    assert found.to_dataframe()["lr"].nunique() == 2
+
+
+class Writing(Callback):
+    """Writes a line for each trial that it saw."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        with self.path.open("a") as stream:
+            stream.write(f"{trainer.accumulate_grad_batches}\n")
+
+
+def test_callbacks_and_arguments_of_the_trainer_are_honoured(search: Call, tmp_path: Path):
+    callbacks = [Writing(tmp_path / "seen")]
+    trainer = {"accumulate_grad_batches": 2}
+    found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
+    assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
+    assert found.summary.engine.startswith("alone on cpu: trainer.accumulate_grad_batches is honoured")
+
+
+ONE = nets.LitNet()
+REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
+    (ONE, data.Digits(), {}, "make_module must be a function that builds a new LightningModule, got a LitNet"),
+    (lambda: ONE, data.Digits(), {}, "must build a new module for each trial, got the same object twice"),
+    (lambda: nn.Linear(2, 2), data.Digits(), {}, "model must be a LightningModule of lightning or pytorch_lightning"),
+    (nets.Broken, data.Digits(), {}, "model=Broken cannot be built: ValueError: no such table"),
+    (nets.LitNet, data.Digits, {}, "datamodule must be a LightningDataModule, got the class Digits"),
+    (nets.LitNet, None, {}, "datamodule must be a LightningDataModule, got a NoneType"),
+    (nets.LitNet, data.WithoutTraining(), {}, "must return batches from train_dataloader, got none"),
+    (nets.LitNet, data.Digits(), {"monitor": "f1"}, 'got "f1": it logs val_acc, val_loss'),
+    (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
+    (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
+]
+
+
+@pytest.mark.parametrize(("make", "module", "more", "message"), REFUSED, ids=[row[3][:40] for row in REFUSED])
+def test_what_cannot_be_used_is_one_line(
+    search: Call, tmp_path: Path, make: Any, module: Any, more: dict[str, Any], message: str
+):
+    with pytest.raises(InputError) as caught:
+        search(make, module, **more)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
