@@ -75,19 +75,18 @@ class SearchResult:
         return row | ({name: value for name, value in best.logged.items() if name not in row} if best else {})
 
     def apply(self, module: Any, arm: str | None = None) -> Any:
-        """Set the rates that were found on a module's own dropout layers, and return the module.
+        """Set the rates that were found on a module, and return it: `dropsearch.set_rates` says how.
 
         Args:
             module: A module of the class that was searched.
             arm: Whose rates; the best arm's by default.
 
         Raises:
-            InputError: A site is no layer of its own, such as a functional call; nothing was set then.
+            InputError: The module has not all of the sites; nothing was set then.
         """
-        rates = self.rates(arm) if arm else self.best_rates
-        layers = {site: _layer(module, site, rates) for site in rates}
-        for site, (layer, attribute) in layers.items():
-            setattr(layer, attribute, rates[site])
+        from dropsearch.dropout.setting import set_rates  # imports torch
+
+        set_rates(module, self.rates(arm) if arm else self.best_rates)
         return module
 
     def __repr__(self) -> str:
@@ -96,27 +95,3 @@ class SearchResult:
 
     def _repr_markdown_(self) -> str:
         return "\n\n".join([*(table.as_markdown() for table in tables(self.summary)), verdict(self.summary)])
-
-
-def _layer(module: Any, site: str, rates: Mapping[str, float]) -> tuple[Any, str]:
-    """Return the layer that is a site, and the attribute that holds its rate."""
-    from torch import nn
-    from torch.nn.modules.dropout import _DropoutNd
-
-    path = site.partition("#")[0]
-    try:
-        layer = module if path == "model" and not hasattr(module, "model") else module.get_submodule(path)
-    except AttributeError:
-        raise InputError(
-            f"module must have the site {site}, and {type(module).__name__} has not: give the class searched"
-        ) from None
-    shared = {rate for name, rate in rates.items() if name.partition("#")[0] == path}
-    if isinstance(layer, _DropoutNd) and len(shared) == 1:
-        return layer, "p"
-    if isinstance(layer, nn.MultiheadAttention) and len(shared) == 1:
-        return layer, "dropout"
-    why = "drops several times with different rates" if len(shared) > 1 else "drops by a call within its forward"
-    raise InputError(
-        f"the site {site} cannot be set as an attribute, for {path} {why}: use dropsearch.set_rates(module, "
-        "result.best_rates), which sets the rate of any site"
-    )

@@ -14,6 +14,7 @@ from torch import nn
 
 import dropsearch
 from dropsearch.app.result import SearchResult
+from dropsearch.dropout.inventory import dropout_sites
 from dropsearch.errors import InputError
 from tests.strangers import data, nets
 
@@ -84,12 +85,18 @@ def test_the_rates_are_set_on_the_layers_of_a_module(result: SearchResult):
     assert (module.drop.p, module.attention.dropout) == (rates["drop"], rates["attention"])
 
 
-def test_a_site_that_is_no_layer_is_refused_before_any_is_set(search: Call):
+def test_the_rate_of_a_bare_call_is_set_too(search: Call):
     found = search(lambda lr: nets.LitNet(lr=lr), data.Digits(), arms=["dropout"])
-    module = nets.LitNet()
-    with pytest.raises(InputError, match=r"the site model cannot be set .* use dropsearch\.set_rates"):
-        found.apply(module)
-    assert module.drop.p == 0.5
+    module, source = found.apply(nets.LitNet()), data.Digits()
+    source.setup("fit")
+    sites = dropout_sites(module, next(iter(source.train_dataloader())))
+    assert {site.name: site.rate for site in sites} == pytest.approx(dict(found.best_rates))
+    assert "model" in found.best_rates
+
+
+def test_a_module_without_the_sites_is_refused(result: SearchResult):
+    with pytest.raises(InputError, match="attention"):
+        result.apply(nets.LitNet(), "dropout")
 
 
 def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFixture[str]):
