@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from dropsearch.app import build
+from dropsearch.app import build, own
 from dropsearch.app.provenance import reload_command
 from dropsearch.app.watch import Interruption
 from dropsearch.config.schema import Config
 from dropsearch.errors import STOPPED, InputError, RunError, close_match
-from dropsearch.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
+from dropsearch.records import ARMS, EpochMetrics, Monitor, Site, TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
 
 
@@ -44,14 +44,15 @@ def retrain(config: Config) -> int:
     """Train the configuration under `retrain` and keep its best epoch; return the exit status."""
     build.use_precision(config)
     source = build.data(config, build.device(config))
-    _check_sites(config, [site.name for site in build.sites(config, source)])
+    sites = build.sites(config, source)
+    _check_sites(config, [site.name for site in sites])
     folder = build.output_folder(config)
     wanted = config.retrain
     spec = TrialSpec(
         wanted.arm,
         0,
         wanted.seed,
-        wanted.rates,
+        {**_off(config, sites), **wanted.rates},
         wanted.lr,
         wanted.weight_decay,
         purpose="confirm",
@@ -63,6 +64,13 @@ def retrain(config: Config) -> int:
     with interruption.listening():
         AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
     return _tell(config, source, feed.result, path, interruption)
+
+
+def _off(config: Config, sites: tuple[Site, ...]) -> dict[str, float]:
+    """Return the rates that switch a foreign module's own dropout off in an arm without it."""
+    if not own.is_own(config) or ARMS[config.retrain.arm].dropout != "off":
+        return {}
+    return {site.name: 0.0 for site in sites if site.controllable}
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
