@@ -313,6 +313,7 @@ def test_an_unknown_name_is_answered_with_a_close_one():
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_set_has_a_configuration_that_its_module_takes(name):
     options = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert options.pop("defaults") == [{"/schema/data@_here_": "catalogue"}]
     assert set(options) == {"name", "root", "batch_size", "train_size", "val_fraction"}
     assert options["name"] == name
     module = data_module(**options)
