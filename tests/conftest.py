@@ -1,7 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A machine that is busy may take any time over an example: no test is timed.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+MLFLOW_WARNINGS = (
+    # Its models of its own tables use a loader strategy that SQLAlchemy 2.1 deprecates.
+    "ignore:The ``noload`` loader strategy is deprecated",
+    # It says so of types of its own, when mlflow.pyfunc is imported.
+    "ignore:.*Any type hint is inferred as AnyType",
+)
+WITH_MLFLOW = [Path(__file__).parent / room for room in ("app", "tracking")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(room in item.path.parents for room in WITH_MLFLOW):
+            for warning in MLFLOW_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))

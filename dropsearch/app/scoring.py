@@ -11,7 +11,7 @@ import torch
 
 from dropsearch.app import build, own
 from dropsearch.config.schema import Config
-from dropsearch.data.own import OwnData
+from dropsearch.data.own import OwnData, defines
 from dropsearch.errors import InputError
 from dropsearch.models import Classifier
 from dropsearch.records import Judge, Monitor, TrialSpec
@@ -72,7 +72,7 @@ def test_scores(config: Config, source: build.Source, spec: TrialSpec, path: Pat
 def _own_scores(config: Config, source: build.Source, module: Any) -> tuple[float, float]:
     monitor = build.monitor(config)
     wanted = on_test(monitor)
-    scores = _measured(config, source, module, "test") if _tests(module) else {}
+    scores = _measured(config, source, module, "test") if defines(module, "test_step") else {}
     if wanted not in scores:  # validation_step measures it on any examples
         scores = _measured(config, source, module, "val")
         wanted = monitor.name
@@ -87,11 +87,6 @@ def _measured(config: Config, source: build.Source, module: Any, step: str) -> d
         trainer = make_trainer(module, build.settings(config), [])
         (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **given)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _tests(module: Any) -> bool:
-    owner = next(base for base in type(module).__mro__ if "test_step" in base.__dict__)
-    return not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
 
 
 def _device(batches: object) -> torch.device:

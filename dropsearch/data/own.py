@@ -43,7 +43,7 @@ class OwnData:
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
             self.rows, self.obstacle = rows_of(self._train)
-            self._hooks = [hook for hook in HOOKS if _is_own(module, hook)]
+            self._hooks = [hook for hook in HOOKS if defines(module, hook)]
             if self._hooks and self.rows is not None:
                 self.rows, self.obstacle = None, f"the data module overrides {self._hooks[0]}"
             self._part_size = length(self._val)
@@ -59,7 +59,7 @@ class OwnData:
             raise InputError(f"data={self.name} failed in {method}: {type(error).__name__}: {said}") from error
 
     def _loader(self, method: str) -> Any:
-        loader = self._asked(method) if _is_own(self.module, method) else None
+        loader = self._asked(method) if defines(self.module, method) else None
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
         if isinstance(loader, list | tuple | Mapping) and method == "val_dataloader":
@@ -71,7 +71,7 @@ class OwnData:
         return loader
 
     def _test_loader(self) -> Any:
-        if not _is_own(self.module, "test_dataloader"):
+        if not defines(self.module, "test_dataloader"):
             return None
         self._asked("setup", "test")
         loader = self._asked("test_dataloader")
@@ -193,7 +193,7 @@ def _prepared(module: Any, **loaders: Any) -> Any:
     return twin
 
 
-def _is_own(module: Any, method: str) -> bool:
+def defines(module: Any, method: str) -> bool:
     """Say whether a class defines a method itself, below Lightning's own classes."""
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch.dropout.calls import DropCall, exposed_attention, read_call
+from dropsearch.dropout.calls import DropCall, at_rate, exposed_attention, read_call
 from dropsearch.dropout.rate import Rate
 from dropsearch.dropout.seeded_noise import SeededNoise
 
@@ -130,8 +131,8 @@ class DropoutMode(TorchFunctionMode, ABC):
             yield
 
     @abstractmethod
-    def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Return what a call that drops is to return; `original` runs it as it was made."""
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Return what a call that drops is to return; `original` runs it as it was made, or at the rate it is given."""
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Return what a call in eval mode is to return; `original` runs it as it was made."""
@@ -148,7 +149,7 @@ class DropoutMode(TorchFunctionMode, ABC):
             return func(*args, **kwargs)
         site = self.whereabouts.name_drop()
         if self._drops(call):
-            return self.on_drop(site, call, lambda: func(*args, **kwargs))
+            return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
         return self.on_pass(call, lambda: func(*args, **kwargs))
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -156,6 +157,13 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def _drops(self, call: DropCall) -> bool:
         return self.whereabouts.module.training if call.training is None else call.training
+
+
+def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:
+    """Make a call again by its own function, so that a control around this one sees it too."""
+    if rate is not None:
+        args, kwargs = at_rate(func, args, kwargs, rate)
+    return func(*args, **kwargs)
 
 
 class Noise(Protocol):

@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropsearch.dropout.calls import DropCall, at_rate, read_call
+from dropsearch.dropout.calls import DropCall
 from dropsearch.dropout.control import DropoutMode
 from dropsearch.dropout.insertion import inserted_dropout
 
@@ -38,24 +37,12 @@ class RateMode(DropoutMode):
         self.rates = rates
         self.met: set[str] = set()
 
-    def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Let the call run."""
-        return original()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
-            return self._attention(*args, **kwargs)
-        call = read_call(func, args, kwargs)
-        if call is not None:
-            site = self.whereabouts.name_drop()
-            if site in self.rates and self._drops(call):
-                self.met.add(site)
-                # The call is made again by its own function, so a control around this one sees it, at this rate.
-                args, kwargs = at_rate(func, args, kwargs, self.rates[site])
-        return func(*args, **kwargs)
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Let the call run, at its rate where it has one."""
+        if site not in self.rates:
+            return original()
+        self.met.add(site)
+        return original(self.rates[site])
 
 
 class _Setting:

@@ -100,15 +100,11 @@ def _foreign_arms(summary: Summary) -> Table:
 
 
 def _foreign_row(name: str, outcome: ArmOutcome, judge: Judge, with_accuracy: bool) -> tuple[str, ...]:
-    gap, interval, scale = findings.gap(outcome), judged(outcome, judge), Scale(judge)
+    interval, scale = judged(outcome, judge), Scale(judge)
     bounds = f" ({scale.interval(interval.low, interval.high)})" if math.isfinite(interval.low) else ""
     usable = len(finite(scores(outcome, judge)))
     return (
-        name,
-        "/".join(str(count) for count in findings.states(outcome).values()),
-        loss(findings.search_loss(outcome)),
-        loss(findings.confirmed_loss(outcome)),
-        f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+        *_before_the_test(name, outcome),
         scale.value(interval.mean) + bounds,
         *([percent(findings.test_acc(outcome).mean)] if with_accuracy else []),
         str(usable) if usable else EMPTY,
@@ -155,7 +151,8 @@ def _one_line(column: str) -> str:
     return column.replace("/\n", "/").replace("\n", " ")
 
 
-def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    """The cells of an arm's row that search and confirmation fill."""
     gap = findings.gap(outcome)
     return (
         name,
@@ -163,6 +160,12 @@ def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
         loss(findings.search_loss(outcome)),
         loss(findings.confirmed_loss(outcome)),
         f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+    )
+
+
+def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    return (
+        *_before_the_test(name, outcome),
         _with_interval(findings.test_acc(outcome)),
         loss(findings.test_loss(outcome).mean),
         _seeds(outcome),

@@ -157,7 +157,7 @@ class AloneEngine:
             torch.cuda.empty_cache()
             ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
         except Exception as error:
-            ending.state, ending.reason = "FAIL", f"{type(error).__name__}: {one_line(error)}"
+            ending.state, ending.reason = "FAIL", told(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
@@ -226,6 +226,11 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
             f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
             "again; it continues from what the study holds"
         ) from error
+
+
+def told(error: BaseException) -> str:
+    """Return the kind of an error and what it says, on one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def one_line(error: BaseException) -> str:

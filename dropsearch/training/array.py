@@ -7,6 +7,7 @@ left to take, the array narrows.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import time
@@ -22,7 +23,7 @@ from torch.optim import Optimizer
 from dropsearch.dropout.array import mask_shapes
 from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
-from dropsearch.training.alone import ModuleFactory, one_line, quiet_lightning, save_checkpoint
+from dropsearch.training.alone import ModuleFactory, quiet_lightning, save_checkpoint, told
 from dropsearch.training.device_step import DeviceStep, records
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.flat_optimizers import flat_optimizer
@@ -88,8 +89,7 @@ class Array(LightningModule):
             except (InputError, RunError, torch.cuda.OutOfMemoryError):
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {one_line(error)}"
-                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, reason))
+                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, told(error)))
         return None
 
     def _slot(self, spec: TrialSpec) -> Slot:
@@ -274,6 +274,13 @@ class Array(LightningModule):
             return
         self.rows = self.rows.narrowed([slot.module for slot in self.slots])
         self.stepping.narrow(self.rows, self.slots, kept)
+
+
+def release(on_gpu: bool) -> None:
+    """Free what arrays that are done held on a GPU: an array and its Trainer know each other, so the collector must."""
+    if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:

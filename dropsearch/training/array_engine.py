@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-
 import torch
 
 from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.alone import AloneEngine, ModuleFactory, one_line
-from dropsearch.training.array import Array, CancelledError
+from dropsearch.training.alone import AloneEngine, ModuleFactory, one_line, told
+from dropsearch.training.array import Array, CancelledError, release
 from dropsearch.training.feed import CheckpointPath, Feed, RowDataSource, TrainerSettings
 
 
@@ -68,16 +66,10 @@ class ArrayEngine:
                 self.width = max(self.width // 2, 1)
             except Exception as error:
                 again.begin_again()
-                self.problem = f"{type(error).__name__}: {one_line(error)}"
+                self.problem = told(error)
             array = None
-            self._release()
+            release(self.settings.accelerator == "gpu")
         AloneEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(again)
-
-    def _release(self) -> None:
-        """Free what the last array held on a GPU: it and its Trainer know each other, so only the collector does."""
-        if self.settings.accelerator == "gpu":
-            gc.collect()
-            torch.cuda.empty_cache()
 
 
 class _Again:

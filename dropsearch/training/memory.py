@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.training.array import Array
+from dropsearch.training.array import Array, release
 
 CONTAINER = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use."""
@@ -60,8 +59,7 @@ def _taken(make_array: Callable[[int], Array], width: int) -> int:
 
 def _peak(array: Array) -> int:
     """Return what the device had reserved at most while an array trained a step and was evaluated."""
-    gc.collect()
-    torch.cuda.empty_cache()
+    release(on_gpu=True)
     before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in array.state())
     torch.cuda.reset_peak_memory_stats()
     array.seconds_a_step(1)

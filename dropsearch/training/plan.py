@@ -15,7 +15,7 @@ from lightning import Trainer
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError
 from dropsearch.records import TrialSpec
-from dropsearch.training.alone import ModuleFactory, one_line, quiet_lightning
+from dropsearch.training.alone import ModuleFactory, quiet_lightning, told
 from dropsearch.training.feed import Convolutions, RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.memory import Memory, free_memory, measured
@@ -97,17 +97,13 @@ def make_plan(
         alone = _rate_alone(make_module, data, settings, costliest)
     except Exception as error:  # the proof ran on a CPU in float64: elsewhere more may be impossible
         if engine == "array":
-            raise InputError(f"engine=array cannot train this module ({_reason(error)}): use engine=auto") from error
-        return Plan("alone", 1, _reason(error))
+            raise InputError(f"engine=array cannot train this module ({told(error)}): use engine=auto") from error
+        return Plan("alone", 1, told(error))
     chosen = max(rates, key=lambda w: rates[w])
     if engine == "auto" and alone > rates[chosen]:
         reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
         return Plan("alone", 1, reason, rates, memory, speed=alone)
     return Plan("array", chosen, "measured", rates, memory, speeds.convolutions(chosen), rates[chosen])
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:

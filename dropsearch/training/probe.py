@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.errors import InputError
 from dropsearch.records import Site
-from dropsearch.training.alone import one_line, quiet_lightning
+from dropsearch.training.alone import quiet_lightning, told
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.logs import wrapped_step
 from dropsearch.training.measures import ValidationNames
@@ -81,8 +81,7 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
         raise
     except Exception as error:
         raise InputError(
-            f"model={type(module).__name__} must train for one batch before it is searched, and did not: "
-            f"{type(error).__name__}: {one_line(error)}"
+            f"model={type(module).__name__} must train for one batch before it is searched, and did not: {told(error)}"
         ) from error
     if not found:
         raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import time
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.alone import ModuleFactory
-from dropsearch.training.array import Array
+from dropsearch.training.array import Array, release
 from dropsearch.training.feed import Convolutions, RowDataSource, TrainerSettings
 
 MEASURING_SECONDS = 1.5
@@ -50,7 +49,7 @@ class Speeds:
         for kind in self._kinds:
             with contextlib.suppress(torch.cuda.OutOfMemoryError):
                 found[kind] = self._rate(width, kind)
-            self._release()
+            release(self.on_gpu)
         if not found:
             return None
         self._faster[width] = max(found, key=lambda kind: found[kind])
@@ -61,12 +60,6 @@ class Speeds:
         first = array.seconds_a_step(1)
         # Where one step takes this long, its first is as good a measure as any; on a GPU it is the recording.
         return width / (first if first > 0.2 and not self.on_gpu else array.seconds_a_step(3))
-
-    def _release(self) -> None:
-        # An array and its Trainer know each other: only the collector frees them, and what they hold on the device.
-        if self.on_gpu:
-            gc.collect()
-            torch.cuda.empty_cache()
 
     def convolutions(self, width: int) -> Convolutions:
         """Return the faster kind at a width."""

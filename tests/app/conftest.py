@@ -30,20 +30,6 @@ LIGHT = (
 )
 """A study of all four arms in a few seconds."""
 
-MLFLOW_WARNINGS = (
-    # Its models of its own tables use a loader strategy that SQLAlchemy 2.1 deprecates.
-    "ignore:The ``noload`` loader strategy is deprecated",
-    # It says so of types of its own, when mlflow.pyfunc is imported.
-    "ignore:.*Any type hint is inferred as AnyType",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            for warning in MLFLOW_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
-
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

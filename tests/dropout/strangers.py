@@ -6,6 +6,8 @@ tuple of arguments, or a dict of keyword arguments); a Lightning module's is wha
 
 from __future__ import annotations
 
+import copy
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +42,16 @@ class Stranger:
     make: Callable[[], nn.Module]
     batch: Callable[[], Any]
     sites: tuple[Row, ...]
+
+
+def kept_copy(module: nn.Module, kept: str) -> nn.Module:
+    """Return a copy by deepcopy, or by pickle as `torch.save` writes a whole module."""
+    if kept == "deepcopy":
+        return copy.deepcopy(module)
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
 def features(*shape: int) -> Callable[[], Tensor]:

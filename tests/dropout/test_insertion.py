@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from dropsearch.errors import InputError
 from tests.dropout.foreign_blocks import Encoder, OneLayer, Tagger, TwoAttentions
 from tests.dropout.foreign_lightning import Litten
 from tests.dropout.foreign_nets import Grandchild, ResNetlet
-from tests.dropout.strangers import sentences
+from tests.dropout.strangers import kept_copy, sentences
 from tests.dropout.test_inventory import nothing_changed
 
 
@@ -169,13 +168,7 @@ def test_after_a_selu_mean_and_variance_are_kept() -> None:
 def test_a_copy_has_the_dropout_and_loses_it_by_itself(kept: str) -> None:
     module = Plain()
     dropsearch.insert_dropout(module, rate=0.25)
-    if kept == "deepcopy":
-        copied = copy.deepcopy(module)
-    else:
-        file = io.BytesIO()
-        torch.save(module, file)
-        file.seek(0)
-        copied = torch.load(file, weights_only=False)
+    copied = kept_copy(module, kept)
     copied.to(torch.float64)
     x = torch.randn(4, 6, dtype=torch.float64)
     assert [site.rate for site in dropsearch.dropout_sites(copied, x)] == [0.25] * 3

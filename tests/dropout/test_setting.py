@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from typing import Any
 
@@ -21,7 +20,7 @@ from dropsearch.training.alone import quiet_lightning
 from tests.dropout.foreign_blocks import Encoder, OneLayer, OwnAttention, TwoAttentions
 from tests.dropout.foreign_lightning import Litten, LittenMore, pytorch_lightning_net
 from tests.dropout.foreign_nets import InAList, LoopingNet, Reusing
-from tests.dropout.strangers import STRANGERS, labelled
+from tests.dropout.strangers import STRANGERS, kept_copy, labelled
 from tests.dropout.test_inventory import nothing_changed
 
 
@@ -130,13 +129,7 @@ def test_a_wrapper_adds_nothing_to_the_state_dict() -> None:
 def test_a_copy_drops_at_the_rates_that_were_set_and_by_itself(kept: str) -> None:
     module, batch = LoopingNet(), torch.randn(2, 4)
     setting = dropsearch.set_rates(module, {"model": 0.6, "model#3": 0.2})
-    if kept == "deepcopy":
-        copied = copy.deepcopy(module)
-    else:
-        file = io.BytesIO()
-        torch.save(module, file)
-        file.seek(0)
-        copied = torch.load(file, weights_only=False)
+    copied = kept_copy(module, kept)
     setting.remove()
     assert rates_of(module, batch) == dict.fromkeys(("model", "model#2", "model#3"), 0.15)
     assert rates_of(copied, batch) == {"model": 0.6, "model#2": 0.15, "model#3": 0.2}

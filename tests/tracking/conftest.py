@@ -12,20 +12,6 @@ import pytest
 from dropsearch.tracking.address import resolve
 from tests.tracking.tracked_studies import DATA, EXPERIMENT
 
-MLFLOW_WARNINGS = (
-    # Its models of its own tables use a loader strategy that SQLAlchemy 2.1 deprecates.
-    "ignore:The ``noload`` loader strategy is deprecated",
-    # It says so of types of its own, when mlflow.pyfunc is imported.
-    "ignore:.*Any type hint is inferred as AnyType",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            for warning in MLFLOW_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
-
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
