@@ -171,7 +171,7 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
         pairs,
         engine=config.engine.name,
         width=None if config.engine.width == "auto" else int(config.engine.width),
-        processes=process_count(config),
+        processes=process_count(config, source),
     )
 
 
@@ -227,13 +227,13 @@ def use_precision(config: Config) -> None:
     torch.backends.cudnn.allow_tf32 = config.trainer.matmul != "highest"  # convolutions, which the first leaves alone
 
 
-def use_threads(config: Config) -> None:
+def use_threads(config: Config, source: Source) -> None:
     """Let torch use one thread where several processes train: what is measured here is then what they will do."""
-    if process_count(config) > 1:
+    if process_count(config, source) > 1:
         torch.set_num_threads(1)
 
 
-def process_count(config: Config, source: Source | None = None) -> int:
+def process_count(config: Config, source: Source) -> int:
     """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU.
 
     One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.

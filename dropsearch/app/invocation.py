@@ -47,7 +47,7 @@ def searched(config: Config) -> Summary:
     sites = build.sites(config, source)
     fingerprints = {f"{config.study.name}/{name}": _fingerprint(config, source, sites, name) for name in config.arms}
     build.use_precision(config)
-    build.use_threads(config)
+    build.use_threads(config, source)
     plan = build.plan(config, source, sites)
     folder = Path(config.output_dir)
     journal = folder / "study.journal"

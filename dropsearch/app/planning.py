@@ -18,7 +18,7 @@ def show_plan(config: Config) -> int:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     build.use_precision(config)
-    build.use_threads(config)
+    build.use_threads(config, source)
     plan = build.plan(config, source, sites)
     for line in _lines(config, source, sites, plan):
         print(line)

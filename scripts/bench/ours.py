@@ -52,7 +52,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     if "--without-part" in more:
         leave_out_part(source)
     sites = build.sites(config, source)
-    build.use_threads(config)
+    build.use_threads(config, source)
     plan = build.plan(config, source, sites)
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)

@@ -76,7 +76,7 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     plan = parts.plan()
     # Forked here, before this process has threads of its own.
     engine = build.engine(parts.config, parts.source, plan, lambda _: None)
-    ours = build.process_count(parts.config)
+    ours = build.process_count(parts.config, parts.source)
     counts = (4, 8) if torch.cuda.is_available() else (len(os.sched_getaffinity(0)),)
     # Enough for all places at once, and as many for each process of the raw side.
     share = math.lcm(*counts, plan.width * ours)

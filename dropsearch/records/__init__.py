@@ -1,0 +1,36 @@
+"""What travels between rooms: frozen dataclasses, standard library only."""
+
+from dropsearch.records.arms import ARMS, Arm, Site
+from dropsearch.records.evidence import Answer, ArmEvidence, Budget, Claim, Evidence, Response, Series
+from dropsearch.records.metrics import EpochMetrics, Judge, Monitor
+from dropsearch.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
+from dropsearch.records.summary import Summary
+from dropsearch.records.trials import INTERRUPTED, Purpose, State, TrialResult, TrialSpec
+
+__all__ = [
+    "ARMS",
+    "INTERRUPTED",
+    "Answer",
+    "Arm",
+    "ArmEvidence",
+    "ArmOutcome",
+    "Budget",
+    "Claim",
+    "Comparison",
+    "Confirmed",
+    "EpochMetrics",
+    "Evidence",
+    "Interval",
+    "Judge",
+    "Monitor",
+    "Purpose",
+    "Response",
+    "Series",
+    "Site",
+    "State",
+    "Summary",
+    "TestScores",
+    "TrialResult",
+    "TrialSpec",
+    "best_arm",
+]

@@ -1,0 +1,68 @@
+"""A trial: what decides it, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dropsearch.records.metrics import EpochMetrics
+
+State = Literal["COMPLETE", "PRUNED", "FAIL"]
+Purpose = Literal["search", "confirm"]
+
+
+INTERRUPTED = "interrupted"
+"""The reason of a trial that was stopped from outside before it ended: it will be trained again."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that decides a trial's result, but for what all trials of an arm share."""
+
+    arm: str
+    number: int
+    """The number in its study (one study per arm for the search, another for the confirmation)."""
+    seed: int
+    """Initial weights, batch order and masks are functions of this seed."""
+    rates: Mapping[str, float]
+    """Rate by site name; empty in an arm without dropout."""
+    lr: float
+    weight_decay: float
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What the sampler proposed, in Optuna's names."""
+    purpose: Purpose = "search"
+    configuration: int | None = None
+    """In a confirmation: the number of the search trial that is retrained."""
+
+    @property
+    def key(self) -> str:
+        """A name that is unique within one study: ``dropout/3`` or ``dropout/confirm/12``."""
+        middle = "/confirm/" if self.purpose == "confirm" else "/"
+        return f"{self.arm}{middle}{self.number}"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended, and its whole curve."""
+
+    spec: TrialSpec
+    state: State
+    curve: tuple[EpochMetrics, ...]
+    seconds: float
+    reason: str = ""
+    """Why the trial failed or was stopped; empty for COMPLETE."""
+    checkpoint: str = ""
+    """Path of the Lightning checkpoint with the weights of the best epoch, where one was asked for."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the trial was stopped from outside, so that this is not how it ends."""
+        return self.state == "FAIL" and self.reason == INTERRUPTED
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The epoch with the least objective (the validation loss), None where no epoch ended with a finite one."""
+        finite = [point for point in self.curve if math.isfinite(point.objective)]
+        return min(finite, key=lambda point: point.objective, default=None)
