@@ -185,7 +185,7 @@ class Run:
 
     def _announcement(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.ablation.studies)
-        return announcement(self.config, self.source, self.sites, self.engine.description, done, self.tracker.info)
+        return announcement(self.config, self.source, self.sites, self.engine.description, done, self.tracker.place)
 
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies

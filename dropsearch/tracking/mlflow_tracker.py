@@ -55,6 +55,11 @@ class MlflowTracker:
         self._ended: set[str] = set()
         self._writer: Writer | None = None
 
+    @property
+    def place(self) -> Mapping[str, str]:
+        """tracking_uri and experiment."""
+        return {key: self.info[key] for key in ("tracking_uri", "experiment")}
+
     def connect(self, experiment: str) -> None:
         """Reach MLflow, and make the experiment where there is none; no run is opened yet.
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
+
+if TYPE_CHECKING:
+    from dropsearch.tracking.address import Address
 
 KINDS = ("mlflow", "none")
 
@@ -19,6 +23,11 @@ class Tracker(Protocol):
     After `start` nothing here raises because of the tracking server: training is worth more than its
     log. What went wrong stands in `problems`, one line each, for the user to read.
     """
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """tracking_uri and experiment, known from `connect` on; empty if not tracked."""
+        ...
 
     @property
     def info(self) -> Mapping[str, str]:
@@ -92,6 +101,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Tracks nothing."""
 
+    place: Mapping[str, str] = {}
     info: Mapping[str, str] = {}
     problems: Sequence[str] = ()
 
@@ -140,6 +150,15 @@ def make_tracker(kind: str, *, uri: str | None, output_dir: Path) -> Tracker:
     from dropsearch.tracking.address import resolve
 
     address = resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir)
+    make = partial(_mlflow_tracker, address, output_dir)
+    if address.scheme == "sqlite" and not address.database.exists():
+        from dropsearch.tracking.meanwhile import ReadyMeanwhile
+
+        return ReadyMeanwhile(make, address)
+    return make()
+
+
+def _mlflow_tracker(address: Address, output_dir: Path) -> Tracker:
     from dropsearch.tracking.mlflow_tracker import MlflowTracker  # imports mlflow, about a second
 
     return MlflowTracker(address, output_dir)
