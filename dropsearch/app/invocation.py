@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import torch
 from dropsearch.app import build
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
+from dropsearch.app.evidence import measured
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.scoring import judge_of, load
@@ -172,7 +174,7 @@ class Run:
             with self.interruption.listening():
                 self._train()
             self._track_left_behind()  # a neighbour may have died meanwhile
-            summary = self._summary()
+            summary = self._with_evidence(self._summary())
             artifacts = write_files(summary, self.config, self.folder)
             self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
@@ -229,6 +231,13 @@ class Run:
             notes=notes(self.config, self.source),
             complete=complete,
         )
+
+    def _with_evidence(self, summary: Summary) -> Summary:
+        """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
+        if self.config.evidence.name == "off" or not summary.complete:
+            return summary
+        evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
+        return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
         name = best_arm(arms)

@@ -15,10 +15,13 @@ from dropsearch.records import ARMS
 HIGHEST_RATE = 0.95
 """Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
 
+MOST_SAMPLES = 10_000
+"""Of Monte Carlo dropout, all of which are in memory at once."""
+
 _PRECISIONS = ("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("search", "plan", "retrain"),
+    "task": ("search", "plan", "retrain", "evidence"),
     "data.name": tuple(DATA_SETS),
     "model.norm": ("none", "layer"),
     "model.cell": ("lstm", "gru"),
@@ -36,6 +39,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.precision": _PRECISIONS,
     "trainer.matmul": ("highest", "high", "medium"),
     "tracking.name": ("mlflow", "none"),
+    "evidence.name": ("on", "off"),
     "mode": ("min", "max"),
     "batchnorm.replace": ("identity",),
 }
@@ -51,6 +55,7 @@ _AT_LEAST: dict[str, float] = {
     "sampler.startup_trials": 1,
     "pruner.startup_trials": 0,
     "pruner.warmup_epochs": 0,
+    "evidence.severities": 1,
     "model.kernel_size": 1,
     "model.convs_per_block": 1,
     "model.pool": 1,
@@ -83,6 +88,7 @@ _AT_MOST: dict[str, float] = {
     "trainer.max_epochs": 1_000_000,
     "confirm.top_k": 10_000,
     "confirm.seeds": 10_000,
+    "evidence.severities": 100,
 }
 _BELOW: dict[str, float] = {
     "space.zero_share": 1,
@@ -125,6 +131,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _lists(config)
     yield from _engine(config)
     yield from _names(config)
+    yield from _evidence(config)
     if config.task == "retrain":
         yield from _retrain(config)
 
@@ -231,6 +238,14 @@ def _names(config: Config) -> Iterator[str]:
             yield f"{key} must be a name on one line, got {value!r}"
     if {".", "..", ""} & set(config.study.name.split("/")):
         yield f'study.name must be a name, or names between slashes, got "{config.study.name}"'
+
+
+def _evidence(config: Config) -> Iterator[str]:
+    samples = config.evidence.monte_carlo
+    if samples != sorted(set(samples)) or not all(1 <= count <= MOST_SAMPLES for count in samples):
+        yield f"evidence.monte_carlo must be rising numbers from 1 to {MOST_SAMPLES}, got {samples}"
+    if config.task == "evidence" and config.evidence.name == "off":
+        yield "evidence must be on with task=evidence, got off"
 
 
 def _retrain(config: Config) -> Iterator[str]:

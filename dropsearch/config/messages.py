@@ -28,6 +28,7 @@ GROUPS = (
     "engine",
     "trainer",
     "tracking",
+    "evidence",
     "experiment",
 )
 

@@ -199,6 +199,17 @@ class TrackingConfig:
 
 
 @dataclass
+class EvidenceConfig:
+    """What is measured on the confirmed winners."""
+
+    name: str = "on"
+    monte_carlo: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100])
+    """Numbers of passes with dropout on whose mean is looked at."""
+    severities: int = 5
+    """Strengths of each corruption."""
+
+
+@dataclass
 class StudyConfig:
     """The Optuna studies, one an arm."""
 
@@ -248,11 +259,12 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     task: str = "search"
-    """search, plan (say how trials would be trained, and train none), or retrain."""
+    """search, plan (say how trials would be trained, and train none), retrain, or evidence (of an earlier run)."""
     monitor: str = "val_loss"
     mode: str = "min"
     """min or max: whether less or more of the monitored metric is better."""

@@ -100,6 +100,11 @@ class OwnData:
         return len(self.rows[0]) % self.batch_size if self.rows is not None else 0
 
     @property
+    def changes_batches(self) -> bool:
+        """Whether the data module has hooks on batches, so that a loader's batch is not yet what the module gets."""
+        return bool(self._hooks)
+
+    @property
     def uses_workers(self) -> bool:
         """Whether a loader has worker processes, which a training process of ours cannot start."""
         return any(getattr(loader, "num_workers", 0) for loader in (self._train, self._val, self._test))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.records import Summary
+from dropsearch.report import findings
 from dropsearch.report.caveats import caveats
 from dropsearch.report.files import write_whole
 from dropsearch.report.tables import tables
@@ -81,6 +82,8 @@ def _facts(summary: Summary) -> Iterator[str]:
     retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
     yield f"study `{summary.study}`, seed {summary.seed}, engine {summary.engine}"
     yield f"{trials} trials and {retrained} retrainings in {duration(summary.seconds)}"
+    if measured := findings.measuring(summary):
+        yield measured
     seeds = next((arm.winner.seeds for arm in summary.arms.values() if arm.winner), ())
     if seeds:
         yield f"confirmation seeds: {', '.join(map(str, seeds))}"

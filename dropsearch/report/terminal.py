@@ -53,6 +53,8 @@ def closing(summary: Summary) -> str:
         blocks.append(
             f"In {summary.config['output_dir']}: report.md, figures, results.json, and best/ with the models."
         )
+    if measured := findings.measuring(summary):
+        blocks.append(f"{measured[0].upper()}{measured[1:]}.")
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
     purposes = PURPOSES if summary.complete else PURPOSES | {"continue": INTERRUPTED}

@@ -92,7 +92,14 @@ def second(runs: tuple[Run, Run]) -> Run:
 def test_the_test_set_is_opened_after_every_selection(first: Run):
     kinds = [name for name, _ in first.events]
     assert "test" not in kinds[: len(kinds) - 1 - kinds[::-1].index("told")]
-    assert kinds.count("test") == len(ARMS) * first.config.confirm.seeds, "by each model of the four winners, once"
+    scored = kinds[: len(kinds) - kinds[::-1].index("noted")]
+    assert scored.count("test") == len(ARMS) * first.config.confirm.seeds, "by each model of the four winners, once"
+
+
+def test_what_is_measured_on_the_test_set_is_measured_after_the_opening_and_changes_nothing(first: Run):
+    kinds = [name for name, _ in first.events]
+    after = kinds[len(kinds) - kinds[::-1].index("noted") :]
+    assert after == ["test"], "read once, for all measures: nothing is trained, told or noted any more"
 
 
 def test_the_opening_is_recorded_for_each_arm(first: Run):
@@ -104,7 +111,8 @@ def test_the_opening_is_recorded_for_each_arm(first: Run):
 
 
 def test_a_finished_study_opens_the_test_set_no_more_and_trains_nothing(first: Run, second: Run):
-    assert second.events == []
+    assert second.of("told") == second.of("noted") == []
+    assert second.of("test") == [None], "read for the measures of the report, and scored no more"
     changing = ("seconds", "versions", "commands")
     same = [{k: v for k, v in run.results.items() if k not in changing} for run in (first, second)]
     assert same[0] == same[1]

@@ -9,7 +9,7 @@ from dropsearch.errors import InputError
 NAN, INF = float("nan"), float("inf")
 
 ILLEGAL = [
-    ("task", "serch", "task must be one of search, plan, retrain"),
+    ("task", "serch", "task must be one of search, plan, retrain, evidence"),
     ("seed", -1, "seed must be at least 0, got -1"),
     ("seed", 10**30, "seed must be below"),
     ("study.n_trials", 0, "study.n_trials must be at least 1, got 0 (see conf/config.yaml)"),
@@ -57,6 +57,10 @@ ILLEGAL = [
     ("engine.width", "wide", "engine.width must be auto or a number"),
     ("engine.processes", "100000", "engine.processes must be auto or a number from 1 to 1024"),
     ("tracking.name", "wandb", "tracking.name must be one of mlflow, none"),
+    ("evidence.name", "of", 'evidence.name must be one of on, off, got "of" (did you mean "off"?)'),
+    ("evidence.severities", 0, "evidence.severities must be at least 1, got 0 (see conf/evidence/on.yaml)"),
+    ("evidence.monte_carlo", [0, 5], "evidence.monte_carlo must be rising numbers from 1 to 10000, got [0, 5]"),
+    ("evidence.monte_carlo", [5, 1], "evidence.monte_carlo must be rising numbers from 1 to 10000, got [5, 1]"),
     ("arms", [], "arms must name at least one of none, dropout"),
     ("arms", ["none", "none"], 'arms must name each arm once, got "none" 2 times'),
     ("arms", ["droput"], 'got "droput" (did you mean "dropout"?)'),
@@ -132,6 +136,12 @@ def test_each_model_has_rules_of_its_own(model: MLPConfig, key: str, value: obje
     with pytest.raises(InputError) as caught:
         check(put(config, f"model.{key}", value))
     assert message in str(caught.value)
+
+
+def test_evidence_cannot_be_measured_where_it_is_off():
+    config = put(put(legal(), "task", "evidence"), "evidence.name", "off")
+    with pytest.raises(InputError, match=r"evidence must be on with task=evidence, got off \(see conf/config\.yaml\)"):
+        check(config)
 
 
 def test_nesterov_needs_momentum():

@@ -24,6 +24,18 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How finely is measured."""
+
+    monte_carlo: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
+    """Numbers of passes with dropout on, rising."""
+    severities: int = 5
+    """Strengths of each corruption."""
+    seed: int = 0
+    """What all random numbers of a measure derive from: the same for every model of a run."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """One retraining of an arm's winner, with the weights of its best epoch, and the data it is looked at with."""
 
@@ -39,6 +51,7 @@ class Trained:
     """As many training examples as the validation set has."""
     is_image: bool
     """Whether features are images [channels, height, width] and not vectors, series or sequences."""
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""What dropout did in the confirmed winners: every measure on every retraining, put together by arm."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dropsearch.app import build
+from dropsearch.app.ablation import kept_checkpoint
+from dropsearch.app.trained import MOST, LookedAt, NotMeasuredError, looked_at, trained
+from dropsearch.config.schema import Config
+from dropsearch.errors import first_cause
+from dropsearch.evidence.contrasts import contrasts
+from dropsearch.evidence.measures import MEASURES
+from dropsearch.evidence.measures.trained import Measured, Trained
+from dropsearch.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
+
+
+@dataclass
+class _Notes:
+    """Why what could not be measured was not, each reason told once."""
+
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By what was not measured and why, on how many models."""
+    others: list[str] = field(default_factory=list)
+
+    def add(self, what: str, why: str) -> None:
+        self.counts[what, why] = self.counts.get((what, why), 0) + 1
+
+    def told(self, models: int) -> tuple[str, ...]:
+        """Return the notes of a run in which `models` were looked at."""
+        lines = [
+            f"{what} not measured{'' if count == models else f' on {count} of {models} models'}: {why}"
+            for (what, why), count in self.counts.items()
+        ]
+        return (*self.others, *lines)
+
+
+def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome], checkpoints: Path) -> Evidence:
+    """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
+
+    Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        arms: What was found, the test set opened.
+        checkpoints: Folder of the confirmed models.
+    """
+    started, notes = time.perf_counter(), _Notes()
+    winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    shared = _shared(config, source, notes)
+    found = {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
+    return Evidence(
+        found,
+        contrasts=contrasts(found),
+        seconds=time.perf_counter() - started,
+        notes=notes.told(sum(len(winner.results) for winner in winners.values())),
+        quantities=quantities(),
+    )
+
+
+def quantities() -> dict[str, Quantity]:
+    """Return what each value and each series is, by its name."""
+    return {
+        name: quantity
+        for measure in MEASURES.values()
+        for name, quantity in (*measure.values.items(), *measure.series.items())
+    }
+
+
+def _shared(config: Config, source: build.Source, notes: _Notes) -> LookedAt | None:
+    try:
+        shared = looked_at(config, source)
+    except NotMeasuredError as error:
+        notes.others.append(f"only the curves were looked at, not the models: {error}")
+        return None
+    if shared.held_out_size > MOST:
+        notes.others.append(f"models were looked at with {MOST:,} of the {shared.held_out_size:,} held-out examples")
+    return shared
+
+
+def _arm(
+    config: Config,
+    source: build.Source,
+    shared: LookedAt | None,
+    winner: Confirmed,
+    checkpoints: Path,
+    notes: _Notes,
+) -> ArmEvidence:
+    models = []
+    for result in winner.results:
+        model = None
+        if shared is not None:
+            try:
+                model = trained(config, source, shared, result, kept_checkpoint(checkpoints, result))
+            except NotMeasuredError as error:
+                notes.add("the models were", str(error))
+        models.append(_model(result, model, notes))
+    names = dict.fromkeys(name for model in models for name in model.values)
+    curves = dict.fromkeys(name for model in models for name in model.series)
+    return ArmEvidence(
+        winner.seeds,
+        {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names},
+        {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves},
+    )
+
+
+def _model(result: TrialResult, model: Trained | None, notes: _Notes) -> Measured:
+    """Return all that is measured on one retraining, NaN for what cannot be."""
+    values, series = {}, {}
+    for name, found in _each(result, model, notes):
+        values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
+        series |= found.series
+    return Measured(values, series)
+
+
+def _each(result: TrialResult, model: Trained | None, notes: _Notes) -> Iterator[tuple[str, Measured]]:
+    for name, measure in MEASURES.items():
+        found = Measured()
+        subject = result if measure.of_curve else model
+        if subject is not None:
+            try:
+                found = measure.measure(subject)
+            except Exception as error:  # the module is anybody's, and one that fails is not to end the run
+                notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
+        yield name, found
+
+
+def _series(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Series:
+    """Return the curves of several models as one series, over the longest x; a shorter curve ends in NaN."""
+    x = max((points for points, _ in curves), key=len)
+    rows = [tuple(map(float, values)) + (math.nan,) * (len(x) - len(values)) for _, values in curves]
+    return Series(tuple(map(float, x)), tuple(rows))

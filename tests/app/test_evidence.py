@@ -1,0 +1,151 @@
+"""What dropout did in the winners of a whole run: measured on every seed, whatever fails, and chosen by no one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from dropsearch.app import build
+from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
+from dropsearch.app.evidence import measured, quantities
+from dropsearch.app.invocation import searched
+from dropsearch.app.trained import MOST, looked_at
+from dropsearch.config.schema import Config
+from dropsearch.evidence.measures import MEASURES
+from dropsearch.evidence.measures.trained import Measured
+from dropsearch.records import Evidence, Summary
+from tests.app.conftest import LIGHT, composed
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A finished run and its data."""
+
+    config: Config
+    summary: Summary
+    source: build.Source
+
+    @property
+    def checkpoints(self) -> Path:
+        return checkpoint_folder(Path(self.config.output_dir), self.config.study.name)
+
+    def measured(self, folder: Path | None = None) -> Evidence:
+        return measured(self.config, self.source, self.summary.arms, folder or self.checkpoints)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    config = composed(*LIGHT, "arms=[none,both]", f"output_dir={tmp_path_factory.mktemp('evidence') / 'out'}")
+    return Done(config, searched(config), build.data(config, torch.device("cpu")))
+
+
+def test_every_winner_is_measured_on_each_of_its_seeds(done: Done):
+    evidence = done.summary.evidence
+    assert evidence is not None
+    assert list(evidence.arms) == ["none", "both"]
+    for name, arm in evidence.arms.items():
+        winner = done.summary.arms[name].winner
+        assert winner
+        assert arm.seeds == winner.seeds
+        assert set(arm.measures) == {value for measure in MEASURES.values() for value in measure.values}
+        assert all(len(values) == len(arm.seeds) for values in arm.measures.values())
+        assert all(len(row) == len(series.x) for series in arm.series.values() for row in series.values)
+
+
+def test_the_gap_is_that_of_the_retrainings_curves(done: Done):
+    assert done.summary.evidence
+    winner = done.summary.arms["both"].winner
+    assert winner
+    gaps = [result.best.val_loss - result.best.train_loss for result in winner.results if result.best]
+    assert done.summary.evidence.arms["both"].measures["gap_best"] == pytest.approx(gaps)
+
+
+def test_every_number_and_curve_is_described(done: Done):
+    evidence = done.measured()
+    named = {name for arm in evidence.arms.values() for name in (*arm.measures, *arm.series)}
+    assert named <= set(quantities()) == set(evidence.quantities)
+
+
+def test_measuring_again_gives_the_same_numbers(done: Done):
+    first, again = done.measured(), done.measured()
+    assert repr((first.arms, first.contrasts)) == repr((again.arms, again.contrasts))
+
+
+def test_the_planned_contrasts_of_each_measure_are_there(done: Done):
+    found = done.measured().contrasts
+    assert {(c.a, c.b) for c in found} == {("both", "none")}
+    assert {"gap_best", "gap_last"} <= {c.metric for c in found}
+
+
+def test_its_cost_is_told_when_the_run_has_ended(done: Done):
+    from dropsearch.report import closing
+
+    assert "What dropout did in the winners was measured in " in closing(done.summary)
+    assert "measured in" in (Path(done.config.output_dir) / "report.md").read_text()
+
+
+def test_switched_off_nothing_is_measured(done: Done):
+    config = composed(*LIGHT, "arms=[none,both]", "evidence=off", f"output_dir={done.config.output_dir}")
+    assert searched(config).evidence is None
+
+
+def test_a_measure_that_fails_loses_its_numbers_and_not_the_run(done: Done, monkeypatch: pytest.MonkeyPatch):
+    def fails(trained: object) -> Measured:
+        raise ZeroDivisionError("of no use")
+
+    broken = dataclasses.replace(MEASURES["overfitting"], measure=fails)
+    monkeypatch.setattr("dropsearch.app.evidence.MEASURES", {**MEASURES, "overfitting": broken})
+    evidence = done.measured()
+    assert all(math.isnan(value) for arm in evidence.arms.values() for value in arm.measures["gap_best"])
+    assert evidence.notes == ("overfitting was not measured: ZeroDivisionError: of no use",)
+
+
+def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(done: Done, tmp_path: Path):
+    folder = _copied(done, tmp_path)
+    winner = done.summary.arms["none"].winner
+    assert winner
+    path = kept_checkpoint(folder, winner.results[0])
+    saved = torch.load(path, weights_only=False)
+    for weight in saved["state_dict"].values():
+        weight.fill_(math.nan)
+    torch.save(saved, path)
+    evidence = done.measured(folder=folder)
+    assert evidence.notes == ("the models were not measured on 1 of 4 models: its logits are not finite",)
+    assert all(map(math.isfinite, evidence.arms["none"].measures["gap_best"]))
+    for name, measure in MEASURES.items():
+        if not measure.of_curve:
+            rows = [evidence.arms["none"].measures[value] for value in measure.values]
+            assert all(math.isnan(row[0]) for row in rows), name
+
+
+def test_a_checkpoint_that_cannot_be_read_is_noted(done: Done, tmp_path: Path):
+    folder = _copied(done, tmp_path)
+    for path in folder.rglob("*.ckpt"):
+        path.write_bytes(b"no checkpoint")
+    (note,) = done.measured(folder=folder).notes
+    assert note.startswith("the models were not measured: ")
+    assert "\n" not in note
+
+
+def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Done, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dropsearch.app.trained.MOST", 50)
+    monkeypatch.setattr("dropsearch.app.evidence.MOST", 50)
+    one, again = (looked_at(done.config, done.source) for _ in range(2))
+    assert len(one.held_out) == 50
+    assert torch.equal(one.held_out.inputs[0], again.held_out.inputs[0])
+    assert one.held_out_size == done.source.sizes["test"]
+    assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
+    assert MOST > 359
+
+
+def _copied(done: Done, folder: Path) -> Path:
+    """Copy the checkpoints; where the results themselves point is where they were."""
+    for path in done.checkpoints.rglob("*.ckpt"):
+        copy = folder / path.relative_to(done.checkpoints)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return folder
