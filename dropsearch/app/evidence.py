@@ -10,12 +10,12 @@ from pathlib import Path
 
 from dropsearch.app import build
 from dropsearch.app.ablation import kept_checkpoint
-from dropsearch.app.trained import MOST, LookedAt, NotMeasuredError, looked_at, trained
+from dropsearch.app.trained import MOST, LookedAt, looked_at, trained
 from dropsearch.config.schema import Config
 from dropsearch.errors import first_cause
 from dropsearch.evidence.contrasts import contrasts
 from dropsearch.evidence.measures import MEASURES
-from dropsearch.evidence.measures.trained import Measured, Trained
+from dropsearch.evidence.measures.trained import Measured, NotMeasuredError, Trained
 from dropsearch.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
 
 
@@ -125,6 +125,8 @@ def _each(result: TrialResult, model: Trained | None, notes: _Notes) -> Iterator
         if subject is not None:
             try:
                 found = measure.measure(subject)
+            except NotMeasuredError as error:
+                notes.add(f"{name} was", str(error))
             except Exception as error:  # the module is anybody's, and one that fails is not to end the run
                 notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
         yield name, found

@@ -15,17 +15,13 @@ from dropsearch.app.scoring import has_test, load
 from dropsearch.config.schema import Config
 from dropsearch.data.own import OwnData
 from dropsearch.errors import first_cause
-from dropsearch.evidence.measures.trained import Examples, Settings, Trained
+from dropsearch.evidence.measures.trained import Examples, NotMeasuredError, Settings, Trained
 from dropsearch.records import TrialResult
 from dropsearch.seeds import derived_seed
 
 MOST = 2048
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-class NotMeasuredError(Exception):
-    """A model, or all of them, cannot be looked at; the message says why."""
 
 
 @dataclass(frozen=True)

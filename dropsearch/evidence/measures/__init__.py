@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dropsearch.evidence.measures import overfitting
+from dropsearch.evidence.measures import coadaptation, overfitting
 from dropsearch.evidence.measures.trained import Measured
 from dropsearch.records import Quantity
 
@@ -32,5 +32,6 @@ class Measure:
 
 MEASURES: Mapping[str, Measure] = {
     "overfitting": Measure(overfitting.measure, overfitting.VALUES, overfitting.SERIES, of_curve=True),
+    "coadaptation": Measure(coadaptation.measure, coadaptation.VALUES, coadaptation.SERIES),
 }
 """Everything that is measured: to add a measure, write its file and name it here."""

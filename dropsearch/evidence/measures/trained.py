@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from dropsearch.records import TrialSpec
 
 
+class NotMeasuredError(Exception):
+    """A model does not have what is measured, or cannot be looked at; the message says why, on one line."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Examples of a data set, as one batch."""
