@@ -24,6 +24,10 @@ def run(config: Config) -> int:
         from dropsearch.app.planning import show_plan
 
         return show_plan(config)
+    if config.task == "evidence":
+        from dropsearch.app.earlier import measure_earlier
+
+        return measure_earlier(config)
     from dropsearch.app.invocation import search
 
     return search(config)

@@ -14,7 +14,7 @@ from dropsearch.app.build import Source, monitor
 from dropsearch.app.scoring import has_test, test_scores
 from dropsearch.config.schema import Config
 from dropsearch.dropout.typical import typical_rates
-from dropsearch.errors import RunError
+from dropsearch.errors import InputError, RunError
 from dropsearch.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed, SearchFeed, StudyFeed
@@ -161,6 +161,44 @@ class Ablation:
                     found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner))
         return found
 
+    def recorded(self) -> dict[str, ArmOutcome]:
+        """Return what an earlier run that came to its end found; nothing is trained, measured or recorded.
+
+        Raises:
+            InputError: The study is not finished, or a winner's checkpoint is gone.
+        """
+        for arm in self.studies:
+            missing = self._places(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
+            if missing or not arm.search.results():
+                what = f"{len(missing)} retrainings" if missing else "all trials"
+                raise InputError(_unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
+        found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
+        for arm in self.studies:
+            outcome = found[arm.arm.name]
+            if outcome.winner is not None:
+                found[arm.arm.name] = dataclasses.replace(outcome, test=self._recorded_test(arm, outcome.winner))
+                self._check_kept(outcome.winner)
+        return found
+
+    def _places(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
+        return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
+
+    def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
+        if not has_test(self.source):
+            return None
+        if _opening(best) not in arm.confirm.notes:
+            raise InputError(_unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
+        return self._test(arm, best)
+
+    def _check_kept(self, best: Confirmed) -> None:
+        for result in best.results:
+            path = kept_checkpoint(self.checkpoints, result)
+            if not path.exists():
+                raise InputError(
+                    f"task=evidence needs the checkpoints of the run, and {path} is gone: give the same command "
+                    f"without task=evidence, and {result.spec.key} is trained again"
+                )
+
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
         best = winner(confirmed, len(self.seeds))
@@ -170,7 +208,7 @@ class Ablation:
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
-        opening = f"test.{best.number}.{len(best.seeds)}"
+        opening = _opening(best)
         scores = arm.confirm.notes.get(opening)
         if scores is None:
             measured = [self._score(result) for result in best.results]
@@ -185,6 +223,18 @@ class Ablation:
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
         return test_scores(self.config, self.source, result.spec, path)
+
+
+def _opening(best: Confirmed) -> str:
+    """Return the name under which a study notes what a winner scored when the test set was opened."""
+    return f"test.{best.number}.{len(best.seeds)}"
+
+
+def _unfinished(study: str, what: str) -> str:
+    return (
+        f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
+        "task=evidence, and it goes on"
+    )
 
 
 def checkpoint_folder(output_dir: Path, study: str) -> Path:

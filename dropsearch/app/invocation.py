@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,34 +48,46 @@ def searched(config: Config) -> Summary:
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
-    fingerprints = {f"{config.study.name}/{name}": _fingerprint(config, source, sites, name) for name in config.arms}
     build.use_precision(config)
     build.use_threads(config, source)
     plan = build.plan(config, source, sites)
     folder = Path(config.output_dir)
     journal = folder / "study.journal"
     if storage_exists(config.study.storage, journal):
-        check_studies(open_storage(config.study.storage, journal), fingerprints)
+        check_studies(open_storage(config.study.storage, journal), fingerprints(config, source, sites))
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
     engine = build.engine(config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name)))
     try:
-        return Run(config, source, sites, engine, folder, tracker, started).work(journal)
+        with reached(folder):
+            return Run(config, source, sites, engine, folder, tracker, started).work(journal)
+    finally:
+        engine.close()
+
+
+@contextmanager
+def reached(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk failed.
+
+    Raises:
+        RunError: A file in the folder could not be read or written.
+    """
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
             "space, then give the same command again; it continues from what the study holds"
         ) from error
-    finally:
-        engine.close()
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
     return checkpoint(folder, spec) if spec.purpose == "confirm" else None
 
 
-def _fingerprint(config: Config, source: build.Source, sites: tuple[Site, ...], arm: str) -> Any:
-    return build.fingerprint(config, source, ARMS[arm], sites)
+def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) -> dict[str, Any]:
+    """Return what must be the same for each arm's study to be continued, by the study's name."""
+    return {f"{config.study.name}/{name}": build.fingerprint(config, source, ARMS[name], sites) for name in config.arms}
 
 
 class Run:
@@ -109,12 +122,21 @@ class Run:
 
     def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
+        self.tracker.connect(f"{self.config.model.name}-{self.source.name}")
+        build.output_folder(self.config)
+        storage = open_storage(self.config.study.storage, journal)
+        self.open_studies(storage)
+        self.start_tracking(storage)
+
+    def open_studies(self, storage: Any) -> None:
+        """Open the studies, which are made where they are not there."""
         config, source = self.config, self.source
-        self.tracker.connect(f"{config.model.name}-{source.name}")
-        build.output_folder(config)
-        storage = open_storage(config.study.storage, journal)
         studies = [self._studies(storage, name) for name in config.arms]
         self.ablation = Ablation(config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption)
+
+    def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
+        """Open the parent run, or take that of an earlier invocation to amend it."""
+        config, source = self.config, self.source
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
@@ -132,6 +154,7 @@ class Run:
                 "input_shape": list(source.input_shape),
                 "classes": source.classes,
             },
+            amends=amends,
         )
 
     def _studies(self, storage: Any, name: str) -> ArmStudies:
@@ -174,7 +197,8 @@ class Run:
             with self.interruption.listening():
                 self._train()
             self._track_left_behind()  # a neighbour may have died meanwhile
-            summary = self._with_evidence(self._summary())
+            complete = not self.interruption.requested
+            summary = self.with_evidence(self.summary(self.ablation.outcomes(open_test=complete), complete))
             artifacts = write_files(summary, self.config, self.folder)
             self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
@@ -208,9 +232,8 @@ class Run:
         finally:
             progress.close()
 
-    def _summary(self) -> Summary:
-        complete = not self.interruption.requested
-        arms = self.ablation.outcomes(open_test=complete)
+    def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
+        """Return all that was found, without what dropout did."""
         judge = judge_of(self.config, self.source)
         return Summary(
             study=self.config.study.name,
@@ -232,7 +255,7 @@ class Run:
             complete=complete,
         )
 
-    def _with_evidence(self, summary: Summary) -> Summary:
+    def with_evidence(self, summary: Summary) -> Summary:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.config.evidence.name == "off" or not summary.complete:
             return summary

@@ -59,9 +59,9 @@ def python() -> str:
     return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
 
 
-def this_command() -> str:
-    """Return the command that was given, so that it can be given again."""
-    return shlex.join([python(), "-m", "dropsearch", *sys.argv[1:]])
+def this_command(without: str = "") -> str:
+    """Return the command that was given, so that it can be given again, without one of its words."""
+    return shlex.join([python(), "-m", "dropsearch", *(word for word in sys.argv[1:] if word != without)])
 
 
 def commands(
@@ -90,7 +90,7 @@ def commands(
         if not by_function:
             found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     if not by_function:
-        found["continue"] = this_command()
+        found["continue"] = this_command(without="task=evidence")
     return found
 
 

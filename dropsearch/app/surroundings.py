@@ -14,7 +14,7 @@ from dropsearch.tracking.address import knock, resolve
 
 
 def check_surroundings(config: Config) -> None:
-    """Check the device, the data's files, the output directory, and for a search storage and tracking too.
+    """Check the device, the data's files, the output directory, and where a study is opened storage and tracking too.
 
     Raises:
         InputError: The first of them that cannot be used.
@@ -25,7 +25,7 @@ def check_surroundings(config: Config) -> None:
         if data_set.files:
             folder_of(data_set, config.data.root)
     check_folder(Path(config.output_dir))
-    if config.task == "search":
+    if config.task in ("search", "evidence"):
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
         _check_tracking(config)
 

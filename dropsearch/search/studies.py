@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,15 +33,29 @@ def open_study(
         InputError: It was made by another configuration, or not by dropsearch.
     """
     check_studies(storage, {name: fingerprint})
+    try:  # first, for even an attempt to make it would write to a journal
+        study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+    except KeyError:
+        study = _made(storage, name, pruner)
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(FINGERPRINT, _plain(fingerprint))
+    return study
+
+
+def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", pruner=pruner)
         shared = name.removesuffix("/confirm").rpartition("/")[0]
         study.set_user_attr(IDENTITY, _noted(storage, shared) or uuid.uuid4().hex[:8])
-    except DuplicatedStudyError:
+    except DuplicatedStudyError:  # another process was faster
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
-    if FINGERPRINT not in study.user_attrs:
-        study.set_user_attr(FINGERPRINT, _plain(fingerprint))
     return study
+
+
+def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
+    """Return those of the names of which a storage holds no study. Nothing is written."""
+    there = set(optuna.get_all_study_names(storage))
+    return [name for name in names if name not in there]
 
 
 def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:

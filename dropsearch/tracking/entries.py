@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dropsearch.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
 
 KEY_LENGTH = 250
 PARAM_LENGTH = 6000
@@ -120,6 +120,12 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         scores["test/loss"] = _mean(outcome.test.loss)
         scores["test/acc"] = _mean(outcome.test.acc)
     return {name: value for name, value in scores.items() if not math.isnan(value)}
+
+
+def measures_of(found: ArmEvidence) -> dict[str, float]:
+    """Return the mean over seeds of each measure of an arm's winner; what the arm does not have is left out."""
+    finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.measures.items()}
+    return {name: _mean(values) for name, values in finite.items() if values}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -66,10 +66,13 @@ class ReadyMeanwhile:
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        amends: bool = False,
     ) -> None:
         """Note what the parent run is opened with."""
         self._pass_on(
-            lambda tracker: tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=data)
+            lambda tracker: tracker.start(
+                study=study, study_id=study_id, config=config, tags=tags, data=data, amends=amends
+            )
         )
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:

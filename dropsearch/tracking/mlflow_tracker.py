@@ -81,8 +81,11 @@ class MlflowTracker:
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        amends: bool = False,
     ) -> None:
         """Open the parent run of this invocation and clear away what a dead process left open.
+
+        With `amends`, take the parent run of the study's last invocation that came to its end, where there is one.
 
         Raises:
             InputError: MLflow cannot be used.
@@ -90,11 +93,12 @@ class MlflowTracker:
         with contextlib.ExitStack() as session:
             session.enter_context(quiet())
             with settings(HASTE), self._refusing():
-                self._open(study, study_id, tags)
+                self._open(study, study_id, tags, amends)
             session.enter_context(settings(SETTINGS))
             self._session = session.pop_all()
         self._writer = Writer(self.problems, self._address.hide)
-        self._writer.put("the configuration", partial(self._tree.describe, config, data))
+        if not self._tree.is_ended:
+            self._writer.put("the configuration", partial(self._tree.describe, config, data))
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Note one point of a running trial's curves; it is written when some seconds' worth has come."""
@@ -141,9 +145,12 @@ class MlflowTracker:
         if self._writer is None:
             return
         self._writer.retry()
-        for name, outcome in summary.arms.items():
-            self._put(f"arm {name}", partial(self._tree.write_arm, name, outcome))
-        self._put("the summary", partial(self._tree.write_summary, summary))
+        if not self._tree.is_ended:
+            for name, outcome in summary.arms.items():
+                self._put(f"arm {name}", partial(self._tree.write_arm, name, outcome))
+            self._put("the summary", partial(self._tree.write_summary, summary))
+        if summary.evidence is not None:
+            self._put("what was measured", partial(self._tree.write_evidence, summary.evidence))
         for path in artifacts:
             self._put(str(path), partial(self._tree.write_artifact, path.absolute(), self._output_dir))
         with tempfile.TemporaryDirectory(prefix="dropsearch-model-") as folder:
@@ -166,11 +173,12 @@ class MlflowTracker:
         except Exception as error:  # MLflow lets through what its drivers and its HTTP library raise
             raise self._address.refuse("MLflow must be able to open the experiment", first_cause(error)) from error
 
-    def _open(self, study: str, study_id: str, tags: Mapping[str, str]) -> None:
+    def _open(self, study: str, study_id: str, tags: Mapping[str, str], amends: bool) -> None:
         self._runs = Runs(self._client, self.info["experiment_id"], study, study_id)
         self._runs.sweep()
-        self.info["run_id"] = self._runs.create(study, "parent", tags)
-        self._tree = RunTree(self._runs, self.info["run_id"])
+        ended = self._runs.last_parent() if amends else None
+        self.info["run_id"] = ended or self._runs.create(study, "parent", tags)
+        self._tree = RunTree(self._runs, self.info["run_id"], is_ended=ended is not None)
 
     def _put(self, label: str, job: Callable[[], object], *, again: bool = False) -> None:
         if self._writer is not None:

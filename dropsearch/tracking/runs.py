@@ -131,6 +131,17 @@ class Runs:
         runs = self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'")
         return {run.data.tags[KEY] for run in runs}
 
+    def last_parent(self) -> str | None:
+        """Return the parent run of the study's last invocation that came to its end, None where there is none."""
+        parents = self._search(f"tags.`{KIND}` = 'parent' and attributes.status = 'FINISHED'")
+        last = max(parents, key=lambda run: run.info.start_time, default=None)
+        return last.info.run_id if last is not None else None
+
+    def arms_under(self, parent: str) -> dict[str, str]:
+        """Return the runs of the arms that stand under a parent run, by arm."""
+        arms = self._search(f"tags.`{KIND}` = 'arm' and tags.`mlflow.parentRunId` = '{parent}'")
+        return {run.data.tags[ARM]: run.info.run_id for run in arms}
+
     def sweep(self) -> None:
         """Close what a process that died left open.
 

@@ -55,12 +55,16 @@ class Tracker(Protocol):
         config: Mapping[str, Any],
         tags: Mapping[str, str],
         data: Mapping[str, Any],
+        amends: bool = False,
     ) -> None:
         """Open the parent run of this invocation and clear away what a dead process left open.
 
         `study` is the name that is shown, `study_id` tells the study from every other, whatever its name and
         wherever it is kept; `config` is the resolved configuration; `data` has name, digest, source, sizes,
         input_shape and classes.
+
+        With `amends` nothing is trained any more: what `finish` writes is added to the parent run of the study's last
+        invocation that came to its end, which stays as it is otherwise; where there is none, to a new one.
 
         Raises:
             InputError: the place to write to cannot be used.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.records import ArmOutcome, EpochMetrics, Evidence, Summary, TrialResult, TrialSpec
 from dropsearch.tracking import entries
 from dropsearch.tracking.runs import ARM, KEY, STATUS, Runs
 
@@ -33,10 +33,12 @@ class RunTree:
     confirmation with its first retraining. Each method may be called again after it failed.
     """
 
-    def __init__(self, runs: Runs, parent: str) -> None:
+    def __init__(self, runs: Runs, parent: str, *, is_ended: bool = False) -> None:
         self._runs = runs
         self._parent = parent
-        self._arms: dict[str, str] = {}
+        self.is_ended = is_ended
+        """Whether the parent ended before and is only added to: then so did its arms, and none of them is closed."""
+        self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
         self._confirms: dict[str, str] = {}
         self._trials: dict[str, OpenTrial] = {}
 
@@ -93,6 +95,17 @@ class RunTree:
         self._runs.client.log_dict(self._parent, _split(entries.table_of(summary)), TABLE)
         self._runs.write(self._parent, points, params, tags)
 
+    def write_evidence(self, evidence: Evidence) -> None:
+        """Write to the parent, and to each arm's run that there is, what was measured on the arm's winner."""
+        points: entries.Points = [("evidence_seconds", evidence.seconds, 0)]
+        for arm, found in evidence.arms.items():
+            means = entries.measures_of(found)
+            points += [(entries.key(f"{arm}/{name}"), value, 0) for name, value in means.items()]
+            if arm in self._arms:
+                measured = [(entries.key(f"evidence/{name}"), value, 0) for name, value in means.items()]
+                self._runs.write(self._arms[arm], measured)
+        self._runs.write(self._parent, points)
+
     def write_artifact(self, path: Path, output_dir: Path) -> None:
         """Log a file or a folder to the parent, in the place that it has under `output_dir`."""
         inside = path.is_relative_to(output_dir)
@@ -109,6 +122,8 @@ class RunTree:
         for trial in self._trials.values():
             self._runs.client.delete_run(trial.run_id)
         self._trials.clear()
+        if self.is_ended:
+            return
         for run_id in (*self._confirms.values(), *self._arms.values(), self._parent):
             self._runs.end(run_id, status)
 

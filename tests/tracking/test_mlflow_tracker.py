@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dropsearch.errors import InputError
-from dropsearch.records import EpochMetrics
+from dropsearch.records import ArmEvidence, EpochMetrics, Evidence
 from dropsearch.tracking import make_tracker
 from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_curve, make_result, make_spec, make_summary
 
@@ -401,3 +401,47 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path):
         with pytest.raises(InputError, match="MLflow must be able to open the experiment"):
             tracker.connect(EXPERIMENT)
         server.shutdown()
+
+
+EVIDENCE = Evidence({"dropout": ArmEvidence((1, 2), {"gap_best": (0.25, 0.75), "shift_min": (math.nan, math.nan)})})
+
+
+def test_what_was_measured_stands_in_the_parent_and_in_the_arms(begin: Begin, find: Find):
+    tracker = begin()
+    tracker.end(make_result(3))
+    tracker.finish(make_summary(evidence=EVIDENCE), [], None, None)
+    runs = find()
+    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+    assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
+    assert not [name for run in runs.values() for name in run.data.metrics if "shift_min" in name]
+
+
+def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin, find: Find, output_dir: Path):
+    tracker = begin()
+    tracker.end(make_result(3))
+    tracker.finish(make_summary(), [], None, None)
+    before = find()
+    report = output_dir / "report.html"
+    report.write_text("measured")
+    again = begin(amends=True, task="evidence")
+    assert again.info["run_id"] == before["first"].info.run_id
+    again.finish(make_summary(evidence=EVIDENCE), [report], None, None)
+    runs = find()
+    assert set(runs) == set(before)
+    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+    assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
+    artifacts = client_of(output_dir).list_artifacts(runs["first"].info.run_id)
+    assert "report.html" in [artifact.path for artifact in artifacts]
+    for name, run in runs.items():
+        was = before[name].info
+        assert (run.info.status, run.info.start_time, run.info.end_time) == (was.status, was.start_time, was.end_time)
+        assert run.data.params == before[name].data.params
+
+
+def test_what_is_measured_later_has_a_run_of_its_own_where_there_is_none(begin: Begin, find: Find):
+    tracker = begin(amends=True, task="evidence")
+    tracker.finish(make_summary(evidence=EVIDENCE), [], None, None)
+    runs = find()
+    assert runs["first"].info.status == "FINISHED"
+    assert runs["first"].data.params["task"] == "evidence"
+    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
