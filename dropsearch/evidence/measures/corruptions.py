@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dropsearch.evidence.measures.passes import at_most
-from dropsearch.evidence.measures.trained import Examples
+from dropsearch.evidence.measures.trained import Examples, Settings
 from dropsearch.seeds import derived_seed
 
 KEPT_BYTES = 256 << 20
@@ -81,41 +80,39 @@ OF_IMAGES = (blur, contrast, shift)
 """Those that only images have."""
 
 
-def corrupted(examples: Examples, is_image: bool, severities: int = 5) -> Iterator[tuple[str, Examples]]:
-    """Yield a corruption's name and corrupted examples, severity by severity from 1, corruption by corruption.
+def corrupted(examples: Examples, is_image: bool, settings: Settings) -> Iterable[tuple[str, Examples]]:
+    """Return a corruption's name and corrupted examples, severity by severity from 1, corruption by corruption.
 
     The same examples are corrupted in the same way whatever the network: what is random is seeded by the corruption,
     and one draw serves all its severities. They are made once for a data set and kept, as far as `KEPT_BYTES` allow.
-    Nothing is yielded where the features are no real numbers. Sequences, which come with their lengths, are corrupted
-    in their real steps only.
+    There are none where the features are no real numbers. Sequences, which come with their lengths, are corrupted in
+    their real steps only.
     """
-    if not examples.inputs[0].is_floating_point() or not len(examples):
-        return iter(())
-    most = at_most(examples)
-    size = most.inputs[0].nbytes * severities * len(_kinds(most, is_image))
-    if size > KEPT_BYTES:
-        return _made(most, is_image, severities)
-    return iter(_kept(examples, is_image, severities))
+    x = examples.inputs[0]
+    if not x.is_floating_point():
+        return ()
+    size = x.nbytes * settings.severities * len(_kinds(examples, is_image))
+    return (_kept if size <= KEPT_BYTES else _made)(examples, is_image, settings)
 
 
 @lru_cache(maxsize=1)
-def _kept(examples: Examples, is_image: bool, severities: int) -> tuple[tuple[str, Examples], ...]:
-    # Tensors are hashed by identity: the data set of a run is one object, whatever network looks at it.
-    return tuple(_made(at_most(examples), is_image, severities))
+def _kept(examples: Examples, is_image: bool, settings: Settings) -> tuple[tuple[str, Examples], ...]:
+    # Tensors are hashed by identity: the examples of a run are one object, whatever network looks at them.
+    return tuple(_made(examples, is_image, settings))
 
 
-def _made(examples: Examples, is_image: bool, severities: int) -> Iterator[tuple[str, Examples]]:
+def _made(examples: Examples, is_image: bool, settings: Settings) -> Iterator[tuple[str, Examples]]:
     features = features_of(examples)
     for kind in _kinds(examples, is_image):
-        for severity in range(1, severities + 1):
-            yield kind.__name__, corrupt(examples, features, kind, STRONGEST[kind] * severity / severities)
+        for severity in range(1, settings.severities + 1):
+            amount = STRONGEST[kind] * severity / settings.severities
+            yield kind.__name__, corrupt(examples, features, kind, amount, settings.seed)
 
 
-def corrupt(examples: Examples, features: Features, kind: Corruption, amount: float) -> Examples:
+def corrupt(examples: Examples, features: Features, kind: Corruption, amount: float, seed: int = 0) -> Examples:
     """Return examples corrupted by an amount; `features` are theirs."""
-    generator = torch.Generator().manual_seed(derived_seed(0, "corruption", kind.__name__))
-    x = kind(features, amount, generator)
-    real = _real_steps(examples)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "corruption", kind.__name__))
+    x, real = kind(features, amount, generator), _real_steps(examples)
     if real is not None:
         x = torch.where(real, x, features.x)
     return Examples((x, *examples.inputs[1:]), examples.targets)

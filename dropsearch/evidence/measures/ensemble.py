@@ -9,42 +9,69 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dropsearch.evidence.measures.passes import at_most, has_dropout, logits_of
-from dropsearch.evidence.measures.sampling import averaged
+from dropsearch.evidence.measures.passes import averaged, has_dropout, logits_of
 from dropsearch.evidence.measures.scores import Scores
 from dropsearch.evidence.measures.temperature import fitted_temperature
 from dropsearch.evidence.measures.trained import Measured, Trained
-from dropsearch.records import Series
+from dropsearch.records import Quantity, Series
 
-SAMPLES = (1, 2, 5, 10, 20, 50, 100)
 MEMBERS = (1, 2, 5, 10)
 SCORES = tuple(field.name for field in dataclasses.fields(Scores))
 
+_UNSCALED = {
+    "nll": Quantity("negative log-likelihood", "nats", higher_is_better=False),
+    "brier": Quantity("Brier score", higher_is_better=False),
+    "accuracy": Quantity("accuracy", higher_is_better=True),
+    "ece": Quantity("expected calibration error", higher_is_better=False),
+}
 
-def measure(trained: Trained, samples: Sequence[int] = SAMPLES) -> Measured:
+
+def _described(name: str, words: str) -> dict[str, Quantity]:
+    """What the four scores are, named by a pattern of their names, with words behind their labels."""
+    return {
+        name.format(score): dataclasses.replace(each, label=f"{each.label}{words}") for score, each in _UNSCALED.items()
+    }
+
+
+VALUES = {
+    **_described("{}", ", dropout off"),
+    **_described("scaled_{}", ", temperature-scaled"),
+    **_described("mc_{}", ", averaged over masks"),
+    "temperature": Quantity("best temperature on validation"),
+    "mc_nll_gain": Quantity("log-likelihood gained by averaging over masks", "nats", higher_is_better=True),
+    "mc_minus_scaled": Quantity(
+        "loss when averaged over masks minus that of the temperature-scaled net", "nats", higher_is_better=False
+    ),
+}
+SERIES = {
+    **_described("{}_by_samples", " by number of masks averaged"),
+    **_described("{}_by_members", " by number of retrainings averaged"),
+}
+
+
+def measure(trained: Trained) -> Measured:
     """Score a network's probabilities on held-out examples: as they are, scaled, and averaged over dropout's masks.
 
-    ``nll``, ``brier``, ``accuracy`` and ``ece`` are those of the network with dropout off; with ``scaled_`` in front,
-    of the same logits divided by the ``temperature`` that suits the validation set best (Guo et al. 2017); with
-    ``mc_`` in front, of the mean probability over the largest number of passes with dropout on (Gal and Ghahramani
-    2016), nan for a network of an arm without dropout. ``mc_nll_gain`` is nll minus mc_nll, ``mc_minus_scaled``
-    mc_nll minus scaled_nll: only where that is below 0 do the samples give what one number could not. The series
-    ``nll_by_samples`` and its like show mc scores by the number of passes.
+    `nll`, `brier`, `accuracy` and `ece` are those of the network with dropout off; with `scaled_` in front, of the same
+    logits divided by the `temperature` that suits the validation set best (Guo et al. 2017); with `mc_` in front, of
+    the mean probability over the largest number of passes with dropout on (Gal and Ghahramani 2016), NaN for a network
+    of an arm without dropout. `mc_nll_gain` is nll minus mc_nll; `mc_minus_scaled` is mc_nll minus scaled_nll: only
+    where that is below 0 do the samples give what one number could not. Series `nll_by_samples` and its like: the mc
+    scores by the number of passes.
     """
-    examples, validation = at_most(trained.held_out), at_most(trained.validation)
+    examples, validation = trained.held_out, trained.validation
     logits = logits_of(trained, examples.inputs).double()
     temperature = fitted_temperature(logits_of(trained, validation.inputs), validation.targets)
     plain = Scores.of(logits.log_softmax(-1), examples.targets)
     scaled = Scores.of((logits / temperature).log_softmax(-1), examples.targets)
     values = {**_named("", plain), **_named("scaled_", scaled), "temperature": temperature}
     if not has_dropout(trained):
-        absent = (*(f"mc_{name}" for name in SCORES), "mc_nll_gain", "mc_minus_scaled")
-        return Measured({**values, **dict.fromkeys(absent, math.nan)})
-    counts = sorted(set(samples))
-    by_samples = [Scores.of(each, examples.targets) for each in averaged(trained, examples.inputs, counts)]
+        return Measured({**dict.fromkeys(VALUES, math.nan), **values})
+    passes = trained.settings.monte_carlo
+    by_samples = [Scores.of(each, examples.targets) for each in averaged(trained, examples.inputs, passes)]
     last = by_samples[-1]
     gains = {"mc_nll_gain": plain.nll - last.nll, "mc_minus_scaled": last.nll - scaled.nll}
-    series = {f"{name}_by_samples": (counts, [getattr(each, name) for each in by_samples]) for name in SCORES}
+    series = {f"{name}_by_samples": (passes, [getattr(each, name) for each in by_samples]) for name in SCORES}
     return Measured({**values, **_named("mc_", last), **gains}, series)
 
 

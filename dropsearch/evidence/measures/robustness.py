@@ -7,23 +7,33 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from dropsearch.evidence.measures.corruptions import corrupted
-from dropsearch.evidence.measures.passes import at_most, logits_of
+from dropsearch.evidence.measures.corruptions import STRONGEST, corrupted
+from dropsearch.evidence.measures.passes import logits_of
 from dropsearch.evidence.measures.scores import accuracy
 from dropsearch.evidence.measures.trained import Examples, Measured, Trained
+from dropsearch.records import Quantity
+
+VALUES = {
+    "robustness_area": Quantity("accuracy kept under corruption", higher_is_better=True),
+    "corruption_error": Quantity("mean error under corruption", higher_is_better=False),
+}
+SERIES = {
+    kind.__name__: Quantity(f"accuracy under {kind.__name__.replace('_', ' ')}", higher_is_better=True)
+    for kind in STRONGEST
+}
 
 
-def measure(trained: Trained, severities: int = 5) -> Measured:
+def measure(trained: Trained) -> Measured:
     """Measure accuracy on held-out examples under each corruption at each severity.
 
-    ``robustness_area`` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
-    loses nothing. ``corruption_error`` is the mean error over the same. The series, one a corruption (``noise``,
-    ``salt_and_pepper``, and of images ``blur``, ``contrast``, ``shift``), are accuracies by severity, clean at 0.
-    Without real-valued features both are nan, and the area where no clean example is told right.
+    `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
+    loses nothing. `corruption_error` is the mean error over the same. The series, one a corruption (`noise`,
+    `salt_and_pepper`, and of images `blur`, `contrast`, `shift`), are accuracies by severity, clean at 0.
+    Without real-valued features both are NaN, and the area where no clean example is told right.
     """
-    clean = _accuracy(trained, at_most(trained.held_out))
+    clean = _accuracy(trained, trained.held_out)
     found: defaultdict[str, list[float]] = defaultdict(lambda: [clean])
-    for name, examples in corrupted(trained.held_out, trained.is_image, severities):
+    for name, examples in corrupted(trained.held_out, trained.is_image, trained.settings):
         found[name].append(_accuracy(trained, examples))
     series = {name: (range(len(curve)), curve) for name, curve in found.items()}
     under = fmean(fmean(curve[1:]) for curve in found.values()) if found else math.nan
@@ -39,7 +49,7 @@ def mean_corruption_error(of: Mapping[str, Sequence[float]], reference: Mapping[
     """Return the mean corruption error, a network's errors relative to those of another (Hendrycks & Dietterich 2019).
 
     The mean over corruptions of the ratio of the errors, each summed over severities; 1 is the reference itself. It
-    falls both for a network that is more robust and for one that is merely better. nan where the reference makes no
+    falls both for a network that is more robust and for one that is merely better. NaN where the reference makes no
     error under a corruption.
 
     Args:

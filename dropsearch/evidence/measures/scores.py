@@ -15,7 +15,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of predicted probabilities; all of them nan where a probability is."""
+    """Scores of predicted probabilities; all of them NaN where a probability is."""
 
     nll: float
     """Mean negative log-likelihood of the targets, in nats."""
@@ -41,7 +41,7 @@ class Scores:
 
 
 def accuracy(scores: Tensor, targets: Tensor) -> float:
-    """Return the share of examples whose highest score [examples, classes] is the target's; nan where a score is."""
+    """Return the share of examples whose highest score [examples, classes] is the target's; NaN where a score is."""
     if not len(targets) or scores.isnan().any():
         return math.nan
     return float((scores.argmax(-1) == targets).double().mean())

@@ -15,7 +15,7 @@ RANGE = (0.05, 20.0)
 def fitted_temperature(logits: Tensor, targets: Tensor) -> float:
     """Return the temperature in `RANGE` whose scaled logits have the least negative log-likelihood (Guo et al. 2017).
 
-    The likelihood has one optimum, for it is convex in the inverse of the temperature. nan where a logit is not finite.
+    The likelihood has one optimum, for it is convex in the inverse of the temperature. NaN where a logit is not finite.
 
     Args:
         logits: [examples, classes], of examples that the network was not trained on.

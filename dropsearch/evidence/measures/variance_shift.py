@@ -12,10 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch.evidence.measures.passes import at_most, batches, has_dropout, logits_of
-from dropsearch.evidence.measures.sampling import Sampling
+from dropsearch.evidence.measures.passes import Sampling, has_dropout, logits_of
 from dropsearch.evidence.measures.scores import accuracy
 from dropsearch.evidence.measures.trained import Measured, Trained
+from dropsearch.records import Quantity
+
+VALUES = {
+    "shift_min": Quantity("least variance without dropout relative to that with it, of BatchNorms"),
+    "shift_mean": Quantity("mean variance without dropout relative to that with it, of BatchNorms"),
+    "recalibration_gain": Quantity("accuracy gained by measuring BatchNorm's statistics without dropout"),
+}
+SERIES = {"shift": Quantity("variance without dropout relative to that with it, by BatchNorm")}
 
 PASSES = 10
 """With dropout on, each with masks of its own: one alone leaves a rarely active unit's variance to chance."""
@@ -31,12 +38,12 @@ def measure(trained: Trained) -> Measured:
     A layer's shift is the variance of its inputs with dropout off divided by that with dropout on, the median over its
     channels; all else, BatchNorm's own statistics included, is as in evaluation both times. Values behind dropout have
     a greater variance while it is on, so a shift is below 1, and 1 where no dropout stands in front. The series
-    ``shift`` has the layers in the order of a forward pass, counted from 1; ``shift_min`` and ``shift_mean`` are over
-    layers. ``recalibration_gain`` is the accuracy on held-out examples after BatchNorm's statistics were measured
-    again with dropout off, minus that before. All are nan without BatchNorm or without dropout.
+    `shift` has the layers in the order of a forward pass, counted from 1; `shift_min` and `shift_mean` are over
+    layers. `recalibration_gain` is the accuracy on held-out examples after BatchNorm's statistics were measured
+    again with dropout off, minus that before. All are NaN without BatchNorm or without dropout.
     """
     if not has_dropout(trained) or not any(isinstance(part, _BatchNorm) for part in trained.module.modules()):
-        return Measured(dict.fromkeys(("shift_min", "shift_mean", "recalibration_gain"), math.nan))
+        return Measured(dict.fromkeys(VALUES, math.nan))
     ratios = list(shifts(trained).values())
     known = [ratio for ratio in ratios if math.isfinite(ratio)]
     values = {
@@ -47,19 +54,16 @@ def measure(trained: Trained) -> Measured:
     return Measured(values, {"shift": (range(1, len(ratios) + 1), ratios)} if ratios else {})
 
 
-@torch.no_grad()
 def shifts(trained: Trained) -> Mapping[str, float]:
-    """Return each BatchNorm's shift by its path, in the order in which a pass meets them; nan where all is constant."""
-    inputs = at_most(trained.train).inputs
+    """Return each BatchNorm's shift by its path, in the order in which a pass meets them; NaN where all is constant."""
     off, on = _Variances(trained.module), _Variances(trained.module)
     with off.watching(), off:
-        logits_of(trained, inputs)
-    for number, batch in enumerate(batches(inputs)):
-        control = Sampling(trained, number)
-        with on.watching(), control.dropping():
-            for passed in range(PASSES):
-                with control.numbered(passed), on:
-                    trained.predict(*batch)
+        logits_of(trained, trained.train.inputs)
+    control = Sampling(trained)
+    with on.watching(), control.dropping():
+        for number in range(PASSES):
+            with control.numbered(number), on:
+                trained.predict(*trained.train.inputs)
     return {name: _ratio(off.of(name), on.of(name)) for name in off.met}
 
 
@@ -123,7 +127,7 @@ class _Variances(TorchFunctionMode):
 
 def recalibration_gain(trained: Trained) -> float:
     """Return by how much accuracy on held-out examples rises once BatchNorm's statistics are those without dropout."""
-    examples = at_most(trained.held_out)
+    examples = trained.held_out
     before = accuracy(logits_of(trained, examples.inputs), examples.targets)
     with _recalibrated(trained):
         after = accuracy(logits_of(trained, examples.inputs), examples.targets)
@@ -132,7 +136,7 @@ def recalibration_gain(trained: Trained) -> float:
 
 @contextmanager
 def _recalibrated(trained: Trained) -> Iterator[None]:
-    """Give BatchNorms statistics of their inputs with dropout off, the plain mean over batches, until the context ends.
+    """Give BatchNorms the statistics of their inputs with dropout off, until the context ends.
 
     They are written into copies of the buffers. Only BatchNorms are in training mode for it: PyTorch's `update_bn`
     puts the whole module there, dropout too, and would measure the same statistics again.
@@ -144,7 +148,7 @@ def _recalibrated(trained: Trained) -> Iterator[None]:
             norm._buffers.update({name: each.clone() for name, each in norm._buffers.items() if each is not None})
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True
-        logits_of(trained, at_most(trained.train).inputs)
+        logits_of(trained, trained.train.inputs)
         for norm, _, momentum, training in held:
             norm.momentum, norm.training = momentum, training
         yield
