@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dropsearch.evidence.measures import coadaptation, overfitting
+from dropsearch.evidence.measures import coadaptation, ensemble, overfitting, robustness, variance_shift
 from dropsearch.evidence.measures.trained import Measured
 from dropsearch.records import Quantity
 
@@ -33,5 +33,8 @@ class Measure:
 MEASURES: Mapping[str, Measure] = {
     "overfitting": Measure(overfitting.measure, overfitting.VALUES, overfitting.SERIES, of_curve=True),
     "coadaptation": Measure(coadaptation.measure, coadaptation.VALUES, coadaptation.SERIES),
+    "robustness": Measure(robustness.measure, robustness.VALUES, robustness.SERIES),
+    "ensemble": Measure(ensemble.measure, ensemble.VALUES, ensemble.SERIES),
+    "variance shift": Measure(variance_shift.measure, variance_shift.VALUES, variance_shift.SERIES),
 }
 """Everything that is measured: to add a measure, write its file and name it here."""
