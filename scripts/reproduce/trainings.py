@@ -1,0 +1,118 @@
+"""Given trials, trained by dropsearch's engine many at a time, their best weights kept to be looked at."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dropsearch.app import build
+from dropsearch.app.scoring import load, test_scores
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.own import with_own
+from dropsearch.config.schema import Config
+from dropsearch.evidence import paired_difference, wilcoxon_exact
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+
+WEIGHT_DECAY = 1e-4
+"""Of every training here, with AdamW."""
+
+
+class Trainings:
+    """Trains trials that are given, and not searched.
+
+    Args:
+        overrides: The configuration, as on the command line; arms, engine and output are set here.
+        arms: What the trials are of.
+    """
+
+    def __init__(self, overrides: Sequence[str], arms: Iterable[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        fixed = [f"arms=[{','.join(arms)}]", "engine.width=10", "tracking=none", f"output_dir={self._folder.name}"]
+        self.config: Config = compose_overrides(with_own([*fixed, *overrides]))
+        self.source: Any = build.data(self.config, build.device(self.config))
+        self.sites = [site.name for site in build.sites(self.config, self.source)]
+
+    def train(self, specs: Sequence[TrialSpec]) -> list[TrialResult]:
+        """Train trials and return their results in the same order."""
+        config, source = self.config, self.source
+        build.use_threads(config, source)
+        plan = build.plan(config, source, build.sites(config, source))
+        engine = build.engine(config, source, plan, self.path)
+        ended: dict[str, TrialResult] = {}
+        try:
+            for arm in config.arms:  # an array holds trials of one arm
+                feed = _Given([spec for spec in specs if spec.arm == arm])
+                engine.run(feed)
+                ended |= feed.ended
+        finally:
+            engine.close()
+        return [ended[spec.key] for spec in specs]
+
+    def path(self, spec: TrialSpec) -> Path:
+        """Return where the weights of a trial's best epoch are."""
+        return Path(self._folder.name, f"{spec.key.replace('/', '-')}.ckpt")
+
+    def model(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial that was trained, on the CPU, in evaluation mode."""
+        return load(self.config, self.source, spec, self.path(spec))
+
+    def test_accuracy(self, spec: TrialSpec) -> float:
+        """Return its test accuracy, %."""
+        return 100 * test_scores(self.config, self.source, spec, self.path(spec))[1]
+
+
+class _Given:
+    """A feed of given trials, none of which is pruned."""
+
+    most_at_once: int | None = None
+
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self._waiting = list(specs)
+        self.ended: dict[str, TrialResult] = {}
+
+    def ask(self) -> TrialSpec | None:
+        return self._waiting.pop(0) if self._waiting else None
+
+    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        return False
+
+    def tell(self, result: TrialResult) -> None:
+        if result.state != "COMPLETE":
+            raise SystemExit(f"{result.spec.key} failed: {result.reason}")
+        self.ended[result.spec.key] = result
+
+    def cancelled(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A paired difference, as one column of a table."""
+
+    differences: Sequence[float]
+    digits: int = 2
+
+    def __str__(self) -> str:
+        zeros = [0.0] * len(self.differences)
+        found = paired_difference(self.differences, zeros)
+        low, high = (f"{bound:+.{self.digits}f}" for bound in (found.low, found.high))
+        return f"{found.mean:+.{self.digits}f} ({low} to {high}) | {wilcoxon_exact(self.differences):.3f}"
+
+
+def columns(*cells: object) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def show(title: str, heads: Sequence[str], rows: Iterable[str], left: int = 1) -> None:
+    """Print a Markdown table under its title; the first `left` columns hold words."""
+    rule = columns(*[":--"] * left, *["--:"] * (len(heads) - left))
+    print(title, "", columns(*heads), rule, *rows, "", sep="\n", flush=True)
+
+
+def rates(sites: Iterable[str], by_kind: Mapping[str, float]) -> dict[str, float]:
+    """Return a rate for each site, by whether its name says that it is the input."""
+    return {site: by_kind["input" if "input" in site else "hidden"] for site in sites}
