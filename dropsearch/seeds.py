@@ -16,6 +16,11 @@ def trial_seed(seed: int, index: int) -> int:
     return derived_seed(seed, "trial", index)
 
 
+def repeat_seed(seed: int, repeat: int) -> int:
+    """Return what the seeds of a search derive from: `seed` itself for the first, another for each repetition."""
+    return seed if repeat == 1 else derived_seed(seed, "repeat", repeat)
+
+
 def confirmation_seeds(seed: int, count: int) -> tuple[int, ...]:
     """Return `count` seeds that no trial of the search used: the same in every arm."""
     return tuple(derived_seed(seed, "confirm", index) for index in range(count))

@@ -20,7 +20,7 @@ from dropsearch.search.confirm import best_configurations, confirmed_configurati
 from dropsearch.search.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space
-from dropsearch.seeds import confirmation_seeds
+from dropsearch.seeds import confirmation_seeds, repeat_seed
 from dropsearch.training.feed import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
@@ -32,25 +32,32 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class ArmStudies:
-    """The two studies of an arm, and the space that both share."""
+    """The studies of an arm, and the space that they share."""
 
     arm: Arm
     space: Space
     search: Ledger
     confirm: Ledger
+    repeats: tuple[Ledger, ...] = ()
+    """The second and further repetitions of the search."""
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """All of them."""
+        return (self.search, self.confirm, *self.repeats)
 
     def results(self) -> tuple[TrialResult, ...]:
-        """Return all trials that ended, of the search and of the confirmation."""
-        return (*self.search.results(), *self.confirm.results())
+        """Return all trials that ended, whatever they were for."""
+        return tuple(result for ledger in self.ledgers for result in ledger.results())
 
     def close_abandoned(self) -> None:
         """End the trials that processes left running when they died."""
-        self.search.close_abandoned()
-        self.confirm.close_abandoned()
+        for ledger in self.ledgers:
+            ledger.close_abandoned()
 
     def left_behind(self) -> tuple[TrialResult, ...]:
         """Return those of `results` that no living process but this one will track."""
-        return (*self.search.left_behind(), *self.confirm.left_behind())
+        return tuple(result for ledger in self.ledgers for result in ledger.left_behind())
 
 
 class Ablation:
@@ -83,18 +90,24 @@ class Ablation:
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
-        feeds = [
-            SearchFeed(
-                arm.search,
-                arm.space,
-                total=self.config.study.n_trials,
-                seed=self.config.seed,
-                cancelled=self.cancelled,
-                most_at_once=self._most_at_once(),
-            )
-            for arm in self.studies
-        ]
-        self._fill(feeds, watch)
+        self._fill([self._search_feed(arm, arm.search) for arm in self.studies], watch)
+
+    def repeat(self, watch: Watch, number: int) -> None:
+        """Run a repetition of each arm's search, 2 being the first, to the same total.
+
+        Nothing is chosen among its trials, or the arms would have had more of them than their budget says.
+        """
+        self._fill([self._search_feed(arm, arm.repeats[number - 2]) for arm in self.studies], watch)
+
+    def _search_feed(self, arm: ArmStudies, ledger: Ledger) -> SearchFeed:
+        return SearchFeed(
+            ledger,
+            arm.space,
+            total=self.config.study.n_trials,
+            seed=repeat_seed(self.config.seed, ledger.repeat),
+            cancelled=self.cancelled,
+            most_at_once=self._most_at_once(),
+        )
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
@@ -204,7 +217,10 @@ class Ablation:
         best = winner(confirmed, len(self.seeds))
         textbook = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
         shown = monitor(self.config)
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, textbook=textbook, monitor=shown)
+        again = tuple(ledger.results() for ledger in arm.repeats)
+        return ArmOutcome(
+            arm.arm, arm.search.results(), confirmed, best, textbook=textbook, monitor=shown, repeats=again
+        )
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""

@@ -41,7 +41,7 @@ def announcement(
         "data": _data(source),
         "sites": ", ".join(f"{site.name} ({site.kind})" for site in sites if site.controllable) or "none",
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
-        f"{config.trainer.max_epochs} epochs; {_proposed(config)}",
+        f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
         "confirm": f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds, {confirmations} retrainings "
         f"at most{'; then the test set, once' if has_test(source) else ''}",
         "engine": engine,
@@ -81,6 +81,13 @@ def _own_data(source: OwnData) -> str:
     known = [f"{size:,} {part}" for part, size in source.sizes.items() if size]
     where = "" if source.rows is None else ", the training set in memory"
     return f"{' and '.join(known) or 'unknown numbers of'} examples from {source.source}{where}"
+
+
+def _repeated(config: Config) -> str:
+    times = config.study.repeats
+    return f"; then the search {times - 1} more time{'s' if times > 2 else ''}, for the spread of its best" * (
+        times > 1
+    )
 
 
 def _proposed(config: Config) -> str:

@@ -17,6 +17,7 @@ from dropsearch.app import build
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.evidence import measured
+from dropsearch.app.landscape import with_searches
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.scoring import judge_of, load
@@ -161,23 +162,27 @@ class Run:
         config, arm = self.config, ARMS[name]
         study = f"{config.study.name}/{name}"
         fingerprint = build.fingerprint(config, self.source, arm, self.sites)
-        search = Ledger(
-            storage,
-            study,
-            arm=name,
-            purpose="search",
-            fingerprint=fingerprint,
-            make_sampler=partial(make_sampler, config.sampler.name, startup_trials=config.sampler.startup_trials),
-            pruner=make_pruner(
-                config.pruner.name,
-                config.trainer.max_epochs,
-                config.pruner.startup_trials,
-                config.pruner.warmup_epochs,
-            ),
-        )
+        searches = [
+            Ledger(
+                storage,
+                study if repeat == 1 else f"{study}/repeat-{repeat}",
+                arm=name,
+                purpose="search",
+                fingerprint=fingerprint,
+                make_sampler=partial(make_sampler, config.sampler.name, startup_trials=config.sampler.startup_trials),
+                pruner=make_pruner(
+                    config.pruner.name,
+                    config.trainer.max_epochs,
+                    config.pruner.startup_trials,
+                    config.pruner.warmup_epochs,
+                ),
+                repeat=repeat,
+            )
+            for repeat in range(1, config.study.repeats + 1)
+        ]
         confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
         space = Space(build.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
-        return ArmStudies(arm, space, search, confirm)
+        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]))
 
     def _track_left_behind(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
@@ -216,7 +221,7 @@ class Run:
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
-        total = len(studies) * (config.study.n_trials + confirmations)
+        total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
         done = sum(len(arm.results()) for arm in studies)
         progress = Progress(total, initial=done, monitor=build.monitor(config))
 
@@ -229,6 +234,10 @@ class Run:
             if not self.interruption.requested:
                 progress.phase("confirm")
                 self.ablation.confirm(watch)
+            for number in range(2, config.study.repeats + 1):
+                if not self.interruption.requested:
+                    progress.phase(f"repeat {number}")
+                    self.ablation.repeat(watch, number)
         finally:
             progress.close()
 
@@ -260,6 +269,7 @@ class Run:
         if self.config.evidence.name == "off" or not summary.complete:
             return summary
         evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
+        evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _AT_LEAST: dict[str, float] = {
     "seed": 0,
     "study.n_trials": 1,
+    "study.repeats": 1,
     "trainer.max_epochs": 1,
     "data.batch_size": 1,
     "data.train_size": 1,
@@ -85,6 +86,7 @@ _AT_MOST: dict[str, float] = {
     "space.low": HIGHEST_RATE,
     # Nobody means more: it is a slip of the keyboard that would fill the memory or never end.
     "study.n_trials": 1_000_000,
+    "study.repeats": 10_000,
     "trainer.max_epochs": 1_000_000,
     "confirm.top_k": 10_000,
     "confirm.seeds": 10_000,

@@ -215,6 +215,8 @@ class StudyConfig:
 
     name: str = "${model.name}-${data.name}"
     n_trials: int = 30
+    repeats: int = 1
+    """How often each arm's whole search is done; only the first one is chosen from."""
     storage: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""The arms against each other, seed by seed, on the test set."""
+"""The arms against each other, seed by seed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from dropsearch.evidence.effect import superiority
 from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.significance import holm, wilcoxon_exact
 from dropsearch.records import ArmOutcome, Comparison, Judge
@@ -49,13 +50,37 @@ def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
 
     Raises ValueError for a metric other than test_acc and test_loss, and for an arm without test scores.
     """
-    first, second = _scores(a, metric), _scores(b, metric)
+    return _pairs(_scores(a, metric), _scores(b, metric))
+
+
+def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
     shared = [(first[seed], second[seed]) for seed in first if seed in second]
     finite = [pair for pair in shared if all(map(math.isfinite, pair))]
     return Pairs(
         a=tuple(pair[0] for pair in finite),
         b=tuple(pair[1] for pair in finite),
         dropped=len(shared) - len(finite),
+    )
+
+
+def contrasts_of(values: Mapping[str, Mapping[int, float]], metric: str) -> tuple[Comparison, ...]:
+    """Every planned contrast of any number that the arms have, p-values adjusted for all of them.
+
+    An arm that has no finite value stays in the family, and so its contrasts have p = 1 and an interval of NaN: an
+    arm that diverged makes no other contrast easier to show. Leave an arm out that cannot have the number at all.
+
+    Args:
+        values: By arm, the number by seed.
+        metric: The number's name.
+    """
+    contrasts = planned_contrasts(values)
+    pairs = [_pairs(values[a], values[b]) for a, b in contrasts]
+    p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
+    return tuple(
+        Comparison(
+            a, b, metric, pair.differences, paired_difference(pair.a, pair.b), p, adjusted, superiority(pair.a, pair.b)
+        )
+        for (a, b), pair, p, adjusted in zip(contrasts, pairs, p_values, holm(p_values), strict=True)
     )
 
 
@@ -78,7 +103,7 @@ def compared(arms: Mapping[str, ArmOutcome], judge: Judge) -> tuple[Comparison, 
     if judge.scores != "val_loss":
         found = compare(arms, (judge.scores,))
     else:
-        found = tuple(_family(arms, judge.scores)) if any(arm.winner for arm in arms.values()) else ()
+        found = _family(arms, judge.scores) if any(arm.winner for arm in arms.values()) else ()
     return tuple(dataclasses.replace(comparison, metric=judge.metric) for comparison in found)
 
 
@@ -90,18 +115,9 @@ def _is_tested(arm: ArmOutcome) -> bool:
     return arm.test is not None and arm.winner is not None
 
 
-def _family(arms: Mapping[str, ArmOutcome], metric: str) -> list[Comparison]:
-    contrasts = planned_contrasts(arms)
-    nothing = Pairs((), (), 0)
-    pairs = [
-        paired(arms[a], arms[b], metric) if _is_scored(arms[a], metric) and _is_scored(arms[b], metric) else nothing
-        for a, b in contrasts
-    ]
-    p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
-    return [
-        Comparison(a, b, metric, pair.differences, paired_difference(pair.a, pair.b), p, adjusted)
-        for (a, b), pair, p, adjusted in zip(contrasts, pairs, p_values, holm(p_values), strict=True)
-    ]
+def _family(arms: Mapping[str, ArmOutcome], metric: str) -> tuple[Comparison, ...]:
+    scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
+    return contrasts_of(scored, metric)
 
 
 def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:

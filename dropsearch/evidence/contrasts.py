@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from dropsearch.evidence.compare import planned_contrasts
-from dropsearch.evidence.intervals import paired_difference
-from dropsearch.evidence.significance import holm, wilcoxon_exact
+from dropsearch.evidence.compare import contrasts_of
 from dropsearch.records import ArmEvidence, Comparison
 
 
@@ -18,20 +16,13 @@ def contrasts(arms: Mapping[str, ArmEvidence]) -> tuple[Comparison, ...]:
     shift, and is no failed attempt to show one. Pairs of which one number is not finite are left out.
     """
     names = dict.fromkeys(name for arm in arms.values() for name in arm.measures)
-    return tuple(comparison for name in names for comparison in _family(arms, name))
+    return tuple(comparison for name in names for comparison in contrasts_of(_having(arms, name), name))
 
 
-def _family(arms: Mapping[str, ArmEvidence], name: str) -> Iterator[Comparison]:
+def _having(arms: Mapping[str, ArmEvidence], name: str) -> dict[str, dict[int, float]]:
+    """Return the finite numbers by seed of the arms that have any."""
     values = {arm: _by_seed(evidence, name) for arm, evidence in arms.items()}
-    planned = planned_contrasts(arm for arm, found in values.items() if found)
-    pairs = [[(values[a][seed], values[b][seed]) for seed in values[a] if seed in values[b]] for a, b in planned]
-    differences = [tuple(one - other for one, other in pair) for pair in pairs]
-    p_values = [wilcoxon_exact(difference) for difference in differences]
-    for (a, b), pair, difference, p, adjusted in zip(
-        planned, pairs, differences, p_values, holm(p_values), strict=True
-    ):
-        interval = paired_difference([one for one, _ in pair], [other for _, other in pair])
-        yield Comparison(a, b, name, difference, interval, p, adjusted)
+    return {arm: found for arm, found in values.items() if found}
 
 
 def _by_seed(evidence: ArmEvidence, name: str) -> dict[int, float]:

@@ -33,6 +33,8 @@ class Comparison:
     """Exact two-sided Wilcoxon signed-rank."""
     p_holm: float
     """Adjusted for all contrasts that were planned (Holm 1979)."""
+    effect: float = math.nan
+    """The probability that a random seed of `a` scores higher than a random seed of `b`, ties half; nan if unknown."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class ArmOutcome:
     textbook: Mapping[str, float] = field(default_factory=dict)
     """The typical rate of each site of this arm, beside which the rates found are shown."""
     monitor: Monitor = field(default_factory=Monitor)
+    repeats: tuple[tuple[TrialResult, ...], ...] = ()
+    """The trials of each repetition of the search; nothing is chosen among them."""
 
     @property
     def best(self) -> TrialResult | None:

@@ -35,11 +35,14 @@ class TrialSpec:
     purpose: Purpose = "search"
     configuration: int | None = None
     """In a confirmation: the number of the search trial that is retrained."""
+    repeat: int = 1
+    """Which repetition of the arm's search it belongs to: 1 is the one that all choices rest on."""
 
     @property
     def key(self) -> str:
-        """A name that is unique within one study: ``dropout/3`` or ``dropout/confirm/12``."""
-        middle = "/confirm/" if self.purpose == "confirm" else "/"
+        """A name that is unique in a run: ``dropout/3``, ``dropout/confirm/12`` or ``dropout/repeat-2/3``."""
+        again = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
+        middle = "/confirm/" if self.purpose == "confirm" else again
         return f"{self.arm}{middle}{self.number}"
 
 

@@ -64,6 +64,7 @@ def _arm(outcome: ArmOutcome, judge: Judge) -> dict[str, Any]:
             "difference": findings.gap(outcome),
         },
         "textbook": outcome.textbook,
+        "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
 
@@ -133,6 +134,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "ci95": _bounds(comparison.difference),
         "p": comparison.p,
         "p_holm": comparison.p_holm,
+        "effect": comparison.effect,
         "differences": comparison.differences,
         "shown": findings.shown(comparison),
     }

@@ -136,7 +136,7 @@ def rates_table(summary: Summary) -> Table:
 def differences_table(summary: Summary) -> Table:
     """One row a planned contrast: the paired difference in what arms are judged by."""
     scale = Scale(summary.judge)
-    columns = ("contrast", "difference", "95 % interval", "p", "p Holm", "seeds", "shown")
+    columns = ("contrast", "difference", "95 % interval", "P(a > b)", "p", "p Holm", "seeds", "shown")
     rows = tuple(_difference_row(comparison, scale) for comparison in findings.comparisons(summary))
     unit = ": percentage points" if summary.judge.percent else ""
     return Table(f"Paired differences in {summary.judge.label}{unit}", columns, rows, left=("contrast",))
@@ -193,6 +193,7 @@ def _difference_row(comparison: Comparison, scale: Scale) -> tuple[str, ...]:
         f"{comparison.a} - {comparison.b}",
         scale.difference(comparison.difference.mean),
         EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        rate(comparison.effect),
         probability(comparison.p),
         probability(comparison.p_holm),
         str(len(comparison.differences)),

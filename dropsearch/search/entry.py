@@ -39,10 +39,12 @@ def _point(point: EpochMetrics) -> list[Any]:
     return fields if point.monitored is not None or point.logged else fields[:-2]
 
 
-def read(trial: FrozenTrial, arm: str, purpose: Purpose) -> TrialResult:
+def read(trial: FrozenTrial, arm: str, purpose: Purpose, repeat: int = 1) -> TrialResult:
     """Return the result that a trial of an arm holds."""
     entry: Mapping[str, Any] = trial.user_attrs[RESULT]
-    spec = TrialSpec(arm=arm, number=trial.number, params=dict(trial.params), purpose=purpose, **entry["spec"])
+    spec = TrialSpec(
+        arm=arm, number=trial.number, params=dict(trial.params), purpose=purpose, repeat=repeat, **entry["spec"]
+    )
     curve = tuple(EpochMetrics(*point) for point in entry["curve"])
     state: State = entry["state"]
     return TrialResult(spec, state, curve, entry["seconds"], entry["reason"], entry["checkpoint"])

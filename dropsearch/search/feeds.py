@@ -84,6 +84,7 @@ class StudyFeed(ABC):
             params=params,
             purpose=self.ledger.purpose,
             configuration=trial.user_attrs.get("configuration"),
+            repeat=self.ledger.repeat,
         )
 
     @abstractmethod

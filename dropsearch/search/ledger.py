@@ -48,6 +48,7 @@ class Ledger:
         fingerprint: What must be the same for the study to be continued: names and plain values.
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
+        repeat: Which repetition of the arm's search it is.
 
     Raises:
         InputError: The storage holds a study of this name that another configuration made.
@@ -63,8 +64,9 @@ class Ledger:
         fingerprint: Mapping[str, Any],
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
+        repeat: int = 1,
     ) -> None:
-        self.arm = arm
+        self.arm, self.repeat = arm, repeat
         self.purpose: Purpose = purpose
         self._storage, self._make_sampler = storage, make_sampler
         with kept(name), quiet_optuna():
@@ -223,7 +225,7 @@ class Ledger:
         return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=SILENCE)
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
-        return entry.read(trial, self.arm, self.purpose)
+        return entry.read(trial, self.arm, self.purpose, self.repeat)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         with kept(self.study.study_name):

@@ -64,6 +64,17 @@ class Space:
         return {**forms, "per_layer": per_layer}.get(self._form, ())
 
     @property
+    def parameter_sites(self) -> dict[str, str]:
+        """The site whose rate a parameter is, by parameter; of a line by depth only the ends, of a shared rate none."""
+        if self._form == "depth" and len(self.sites) > 1:
+            return {"rate.first": self.sites[0], "rate.last": self.sites[-1]}
+        return {f"rate.{name}": name for name in self.sites} if self._form == "per_layer" else {}
+
+    def is_given(self, params: Mapping[str, Any]) -> bool:
+        """Say whether a trial's parameters are one of the first points, which no sampler proposed."""
+        return any(point.items() <= dict(params).items() for point in self.first_points)
+
+    @property
     def distributions(self) -> dict[str, FloatDistribution]:
         """The parameters of every trial of the arm.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 import warnings
@@ -20,6 +21,8 @@ from dropsearch.errors import InputError, RunError, first_cause
 from dropsearch.records import ARMS
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
+_PART = re.compile(r"/(confirm|repeat-[0-9]+)$")
+"""What follows an arm's name in the names of its studies beside the first search."""
 _PATIENCE = 2.0
 """Seconds in which another process, which has just made a study, will have noted its id."""
 
@@ -45,7 +48,7 @@ def open_study(
 def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", pruner=pruner)
-        shared = name.removesuffix("/confirm").rpartition("/")[0]
+        shared = _PART.sub("", name).rpartition("/")[0]
         study.set_user_attr(IDENTITY, _noted(storage, shared) or uuid.uuid4().hex[:8])
     except DuplicatedStudyError:  # another process was faster
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
@@ -98,9 +101,8 @@ def _noted(storage: BaseStorage, name: str) -> str | None:
 
 
 def _is_of(study: str, name: str) -> bool:
-    """Say whether a study is `name/ARM` or `name/ARM/confirm`; a name may hold slashes of its own."""
-    arm, _, rest = study.removeprefix(f"{name}/").partition("/")
-    return study.startswith(f"{name}/") and arm in ARMS and rest in ("", "confirm")
+    """Say whether a study is one of `name/ARM`, alone or with its part; a name may hold slashes of its own."""
+    return study.startswith(f"{name}/") and _PART.sub("", study).removeprefix(f"{name}/") in ARMS
 
 
 def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class RunTree:
         self.is_ended = is_ended
         """Whether the parent ended before and is only added to: then so did its arms, and none of them is closed."""
         self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
-        self._confirms: dict[str, str] = {}
+        self._parts: dict[tuple[str, str], str] = {}
+        """Runs of an arm that stand for its confirmation or for a repetition of its search."""
         self._trials: dict[str, OpenTrial] = {}
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -124,7 +125,7 @@ class RunTree:
         self._trials.clear()
         if self.is_ended:
             return
-        for run_id in (*self._confirms.values(), *self._arms.values(), self._parent):
+        for run_id in (*self._parts.values(), *self._arms.values(), self._parent):
             self._runs.end(run_id, status)
 
     def _arm(self, arm: str) -> str:
@@ -133,14 +134,15 @@ class RunTree:
         return self._arms[arm]
 
     def _above(self, spec: TrialSpec) -> str:
-        """Return the run that a trial stands under: its arm's, or that of the arm's confirmation."""
+        """Return the run that a trial stands under: its arm's, or that of the arm's confirmation or repetition."""
         arm = self._arm(spec.arm)
-        if spec.purpose == "search":
+        if spec.purpose == "search" and spec.repeat == 1:
             return arm
-        if spec.arm not in self._confirms:
-            run_id = self._runs.create(f"{spec.arm} confirm", "confirm", {ARM: spec.arm}, parent=arm)
-            self._confirms[spec.arm] = run_id
-        return self._confirms[spec.arm]
+        kind = "confirm" if spec.purpose == "confirm" else "repeat"
+        part = kind if kind == "confirm" else f"repeat {spec.repeat}"
+        if (spec.arm, part) not in self._parts:
+            self._parts[spec.arm, part] = self._runs.create(f"{spec.arm} {part}", kind, {ARM: spec.arm}, parent=arm)
+        return self._parts[spec.arm, part]
 
     def _trial(self, spec: TrialSpec, start: int, state: Mapping[str, str] | None = None) -> OpenTrial:
         if spec.key not in self._trials:
