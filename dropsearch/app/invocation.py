@@ -173,7 +173,7 @@ class Run:
                 self._train()
             self._track_left_behind()  # a neighbour may have died meanwhile
             summary = self._summary()
-            artifacts = write_files(summary, self.config, self.folder)
+            artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
             self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)

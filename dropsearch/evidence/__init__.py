@@ -1,8 +1,9 @@
 """Statistics on results: how sure a difference between arms is, and how many seeds it takes."""
 
 from dropsearch.evidence.compare import compare, paired, planned_contrasts
-from dropsearch.evidence.intervals import mean_interval, paired_difference
+from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.significance import holm, minimum_seeds, wilcoxon_exact
+from dropsearch.means import mean_interval
 
 __all__ = [
     "compare",

@@ -1,7 +1,7 @@
 """What travels between rooms: frozen dataclasses, standard library only."""
 
 from dropsearch.records.arms import ARMS, Arm, Site
-from dropsearch.records.evidence import Answer, ArmEvidence, Budget, Claim, Evidence, Response, Series
+from dropsearch.records.evidence import Answer, ArmEvidence, Budget, Claim, Evidence, Quantity, Response, Series
 from dropsearch.records.metrics import EpochMetrics, Judge, Monitor
 from dropsearch.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
 from dropsearch.records.summary import Summary
@@ -24,6 +24,7 @@ __all__ = [
     "Judge",
     "Monitor",
     "Purpose",
+    "Quantity",
     "Response",
     "Series",
     "Site",

@@ -12,6 +12,18 @@ Answer = Literal["held", "did not hold", "not shown"]
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What a measured number is."""
+
+    label: str
+    """As it stands in tables and at axes: `gap at the best epoch`."""
+    unit: str = ""
+    """Such as nats; empty for a share or another plain number."""
+    higher_is_better: bool | None = None
+    """None where neither is."""
+
+
+@dataclass(frozen=True)
 class Series:
     """A curve of each retraining of an arm's winner."""
 
@@ -98,3 +110,5 @@ class Evidence:
     """What it took."""
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    """What each measure of `arms` is, by its name."""

@@ -13,6 +13,15 @@ from dropsearch.report.scale import scores
 SIGNIFICANT = 0.05
 
 
+def measuring(summary: Summary) -> str:
+    """What it cost to measure what dropout did: seconds and share of the run; empty where that was not measured."""
+    if summary.evidence is None:
+        return ""
+    seconds = summary.evidence.seconds
+    share = 100 * seconds / summary.seconds if summary.seconds else math.nan
+    return f"what dropout did in the winners was measured in {seconds:.1f} s ({share:.0f} % of the run)"
+
+
 def states(outcome: ArmOutcome) -> dict[str, int]:
     """How many trials of the search ended in each state."""
     counted = Counter(trial.state for trial in outcome.trials)

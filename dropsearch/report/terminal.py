@@ -51,7 +51,8 @@ def closing(summary: Summary) -> str:
     blocks += [wrapped(text) for text in (verdict(summary), " ".join(without_dropout(summary)), kept(summary)) if text]
     if "output_dir" in summary.config:
         blocks.append(
-            f"In {summary.config['output_dir']}: report.md, figures, results.json, and best/ with the models."
+            f"In {summary.config['output_dir']}: report.html, report.md, figures, results.json, "
+            "and best/ with the models."
         )
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
