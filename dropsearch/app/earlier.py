@@ -86,7 +86,9 @@ def _written(run: Run, storage: Any, arms: Mapping[str, ArmOutcome], before: Map
         trained = sum(r.seconds for arm in run.ablation.studies for r in arm.results())
         told = {"engine": "an earlier run's", "seconds": trained, **before}
         summary = dataclasses.replace(found, **told)
-        run.tracker.finish(summary, write_files(summary, run.config, run.folder), None, None)
+        run.tracker.finish(
+            summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None), None, None
+        )
     except BaseException:
         run.tracker.close("FAILED")
         raise

@@ -204,7 +204,7 @@ class Run:
             self._track_left_behind()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
             summary = self.with_evidence(self.summary(self.ablation.outcomes(open_test=complete), complete))
-            artifacts = write_files(summary, self.config, self.folder)
+            artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
             self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)

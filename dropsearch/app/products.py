@@ -15,7 +15,7 @@ from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
 from dropsearch.config.schema import OWN, Config, OwnDataConfig, OwnModelConfig, arguments, plain
 from dropsearch.drafts import whole
 from dropsearch.records import Confirmed, Summary, TrialResult
-from dropsearch.report import write_figures, write_report, write_results
+from dropsearch.report import write_figures, write_markdown, write_page, write_results
 from dropsearch.report.files import write_whole
 
 
@@ -24,18 +24,23 @@ def best_retraining(winner: Confirmed) -> TrialResult:
     return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
 
 
-def write_files(summary: Summary, config: Config, folder: Path) -> list[Path]:
-    """Write results.json, the figures, report.md and best/; return their paths."""
+def write_files(summary: Summary, config: Config, folder: Path, test_examples: int | None = None) -> list[Path]:
+    """Write results.json, the figures, report.html, report.md and best/; return their paths.
+
+    `test_examples` is the size of the test set, for the caveat that follows from it.
+    """
     for name, outcome in summary.arms.items():
         if outcome.winner:
             _write_best(name, outcome.winner, config, folder)
     figures = write_figures(summary, folder / "figures")
     write_results(summary, folder / "results.json")
-    write_report(summary, folder / "report.md", figures)
+    write_page(summary, folder / "report.html", figures, test_examples=test_examples)
+    write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [
         folder / "results.json",
+        folder / "report.html",
         folder / "report.md",
-        *figures,
+        *(figure.path for figure in figures),
         *sorted((folder / "best").glob("*.yaml")),
     ]
 

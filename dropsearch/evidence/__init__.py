@@ -3,9 +3,10 @@
 from dropsearch.evidence.budget import random_search, repeated_searches
 from dropsearch.evidence.compare import compare, contrasts_of, paired, planned_contrasts
 from dropsearch.evidence.effect import superiority
-from dropsearch.evidence.intervals import mean_interval, paired_difference
+from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.response import responses
 from dropsearch.evidence.significance import holm, minimum_seeds, wilcoxon_exact
+from dropsearch.means import mean_interval
 
 __all__ = [
     "compare",

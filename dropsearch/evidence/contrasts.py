@@ -20,11 +20,6 @@ def contrasts(arms: Mapping[str, ArmEvidence]) -> tuple[Comparison, ...]:
 
 
 def _having(arms: Mapping[str, ArmEvidence], name: str) -> dict[str, dict[int, float]]:
-    """Return the finite numbers by seed of the arms that have any."""
-    values = {arm: _by_seed(evidence, name) for arm, evidence in arms.items()}
-    return {arm: found for arm, found in values.items() if found}
-
-
-def _by_seed(evidence: ArmEvidence, name: str) -> dict[int, float]:
-    known = evidence.measures.get(name, ())
-    return {seed: value for seed, value in zip(evidence.seeds, known, strict=False) if math.isfinite(value)}
+    """Return the number by seed of each arm that has it."""
+    known = {arm: dict(zip(found.seeds, found.measures.get(name, ()), strict=False)) for arm, found in arms.items()}
+    return {arm: values for arm, values in known.items() if any(map(math.isfinite, values.values()))}

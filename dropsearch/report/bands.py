@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from dropsearch.records import Interval, TrialResult
+from dropsearch import means
+from dropsearch.records import Interval, Series, TrialResult
 
 FEWEST_FOR_INTERVAL = 3
 """With two curves Student's interval is wider than any axis: their range is shown instead."""
@@ -18,7 +18,7 @@ FEWEST_FOR_INTERVAL = 3
 
 @dataclass(frozen=True)
 class Band:
-    """A curve over epochs with a band around it, each [epochs]."""
+    """A curve with a band around it, each [points]."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -32,14 +32,15 @@ def finite(values: Sequence[float]) -> list[float]:
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """Mean of the finite `values` and its 95 % interval by Student's t; one value has NaN for bounds."""
-    sample = finite(values)
-    if not sample:
-        return Interval(math.nan, math.nan, math.nan)
-    mean = sum(sample) / len(sample)
-    if len(sample) == 1:
-        return Interval(mean, math.nan, math.nan)
-    half = _half_width(np.asarray(sample))
-    return Interval(mean, mean - half, mean + half)
+    return means.mean_interval(finite(values))
+
+
+def shown_interval(values: Sequence[float]) -> Interval:
+    """What is drawn around a mean: its 95 % interval, or the range of fewer than three finite `values`."""
+    known = finite(values)
+    if 0 < len(known) < FEWEST_FOR_INTERVAL:
+        return Interval(sum(known) / len(known), min(known), max(known))
+    return means.mean_interval(known)
 
 
 def curve_band(results: Sequence[TrialResult], metric: str) -> Band:
@@ -51,19 +52,16 @@ def curve_band(results: Sequence[TrialResult], metric: str) -> Band:
     columns: list[list[float]] = [[] for _ in range(epochs)]
     for result in results:
         for point in result.curve:
-            columns[point.epoch].extend(finite([getattr(point, metric)]))
-    rows = np.array([_mean_low_high(column) for column in columns]).reshape(epochs, 3)
+            columns[point.epoch].append(getattr(point, metric))
+    return _band(columns)
+
+
+def series_band(series: Series) -> Band:
+    """Mean of a series by point over its seeds, with its 95 % interval, or its range with fewer than three."""
+    return _band([[curve[place] for curve in series.values if place < len(curve)] for place in range(len(series.x))])
+
+
+def _band(columns: Sequence[Sequence[float]]) -> Band:
+    drawn = [shown_interval(column) for column in columns]
+    rows = np.array([(interval.mean, interval.low, interval.high) for interval in drawn]).reshape(len(columns), 3)
     return Band(rows[:, 0], rows[:, 1], rows[:, 2])
-
-
-def _mean_low_high(values: list[float]) -> tuple[float, float, float]:
-    if 0 < len(values) < FEWEST_FOR_INTERVAL:
-        return sum(values) / len(values), min(values), max(values)
-    interval = mean_interval(values)
-    return interval.mean, interval.low, interval.high
-
-
-def _half_width(sample: NDArray[np.float64]) -> float:
-    if np.ptp(sample) == 0:
-        return 0.0
-    return float(stdtrit(sample.size - 1, 0.975) * sample.std(ddof=1) / math.sqrt(sample.size))

@@ -20,7 +20,7 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
     """
     return [
         *_interruption(summary),
-        *(f"{note[:1].upper()}{note[1:]}." for note in summary.notes),
+        *map(_sentence, summary.notes),
         *_trials(summary),
         *_seeds(summary),
         *_luck(summary),
@@ -28,7 +28,12 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
         *_openings(summary),
         *_test_noise(summary, test_examples),
         *_sites(summary),
+        *map(_sentence, summary.evidence.notes if summary.evidence else ()),
     ]
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def _interruption(summary: Summary) -> Iterator[str]:

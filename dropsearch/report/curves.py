@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.records import ArmOutcome, Summary, TrialResult
+from dropsearch.report.axes import label_outer, loss_axis, say, whole_numbers
 from dropsearch.report.bands import FEWEST_FOR_INTERVAL, curve_band
 from dropsearch.report.palette import QUIET, Line, look
-from dropsearch.report.sheet import Sheet, label_outer, loss_axis, say, sheet, whole_numbers
+from dropsearch.report.sheet import Sheet, sheet
 
 LOWEST = 1 / 40
 """A training loss below this share of the least validation loss leaves the axis: memorised is memorised."""
@@ -31,6 +32,7 @@ def curves(summary: Summary) -> Sheet | None:
         _caption(summary),
         max(len(outcomes), 1),
         [Line2D([], [], color="black", linestyle=line, label=name) for name, line in _LINES.values()],
+        alt="; ".join(said for name, outcome in outcomes if (said := _said(name, _retrained(outcome)))),
         columns=columns,
         titled=True,
     )
@@ -105,6 +107,14 @@ def _gap(results: list[TrialResult]) -> str:
     if math.isnan(gap):
         return ""
     return f"validation minus train\nat the best epoch: {gap:+.3f}"
+
+
+def _said(name: str, results: list[TrialResult]) -> str:
+    best = [result.best for result in results if result.best]
+    if not best:
+        return ""
+    val, train = (sum(losses) / len(best) for losses in zip(*((p.val_loss, p.train_loss) for p in best), strict=True))
+    return f"{name}: validation loss {val:.3f} and train loss {train:.3f} at the best epoch"
 
 
 def _least_validation(summary: Summary) -> float:

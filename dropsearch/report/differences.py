@@ -37,6 +37,7 @@ def differences(summary: Summary) -> Sheet | None:
         CAPTION,
         1,
         keys,
+        alt="; ".join(_said(contrast, Scale(summary.judge)) for contrast in contrasts),
         panel_height=0.25 + 0.45 * len(names),
         left=left,
         right=2.0,
@@ -55,6 +56,14 @@ def differences(summary: Summary) -> Sheet | None:
     panel.set_xlabel(f"{summary.judge.label} of the first arm minus the second{unit}")
     _column_titles(panel, "points" if summary.judge.percent else "difference")
     return drawn
+
+
+def _said(contrast: Comparison, scale: Scale) -> str:
+    interval = contrast.difference
+    said = f"{contrast.a} minus {contrast.b}: {scale.difference(interval.mean)}{scale.unit}"
+    if math.isfinite(interval.low):
+        said += f", 95 % interval {scale.difference(interval.low)} to {scale.difference(interval.high)}"
+    return f"{said}, {'' if findings.shown(contrast) else 'not '}shown"
 
 
 def _factor(scale: Scale) -> float:

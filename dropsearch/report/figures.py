@@ -1,31 +1,71 @@
-"""The figures of a run, as PNG files of 1,200 pixels in width."""
+"""The figures of a run: PNG files of 1,200 pixels in width, and the same drawings for the page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dropsearch.records import Summary
 
-NAMES = ("curves", "best_so_far", "rates", "differences")
+if TYPE_CHECKING:
+    from dropsearch.report.sheet import Sheet
+
+    Draw = Callable[[Summary], Sheet | None]
 
 
-def write_figures(summary: Summary, folder: Path) -> list[Path]:
-    """Draw every figure that the run has data for into `folder`, and return their paths in reading order.
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was drawn."""
+
+    name: str
+    path: Path
+    """Of the PNG."""
+    title: str
+    caption: str
+    alt: str
+    """What it shows, in numbers."""
+    svg: str
+    """An SVG element, without title and caption, for a page whose CSS has the colours of `vector.THEMED`."""
+
+
+def write_figures(summary: Summary, folder: Path) -> list[Figure]:
+    """Draw every figure that the run has data for, write it into `folder`, and return them in reading order.
 
     A figure of an earlier run that this one has no data for is removed, so that none is mistaken for news.
     """
     # matplotlib takes a third of a second to import, which a run that draws nothing need not wait for.
-    from dropsearch.report.curves import curves
-    from dropsearch.report.differences import differences
     from dropsearch.report.sheet import drawing
-    from dropsearch.report.trials import best_so_far, rates
+    from dropsearch.report.vector import inline
 
     written = []
     with drawing():
-        for name, draw in zip(NAMES, (curves, best_so_far, rates, differences), strict=True):
+        for name, draw in drawings():
             path, drawn = folder / f"{name}.png", draw(summary)
             if drawn is None:
                 path.unlink(missing_ok=True)
             else:
-                written.append(drawn.save(path))
+                drawn.save(path)
+                written.append(Figure(name, path, drawn.title, drawn.caption, drawn.alt, inline(drawn, name)))
     return written
+
+
+def drawings() -> Iterator[tuple[str, Draw]]:
+    """Each figure's name and what draws it, in reading order."""
+    from dropsearch.report.budgets import budgets
+    from dropsearch.report.coadaptation import coadaptation
+    from dropsearch.report.curves import curves
+    from dropsearch.report.differences import differences
+    from dropsearch.report.ensemble import ensemble
+    from dropsearch.report.found import found
+    from dropsearch.report.gaps import gaps
+    from dropsearch.report.responses import responses
+    from dropsearch.report.robustness import robustness
+    from dropsearch.report.shift import shift
+    from dropsearch.report.trials import best_so_far, rates
+
+    drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
+    evidence = (gaps, coadaptation, robustness, ensemble, shift)
+    for draw in (*drawings, *evidence):
+        yield draw.__name__, draw

@@ -1,137 +1,132 @@
-"""report.md: the run for a human reader, the verdict first."""
+"""report.html: the run for a human reader, one file that needs no other, the answer first."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import Summary
-from dropsearch.report import findings
-from dropsearch.report.caveats import caveats
+from dropsearch.records import Claim, Summary
+from dropsearch.report.caveats import caveats, without_dropout
+from dropsearch.report.contents import COMMANDS, facts, reading, settings, title
+from dropsearch.report.escaping import drawable, spans
+from dropsearch.report.evidence_tables import claim_number, contrasts_table, evidence_table
+from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
-from dropsearch.report.tables import tables
+from dropsearch.report.palette import LOOKS
+from dropsearch.report.table import Table, heading
+from dropsearch.report.tables import arms_table, differences_table, rates_table
+from dropsearch.report.terminal import kept
 from dropsearch.report.verdict import verdict
 
-CAPTIONS = {
-    "curves": "Train and validation loss of each arm's winner",
-    "best_so_far": "Least validation loss by trial",
-    "rates": "Dropout rate against validation loss, by site",
-    "differences": "Paired differences between arms",
-}
+ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open"}
+"""The class of each answer in `page.css`."""
+
+_STEP = re.compile(r"(?<=[._/])(?=.)")
+"""Where the path of a module may be broken into lines."""
 
 
-def write_report(
-    summary: Summary, path: Path, figures: Sequence[Path] = (), *, test_examples: int | None = None
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under a heading of its own."""
+
+    name: str
+    """What links lead to."""
+    heading: str
+    tables: tuple[Table, ...] = ()
+    figures: tuple[str, ...] = ()
+    """The names of its figures, in reading order; those that were not drawn are left out."""
+    folded: tuple[Table, ...] = ()
+    """Tables that a reader unfolds."""
+    words: str = ""
+
+
+def write_page(
+    summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
 ) -> Path:
-    """Write the page as Markdown to `path`, figures linked relative to it, and return the path."""
-    write_whole(path, page(summary, [_relative(figure, path.parent) for figure in figures], test_examples))
+    """Write the page to `path`, whole or not at all, and return the path."""
+    write_whole(path, page(summary, figures, test_examples))
     return path
 
 
-def page(summary: Summary, links: Sequence[str] = (), test_examples: int | None = None) -> str:
-    """The page as Markdown; `links` are the figures' paths as seen from it."""
-    blocks = [
-        f"# {summary.model} on {summary.data}: {_question(summary)}",
-        verdict(summary),
-        "## Numbers",
-        *(table.as_markdown() for table in tables(summary)),
-        _reading(summary),
-        *_figures(links),
-        "## Caveats",
-        _bullets(caveats(summary, test_examples)) or "The numbers raise none.",
-        "## What was run",
-        _bullets(_facts(summary)),
-        *_commands(summary.commands),
-        *_config(summary.config),
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _question(summary: Summary) -> str:
-    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.judge.percent:
-        return "dropout, BatchNorm, both or neither"
-    return "which dropout rates"
-
-
-def _reading(summary: Summary) -> str:
-    text = (
-        "Search and confirmed validation losses are those of the same configuration; their gap is what the "
-        "search owed to luck. Rates are probabilities that an activation is dropped."
+def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | None = None) -> str:
+    """The page as HTML; `figures` stand in it as SVG."""
+    drawn = {figure.name: figure for figure in figures}
+    text = _template().render(
+        title=title(summary),
+        study=summary.study,
+        complete=summary.complete,
+        verdict=verdict(summary),
+        beside=[text for text in (kept(summary), *without_dropout(summary)) if text],
+        sections=[*_filled(_sections(summary), drawn)],
+        figures=drawn,
+        claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
+        facts=[*facts(summary)],
+        commands=[(COMMANDS.get(name, f"{name}:"), command) for name, command in summary.commands.items()],
+        settings=settings(summary.config),
+        caveats=caveats(summary, test_examples),
+        swatches=dict.fromkeys(LOOKS) | {name: look.colour for name, look in LOOKS.items() if name != "none"},
     )
-    if summary.comparisons:
-        text += (
-            " Differences are paired by seed: p is the exact two-sided Wilcoxon signed-rank test, p Holm is "
-            "adjusted for all planned contrasts. A difference counts as shown where p Holm is below 0.05 and "
-            "the interval leaves out zero."
-        )
-    return text
+    return drawable(text)
 
 
-def _figures(links: Sequence[str]) -> Iterator[str]:
-    if links:
-        yield "## Figures"
-    for link in links:
-        stem = Path(link).stem
-        yield f"![{CAPTIONS.get(stem, stem)}](<{link}>)"
+@cache
+def _template() -> Any:
+    """The template: everything that it is given is escaped, but for the style and the SVG of figures."""
+    # A twentieth of a second to import, for which a run that writes nothing need not wait.
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "parts": lambda text: list(spans(text)),
+        "heading": heading,
+        "breakable": lambda text: Markup("<wbr>").join(_STEP.split(text)),
+        "drawn": Markup,  # what the SVG of a figure says was escaped when it was drawn
+    }
+    environment.globals["css"] = Markup(_file("page.css"))
+    return environment.from_string(_file("page.html"))
 
 
-def _facts(summary: Summary) -> Iterator[str]:
-    trials = sum(len(arm.trials) for arm in summary.arms.values())
-    retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
-    yield f"study `{summary.study}`, seed {summary.seed}, engine {summary.engine}"
-    yield f"{trials} trials and {retrained} retrainings in {duration(summary.seconds)}"
-    if measured := findings.measuring(summary):
-        yield measured
-    seeds = next((arm.winner.seeds for arm in summary.arms.values() if arm.winner), ())
-    if seeds:
-        yield f"confirmation seeds: {', '.join(map(str, seeds))}"
-    opened = [f"{name} {arm.test.opened_at}" for name, arm in summary.arms.items() if arm.test]
-    if opened:
-        yield f"test set opened: {', '.join(opened)}"
-    if summary.versions:
-        yield "versions: " + ", ".join(f"{name} {version}" for name, version in summary.versions.items())
-    if summary.mlflow:
-        yield "MLflow: " + ", ".join(f"{key} `{value}`" for key, value in summary.mlflow.items())
+def _file(name: str) -> str:
+    return files("dropsearch.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _commands(commands: Mapping[str, str]) -> Iterator[str]:
-    if commands:
-        yield "## Commands"
-    for purpose, command in commands.items():
-        yield f"{purpose}:\n\n```\n{command}\n```"
+def _sections(summary: Summary) -> Iterator[Section]:
+    answer = (arms_table(summary), differences_table(summary))
+    yield Section("arms", "The arms", answer, ("differences",), words=reading(summary))
+    yield Section("rates", "Rates", (rates_table(summary),), ("found", "responses", "rates"))
+    yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))
+    yield Section(
+        "evidence",
+        "Evidence",
+        (evidence_table(summary, intervals=True),),
+        ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
+        (contrasts_table(summary),),
+    )
 
 
-def _config(config: Mapping[str, Any]) -> Iterator[str]:
-    lines = sorted(_flat(config))
-    if lines:
-        yield "## Configuration"
-        yield "```\n" + "\n".join(lines) + "\n```"
+def _filled(sections: Iterator[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
+    """The sections that have anything to show, without what they lack."""
+    for section in sections:
+        tables = tuple(table for table in section.tables if table.rows)
+        folded = tuple(table for table in section.folded if table.rows)
+        figures = tuple(name for name in section.figures if name in drawn)
+        if tables or figures:
+            yield Section(section.name, section.heading, tables, figures, folded, section.words if tables else "")
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each leaf as ``group.key=value``."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={'null' if value is None else value}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``48 s``, ``2 min 05 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _relative(figure: Path, folder: Path) -> str:
-    return Path(os.path.relpath(figure, folder)).as_posix()
+def _claim(claim: Claim, drawn: Mapping[str, Figure]) -> dict[str, Any]:
+    return {
+        "statement": claim.statement,
+        "answer": claim.answer,
+        "kind": ANSWERS[claim.answer],
+        "reason": claim.reason,
+        "measure": claim.measure,
+        "number": claim_number(claim),
+        "figure": claim.figure if claim.figure in drawn else "",
+    }

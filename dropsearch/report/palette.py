@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Line = Literal["-", "--", ":"]
+Line = Literal["-", "--", ":", "-."]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ LOOKS = {
 }
 OTHER = Look("#D55E00", "X", ":")
 QUIET = "#6B6B6B"
-"""For what is said beside the data: captions, zero lines, grids."""
+"""For what is said beside the data: captions, ticks, zero lines."""
+GRID = "#E4E4E4"
 
 
 def look(arm: str) -> Look:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import ArmOutcome, Comparison, Confirmed, Interval, Judge, Monitor, Summary, TrialResult
+from dropsearch.records import (
+    ArmOutcome,
+    Comparison,
+    Confirmed,
+    Evidence,
+    Interval,
+    Judge,
+    Monitor,
+    Summary,
+    TrialResult,
+)
 from dropsearch.report import findings
 from dropsearch.report.files import write_whole
 from dropsearch.report.scale import scores
@@ -36,6 +46,7 @@ def results(summary: Summary) -> dict[str, Any]:
             "sites": [asdict(site) for site in summary.sites],
             "arms": {name: _arm(outcome, summary.judge) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
+            "evidence": _evidence(summary.evidence),
             "mlflow": summary.mlflow,
             "commands": summary.commands,
             "config": summary.config,
@@ -140,6 +151,13 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
+    """All of it by the records' own names; contrasts as comparisons are written."""
+    if evidence is None:
+        return None
+    return vars(evidence) | {"contrasts": [_comparison(contrast) for contrast in evidence.contrasts]}
+
+
 def _bounds(interval: Interval) -> list[float]:
     return [interval.low, interval.high]
 
@@ -148,6 +166,8 @@ def _plain(value: Any) -> Any:
     """Only what JSON knows: dict, list, str, int, float, bool and None."""
     if value is None or isinstance(value, bool | str):
         return value
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,10 +1,11 @@
-"""A figure's frame: its size, title, legend, panels, axes and caption, without pyplot's global state."""
+"""A figure's frame: its size, title, legend, panels and caption, without pyplot's global state."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.text import Text
 
 from dropsearch.drafts import whole
-from dropsearch.report.bands import finite
-from dropsearch.report.palette import QUIET, look
+from dropsearch.report.palette import GRID, QUIET, look
 
 WIDTH = 8.0
 """Inches; with `DPI` a figure is 1,200 pixels wide."""
@@ -37,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": QUIET,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 9,
@@ -57,16 +58,28 @@ def drawing() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        yield
+        with warnings.catch_warnings():
+            # Names may be in any script, and a box for a letter that the font lacks is no matter for the user.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+            yield
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure with its panels, row by row."""
+    """A figure with its panels, row by row, and what it says in words."""
 
     figure: Figure
     panels: list[Axes]
     columns: int
+    title: str
+    caption: str
+    alt: str
+    """What the figure shows, in numbers, for those who do not see it."""
+    words: tuple[Text, Text]
+    """Title and caption as they are drawn."""
+    margins: tuple[float, float]
+    """Inches that the title takes above, and the caption below."""
 
     def save(self, path: Path) -> Path:
         """Write the figure as PNG, whole or not at all, and return the path."""
@@ -81,15 +94,18 @@ def sheet(
     count: int,
     keys: Sequence[Line2D] = (),
     *,
+    alt: str = "",
     columns: int = 1,
     panel_height: float = 2.0,
     left: float = 0.7,
     right: float = 0.15,
     titled: bool = False,
+    gap: float | None = None,
 ) -> Sheet:
     """A sheet of `count` panels in `columns`, each `panel_height` inches high, with `keys` for a legend.
 
-    All panels share both axes; `titled` leaves room for a title above each.
+    All panels share both axes, unless a `gap` between columns is given, in inches: then each has its own.
+    `titled` leaves room for a title above each.
     """
     rows = math.ceil(count / columns)
     lines = textwrap.wrap(caption, 126)
@@ -105,18 +121,24 @@ def sheet(
         top=1 - above / height,
         bottom=below / height,
         hspace=between / panel_height,
-        wspace=0.12,
+        wspace=0.12 if gap is None else gap * columns / (WIDTH - left - right - gap * (columns - 1)),
     )
+    panels = _panels(figure, grid, count, columns, shared=gap is None)
+    headline = figure.text(0.1 / WIDTH, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
+    _legend(figure, keys, key_rows)
+    below_all = figure.text(0.1 / WIDTH, 0.07 / height, "\n".join(lines), fontsize=8, color=QUIET, va="bottom")
+    margins = (0.33, 0.07 + LINE * len(lines))
+    return Sheet(figure, panels, columns, title, caption, alt, (headline, below_all), margins)
+
+
+def _panels(figure: Figure, grid: GridSpec, count: int, columns: int, *, shared: bool) -> list[Axes]:
     panels: list[Axes] = []
     for place in range(count):
-        first = panels[0] if panels else None
+        first = panels[0] if panels and shared else None
         panels.append(figure.add_subplot(grid[place // columns, place % columns], sharex=first, sharey=first))
-        lowest = place + columns >= count
-        panels[-1].tick_params(labelleft=place % columns == 0, labelbottom=lowest)
-    figure.text(0.1 / WIDTH, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
-    _legend(figure, keys, key_rows)
-    figure.text(0.1 / WIDTH, 0.07 / height, "\n".join(lines), fontsize=8, color=QUIET, va="bottom")
-    return Sheet(figure, panels, columns)
+        if shared:
+            panels[-1].tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= count)
+    return panels
 
 
 def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
@@ -131,55 +153,6 @@ def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
             handletextpad=0.5,
             columnspacing=1.4,
         )
-
-
-def label_outer(drawn: Sheet, x: str, y: str) -> None:
-    """Name the axes once: y at the first column, x below the lowest panel of each column."""
-    for place, panel in enumerate(drawn.panels):
-        if place % drawn.columns == 0:
-            panel.set_ylabel(y)
-        if place + drawn.columns >= len(drawn.panels):
-            panel.set_xlabel(x)
-
-
-def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
-    """Fit the y axis to losses: logarithmic where they span more than a factor of six."""
-    known = [max(value, floor) for value in finite(list(values))]
-    if not known:
-        return
-    low, high = min(known), max(known)
-    if low > 0 and high > 6 * low:
-        panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_locator(NullLocator())
-        panel.set_ylim(low / 1.15, high * 1.15)
-    else:
-        room = 0.06 * (high - low) or 0.05 * abs(high) or 0.1
-        panel.set_ylim(low - room, high + room)
-
-
-def whole_numbers(panel: Axes) -> None:
-    """Ticks of x at whole numbers only."""
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-
-
-def say(panel: Axes, text: str) -> None:
-    """Words in the middle of a panel that has nothing to draw, and no ticks unless other panels need them."""
-    if len(panel.get_shared_x_axes().get_siblings(panel)) == 1:
-        panel.set_xticks([])
-        panel.set_yticks([])
-    panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color=QUIET)
-
-
-def ceiling(values: Iterable[float]) -> float:
-    """The greatest value worth an axis, at most three quartile ranges above the third quartile."""
-    known = sorted(finite(list(values)))
-    if not known:
-        return math.inf
-    low, high = known[len(known) // 4], known[(3 * len(known)) // 4]
-    fence = high + 3 * max(high - low, 1e-3 * abs(high))
-    return max(value for value in known if value <= fence)
 
 
 def key(arm: str, label: str = "", *, dots: bool = False) -> Line2D:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from dropsearch.records import ArmOutcome, Comparison, Interval, Judge, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
+from dropsearch.report.evidence_tables import claims_table
 from dropsearch.report.numbers import EMPTY as EMPTY
 from dropsearch.report.numbers import loss as loss
 from dropsearch.report.numbers import percent as percent
@@ -16,50 +16,8 @@ from dropsearch.report.numbers import points as points
 from dropsearch.report.numbers import probability, rate
 from dropsearch.report.numbers import shorten as shorten
 from dropsearch.report.scale import Scale, judged, scores
-
-WIDTH = 100
-"""Of the terminal that a table must fit into, in characters."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, column names (a line break where the terminal may break them) and rows of text.
-
-    Columns named in `left` are aligned to the left, all others to the right.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: tuple[str, ...] = ()
-
-    def as_text(self, width: int = WIDTH) -> str:
-        """Aligned plain text; the first column is shortened where the table would be wider than `width`."""
-        heads = [column.split("\n") for column in self.columns]
-        depth = max(len(head) for head in heads)
-        padded = [[""] * (depth - len(head)) + head for head in heads]
-        head_rows = [tuple(head[line] for head in padded) for line in range(depth)]
-        sizes = [max(map(len, column)) for column in zip(*head_rows, *self.rows, strict=True)]
-        spare = width - sum(sizes[1:]) - 2 * (len(sizes) - 1)
-        sizes[0] = min(sizes[0], max(spare, 8))
-        lines = [self._line(row, sizes) for row in head_rows]
-        lines += ["  ".join("-" * size for size in sizes)]
-        lines += [self._line((shorten(row[0], sizes[0]), *row[1:]), sizes) for row in self.rows]
-        return "\n".join([self.title, *lines])
-
-    def as_markdown(self) -> str:
-        """A table of GitHub's Markdown under its title in bold."""
-        marks = [":--" if column in self.left else "--:" for column in self.columns]
-        rows = [tuple(_one_line(column) for column in self.columns), tuple(marks), *self.rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([f"**{self.title}**", "", *lines])
-
-    def _line(self, row: tuple[str, ...], sizes: list[int]) -> str:
-        cells = [
-            cell.ljust(size) if column in self.left else cell.rjust(size)
-            for cell, size, column in zip(row, sizes, self.columns, strict=True)
-        ]
-        return "  ".join(cells).rstrip()
+from dropsearch.report.table import WIDTH as WIDTH
+from dropsearch.report.table import Table as Table
 
 
 def arms_table(summary: Summary) -> Table:
@@ -144,11 +102,8 @@ def differences_table(summary: Summary) -> Table:
 
 def tables(summary: Summary) -> Iterable[Table]:
     """The tables that have rows, in the order in which they are shown."""
-    return [t for t in (arms_table(summary), rates_table(summary), differences_table(summary)) if t.rows]
-
-
-def _one_line(column: str) -> str:
-    return column.replace("/\n", "/").replace("\n", " ")
+    found = (arms_table(summary), rates_table(summary), differences_table(summary), claims_table(summary))
+    return [table for table in found if table.rows]
 
 
 def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ def closing(summary: Summary) -> str:
     blocks += [wrapped(text) for text in (verdict(summary), " ".join(without_dropout(summary)), kept(summary)) if text]
     if "output_dir" in summary.config:
         blocks.append(
-            f"In {summary.config['output_dir']}: report.md, figures, results.json, and best/ with the models."
+            f"In {summary.config['output_dir']}: report.html, report.md, figures, results.json, "
+            "and best/ with the models."
         )
     if measured := findings.measuring(summary):
         blocks.append(f"{measured[0].upper()}{measured[1:]}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 
@@ -11,13 +10,11 @@ from matplotlib.lines import Line2D
 
 from dropsearch.records import ArmOutcome, Summary, TrialResult
 from dropsearch.report import findings
+from dropsearch.report.axes import ceiling, label_outer, loss_axis, say, whole_numbers
 from dropsearch.report.bands import finite
 from dropsearch.report.palette import QUIET, look
-from dropsearch.report.sheet import Sheet, ceiling, key, label_outer, loss_axis, say, sheet, whole_numbers
-from dropsearch.report.tables import shorten
-
-CHARACTERS = 14.5
-"""Of a panel's title that fit into an inch."""
+from dropsearch.report.panels import score_label, site_panels
+from dropsearch.report.sheet import Sheet, key, sheet
 
 
 def best_so_far(summary: Summary) -> Sheet:
@@ -26,7 +23,16 @@ def best_so_far(summary: Summary) -> Sheet:
     top = ceiling(losses)
     leaders = {name: arm.best.best.objective for name, arm in summary.arms.items() if arm.best and arm.best.best}
     keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
-    drawn = sheet(_named(_lead(leaders), summary), _named(_caption(losses, top), summary), 1, keys, panel_height=3.6)
+    drawn = sheet(
+        _named(_lead(leaders), summary),
+        _named(_caption(losses, top), summary),
+        1,
+        keys,
+        alt=", ".join(
+            f"{name} {least:.4f} after {len(summary.arms[name].trials)} trials" for name, least in leaders.items()
+        ),
+        panel_height=3.6,
+    )
     panel = drawn.panels[0]
     for name, outcome in summary.arms.items():
         _steps(panel, name, outcome, top)
@@ -34,7 +40,7 @@ def best_so_far(summary: Summary) -> Sheet:
     whole_numbers(panel)
     if not leaders:
         say(panel, "no trial was completed")
-    label_outer(drawn, "trial number in the arm's study", _axis(summary))
+    label_outer(drawn, "trial number in the arm's study", score_label(summary))
     return drawn
 
 
@@ -48,7 +54,7 @@ def rates(summary: Summary) -> Sheet | None:
     losses = [_loss(trial) for trials in complete.values() for trial in trials]
     top = ceiling(losses)
     title = _named("Dropout rate against validation loss, by site", summary)
-    drawn, names = _site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms))
+    drawn, names = site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms), alt=_chosen(arms, sites))
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
         _textbook(panel, arms, site)
@@ -61,8 +67,14 @@ def rates(summary: Summary) -> Sheet | None:
         loss_axis(panel, [min(loss, top) for loss in losses])
     if not losses:
         say(drawn.panels[0], "no trial was completed")
-    label_outer(drawn, "dropout rate", _axis(summary))
+    label_outer(drawn, "dropout rate", score_label(summary))
     return drawn
+
+
+def _chosen(arms: Mapping[str, ArmOutcome], sites: list[str]) -> str:
+    rates = {name: findings.rates(arm) for name, arm in arms.items()}
+    said = {name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()}
+    return "; ".join(f"{name} chose {', '.join(chosen)}" for name, chosen in said.items() if chosen)
 
 
 def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
@@ -72,33 +84,6 @@ def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
         Line2D([], [], linestyle="", label="the configuration chosen", **ring),
         Line2D([], [], linestyle=":", color=QUIET, label="textbook's rate"),
     ]
-
-
-def _site_panels(title: str, sites: list[str], caption: str, keys: list[Line2D]) -> tuple[Sheet, list[str]]:
-    """A sheet with one panel a site, and the sites' names as they fit above the panels."""
-    few = len(sites) <= 4
-    columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
-    room = int(CHARACTERS * 6.6 / columns)
-    prefix = _common_folder(sites) if max(map(len, sites)) > room else ""
-    if prefix:
-        caption += f" Names of sites go on from {prefix}"
-    drawn = sheet(
-        title,
-        caption,
-        len(sites),
-        keys,
-        columns=columns,
-        panel_height=2.4 if few else 1.35,
-        titled=True,
-    )
-    return drawn, [shorten(site.removeprefix(prefix), room) for site in sites]
-
-
-def _common_folder(sites: list[str]) -> str:
-    """What all paths begin with, up to and with a dot."""
-    paths = [site.split(".")[:-1] for site in sites]
-    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return "".join(f"{parts[0]}." for parts in shared)
 
 
 def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
@@ -158,15 +143,8 @@ def _loss(trial: TrialResult) -> float:
     return trial.best.objective if trial.best else math.nan
 
 
-def _axis(summary: Summary) -> str:
-    """The name of the axis: what is monitored, and its negative where more of it is better."""
-    if summary.monitor.is_val_loss:
-        return "validation loss (nats)" if summary.judge.percent else "validation loss"
-    return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"
-
-
 def _named(text: str, summary: Summary) -> str:
-    return text if summary.monitor.is_val_loss else text.replace("validation loss", _axis(summary))
+    return text if summary.monitor.is_val_loss else text.replace("validation loss", score_label(summary))
 
 
 def _lead(leaders: Mapping[str, float]) -> str:

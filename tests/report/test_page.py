@@ -1,107 +1,228 @@
+"""The page as browsers read it: parsed again, and looked at for what must and must not be there."""
+
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import re
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
 
-import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dropsearch.records import Site
-from dropsearch.report import closing, verdict, write_report
-from dropsearch.report.caveats import caveats
-from dropsearch.report.page import duration, page
+from dropsearch.records import Judge, Monitor, Site
+from dropsearch.report import verdict, write_figures, write_page
+from dropsearch.report.page import page
 
-
-def test_the_verdict_comes_first(summary):
-    assert page(summary).split("\n\n")[1] == verdict(summary)
-
-
-def test_figures_are_linked_relative_to_the_page(summary, tmp_path):
-    figures = [tmp_path / "run" / "figures" / "curves.png"]
-    path = write_report(summary, tmp_path / "run" / "report.md", figures)
-    assert "](<figures/curves.png>)" in path.read_text(encoding="utf-8")
-    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+VOID = {"meta", "wbr", "br"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;</style></svg>]]>--><!--`|`{{7*7}}"
 
 
-def test_what_was_run_can_be_read_off(summary):
-    text = page(summary)
-    for part in ("study.n_trials=12", "torch 2.13.0", "5000, 5001", "120 retrainings", "mlflow ui", "2 min 05 s"):
-        assert part in text
+@dataclass
+class Parsed(HTMLParser):
+    """The elements of a page, in order, and its text; an end tag without its start is an error."""
+
+    elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__(convert_charrefs=True)
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).split())
 
 
-def test_a_run_without_anything_still_has_a_page(make):
-    text = page(make.summary({}, config={}, commands={}, versions={}, mlflow={}))
-    assert "The numbers raise none." in text
-    assert "## Commands" not in text
+def read(html):
+    parsed = Parsed()
+    parsed.feed(html)
+    parsed.close()
+    assert parsed.open == []
+    return parsed
 
 
-def test_the_noise_of_a_test_accuracy_follows_from_the_number_of_examples(make):
-    text = " ".join(caveats(make.tested(none=[0.9, 0.9]), test_examples=360))
-    assert f"standard error of {100 * math.sqrt(0.9 * 0.1 / 360):.2f} points" in text
+@pytest.fixture(scope="module")
+def measured(make):
+    return make.with_evidence()
 
 
-def test_without_the_number_of_examples_no_noise_is_claimed(summary):
-    assert "standard error" not in " ".join(caveats(summary))
+@pytest.fixture(scope="module")
+def figures(measured, tmp_path_factory):
+    return write_figures(measured, tmp_path_factory.mktemp("figures"))
 
 
-def test_few_seeds_are_a_caveat(make):
-    assert "at least 6 paired seeds" in " ".join(caveats(make.tested(none=[0.9] * 3, dropout=[0.8] * 3)))
-    assert "Few seeds" not in " ".join(caveats(make.tested(none=[0.9] * 6, dropout=[0.8] * 6)))
+@pytest.fixture(scope="module")
+def parsed(measured, figures):
+    return read(page(measured, figures, 360))
 
 
-def test_the_luck_of_the_search_is_a_caveat(summary):
-    assert any(line.startswith("Search scores flatter") for line in caveats(summary))
+def test_the_answer_comes_first_then_the_arms_and_so_on(measured, parsed):
+    assert parsed.words.index(verdict(measured)) < parsed.words.index("Arms: losses in nats")
+    order = [attributes["id"] for attributes in parsed.all("section")]
+    assert order == ["arms", "rates", "curves", "evidence", "claims", "run", "caveats"]
 
 
-def test_unequal_chances_failures_and_an_interruption_are_caveats(make):
-    arms = {"none": make.arm("none"), "both": make.failed("both", trials=5)}
-    text = "\n".join(caveats(make.summary(arms, complete=False)))
-    assert "none 12, both 5" in text
-    assert "5 of 5 trials of both failed, most often with: `CUDA out of memory`" in text
-    assert text.startswith("The run was interrupted")
+def test_the_page_needs_nothing_but_itself(parsed, measured, figures):
+    assert not {tag for tag, _ in parsed.elements} & {"script", "link", "iframe", "object", "embed", "img", "image"}
+    links = [
+        value for _, attributes in parsed.elements for name, value in attributes.items() if name in ("href", "src")
+    ]
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"url\((?!#)|@import|@font-face|https?://(?!www\.w3\.org)", page(measured, figures))
 
 
-def test_seeds_without_a_score_are_a_caveat(make):
-    assert "1 of 3 seeds of none" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+def test_every_link_leads_somewhere_and_no_id_is_there_twice(parsed):
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for _, attributes in parsed.elements for name, value in attributes.items() if name == "href"}
+    clips = {a["clip-path"][5:-1] for _, a in parsed.elements if a.get("clip-path", "").startswith("url(#")}
+    labels = {a["aria-labelledby"] for _, a in parsed.elements if "aria-labelledby" in a}
+    assert targets | clips | labels <= set(ids)
+    assert clips
+    assert labels
 
 
-def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(make):
-    outcome = make.arm("both")
-    trial = next(t for t in outcome.trials if t.spec.rates and not any(t.spec.rates.values()))
-    without = replace(outcome, winner=make.confirmed(trial, 10, np.random.default_rng(0)))
-    arms = {"none": make.arm("none"), "batchnorm": make.arm("batchnorm"), "both": without}
-    told = " ".join(caveats(make.summary(arms)))
-    assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
-    assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
-    assert "chosen for both are all zero" in " ".join(closing(make.summary(arms)).split())
+def test_every_figure_stands_there_with_its_numbers_in_words(parsed, figures):
+    svgs = {attributes["aria-label"] for attributes in parsed.all("svg")}
+    assert svgs == {figure.alt for figure in figures}
+    assert all(re.search(r"\d\.\d", alt) for alt in svgs)
+    assert len(parsed.all("figure")) == len(parsed.all("figcaption")) == len(figures) == 12
 
 
-def test_a_site_out_of_control_is_a_caveat(make):
-    site = Site("lstm", "rnn", 0.2, 10, controllable=False, reason="inside a fused kernel")
-    text = " ".join(caveats(replace(make.summary(("none",)), sites=(site,))))
-    assert "The site lstm kept its own rate of 0.20: inside a fused kernel." in text
+def test_every_table_has_a_caption_and_cells_have_headers(parsed):
+    assert len(parsed.all("caption")) == len(parsed.all("table")) == 5
+    assert {attributes["scope"] for attributes in parsed.all("th")} == {"col", "row"}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (48, "48 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (12000, "3 h 20 min")]
-)
-def test_a_duration_reads_as_people_say_it(seconds, text):
-    assert duration(seconds) == text
+def test_colours_that_depend_on_the_background_are_left_to_the_page(parsed):
+    styles = " ".join(attributes.get("style") or "" for _, attributes in parsed.elements)
+    assert not re.search("#000000|#ffffff|black|white|DejaVu", styles)
+    assert "var(--ink)" in styles
+    assert "#0072b2" in styles
 
 
-def test_the_end_shows_tables_then_verdict_then_commands(summary):
-    text = closing(summary)
-    positions = [text.index(part) for part in ("Arms:", "Dropout rates", "Paired", "both (dropout and", "mlflow ui")]
-    assert positions == sorted(positions)
+def test_the_text_of_a_figure_can_be_selected(parsed):
+    assert "number of masks averaged" in parsed.words
+    assert "share of hidden units replaced by their mean" in parsed.words
 
 
-def test_commands_are_not_broken_and_continuing_comes_last(make):
-    command = "python -m dropsearch " + " ".join(f"key{i}=value" for i in range(30))
-    text = closing(make.summary(commands={"continue": command, "mlflow": "mlflow ui"}))
-    assert text.splitlines()[-1].strip() == command
+def test_claims_are_answered_with_reason_and_number(measured, parsed):
+    for claim in measured.evidence.claims:
+        assert f"{claim.statement} {claim.answer} {claim.reason}" in parsed.words
+    assert "-0.07 (-0.09 to -0.05) (figure)" in parsed.words
+    assert "nan" not in parsed.words
 
 
-def test_the_terminal_needs_no_unicode(make):
-    text = closing(make.summary(("none", "dropout", "both")))
-    assert text.isascii()
-    assert "\x1b" not in text
+def test_what_was_run_can_be_read_off(parsed):
+    for part in (
+        "study.n_trials=12",
+        "torch 2.13.0",
+        "5000, 5001",
+        "120 retrainings",
+        "mlflow ui",
+        "4.2 s (3 % of the run)",
+    ):
+        assert part in parsed.words
+
+
+def test_what_was_not_measured_is_a_caveat(parsed):
+    assert "Variance_shift was not measured on 2 of 40 models: the network has no BatchNorm." in parsed.words
+
+
+def test_the_file_is_far_below_three_megabytes(measured, figures, tmp_path):
+    path = write_page(measured, tmp_path / "report.html", figures)
+    assert 200_000 < path.stat().st_size < 1_000_000
+
+
+def bare(make):
+    outcome = make.arm("dropout")
+    logged = Judge("val_f1", "val_loss", "validation F1", percent=False, higher_is_better=True)
+    yield "nothing measured", make.summary()
+    yield "one arm", make.with_evidence(("dropout",))
+    yield "no arm", make.summary({}, config={}, commands={}, versions={}, mlflow={})
+    yield "all failed", make.summary({name: make.failed(name) for name in ("none", "both")})
+    yield "one failed", make.with_evidence({"none": make.arm("none"), "both": make.failed("both")})
+    yield "foreign", make.with_evidence({"dropout": outcome}, judge=logged, monitor=Monitor("val_f1", "max"))
+    yield "interrupted", make.summary({"none": make.searched("none")}, complete=False)
+
+
+def test_a_run_that_lacks_things_has_a_page_without_them(make):
+    for name, summary in bare(make):
+        parsed = read(page(summary))
+        sections = [attributes["id"] for attributes in parsed.all("section")]
+        assert ("evidence" in sections) is (summary.evidence is not None), name
+        assert sections[-2:] == ["run", "caveats"], name
+        assert verdict(summary) in parsed.words, name
+
+
+words = st.text(st.characters(codec="utf-16", exclude_characters="\r"), max_size=30) | st.just(HOSTILE)
+
+
+def skeleton(parsed):
+    """The page without its words: what a name must not change."""
+    return [
+        (tag, sorted(name for name in attributes if name != "style"))
+        for tag, attributes in parsed.elements
+        if tag not in ("wbr", "code")
+    ]
+
+
+def named(make, study, site, reason, path, claim):
+    """A summary in which everything that users and other people's code name has these names."""
+    sites = (Site(f"a{site}", "hidden", 0.1, 8),)
+    measured = make.with_evidence({"dropout": make.arm("dropout", 4, 1, 2, sites)}, sites)
+    claims = tuple(replace(c, statement=claim, reason=claim, measure=claim) for c in measured.evidence.claims)
+    return replace(
+        measured,
+        study=study,
+        model=study,
+        arms={"none": make.failed("none", reason or "x"), **measured.arms},
+        config={"output_dir": path, "key": {"": path}},
+        commands={"continue": path},
+        notes=(f"note {reason}",),
+        evidence=replace(measured.evidence, claims=claims),
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(make):
+    return read(page(named(make, "study", "site", "reason", "path", "claim")))
+
+
+@settings(max_examples=60)
+@given(study=words, site=words, reason=words, path=words, claim=words)
+def test_no_name_can_become_markup(make, plain, study, site, reason, path, claim):
+    shown = read(page(named(make, study, site, reason, path, claim)))
+    # Only code between backticks may come and go with the words.
+    assert skeleton(shown) == skeleton(plain)
+
+
+def test_hostile_names_in_figures_stay_words(make, tmp_path):
+    sites = (
+        Site(HOSTILE, "hidden", 0.1, 8),
+        Site("名前.dropout\x00\x1b", "hidden", 0.1, 8),
+        Site("$x^2$", "conv", 0.1, 8),
+    )
+    summary = make.with_evidence(("dropout", "both"), sites)
+    parsed = read(page(summary, write_figures(summary, tmp_path)))
+    assert not {"script", "img"} & {tag for tag, _ in parsed.elements}
+    assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
+    assert "$x^2$" in parsed.words
+    assert "名前.dropout" in parsed.words
+    assert "\x1b" not in page(summary)

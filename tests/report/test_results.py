@@ -110,3 +110,24 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(summary, tmp_pat
         write_results(replace(summary, seed=1), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_evidence_is_there_in_finite_numbers_or_null(make):
+    found = results(make.with_evidence())["evidence"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    keys = ("arms", "contrasts", "claims", "responses", "budgets", "seconds", "notes", "quantities")
+    assert found.keys() == set(keys)
+    assert found["arms"]["none"]["measures"]["mc_nll"] == [None] * 10
+    assert len(found["arms"]["dropout"]["series"]["knockout"]["values"]) == 10
+    assert found["claims"][0]["number"] == {"mean": -0.07, "low": -0.09, "high": -0.05}
+    assert found["contrasts"][0]["ci95"] == [-0.09, -0.05]
+    assert found["responses"]["both"][0]["site"] == "input_dropout"
+
+
+def test_without_evidence_there_is_null_for_it(summary):
+    assert results(summary)["evidence"] is None
+
+
+def test_a_path_of_no_encoding_can_be_written(make, tmp_path):
+    path = write_results(make.summary({}, config={"output_dir": "caf\udce9"}), tmp_path / "results.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["config"]["output_dir"] == "caf\udce9"

@@ -64,4 +64,10 @@ def test_every_line_fits_and_every_figure_is_drawn(make, tmp_path):
     found = judged(make, MORE, Monitor("val_f1", "max"), none=LOW, dropout=HIGH)
     shown = [line for line in closing(found).splitlines() if not line.startswith("  ")]
     assert max(map(len, shown)) <= 100
-    assert [path.stem for path in write_figures(found, tmp_path)] == ["curves", "best_so_far", "rates", "differences"]
+    assert [f.name for f in write_figures(found, tmp_path)] == [
+        "curves",
+        "best_so_far",
+        "rates",
+        "differences",
+        "found",
+    ]

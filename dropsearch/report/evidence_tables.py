@@ -1,0 +1,81 @@
+"""The tables of what was measured on the winners, and of the claims about dropout."""
+
+from __future__ import annotations
+
+import math
+
+from dropsearch.records import Claim, Comparison, Evidence, Interval, Summary
+from dropsearch.report import findings, measured
+from dropsearch.report.numbers import EMPTY, probability, shorten
+from dropsearch.report.table import Table
+
+LONGEST = 34
+"""Characters of what decides a claim that fit into the terminal's table."""
+
+
+def claims_table(summary: Summary) -> Table:
+    """One row a claim: what this run says of it, and the number that decides."""
+    columns = ("claim", "answer", "number (95 % interval)", "of")
+    claims = summary.evidence.claims if summary.evidence else ()
+    rows = tuple((c.name, c.answer, with_interval(c.number, signed=True), shorten(c.measure, LONGEST)) for c in claims)
+    return Table("Claims about dropout", columns, rows, left=("claim", "answer", "of"))
+
+
+def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
+    """One row a measure, one column an arm: the mean over seeds, with its interval where that is asked for."""
+    evidence = summary.evidence
+    arms = [arm for arm in summary.arms if evidence and arm in evidence.arms]
+    names = measured.measures(evidence) if evidence else []
+    rows = tuple(_row(summary, evidence, name, arms, intervals) for name in names if evidence)
+    how = "mean over seeds (95 % interval)" if intervals else "mean over seeds"
+    return Table(f"Measured on each arm's winner: {how}", ("measure", *arms), rows, left=("measure",))
+
+
+def contrasts_table(summary: Summary) -> Table:
+    """One row a planned contrast of each measure: the paired difference between two arms' winners."""
+    evidence = summary.evidence
+    columns = ("measure", "contrast", "difference", "95 % interval", "p Holm", "seeds", "shown")
+    rows = tuple(_contrast(evidence, contrast) for contrast in (evidence.contrasts if evidence else ()) if evidence)
+    return Table("Paired differences in what was measured", columns, rows, left=("measure", "contrast"))
+
+
+def with_interval(interval: Interval, *, signed: bool = False) -> str:
+    """A mean and its interval, or its lack, to three digits."""
+    if not math.isfinite(interval.mean):
+        return EMPTY
+    if not math.isfinite(interval.low):
+        return _number(interval.mean, signed)
+    return f"{_number(interval.mean, signed)} ({_number(interval.low, signed)} to {_number(interval.high, signed)})"
+
+
+def claim_number(claim: Claim) -> str:
+    """The number that decides a claim, with its interval; empty where there is none."""
+    return with_interval(claim.number, signed=True) if math.isfinite(claim.number.mean) else ""
+
+
+def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:
+    found = measured.means(summary, name)
+    nothing = Interval(math.nan, math.nan, math.nan)
+    cells = [found.get(arm, nothing) for arm in arms]
+    label = measured.titled(measured.quantity(evidence, name))
+    return label, *(with_interval(cell) if intervals else _number(cell.mean, signed=False) for cell in cells)
+
+
+def _contrast(evidence: Evidence, contrast: Comparison) -> tuple[str, ...]:
+    interval = contrast.difference
+    low, high = (_number(bound, signed=True) for bound in (interval.low, interval.high))
+    return (
+        measured.titled(measured.quantity(evidence, contrast.metric)),
+        f"{contrast.a} - {contrast.b}",
+        _number(interval.mean, signed=True),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(contrast.p_holm),
+        str(len(contrast.differences)),
+        "yes" if findings.shown(contrast) else "no",
+    )
+
+
+def _number(value: float, signed: bool) -> str:
+    if not math.isfinite(value):
+        return EMPTY
+    return f"{value:+.3g}" if signed else f"{value:.3g}"
