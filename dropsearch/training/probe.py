@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback
 from torch.optim import Optimizer
 
+from dropsearch.dropout.rehearsal import examples_in
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.errors import InputError
 from dropsearch.records import Site
@@ -60,7 +61,12 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
     def recording(training_step: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **kwargs: Any) -> Any:
             answer: list[Any] = []
-            sites = dropout_sites(module, lambda: answer.append(training_step(*args, **kwargs)))
+            sites = dropout_sites(
+                module,
+                lambda: answer.append(training_step(*args, **kwargs)),
+                examples=examples_in((args, kwargs)),
+                own_step=True,
+            )
             found.append(sites)
             return answer[0]
 
