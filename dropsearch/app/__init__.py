@@ -24,6 +24,10 @@ def run(config: Config) -> int:
         from dropsearch.app.planning import show_plan
 
         return show_plan(config)
+    if config.task == "sites":
+        from dropsearch.app.inventory import show_sites
+
+        return show_sites(config)
     from dropsearch.app.invocation import search
 
     return search(config)

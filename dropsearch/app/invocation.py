@@ -14,6 +14,7 @@ import torch
 from dropsearch.app import build
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
+from dropsearch.app.liveness import check_liveness
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.scoring import judge_of, load
@@ -45,6 +46,7 @@ def searched(config: Config) -> Summary:
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
+    check_liveness(config, source, sites)
     fingerprints = {f"{config.study.name}/{name}": _fingerprint(config, source, sites, name) for name in config.arms}
     build.use_precision(config)
     build.use_threads(config, source)
