@@ -28,6 +28,10 @@ def run(config: Config) -> int:
         from dropsearch.app.earlier import measure_earlier
 
         return measure_earlier(config)
+    if config.task == "sites":
+        from dropsearch.app.inventory import show_sites
+
+        return show_sites(config)
     from dropsearch.app.invocation import search
 
     return search(config)

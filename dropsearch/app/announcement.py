@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dropsearch.app import build, own
+from dropsearch.app import build, liveness, own
 from dropsearch.app.build import Source
 from dropsearch.app.provenance import shorter
 from dropsearch.app.scoring import has_test
@@ -61,7 +61,7 @@ def notes(config: Config, source: Source) -> tuple[str, ...]:
     """Return what a reader must know of a run with a module or data of the user's own; nothing of one with ours."""
     if not own.is_own(config):
         return ()
-    said = [*own.modules(config, source, build.settings(config)).notes]
+    said = [*own.modules(config, source, build.settings(config)).notes, *liveness.notes(config, source)]
     if not has_test(source):
         said.append("there is no test set: arms are compared on validation, which chose them too")
     if isinstance(source, OwnData) and source.left_out:

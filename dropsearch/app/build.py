@@ -13,6 +13,7 @@ from dropsearch.app import own
 from dropsearch.config.schema import Config, plain
 from dropsearch.data.own import OwnData
 from dropsearch.data.tensors import TensorDataModule, data_module
+from dropsearch.dropout.kinds import with_kinds
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.errors import InputError
 from dropsearch.models import Classifier, build_net
@@ -98,19 +99,46 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
     """Return the sites of the model, in the order of a forward pass.
 
     Raises:
-        InputError: The model cannot be built, or has no site though an arm searches rates.
+        InputError: As `inventory`; or the model has no site though an arm searches rates.
     """
-    found = own.modules(config, source, settings(config)).probe.sites if own.is_own(config) else _sites(config, source)
+    found = inventory(config, source)
     searching = [name for name in config.arms if ARMS[name].dropout != "off"]
     if searching and not any(site.controllable for site in found):
         raise InputError(
             f"arms must not name {searching[0]} for a model without dropout sites, got model={config.model.name}: "
-            "leave it out of arms, or give the model a dropout"
+            f"leave it out of arms, or give the model a dropout{', as by sites.insert' if own.is_own(config) else ''}"
         )
     return found
 
 
-def _sites(config: Config, source: Source) -> tuple[Site, ...]:
+def inventory(config: Config, source: Source) -> tuple[Site, ...]:
+    """Return the sites of the model, if it has any, in the order of a forward pass and with the kinds of `sites.kinds`.
+
+    Raises:
+        InputError: The model cannot be built, or `sites.kinds` names a site that it has not.
+    """
+    if own.is_own(config):
+        found = own.modules(config, source, settings(config)).probe.sites
+    else:
+        module, batch = specimen(config, source)
+        with torch.no_grad(), captured_logs(module):
+            found = dropout_sites(module, lambda: module.training_step(batch, 0))
+    return with_kinds(found, config.sites.kinds, "sites.kinds")
+
+
+def specimen(config: Config, source: Source) -> tuple[Any, Any]:
+    """Return a module that is looked at and thrown away, and a batch as its `training_step` takes it.
+
+    Raises:
+        InputError: The model cannot be built.
+    """
+    if own.is_own(config):
+        modules = own.modules(config, source, settings(config))
+        return modules.make(own.PROBED), modules.probe.batch
+    return _zoo_specimen(config, source), next(iter(source.train_loader(config.seed)))
+
+
+def _zoo_specimen(config: Config, source: Source) -> Any:
     arm = "dropout"
     try:
         module = module_factory(config, source)(TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0))
@@ -121,9 +149,7 @@ def _sites(config: Config, source: Source) -> tuple[Site, ...]:
     for part in module.modules():  # attention has a site only where its rate is above 0
         if isinstance(getattr(part, "dropout", None), float):
             part.dropout = 0.1  # type: ignore[assignment]
-    batch = next(iter(source.train_loader(config.seed)))
-    with torch.no_grad(), captured_logs(module):
-        return dropout_sites(module, lambda: module.training_step(batch, 0))
+    return module
 
 
 def settings(config: Config) -> TrainerSettings:
@@ -275,6 +301,8 @@ def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...
         parts["model"]["class"] = own.module_name(config)
         parts |= {"arm_args": config.arm_args, "batchnorm": dataclasses.asdict(config.batchnorm)}
         parts |= {"trainer": own.arguments(config.trainer), "monitor": {"mode": config.mode}}
+    # Only where something is said, so that studies of before can be continued.
+    parts["sites"] = {name: value for name, value in dataclasses.asdict(config.sites).items() if value}
     flat = {f"{name}.{key}": value for name, values in parts.items() for key, value in values.items()}
     return {
         **flat,

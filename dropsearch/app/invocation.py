@@ -18,6 +18,7 @@ from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint
 from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.evidence import measured
 from dropsearch.app.landscape import with_searches
+from dropsearch.app.liveness import check_liveness
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.scoring import judge_of, load
@@ -49,6 +50,7 @@ def searched(config: Config) -> Summary:
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
+    check_liveness(config, source, sites)
     build.use_precision(config)
     build.use_threads(config, source)
     plan = build.plan(config, source, sites)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.utils import get_object, instantiate
 
+from dropsearch.app.insertion import insert, where_of
 from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
 from dropsearch.data.own import OwnData
 from dropsearch.data.randomness import seeded
@@ -101,6 +102,7 @@ class OwnModules:
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._has_batchnorm = False
         self._names, self._maker = self._taken()
+        self._where = where_of(config.sites)  # after the above, which lets the working folder be imported from
         self._refuse_arguments()
         self.routes: tuple[Route, ...] = routes(self._names, [])
         first = self.make(PROBED)
@@ -112,7 +114,7 @@ class OwnModules:
         self.probe: Probe = probe(first, batches(source, config.seed), settings)
         self.routes = routes(self._names, self.probe.optimizers)
         monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
-        if monitor.name not in self.probe.logged:
+        if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged))
 
     def _taken(self) -> tuple[set[str], Callable[..., Any]]:
@@ -161,6 +163,7 @@ class OwnModules:
         if self._config.batchnorm.replace and not ARMS[spec.arm].batchnorm:
             self._has_batchnorm = bool(batchnorms(module))
             without_batchnorm(module)
+        insert(module, self._where)
         with_groups_set(module, spec, self.routes)
         return module
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from dropsearch.app import build
+from dropsearch.app.liveness import check_liveness, notes
 from dropsearch.config.schema import Config
 from dropsearch.dropout.typical import typical_rate
 from dropsearch.records import Site, TrialSpec
@@ -17,6 +18,7 @@ def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
+    check_liveness(config, source, sites)
     build.use_precision(config)
     build.use_threads(config, source)
     plan = build.plan(config, source, sites)
@@ -39,6 +41,7 @@ def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: 
     if plan.speed:
         hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
         yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
+    yield from (f"note        {note}" for note in notes(config, source))
 
 
 def _memory(parameters: int, plan: Plan) -> str:

@@ -20,10 +20,12 @@ class SearchResult:
 
     Args:
         summary: Everything that the run found.
+        insert: Where dropout was put into the module for the search, as `insert_dropout` takes it.
     """
 
-    def __init__(self, summary: Summary) -> None:
+    def __init__(self, summary: Summary, insert: Any = None) -> None:
         self.summary = summary
+        self._insert = insert
 
     @property
     def best_arm(self) -> str | None:
@@ -77,6 +79,8 @@ class SearchResult:
     def apply(self, module: Any, arm: str | None = None) -> Any:
         """Set the rates that were found on a module, and return it: `dropsearch.set_rates` says how.
 
+        Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before.
+
         Args:
             module: A module of the class that was searched.
             arm: Whose rates; the best arm's by default.
@@ -84,9 +88,9 @@ class SearchResult:
         Raises:
             InputError: The module has not all of the sites; nothing was set then.
         """
-        from dropsearch.dropout.setting import set_rates  # imports torch
+        from dropsearch.app.insertion import apply  # imports torch
 
-        set_rates(module, self.rates(arm) if arm else self.best_rates)
+        apply(module, self._insert, self.rates(arm) if arm else self.best_rates)
         return module
 
     def __repr__(self) -> str:

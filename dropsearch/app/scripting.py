@@ -12,7 +12,7 @@ from dropsearch.app.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.own import FOREIGN_ARMS
-from dropsearch.config.schema import OWN, Config
+from dropsearch.config.schema import OWN, Config, SitesConfig
 from dropsearch.errors import InputError
 
 _PLACEHOLDER = "python"
@@ -41,6 +41,8 @@ def search(
     rates: tuple[float, float] | None = None,
     arm_args: Mapping[str, Mapping[str, Any]] | None = None,
     batchnorm: str | None = None,
+    insert: str | type | Sequence[str | type] | None = None,
+    kinds: Mapping[str, str] | None = None,
     callbacks: Callable[[], Sequence[Any]] | Sequence[Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -73,6 +75,9 @@ def search(
         rates: The range of the dropout rates; zero is always within reach.
         arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
         batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
+        insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
+            name, a pattern, a type of parts, or a list of these.
+        kinds: By site name or pattern, kinds that are known better than guessed, as `dropout_sites` takes them.
         callbacks: Your own callbacks, or a function that makes them anew for each trial; trials train alone then.
         trainer: Your own arguments of the Trainer; trials train alone then.
         overrides: Any further key, as on the command line: ``["sampler=random"]``.
@@ -90,6 +95,7 @@ def search(
     config.output_dir = str(output_dir or f"outputs/{config.study.name}")
     config.arm_args = {arm: dict(values) for arm, values in (arm_args or {}).items()}
     config.batchnorm.replace = batchnorm
+    config.sites = _sites(config.sites, insert, kinds)
     for bounds, given in ((config.space.lr, lr), (config.space.weight_decay, weight_decay), (config.space, rates)):
         if given is not None:
             bounds.low, bounds.high = given
@@ -98,11 +104,23 @@ def search(
     check(config)
 
     # torch, lightning and optuna take seconds to import: not for what is refused above.
+    from dropsearch.app.insertion import where_of
     from dropsearch.app.invocation import searched
     from dropsearch.app.surroundings import check_surroundings
 
     check_surroundings(config)
-    return SearchResult(searched(config))
+    return SearchResult(searched(config), where_of(config.sites))
+
+
+def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:
+    """Return where sites are put and what kind they are; types are kept by name in what is written."""
+    listed = [insert] if isinstance(insert, str | type) else list(insert or ())
+    if insert is not None:
+        named = [f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else each for each in listed]
+        sites.insert, sites.where = named[0] if isinstance(insert, str | type) else named, listed
+    if kinds is not None:
+        sites.kinds = dict(kinds)
+    return sites
 
 
 def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequence[str]) -> Config:

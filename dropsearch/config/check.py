@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dropsearch.config.own_rules import own_problems
 from dropsearch.config.schema import SCHEMAS, Config, OwnDataConfig, OwnModelConfig
 from dropsearch.data.catalogue import DATA_SETS
+from dropsearch.dropout.typical import KINDS
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import ARMS
 
@@ -21,7 +22,7 @@ MOST_SAMPLES = 10_000
 _PRECISIONS = ("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("search", "plan", "retrain", "evidence"),
+    "task": ("search", "plan", "sites", "retrain", "evidence"),
     "data.name": tuple(DATA_SETS),
     "model.norm": ("none", "layer"),
     "model.cell": ("lstm", "gru"),
@@ -129,6 +130,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _model(config)
     yield from _arms(config.arms)
     yield from own_problems(config)
+    yield from _kinds(config.sites.kinds)
     yield from _ranges(config)
     yield from _lists(config)
     yield from _engine(config)
@@ -185,6 +187,12 @@ def _arms(arms: Sequence[str]) -> Iterator[str]:
             yield f'arms must be of {known}, got "{arm}"{close_match(str(arm), ARMS)}'
         if list(arms).count(arm) > 1:
             yield f'arms must name each arm once, got "{arm}" {list(arms).count(arm)} times'
+
+
+def _kinds(kinds: Mapping[str, str]) -> Iterator[str]:
+    for site, kind in kinds.items():
+        if kind not in KINDS:
+            yield f'sites.kinds must be of {", ".join(KINDS)}, got "{kind}" for {site}{close_match(kind, KINDS)}'
 
 
 def _ranges(config: Config) -> Iterator[str]:

@@ -32,8 +32,8 @@ GROUPS = (
     "experiment",
 )
 
-FREE_KEYS = "retrain.rates."
-"""Below it keys are the names of a model's sites."""
+FREE_KEYS = ("retrain.rates.", "sites.kinds.")
+"""Below them keys are the names of a model's sites."""
 
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
 
@@ -115,8 +115,9 @@ def _composition(text: str) -> str:
 def unknown_key(key: str) -> str:
     """Tell that a key is unknown: which key may have been meant, or which keys stand beside it."""
     if key.startswith(FREE_KEYS):
-        site = key.removeprefix(FREE_KEYS)
-        return f'retrain.rates has no "{site}" to change: add it with +, as in "+retrain.rates={{{site}: 0.5}}"'
+        name, _, site = key.partition(".")[2].partition(".")
+        section, value = f"{key.partition('.')[0]}.{name}", "0.5" if name == "rates" else "conv"
+        return f'{section} has no "{site}" to change: add it with +, as in "+{section}={{{site}: {value}}}"'
     group = key.partition(".")[0]
     if group in SCHEMAS and key in known_keys():
         owners = [name for name, schema in SCHEMAS[group].items() if key in _keys(schema, f"{group}.")]

@@ -14,6 +14,7 @@ _OWN_TYPES = {"model": OwnModelConfig, "data": OwnDataConfig}
 _FREE = re.compile(
     r"^(?:(model|data)\.(?!_target_=|name=)|arm_args\.|trainer\.(?!max_epochs=|accelerator=|precision=))"
 )
+_KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 
 
@@ -22,15 +23,25 @@ def with_own(arguments: Sequence[str]) -> list[str]:
 
     ``model._target_=mine.Net`` becomes that and what it needs: no model of the zoo, the schema of a class of the
     user's own, and the arms that can be built for it, unless the user names arms. Arguments of the user's classes
-    need no ``+`` before them.
+    and names of sites need no ``+`` before them.
     """
+    arguments = [_with_sites(argument) for argument in arguments]
     found = {match[1] for argument in arguments if (match := _TARGET.match(argument))}
     if not found or any(argument.startswith(("--config-name", "-cn")) for argument in arguments):
-        return list(arguments)
+        return arguments
     added = [word for group in sorted(found) for word in (f"~{group}", f"+schema/{group}@{group}={OWN}")]
     if "model" in found and not any(argument.startswith("arms=") for argument in arguments):
         added.append(f"arms=[{','.join(FOREIGN_ARMS)}]")
     return [*(_added(argument, found) for argument in arguments), *added]
+
+
+def _with_sites(argument: str) -> str:
+    given = _KINDS.match(argument)
+    if given is None:
+        return argument
+    value = f"{{{given['site']}: {given['value']}}}" if given["site"] else given["value"]
+    # Hydra's grammar has no # in a key; the names of sites are patterns, in which ? stands for any character.
+    return f"++sites.kinds={value.replace('#', '?')}"
 
 
 def _added(argument: str, found: set[str]) -> str:

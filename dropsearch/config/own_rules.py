@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
 from dropsearch.errors import close_match
@@ -45,6 +46,11 @@ def _zoo(config: Config) -> Iterator[str]:
         )
     if config.batchnorm.replace:
         yield f"batchnorm.replace must be null with the models of dropsearch, got {config.batchnorm.replace}"
+    if config.sites.insert is not None:
+        yield (
+            f"sites.insert must be null with the models of dropsearch, which have dropout of their own, got "
+            f"{config.sites.insert}"
+        )
 
 
 def _foreign(config: Config) -> Iterator[str]:
@@ -60,9 +66,19 @@ def _foreign(config: Config) -> Iterator[str]:
                 f"{', '.join(config.arms)}: give arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
                 " where the module has BatchNorm that the other arms are to lose"
             )
+    yield from _insertion(config.sites.insert)
     for name in arguments(config.trainer):
         if name in _REFUSED:
             yield f"trainer.{name} must be left out: {_REFUSED[name]}"
+
+
+def _insertion(given: Any) -> Iterator[str]:
+    listed = given if isinstance(given, list) else [given]
+    if given is not None and not (listed and all(isinstance(each, str) and each for each in listed)):
+        yield (
+            "sites.insert must be after_activation, a name, a pattern or a type of parts of the module, or a list of "
+            f"these, got {given!r}: as in sites.insert=[encoder.*.relu] or sites.insert=[torch.nn.ReLU]"
+        )
 
 
 def _has_batchnorm(config: Config, arm: str) -> bool:

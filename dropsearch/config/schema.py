@@ -249,6 +249,18 @@ class BatchNormConfig:
 
 
 @dataclass
+class SitesConfig:
+    """Where a model drops, and what its sites are."""
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Kind by site name or pattern, where the guessed one is wrong; it decides the textbook's rate."""
+    insert: Any = None
+    """Where a module of the user's own gets dropout: after_activation, a name, a pattern or a type, or a list."""
+    where = None
+    """In Python types may be handed over themselves, beside names; not a key of the configuration."""
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -265,8 +277,10 @@ class Config:
     study: StudyConfig = field(default_factory=StudyConfig)
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    sites: SitesConfig = field(default_factory=SitesConfig)
     task: str = "search"
-    """search, plan (say how trials would be trained, and train none), retrain, or evidence (of an earlier run)."""
+    """search, plan (say how trials would be trained, and train none), sites (list them), retrain, or evidence (of an
+    earlier run)."""
     monitor: str = "val_loss"
     mode: str = "min"
     """min or max: whether less or more of the monitored metric is better."""

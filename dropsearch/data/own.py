@@ -15,6 +15,7 @@ from dropsearch.data.loader import TensorLoader
 from dropsearch.data.randomness import seeded
 from dropsearch.data.user_loaders import OnDevice, Part, examples, is_shuffled, length, reordered, rows_of, tensors_of
 from dropsearch.errors import InputError
+from dropsearch.lightnings import is_lightnings_own
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -201,4 +202,4 @@ def _prepared(module: Any, **loaders: Any) -> Any:
 def defines(module: Any, method: str) -> bool:
     """Say whether a class defines a method itself, below Lightning's own classes."""
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
-    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
+    return owner is not None and not is_lightnings_own(owner)

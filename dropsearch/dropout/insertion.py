@@ -103,8 +103,12 @@ def insert_dropout(module: nn.Module, where: Where = AFTER_ACTIVATION, rate: flo
     Raises:
         InputError: `where` fits nothing, a dropout was inserted there before, or `rate` is out of its range.
     """
-    rate = checked_rate(rate, "rate")
-    chosen = _after_activations(module) if where == AFTER_ACTIVATION else _fitting(module, where)
+    return put_behind(module, where, checked_rate(rate, "rate"))
+
+
+def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where") -> Insertion:
+    """Do what `insert_dropout` does, with the `key` by which the user said `where` in the messages."""
+    chosen = _after_activations(module, key) if where == AFTER_ACTIVATION else _fitting(module, where, key)
     followed = _followed_by_dropout(module) if where == AFTER_ACTIVATION else set()
     names = {name: part for name, part in chosen.items() if name not in followed}
     twice = [name for name, part in names.items() if inserted_dropout(part)]
@@ -144,19 +148,19 @@ def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, part) for name, part in module.named_modules() if name and _can_carry(part))
 
 
-def _after_activations(module: nn.Module) -> dict[str, nn.Module]:
+def _after_activations(module: nn.Module, key: str) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {name: part for name, part in _parts(module) if isinstance(part, _ACTIVATIONS)}
     if not found:
         raise InputError(
-            f"where={AFTER_ACTIVATION} must find activations that are modules, and {type(module).__name__} has none: "
-            f"name what dropout is to follow, {_examples(module)}"
+            f"{key}={AFTER_ACTIVATION} must find activations that are modules, and {type(module).__name__} has none: "
+            f"name what dropout is to follow, {_examples(module, key)}"
         )
     return found
 
 
-def _examples(module: nn.Module) -> str:
+def _examples(module: nn.Module, key: str) -> str:
     names = [name for name, part in _parts(module) if not list(part.children())]
-    return f'for instance where=["{names[0]}"] or where=[torch.nn.Linear]' if names else "but it has no parts"
+    return f'for instance {key}=["{names[0]}"] or {key}=[torch.nn.Linear]' if names else "but it has no parts"
 
 
 def _followed_by_dropout(module: nn.Module) -> set[str]:
@@ -170,7 +174,7 @@ def _followed_by_dropout(module: nn.Module) -> set[str]:
     }
 
 
-def _fitting(module: nn.Module, where: Where) -> dict[str, nn.Module]:
+def _fitting(module: nn.Module, where: Where, key: str) -> dict[str, nn.Module]:
     wanted = [where] if isinstance(where, str | type) else list(where)
     parts = dict(_parts(module))
     first_names = {id(part): name for name, part in parts.items()}
@@ -183,9 +187,10 @@ def _fitting(module: nn.Module, where: Where) -> dict[str, nn.Module]:
             named = (part for name, part in aliases.items() if fnmatchcase(name, each))
             fits = {first_names[id(part)] for part in named if id(part) in first_names}
         if not fits:
-            shown = each.__name__ if isinstance(each, type) else f'"{each}"{close_match(each, parts)}'
+            known = [*parts, *(f"torch.nn.{type(part).__name__}" for part in parts.values())]
+            shown = each.__name__ if isinstance(each, type) else f'"{each}"{close_match(each, known)}'
             raise InputError(
-                f"where must name parts of {type(module).__name__} or types of parts that are called, got {shown}: "
+                f"{key} must name parts of {type(module).__name__} or types of parts that are called, got {shown}: "
                 f"its parts are {', '.join(parts) or 'none'}"
             )
         found |= fits

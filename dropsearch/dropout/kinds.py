@@ -58,12 +58,13 @@ def guess_kind(
     return "hidden" if layer_before == "conv" and flat else layer_before or "input"
 
 
-def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str]) -> tuple[Site, ...]:
+def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kinds") -> tuple[Site, ...]:
     """Return the sites with the kinds that the user gives.
 
     Args:
         sites: All sites of a model.
         kinds: Kind by site name, or by a pattern of names such as ``encoder.*``; the first that fits counts.
+        key: Where the user gave them, for messages.
 
     Raises:
         InputError: A kind is unknown, or a name or pattern fits no site.
@@ -72,12 +73,12 @@ def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str]) -> tuple[Site, .
     for pattern, kind in kinds.items():
         if kind not in KINDS:
             raise InputError(
-                f'kinds["{pattern}"] must be one of {", ".join(KINDS)}, got "{kind}"{close_match(kind, KINDS)}'
+                f'{key}["{pattern}"] must be one of {", ".join(KINDS)}, got "{kind}"{close_match(kind, KINDS)}'
             )
         if not any(fnmatchcase(site.name, pattern) for site in sites):
             names = [site.name for site in sites]
             raise InputError(
-                f'kinds must name sites of the module, got "{pattern}"{close_match(pattern, names)}: '
+                f'{key} must name sites of the module, got "{pattern}"{close_match(pattern, names)}: '
                 f"its sites are {', '.join(names) or 'none'}"
             )
     chosen = {

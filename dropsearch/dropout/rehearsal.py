@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from torch.nn.parameter import is_lazy
 from dropsearch.dropout.keeping import Kept
 from dropsearch.dropout.reach import is_compiled
 from dropsearch.errors import InputError, first_cause
+from dropsearch.lightnings import package_of, quiet_loggers, trainer_class
 
 
 def is_lightning(module: nn.Module) -> bool:
     """Whether a module is a LightningModule, of ``lightning`` or of ``pytorch_lightning``."""
-    return any(kind.__name__ == "LightningModule" for kind in type(module).__mro__)
+    return bool(package_of(module))
 
 
 class Rehearsal:
@@ -61,7 +61,7 @@ class Rehearsal:
     @property
     def examples(self) -> int | None:
         """How many examples the batch holds: the length of its first tensor; None where there is none."""
-        return next((int(x.shape[0]) for x in tensors(self.batch) if x.dim()), None)
+        return examples_in(self.batch)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -131,10 +131,9 @@ def _say_nothing(*_: Any, **__: Any) -> None:
 
 def _bare_trainer(module: nn.Module) -> Any:
     """Return a Trainer of the package that the module's class comes from, for steps that ask theirs something."""
-    base = next(kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule")
-    package = "pytorch_lightning" if base.__module__.startswith("pytorch_lightning") else "lightning.pytorch"
-    with _quiet():
-        return import_module(package).Trainer(
+    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
+        return trainer_class(package_of(module))(
             max_epochs=1,
             accelerator="cpu",
             logger=False,
@@ -142,22 +141,6 @@ def _bare_trainer(module: nn.Module) -> Any:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back a Trainer's notes, which are for those who asked for one."""
-    names = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
 
 
 def _call_step(module: Any, batch: Any) -> Any:
@@ -204,6 +187,11 @@ def _rebuilt(batch: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
         return type(batch)(changed)  # type: ignore[call-arg]
     except TypeError:
         return changed
+
+
+def examples_in(batch: Any) -> int | None:
+    """Return how many examples a batch holds: the length of its first tensor; None where there is none."""
+    return next((int(x.shape[0]) for x in tensors(batch) if x.dim()), None)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

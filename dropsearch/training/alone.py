@@ -20,6 +20,7 @@ from dropsearch.data.randomness import seeded
 from dropsearch.drafts import whole
 from dropsearch.dropout.control import TrialControl
 from dropsearch.errors import InputError, RunError
+from dropsearch.lightnings import quiet_loggers
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.copies import measured_on_copy
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
@@ -27,8 +28,6 @@ from dropsearch.training.logs import evaluate, wrapped_step
 from dropsearch.training.measures import ValidationNames, diverged, epoch_metrics
 from dropsearch.training.signals import OwnSigterm
 from dropsearch.training.trainers import make_trainer
-
-_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
 """Builds the module of a trial; its initial weights are a function of the trial's seed."""
@@ -241,19 +240,11 @@ def one_line(error: BaseException) -> str:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's notes for interactive users (devices found, tips, workers) off the terminal."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with quiet_loggers(logging.WARNING), warnings.catch_warnings():
         # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield

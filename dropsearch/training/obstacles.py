@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dropsearch.lightnings import is_lightnings_own
 from dropsearch.records import Monitor, TrialSpec
 from dropsearch.training.copies import is_metric
 from dropsearch.training.feed import RowDataSource
@@ -79,7 +80,7 @@ def _static(module: Any) -> Iterator[str]:
 
 def _overridden(module: Any) -> Iterator[str]:
     """Yield the methods of Lightning's own classes that the module defines anew."""
-    lightning = [base for base in type(module).__mro__ if _is_lightning(base)]
+    lightning = [base for base in type(module).__mro__ if is_lightnings_own(base)]
     for name in dir(type(module)):
         if name.startswith("_") or name in HARMLESS:
             continue
@@ -87,10 +88,6 @@ def _overridden(module: Any) -> Iterator[str]:
         theirs = next((base.__dict__[name] for base in lightning if name in base.__dict__), None)
         if theirs is not None and mine is not theirs and callable(theirs):
             yield name
-
-
-def _is_lightning(base: type) -> bool:
-    return base.__module__.startswith(("lightning.", "pytorch_lightning."))
 
 
 def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from dropsearch.lightnings import PREFIXES
 from dropsearch.records import TrialSpec
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
@@ -56,7 +57,7 @@ def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
     names: set[str] = set()
     for owner in function.__mro__:
         if "__init__" in owner.__dict__ and owner.__init__ is not object.__init__:
-            if owner.__module__.startswith(("lightning.", "pytorch_lightning.", "torch.")):
+            if owner.__module__.startswith((*PREFIXES, "torch.")):
                 return names, False
             own, others = _named(owner.__init__)
             names |= own

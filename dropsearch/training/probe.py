@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback
 from torch.optim import Optimizer
 
+from dropsearch.dropout.rehearsal import copied, examples_in
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.errors import InputError
 from dropsearch.records import Site
@@ -29,6 +30,8 @@ class Probe:
     """As `configure_optimizers` returned them."""
     logged: dict[str, float]
     """What the module logs at validation."""
+    batch: Any
+    """As the Trainer hands it to `training_step`."""
 
 
 class _Noting(Callback):
@@ -55,13 +58,19 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
     Raises:
         InputError: The module cannot be trained like this.
     """
-    found: list[tuple[Site, ...]] = []
+    found: list[tuple[tuple[Site, ...], Any]] = []
 
     def recording(training_step: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **kwargs: Any) -> Any:
             answer: list[Any] = []
-            sites = dropout_sites(module, lambda: answer.append(training_step(*args, **kwargs)))
-            found.append(sites)
+            batch = copied(next(iter((*args, *kwargs.values()))))
+            sites = dropout_sites(
+                module,
+                lambda: answer.append(training_step(*args, **kwargs)),
+                examples=examples_in(batch),
+                own_step=True,
+            )
+            found.append((sites, batch))
             return answer[0]
 
         return step
@@ -85,4 +94,5 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
         ) from error
     if not found:
         raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")
-    return Probe(found[0], list(trainer.optimizers), names.values(trainer.callback_metrics))
+    sites, batch = found[0]
+    return Probe(sites, list(trainer.optimizers), names.values(trainer.callback_metrics), batch)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning
-
+from dropsearch import lightnings
 from dropsearch.errors import InputError
 from dropsearch.training.feed import TrainerSettings
 
@@ -17,14 +16,12 @@ def trainer_class(module: Any) -> type[Any]:
     Raises:
         InputError: The module is no LightningModule.
     """
-    if isinstance(module, lightning.LightningModule):
-        return lightning.Trainer
-    if any(base.__module__.startswith("pytorch_lightning.") for base in type(module).__mro__):
-        import pytorch_lightning  # type: ignore[import-not-found]
-
-        if isinstance(module, pytorch_lightning.LightningModule):
-            return pytorch_lightning.Trainer
-    raise InputError(f"model must be a LightningModule of lightning or pytorch_lightning, got {type(module).__name__}")
+    package = lightnings.package_of(module)
+    if not package:
+        raise InputError(
+            f"model must be a LightningModule of lightning or pytorch_lightning, got {type(module).__name__}"
+        )
+    return lightnings.trainer_class(package)
 
 
 def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **ours: Any) -> Any:

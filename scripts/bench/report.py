@@ -2,10 +2,10 @@
 
 python scripts/bench/report.py [SECTION ...] [--workloads NAME ...] [--quick]
 
-Sections: peer, serial, processes, ceiling, widths, tracking, control, refill; all of them where none is named. What
-each measures, and how, is told at the top of its file. On a machine with CUDA everything runs there. Both sides of a
-ratio run in turn on one machine in one run; figures are medians of several repetitions. --quick takes few repetitions
-and narrow arrays, to see that everything works: its numbers mean little.
+Sections: peer, serial, processes, ceiling, widths, tracking, control, refill, foreign; all of them where none is named.
+What each measures, and how, is told at the top of its file. On a machine with CUDA everything runs there, but for the
+last, which is of the CPU. Both sides of a ratio run in turn on one machine in one run; figures are medians of several
+repetitions. --quick takes few repetitions and narrow arrays, to see that everything works: its numbers mean little.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 import array_widths
 import compare
 import control_cost
+import foreign
 import machine_ceiling
 import serial_baseline
 import several_processes
@@ -37,6 +38,7 @@ SECTIONS = {
     "tracking": tracking_share.SECTION,
     "control": control_cost.SECTION,
     "refill": slot_refill.SECTION,
+    "foreign": foreign.SECTION,
 }
 NAMES = ("peer", *SECTIONS)
 

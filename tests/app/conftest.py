@@ -45,6 +45,16 @@ def composed(*overrides: str) -> Config:
         return typed(compose("config", list(overrides)))
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the example of a module of one's own in it."""
+    example = Path(__file__).parents[2] / "examples" / "own_module.py"
+    (tmp_path / "own_module.py").write_text(example.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run ended, what it said, and what it left in its working folder."""

@@ -31,14 +31,6 @@ def little(code: str) -> str:
     return code.replace("output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='alone', output_dir=")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "own_module.py").write_text((ROOT / "examples" / "own_module.py").read_text())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
-
-
 def test_the_page_has_commands_and_code():
     assert len(commands(PAGE)) == 3
     assert len(blocks("python", PAGE.read_text())) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.packaging.test_pages import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("study.n_trials=2", "arms=[none,dropout]", "trainer.max_epochs=1", "confirm.top_k=1", "confirm.seeds=2")
@@ -81,3 +84,17 @@ def test_the_installed_program_searches_and_confirms_in_an_empty_folder(bin_fold
     results = json.loads((tmp_path / "outputs/mlp-digits/results.json").read_text())
     assert [len(arm["trials"]) for arm in results["arms"].values()] == [2, 2]
     assert [len(arm["winner"]["test_acc"]) for arm in results["arms"].values()] == [2, 2]
+
+
+def test_the_examples_run_with_the_installed_package_away_from_the_checkout(bin_folder: Path, tmp_path: Path) -> None:
+    example = (ROOT / "examples" / "own_module.py").read_text()
+    for argument in ("n_trials", "max_epochs", "confirm_seeds"):
+        example = re.sub(rf"{argument}=\d+", f"{argument}=1", example)
+    (tmp_path / "own_module.py").write_text(example.replace("confirm_seeds=1", "confirm_seeds=1, confirm_top_k=1"))
+    shown = re.split(r"^## ", (ROOT / "docs" / "guide.md").read_text(), flags=re.MULTILINE)
+    (guide,) = (part for part in shown if part.startswith("On your own module, in Python"))
+    (tmp_path / "guide.py").write_text("\n".join(blocks("python", guide)))
+    code = "import runpy; runpy.run_path('own_module.py', run_name='__main__'); runpy.run_path('guide.py')"
+    printed = _run(str(bin_folder / "python"), "-c", code, cwd=tmp_path)
+    assert "rates to train with: {" in printed
+    assert printed.endswith("".join(blocks("text", guide)))

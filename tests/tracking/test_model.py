@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import dropsearch
 from tests.tracking.tracked_studies import make_summary
 
 Begin = Callable[..., Any]
@@ -98,6 +99,15 @@ def test_a_module_may_take_its_inputs_by_a_star(begin: Begin, load: Any, percept
     tracker.finish(make_summary(), [], lambda: AnyNumber(perceptron).eval(), images(8))
     assert tracker.problems == []
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
+    np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
+
+
+def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, load: Any, perceptron: nn.Module):
+    expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
+    dropsearch.insert_dropout(perceptron, "1", rate=0.5)
+    tracker = begin()
+    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    assert tracker.problems == []
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
 
 
