@@ -41,7 +41,8 @@ def random_search(trials: Sequence[TrialResult], floor: float = 0.0, seed: int =
         return None
     ordered = np.sort(scores[0])
     budgets = _budgets(ordered.size)
-    expected = np.array([ordered @ _chances(ordered.size, k) for k in budgets])
+    means = [ordered @ _chances(ordered.size, k) for k in budgets]
+    expected = np.clip(means, ordered[0], ordered[-1])  # which rounding may leave
     low, high = _bands(ordered, budgets, floor, seed)
     return _budget(budgets, expected, np.minimum(low, expected), np.maximum(high, expected), "trials")
 
@@ -114,15 +115,14 @@ def _bands(ordered: Array, budgets: Sequence[int], floor: float, seed: int) -> t
     for k in budgets:
         powers = left**k
         highs.append(ordered[0] + powers[:, 1:-1] @ steps)
-        lows.append(_spread(left, powers * left, k, ordered, steps, floor))
-    tails = (1 - LEVEL) / 2
-    return np.quantile(lows, tails, axis=1), np.quantile(highs, 1 - tails, axis=1)
+        lows.append(_spread(left, powers * left, k, ordered, steps, floor) if math.isfinite(floor) else [])
+    tail = (1 - LEVEL) / 2
+    low = np.quantile(lows, tail, axis=1) if math.isfinite(floor) else np.full(len(budgets), -math.inf)
+    return low, np.quantile(highs, 1 - tail, axis=1)
 
 
 def _spread(left: Array, powers: Array, k: int, ordered: Array, steps: Array, floor: float) -> Array:
     """Expected best [draws] where probability is spread evenly between neighbours; `powers` are those of k + 1."""
-    if not math.isfinite(floor):
-        return np.full(len(left), -math.inf)
     widths = np.concatenate([[ordered[0] - floor], steps])
     return floor + ((powers[:, :-1] - powers[:, 1:]) / ((k + 1) * (left[:, :-1] - left[:, 1:]))) @ widths
 

@@ -64,11 +64,13 @@ def refused(nursery: Nursery, given: Job, status: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(("storage", "kills", "seed"), [("", 10, 20), ("sqlite:///FOLDER/study.db", 6, 21)])
+@pytest.mark.parametrize(
+    ("storage", "kills", "seed", "repeats"), [("", 10, 20, 2), ("sqlite:///FOLDER/study.db", 6, 21, 1)]
+)
 def test_kills_at_random_moments_lose_and_repeat_nothing(
-    nursery: Nursery, tmp_path: Path, storage: str, kills: int, seed: int
+    nursery: Nursery, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
 ) -> None:
-    campaign = Campaign(nursery, tmp_path, storage, seed, kills_per_study=kills)
+    campaign = Campaign(nursery, tmp_path, storage, seed, kills_per_study=kills, repeats=repeats)
     try:
         campaign.run(kills)
     except AssertionError as error:

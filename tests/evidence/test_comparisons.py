@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dropsearch.evidence import compare, paired, planned_contrasts
+from dropsearch.evidence import compare, contrasts_of, holm, paired, planned_contrasts
 from dropsearch.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
 
 
@@ -106,6 +106,29 @@ def test_an_arm_that_diverged_on_every_seed_stays_in_the_family():
     assert by_pair["dropout", "none"].p == 1.0
     assert math.isnan(by_pair["dropout", "none"].difference.mean)
     assert by_pair["both", "none"].p_holm == pytest.approx(3 * alone.p)
+
+
+def test_any_number_by_seed_has_the_planned_contrasts_as_its_family():
+    values = {"none": {1: 0.0, 2: 0.5, 3: 0.25}, "batchnorm": {3: 0.5, 2: 1.0, 4: 9.0}, "both": {}}
+    found = contrasts_of(values, "gap")
+    assert [(c.a, c.b, c.metric) for c in found] == [
+        ("batchnorm", "none", "gap"),
+        ("both", "none", "gap"),
+        ("both", "batchnorm", "gap"),
+    ]
+    assert found[0].differences == (0.25, 0.5)
+    assert [c.p_holm for c in found] == holm([c.p for c in found])
+
+
+def test_a_contrast_says_how_often_a_seed_of_one_beats_a_seed_of_the_other():
+    arms = {"none": arm_with("none", [0.5, 0.6, 0.7]), "dropout": arm_with("dropout", [0.6, 0.7, 0.8])}
+    (comparison,) = compare(arms)
+    assert comparison.effect == pytest.approx(7 / 9)
+
+
+def test_an_arm_that_diverged_has_no_effect():
+    arms = {"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [math.nan] * 3)}
+    assert math.isnan(compare(arms)[0].effect)
 
 
 def test_an_unknown_metric_is_refused():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,15 @@ def test_the_best_so_far_is_that_of_complete_trials_of_the_search(log, clock):
     progress.end(ended(val_loss=0.2, purpose="confirm"))
     progress.end(ended("none", val_loss=0.6))
     assert "best 0.5000 (dropout)" in log.getvalue().splitlines()[-1]
+
+
+def test_a_repetition_of_the_search_counts_and_is_no_best(log, clock):
+    bar = Progress(2, log, clock=clock)
+    bar.phase("repeat 2")
+    again = ended("none", 0.1)
+    bar.end(replace(again, spec=replace(again.spec, repeat=2)))
+    assert "repeat 2 none 1/2 trials" in log.getvalue()
+    assert "best" not in log.getvalue()
 
 
 def test_a_trial_without_a_finite_loss_is_counted(log, clock):

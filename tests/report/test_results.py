@@ -27,7 +27,7 @@ def test_every_key_that_programs_rely_on_is_there(summary):
         assert all(c.keys() >= {"number", "seeds", "val_loss", "val_acc"} for c in arm["confirmed"])
         assert arm["winner"].keys() >= WINNER_KEYS
     for comparison in found["comparisons"]:
-        assert comparison.keys() >= {"a", "b", "metric", "difference", "ci95", "p", "p_holm"}
+        assert comparison.keys() >= {"a", "b", "metric", "difference", "ci95", "effect", "p", "p_holm"}
     assert found["mlflow"].keys() == {"tracking_uri", "experiment", "run_id"}
 
 
