@@ -40,11 +40,13 @@ class ArmStudies:
     confirm: Ledger
     repeats: tuple[Ledger, ...] = ()
     """The second and further repetitions of the search."""
+    sites: Ledger | None = None
+    """Retrainings of the winner with the rate of one site changed; None where they are not asked for."""
 
     @property
     def ledgers(self) -> tuple[Ledger, ...]:
         """All of them."""
-        return (self.search, self.confirm, *self.repeats)
+        return (self.search, self.confirm, *self.repeats, *([self.sites] if self.sites else []))
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return all trials that ended, whatever they were for."""
@@ -108,6 +110,10 @@ class Ablation:
             cancelled=self.cancelled,
             most_at_once=self._most_at_once(),
         )
+
+    def vary(self, watch: Watch, variations: Callable[[ArmStudies, Confirmed | None], StudyFeed]) -> None:
+        """Retrain the winners with something changed, where that is asked for."""
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in self.studies if arm.sites], watch)
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
@@ -184,7 +190,7 @@ class Ablation:
             missing = self._places(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
-                raise InputError(_unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
+                raise InputError(unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         for arm in self.studies:
             outcome = found[arm.arm.name]
@@ -200,7 +206,7 @@ class Ablation:
         if not has_test(self.source):
             return None
         if _opening(best) not in arm.confirm.notes:
-            raise InputError(_unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
+            raise InputError(unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
         return self._test(arm, best)
 
     def _check_kept(self, best: Confirmed) -> None:
@@ -246,7 +252,8 @@ def _opening(best: Confirmed) -> str:
     return f"test.{best.number}.{len(best.seeds)}"
 
 
-def _unfinished(study: str, what: str) -> str:
+def unfinished(study: str, what: str) -> str:
+    """Return what to say where `task=evidence` meets a study that is not finished."""
     return (
         f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
         "task=evidence, and it goes on"

@@ -47,6 +47,8 @@ def announcement(
         "engine": engine,
         "output": config.output_dir,
     }
+    if config.evidence.single_sites:
+        facts["single sites"] = "each winner that drops, one rate at a time at zero and at the mean of the others"
     if mlflow.get("tracking_uri"):
         facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
     if said := notes(config, source):

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dropsearch.app import build
+from dropsearch.app import build, variations
+from dropsearch.app.ablation import unfinished
 from dropsearch.app.invocation import Run, fingerprints, reached
 from dropsearch.app.products import write_files
 from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
-from dropsearch.records import ArmOutcome, Summary
+from dropsearch.records import ARMS, ArmOutcome, Summary
 from dropsearch.report import closing
 from dropsearch.search.storage import open_storage, storage_exists
-from dropsearch.search.studies import check_studies, missing_studies
+from dropsearch.search.studies import SINGLE_SITES, check_studies, missing_studies
 from dropsearch.tracking import make_tracker
 from dropsearch.training.alone import AloneEngine
 
@@ -48,15 +49,22 @@ def measured_earlier(config: Config) -> Summary:
     run = Run(config, source, sites, nothing, folder, tracker, started)
     run.open_studies(storage)
     arms = run.ablation.recorded()
+    for arm in run.ablation.studies:
+        if count := variations.missing(arm, arms[arm.arm.name].winner):
+            what = f"{count} retrainings with the rate of one site changed are missing in arm {arm.arm.name}"
+            raise InputError(unfinished(config.study.name, what))
     with reached(folder):
         return _written(run, storage, arms, _told_before(folder))
 
 
 def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
-    """Open the storage, which holds both studies of every arm."""
+    """Open the storage, which holds the studies of every arm."""
     there = storage_exists(config.study.storage, journal)
     storage = open_storage(config.study.storage, journal) if there else None
-    names = [name for study in wanted for name in (study, f"{study}/confirm")]
+    parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
+    names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
+    if config.evidence.single_sites:
+        names += [f"{config.study.name}/{arm}/{SINGLE_SITES}" for arm in config.arms if ARMS[arm].dropout != "off"]
     missing = names if storage is None else missing_studies(storage, names)
     if missing:
         where = config.study.storage or journal

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dropsearch.app import build
+from dropsearch.app import build, variations
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.evidence import measured
@@ -33,7 +33,7 @@ from dropsearch.search.ledger import Ledger
 from dropsearch.search.samplers import make_pruner, make_sampler
 from dropsearch.search.space import Space
 from dropsearch.search.storage import open_storage, storage_exists
-from dropsearch.search.studies import check_studies, identity
+from dropsearch.search.studies import SINGLE_SITES, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
 from dropsearch.training.feed import Engine, Feed
 
@@ -184,7 +184,10 @@ class Run:
         ]
         confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
         space = Space(build.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
-        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]))
+        sites = None
+        if config.evidence.single_sites and arm.dropout != "off":
+            sites = Ledger(storage, f"{study}/{SINGLE_SITES}", arm=name, purpose="sites", fingerprint=fingerprint)
+        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), sites)
 
     def _track_left_behind(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
@@ -223,7 +226,9 @@ class Run:
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
+        varied = [arm for arm in studies if arm.sites]  # each site at zero, and at the mean of the others
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
+        total += sum(2 * len(arm.space.sites) * config.confirm.seeds for arm in varied)
         done = sum(len(arm.results()) for arm in studies)
         progress = Progress(total, initial=done, monitor=build.monitor(config))
 
@@ -236,6 +241,9 @@ class Run:
             if not self.interruption.requested:
                 progress.phase("confirm")
                 self.ablation.confirm(watch)
+            if self.config.evidence.single_sites and not self.interruption.requested:
+                progress.phase("single sites")
+                self.ablation.vary(watch, partial(variations.feed, cancelled=self.interruption))
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
@@ -272,6 +280,8 @@ class Run:
             return summary
         evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
         evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
+        varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
+        evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

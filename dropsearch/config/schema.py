@@ -207,6 +207,8 @@ class EvidenceConfig:
     """Numbers of passes with dropout on whose mean is looked at."""
     severities: int = 5
     """Strengths of each corruption."""
+    single_sites: bool = False
+    """Retrain each winner that drops with the rate of one site at zero, and at the mean of the others."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dropsearch.evidence.effect import superiority
@@ -73,7 +73,19 @@ def contrasts_of(values: Mapping[str, Mapping[int, float]], metric: str) -> tupl
         values: By arm, the number by seed.
         metric: The number's name.
     """
-    contrasts = planned_contrasts(values)
+    return contrasted(values, planned_contrasts(values), metric)
+
+
+def contrasted(
+    values: Mapping[str, Mapping[int, float]], contrasts: Sequence[tuple[str, str]], metric: str
+) -> tuple[Comparison, ...]:
+    """The first of each pair of names minus the second, seed by seed, p-values adjusted for all pairs.
+
+    Args:
+        values: By name, the number by seed.
+        contrasts: Which names are compared.
+        metric: The number's name.
+    """
     pairs = [_pairs(values[a], values[b]) for a, b in contrasts]
     p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
     return tuple(

@@ -1,7 +1,17 @@
 """What travels between rooms: frozen dataclasses, standard library only."""
 
 from dropsearch.records.arms import ARMS, Arm, Site
-from dropsearch.records.evidence import Answer, ArmEvidence, Budget, Claim, Evidence, Quantity, Response, Series
+from dropsearch.records.evidence import (
+    Answer,
+    ArmEvidence,
+    Budget,
+    Claim,
+    Evidence,
+    Quantity,
+    Response,
+    Series,
+    Variation,
+)
 from dropsearch.records.metrics import EpochMetrics, Judge, Monitor
 from dropsearch.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
 from dropsearch.records.summary import Summary
@@ -33,5 +43,6 @@ __all__ = [
     "TestScores",
     "TrialResult",
     "TrialSpec",
+    "Variation",
     "best_arm",
 ]

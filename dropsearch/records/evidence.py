@@ -44,6 +44,19 @@ class ArmEvidence:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """An arm's winner with something changed, retrained on the same seeds."""
+
+    name: str
+    """What was changed: `net.hidden1.dropout = 0`, or `= mean`, which is that of the other sites."""
+    rates: Mapping[str, float]
+    scores: tuple[float, ...]
+    """The best value of what is monitored (the validation loss), one a seed; not finite where it failed."""
+    comparison: Comparison
+    """The variation minus the winner, adjusted for all variations of the arm."""
+
+
+@dataclass(frozen=True)
 class Response:
     """How the score depends on the rate of one site, as the trials of an arm's search show it."""
 
@@ -110,5 +123,7 @@ class Evidence:
     """What it took."""
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
+    single_sites: Mapping[str, tuple[Variation, ...]] = field(default_factory=dict)
+    """By arm, its winner with the rate of one site changed; empty where that was not asked for."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """What each measure of `arms` is, by its name."""

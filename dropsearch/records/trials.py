@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dropsearch.records.metrics import EpochMetrics
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-Purpose = Literal["search", "confirm"]
+Purpose = Literal["search", "confirm", "sites"]
 
 
 INTERRUPTED = "interrupted"
@@ -37,12 +37,14 @@ class TrialSpec:
     """In a confirmation: the number of the search trial that is retrained."""
     repeat: int = 1
     """Which repetition of the arm's search it belongs to: 1 is the one that all choices rest on."""
+    variation: str = ""
+    """In a retraining of the winner with something changed: what, in words."""
 
     @property
     def key(self) -> str:
-        """A name that is unique in a run: ``dropout/3``, ``dropout/confirm/12`` or ``dropout/repeat-2/3``."""
+        """A name that is unique in a run: ``dropout/3``, ``dropout/repeat-2/3`` or ``dropout/confirm/12``."""
         again = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
-        middle = "/confirm/" if self.purpose == "confirm" else again
+        middle = again if self.purpose == "search" else f"/{self.purpose}/"
         return f"{self.arm}{middle}{self.number}"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from dropsearch.records import Claim, Comparison, Evidence, Interval, Summary
+from dropsearch.records import Claim, Comparison, Evidence, Interval, Summary, Variation
 from dropsearch.report import findings, measured
 from dropsearch.report.numbers import EMPTY, probability, shorten
+from dropsearch.report.scale import signed
 from dropsearch.report.table import Table
 
 LONGEST = 34
@@ -39,6 +40,16 @@ def contrasts_table(summary: Summary) -> Table:
     return Table("Paired differences in what was measured", columns, rows, left=("measure", "contrast"))
 
 
+def single_sites_table(summary: Summary) -> Table:
+    """One row a change of one site's rate: what is monitored of the winner with it, minus the winner's own."""
+    varied = summary.evidence.single_sites if summary.evidence else {}
+    columns = ("site = rate", "arm", "difference", "95 % interval", "p Holm", "seeds", "shown")
+    rows = tuple(_variation_row(arm, variation) for arm, found in varied.items() for variation in found)
+    better = "more" if summary.monitor.mode == "max" else "less"
+    title = f"Single sites: {summary.monitor.name} with one rate changed, minus the winner's own ({better} is better)"
+    return Table(title, columns, rows, left=("site = rate", "arm"))
+
+
 def with_interval(interval: Interval, *, signed: bool = False) -> str:
     """A mean and its interval, or its lack, to three digits."""
     if not math.isfinite(interval.mean):
@@ -51,6 +62,20 @@ def with_interval(interval: Interval, *, signed: bool = False) -> str:
 def claim_number(claim: Claim) -> str:
     """The number that decides a claim, with its interval; empty where there is none."""
     return with_interval(claim.number, signed=True) if math.isfinite(claim.number.mean) else ""
+
+
+def _variation_row(arm: str, variation: Variation) -> tuple[str, ...]:
+    found = variation.comparison
+    low, high = signed(found.difference.low), signed(found.difference.high)
+    return (
+        variation.name,
+        arm,
+        signed(found.difference.mean),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(found.p_holm),
+        str(len(found.differences)),
+        "yes" if findings.shown(found) else "no",
+    )
 
 
 def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dropsearch.records import Claim, Summary
 from dropsearch.report.caveats import caveats, without_dropout
 from dropsearch.report.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.escaping import drawable, spans
-from dropsearch.report.evidence_tables import claim_number, contrasts_table, evidence_table
+from dropsearch.report.evidence_tables import claim_number, contrasts_table, evidence_table, single_sites_table
 from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
 from dropsearch.report.palette import LOOKS
@@ -99,7 +99,9 @@ def _file(name: str) -> str:
 def _sections(summary: Summary) -> Iterator[Section]:
     answer = (arms_table(summary), differences_table(summary))
     yield Section("arms", "The arms", answer, ("differences",), words=reading(summary))
-    yield Section("rates", "Rates", (rates_table(summary),), ("found", "responses", "rates"))
+    yield Section(
+        "rates", "Rates", (rates_table(summary), single_sites_table(summary)), ("found", "responses", "rates")
+    )
     yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))
     yield Section(
         "evidence",

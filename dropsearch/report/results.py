@@ -155,7 +155,12 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
     """All of it by the records' own names; contrasts as comparisons are written."""
     if evidence is None:
         return None
-    return vars(evidence) | {"contrasts": [_comparison(contrast) for contrast in evidence.contrasts]}
+    varied = {
+        arm: [vars(variation) | {"comparison": _comparison(variation.comparison)} for variation in variations]
+        for arm, variations in evidence.single_sites.items()
+    }
+    contrasts = [_comparison(contrast) for contrast in evidence.contrasts]
+    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
 
 
 def _bounds(interval: Interval) -> list[float]:

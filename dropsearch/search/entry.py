@@ -24,6 +24,7 @@ def written(result: TrialResult) -> dict[str, Any]:
             "lr": spec.lr,
             "weight_decay": spec.weight_decay,
             "configuration": spec.configuration,
+            **({"variation": spec.variation} if spec.variation else {}),
         },
         "state": result.state,
         "curve": [_point(point) for point in result.curve],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from optuna.distributions import FloatDistribution
 from optuna.trial import Trial
 
 from dropsearch.errors import RunError
@@ -44,10 +45,15 @@ class StudyFeed(ABC):
     def ask(self) -> TrialSpec | None:
         """Begin the next trial, None when every place is taken."""
         while (place := self._next()) is not None:
-            trial = self.ledger.ask(self.space.distributions, place, self.point(place), self.sampler_seed(place))
+            trial = self.ledger.ask(self.distributions, place, self.point(place), self.sampler_seed(place))
             if trial is not None:
                 return self._spec(trial)
         return None
+
+    @property
+    def distributions(self) -> Mapping[str, FloatDistribution]:
+        """The parameters of a trial."""
+        return self.space.distributions
 
     def _next(self) -> Place | None:
         """Return the first free place; where there is none, a neighbour that died may have left some."""

@@ -24,14 +24,18 @@ from dropsearch.search.studies import kept, open_study, quiet_optuna
 
 OWNER = "owner"
 """The user attribute that says which process trains a trial."""
-PLACES: Mapping[Purpose, tuple[str, ...]] = {"search": ("index",), "confirm": ("configuration", "seed")}
+PLACES: Mapping[Purpose, tuple[str, ...]] = {
+    "search": ("index",),
+    "confirm": ("configuration", "seed"),
+    "sites": ("configuration", "variation", "seed"),
+}
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 Place = tuple[int, ...]
-"""What a trial is for: (index,) in a search, (configuration, seed) in a confirmation. Each is filled once."""
+"""What a trial is for, by the names of `PLACES`: (index,) in a search. Each is filled once."""
 
 
 class Ledger:

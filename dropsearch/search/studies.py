@@ -21,7 +21,8 @@ from dropsearch.errors import InputError, RunError, first_cause
 from dropsearch.records import ARMS
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-_PART = re.compile(r"/(confirm|repeat-[0-9]+)$")
+SINGLE_SITES = "evidence/single_sites"
+_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{SINGLE_SITES})$")
 """What follows an arm's name in the names of its studies beside the first search."""
 _PATIENCE = 2.0
 """Seconds in which another process, which has just made a study, will have noted its id."""

@@ -61,6 +61,8 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
     params |= {"seed": str(spec.seed), "number": str(spec.number)}
     if spec.configuration is not None:
         params["configuration"] = str(spec.configuration)
+    if spec.variation:
+        params["variation"] = spec.variation
     return params
 
 

@@ -40,7 +40,7 @@ class RunTree:
         """Whether the parent ended before and is only added to: then so did its arms, and none of them is closed."""
         self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
         self._parts: dict[tuple[str, str], str] = {}
-        """Runs of an arm that stand for its confirmation or for a repetition of its search."""
+        """Runs of an arm that stand for its retrainings of one purpose, or for a repetition of its search."""
         self._trials: dict[str, OpenTrial] = {}
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -134,12 +134,12 @@ class RunTree:
         return self._arms[arm]
 
     def _above(self, spec: TrialSpec) -> str:
-        """Return the run that a trial stands under: its arm's, or that of the arm's confirmation or repetition."""
+        """Return the run that a trial stands under: its arm's, or that of the arm's retrainings or repetition."""
         arm = self._arm(spec.arm)
         if spec.purpose == "search" and spec.repeat == 1:
             return arm
-        kind = "confirm" if spec.purpose == "confirm" else "repeat"
-        part = kind if kind == "confirm" else f"repeat {spec.repeat}"
+        kind = "repeat" if spec.purpose == "search" else spec.purpose
+        part = f"repeat {spec.repeat}" if kind == "repeat" else kind
         if (spec.arm, part) not in self._parts:
             self._parts[spec.arm, part] = self._runs.create(f"{spec.arm} {part}", kind, {ARM: spec.arm}, parent=arm)
         return self._parts[spec.arm, part]

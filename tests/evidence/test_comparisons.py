@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dropsearch.evidence import compare, contrasts_of, holm, paired, planned_contrasts
+from dropsearch.evidence.compare import contrasted
 from dropsearch.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
 
 
@@ -148,3 +149,18 @@ def test_the_family_wise_error_of_five_contrasts_is_at_most_5_percent():
         errors += any(comparison.p_holm < 0.05 for comparison in compare(arms))
     allowed = 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / experiments)
     assert errors / experiments <= allowed
+
+
+def test_what_is_compared_with_one_reference_is_one_family():
+    seeds = range(7)
+    own = {seed: float(seed) for seed in seeds}
+    values = {name: {seed: seed + shift for seed in seeds} for name, shift in (("x = 0", 1.0), ("y = 0", -2.0))}
+    found = contrasted({**values, "dropout": own}, [("x = 0", "dropout"), ("y = 0", "dropout")], "val_loss")
+    assert [c.differences for c in found] == [(1.0,) * 7, (-2.0,) * 7]
+    assert [c.p_holm for c in found] == holm([c.p for c in found])
+
+
+def test_a_seed_that_failed_on_one_side_is_left_out_of_a_pair():
+    values = {"x = 0": {1: 1.0, 2: math.inf, 3: 3.0}, "dropout": {3: 0.0, 2: 0.0, 1: 0.0}}
+    (found,) = contrasted(values, [("x = 0", "dropout")], "val_loss")
+    assert found.differences == (1.0, 3.0)
