@@ -70,9 +70,9 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     """Say whether a claim that foretells a difference on one side of zero held.
 
     1. `not shown` where there is no interval.
-    2. `did not hold` where the whole interval lies below `margin` on the claimed side: the difference is on the other
+    2. `held` where the whole interval lies on the claimed side of zero and p after Holm is below 0.05.
+    3. `did not hold` where the whole interval lies below `margin` on the claimed side: the difference is on the other
        side, or too small to matter (equivalence, Schuirmann 1987, here with 95 % intervals).
-    3. `held` where the whole interval lies on the claimed side of zero and p after Holm is below 0.05.
     4. Else `not shown`.
 
     Args:
@@ -84,9 +84,9 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "not shown"
-    if high < margin:
-        return "did not hold"
-    return "held" if low > 0 and p_holm < LEVEL else "not shown"
+    if low > 0 and p_holm < LEVEL:
+        return "held"
+    return "did not hold" if high < margin else "not shown"
 
 
 def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answer:
@@ -157,7 +157,8 @@ def _why(rule: Rule, found: Finding, said: Answer) -> str:
     low, high = claimed(found.difference, rule.side)
     least = _amount(rule.margin, found)
     if said == "held":
-        return "the whole interval lies on the claimed side"
+        small = f", though below {least}, the least that would matter" if high < rule.margin else ""
+        return f"the whole interval lies on the claimed side{small}"
     if said == "did not hold" and high < 0:
         return "the whole interval lies on the other side of what is claimed"
     if said == "did not hold":
