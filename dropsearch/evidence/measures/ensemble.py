@@ -65,9 +65,9 @@ def measure(trained: Trained) -> Measured:
     plain = Scores.of(logits.log_softmax(-1), examples.targets)
     scaled = Scores.of((logits / temperature).log_softmax(-1), examples.targets)
     values = {**_named("", plain), **_named("scaled_", scaled), "temperature": temperature}
-    if not has_dropout(trained):
-        return Measured({**dict.fromkeys(VALUES, math.nan), **values})
     passes = trained.settings.monte_carlo
+    if not passes or not has_dropout(trained):
+        return Measured({**dict.fromkeys(VALUES, math.nan), **values})
     by_samples = [Scores.of(each, examples.targets) for each in averaged(trained, examples.inputs, passes)]
     last = by_samples[-1]
     gains = {"mc_nll_gain": plain.nll - last.nll, "mc_minus_scaled": last.nll - scaled.nll}
