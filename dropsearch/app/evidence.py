@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from dropsearch.app import build
 from dropsearch.app.ablation import kept_checkpoint
@@ -15,6 +16,8 @@ from dropsearch.config.schema import Config
 from dropsearch.errors import first_cause
 from dropsearch.evidence.contrasts import contrasts
 from dropsearch.evidence.measures import MEASURES
+from dropsearch.evidence.measures.ensemble import deep_ensemble
+from dropsearch.evidence.measures.passes import logits_of
 from dropsearch.evidence.measures.trained import Measured, NotMeasuredError, Trained
 from dropsearch.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
 
@@ -50,14 +53,13 @@ def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome
         arms: What was found, the test set opened.
         checkpoints: Folder of the confirmed models.
     """
-    started, notes = time.perf_counter(), _Notes()
+    notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
     shared = _shared(config, source, notes)
     found = {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
     return Evidence(
         found,
         contrasts=contrasts(found),
-        seconds=time.perf_counter() - started,
         notes=notes.told(sum(len(winner.results) for winner in winners.values())),
         quantities=quantities(),
     )
@@ -91,22 +93,23 @@ def _arm(
     checkpoints: Path,
     notes: _Notes,
 ) -> ArmEvidence:
-    models = []
+    models, logits = [], []
     for result in winner.results:
         model = None
         if shared is not None:
             try:
                 model = trained(config, source, shared, result, kept_checkpoint(checkpoints, result))
+                logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
         models.append(_model(result, model, notes))
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
-    return ArmEvidence(
-        winner.seeds,
-        {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names},
-        {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves},
-    )
+    series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}
+    if shared is not None and len(models) == len(logits) > 1:
+        series |= deep_ensemble(torch.stack(logits), shared.held_out.targets)
+    values = {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names}
+    return ArmEvidence(winner.seeds, values, series)
 
 
 def _model(result: TrialResult, model: Trained | None, notes: _Notes) -> Measured:

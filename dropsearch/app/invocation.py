@@ -26,6 +26,7 @@ from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config, plain
 from dropsearch.dropout.typical import typical_rates
 from dropsearch.errors import STOPPED, RunError
+from dropsearch.evidence.claims import claims
 from dropsearch.evidence.compare import compared
 from dropsearch.records import ARMS, ArmOutcome, Site, Summary, TrialSpec, best_arm
 from dropsearch.report import Progress, closing, opening
@@ -278,10 +279,13 @@ class Run:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.config.evidence.name == "off" or not summary.complete:
             return summary
+        started = time.perf_counter()
         evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
         evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
         varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
         evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
+        said, seconds = claims(evidence, summary), time.perf_counter() - started
+        evidence = dataclasses.replace(evidence, claims=said, seconds=seconds)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
