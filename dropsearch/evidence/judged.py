@@ -55,7 +55,7 @@ def _is_searched(summary: Summary, arm: str) -> bool:
 
 def _is_typical(rate: float, kind: str) -> bool:
     low, high = TYPICAL_BANDS[kind]
-    return low <= rate <= high
+    return low <= round(rate, 2) <= high  # as it is shown: a rate of 0.20 is within 0.1 to 0.2
 
 
 def _placed(found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:

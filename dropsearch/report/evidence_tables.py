@@ -6,19 +6,18 @@ import math
 
 from dropsearch.records import Claim, Comparison, Evidence, Interval, Summary, Variation
 from dropsearch.report import findings, measured
-from dropsearch.report.numbers import EMPTY, probability, shorten
+from dropsearch.report.numbers import EMPTY, probability
 from dropsearch.report.scale import signed
 from dropsearch.report.table import Table
 
-LONGEST = 34
-"""Characters of what decides a claim that fit into the terminal's table."""
-
 
 def claims_table(summary: Summary) -> Table:
-    """One row a claim: what this run says of it, and the number that decides."""
+    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is."""
     columns = ("claim", "answer", "number (95 % interval)", "of")
     claims = summary.evidence.claims if summary.evidence else ()
-    rows = tuple((c.name, c.answer, with_interval(c.number, signed=True), shorten(c.measure, LONGEST)) for c in claims)
+    rows = tuple(
+        (c.name, c.answer, with_interval(c.number, signed=True), c.measure.rpartition(", ")[2]) for c in claims
+    )
     return Table("Claims about dropout", columns, rows, left=("claim", "answer", "of"))
 
 
