@@ -67,6 +67,8 @@ ILLEGAL = [
     ("arms", ["none", "none"], 'arms must name each arm once, got "none" 2 times'),
     ("arms", ["droput"], 'got "droput" (did you mean "dropout"?)'),
     ("arms", ["none", ["dropout"]], "arms must be of none, dropout"),
+    ("sites.kinds", {"drop": "cnv"}, 'got "cnv" for drop (did you mean "conv"?) (see conf/config.yaml)'),
+    ("sites.insert", "after_activation", "sites.insert must be null with the models of dropsearch"),
     ("model.name", "cnn", "model.name must be mlp with model=mlp, got \"cnn\""),
     ("model.norm", "batch", "model.norm must be one of none, layer"),
     ("model.activation", "rellu", 'model.activation must be one of relu, gelu, tanh, leaky_relu, silu, got "rellu"'),

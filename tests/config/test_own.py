@@ -46,3 +46,17 @@ def test_arguments_of_the_trainer_pass_through(composed: Compose):
 @pytest.mark.parametrize("words", [["--config-name", "x", MODEL], ["--config-name=x", MODEL]])
 def test_another_configuration_file_says_itself_what_it_is(words: list[str]):
     assert with_own(words) == words
+
+
+@pytest.mark.parametrize(
+    ("word", "kinds"),
+    [
+        ("sites.kinds={a.drop: conv}", {"a.drop": "conv"}),
+        ("sites.kinds.a.drop=conv", {"a.drop": "conv"}),
+        ("sites.kinds.model#2=conv", {"model?2": "conv"}),
+        ("sites.kinds={model#2: conv, enc.*: rnn}", {"model?2": "conv", "enc.*": "rnn"}),
+    ],
+)
+def test_names_of_sites_need_no_plus_for_any_model(composed: Compose, word: str, kinds: dict[str, str]):
+    assert composed(*with_own([word])).sites.kinds == kinds
+    assert composed(*with_own([MODEL, word])).sites.kinds == kinds
