@@ -47,7 +47,7 @@ def loaded(name: str, more: tuple[str, ...], quick: bool) -> tuple[Parts, Engine
     epochs = ("trainer.max_epochs=1",) if quick else ()
     config = compose_overrides(with_own([*words, *more, *ARRAY, *epochs]))
     source = build.data(config, build.device(config))
-    parts = Parts(name, config, source, build.sites(config, source))  # type: ignore[arg-type]
+    parts = Parts(name, config, source, build.sites(config, source))
     plan = parts.plan()
     assert plan.engine == "array", plan.reason
     return parts, build.engine(config, source, plan, lambda _: None)
