@@ -32,8 +32,8 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
 
 
 def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
-    family = [c for c in evidence.contrasts if c.metric == rule.measure and c.differences]
-    known, what = {(c.a, c.b): c for c in family}, quantity(evidence, rule.measure)
+    family = [c for c in evidence.contrasts if c.metric == rule.measure]
+    known, what = {(c.a, c.b): c for c in family if c.differences}, quantity(evidence, rule.measure)
     present = [known[pair] for pair in WITH_AND_WITHOUT if pair in known]
     if not present:
         takes = f"It takes the {what.label} of dropout and none, or of both and batchnorm: {ran(summary)}."

@@ -40,10 +40,12 @@ def rates(summary: Summary) -> Claim:
     if not found:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
-    told = f"of {arm} {_placed(found, outside)}"
+    told = _placed(arm, found, outside)
     contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "textbook") and c.differences), None)
     if contrast is None:
-        takes = f"O{told[1:]}; whether typical rates would do as well takes the arms dropout and textbook."
+        takes = (
+            f"{told[:1].upper()}{told[1:]}; whether typical rates would do as well takes the arms dropout and textbook."
+        )
         return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
     rule = _of_judge(RATES, summary, "dropout")
     return settled(rule, _finding(_turned(contrast), summary), no_worse=True, more=told)
@@ -58,10 +60,10 @@ def _is_typical(rate: float, kind: str) -> bool:
     return low <= round(rate, 2) <= high  # as it is shown: a rate of 0.20 is within 0.1 to 0.2
 
 
-def _placed(found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:
-    inside = f"{len(found) - len(outside)} of {len(found)} rates found are typical"
+def _placed(arm: str, found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:
+    inside = f"of the rates found in {arm} {len(found) - len(outside)} of {len(found)} are typical"
     each = [f"{site} {found[site]:.2f} (typical {low:g} to {high:g})" for site, (low, high) in outside.items()]
-    return f"{inside}, not {', '.join(each)}" if each else inside
+    return f"{inside}, but not {', '.join(each)}" if each else inside
 
 
 def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
@@ -126,4 +128,5 @@ def _turned(contrast: Comparison) -> Comparison:
         b=contrast.a,
         differences=tuple(-each for each in contrast.differences),
         difference=Interval(-of.mean, -of.high, -of.low),
+        effect=1 - contrast.effect,
     )

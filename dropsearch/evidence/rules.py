@@ -21,6 +21,7 @@ class Rule:
 
     name: str
     statement: str
+    """The claim, as a sentence."""
     measure: str
     """What decides: the name of a measure, or what arms are judged by."""
     side: Side
@@ -31,16 +32,16 @@ class Rule:
 
 
 EFFECTS = (
-    Rule("overfitting", "Dropout prevents overfitting", "gap_best", -1, 0.01, "gaps"),
-    Rule("coadaptation", "Dropout breaks co-adaptation of hidden units", "correlation", -1, 0.01, "coadaptation"),
-    Rule("robustness", "Dropout makes a network robust to noise", "robustness_area", 1, 0.005, "robustness"),
+    Rule("overfitting", "Dropout prevents overfitting.", "gap_best", -1, 0.01, "gaps"),
+    Rule("coadaptation", "Dropout breaks co-adaptation of hidden units.", "correlation", -1, 0.01, "coadaptation"),
+    Rule("robustness", "Dropout makes a network robust to noise.", "robustness_area", 1, 0.005, "robustness"),
 )
 """Claims of a difference between a network with dropout and one without."""
-ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble", "mc_minus_scaled", -1, 0.005, "ensemble")
+ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
 """Of one arm: averaging over masks is to beat one temperature on the same network."""
-RATES = Rule("rates", "Each kind of layer has its typical rate", "test accuracy", 1, 0.005, "found")
+RATES = Rule("rates", "Each kind of layer has its typical rate.", "test accuracy", 1, 0.005, "found")
 """Held where the typical rates are no worse than those that the search found."""
-BATCHNORM = Rule("batchnorm", "Dropout goes together with BatchNorm", "test accuracy", 1, 0.005, "shift")
+BATCHNORM = Rule("batchnorm", "Dropout goes together with BatchNorm.", "test accuracy", 1, 0.005, "shift")
 """Held where both together beat the better of the two."""
 RULES = (*EFFECTS, ENSEMBLE, RATES, BATCHNORM)
 """All claims, with what each foretells and the least difference that would matter."""

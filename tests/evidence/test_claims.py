@@ -176,7 +176,7 @@ def test_without_the_textbooks_arm_the_rates_found_are_counted_and_nothing_is_sh
     assert claim.answer == "not shown"
     assert claim.number.mean == 0.5
     assert claim.reason == (
-        "Of dropout 1 of 2 rates found are typical, not hidden1.dropout 0.05 (typical 0.3 to 0.5); "
+        "Of the rates found in dropout 1 of 2 are typical, but not hidden1.dropout 0.05 (typical 0.3 to 0.5); "
         "whether typical rates would do as well takes the arms dropout and textbook."
     )
 
@@ -189,7 +189,7 @@ def test_typical_rates_hold_where_their_arm_is_no_worse(textbook: float, expecte
     assert claim.answer == expected
     assert claim.number.mean == pytest.approx(textbook - 0.9)
     assert claim.measure == "test accuracy, textbook minus dropout"
-    assert "of dropout 2 of 2 rates found are typical" in claim.reason
+    assert "of the rates found in dropout 2 of 2 are typical" in claim.reason
 
 
 def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
