@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,14 +49,13 @@ def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome
         arms: What was found, the test set opened.
         checkpoints: Folder of the confirmed models.
     """
-    started, notes = time.perf_counter(), _Notes()
+    notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
     shared = _shared(config, source, notes)
     found = {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
     return Evidence(
         found,
         contrasts=contrasts(found),
-        seconds=time.perf_counter() - started,
         notes=notes.told(sum(len(winner.results) for winner in winners.values())),
         quantities=quantities(),
     )

@@ -278,10 +278,15 @@ class Run:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.config.evidence.name == "off" or not summary.complete:
             return summary
+        started = time.perf_counter()
         evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
         evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
         varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
-        evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
+        evidence = dataclasses.replace(
+            evidence,
+            single_sites={arm: found for arm, found in varied.items() if found},
+            seconds=time.perf_counter() - started,
+        )
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
