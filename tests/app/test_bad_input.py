@@ -55,6 +55,10 @@ COMMAND_LINE = [
     ("-m seed=0,1", "study.name must differ between the jobs of a sweep"),
     ("retrain.rates={a:2}", 'retrain.rates has no "a" to change: add it with +'),
     ("task=retrain", "retrain.arm must be one of"),
+    ("evidence=yes", 'evidence must be one of off, on, got "yes"'),
+    ("evidence=off task=evidence", "evidence must be on with task=evidence, got off"),
+    ("evidence=off evidence.single_sites=true", "evidence must be on with evidence.single_sites=true, got off"),
+    ("evidence.monte_carlo=[5,1]", "evidence.monte_carlo must be rising numbers from 1 to 10000, got [5, 1]"),
 ]
 
 SURROUNDINGS = [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import dropsearch
 from dropsearch.app import build
 from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
 from dropsearch.app.evidence import measured, quantities
@@ -19,6 +21,7 @@ from dropsearch.evidence.measures import MEASURES
 from dropsearch.evidence.measures.trained import Measured
 from dropsearch.records import Evidence, Summary
 from tests.app.conftest import LIGHT, composed
+from tests.strangers import data, nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,3 +152,59 @@ def _copied(done: Done, folder: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     return folder
+
+
+def searched_own(module: Any, data: Any, folder: Path) -> Evidence:
+    result = dropsearch.search(
+        module,
+        data,
+        n_trials=2,
+        max_epochs=2,
+        confirm_top_k=1,
+        confirm_seeds=2,
+        accelerator="cpu",
+        engine="alone",
+        arms=["dropout"],
+        output_dir=folder / "out",
+    )
+    assert result.summary.evidence
+    return result.summary.evidence
+
+
+def test_a_module_of_ones_own_that_gives_logits_is_measured(tmp_path: Path):
+    evidence = searched_own(nets.Deeper, data.WithTest(), tmp_path)
+    found = evidence.arms["dropout"].measures
+    for name in ("dead_share", "knockout_area"):
+        assert all(map(math.isfinite, found[name])), name
+    assert not [note for note in evidence.notes if "models" in note or "coadaptation" in note]
+
+
+def test_of_one_with_functional_activations_it_says_what_cannot_be_seen(tmp_path: Path):
+    evidence = searched_own(nets.LitNet, data.Digits(), tmp_path)
+    (note,) = (note for note in evidence.notes if note.startswith("coadaptation"))
+    assert "it needs hidden layers behind activation modules such as nn.ReLU, and there is none" in note
+
+
+def test_of_batches_that_are_not_inputs_and_classes_only_the_curves_are_looked_at(tmp_path: Path):
+    evidence = searched_own(OfDicts, data.Dicts(), tmp_path)
+    assert evidence.notes[0] == (
+        "only the curves were looked at, not the models: it needs batches whose last part are integer classes "
+        "[batch], beside inputs as tensors"
+    )
+    found = evidence.arms["dropout"].measures
+    assert all(map(math.isfinite, found["gap_best"]))
+    assert all(map(math.isnan, found["knockout_area"]))
+
+
+class OfDicts(nets.Deeper):
+    """Takes batches apart itself, whatever they are."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(_pair(batch), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(_pair(batch), batch_idx)
+
+
+def _pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(batch.values()) if isinstance(batch, dict) else batch

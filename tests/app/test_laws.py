@@ -115,7 +115,9 @@ def test_a_finished_study_opens_the_test_set_no_more_and_trains_nothing(first: R
     assert second.of("test") == [None], "read for the measures of the report, and scored no more"
     changing = ("seconds", "versions", "commands")
     same = [{k: v for k, v in run.results.items() if k not in changing} for run in (first, second)]
+    measured = [{k: v for k, v in found.pop("evidence").items() if k != "seconds"} for found in same]
     assert same[0] == same[1]
+    assert measured[0] == measured[1]
 
 
 def test_every_arm_has_the_same_number_of_trials_and_epochs(first: Run):
