@@ -58,7 +58,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Response:
-    """How the score depends on the rate of one site, as the trials of an arm's search show it."""
+    """How the score (what is monitored) depends on the rate of one site, as the trials of an arm's search show it."""
 
     site: str
     rates: tuple[float, ...]
@@ -78,13 +78,13 @@ class Response:
 
 @dataclass(frozen=True)
 class Budget:
-    """The best score that an arm's search comes to with a number of trials."""
+    """The best score (of what is monitored) that an arm's search comes to with a number of trials."""
 
     trials: tuple[int, ...]
     expected: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    """The 95 % band of `expected`."""
+    """The 95 % band of `expected`; infinite where nothing bounds the score."""
     source: Literal["trials", "repeats"]
     """Estimated from independent trials of one search, or seen in repeated searches."""
 

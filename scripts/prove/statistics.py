@@ -2,7 +2,7 @@
 
     python scripts/prove/statistics.py [--experiments 1000] [--seed 0]
 
-It takes about five minutes. What the parts mean is in docs/statistics.md, which holds the table of one run.
+It takes about five minutes on an idle core. What the parts mean is in docs/statistics.md, which holds the table of one run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def repetitions(experiments: int, generator: np.random.Generator) -> Iterator[Se
 
 def curves(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
     cases = [(trials, sites, noise) for trials in (15, 30, 100) for sites in (3, 10) for noise in (0.02, 0.1)]
-    yield from _head("coverage of response curves, %", *(f"n={n}, {s} sites, noise {e}" for n, s, e in cases))
+    yield from _head("coverage of response curves, %", *(f"{n} / {s} / {noise}" for n, s, noise in cases))
     for name in simulated.SURFACES:
         count = max(experiments // 5, 20)
         covered = [simulated.response_coverage(name, *case, count, generator)[0] for case in cases]

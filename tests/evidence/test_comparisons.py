@@ -9,6 +9,7 @@ import pytest
 from dropsearch.evidence import compare, contrasts_of, holm, paired, planned_contrasts
 from dropsearch.evidence.compare import contrasted
 from dropsearch.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
+from tests.evidence.simulations import ALL_ARMS, family_wise_error
 
 
 def arm_with(name, acc, loss=None, seeds=None):
@@ -138,17 +139,10 @@ def test_an_unknown_metric_is_refused():
         compare(arms, ("f1",))
 
 
-def test_the_family_wise_error_of_five_contrasts_is_at_most_5_percent():
-    experiments, errors = 1000, 0
-    generator = np.random.default_rng(20261102)
-    names = ("none", "dropout", "batchnorm", "both")
-    for _ in range(experiments):
-        # Arms share the seed's luck, and accuracies come in steps of one test example in 360.
-        luck = generator.normal(0, 0.01, 10)
-        arms = {n: arm_with(n, np.round(360 * (0.9 + luck + generator.normal(0, 0.01, 10))) / 360) for n in names}
-        errors += any(comparison.p_holm < 0.05 for comparison in compare(arms))
-    allowed = 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / experiments)
-    assert errors / experiments <= allowed
+def test_the_family_wise_error_of_all_planned_contrasts_is_at_most_5_percent():
+    experiments = 1000
+    error = family_wise_error(experiments, 10, ALL_ARMS, np.random.default_rng(20261102))
+    assert error <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / experiments)
 
 
 def test_what_is_compared_with_one_reference_is_one_family():

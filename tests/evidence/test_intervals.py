@@ -10,6 +10,7 @@ from scipy import stats
 
 from dropsearch.evidence import mean_interval, paired_difference
 from dropsearch.evidence.intervals import studentised_bounds
+from tests.evidence.simulations import interval_coverage
 
 scores = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 6))
 
@@ -54,6 +55,11 @@ def test_ten_pairs_are_covered_in_93_to_97_of_100_experiments(name):
     draw, mean = DIFFERENCES[name]
     samples = draw(np.random.default_rng(20261101), (4000, 10))
     assert 0.93 <= _coverage(samples, mean) <= 0.97
+
+
+def test_accuracies_that_tie_are_covered_as_well():
+    covered = interval_coverage("ties: of accuracies, sd 2 examples", 1500, 10, np.random.default_rng(20261122))
+    assert 0.93 <= covered <= 0.97
 
 
 def test_the_percentile_bootstrap_would_cover_too_few():
