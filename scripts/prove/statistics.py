@@ -2,7 +2,8 @@
 
     python scripts/prove/statistics.py [--experiments 1000] [--seed 0]
 
-It takes about five minutes on an idle core. What the parts mean is in docs/statistics.md, which holds the table of one run.
+It takes about five minutes on an idle core. What the parts mean is in docs/statistics.md, which holds the table of one
+run.
 """
 
 from __future__ import annotations
