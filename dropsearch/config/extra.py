@@ -109,7 +109,7 @@ def _choice(values: Sequence[Any]) -> Choice:
     plain = tuple(_plain(value) for value in values)
     if len(plain) < 2:
         raise ValueError("a choice needs two values or more")
-    if any(Choice(plain[:index]).holds(value) for index, value in enumerate(plain)):
+    if any(value in plain[:index] for index, value in enumerate(plain)):  # and 1 is true, to Python and Optuna
         raise ValueError("a choice names each value once")
     return Choice(plain)
 
