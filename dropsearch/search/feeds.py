@@ -91,6 +91,7 @@ class StudyFeed(ABC):
             purpose=self.ledger.purpose,
             configuration=trial.user_attrs.get("configuration"),
             repeat=self.ledger.repeat,
+            extra=self.space.extra(params),
         )
 
     @abstractmethod
