@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.extra import with_extra
 from dropsearch.config.messages import ConfigurationErrors, one_line
 from dropsearch.config.own import with_own
 from dropsearch.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
@@ -48,8 +49,10 @@ def main() -> None:
 
     given = sys.argv
     try:
-        sys.argv = with_own(given)
+        sys.argv = with_extra(with_own(given))
         job()
+    except InputError as error:
+        sys.exit(_say(str(error), BAD_INPUT))
     except ConfigurationErrors as error:
         if working:  # what escapes from a job is a defect: its traceback is wanted
             raise

@@ -8,6 +8,7 @@ from dropsearch.app import build, liveness, own
 from dropsearch.app.build import Source
 from dropsearch.app.provenance import shorter
 from dropsearch.app.scoring import has_test
+from dropsearch.config.extra import ranges
 from dropsearch.config.schema import Config
 from dropsearch.data.own import OwnData
 from dropsearch.records import ARMS, Site
@@ -53,6 +54,8 @@ def announcement(
         facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
     if said := notes(config, source):
         facts["note"] = "; ".join(said)
+    if searched := ranges(config):
+        facts["also"] = ", ".join(f"{key} in {given}" for key, given in searched.items()) + ", in every arm"
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"
     question = "which dropout rates" if not batchnorm else "which dropout rates, and is BatchNorm better, or both"

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from dropsearch.app import own
+from dropsearch.app.extra import check_sites, in_one_array, programs, start
+from dropsearch.config.extra import applied, ranges
 from dropsearch.config.schema import Config, plain
 from dropsearch.data.own import OwnData
 from dropsearch.data.tensors import TensorDataModule, data_module
@@ -54,14 +56,27 @@ def data(config: Config, where: torch.device) -> TensorDataModule | OwnData:
 
 def module_factory(config: Config, source: Source) -> Callable[[TrialSpec], Any]:
     """Return what builds a trial's module, its initial weights a function of the trial's seed alone."""
-    if own.is_own(config):
-        return own.modules(config, source, settings(config)).make
+    build = own.modules(config, source, settings(config)).make if own.is_own(config) else _zoo_factory(config, source)
+
+    def make(spec: TrialSpec) -> Any:
+        try:
+            return build(spec)
+        except InputError as error:
+            if not spec.extra:
+                raise
+            # What is searched was looked at before; a value in between that is illegal fails its trial and no other.
+            raise ValueError(str(error)) from error
+
+    return make
+
+
+def _zoo_factory(config: Config, source: Source) -> Callable[[TrialSpec], Classifier]:
     assert isinstance(source, TensorDataModule), "checked with the configuration"
 
     def make(spec: TrialSpec) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            return _classifier(config, source, spec)
+            return _classifier(applied(config, spec.extra), source, spec)
 
     return make
 
@@ -99,7 +114,8 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
     """Return the sites of the model, in the order of a forward pass.
 
     Raises:
-        InputError: As `inventory`; or the model has no site though an arm searches rates.
+        InputError: As `inventory`; or the model has no site though an arm searches rates, or other sites with other
+            values of what else is searched.
     """
     found = inventory(config, source)
     searching = [name for name in config.arms if ARMS[name].dropout != "off"]
@@ -108,6 +124,8 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
             f"arms must not name {searching[0]} for a model without dropout sites, got model={config.model.name}: "
             f"leave it out of arms, or give the model a dropout{', as by sites.insert' if own.is_own(config) else ''}"
         )
+    begun = first_values(config, source)
+    check_sites(ranges(config), begun, found, lambda values: _inventory(config, source, values))
     return found
 
 
@@ -117,13 +135,26 @@ def inventory(config: Config, source: Source) -> tuple[Site, ...]:
     Raises:
         InputError: The model cannot be built, or `sites.kinds` names a site that it has not.
     """
-    if own.is_own(config):
-        found = own.modules(config, source, settings(config)).probe.sites
-    else:
-        module, batch = specimen(config, source)
-        with torch.no_grad(), captured_logs(module):
-            found = dropout_sites(module, lambda: module.training_step(batch, 0))
+    found = _inventory(config, source, first_values(config, source))
     return with_kinds(found, config.sites.kinds, "sites.kinds")
+
+
+def first_values(config: Config, source: Source) -> dict[str, Any]:
+    """Return what the first trials have of what else is searched, by configuration key."""
+    if own.is_own(config):
+        return own.modules(config, source, settings(config)).start
+    groups = plain(config)
+    configured = {f"{group}.{name}": value for group in ("model", "optimizer") for name, value in groups[group].items()}
+    return start(ranges(config), configured)
+
+
+def _inventory(config: Config, source: Source, values: Mapping[str, Any]) -> tuple[Site, ...]:
+    """Return the sites of a model with these values of what else is searched."""
+    if own.is_own(config):
+        return own.modules(config, source, settings(config)).sites(values)
+    module, batch = _zoo_specimen(config, source, values), next(iter(source.train_loader(config.seed)))
+    with torch.no_grad(), captured_logs(module):
+        return dropout_sites(module, lambda: module.training_step(batch, 0))
 
 
 def specimen(config: Config, source: Source) -> tuple[Any, Any]:
@@ -132,16 +163,18 @@ def specimen(config: Config, source: Source) -> tuple[Any, Any]:
     Raises:
         InputError: The model cannot be built.
     """
+    begun = first_values(config, source)
     if own.is_own(config):
         modules = own.modules(config, source, settings(config))
-        return modules.make(own.PROBED), modules.probe.batch
-    return _zoo_specimen(config, source), next(iter(source.train_loader(config.seed)))
+        return modules.specimen(begun), modules.probe.batch
+    return _zoo_specimen(config, source, begun), next(iter(source.train_loader(config.seed)))
 
 
-def _zoo_specimen(config: Config, source: Source) -> Any:
+def _zoo_specimen(config: Config, source: Source, values: Mapping[str, Any]) -> Any:
     arm = "dropout"
     try:
-        module = module_factory(config, source)(TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0))
+        spec = TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0, extra=values)
+        module = module_factory(config, source)(spec)
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:  # the last two where memory ends
         name, reason = config.model.name, str(error).splitlines()[0]
         raise InputError(f"model={name} cannot be built for data={source.name}: {reason}") from error
@@ -180,7 +213,9 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
     Raises:
         InputError: `engine=array` is asked for, and what it gives differs from trials alone.
     """
-    pairs = [_pair(config, name, found) for name in config.arms]
+    searched = ranges(config)
+    together = [in_one_array(searched, program) for program in programs(searched)]
+    pairs = [_pair(config, name, found, values) for name in config.arms for values in together]
     if own.is_own(config) and config.engine.name != "alone":
         reason = _obstacle(config, source, pairs)
         if reason and config.engine.name == "array":
@@ -201,13 +236,15 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
     )
 
 
-def _pair(config: Config, arm: str, found: tuple[Site, ...]) -> tuple[TrialSpec, TrialSpec]:
+def _pair(
+    config: Config, arm: str, found: tuple[Site, ...], values: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> tuple[TrialSpec, TrialSpec]:
     dropping = ARMS[arm].dropout != "off"
     one, other = proof_specs(arm, found, dropping=dropping)
-    if dropping or not own.is_own(config):
-        return one, other
-    off = {site.name: 0.0 for site in found if site.controllable}  # the module has rates of its own
-    return dataclasses.replace(one, rates=off), dataclasses.replace(other, rates=off)
+    if not dropping and own.is_own(config):
+        off = {site.name: 0.0 for site in found if site.controllable}  # the module has rates of its own
+        one, other = dataclasses.replace(one, rates=off), dataclasses.replace(other, rates=off)
+    return dataclasses.replace(one, extra=values[0]), dataclasses.replace(other, extra=values[1])
 
 
 def _obstacle(config: Config, source: Source, pairs: Sequence[tuple[TrialSpec, TrialSpec]]) -> str:
@@ -289,6 +326,8 @@ def space_settings(config: Config, source: Source) -> SpaceSettings:
         zero_share=space.zero_share,
         lr=(space.lr.low, space.lr.high),
         weight_decay=(space.weight_decay.low, space.weight_decay.high),
+        extra=ranges(config),
+        start=first_values(config, source),
         **more,
     )
 
@@ -297,6 +336,8 @@ def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...
     """Return what must be the same for a study to be continued, by configuration key."""
     parts: dict[str, Any] = {name: plain(config)[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
+    parts["space"].pop("extra")
+    searched = {key: str(given) for key, given in ranges(config).items()}
     if own.is_own(config):
         parts["model"]["class"] = own.module_name(config)
         parts |= {"arm_args": config.arm_args, "batchnorm": dataclasses.asdict(config.batchnorm)}
@@ -306,6 +347,8 @@ def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...
     flat = {f"{name}.{key}": value for name, values in parts.items() for key, value in values.items()}
     return {
         **flat,
+        # Left out where it is empty: a study that was begun before there was such a key goes on.
+        **({"space.extra": searched} if searched else {}),
         "arm": arm.name,
         "engine.masks": config.engine.masks,
         "data": source.digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import sys
@@ -11,16 +12,18 @@ from typing import Any
 
 from hydra.utils import get_object, instantiate
 
+from dropsearch.app.extra import start
 from dropsearch.app.insertion import insert, where_of
+from dropsearch.config.extra import ranges
 from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
 from dropsearch.data.own import OwnData
 from dropsearch.data.randomness import seeded
-from dropsearch.errors import InputError, first_cause
-from dropsearch.records import ARMS, Monitor, TrialSpec
+from dropsearch.errors import InputError, close_match, first_cause
+from dropsearch.records import ARMS, Monitor, Site, TrialSpec
 from dropsearch.training.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.measures import missing_monitor
-from dropsearch.training.own_settings import Route, accepted, arguments_of, routes, with_groups_set
+from dropsearch.training.own_settings import Route, accepted, arguments_of, defaults, routes, with_groups_set
 from dropsearch.training.probe import Probe, probe
 from dropsearch.training.trainers import trainer_class
 
@@ -98,15 +101,17 @@ class OwnModules:
     """
 
     def __init__(self, config: Config, source: Any, settings: TrainerSettings) -> None:
-        self._config, self._chosen = config, config.model
+        self._config, self._source, self._settings = config, source, settings
+        self._chosen = config.model
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._has_batchnorm = False
-        self._names, self._maker = self._taken()
+        self._names, self._maker, own = self._taken()
         self._where = where_of(config.sites)  # after the above, which lets the working folder be imported from
         self._refuse_arguments()
+        self.start = start(ranges(config), {f"model.{name}": value for name, value in own.items()})
         self.routes: tuple[Route, ...] = routes(self._names, [])
-        first = self.make(PROBED)
-        self.make(PROBED)  # a second one shows whether they are two
+        first = self.specimen(self.start)
+        self.specimen(self.start)  # a second one shows whether they are two
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none"
@@ -117,18 +122,31 @@ class OwnModules:
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged))
 
-    def _taken(self) -> tuple[set[str], Callable[..., Any]]:
-        """Return the names of the arguments that the module takes, and what builds it from them."""
+    def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
+        """Return the names of the arguments that the module takes, what builds it from them, and what they are."""
         chosen: Any = self._chosen
         if chosen.made_by is not None:
             names, open_ended = accepted(chosen.made_by)
-            return (names | {"lr", "weight_decay"} if open_ended else names), chosen.made_by
+            known = names | {"lr", "weight_decay", *self._searched()} if open_ended else names
+            return known, chosen.made_by, defaults(chosen.made_by)
         target = imported(chosen._target_, "model._target_")
         given = _named_arguments(chosen, target)
-        return accepted(target)[0], lambda **more: _instantiated(chosen._target_, {**given, **more}, "model")
+        names = accepted(target)[0]
+        build = lambda **more: _instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
+        return names, build, {**defaults(target), **given}
+
+    def _searched(self) -> list[str]:
+        """Return the names of the arguments that are searched beside learning rate and weight decay."""
+        return [key.removeprefix("model.") for key in ranges(self._config) if key.startswith("model.")]
 
     def _refuse_arguments(self) -> None:
         given = arguments(self._chosen)
+        for name in self._searched():
+            if self._names and name not in self._names:
+                raise InputError(
+                    f'space.extra must name arguments of {self._chosen.name}, got "model.{name}"'
+                    f"{close_match(name, self._names)}: it takes {', '.join(sorted(self._names))}"
+                )
         for route in routes(self._names, []):
             if route.how == "argument" and route.argument in given:
                 value = given[route.argument]
@@ -168,8 +186,27 @@ class OwnModules:
         return module
 
     def carried(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the arguments that the module gets for a trial: its arm's, learning rate and weight decay."""
-        return {**self._config.arm_args.get(spec.arm, {}), **arguments_of(spec, self.routes)}
+        """Return the arguments that the module gets for a trial: its arm's, and what is searched."""
+        extra = {key.removeprefix("model."): value for key, value in spec.extra.items() if key.startswith("model.")}
+        return {**self._config.arm_args.get(spec.arm, {}), **extra, **arguments_of(spec, self.routes)}
+
+    def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
+        """Return the sites of a module with these values of what else is searched.
+
+        Raises:
+            InputError: It cannot be built or trained.
+        """
+        if values == self.start:
+            return self.probe.sites
+        return probe(self.specimen(values), batches(self._source, self._config.seed), self._settings).sites
+
+    def specimen(self, values: Mapping[str, Any]) -> Any:
+        """Return a module that is looked at, with these values of what else is searched.
+
+        Raises:
+            InputError: As `make`.
+        """
+        return self.make(dataclasses.replace(PROBED, extra=values))
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:

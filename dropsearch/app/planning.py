@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from dropsearch.app import build
+from dropsearch.app.extra import programs
 from dropsearch.app.liveness import check_liveness, notes
+from dropsearch.config.extra import ranges
 from dropsearch.config.schema import Config
 from dropsearch.dropout.typical import typical_rate
 from dropsearch.records import Site, TrialSpec
@@ -31,6 +34,8 @@ def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: 
     yield f"{config.model.name} on {source.name}, {build.device(config).type}"
     yield from _sites(sites)
     yield ""
+    if searched := ranges(config):
+        yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
     processes = build.process_count(config, source)
     width = f"an array of {plan.width}" if plan.engine == "array" else "one trial alone"
     yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
@@ -61,7 +66,9 @@ def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
 
 
 def _parameters(config: Config, source: build.Source) -> int:
+    """Return how many numbers a trial trains: the most that it may, where what is searched decides that."""
+    make, begun = build.module_factory(config, source), build.first_values(config, source)
     spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
     with torch.no_grad():
-        module = build.module_factory(config, source)(spec)
-    return sum(parameter.numel() for parameter in module.parameters())
+        made = [make(replace(spec, extra={**begun, **values})) for values in programs(ranges(config))]
+    return max(sum(parameter.numel() for parameter in module.parameters()) for module in made)

@@ -59,6 +59,10 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
     values: dict[str, Any] = copy.deepcopy(plain(config))
+    for key, value in kept.spec.extra.items():
+        group, _, name = key.partition(".")
+        values[group][name] = value
+    values["space"]["extra"] = {}
     values["task"] = "retrain"
     values["seed"] = config.seed
     values["output_dir"] = os.path.join(config.output_dir, "retrained", arm)

@@ -52,6 +52,11 @@ class SearchResult:
         return dict(findings.rates(self.summary.arms[arm]))
 
     @property
+    def best_extra(self) -> Mapping[str, Any]:
+        """What else was searched, as the best arm found it: values by configuration key."""
+        return dict(findings.extra(self.summary.arms[self.best_arm])) if self.best_arm else {}
+
+    @property
     def best_checkpoint(self) -> Path | None:
         """The Lightning checkpoint of the best arm's model, None where nothing was confirmed."""
         path = Path(self.output_dir, "best", f"{self.best_arm}.ckpt")
@@ -73,6 +78,7 @@ class SearchResult:
         row = {"arm": spec.arm, "number": spec.number, "state": trial.state, "seed": spec.seed, "reason": trial.reason}
         row |= {monitor.name: monitor.objective(best.objective) if best else float("nan")}
         row |= {"epochs": len(trial.curve), "seconds": trial.seconds, "lr": spec.lr, "weight_decay": spec.weight_decay}
+        row |= dict(spec.extra)
         row |= {f"rate.{site}": rate for site, rate in spec.rates.items()}
         return row | ({name: value for name, value in best.logged.items() if name not in row} if best else {})
 

@@ -39,6 +39,7 @@ def search(
     lr: tuple[float, float] | None = None,
     weight_decay: tuple[float, float] | None = None,
     rates: tuple[float, float] | None = None,
+    extra: Mapping[str, Any] | None = None,
     arm_args: Mapping[str, Mapping[str, Any]] | None = None,
     batchnorm: str | None = None,
     insert: str | type | Sequence[str | type] | None = None,
@@ -52,8 +53,8 @@ def search(
     Called again with the same `output_dir`, the study continues until it has `n_trials`.
 
     Args:
-        make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments ``lr`` and
-            ``weight_decay``, or one of them, that are searched. A LightningModule's class will do.
+        make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments that are searched:
+            ``lr``, ``weight_decay``, and those of `extra`. A LightningModule's class will do.
         datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
             is a test set.
         n_trials: The total of each arm's study.
@@ -73,6 +74,9 @@ def search(
         lr: The range of the learning rate.
         weight_decay: The range of the weight decay.
         rates: The range of the dropout rates; zero is always within reach.
+        extra: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
+            where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
+            ``"optimizer.gradient_clip"``.
         arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
         batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
@@ -99,6 +103,7 @@ def search(
     for bounds, given in ((config.space.lr, lr), (config.space.weight_decay, weight_decay), (config.space, rates)):
         if given is not None:
             bounds.low, bounds.high = given
+    config.space.extra.update({key if "." in key else f"model.{key}": given for key, given in (extra or {}).items()})
     vars(config.trainer).update(trainer or {})
     config.trainer.made_by = _maker(callbacks)
     check(config)

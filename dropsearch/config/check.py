@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dropsearch.config.extra_rules import extra_problems
 from dropsearch.config.own_rules import own_problems
 from dropsearch.config.schema import SCHEMAS, Config, OwnDataConfig, OwnModelConfig
 from dropsearch.data.catalogue import DATA_SETS
@@ -124,20 +125,26 @@ def _file(config: Config, key: str) -> str:
 
 
 def _problems(config: Config) -> Iterator[str]:
-    yield from _finite(config)
-    yield from _limits(config)
-    yield from _choices(config)
-    yield from _model(config)
+    yield from _values(config)
     yield from _arms(config.arms)
     yield from own_problems(config)
     yield from _kinds(config.sites.kinds)
     yield from _ranges(config)
-    yield from _lists(config)
     yield from _engine(config)
+    yield from extra_problems(config, _values)
     yield from _names(config)
     yield from _evidence(config)
     if config.task == "retrain":
         yield from _retrain(config)
+
+
+def _values(config: Config) -> Iterator[str]:
+    """Yield what is wrong with single values, and with those of the model and the optimiser beside each other."""
+    yield from _finite(config)
+    yield from _limits(config)
+    yield from _choices(config)
+    yield from _model(config)
+    yield from _lists(config)
 
 
 def _value(config: Config, key: str) -> Any:

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
+from dropsearch.config.extra import with_extra
 from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
 from dropsearch.config.own import is_free
 from dropsearch.config.schema import OWN, SCHEMAS, Config, DataConfig, OpenConfig
@@ -51,7 +52,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     running.clear()  # the caller may be a Hydra application of its own
     try:
         with initialize_config_dir(conf_folder(), version_base="1.3"):
-            return typed(compose("config", overrides=list(overrides)))
+            return typed(compose("config", overrides=with_extra(overrides)))
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
     finally:

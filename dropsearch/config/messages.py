@@ -32,8 +32,8 @@ GROUPS = (
     "experiment",
 )
 
-FREE_KEYS = ("retrain.rates.", "sites.kinds.")
-"""Below them keys are the names of a model's sites."""
+FREE_KEYS = ("retrain.rates.", "sites.kinds.", "space.extra.")
+"""Below them keys are the names of a model's sites, or other keys whose values are searched."""
 
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
 

@@ -132,6 +132,8 @@ class SpaceConfig:
     zero_share: float = 0.2
     lr: RangeConfig = field(default_factory=lambda: RangeConfig(3e-4, 3e-2))
     weight_decay: RangeConfig = field(default_factory=lambda: RangeConfig(1e-6, 1e-1))
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else is searched: ranges by key of `model` or `optimizer`; see `dropsearch.config.extra`."""
 
 
 @dataclass

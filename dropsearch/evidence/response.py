@@ -41,9 +41,10 @@ def responses(
 ) -> tuple[Response, ...]:
     """Expected score at each rate of each site, averaged over what else was searched, with a 95 % band for each rate.
 
-    Learning rate and weight decay are taken out by smooth curves of their logarithms, the other sites' rates are
-    left in the noise: so few trials could not tell their curves apart. Only complete trials count. A score beyond
-    the upper fence (a trial that diverged) counts as the fence. Empty where fewer than ten trials are complete.
+    Learning rate and weight decay are taken out by smooth curves of their logarithms, the other sites' rates and
+    what else was searched are left in the noise: so few trials could not tell their curves apart. Only complete
+    trials count. A score beyond the upper fence (a trial that diverged) counts as the fence. Empty where fewer than
+    ten trials are complete.
 
     Args:
         trials: The trials of one arm's search.

@@ -14,6 +14,7 @@ from dropsearch.records.evidence import (
 )
 from dropsearch.records.metrics import EpochMetrics, Judge, Monitor
 from dropsearch.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
+from dropsearch.records.ranges import Choice, Numbers, Range
 from dropsearch.records.summary import Summary
 from dropsearch.records.trials import INTERRUPTED, Purpose, State, TrialResult, TrialSpec
 
@@ -25,6 +26,7 @@ __all__ = [
     "ArmEvidence",
     "ArmOutcome",
     "Budget",
+    "Choice",
     "Claim",
     "Comparison",
     "Confirmed",
@@ -33,8 +35,10 @@ __all__ = [
     "Interval",
     "Judge",
     "Monitor",
+    "Numbers",
     "Purpose",
     "Quantity",
+    "Range",
     "Response",
     "Series",
     "Site",

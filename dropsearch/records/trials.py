@@ -39,6 +39,8 @@ class TrialSpec:
     """Which repetition of the arm's search it belongs to: 1 is the one that all choices rest on."""
     variation: str = ""
     """In a retraining of the winner with something changed: what, in words."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What else was searched: values by configuration key, such as `model.width`."""
 
     @property
     def key(self) -> str:

@@ -99,10 +99,15 @@ def without_dropout(summary: Summary) -> Iterator[str]:
             continue
         twin = next((other for other, outcome in summary.arms.items() if _is_twin(outcome, arm)), None)
         told = (
-            f": it is the model of {twin}, so what sets the two apart is the learning rate and weight decay that "
-            "each search came upon, not dropout; a larger study.n_trials brings them closer"
+            f": it is the model of {twin}, so what sets the two apart is {_tuned(arm)} that each search came upon, "
+            "not dropout; a larger study.n_trials brings them closer"
         )
         yield f"The dropout rates chosen for {name} are all zero{told if twin else ''}."
+
+
+def _tuned(arm: ArmOutcome) -> str:
+    *first, last = ("the learning rate", "weight decay", *findings.extra(arm))
+    return f"{', '.join(first)} and {last}"
 
 
 def _is_twin(other: ArmOutcome, arm: ArmOutcome) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult
+from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.bands import finite, mean_interval
 from dropsearch.report.scale import scores
 
@@ -38,10 +39,21 @@ def chosen(outcome: ArmOutcome) -> TrialResult | None:
 
 def rates(outcome: ArmOutcome) -> Mapping[str, float]:
     """The rates found, by site name: the winner's, or the best trial's without one."""
+    spec = _found(outcome)
+    return spec.rates if spec else {}
+
+
+def extra(outcome: ArmOutcome) -> Mapping[str, Any]:
+    """What else was searched, as it was found: values by configuration key, of the winner or the best trial."""
+    spec = _found(outcome)
+    return spec.extra if spec else {}
+
+
+def _found(outcome: ArmOutcome) -> TrialSpec | None:
     if outcome.winner is not None and outcome.winner.results:
-        return outcome.winner.results[0].spec.rates
+        return outcome.winner.results[0].spec
     trial = chosen(outcome)
-    return trial.spec.rates if trial else {}
+    return trial.spec if trial else None
 
 
 def search_loss(outcome: ArmOutcome) -> float:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from dropsearch.records.ranges import written
 
 EMPTY = "-"
 
@@ -36,6 +39,11 @@ def points(value: float) -> str:
 def rate(value: float) -> str:
     """A dropout rate."""
     return f"{value:.2f}" if math.isfinite(value) else EMPTY
+
+
+def setting(value: Any) -> str:
+    """A value of any kind, as it is typed; a number with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else EMPTY if value == EMPTY else written(value)
 
 
 def probability(value: float) -> str:

@@ -21,7 +21,7 @@ from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
 from dropsearch.report.palette import LOOKS
 from dropsearch.report.table import Table, heading
-from dropsearch.report.tables import arms_table, differences_table, rates_table
+from dropsearch.report.tables import arms_table, differences_table, extra_table, rates_table
 from dropsearch.report.terminal import kept
 from dropsearch.report.verdict import verdict
 
@@ -106,7 +106,10 @@ def _sections(summary: Summary) -> Iterator[Section]:
     answer = (arms_table(summary), differences_table(summary))
     yield Section("arms", "The arms", answer, ("differences",), words=reading(summary))
     yield Section(
-        "rates", "Rates", (rates_table(summary), single_sites_table(summary)), ("found", "responses", "rates")
+        "rates",
+        "Rates",
+        (rates_table(summary), extra_table(summary), single_sites_table(summary)),
+        ("found", "responses", "rates"),
     )
     yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))
     yield Section(

@@ -89,6 +89,7 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
         "rates": trial.spec.rates,
         "lr": trial.spec.lr,
         "weight_decay": trial.spec.weight_decay,
+        "extra": trial.spec.extra,
         "seed": trial.spec.seed,
         "val_loss": best.val_loss if best else None,
         "val_acc": best.val_acc if best else None,
@@ -100,7 +101,7 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
 
 
 def _best(trial: TrialResult | None, monitor: Monitor) -> dict[str, Any] | None:
-    keys = ("number", "params", "rates", "lr", "weight_decay", "val_loss", "val_acc", "monitored")
+    keys = ("number", "params", "rates", "lr", "weight_decay", "extra", "val_loss", "val_acc", "monitored")
     return {key: value for key, value in _trial(trial, monitor).items() if key in keys} if trial else None
 
 
@@ -123,6 +124,7 @@ def _winner(outcome: ArmOutcome, judge: Judge) -> dict[str, Any] | None:
         "number": outcome.winner.number,
         "params": trial.spec.params if trial else {},
         "rates": findings.rates(outcome),
+        "extra": findings.extra(outcome),
         "seeds": outcome.winner.seeds,
         "mean_val_loss": outcome.monitor.objective(outcome.winner.mean_val_loss),
         "judged": scores(outcome, judge),

@@ -13,7 +13,7 @@ from dropsearch.report.numbers import EMPTY as EMPTY
 from dropsearch.report.numbers import loss as loss
 from dropsearch.report.numbers import percent as percent
 from dropsearch.report.numbers import points as points
-from dropsearch.report.numbers import probability, rate
+from dropsearch.report.numbers import probability, rate, setting
 from dropsearch.report.numbers import shorten as shorten
 from dropsearch.report.scale import Scale, judged, scores
 from dropsearch.report.table import WIDTH as WIDTH
@@ -91,6 +91,14 @@ def rates_table(summary: Summary) -> Table:
     return Table("Dropout rates found, by site", columns, rows, left=("site", "kind"))
 
 
+def extra_table(summary: Summary) -> Table:
+    """One row for each key that was searched beside the rates: what each arm found."""
+    found = {name: findings.extra(arm) for name, arm in summary.arms.items()}
+    keys = dict.fromkeys(key for values in found.values() for key in values)
+    rows = tuple((key, *(setting(values.get(key, EMPTY)) for values in found.values())) for key in keys)
+    return Table("What else was searched, as found", ("key", *(f"in {name}" for name in found)), rows, left=("key",))
+
+
 def differences_table(summary: Summary) -> Table:
     """One row a planned contrast: the paired difference in what arms are judged by."""
     scale = Scale(summary.judge)
@@ -105,6 +113,7 @@ def tables(summary: Summary) -> Iterable[Table]:
     found = (
         arms_table(summary),
         rates_table(summary),
+        extra_table(summary),
         differences_table(summary),
         single_sites_table(summary),
         claims_table(summary),

@@ -25,6 +25,7 @@ def written(result: TrialResult) -> dict[str, Any]:
             "weight_decay": spec.weight_decay,
             "configuration": spec.configuration,
             **({"variation": spec.variation} if spec.variation else {}),
+            **({"extra": dict(spec.extra)} if spec.extra else {}),
         },
         "state": result.state,
         "curve": [_point(point) for point in result.curve],

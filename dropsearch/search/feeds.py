@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import Trial
 
 from dropsearch.errors import RunError
@@ -51,7 +51,7 @@ class StudyFeed(ABC):
         return None
 
     @property
-    def distributions(self) -> Mapping[str, FloatDistribution]:
+    def distributions(self) -> Mapping[str, BaseDistribution]:
         """The parameters of a trial."""
         return self.space.distributions
 
@@ -91,6 +91,7 @@ class StudyFeed(ABC):
             purpose=self.ledger.purpose,
             configuration=trial.user_attrs.get("configuration"),
             repeat=self.ledger.repeat,
+            extra=self.space.extra(params),
         )
 
     @abstractmethod

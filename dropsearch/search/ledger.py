@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
@@ -19,6 +19,7 @@ from dropsearch.errors import RunError
 from dropsearch.owner import is_dead, is_here, this_process
 from dropsearch.records import INTERRUPTED, EpochMetrics, Purpose, TrialResult, TrialSpec
 from dropsearch.search import entry
+from dropsearch.search.parameters import suggest
 from dropsearch.search.space import Params
 from dropsearch.search.studies import kept, open_study, quiet_optuna
 
@@ -79,7 +80,7 @@ class Ledger:
         self._seen: dict[int, tuple[int, float]] = {}
 
     def ask(
-        self, distributions: Mapping[str, FloatDistribution], place: Place, point: Params, seed: int
+        self, distributions: Mapping[str, BaseDistribution], place: Place, point: Params, seed: int
     ) -> Trial | None:
         """Begin the trial of a place that is free; None where another process was faster.
 
@@ -101,8 +102,8 @@ class Ledger:
                 self._interrupt(trial.number, "another process was faster")
                 return None
             self._open[trial.number] = trial
-            for name, d in distributions.items():
-                trial.suggest_float(name, d.low, d.high, log=d.log)
+            for name, distribution in distributions.items():
+                suggest(trial, name, distribution)
         return trial
 
     def _create(self, attrs: Mapping[str, Any]) -> Trial:

@@ -1,15 +1,16 @@
-"""What is searched: a rate for each site, the learning rate and the weight decay."""
+"""What is searched: a rate for each site, the learning rate, the weight decay, and what else is asked for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 
-from dropsearch.records import Arm, Site
+from dropsearch.records import Arm, Range, Site
+from dropsearch.search.parameters import distribution, parameter, value_of
 
 Params = dict[str, Any]
 
@@ -29,6 +30,10 @@ class SpaceSettings:
     """Whether the sites of an arm without dropout are given a rate of 0: a foreign module has rates of its own."""
     fixed: tuple[str, ...] = ()
     """Which of lr and weight_decay are not searched."""
+    extra: Mapping[str, Range] = field(default_factory=dict)
+    """What else is searched, by configuration key."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """The values of `extra` in the first points."""
 
 
 class Space:
@@ -75,18 +80,22 @@ class Space:
         return any(point.items() <= dict(params).items() for point in self.first_points)
 
     @property
-    def distributions(self) -> dict[str, FloatDistribution]:
+    def distributions(self) -> dict[str, BaseDistribution]:
         """The parameters of every trial of the arm.
 
         What all arms have comes first: so trials of one place that are drawn blindly, before the sampler has
         learnt, have the same learning rate and weight decay in every arm, and no arm has luckier ones.
         """
-        low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
-        rate = FloatDistribution(low - (high - low) * share / (1 - share), high)
         return {
             **{name: FloatDistribution(*bounds, log=True) for name, bounds in self._common.items()},
-            **dict.fromkeys(self._coordinates, rate),
+            **{key: distribution(searched) for key, searched in self.settings.extra.items()},
+            **dict.fromkeys(self._coordinates, self._rate_distribution),
         }
+
+    @property
+    def _rate_distribution(self) -> FloatDistribution:
+        low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
+        return FloatDistribution(low - (high - low) * share / (1 - share), high)
 
     @property
     def _common(self) -> dict[str, tuple[float, float]]:
@@ -107,6 +116,10 @@ class Space:
         first, last = values[0], values[-1]
         return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
 
+    def extra(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what else was proposed, by configuration key."""
+        return {key: value_of(searched, params[key]) for key, searched in self.settings.extra.items()}
+
     def _rate(self, coordinate: float) -> float:
         if coordinate >= self.settings.low:
             return coordinate
@@ -115,7 +128,8 @@ class Space:
     @property
     def first_points(self) -> tuple[Params, ...]:
         """Points asked before the sampler's own: the textbook's rates, then all rates zero."""
-        middle = {name: math.sqrt(math.prod(bounds)) for name, bounds in self._common.items()}
+        middle: Params = {name: math.sqrt(math.prod(bounds)) for name, bounds in self._common.items()}
+        middle |= {key: parameter(self.settings.start[key]) for key in self.settings.extra}
         if not self._coordinates:
             return (middle,)
         return ({**middle, **self._textbook_point()}, {**middle, **self._zero_point()})
@@ -128,8 +142,8 @@ class Space:
 
     def _zero_point(self) -> Params:
         # With a share for zero any coordinate below `low` means it; half-way down is well inside the range.
-        distribution = self.distributions[self._coordinates[0]]
-        zero = (distribution.low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
+        low = self._rate_distribution.low
+        zero = (low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
         return dict.fromkeys(self._coordinates, zero)
 
     def _clip(self, rate: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import Trial
 
 from dropsearch.records import EpochMetrics, TrialSpec
@@ -60,7 +60,7 @@ class VariationFeed(StudyFeed):
         super().__init__(ledger, space, places(variations, seeds), cancelled, None)
 
     @property
-    def distributions(self) -> Mapping[str, FloatDistribution]:
+    def distributions(self) -> Mapping[str, BaseDistribution]:
         """Nothing: all is given."""
         return {}
 

@@ -173,7 +173,7 @@ class AloneEngine:
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
         with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module, ending.losses)):
-            trainer = self._trainer(module, report)
+            trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
@@ -186,13 +186,13 @@ class AloneEngine:
             return own(seed)
         return {"train_dataloaders": self.data.train_loader(seed), "val_dataloaders": self._val}
 
-    def _trainer(self, module: LightningModule, report: Callback) -> Trainer:
+    def _trainer(self, module: LightningModule, spec: TrialSpec, report: Callback) -> Trainer:
         return make_trainer(
             module,
             self.settings,
             [report, OwnSigterm()],
             max_epochs=self.settings.max_epochs,
-            gradient_clip_val=self.settings.gradient_clip,
+            gradient_clip_val=self.settings.clip(spec),
         )
 
 

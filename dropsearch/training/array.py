@@ -7,6 +7,7 @@ left to take, the array narrows.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import math
@@ -43,7 +44,7 @@ class CancelledError(Exception):
 
 
 class Array(LightningModule):
-    """The LightningModule whose rows are trials; `slots` says which.
+    """The LightningModule whose rows are trials of one partition (see `waiting`); `slots` says which.
 
     Args:
         make_module: Builds a trial's module.
@@ -114,7 +115,9 @@ class Array(LightningModule):
         self.stepping.refresh(self.slots)
 
     def _stepping(self, module: LightningModule, optimizer: Optimizer) -> ArrayStep:
-        parts = (self.together, self.rows, self.shapes, self.settings)
+        # Rows of one array have the same limit of the gradient, whether it is searched or not.
+        settings = dataclasses.replace(self.settings, gradient_clip=self.settings.clip(self.slots[0].spec))
+        parts = (self.together, self.rows, self.shapes, settings)
         if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
             return DeviceStep(*parts, flat)
         return HostStep(*parts)

@@ -105,7 +105,7 @@ class TrainerSettings:
     """auto, cpu or gpu."""
     precision: str = "32-true"
     gradient_clip: float | None = None
-    """The largest norm of a trial's gradient, None for no limit."""
+    """The largest norm of a trial's gradient, None for no limit; see `clip`."""
     monitor: Monitor = field(default_factory=Monitor)
     """What trials are chosen by."""
     foreign: bool = False
@@ -116,6 +116,10 @@ class TrainerSettings:
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
     convolutions: Convolutions = "grouped"
     """How an array runs a convolution: one of all rows, in groups, or one for each row."""
+
+    def clip(self, spec: TrialSpec) -> float | None:
+        """Return the largest norm of a trial's gradient: its own where that is searched, None for no limit."""
+        return spec.extra.get("optimizer.gradient_clip", self.gradient_clip)
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the seed of a trial's masks: its own in a confirmation, whose seeds are to be independent."""

@@ -66,6 +66,15 @@ def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
     return names - {"self"}, False
 
 
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the values that arguments of a class or function have where they are not given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
 def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -86,8 +86,9 @@ def make_plan(
             )
         if difference:
             return Plan("alone", 1, difference)
-    # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last.
-    costliest = max(reversed(pairs), key=lambda pair: len(pair[0].rates))[0]
+    # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last. Of the
+    # programs that trials may have, the one with most parameters: what fits then always fits.
+    costliest = max(reversed(pairs), key=lambda pair: (len(pair[0].rates), _parameters(make_module, pair[0])))[0]
     speeds = Speeds(make_module, data, settings, costliest)
     try:
         if width is not None:
@@ -104,6 +105,11 @@ def make_plan(
         reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
         return Plan("alone", 1, reason, rates, memory, speed=alone)
     return Plan("array", chosen, "measured", rates, memory, speeds.convolutions(chosen), rates[chosen])
+
+
+def _parameters(make_module: ModuleFactory, spec: TrialSpec) -> int:
+    """Return how many numbers a trial trains where trials may differ in that, else 0."""
+    return sum(parameter.numel() for parameter in make_module(spec).parameters()) if spec.extra else 0
 
 
 def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:

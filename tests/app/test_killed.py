@@ -112,6 +112,37 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_file_or_the_new_one(nurse
     audit.check_everything(folder, journal, ARMS, trials + 1, TOP_K, SEEDS)
 
 
+KILLED_AT_THE_FIFTH_REPORT = """
+import os, signal
+from dropsearch.search.ledger import Ledger
+
+report, reports = Ledger.report, []
+
+def killed(self, spec, metrics):
+    reports.append(spec)
+    if len(reports) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return report(self, spec, metrics)
+
+Ledger.report = killed
+"""
+
+
+def test_trials_that_wait_for_an_array_of_their_like_are_neither_lost_nor_repeated(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
+    searched = "space.extra={model.hidden: [[16],[12]]}"
+    given = ("engine=array", "engine.width=4", "engine.processes=1", "model.hidden=[16]", "tracking=none", searched)
+    assert nursery.run(job(folder, *given, trials=6, setup=KILLED_AT_THE_FIFTH_REPORT)) == [KILLED]
+    left = [
+        trial for study in audit.studies(journal).values() for trial in study.trials if not trial.state.is_finished()
+    ]
+    assert {trial.params["model.hidden"] for trial in left} == {"[16]", "[12]"}, "none of them was waiting"
+    run(nursery, job(folder, *given, trials=6))
+    audit.check_everything(folder, journal, ARMS, 6, TOP_K, SEEDS)
+
+
 KILLED_BEFORE_THE_THIRD_STATE = """
 import os, signal
 from dropsearch.search.ledger import Ledger

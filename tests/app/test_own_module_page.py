@@ -32,11 +32,11 @@ def little(code: str) -> str:
 
 
 def test_the_page_has_commands_and_code():
-    assert len(commands(PAGE)) == 3
+    assert len(commands(PAGE)) == 4
     assert len(blocks("python", PAGE.read_text())) == 1
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_a_command_of_the_page_runs(folder: Path, cli: Cli, number: int):
     words = commands(PAGE)[number]
     assert words[:3] == ["python", "-m", "dropsearch"]

@@ -114,6 +114,32 @@ def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimise
     assert found.to_dataframe()["lr"].nunique() == 2
 
 
+def wide(lr: float, width: int, slope: float = 0.0) -> nets.LitNet:
+    """With an argument that has no default, and one that makes another program of each value."""
+    module = nets.LitNet(width=width, lr=lr)
+    module.drop = nn.Dropout(0.5) if slope < 0.5 else nn.Sequential(nn.LeakyReLU(slope), nn.Dropout(0.5))[1]
+    return module
+
+
+def test_any_argument_of_the_function_is_searched_beside_the_rates(search: Call):
+    extra = {"width": [6, 12], "slope": (0.1, 0.3)}
+    found = search(wide, data.Digits(), extra=extra, engine="array", n_trials=4, arms=["dropout"])
+    frame = found.to_dataframe()
+    assert set(frame["model.width"]) == {6, 12}
+    assert frame["model.slope"].between(0.1, 0.3).all()
+    assert "array of" in found.summary.engine
+    assert set(found.best_extra) == {"model.width", "model.slope"}
+    assert found.best_checkpoint is not None
+    weights = torch.load(found.best_checkpoint, weights_only=True)["state_dict"]
+    assert len(weights["first.bias"]) == found.best_extra["model.width"]
+    assert "What else was searched, as found" in repr(found)
+
+
+def test_a_search_begins_with_the_default_of_an_argument(search: Call):
+    found = search(nets.LitNet, data.Digits(), extra={"width": [6, 12, 9]}, arms=["none"])
+    assert found.to_dataframe()["model.width"][0] == 12
+
+
 class Writing(Callback):
     """Writes a line for each trial that it saw."""
 
@@ -144,6 +170,16 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.WithoutTraining(), {}, "must return batches from train_dataloader, got none"),
     (nets.LitNet, data.Digits(), {"monitor": "f1"}, 'got "f1": it logs val_acc, val_loss'),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
+    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "model.widht" (did you mean "width"?): it takes'),
+    (nets.LitNet, data.Digits(), {"extra": {"width": 5}}, "space.extra.model.width must be choice(A,B)"),
+    (nets.LitNet, data.Digits(), {"extra": {"width": (5, 5)}}, "its first end is the lower one"),
+    (
+        nets.LitNet,
+        data.Digits(),
+        {"extra": {"lr": (0.1, 1.0)}},
+        "space.extra must leave out model.lr, which is searched",
+    ),
+    (nets.LitNet, data.Digits(), {"extra": {"width": [8, -1]}}, "got model.width=-1: model=LitNet cannot be built"),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
 ]
 

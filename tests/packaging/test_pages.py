@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.extra import with_extra
 from dropsearch.config.own import with_own
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def test_commands_are_found_at_all() -> None:
 def test_the_overrides_of_every_command_compose_and_are_legal(case: tuple[str, ...]) -> None:
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=conf_folder()):
-        typed(compose("config", overrides=with_own(case)))
+        typed(compose("config", overrides=with_extra(with_own(case))))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

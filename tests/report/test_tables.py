@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.records import Site
+from dropsearch.records import Confirmed, Site
 from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
-from dropsearch.report.tables import points, probability, shorten
+from dropsearch.report.tables import extra_table, points, probability, shorten, tables
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "textbook")
 
@@ -64,6 +64,19 @@ def test_a_site_that_cannot_be_controlled_is_fixed(make):
 
 def test_arms_without_dropout_have_no_table_of_rates(make):
     assert rates_table(make.summary(("none", "batchnorm"))).rows == ()
+
+
+def test_what_else_was_found_stands_in_a_table_of_its_own(make):
+    assert extra_table(make.summary(ALL)).rows == ()
+    found = {"model.hidden": [64, 64], "optimizer.momentum": 0.94321, "model.activation": "relu"}
+    arm = make.arm("dropout")
+    first, *rest = arm.winner.results
+    results = (replace(first, spec=replace(first.spec, extra=found)), *rest)
+    summary = make.summary({"none": make.arm("none"), "dropout": replace(arm, winner=Confirmed(0, results))})
+    table = extra_table(summary)
+    assert table.columns == ("key", "in none", "in dropout")
+    assert [row[1:] for row in table.rows] == [("-", "[64,64]"), ("-", "0.9432"), ("-", "relu")]
+    assert table in tables(summary)
 
 
 def test_differences_are_in_percentage_points(make):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.samplers import RandomSampler
@@ -15,8 +16,8 @@ from dropsearch.search.storage import open_storage
 SITES = (Site("a", "input", 0.1, 4), Site("b", "hidden", 0.1, 4))
 
 
-def make_space(arm: str = "dropout") -> Space:
-    return Space(SpaceSettings(), ARMS[arm], SITES, {"a": 0.15, "b": 0.4})
+def make_space(arm: str = "dropout", **settings: Any) -> Space:
+    return Space(SpaceSettings(**settings), ARMS[arm], SITES, {"a": 0.15, "b": 0.4})
 
 
 def ended(spec: TrialSpec, state: State = "COMPLETE", reason: str = "", loss: float | None = None) -> TrialResult:
@@ -42,8 +43,8 @@ def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
     return make
 
 
-def make_feed(ledger: Ledger, total: int = 5) -> SearchFeed:
-    return SearchFeed(ledger, make_space(ledger.arm), total=total, seed=0, cancelled=lambda: False)
+def make_feed(ledger: Ledger, total: int = 5, **settings: Any) -> SearchFeed:
+    return SearchFeed(ledger, make_space(ledger.arm, **settings), total=total, seed=0, cancelled=lambda: False)
 
 
 def work(feed: SearchFeed, count: int | None = None) -> list[TrialSpec]:

@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from dropsearch.errors import InputError, RunError
 from dropsearch.owner import started
-from dropsearch.records import INTERRUPTED, TrialResult, TrialSpec
+from dropsearch.records import INTERRUPTED, Choice, Numbers, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed
 from dropsearch.search.ledger import Ledger, Place
@@ -84,6 +84,37 @@ def test_results_come_back_from_the_storage_as_they_were_told(make_ledger: MakeL
         told.append(ended(spec, state, reason="" if state == "COMPLETE" else "diverged: val_loss=nan"))
         feed.tell(told[-1])
     assert make_ledger().results() == tuple(told)
+
+
+EXTRA: dict[str, Any] = {
+    "extra": {"model.hidden": Choice(([8], [16, 16])), "optimizer.momentum": Numbers(0.5, 0.99)},
+    "start": {"model.hidden": [16, 16], "optimizer.momentum": 0.9},
+}
+
+
+def test_what_else_was_searched_comes_back_from_the_storage_and_goes_on_into_the_confirmation(
+    make_ledger: MakeLedger,
+) -> None:
+    asked = work(make_feed(make_ledger(), **EXTRA))
+    assert asked[0].extra == EXTRA["start"]
+    assert {str(spec.extra["model.hidden"]) for spec in asked} == {"[8]", "[16, 16]"}
+    kept = make_ledger().results()
+    assert [result.spec for result in kept] == asked
+    confirm = ConfirmFeed(
+        make_ledger("confirm"),
+        make_space(**EXTRA),
+        kept[2:4],
+        [7, 8],
+        cancelled=lambda: False,
+        stands=lambda _: True,
+    )
+    retrained = {spec.configuration: spec.extra for spec in work(confirm)}  # type: ignore[arg-type]
+    assert retrained == {spec.number: spec.extra for spec in asked[2:4]}
+
+
+def test_arms_pair_in_what_else_is_searched_where_it_is_drawn_blindly(make_ledger: MakeLedger) -> None:
+    drawn = [[s.extra for s in work(make_feed(make_ledger(arm=arm), **EXTRA))] for arm in ("none", "dropout")]
+    assert drawn[0][2:] == drawn[1][2:]
 
 
 def test_optuna_sees_the_objective_and_the_states(make_ledger: MakeLedger, tmp_path: Path) -> None:

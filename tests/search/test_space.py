@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.records import ARMS, Site
+from dropsearch.records import ARMS, Choice, Numbers, Range, Site
 from dropsearch.search.space import Space, SpaceSettings
 
 SITES = (Site("a", "input", 0.1, 4), Site("b", "hidden", 0.1, 4), Site("c", "hidden", 0.1, 4))
@@ -89,3 +89,32 @@ def test_a_site_out_of_reach_is_not_searched() -> None:
     fused = Site("lstm", "rnn", 0.2, 4, controllable=False, reason="fused")
     it = Space(SpaceSettings(), ARMS["dropout"], (*SITES, fused), {**TYPICAL, "lstm": 0.2})
     assert "rate.lstm" not in it.distributions
+
+
+EXTRA: dict[str, Range] = {
+    "model.hidden": Choice(([8], [16])),
+    "model.width": Numbers(4, 64, log=True, step=1),
+    "optimizer.momentum": Numbers(0.5, 0.99),
+}
+START = {"model.hidden": [16], "model.width": 16, "optimizer.momentum": 0.9}
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_every_arm_searches_what_else_is_asked_for_in_the_same_ranges_before_its_rates(arm: str) -> None:
+    own, reference = (space(name, extra=EXTRA, start=START).distributions for name in (arm, "none"))
+    assert list(own.items())[: len(reference)] == list(reference.items())
+    assert set(EXTRA) <= set(reference)
+
+
+def test_the_first_points_have_the_first_values_of_what_else_is_searched() -> None:
+    for arm in ("none", "dropout"):
+        it = space(arm, extra=EXTRA, start=START)
+        assert [it.extra(point) for point in it.first_points] == [START] * len(it.first_points)
+
+
+def test_what_else_is_proposed_comes_back_as_values() -> None:
+    it = space(extra=EXTRA, start=START)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = it.extra(study.ask(fixed_distributions=it.distributions).params)
+    assert list(values) == list(EXTRA)
+    assert all(EXTRA[key].holds(value) for key, value in values.items())

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.records import EpochMetrics
+from dropsearch.records import Confirmed, EpochMetrics
 from dropsearch.tracking import entries
 from tests.tracking.tracked_studies import make_curve, make_result, make_spec, make_summary
 
@@ -47,6 +48,16 @@ def test_a_cut_text_begins_as_the_text_does_and_fits(text: str, length: int):
 @given(configs)
 def test_every_leaf_of_a_configuration_is_text(config: dict[str, Any]):
     assert all(isinstance(value, str) for value in entries.flatten(config).values())
+
+
+def test_what_else_was_searched_is_told_as_parameters():
+    extra = {"model.hidden": [64, 64], "optimizer.momentum": 0.9, "model.activation": "relu"}
+    told = {"model.hidden": "[64, 64]", "optimizer.momentum": "0.9", "model.activation": "relu"}
+    assert told.items() <= entries.params_of(make_spec(extra=extra)).items()
+    outcome = make_summary().arms["dropout"]
+    winner = Confirmed(3, (make_result(spec=make_spec(extra=extra, configuration=3)),))
+    best = entries.best_params_of(replace(outcome, winner=winner))
+    assert {f"best_{key}": value for key, value in told.items()}.items() <= best.items()
 
 
 def test_a_configuration_is_flattened_under_dotted_names():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dropsearch.models import Classifier
+from dropsearch.models import MLP, Classifier
 from dropsearch.records import TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
 from dropsearch.training.array import Array
@@ -268,3 +269,108 @@ def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
     kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
     assert [(feed.results[n].state, len(feed.results[n].curve)) for n in range(2)] == [("COMPLETE", 3), ("PRUNED", 2)]
     assert feed.results[1].reason == "pruned after epoch 2"
+
+
+def searched_factory(optimizer: str) -> Callable[[TrialSpec], Classifier]:
+    """Builds modules as wide, and with such an optimiser, as a trial's values say."""
+
+    def make(spec: TrialSpec) -> Classifier:
+        options: dict[str, Any] = {
+            key.removeprefix("optimizer."): value
+            for key, value in spec.extra.items()
+            if key.startswith("optimizer.") and key != "optimizer.gradient_clip"
+        }
+        name = options.pop("name", optimizer)
+        torch.manual_seed(spec.seed)
+        rates = {site.removeprefix("net."): rate for site, rate in spec.rates.items()}
+        hidden = spec.extra.get("model.hidden", [12, 10])
+        net = MLP((1, 4, 4), 3, hidden=hidden, dropout=rates, norm="batch")
+        return Classifier(net, optimizer=name, lr=spec.lr, weight_decay=spec.weight_decay, **options).double()
+
+    return make
+
+
+MOMENTA = [(0.5, True, "none"), (0.95, False, "cosine"), (0.0, False, "step")]
+SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "by row, sgd": (
+        "sgd",
+        [
+            {"optimizer.momentum": momentum, "optimizer.nesterov": nesterov, "optimizer.schedule": schedule}
+            for momentum, nesterov, schedule in MOMENTA
+        ],
+    ),
+    "by row, adamw": ("adamw", [{"optimizer.betas": betas} for betas in ([0.9, 0.999], [0.5, 0.9])]),
+    "optimiser": ("sgd", [{"optimizer.name": name} for name in ("sgd", "adamw")]),
+    "clip": ("sgd", [{"optimizer.gradient_clip": clip} for clip in (None, 0.05)]),
+    "shape and row": (
+        "sgd",
+        [
+            {"model.hidden": hidden, "optimizer.momentum": momentum}
+            for hidden, momentum in (([12, 10], 0.9), ([6, 5], 0.5), ([12, 10], 0.3))
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SEARCHED)
+def test_whatever_else_trials_differ_in_they_train_as_alone(tmp_path: Path, case: str) -> None:
+    optimizer, values = SEARCHED[case]
+    specs = [
+        dataclasses.replace(spec, extra=values[spec.number % len(values)], lr=3e-3) for spec in make_specs("mlp", 5)
+    ]
+    factory, source = searched_factory(optimizer), make_source("mlp", torch.float64)
+    settings = TrainerSettings(3, "cpu", "64-true", gradient_clip=1.0)
+    alone = AloneEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = ArrayEngine(factory, source, settings, 3, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    expected = run(alone, specs)
+    assert_same(expected, run(array, specs))
+    other = run(AloneEngine(factory, source, settings), [dataclasses.replace(specs[1], extra=values[0])])
+    assert other[1].curve != expected[1].curve, "what differs makes a difference"
+
+
+def test_rows_of_one_program_share_an_array_and_those_of_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[set[str]] = []
+    fit = Array.fit
+
+    def noting(self: Array) -> None:
+        widths.append({str(slot.spec.extra["model.hidden"]) for slot in self.slots})
+        fit(self)
+
+    monkeypatch.setattr(Array, "fit", noting)
+    choices = ([12, 10], [6, 5])
+    specs = [
+        dataclasses.replace(spec, extra={"model.hidden": choices[spec.number % 2], "optimizer.momentum": 0.1})
+        for spec in make_specs("mlp", 8)
+    ]
+    engine = ArrayEngine(searched_factory("sgd"), make_source("mlp", torch.float64), TrainerSettings(2, "cpu"), 8)
+    assert {r.state for r in run(engine, specs).values()} == {"COMPLETE"}
+    assert widths == [{"[12, 10]"}, {"[6, 5]"}]
+
+
+def test_an_array_that_is_cancelled_tells_the_trials_that_wait_as_interrupted_too() -> None:
+    specs = [
+        dataclasses.replace(spec, extra={"model.hidden": ([12, 10], [6, 5])[spec.number % 2]})
+        for spec in make_specs("mlp", 6)
+    ]
+    feed = Queue(specs, stop_after=1, prune=lambda spec, _: spec.number == 0)
+    source = make_source("mlp", torch.float64)
+    ArrayEngine(searched_factory("sgd"), source, TrainerSettings(5, "cpu", "64-true"), 4).run(feed)
+    assert feed.asked == len(feed.results) > 4
+    assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
+
+
+def test_a_program_of_which_no_trial_can_be_built_does_not_keep_others_from_training() -> None:
+    factory = searched_factory("sgd")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.extra["model.hidden"] == [6, 5]:
+            raise ValueError("too small")
+        return factory(spec)
+
+    specs = [
+        dataclasses.replace(spec, extra={"model.hidden": [6, 5] if spec.number < 4 else [12, 10]})
+        for spec in make_specs("mlp", 6)
+    ]
+    source = make_source("mlp", torch.float64)
+    got = run(ArrayEngine(make, source, TrainerSettings(2, "cpu", "64-true"), 4), specs)
+    assert [got[n].state for n in range(6)] == ["FAIL"] * 4 + ["COMPLETE"] * 2
