@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,10 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
 
 @cache
 def _template() -> Any:
-    """The template: everything that it is given is escaped, but for the style and the SVG of figures."""
+    """The template: it escapes all that it is given, but for the SVG of figures and the package's own style and script.
+
+    The page allows this one script by its digest, and no other, wherever one might come from.
+    """
     # A twentieth of a second to import, for which a run that writes nothing need not wait.
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -86,9 +91,10 @@ def _template() -> Any:
         "parts": lambda text: list(spans(text)),
         "heading": heading,
         "breakable": lambda text: Markup("<wbr>").join(_STEP.split(text)),
+        "hash": lambda text: b64encode(sha256(text.encode()).digest()).decode(),
         "drawn": Markup,  # what the SVG of a figure says was escaped when it was drawn
     }
-    environment.globals["css"] = Markup(_file("page.css"))
+    environment.globals |= {"css": Markup(_file("page.css")), "js": Markup(_file("page.js"))}
     return environment.from_string(_file("page.html"))
 
 

@@ -109,7 +109,7 @@ def test_it_says_first_what_it_will_do(finished: Finished):
 
 def test_every_file_is_there(finished: Finished):
     names = {str(path.relative_to(finished.out)) for path in finished.out.rglob("*") if path.is_file()}
-    assert {"results.json", "report.md", "study.journal", "mlflow.db"} <= names
+    assert {"results.json", "report.html", "report.md", "study.journal", "mlflow.db"} <= names
     assert {f"best/{arm}.{kind}" for arm in ("none", "both") for kind in ("yaml", "ckpt")} <= names
     assert {"figures/curves.png", "figures/best_so_far.png", "figures/rates.png"} <= names
     assert not {name for name in names if name.endswith(".part")}
@@ -158,6 +158,16 @@ def test_mlflow_has_every_trial_once_in_its_state_with_its_whole_curve(finished:
             assert rates == {f"rate.{site}": rate for site, rate in trial["rates"].items()}
     kinds = Counter(tracked.data.tags["dropsearch.kind"] for tracked, _ in mlflow_runs.values())
     assert kinds == {"parent": 1, "arm": 2, "confirm": 2, "trial": 2 * 5 + 2 * 2 * 2}
+
+
+def test_mlflows_parent_run_has_both_reports_and_the_figures(finished: Finished, mlflow_runs: dict[str, Any]):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{finished.out / 'mlflow.db'}"
+    client, run = MlflowClient(uri, uri), finished.results["mlflow"]["run_id"]
+    assert {"report.html", "report.md", "results.json"} <= {file.path for file in client.list_artifacts(run)}
+    drawn = {path.name for path in (finished.out / "figures").iterdir()}
+    assert {Path(file.path).name for file in client.list_artifacts(run, "figures")} == drawn
 
 
 def test_mlflow_nests_trials_in_arms_in_one_parent(finished: Finished, mlflow_runs: dict[str, Any]):

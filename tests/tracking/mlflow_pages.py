@@ -1,0 +1,132 @@
+"""MLflow's own server and its pages, as a user goes through them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.chromium import Chromium
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+"""The server tells nobody that it runs."""
+PATIENCE = 60
+"""Seconds in which a server on a busy machine must answer."""
+
+
+@contextmanager
+def served(database: Path) -> Iterator[str]:
+    """Serve a finished run's store on this machine alone, and yield the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, env=os.environ | QUIET, cwd=database.parent, **silent)
+    try:
+        _wait(server, f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            raise
+        except OSError:  # nobody listens there yet; the next question is asked at once, and costs a millisecond
+            time.sleep(0.05)
+    raise TimeoutError(f"mlflow server does not answer: {server.poll()}")
+
+
+class Pages:
+    """The pages of one experiment.
+
+    Args:
+        browser: In which they are opened.
+        address: Of the server.
+        experiment: Its id.
+    """
+
+    def __init__(self, browser: Chromium, address: str, experiment: str) -> None:
+        self.browser = browser
+        self._top = f"{address}/#/experiments/{experiment}"
+
+    def runs(self, parent: str) -> None:
+        """Open the table of runs as far as a parent run, without the assistant that opens at a first visit."""
+        self._go(f"{self._top}/runs")
+        more = "[...document.querySelectorAll('button')].find(button => button.innerText == 'Load more')?.click()"
+        self.browser.until(f"document.querySelector('[row-id=\"{parent}\"]') ?? {more}")
+        self.browser.run("document.querySelector('button[aria-label=Close][data-component-id*=assistant]')?.click()")
+
+    def listed(self) -> list[str]:
+        """Return the names in the table of runs, from top to bottom."""
+        rows = "[...document.querySelectorAll('[row-id]')].sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)"
+        names = f"{rows}.map(row => row.querySelector('a[href*=\"/runs/\"]')?.innerText).filter(name => name)"
+        return self.browser.run(f"return {names}")
+
+    def expand(self, run: str, shows: str) -> None:
+        """Open the runs under one, and wait until that of another id is among them."""
+        self.browser.run(f"document.querySelector('[row-id=\"{run}\"] button[data-component-id*=runname]').click()")
+        self.browser.until(f"document.querySelector('[row-id=\"{shows}\"] a')")
+
+    def compare(self, runs: Sequence[str]) -> None:
+        """Tick runs in the table, and press the button that compares them."""
+        for run in runs:
+            self.browser.run(f"document.querySelector('[row-id=\"{run}\"] input.ag-checkbox-input').click()")
+        button = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() == 'Compare' && !e.disabled)"
+        self.browser.until(button + " !== undefined")
+        self.browser.run(f"{button}.click()")
+        self.browser.until(f"document.body.innerText.includes('Comparing {len(runs)} Runs')")
+
+    def curves(self, run: str) -> Mapping[str, int]:
+        """Open a run's metrics and return each chart that has a curve, with its number of points."""
+        self._go(f"{self._top}/runs/{run}/model-metrics")
+        plots = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data?.length)"
+        wanted = ("train/loss", "val/loss")
+        self.browser.until(" && ".join(f"document.body.innerText.includes('({name})')" for name in wanted))
+        self.browser.until(f"{plots}.length >= {len(wanted)}")
+        titled = "plot.closest('[data-testid=experiment-view-compare-runs-card]') ?? plot.parentElement.parentElement"
+        pairs = f"{plots}.map(plot => [({titled}).innerText, plot.data[0].x.length])"
+        found: list[tuple[str, int]] = self.browser.run(f"return {pairs}")
+        return {text.rpartition("(")[2].rstrip(")"): points for text, points in found}
+
+    def report(self, run: str) -> None:
+        """Open the report where MLflow shows it, in a frame, and go on inside."""
+        self._go(f"{self._top}/runs/{run}/artifacts/report.html")
+        self.browser.until("document.querySelector('iframe.mlflow-html-iframe')")
+        self.browser.frame("iframe.mlflow-html-iframe")
+        self.browser.until("document.querySelector('.answer')")
+
+    def figure(self, run: str, name: str) -> None:
+        """Open a figure of a run, and wait until it is shown in its size."""
+        self._go(f"{self._top}/runs/{run}/artifacts/figures/{name}.png")
+        images = "[...document.querySelectorAll('img')]"
+        self.browser.until(f"{images}.find(image => image.naturalWidth == 1200) !== undefined")
+
+    def model(self, model: str) -> None:
+        """Open the page of a logged model."""
+        self._go(f"{self._top}/models/{model}")
+        self.browser.until(f"document.body.innerText.includes('{model}')")
+
+    def text(self) -> str:
+        """Return all that can be read on the page."""
+        return self.browser.run("return document.body.innerText")
+
+    def _go(self, url: str) -> None:
+        # All pages are one document: an address that differs behind the # alone would not load it again.
+        self.browser.open("about:blank")
+        self.browser.open(url)
