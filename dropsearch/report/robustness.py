@@ -12,7 +12,7 @@ CORRUPTIONS = {
     "salt_and_pepper": "salt and pepper",
     "blur": "blur",
     "contrast": "contrast",
-    "translation": "shift",
+    "translation": "translation",
 }
 """The series of a corruption, and what it is called."""
 

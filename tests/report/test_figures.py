@@ -37,7 +37,13 @@ def ruin(arm):
     return replace(arm, trials=trials + arm.trials[3:], winner=winner)
 
 
+@pytest.fixture(scope="module")
 def cases(make):
+    """Summaries of every kind by name, with the number of figures that they have data for."""
+    return list(_cases(make))
+
+
+def _cases(make):
     yield "four arms", make.summary(), 5
     yield "six arms and twenty sites", make.with_evidence(ALL, sites=MANY), 12
     yield "one arm", make.with_evidence(("dropout",)), 10
@@ -51,8 +57,8 @@ def cases(make):
     yield "no pair", make.tested(none=[0.9] * 3, dropout=[math.nan] * 3), 5
 
 
-def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(make, tmp_path):
-    for name, summary, count in cases(make):
+def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(cases, tmp_path):
+    for name, summary, count in cases:
         if summary.sites == MANY:  # seconds of pixels: the next test looks at its words
             continue
         figures = write_figures(summary, tmp_path / name)
@@ -63,8 +69,8 @@ def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(make, tmp_path):
 
 
 @pytest.mark.parametrize("draw", [draw for _, draw in drawings()], ids=lambda draw: draw.__name__)
-def test_no_words_leave_the_figure_or_cover_each_other(make, draw):
-    for name, summary, _ in cases(make):
+def test_no_words_leave_the_figure_or_cover_each_other(cases, draw):
+    for name, summary, _ in cases:
         with drawing():
             sheet = draw(summary)
             if sheet is None:

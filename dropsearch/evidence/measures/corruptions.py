@@ -63,7 +63,7 @@ def contrast(of: Features, amount: float, generator: torch.Generator) -> Tensor:
     return torch.lerp(of.x, of.x.mean((-2, -1), keepdim=True), amount)
 
 
-def shift(of: Features, amount: float, generator: torch.Generator) -> Tensor:
+def translation(of: Features, amount: float, generator: torch.Generator) -> Tensor:
     """Move each image by `amount` times its sides into a direction of its own; its border fills what comes free."""
     count = len(of.x)
     angle = 2 * math.pi * torch.rand(count, generator=generator)
@@ -74,9 +74,9 @@ def shift(of: Features, amount: float, generator: torch.Generator) -> Tensor:
     return F.grid_sample(of.x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-STRONGEST: Mapping[Corruption, float] = {noise: 1.5, salt_and_pepper: 0.3, blur: 0.1, contrast: 0.9, shift: 0.125}
+STRONGEST: Mapping[Corruption, float] = {noise: 1.5, salt_and_pepper: 0.3, blur: 0.1, contrast: 0.9, translation: 0.125}
 """The amount of the highest severity; the others are equal steps from 0 to it."""
-OF_IMAGES = (blur, contrast, shift)
+OF_IMAGES = (blur, contrast, translation)
 """Those that only images have."""
 
 

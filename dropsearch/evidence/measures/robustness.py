@@ -28,7 +28,7 @@ def measure(trained: Trained) -> Measured:
 
     `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
     loses nothing. `corruption_error` is the mean error over the same. The series, one a corruption (`noise`,
-    `salt_and_pepper`, and of images `blur`, `contrast`, `shift`), are accuracies by severity, clean at 0.
+    `salt_and_pepper`, and of images `blur`, `contrast`, `translation`), are accuracies by severity, clean at 0.
     Without real-valued features both are NaN, and the area where no clean example is told right.
     """
     clean = _accuracy(trained, trained.held_out)

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from dropsearch.evidence.measures import corruptions
-from dropsearch.evidence.measures.corruptions import STRONGEST, blur, contrast, corrupt, corrupted, features_of, shift
+from dropsearch.evidence.measures.corruptions import (
+    STRONGEST,
+    blur,
+    contrast,
+    corrupt,
+    corrupted,
+    features_of,
+    translation,
+)
 from dropsearch.evidence.measures.trained import Examples, Settings
 from tests.evidence.measures.winners import examples
 
@@ -82,7 +90,7 @@ def test_a_shift_moves_a_spot_by_its_share_of_the_side() -> None:
     x = torch.zeros(30, 1, 21, 21)
     x[:, :, 10, 10] = 1.0
     clean = Examples((x,), torch.zeros(30, dtype=torch.long))
-    found = corrupt(clean, features_of(clean), shift, 0.2).inputs[0][:, 0]
+    found = corrupt(clean, features_of(clean), translation, 0.2).inputs[0][:, 0]
     places = torch.arange(21.0) - 10
     down, right = (found.sum(2) * places).sum(1), (found.sum(1) * places).sum(1)
     assert torch.hypot(down, right).tolist() == pytest.approx([0.2 * 21] * 30, abs=0.1)
