@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -40,6 +40,7 @@ def test_a_unit_that_is_there_twice_is_seen():
     assert participation_ratio(values) == pytest.approx(9 / 5 / 3, abs=0.02)
 
 
+@settings(max_examples=25)
 @given(seeds, st.integers(2, 8))
 def test_multiples_of_one_unit_are_one_dimension(seed: int, units: int):
     values = numbers(50, 1, seed=seed).double() * torch.arange(1, units + 1).double()
@@ -47,6 +48,7 @@ def test_multiples_of_one_unit_are_one_dimension(seed: int, units: int):
     assert participation_ratio(values) == pytest.approx(1 / units)
 
 
+@settings(max_examples=25)
 @given(seeds, st.integers(2, 12), st.integers(3, 40))
 def test_it_is_numpys_correlation_and_the_eigenvalues_of_numpys_covariance(seed: int, units: int, rows: int):
     values = numbers(rows, units, seed=seed).double()
@@ -58,6 +60,7 @@ def test_it_is_numpys_correlation_and_the_eigenvalues_of_numpys_covariance(seed:
     assert participation_ratio(values) == pytest.approx(ratio)
 
 
+@settings(max_examples=25)
 @given(seeds, st.floats(0.1, 100), st.floats(-5, 5))
 def test_units_may_be_shifted_and_all_scaled(seed: int, factor: float, shift: float):
     values = numbers(30, 4, seed=seed).double()
