@@ -1,10 +1,9 @@
 """`best_of_k.py RESULTS FIGURE`: the validation accuracy to expect of the best of k random trials, by arm.
 
-The estimate is unbiased: the mean of the best over all subsets of k of the n trials, from their order statistics.
-Intervals are Student's on the jackknife's standard error, for an arm of the logarithm of its error, for a difference
-paired: trials of one number have one learning rate and weight decay in every arm. At large k, where a few trials count,
-they are too short. Trials 0 and 1 are left out: some arms do not draw them. A trial that diverged counts as chance, as
-it does in the publication.
+Expectation and band of an arm are those of `dropsearch.evidence.budget`. Differences are paired, for trials of one
+number have one learning rate and weight decay in every arm: their intervals are Student's on the jackknife's standard
+error, too short at large k, where a few trials count. Trials 0 and 1 are left out: some arms do not draw them. A trial
+that diverged counts as chance, as it does in the publication.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from dropsearch.evidence.budget import random_search
+from dropsearch.records import Budget, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.report.axes import label_outer
 from dropsearch.report.palette import look
-from dropsearch.report.sheet import drawing, key, label_outer, sheet
+from dropsearch.report.sheet import drawing, key, sheet
 
 PUBLISHED = {
     "none": {1: 91.96, 5: 98.39, 10: 98.49, 20: 98.56},
@@ -40,37 +41,22 @@ TICKS = (2, 3, 5, 10, 20, 40, 80)
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What k trials come to in an arm, %."""
-
-    expected: float
-    without: Floats
-    """[trials]: the same estimate where one trial is left out."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval."""
-        half = half_width(np.log(100 - self.without))
-        error = 100 - self.expected
-        return 100 - error * math.exp(half), 100 - error * math.exp(-half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.expected:.2f} ({low:.2f} to {high:.2f})"
-
-
-def half_width(without: Floats) -> float:
-    """Return half the length of a 95 % interval, from what the estimate is without each trial [trials] (jackknife)."""
-    count = len(without)
-    error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
-    return float(stdtrit(count - 1, 0.975)) * error
-
-
 def accuracies(arm: Mapping[str, Any]) -> Floats:
     """Return the validation accuracy [trials] of each trial that was drawn, %, in the order of their numbers."""
     drawn = sorted((t for t in arm["trials"] if t["number"] >= NOT_DRAWN), key=lambda t: t["number"])
     return 100 * np.array([t["val_acc"] if t["state"] == "COMPLETE" else CHANCE for t in drawn])
+
+
+def budget(accuracy: Floats) -> Budget:
+    """Return the least error, %, to expect of k of the trials, for each k."""
+    found = random_search([_trial(100 - float(value)) for value in accuracy])
+    assert found is not None
+    return found
+
+
+def _trial(error: float) -> TrialResult:
+    spec = TrialSpec("", 0, 0, {}, lr=0.0, weight_decay=0.0)
+    return TrialResult(spec, "COMPLETE", (EpochMetrics(0, math.nan, math.nan, error),), 0.0)
 
 
 def expected_best(values: Floats, k: int) -> float:
@@ -80,30 +66,34 @@ def expected_best(values: Floats, k: int) -> float:
     return float(np.sort(values) @ share)
 
 
-def estimate(values: Floats, k: int) -> Estimate:
-    """Return what the best of k of `values` [trials] is expected to be."""
-    without = [expected_best(np.delete(values, place), k) for place in range(len(values))]
-    return Estimate(expected_best(values, k), np.array(without))
-
-
-def gain(one: Estimate, other: Estimate) -> str:
-    """Return a difference with its 95 % interval, in points."""
-    difference, half = one.expected - other.expected, half_width(one.without - other.without)
+def gain(one: Floats, other: Floats, k: int) -> str:
+    """Return the difference of what the best of k comes to, in points, with its 95 % interval (jackknife)."""
+    difference, count = expected_best(one, k) - expected_best(other, k), len(one)
+    rest = (np.delete(np.stack([one, other]), place, axis=1) for place in range(count))
+    without = np.array([expected_best(a, k) - expected_best(b, k) for a, b in rest])
+    error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
+    half = float(stdtrit(count - 1, 0.975)) * error
     return f"{difference:+.2f} ({difference - half:+.2f} to {difference + half:+.2f})"
 
 
-def table(found: Mapping[str, Mapping[int, Estimate]]) -> str:
+def table(values: Mapping[str, Floats]) -> str:
     """Return the table of all arms and of their distances from none, as Markdown."""
     heads = [f"best of {k}" for k in BUDGETS]
     lines = ["| arm | " + " | ".join(heads) + " |", "| :-- |" + " --: |" * len(heads)]
-    for arm, by_k in found.items():
-        lines.append(f"| {arm} | " + " | ".join(str(by_k[k]) for k in BUDGETS) + " |")
+    for arm, accuracy in values.items():
+        lines.append(f"| {arm} | " + " | ".join(_cells(budget(accuracy))) + " |")
         if arm in PUBLISHED:
             lines.append("| - published | " + " | ".join(f"{PUBLISHED[arm][k]:.2f}" for k in BUDGETS) + " |")
-    for arm in [arm for arm in found if arm != "none"]:
-        differences = [gain(found[arm][k], found["none"][k]) for k in BUDGETS]
+    for arm in [arm for arm in values if arm != "none"]:
+        differences = [gain(values[arm], values["none"], k) for k in BUDGETS]
         lines.append(f"| {arm} minus none | " + " | ".join(differences) + " |")
     return "\n".join(lines)
+
+
+def _cells(found: Budget) -> Iterator[str]:
+    for k, error, low, high in zip(found.trials, found.expected, found.low, found.high, strict=True):
+        if k in BUDGETS:
+            yield f"{100 - error:.2f} ({100 - high:.2f} to {100 - low:.2f})"
 
 
 def draw(values: Mapping[str, Floats], path: Path) -> None:
@@ -111,7 +101,7 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
     trials = min(map(len, values.values()))
     caption = (
         f"Expected best validation accuracy of k random trials, as the error that is left, from {trials} trials an "
-        "arm; bands: 95 % intervals (jackknife). A trial that diverged counts as 10 % right."
+        "arm; bands: 95 %. A trial that diverged counts as 10 % right."
     )
     title = "The winner by budget: MNIST, MLP 784-256-256-10"
     with drawing():
@@ -129,22 +119,21 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
 
 
 def _curve(panel: Axes, arm: str, accuracy: Floats) -> None:
-    budgets = range(1, max(BUDGETS) + 1)
-    found = [estimate(accuracy, k) for k in budgets]
-    drawn = look(arm)
-    panel.plot(budgets, [100 - e.expected for e in found], drawn.line, color=drawn.colour, marker=drawn.marker)
-    low, high = ([100 - e.interval[place] for e in found] for place in (1, 0))
-    panel.fill_between(budgets, low, high, color=drawn.colour, alpha=0.15, linewidth=0)
+    found, drawn = budget(accuracy), look(arm)
+    shown = slice(max(BUDGETS))
+    trials = found.trials[shown]
+    panel.plot(trials, found.expected[shown], drawn.line, color=drawn.colour, marker=drawn.marker)
+    panel.fill_between(trials, found.low[shown], found.high[shown], color=drawn.colour, alpha=0.15, linewidth=0)
 
 
 def main(results: str, figure: str) -> None:
     """Print the table and draw the figure."""
     run = json.loads(Path(results).read_text())
     values = {name: accuracies(arm) for name, arm in run["arms"].items()}
-    trials, seconds = min(map(len, values.values())), f"{run['seconds']:.0f} s"
-    print(f"validation accuracy, %, of the best of k, from {trials} random trials an arm (95 % interval); {seconds}\n")
-    print(table({name: {k: estimate(accuracy, k) for k in BUDGETS} for name, accuracy in values.items()}))
-    print("\n" + diverged(values))
+    trials = min(map(len, values.values()))
+    values = {name: accuracy[:trials] for name, accuracy in values.items()}
+    about = f"from {trials} random trials an arm (95 % interval); {run['seconds']:.0f} s"
+    print(f"validation accuracy, %, of the best of k, {about}\n\n{table(values)}\n\n{diverged(values)}")
     draw(values, Path(figure))
 
 

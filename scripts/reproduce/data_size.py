@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch
 from trainings import WEIGHT_DECAY, Contrast, Trainings, columns, rates, show
 
 from dropsearch.evidence import mean_interval
+from dropsearch.evidence.measures import coadaptation
 from dropsearch.records import TrialSpec
 from dropsearch.seeds import confirmation_seeds, trial_seed
 
@@ -28,6 +28,13 @@ LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 TUNING_SEEDS = 2
 SEEDS = 10
 PUBLISHED_RATES = {"input": 0.2, "hidden": 0.5}
+MEASURES = {
+    "mean_activation": ("mean activation", 3),
+    "active_share": ("share above a tenth of the largest", 3),
+    "correlation": ("mean correlation of two units", 3),
+    "knockout_area": ("accuracy kept as units are knocked out", 3),
+}
+"""Of `dropsearch.evidence.measures.coadaptation`: in words, and how many digits of each are told."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Pairs:
     size: int
     learning_rate: dict[str, float]
     accuracy: dict[str, list[float]]
-    activations: dict[str, list[list[tuple[float, float]]]]
-    """By arm, for each seed and hidden layer: the mean activation, and the share of units above 0."""
+    measures: dict[str, list[Mapping[str, float]]]
+    """By arm, for each seed, what `MEASURES` names."""
 
 
 def overrides(size: int, given: Sequence[str]) -> list[str]:
@@ -84,22 +91,12 @@ def compared(size: int, given: Sequence[str]) -> Pairs:
     lr = tuned(trainings, arms)
     plan = {arm: specs(arm, trainings.sites, lr[arm], confirmation_seeds(0, SEEDS), 100) for arm in arms}
     trainings.train([spec for arm in arms for spec in plan[arm]])
-    (inputs, _) = trainings.source.test_dataloader().tensors
     return Pairs(
         size,
         lr,
         {arm: [trainings.test_accuracy(spec) for spec in plan[arm]] for arm in arms},
-        {arm: [list(hidden_activations(trainings.model(spec).net, inputs)) for spec in plan[arm]] for arm in arms},
+        {arm: [coadaptation.measure(trainings.trained(spec)).values for spec in plan[arm]] for arm in arms},
     )
-
-
-@torch.no_grad()
-def hidden_activations(net: torch.nn.Module, x: torch.Tensor) -> Iterator[tuple[float, float]]:
-    """Yield the mean activation of each hidden layer and the share of its units above 0, with dropout off."""
-    for name, layer in net.named_children():
-        x = layer(x)
-        if name.startswith("hidden"):
-            yield float(x.mean()), 100 * float((x > 0).float().mean())
 
 
 def accuracy_row(pairs: Pairs) -> str:
@@ -111,15 +108,12 @@ def accuracy_row(pairs: Pairs) -> str:
     return columns(f"{pairs.size:,}", *scores, Contrast(gains), *(f"{pairs.learning_rate[arm]:g}" for arm in arms))
 
 
-def activation_rows(pairs: Pairs) -> Iterator[str]:
-    """Yield a size's lines of the second table, one a hidden layer."""
-    off, on = pairs.activations["none"], pairs.activations["dropout"]
-    for layer in range(len(off[0])):
-        for place, (what, digits) in enumerate((("mean activation", 3), ("units above 0, %", 1))):
-            a, b = ([seed[layer][place] for seed in arm] for arm in (off, on))
-            difference = Contrast([y - x for x, y in zip(a, b, strict=True)], digits)
-            means = (f"{fmean(values):.{digits}f}" for values in (a, b))
-            yield columns(f"{pairs.size:,}", f"hidden {layer + 1}", what, *means, difference)
+def measured_rows(pairs: Pairs) -> Iterator[str]:
+    """Yield a size's lines of the second table, one a measure."""
+    for name, (what, digits) in MEASURES.items():
+        a, b = ([seed[name] for seed in pairs.measures[arm]] for arm in ("none", "dropout"))
+        means = (f"{fmean(values):.{digits}f}" for values in (a, b))
+        yield columns(f"{pairs.size:,}", what, *means, Contrast([y - x for x, y in zip(a, b, strict=True)], digits))
 
 
 def main(given: Sequence[str]) -> None:
@@ -136,10 +130,10 @@ def main(given: Sequence[str]) -> None:
         left=0,
     )
     show(
-        "hidden activations on the test set, with dropout off",
-        ("examples", "layer", "measure", "none", "dropout", "dropout minus none", "p"),
-        (row for pairs in every for row in activation_rows(pairs)),
-        left=3,
+        "hidden activations on test examples, with dropout off, mean of both layers",
+        ("examples", "measure", "none", "dropout", "dropout minus none", "p"),
+        (row for pairs in every for row in measured_rows(pairs)),
+        left=2,
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from dropsearch.app import build
 from dropsearch.app.scoring import load, test_scores
+from dropsearch.app.trained import looked_at, trained
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.own import with_own
 from dropsearch.config.schema import Config
 from dropsearch.evidence import paired_difference, wilcoxon_exact
+from dropsearch.evidence.measures.trained import Trained
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 
 WEIGHT_DECAY = 1e-4
@@ -33,6 +35,7 @@ class Trainings:
         fixed = [f"arms=[{','.join(arms)}]", "engine.width=10", "tracking=none", f"output_dir={self._folder.name}"]
         self.config: Config = compose_overrides(with_own([*fixed, *overrides]))
         self.source: Any = build.data(self.config, build.device(self.config))
+        self._results: dict[str, TrialResult] = {}
         self.sites = [site.name for site in build.sites(self.config, self.source)]
 
     def train(self, specs: Sequence[TrialSpec]) -> list[TrialResult]:
@@ -41,15 +44,14 @@ class Trainings:
         build.use_threads(config, source)
         plan = build.plan(config, source, build.sites(config, source))
         engine = build.engine(config, source, plan, self.path)
-        ended: dict[str, TrialResult] = {}
         try:
             for arm in config.arms:  # an array holds trials of one arm
                 feed = _Given([spec for spec in specs if spec.arm == arm])
                 engine.run(feed)
-                ended |= feed.ended
+                self._results |= feed.ended
         finally:
             engine.close()
-        return [ended[spec.key] for spec in specs]
+        return [self._results[spec.key] for spec in specs]
 
     def path(self, spec: TrialSpec) -> Path:
         """Return where the weights of a trial's best epoch are."""
@@ -58,6 +60,11 @@ class Trainings:
     def model(self, spec: TrialSpec) -> Any:
         """Return the module of a trial that was trained, on the CPU, in evaluation mode."""
         return load(self.config, self.source, spec, self.path(spec))
+
+    def trained(self, spec: TrialSpec) -> Trained:
+        """Return it as the measures of `dropsearch.evidence` take it, with at most 2,048 examples of each set."""
+        shared = looked_at(self.config, self.source)
+        return trained(self.config, self.source, shared, self._results[spec.key], self.path(spec))
 
     def test_accuracy(self, spec: TrialSpec) -> float:
         """Return its test accuracy, %."""
