@@ -80,7 +80,6 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(
 
 
 KILLS = (
-    ("mlflow.db", 1),
     ("study.journal", 1),
     ("study.journal", 4),
     ("study.journal", 50),
@@ -110,6 +109,18 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_file_or_the_new_one(nurse
             assert checkpoint.stat().st_size > 10_000
     run(nursery, job(folder, trials=trials + 1))
     audit.check_everything(folder, journal, ARMS, trials + 1, TOP_K, SEEDS)
+
+
+def test_a_kill_while_mlflows_database_is_made_beside_the_training_loses_nothing(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
+    given = job(folder, trials=2, kill_at_write=1, where="mlflow.db")
+    assert nursery.run(given) == [KILLED]
+    before = audit.ended(journal)
+    run(nursery, job(folder, trials=3))
+    audit.check_nothing_changed(before, audit.ended(journal))
+    audit.check_everything(folder, journal, ARMS, 3, TOP_K, SEEDS)
 
 
 KILLED_AT_THE_FIFTH_REPORT = """

@@ -120,13 +120,15 @@ def test_the_figures_are_shown(pages: Pages, store: Store) -> None:
     pages.figure(store.runs["mlp-digits"], "curves")
 
 
-def test_the_winner_is_a_logged_model_that_loads_and_predicts(pages: Pages, store: Store) -> None:
+def test_the_winner_is_a_logged_model_that_loads_and_predicts(
+    pages: Pages, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
     import numpy as np
 
     pages.model(store.model.model_id)
     assert "Ready" in pages.text()
-    mlflow.set_tracking_uri(f"sqlite:///{store.folder}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.folder}/mlflow.db")
     model = mlflow.pyfunc.load_model(store.model.model_uri)
     (given,) = model.metadata.signature.inputs.inputs
     assert (given.shape, given.type) == ((-1, 1, 8, 8), np.dtype("float32"))
