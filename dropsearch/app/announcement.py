@@ -43,6 +43,7 @@ def announcement(
         "sites": ", ".join(f"{site.name} ({site.kind})" for site in sites if site.controllable) or "none",
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
         f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
+        **_also(config),
         "confirm": f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds, {confirmations} retrainings "
         f"at most{'; then the test set, once' if has_test(source) else ''}",
         "engine": engine,
@@ -54,8 +55,6 @@ def announcement(
         facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
     if said := notes(config, source):
         facts["note"] = "; ".join(said)
-    if searched := ranges(config):
-        facts["also"] = ", ".join(f"{key} in {given}" for key, given in searched.items()) + ", in every arm"
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"
     question = "which dropout rates" if not batchnorm else "which dropout rates, and is BatchNorm better, or both"
@@ -93,6 +92,11 @@ def _repeated(config: Config) -> str:
     return f"; then the search {times - 1} more time{'s' if times > 2 else ''}, for the spread of its best" * (
         times > 1
     )
+
+
+def _also(config: Config) -> dict[str, str]:
+    searched = ", ".join(f"{key} in {given}" for key, given in ranges(config).items())
+    return {"also": f"{searched}, in every arm"} if searched else {}
 
 
 def _proposed(config: Config) -> str:
