@@ -66,7 +66,11 @@ class Pages:
         self._top = f"{address}/#/experiments/{experiment}"
 
     def runs(self, parent: str) -> None:
-        """Open the table of runs as far as a parent run, without the assistant that opens at a first visit."""
+        """Open the table of runs as far as a parent run, folded as at a first visit, without the assistant."""
+        # MLflow remembers which runs were unfolded, and to unfold one of them again would fold it.
+        remembered = "Object.keys(localStorage).filter(key => key.includes('ReactComponentState'))"
+        self._go(f"{self._top}/runs")
+        self.browser.run(f"for (const key of {remembered}) localStorage.removeItem(key)")
         self._go(f"{self._top}/runs")
         more = "[...document.querySelectorAll('button')].find(button => button.innerText == 'Load more')?.click()"
         self.browser.until(f"document.querySelector('[row-id=\"{parent}\"]') ?? {more}")
