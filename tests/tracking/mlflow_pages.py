@@ -94,7 +94,16 @@ class Pages:
         button = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() == 'Compare' && !e.disabled)"
         self.browser.until(button + " !== undefined")
         self.browser.run(f"{button}.click()")
-        self.browser.until(f"document.body.innerText.includes('Comparing {len(runs)} Runs')")
+        for words in (f"Comparing {len(runs)} Runs", "Metrics", "Tags"):
+            self.browser.until(f"document.body.innerText.includes('{words}')")
+
+    def last_rows(self, shows: str) -> None:
+        """Scroll every table of the page to its end, and wait for words: a table holds only the rows in sight."""
+        self.browser.until(
+            "[...document.querySelectorAll('div')].filter(it => it.scrollHeight > it.clientHeight)"
+            ".forEach(it => { it.scrollTop = it.scrollHeight; })"
+            f" ?? document.body.innerText.includes('{shows}')"
+        )
 
     def curves(self, run: str) -> Mapping[str, int]:
         """Open a run's metrics and return each chart that has a curve, with its number of points."""
