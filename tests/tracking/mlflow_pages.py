@@ -66,7 +66,11 @@ class Pages:
         self._top = f"{address}/#/experiments/{experiment}"
 
     def runs(self, parent: str) -> None:
-        """Open the table of runs as far as a parent run, without the assistant that opens at a first visit."""
+        """Open the table of runs as far as a parent run, folded as at a first visit, without the assistant."""
+        # MLflow remembers which runs were unfolded, and to unfold one of them again would fold it.
+        remembered = "Object.keys(localStorage).filter(key => key.includes('ReactComponentState'))"
+        self._go(f"{self._top}/runs")
+        self.browser.run(f"for (const key of {remembered}) localStorage.removeItem(key)")
         self._go(f"{self._top}/runs")
         more = "[...document.querySelectorAll('button')].find(button => button.innerText == 'Load more')?.click()"
         self.browser.until(f"document.querySelector('[row-id=\"{parent}\"]') ?? {more}")
@@ -90,7 +94,16 @@ class Pages:
         button = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() == 'Compare' && !e.disabled)"
         self.browser.until(button + " !== undefined")
         self.browser.run(f"{button}.click()")
-        self.browser.until(f"document.body.innerText.includes('Comparing {len(runs)} Runs')")
+        for words in (f"Comparing {len(runs)} Runs", "Metrics", "Tags"):
+            self.browser.until(f"document.body.innerText.includes('{words}')")
+
+    def last_rows(self, shows: str) -> None:
+        """Scroll every table of the page to its end, and wait for words: a table holds only the rows in sight."""
+        self.browser.until(
+            "[...document.querySelectorAll('div')].filter(it => it.scrollHeight > it.clientHeight)"
+            ".forEach(it => { it.scrollTop = it.scrollHeight; })"
+            f" ?? document.body.innerText.includes('{shows}')"
+        )
 
     def curves(self, run: str) -> Mapping[str, int]:
         """Open a run's metrics and return each chart that has a curve, with its number of points."""
