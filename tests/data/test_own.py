@@ -50,6 +50,33 @@ def test_what_setup_draws_follows_from_the_seed():
     assert OwnData(data.Digits(), "Digits", seed=5).digest != first.digest
 
 
+def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training():
+    source = own(data.ThreeWays())
+    train, val, test = map(examples, (source.in_rows().train_loader(0).tensors[0], *held_out(source)))
+    assert (len(train), len(val), len(test)) == (90, 30, 30)
+    assert train.isdisjoint(test)
+    assert train.isdisjoint(val)
+    assert source.notes == ()
+
+
+def held_out(source: OwnData) -> list[torch.Tensor]:
+    return [torch.cat([x for x, _ in loader]) for loader in (source.val_dataloader(), source.test_dataloader())]
+
+
+def examples(rows: torch.Tensor) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in rows.tolist()}
+
+
+def test_test_examples_that_are_training_examples_are_counted_and_said():
+    source = own(data.Leaking())
+    shared = len(examples(source.in_rows().train_loader(0).tensors[0]) & examples(held_out(source)[1]))
+    assert shared > 0
+    assert source.notes == (
+        f"{shared} of 30 test examples of data=Leaking are training examples too, so test figures are too good: split "
+        "with a generator of a fixed seed",
+    )
+
+
 def test_asking_changes_nobody_s_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)

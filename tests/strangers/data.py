@@ -38,6 +38,26 @@ class WithTest(Digits):
         return DataLoader(TensorDataset(torch.tensor(x[-100:] / 16, dtype=torch.float32), torch.tensor(y[-100:])), 64)
 
 
+class ThreeWays(Digits):
+    """Split in three at random, in a `setup` that runs for each stage."""
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        whole = self.train.dataset
+        self.train, self.val, self.test = random_split(whole, [0.6, 0.2, 0.2])
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.test, batch_size=64)
+
+
+class Leaking(ThreeWays):
+    """Whose stages are split by numbers that nobody seeds."""
+
+    def setup(self, stage: str | None = None) -> None:
+        torch.manual_seed({"fit": 1, "test": 2}[stage or "fit"])
+        super().setup(stage)
+
+
 class Augmented(Digits):
     """Whose examples differ from one reading to the next."""
 
