@@ -104,6 +104,9 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
     [
         (data.Augmented(), "differ from one reading to the next"),
         (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
+        (data.Sampled(), "a sampler that covers a part of it"),
+        (data.Shortened(), "a sampler that covers a part of it"),
+        (data.Redrawn(), "sampled with replacement"),
         (data.Streamed(), "iterable"),
         (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
         (data.Padded(), "more than its examples side by side"),
@@ -116,6 +119,16 @@ def test_what_cannot_be_rows_says_why_and_still_gives_batches(module: data.Digit
     assert source.rows is None
     assert why in source.obstacle
     assert next(iter(source.train_loader(0))) is not None
+
+
+@pytest.mark.parametrize(("make", "in_an_epoch"), [(data.Sampled, 64), (data.Redrawn, 105), (data.Shortened, 64)])
+def test_a_sampler_that_is_no_plain_shuffle_keeps_its_own_epochs(make: type, in_an_epoch: int):
+    loader = own(make()).train_loader(0)
+    epochs = [torch.cat([x for x, _ in loader]) for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [in_an_epoch] * 3
+    seen = len(examples(torch.cat(epochs)))
+    assert seen == 64 if make is data.Shortened else 64 < seen <= 105
+    assert len(examples(epochs[0])) < 105
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ import torch
 from lightning import LightningDataModule
 from sklearn.datasets import load_digits
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler, random_split
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 
 class Digits(LightningDataModule):
@@ -81,6 +90,27 @@ class Weighted(Digits):
 
     def train_dataloader(self) -> Any:
         return DataLoader(self.train, self.batch_size, sampler=WeightedRandomSampler([1.0] * len(self.train), 64))
+
+
+class Sampled(Digits):
+    """Whose epochs are a random part of the training set."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=RandomSampler(self.train, num_samples=64))
+
+
+class Redrawn(Digits):
+    """Whose epochs are drawn with replacement."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=RandomSampler(self.train, replacement=True))
+
+
+class Shortened(Digits):
+    """Whose epochs are the first part of the training set."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=SequentialSampler(range(64)))
 
 
 class Streamed(Digits):
