@@ -87,7 +87,15 @@ class OwnData:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of these data, a line each."""
-        return tuple(self._overlaps())
+        return (*self._overlaps(), *self._order())
+
+    def _order(self) -> Iterator[str]:
+        kind = type(self._train)
+        if isinstance(self._train, DataLoader) and kind is not DataLoader:
+            yield (
+                f"{kind.__name__} is a DataLoader of its own: it gives batches in its own order, which follows from a "
+                "trial's seed only where it draws from the global random numbers"
+            )
 
     def _overlaps(self) -> Iterator[str]:
         for part, loader in (("val", self._val), ("test", self._test)):
@@ -132,7 +140,7 @@ class OwnData:
 
     def train_loader(self, seed: int) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
-        if not isinstance(self._train, DataLoader):
+        if type(self._train) is not DataLoader:  # a subclass may have an `__iter__` of its own
             return self._asked("train_dataloader")
         return reordered(self._train, seed, self.rows is not None)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dropsearch.data.own import OwnData
+from dropsearch.data.randomness import seeded
 from dropsearch.errors import InputError
 from tests.strangers import data
 
@@ -106,6 +107,7 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
         (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
         (data.Sampled(), "a sampler that covers a part of it"),
         (data.Shortened(), "a sampler that covers a part of it"),
+        (data.Shortening(), "come from a Brief, not a DataLoader"),
         (data.Redrawn(), "sampled with replacement"),
         (data.Streamed(), "iterable"),
         (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
@@ -129,6 +131,20 @@ def test_a_sampler_that_is_no_plain_shuffle_keeps_its_own_epochs(make: type, in_
     seen = len(examples(torch.cat(epochs)))
     assert seen == 64 if make is data.Shortened else 64 < seen <= 105
     assert len(examples(epochs[0])) < 105
+
+
+def test_a_kind_of_dataloader_of_the_user_s_own_gives_its_own_batches_and_the_run_says_so():
+    source = own(data.Shortening())
+    first, again, other = (_drawn(source, seed) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    assert "Brief is a DataLoader of its own" in source.notes[0]
+
+
+def _drawn(source: OwnData, seed: int) -> list[torch.Tensor]:
+    with seeded(seed):
+        return [x for x, _ in source.train_loader(seed)]
 
 
 @pytest.mark.parametrize(
