@@ -70,7 +70,7 @@ def notes(config: Config, source: Source) -> tuple[str, ...]:
         said.append("there is no test set: arms are compared on validation, which chose them too")
     if isinstance(source, OwnData) and source.left_out:
         said.append(f"{source.left_out} training examples that do not fill a batch are left out of each epoch")
-    return tuple(said)
+    return (*said, *(source.notes if isinstance(source, OwnData) else ()))
 
 
 def _data(source: Source) -> str:

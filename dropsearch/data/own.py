@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dropsearch.data.loader import TensorLoader
+from dropsearch.data.overlap import common_examples
 from dropsearch.data.randomness import seeded
 from dropsearch.data.user_loaders import OnDevice, Part, examples, is_shuffled, length, reordered, rows_of, tensors_of
 from dropsearch.errors import InputError
@@ -37,10 +38,10 @@ class OwnData:
     """
 
     def __init__(self, module: Any, name: str, seed: int = 0) -> None:
-        self.module, self.name = module, name
+        self.module, self.name, self._seed = module, name, seed
         with seeded(seed):  # reading may draw random numbers, which are nobody else's business
             self._asked("prepare_data")
-            self._asked("setup", "fit")
+            self._set_up("fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
             self.rows, self.obstacle = rows_of(self._train)
@@ -51,6 +52,11 @@ class OwnData:
         with seeded(seed):
             self.digest = self._sha256()
             """Of the first training and validation batch, and of the sizes: what a continued study must share."""
+
+    def _set_up(self, stage: str) -> None:
+        # The same stream for each stage: a `setup` that splits at random splits alike for training and for the test.
+        with seeded(self._seed):
+            self._asked("setup", stage)
 
     def _asked(self, method: str, *arguments: Any) -> Any:
         try:
@@ -74,9 +80,31 @@ class OwnData:
     def _test_loader(self) -> Any:
         if not defines(self.module, "test_dataloader"):
             return None
-        self._asked("setup", "test")
+        self._set_up("test")
         loader = self._asked("test_dataloader")
         return loader[0] if isinstance(loader, list | tuple) and loader else loader
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of these data, a line each."""
+        return (*self._overlaps(), *self._order())
+
+    def _order(self) -> Iterator[str]:
+        kind = type(self._train)
+        if isinstance(self._train, DataLoader) and kind is not DataLoader:
+            yield (
+                f"{kind.__name__} is a DataLoader of its own: it gives batches in its own order, which follows from a "
+                "trial's seed only where it draws from the global random numbers"
+            )
+
+    def _overlaps(self) -> Iterator[str]:
+        for part, loader in (("val", self._val), ("test", self._test)):
+            shared = common_examples(self._train, loader)
+            if shared:
+                yield (
+                    f"{shared} of {examples(loader)} {part} examples of data={self.name} are training examples too, so "
+                    f"{part} figures are too good: split with a generator of a fixed seed"
+                )
 
     def to(self, device: torch.device | str) -> OwnData:
         """Move the tensors of `rows` to a device, once; the user's own loaders stay as they are."""
@@ -112,7 +140,7 @@ class OwnData:
 
     def train_loader(self, seed: int) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
-        if not isinstance(self._train, DataLoader):
+        if type(self._train) is not DataLoader:  # a subclass may have an `__iter__` of its own
             return self._asked("train_dataloader")
         return reordered(self._train, seed, self.rows is not None)
 

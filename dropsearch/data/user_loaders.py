@@ -52,7 +52,16 @@ def rows_of(loader: Any) -> tuple[tuple[Tensor, ...] | None, str]:
         return None, f"the training set has a sampler of its own ({type(sampler).__name__})"
     if isinstance(loader.sampler, RandomSampler) and loader.sampler.replacement:
         return None, "the training set is sampled with replacement"
+    if not _covers(loader.sampler, loader.dataset):
+        return None, "the training set has a sampler that covers a part of it, or another set"
     return in_memory(loader)
+
+
+def _covers(sampler: Any, dataset: Any) -> bool:
+    """Say whether one of torch's own samplers gives each example of a set once an epoch."""
+    return (
+        sampler.data_source is dataset and len(sampler) == len(dataset) and not getattr(sampler, "replacement", False)
+    )
 
 
 def is_shuffled(loader: DataLoader) -> bool:
@@ -62,12 +71,13 @@ def is_shuffled(loader: DataLoader) -> bool:
 
 def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
     """Return the loader again with a shuffle that is a function of the seed; another sampler stays as it is."""
-    shuffled = type(loader.sampler) is RandomSampler and loader.batch_size is not None
+    plain = type(loader.sampler) is RandomSampler and loader.batch_size is not None
+    shuffled = plain and _covers(loader.sampler, loader.dataset)
     if not shuffled and not whole_batches:
         return loader
     return _copied(
         loader,
-        sampler=SeededSampler(loader.sampler.num_samples, seed) if shuffled else loader.sampler,  # type: ignore[attr-defined]
+        sampler=SeededSampler(len(loader.sampler), seed) if shuffled else loader.sampler,  # type: ignore[arg-type]
         drop_last=loader.drop_last or (whole_batches and len(loader.dataset) > (loader.batch_size or 1)),  # type: ignore[arg-type]
     )
 

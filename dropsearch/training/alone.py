@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import time
@@ -172,7 +173,7 @@ class AloneEngine:
         module.train()
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
-        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, module, ending.losses)):
+        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
             trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
@@ -196,10 +197,13 @@ class AloneEngine:
         )
 
 
-def _controlled(control: TrialControl, module: LightningModule, losses: list[torch.Tensor]) -> Callable[..., Any]:
+def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
     def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
+        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
+        steps = itertools.count()
+
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
-            with control.training_step(module.global_step):
+            with control.training_step(next(steps)):
                 answer = training_step(*args, **kwargs)
             loss = answer["loss"] if isinstance(answer, Mapping) else answer
             if isinstance(loss, torch.Tensor):

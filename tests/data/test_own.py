@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dropsearch.data.own import OwnData
+from dropsearch.data.randomness import seeded
 from dropsearch.errors import InputError
 from tests.strangers import data
 
@@ -50,6 +51,33 @@ def test_what_setup_draws_follows_from_the_seed():
     assert OwnData(data.Digits(), "Digits", seed=5).digest != first.digest
 
 
+def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training():
+    source = own(data.ThreeWays())
+    train, val, test = map(examples, (source.in_rows().train_loader(0).tensors[0], *held_out(source)))
+    assert (len(train), len(val), len(test)) == (90, 30, 30)
+    assert train.isdisjoint(test)
+    assert train.isdisjoint(val)
+    assert source.notes == ()
+
+
+def held_out(source: OwnData) -> list[torch.Tensor]:
+    return [torch.cat([x for x, _ in loader]) for loader in (source.val_dataloader(), source.test_dataloader())]
+
+
+def examples(rows: torch.Tensor) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in rows.tolist()}
+
+
+def test_test_examples_that_are_training_examples_are_counted_and_said():
+    source = own(data.Leaking())
+    shared = len(examples(source.in_rows().train_loader(0).tensors[0]) & examples(held_out(source)[1]))
+    assert shared > 0
+    assert source.notes == (
+        f"{shared} of 30 test examples of data=Leaking are training examples too, so test figures are too good: split "
+        "with a generator of a fixed seed",
+    )
+
+
 def test_asking_changes_nobody_s_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -77,6 +105,10 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
     [
         (data.Augmented(), "differ from one reading to the next"),
         (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
+        (data.Sampled(), "a sampler that covers a part of it"),
+        (data.Shortened(), "a sampler that covers a part of it"),
+        (data.Shortening(), "come from a Brief, not a DataLoader"),
+        (data.Redrawn(), "sampled with replacement"),
         (data.Streamed(), "iterable"),
         (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
         (data.Padded(), "more than its examples side by side"),
@@ -89,6 +121,30 @@ def test_what_cannot_be_rows_says_why_and_still_gives_batches(module: data.Digit
     assert source.rows is None
     assert why in source.obstacle
     assert next(iter(source.train_loader(0))) is not None
+
+
+@pytest.mark.parametrize(("make", "in_an_epoch"), [(data.Sampled, 64), (data.Redrawn, 105), (data.Shortened, 64)])
+def test_a_sampler_that_is_no_plain_shuffle_keeps_its_own_epochs(make: type, in_an_epoch: int):
+    loader = own(make()).train_loader(0)
+    epochs = [torch.cat([x for x, _ in loader]) for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [in_an_epoch] * 3
+    seen = len(examples(torch.cat(epochs)))
+    assert seen == 64 if make is data.Shortened else 64 < seen <= 105
+    assert len(examples(epochs[0])) < 105
+
+
+def test_a_kind_of_dataloader_of_the_user_s_own_gives_its_own_batches_and_the_run_says_so():
+    source = own(data.Shortening())
+    first, again, other = (_drawn(source, seed) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    assert "Brief is a DataLoader of its own" in source.notes[0]
+
+
+def _drawn(source: OwnData, seed: int) -> list[torch.Tensor]:
+    with seeded(seed):
+        return [x for x, _ in source.train_loader(seed)]
 
 
 @pytest.mark.parametrize(

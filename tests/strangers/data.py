@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from sklearn.datasets import load_digits
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler, random_split
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 
 class Digits(LightningDataModule):
@@ -38,6 +48,26 @@ class WithTest(Digits):
         return DataLoader(TensorDataset(torch.tensor(x[-100:] / 16, dtype=torch.float32), torch.tensor(y[-100:])), 64)
 
 
+class ThreeWays(Digits):
+    """Split in three at random, in a `setup` that runs for each stage."""
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        whole = self.train.dataset
+        self.train, self.val, self.test = random_split(whole, [0.6, 0.2, 0.2])
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.test, batch_size=64)
+
+
+class Leaking(ThreeWays):
+    """Whose stages are split by numbers that nobody seeds."""
+
+    def setup(self, stage: str | None = None) -> None:
+        torch.manual_seed({"fit": 1, "test": 2}[stage or "fit"])
+        super().setup(stage)
+
+
 class Augmented(Digits):
     """Whose examples differ from one reading to the next."""
 
@@ -61,6 +91,44 @@ class Weighted(Digits):
 
     def train_dataloader(self) -> Any:
         return DataLoader(self.train, self.batch_size, sampler=WeightedRandomSampler([1.0] * len(self.train), 64))
+
+
+class Sampled(Digits):
+    """Whose epochs are a random part of the training set."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=RandomSampler(self.train, num_samples=64))
+
+
+class Brief(DataLoader[Any]):
+    """Gives two batches an epoch, whatever it holds."""
+
+    def __iter__(self) -> Any:
+        return itertools.islice(super().__iter__(), 2)
+
+    def __len__(self) -> int:
+        return 2
+
+
+class Shortening(Digits):
+    """With a kind of DataLoader of its own."""
+
+    def train_dataloader(self) -> Any:
+        return Brief(self.train, self.batch_size, shuffle=True)
+
+
+class Redrawn(Digits):
+    """Whose epochs are drawn with replacement."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=RandomSampler(self.train, replacement=True))
+
+
+class Shortened(Digits):
+    """Whose epochs are the first part of the training set."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, sampler=SequentialSampler(range(64)))
 
 
 class Streamed(Digits):

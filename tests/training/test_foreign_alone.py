@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from lightning import Callback, Trainer
 
 from dropsearch.data.own import OwnData
@@ -77,6 +80,33 @@ def test_the_user_s_arguments_of_the_trainer_come_with_each_trial():
 
     trained(Monitor("valid/loss"), trainer=arguments)
     assert [len(curve.points) for curve in curves] == [3]
+
+
+class Masked(nets.LitNet):
+    """Notes the mask of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[torch.Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.masks.append(F.dropout(torch.ones(64), 0.5, self.training) > 0)
+        return super().training_step(batch, batch_idx)
+
+
+def masks(**arguments: Any) -> list[torch.Tensor]:
+    module, rates = Masked(), {"model": 0.5, "model#1": 0.3, "drop": 0.5}
+    feed = Queue([dataclasses.replace(SPEC, rates=rates)])
+    settings = TrainerSettings(4, "cpu", foreign=True, trainer=lambda: arguments)
+    AloneEngine(lambda _: module, OwnData(data.Digits(), "Digits"), settings).run(feed)
+    assert feed.results[0].state == "COMPLETE", feed.results[0].reason
+    return module.masks
+
+
+def test_each_step_has_a_mask_of_its_own_also_where_gradients_accumulate():
+    plain, accumulated = masks(), masks(accumulate_grad_batches=4)
+    assert len(plain) == len({tuple(mask.tolist()) for mask in accumulated}) == 12
+    assert all(torch.equal(one, other) for one, other in zip(plain, accumulated, strict=True))
 
 
 def test_a_hook_on_batches_is_heard():
