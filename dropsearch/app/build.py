@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dropsearch.app import own
-from dropsearch.app.extra import check_sites, in_one_array, programs, start
+from dropsearch.app.extra import check_sites, in_one_array, never_alike, programs, start
 from dropsearch.config.extra import applied, ranges
 from dropsearch.config.schema import Config, plain
 from dropsearch.data.own import OwnData
@@ -233,6 +233,7 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
         engine=config.engine.name,
         width=None if config.engine.width == "auto" else int(config.engine.width),
         processes=process_count(config, source),
+        apart=never_alike(searched),
     )
 
 
