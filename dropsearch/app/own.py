@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import sys
 import weakref
@@ -262,4 +261,5 @@ def module_name(config: Config) -> str:
     made_by = chosen.made_by
     if made_by is None:
         return chosen._target_
-    return f"{inspect.getmodule(made_by)}.{getattr(made_by, '__qualname__', chosen.name)}"
+    # Not where its file lies: a study goes on wherever the script is moved to.
+    return f"{made_by.__module__}.{getattr(made_by, '__qualname__', chosen.name)}"

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 import dropsearch
+from dropsearch.app.own import module_name
 from dropsearch.app.result import SearchResult
+from dropsearch.app.scripting import _config
 from dropsearch.dropout.inventory import dropout_sites
 from dropsearch.errors import InputError
 from tests.strangers import data, nets
@@ -79,6 +82,12 @@ def test_the_answer_has_the_rates_the_trials_and_the_model(result: SearchResult)
     )
 
 
+def test_what_is_kept_of_the_best_names_no_command_that_fails(result: SearchResult):
+    first, *_ = (result.output_dir / "best" / "dropout.yaml").read_text().splitlines()
+    assert "dropsearch.set_rates" in first
+    assert "python -m" not in first
+
+
 def test_the_rates_are_set_on_the_layers_of_a_module(result: SearchResult):
     module = result.apply(Layered(), "dropout")
     rates = result.rates("dropout")
@@ -106,6 +115,11 @@ def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFi
     assert losses[1][:2] == losses[0]
     assert len(losses[1]) == 3
     assert "it continues" in capsys.readouterr().out
+
+
+def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies():
+    config = _config(wide, data.Digits(), None, ())
+    assert module_name(config) == f"{__name__}.wide"
 
 
 def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimiser(search: Call):
@@ -157,6 +171,15 @@ def test_callbacks_and_arguments_of_the_trainer_are_honoured(search: Call, tmp_p
     found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
     assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
     assert found.summary.engine.startswith("alone on cpu: trainer.accumulate_grad_batches is honoured")
+
+
+def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):
+    for n_trials in (1, 2):
+        trainer = {"logger": CSVLogger(tmp_path / "logs")}
+        found = search(nets.LitNet, data.Digits(), arms=["none"], trainer=trainer, n_trials=n_trials)
+    assert len(found.to_dataframe()) == 2
+    assert found.summary.config["trainer"]["logger"] == "lightning.pytorch.loggers.csv_logs.CSVLogger"
+    assert list((tmp_path / "logs").rglob("metrics.csv"))
 
 
 ONE = nets.LitNet()
