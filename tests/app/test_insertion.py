@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import dropsearch
-from dropsearch.app.insertion import inserted_names
+from dropsearch.app.insertion import apply, inserted_names
 from dropsearch.app.result import SearchResult
 from dropsearch.errors import InputError
 from tests.app.conftest import Cli
@@ -109,6 +109,14 @@ def test_a_module_that_has_not_all_the_sites_is_left_as_it_is(result: SearchResu
     with pytest.raises(InputError, match="tanh"):
         result.apply(module)
     assert inserted_names(module) == []
+
+
+def test_a_module_that_is_refused_keeps_its_batchnorm():
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU())
+    norm = module[0]
+    with pytest.raises(InputError, match="absent"):
+        apply(module, "1", {"absent": 0.1}, batchnorm=False)
+    assert (module[0], inserted_names(module)) == (norm, [])
 
 
 def test_a_study_is_not_continued_with_dropout_elsewhere(result: SearchResult):

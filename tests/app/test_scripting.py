@@ -19,6 +19,7 @@ from dropsearch.app.result import SearchResult
 from dropsearch.app.scripting import _config
 from dropsearch.dropout.inventory import dropout_sites
 from dropsearch.errors import InputError
+from dropsearch.training.batchnorm import batchnorms
 from tests.strangers import data, nets
 
 LIGHT: dict[str, Any] = {
@@ -101,6 +102,19 @@ def test_the_rate_of_a_bare_call_is_set_too(search: Call):
     sites = dropout_sites(module, next(iter(source.train_dataloader())))
     assert {site.name: site.rate for site in sites} == pytest.approx(dict(found.best_rates))
     assert "model" in found.best_rates
+
+
+def test_what_was_searched_without_batchnorm_is_applied_without_it(search: Call):
+    found = search(nets.Normed, data.Digits(), arms=["none", "batchnorm"], batchnorm="identity", n_trials=1)
+    without, with_it = found.apply(nets.Normed(), "none"), found.apply(nets.Normed(), "batchnorm")
+    assert (batchnorms(without), batchnorms(with_it)) == ([], ["norm"])
+
+
+def test_the_settings_of_the_best_arm_are_given(result: SearchResult):
+    frame, winner = result.to_dataframe(), result.summary.arms["dropout"].winner
+    assert winner is not None
+    row = frame[frame["number"] == winner.number].iloc[0]
+    assert (result.best_lr, result.best_weight_decay) == (row["lr"], row["weight_decay"])
 
 
 def test_a_module_without_the_sites_is_refused(result: SearchResult):
