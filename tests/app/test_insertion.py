@@ -144,6 +144,7 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
 
 
 REFUSED = [
+    (own("sleepers.Plain", "sites.insert=after_activaton"), '(did you mean "after_activation"?)'),
     (
         own("sleepers.Plain", "sites.insert=[rleu]"),
         'sites.insert must name parts of Plain or types of parts that are called, got "',

@@ -207,7 +207,19 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.WithoutTraining(), {}, "must return batches from train_dataloader, got none"),
     (nets.LitNet, data.Digits(), {"monitor": "f1"}, 'got "f1": it logs val_acc, val_loss'),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
-    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "model.widht" (did you mean "width"?): it takes'),
+    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
+    (
+        lambda: nets.LitNet(),
+        data.Digits(),
+        {"extra": {"width": [1, 2]}},
+        'space.extra.model must name arguments of module, got "width": it takes none',
+    ),
+    (
+        lambda lr: nets.LitNet(lr=lr),
+        data.Digits(),
+        {"arms": ["none", "batchnorm"], "arm_args": {"batchnorm": {"norm": "batch"}}},
+        'arm_args.batchnorm must name arguments of module, got "norm": it takes lr',
+    ),
     (nets.LitNet, data.Digits(), {"extra": {"width": 5}}, "space.extra.model.width must be choice(A,B)"),
     (nets.LitNet, data.Digits(), {"extra": {"width": (5, 5)}}, "its first end is the lower one"),
     (
