@@ -15,6 +15,14 @@ WIDTHS = Numbers(16, 64, step=16)
 
 
 @pytest.mark.parametrize(
+    ("searched", "repeats"),
+    [(Choice((0.1, 0.2)), True), (WIDTHS, True), (Numbers(0.5, 0.9), False), (Numbers(1, 10 * MANY, step=1), False)],
+)
+def test_only_of_few_values_are_several_trials_alike(searched: Range, repeats: bool):
+    assert searched.repeats is repeats
+
+
+@pytest.mark.parametrize(
     ("searched", "configured", "first"),
     [
         (Choice((32, 64, 128)), 128, 128),

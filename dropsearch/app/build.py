@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dropsearch.app import own
-from dropsearch.app.extra import check_sites, in_one_array, programs, start
+from dropsearch.app.extra import check_sites, in_one_array, never_alike, programs, start
 from dropsearch.config.extra import applied, ranges
 from dropsearch.config.schema import Config, plain
 from dropsearch.data.own import OwnData
@@ -233,6 +233,7 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
         engine=config.engine.name,
         width=None if config.engine.width == "auto" else int(config.engine.width),
         processes=process_count(config, source),
+        apart=never_alike(searched),
     )
 
 
@@ -334,16 +335,17 @@ def space_settings(config: Config, source: Source) -> SpaceSettings:
 
 def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...]) -> Mapping[str, Any]:
     """Return what must be the same for a study to be continued, by configuration key."""
-    parts: dict[str, Any] = {name: plain(config)[name] for name in ("model", "data", "space", "optimizer")}
+    given = plain(config)
+    parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
     parts["space"].pop("extra")
-    searched = {key: str(given) for key, given in ranges(config).items()}
+    searched = {key: str(each) for key, each in ranges(config).items()}
     if own.is_own(config):
         parts["model"]["class"] = own.module_name(config)
-        parts |= {"arm_args": config.arm_args, "batchnorm": dataclasses.asdict(config.batchnorm)}
-        parts |= {"trainer": own.arguments(config.trainer), "monitor": {"mode": config.mode}}
+        parts |= {"arm_args": given["arm_args"], "batchnorm": given["batchnorm"], "monitor": {"mode": config.mode}}
+        parts["trainer"] = {name: given["trainer"][name] for name in own.arguments(config.trainer)}
     # Only where something is said, so that studies of before can be continued.
-    parts["sites"] = {name: value for name, value in dataclasses.asdict(config.sites).items() if value}
+    parts["sites"] = {name: value for name, value in given["sites"].items() if value}
     flat = {f"{name}.{key}": value for name, values in parts.items() for key, value in values.items()}
     return {
         **flat,

@@ -24,6 +24,12 @@ def programs(searched: Mapping[str, Range]) -> tuple[dict[str, Any], ...]:
     return combinations({key: given for key, given in searched.items() if key not in BY_ROW}, MOST)
 
 
+def never_alike(searched: Mapping[str, Range]) -> str:
+    """Return the key in which no two trials are alike, so that each is a program of its own; empty where none is."""
+    apart = (key for key, given in searched.items() if key not in BY_ROW and not given.repeats)
+    return next(apart, "")
+
+
 def in_one_array(searched: Mapping[str, Range], program: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the values of two trials of one program, as far apart as rows of one array may be."""
     by_row = {key: given.ends for key, given in searched.items() if key in BY_ROW}

@@ -1,4 +1,4 @@
-"""Where dropout is put into a module of the user's own, as `sites.insert` says it."""
+"""Where dropout is put into a module of the user's own, as `sites.insert` says it, and what `apply` makes of one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from dropsearch.config.schema import SitesConfig
 from dropsearch.dropout.insertion import AFTER_ACTIVATION, Where, inserted_dropout, put_behind, remove_dropout
 from dropsearch.dropout.setting import set_rates
+from dropsearch.training.batchnorm import put_back, without_batchnorm
 
 
 def where_of(config: SitesConfig) -> Where | None:
@@ -44,20 +45,22 @@ def insert(module: nn.Module, where: Where | None) -> None:
         put_behind(module, where, 0.0, "sites.insert")
 
 
-def apply(module: nn.Module, where: Where | None, rates: Any) -> None:
-    """Put dropout into a module that has not got it yet, and set the rates that were found.
+def apply(module: nn.Module, where: Where | None, rates: Any, *, batchnorm: bool = True) -> None:
+    """Make of a module what a search made of it: without BatchNorm where that is said, with dropout, at these rates.
 
     Raises:
         InputError: The module has not all of the sites; it is as it was then.
     """
+    taken = [] if batchnorm else without_batchnorm(module)  # first: what is inserted may hang in its place
     fresh = not inserted_names(module)
-    if fresh:
-        insert(module, where)
     try:
+        if fresh:
+            insert(module, where)
         set_rates(module, rates)
     except BaseException:
         if fresh:
             remove_dropout(module)
+        put_back(taken)
         raise
 
 

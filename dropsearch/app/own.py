@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hydra.utils import get_object, instantiate
@@ -46,6 +46,9 @@ def data(config: Config) -> OwnData:
     if chosen.made_by is not None:
         return OwnData(chosen.made_by, chosen.name, config.seed)
     target = imported(chosen._target_, "data._target_")
+    names, open_ended = accepted(target)
+    if not open_ended:
+        _check_names("data", _own_names(chosen), names, chosen.name)
     with seeded(config.seed):
         module = _instantiated(chosen._target_, _named_arguments(chosen, target), "data")
     return OwnData(module, chosen.name, config.seed)
@@ -76,6 +79,21 @@ def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
     """Return the arguments of a class; `name` is one where the user gives it and the class takes it."""
     own_name = chosen.name != chosen._target_.rpartition(".")[2] and "name" in accepted(target)[0]
     return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
+
+
+def _own_names(chosen: Any) -> list[str]:
+    """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
+    return [name for name in arguments(chosen) if not name.startswith("_")]
+
+
+def _check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:
+    """Refuse what is no argument of a class or function of the user's own, with the one that may be meant."""
+    for name in given:
+        if name not in names:
+            raise InputError(
+                f'{key} must name arguments of {owner}, got "{name}"{close_match(name, names)}: it takes '
+                f"{', '.join(sorted(names)) or 'none'}"
+            )
 
 
 def _instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
@@ -111,6 +129,8 @@ class OwnModules:
         self.start = start(ranges(config), {f"model.{name}": value for name, value in own.items()})
         self.routes: tuple[Route, ...] = routes(self._names, [])
         first = self.specimen(self.start)
+        of_trainer = set(inspect.signature(trainer_class(first)).parameters)
+        _check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
         self.specimen(self.start)  # a second one shows whether they are two
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
@@ -127,26 +147,31 @@ class OwnModules:
         chosen: Any = self._chosen
         if chosen.made_by is not None:
             names, open_ended = accepted(chosen.made_by)
-            known = names | {"lr", "weight_decay", *self._searched()} if open_ended else names
-            return known, chosen.made_by, defaults(chosen.made_by)
+            if open_ended:
+                # Of a class nobody knows what it does with what it does not name: its optimiser is set instead.
+                names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
+            return names, chosen.made_by, defaults(chosen.made_by)
         target = imported(chosen._target_, "model._target_")
         given = _named_arguments(chosen, target)
-        names = accepted(target)[0]
+        names, open_ended = accepted(target)
         build = lambda **more: _instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
-        return names, build, {**defaults(target), **given}
+        return names | (self._named() if open_ended else set()), build, {**defaults(target), **given}
 
     def _searched(self) -> list[str]:
         """Return the names of the arguments that are searched beside learning rate and weight decay."""
         return [key.removeprefix("model.") for key in ranges(self._config) if key.startswith("model.")]
 
+    def _named(self) -> set[str]:
+        """Return the names of all arguments that the configuration gives."""
+        of_arms = (name for values in self._config.arm_args.values() for name in values)
+        return {*self._searched(), *_own_names(self._chosen), *of_arms}
+
     def _refuse_arguments(self) -> None:
-        given = arguments(self._chosen)
-        for name in self._searched():
-            if self._names and name not in self._names:
-                raise InputError(
-                    f'space.extra must name arguments of {self._chosen.name}, got "model.{name}"'
-                    f"{close_match(name, self._names)}: it takes {', '.join(sorted(self._names))}"
-                )
+        owner, given = self._chosen.name, arguments(self._chosen)
+        _check_names("model", _own_names(self._chosen), self._names, owner)
+        _check_names("space.extra.model", self._searched(), self._names, owner)
+        for arm, values in self._config.arm_args.items():
+            _check_names(f"arm_args.{arm}", values, self._names, owner)
         for route in routes(self._names, []):
             if route.how == "argument" and route.argument in given:
                 value = given[route.argument]
@@ -154,13 +179,6 @@ class OwnModules:
                     f"model.{route.argument} must be left out, for it is searched, got {value}: give its range by "
                     f"space.{route.setting}, as in space.{route.setting}.low={value} space.{route.setting}.high={value}"
                 )
-        for arm, values in self._config.arm_args.items():
-            for name in values:
-                if self._names and name not in self._names:
-                    raise InputError(
-                        f"arm_args.{arm} must name arguments of {self._chosen.name}, got {name}: it takes "
-                        f"{', '.join(sorted(self._names))}"
-                    )
 
     def make(self, spec: TrialSpec) -> Any:
         """Return the module of a trial; its initial weights are a function of the trial's seed.
@@ -262,4 +280,5 @@ def module_name(config: Config) -> str:
     made_by = chosen.made_by
     if made_by is None:
         return chosen._target_
-    return f"{inspect.getmodule(made_by)}.{getattr(made_by, '__qualname__', chosen.name)}"
+    # Not where its file lies: a study goes on wherever the script is moved to.
+    return f"{made_by.__module__}.{getattr(made_by, '__qualname__', chosen.name)}"

@@ -86,5 +86,14 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
         ]
     }
     hydra = {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}}
-    command = f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"
-    return command + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
+    return _first_line(arm, config, folder) + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
+
+
+def _first_line(arm: str, config: Config, folder: Path) -> str:
+    given: tuple[Any, Any] = (config.model, config.data)
+    if any(getattr(group, "made_by", None) is not None for group in given):
+        return (
+            "# Searched from Python, so no command retrains it: give retrain.rates to dropsearch.set_rates(module, "
+            "rates), or call apply(module) of the search's result.\n"
+        )
+    return f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"

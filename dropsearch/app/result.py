@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dropsearch.errors import InputError
-from dropsearch.records import Summary, best_arm
+from dropsearch.records import ARMS, Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.tables import tables
 from dropsearch.report.terminal import wrapped
@@ -57,6 +58,21 @@ class SearchResult:
         return dict(findings.extra(self.summary.arms[self.best_arm])) if self.best_arm else {}
 
     @property
+    def best_lr(self) -> float | None:
+        """The learning rate that the best arm found; None where it was not searched."""
+        return self._best("lr")
+
+    @property
+    def best_weight_decay(self) -> float | None:
+        """The weight decay that the best arm found; None where it was not searched."""
+        return self._best("weight_decay")
+
+    def _best(self, setting: str) -> float | None:
+        spec = findings.found(self.summary.arms[self.best_arm]) if self.best_arm else None
+        value = getattr(spec, setting, math.nan)
+        return value if math.isfinite(value) else None
+
+    @property
     def best_checkpoint(self) -> Path | None:
         """The Lightning checkpoint of the best arm's model, None where nothing was confirmed."""
         path = Path(self.output_dir, "best", f"{self.best_arm}.ckpt")
@@ -85,7 +101,9 @@ class SearchResult:
     def apply(self, module: Any, arm: str | None = None) -> Any:
         """Set the rates that were found on a module, and return it: `dropsearch.set_rates` says how.
 
-        Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before.
+        Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before. Where it
+        took BatchNorm out for the arm (`batchnorm="identity"`), that is taken out of the module. What an arm has by
+        arguments (`arm_args`, `best_lr`, `best_weight_decay`, `best_extra`) the module must be built with.
 
         Args:
             module: A module of the class that was searched.
@@ -96,7 +114,10 @@ class SearchResult:
         """
         from dropsearch.app.insertion import apply  # imports torch
 
-        apply(module, self._insert, self.rates(arm) if arm else self.best_rates)
+        chosen = arm or self.best_arm
+        rates = self.rates(chosen) if chosen else {}
+        kept = not chosen or not self.summary.config["batchnorm"]["replace"] or ARMS[chosen].batchnorm
+        apply(module, self._insert, rates, batchnorm=kept)
         return module
 
     def __repr__(self) -> str:

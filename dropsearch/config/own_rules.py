@@ -17,6 +17,7 @@ _REFUSED = {
     "max_steps": "trials train for trainer.max_epochs",
     "devices": "a trial trains on one device",
     "num_nodes": "a trial trains on one device",
+    "gradient_clip": "optimizer.gradient_clip says it for every engine",
     "gradient_clip_val": "optimizer.gradient_clip says it for every engine",
 }
 """Arguments of the Trainer that would break what a trial is, and why."""

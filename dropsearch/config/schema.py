@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -304,11 +305,26 @@ class OpenConfig(Config):
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries, the arguments of the user's own classes among its keys."""
+    """Return a configuration as nested dictionaries, the arguments of the user's own classes among its keys.
+
+    Objects that were handed over in Python stand there by the name of their type.
+    """
     values = dataclasses.asdict(config)
     for group in ("model", "data", "trainer"):
         values[group] |= arguments(getattr(config, group))
-    return values
+    return _in_words(values)
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _in_words(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_in_words, value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    # Never an object's address, by which no study could be continued in another process.
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 OWN = "own"

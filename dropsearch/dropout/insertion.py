@@ -187,7 +187,7 @@ def _fitting(module: nn.Module, where: Where, key: str) -> dict[str, nn.Module]:
             named = (part for name, part in aliases.items() if fnmatchcase(name, each))
             fits = {first_names[id(part)] for part in named if id(part) in first_names}
         if not fits:
-            known = [*parts, *(f"torch.nn.{type(part).__name__}" for part in parts.values())]
+            known = [AFTER_ACTIVATION, *parts, *(f"torch.nn.{type(part).__name__}" for part in parts.values())]
             shown = each.__name__ if isinstance(each, type) else f'"{each}"{close_match(each, known)}'
             raise InputError(
                 f"{key} must name parts of {type(module).__name__} or types of parts that are called, got {shown}: "

@@ -38,6 +38,11 @@ class Choice:
         return self.values
 
     @property
+    def repeats(self) -> bool:
+        """Whether several trials are likely to have the same value."""
+        return True
+
+    @property
     def tried(self) -> tuple[Any, ...]:
         """The values that can be checked one by one: all of them."""
         return self.values
@@ -83,9 +88,14 @@ class Numbers:
         return (self.low, self.high)
 
     @property
+    def repeats(self) -> bool:
+        """Whether several trials are likely to have the same value."""
+        return self.step is not None and (self.high - self.low) / self.step < MANY
+
+    @property
     def tried(self) -> tuple[float, ...]:
         """The values that can be checked one by one: all where they are not too many, else the ends."""
-        if self.step is None or (self.high - self.low) / self.step >= MANY:
+        if self.step is None or not self.repeats:
             return self.ends
         return tuple(self.low + index * self.step for index in range(round((self.high - self.low) / self.step) + 1))
 

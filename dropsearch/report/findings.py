@@ -39,17 +39,18 @@ def chosen(outcome: ArmOutcome) -> TrialResult | None:
 
 def rates(outcome: ArmOutcome) -> Mapping[str, float]:
     """The rates found, by site name: the winner's, or the best trial's without one."""
-    spec = _found(outcome)
+    spec = found(outcome)
     return spec.rates if spec else {}
 
 
 def extra(outcome: ArmOutcome) -> Mapping[str, Any]:
     """What else was searched, as it was found: values by configuration key, of the winner or the best trial."""
-    spec = _found(outcome)
+    spec = found(outcome)
     return spec.extra if spec else {}
 
 
-def _found(outcome: ArmOutcome) -> TrialSpec | None:
+def found(outcome: ArmOutcome) -> TrialSpec | None:
+    """The configuration that an arm found: the winner's, or the best trial's; None without one."""
     if outcome.winner is not None and outcome.winner.results:
         return outcome.winner.results[0].spec
     trial = chosen(outcome)

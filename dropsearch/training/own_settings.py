@@ -50,20 +50,22 @@ class Route:
 def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
     """Return the names of the arguments that a class or function takes, and whether it takes any other too.
 
-    A class that hands ``**kwargs`` on takes what its base class takes.
+    A class that hands ``**kwargs`` on takes what its base class takes; any other argument too where the last of its own
+    bases has ``**kwargs``.
     """
     if not inspect.isclass(function):
         return _named(function)
     names: set[str] = set()
+    others = False
     for owner in function.__mro__:
         if "__init__" in owner.__dict__ and owner.__init__ is not object.__init__:
             if owner.__module__.startswith((*PREFIXES, "torch.")):
-                return names, False
+                break
             own, others = _named(owner.__init__)
             names |= own
             if not others:
                 break
-    return names - {"self"}, False
+    return names - {"self"}, others
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return set(), False
+        return set(), True  # it does not say
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, open_ended
 

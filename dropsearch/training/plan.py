@@ -48,7 +48,7 @@ class Plan:
     convolutions: Convolutions = "grouped"
     """How an array runs a convolution: grouped where nothing was measured."""
     speed: float = 0.0
-    """Steps of trials a second in one process as chosen, 0 where nothing was measured."""
+    """Steps of trials a second in one process as the search has them, 0 where nothing was measured."""
 
 
 def make_plan(
@@ -60,6 +60,7 @@ def make_plan(
     engine: str,
     width: int | None,
     processes: int = 1,
+    apart: str = "",
 ) -> Plan:
     """Choose how trials are trained.
 
@@ -71,6 +72,8 @@ def make_plan(
         engine: auto, array or alone.
         width: How many trials at once; None to measure.
         processes: How many processes share the memory.
+        apart: What is searched that makes each trial of the search its own program, so that an array has no second
+            row there; empty where nothing does.
 
     Raises:
         InputError: An array is asked for, and what it gives differs from trials alone.
@@ -92,7 +95,8 @@ def make_plan(
     speeds = Speeds(make_module, data, settings, costliest)
     try:
         if width is not None:
-            return Plan("array", width, f"engine.width={width}", convolutions=speeds.convolutions(width))
+            reason = f"engine.width={width}{_narrow(apart)}"
+            return Plan("array", width, reason, convolutions=speeds.convolutions(width))
         memory = measured(speeds.array)
         rates = widest(speeds.rate, min(WIDEST, memory.widest(free_memory(speeds.device, processes))), speeds.budget)
         alone = _rate_alone(make_module, data, settings, costliest)
@@ -104,7 +108,13 @@ def make_plan(
     if engine == "auto" and alone > rates[chosen]:
         reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
         return Plan("alone", 1, reason, rates, memory, speed=alone)
-    return Plan("array", chosen, "measured", rates, memory, speeds.convolutions(chosen), rates[chosen])
+    speed = rates[1] if apart else rates[chosen]
+    return Plan("array", chosen, f"measured{_narrow(apart)}", rates, memory, speeds.convolutions(chosen), speed)
+
+
+def _narrow(apart: str) -> str:
+    # The retrainings of a confirmation, which differ in their seeds alone, still are rows of one array.
+    return f"; the search has arrays of one row, for {apart} makes each trial its own program" if apart else ""
 
 
 def _parameters(make_module: ModuleFactory, spec: TrialSpec) -> int:

@@ -128,6 +128,15 @@ def test_the_plan_says_what_else_is_searched_and_is_made_for_the_largest_model(c
     assert f"memory      {64 * 64 + 64 + 64 * 10 + 10:,} parameters a trial" in printed
 
 
+def test_the_plan_promises_no_arrays_where_each_trial_is_its_own_program(capsys: pytest.CaptureFixture[str]):
+    apart, alike = "optimizer.gradient_clip: interval(0.5,2.0)", "optimizer.betas: choice([0.9,0.99],[0.8,0.99])"
+    light = (*LIGHT, "engine=array", "engine.processes=1", "model.hidden=[16]", "engine.width=2")
+    assert show_plan(composed(*light, *_quoted(f"space.extra={{{alike},{apart}}}"))) == 0
+    assert "one row, for optimizer.gradient_clip makes each trial its own program" in capsys.readouterr().out
+    assert show_plan(composed(*light, *_quoted(f"space.extra={{{alike}}}"))) == 0
+    assert "one row" not in capsys.readouterr().out
+
+
 def _quoted(word: str) -> list[str]:
     from dropsearch.config.extra import with_extra
 

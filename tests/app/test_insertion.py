@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import dropsearch
-from dropsearch.app.insertion import inserted_names
+from dropsearch.app.insertion import apply, inserted_names
 from dropsearch.app.result import SearchResult
 from dropsearch.errors import InputError
 from tests.app.conftest import Cli
@@ -111,6 +111,14 @@ def test_a_module_that_has_not_all_the_sites_is_left_as_it_is(result: SearchResu
     assert inserted_names(module) == []
 
 
+def test_a_module_that_is_refused_keeps_its_batchnorm():
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU())
+    norm = module[0]
+    with pytest.raises(InputError, match="absent"):
+        apply(module, "1", {"absent": 0.1}, batchnorm=False)
+    assert (module[0], inserted_names(module)) == (norm, [])
+
+
 def test_a_study_is_not_continued_with_dropout_elsewhere(result: SearchResult):
     given = {**LIGHT, "n_trials": 1, "arms": ["textbook"], "output_dir": result.output_dir}
     with pytest.raises(InputError, match=r"sites\.insert"):
@@ -136,6 +144,7 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
 
 
 REFUSED = [
+    (own("sleepers.Plain", "sites.insert=after_activaton"), '(did you mean "after_activation"?)'),
     (
         own("sleepers.Plain", "sites.insert=[rleu]"),
         'sites.insert must name parts of Plain or types of parts that are called, got "',

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 import dropsearch
+from dropsearch.app.own import module_name
 from dropsearch.app.result import SearchResult
+from dropsearch.app.scripting import _config
 from dropsearch.dropout.inventory import dropout_sites
 from dropsearch.errors import InputError
+from dropsearch.training.batchnorm import batchnorms
 from tests.strangers import data, nets
 
 LIGHT: dict[str, Any] = {
@@ -79,6 +83,12 @@ def test_the_answer_has_the_rates_the_trials_and_the_model(result: SearchResult)
     )
 
 
+def test_what_is_kept_of_the_best_names_no_command_that_fails(result: SearchResult):
+    first, *_ = (result.output_dir / "best" / "dropout.yaml").read_text().splitlines()
+    assert "dropsearch.set_rates" in first
+    assert "python -m" not in first
+
+
 def test_the_rates_are_set_on_the_layers_of_a_module(result: SearchResult):
     module = result.apply(Layered(), "dropout")
     rates = result.rates("dropout")
@@ -94,6 +104,19 @@ def test_the_rate_of_a_bare_call_is_set_too(search: Call):
     assert "model" in found.best_rates
 
 
+def test_what_was_searched_without_batchnorm_is_applied_without_it(search: Call):
+    found = search(nets.Normed, data.Digits(), arms=["none", "batchnorm"], batchnorm="identity", n_trials=1)
+    without, with_it = found.apply(nets.Normed(), "none"), found.apply(nets.Normed(), "batchnorm")
+    assert (batchnorms(without), batchnorms(with_it)) == ([], ["norm"])
+
+
+def test_the_settings_of_the_best_arm_are_given(result: SearchResult):
+    frame, winner = result.to_dataframe(), result.summary.arms["dropout"].winner
+    assert winner is not None
+    row = frame[frame["number"] == winner.number].iloc[0]
+    assert (result.best_lr, result.best_weight_decay) == (row["lr"], row["weight_decay"])
+
+
 def test_a_module_without_the_sites_is_refused(result: SearchResult):
     with pytest.raises(InputError, match="attention"):
         result.apply(nets.LitNet(), "dropout")
@@ -106,6 +129,11 @@ def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFi
     assert losses[1][:2] == losses[0]
     assert len(losses[1]) == 3
     assert "it continues" in capsys.readouterr().out
+
+
+def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies():
+    config = _config(wide, data.Digits(), None, ())
+    assert module_name(config) == f"{__name__}.wide"
 
 
 def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimiser(search: Call):
@@ -159,6 +187,15 @@ def test_callbacks_and_arguments_of_the_trainer_are_honoured(search: Call, tmp_p
     assert found.summary.engine.startswith("alone on cpu: trainer.accumulate_grad_batches is honoured")
 
 
+def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):
+    for n_trials in (1, 2):
+        trainer = {"logger": CSVLogger(tmp_path / "logs")}
+        found = search(nets.LitNet, data.Digits(), arms=["none"], trainer=trainer, n_trials=n_trials)
+    assert len(found.to_dataframe()) == 2
+    assert found.summary.config["trainer"]["logger"] == "lightning.pytorch.loggers.csv_logs.CSVLogger"
+    assert list((tmp_path / "logs").rglob("metrics.csv"))
+
+
 ONE = nets.LitNet()
 REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (ONE, data.Digits(), {}, "make_module must be a function that builds a new LightningModule, got a LitNet"),
@@ -170,7 +207,19 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.WithoutTraining(), {}, "must return batches from train_dataloader, got none"),
     (nets.LitNet, data.Digits(), {"monitor": "f1"}, 'got "f1": it logs val_acc, val_loss'),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
-    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "model.widht" (did you mean "width"?): it takes'),
+    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
+    (
+        lambda: nets.LitNet(),
+        data.Digits(),
+        {"extra": {"width": [1, 2]}},
+        'space.extra.model must name arguments of module, got "width": it takes none',
+    ),
+    (
+        lambda lr: nets.LitNet(lr=lr),
+        data.Digits(),
+        {"arms": ["none", "batchnorm"], "arm_args": {"batchnorm": {"norm": "batch"}}},
+        'arm_args.batchnorm must name arguments of module, got "norm": it takes lr',
+    ),
     (nets.LitNet, data.Digits(), {"extra": {"width": 5}}, "space.extra.model.width must be choice(A,B)"),
     (nets.LitNet, data.Digits(), {"extra": {"width": (5, 5)}}, "its first end is the lower one"),
     (

@@ -37,10 +37,21 @@ def weights() -> list[nn.Parameter]:
 
 
 def test_a_subclass_takes_what_its_base_class_takes():
+    assert not accepted(nets.Deeper)[1]
     assert accepted(nets.LitNet)[0] == {"width", "lr", "norm"}
     assert accepted(nets.Deeper)[0] == {"extra", "width", "lr", "norm"}
     assert accepted(nets.Scored)[0] == {"backbone"}
     assert accepted(nets.Normed)[0] == {"width"}
+
+
+class Reading(nn.Module):
+    def __init__(self, **given: int) -> None:
+        super().__init__()
+        self.width = given["width"]
+
+
+def test_a_class_that_reads_its_keywords_takes_any_argument():
+    assert accepted(Reading) == (set(), True)
 
 
 @pytest.mark.parametrize("name", ["lr", "learning_rate"])

@@ -107,6 +107,15 @@ def test_a_measured_plan_names_a_width_and_what_was_measured() -> None:
     assert plan.width in plan.rates
 
 
+def test_where_each_trial_is_its_own_program_the_speed_is_that_of_one_row() -> None:
+    given = {"settings": SETTINGS, "pairs": [pair()], "engine": "array", "apart": "model.slope"}
+    plan = make_plan(make_factory("mlp"), make_source("mlp"), width=None, **given)
+    assert plan.speed == plan.rates[1]
+    assert plan.reason.endswith("arrays of one row, for model.slope makes each trial its own program")
+    chosen = make_plan(make_factory("mlp"), make_source("mlp"), width=5, **given)
+    assert "model.slope makes each trial its own program" in chosen.reason
+
+
 @pytest.mark.parametrize(
     ("rates", "best"),
     [
