@@ -110,6 +110,48 @@ def test_where_dropout_chose_only_zeros_the_arms_with_batchnorm_decide() -> None
     assert (claim.answer, claim.measure) == ("held", "gap at the best epoch, both minus batchnorm")
 
 
+def four_arms(**means: Mapping[str, float]) -> tuple[Evidence, Summary]:
+    """The arms with and without dropout and BatchNorm, each with numbers around these means by measure."""
+    measures = {name: {measure: around(mean) for measure, mean in each.items()} for name, each in means.items()}
+    return evidence(measures), summary(*map(outcome, measures))
+
+
+def test_contrasts_that_are_shown_to_point_either_way_show_nothing() -> None:
+    of = four_arms(
+        none={"correlation": 0.3},
+        dropout={"correlation": 0.2},
+        batchnorm={"correlation": 0.2},
+        both={"correlation": 0.25},
+    )
+    claim = said("coadaptation", *of)
+    assert claim.answer == "not shown"
+    assert claim.reason.startswith("The contrasts disagree: correlation is 0.1 lower in dropout than in none (95 %")
+    assert "correlation is 0.05 higher in both than in batchnorm (95 %" in claim.reason
+
+
+def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
+    of = four_arms(
+        none={"gap_best": 0.3}, dropout={"gap_best": 0.2}, batchnorm={"gap_best": 0.2}, both={"gap_best": 0.2}
+    )
+    claim = said("overfitting", *of)
+    assert claim.answer == "held"
+    assert "gap at the best epoch is no different in both than in batchnorm" in claim.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "check", "side"),
+    [("overfitting", "gap_best", "val_loss_best", 1), ("coadaptation", "correlation", "knockout_area", -1)],
+)
+@pytest.mark.parametrize(("shift", "expected"), [(0.1, "not shown"), (0.0, "held"), (-0.1, "held")])
+def test_what_its_check_is_shown_to_contradict_does_not_hold(
+    name: str, measure: str, check: str, side: int, shift: float, expected: str
+) -> None:
+    claim = said(name, *four_arms(none={measure: 0.5, check: 0.5}, dropout={measure: 0.4, check: 0.5 + side * shift}))
+    assert claim.answer == expected
+    words = f"but the {check.replace('_', ' ')} is 0.1 {'higher' if side > 0 else 'lower'} in dropout"
+    assert (words in claim.reason) is (expected == "not shown")
+
+
 def test_rates_that_are_all_zero_test_no_dropout() -> None:
     zero = dict.fromkeys(KINDS, 0.0)
     names = ("none", "dropout", "batchnorm", "both")
