@@ -54,7 +54,9 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     found = [present[pair] for pair in tested]
     if {shown_side(each.difference, each.p_holm) for each in found} >= {-1, 1}:
         return disagreeing(rule, found)
-    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(told, found[1:])))
+    beside = _with_and_without(evidence, rule.beside)
+    others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
+    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(told, others)))
 
 
 def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:

@@ -32,6 +32,8 @@ class Rule:
     figure: str
     checked_by: tuple[str, Side] | None = None
     """Another measure and its good side: the claim does not hold where that is shown to be on the bad one."""
+    beside: str = ""
+    """A further measure whose difference is told with the claim's own, and decides nothing."""
 
 
 EFFECTS = (
@@ -45,7 +47,15 @@ EFFECTS = (
         "coadaptation",
         ("knockout_area", 1),
     ),
-    Rule("robustness", "Dropout makes a network robust to noise.", "robustness_area", 1, 0.005, "robustness"),
+    Rule(
+        "robustness",
+        "Dropout makes a network robust to noise.",
+        "noise_area",
+        1,
+        0.005,
+        "robustness",
+        beside="robustness_area",
+    ),
 )
 """Claims of a difference between a network with dropout and one without."""
 ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
@@ -176,9 +186,7 @@ def told(found: Finding) -> str:
     size = f"{abs(mean) * found.scale:.3g}{unit} {'higher' if mean > 0 else 'lower'}" if mean else "no different"
     bounds = f"{found.difference.low * found.scale:+.3g} to {found.difference.high * found.scale:+.3g}"
     interval = f"95 % interval {bounds}, " if math.isfinite(found.difference.low) else ""
-    return (
-        f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
-    )
+    return f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
 
 
 def _why(rule: Rule, found: Finding, said: Answer) -> str:

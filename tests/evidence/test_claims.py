@@ -75,7 +75,7 @@ def said(name: str, found: Evidence, of: Summary) -> Claim:
 
 
 NOTHING = evidence({})
-EFFECTS = {"overfitting": ("gap_best", -1), "coadaptation": ("correlation", -1), "robustness": ("robustness_area", 1)}
+EFFECTS = {"overfitting": ("gap_best", -1), "coadaptation": ("correlation", -1), "robustness": ("noise_area", 1)}
 
 
 def test_there_is_one_claim_each_in_their_order() -> None:
@@ -136,6 +136,15 @@ def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
     claim = said("overfitting", *of)
     assert claim.answer == "held"
     assert "gap at the best epoch is no different in both than in batchnorm" in claim.reason
+
+
+def test_robustness_to_noise_is_decided_by_noise_and_the_other_corruptions_are_told() -> None:
+    of = four_arms(
+        none={"noise_area": 0.5, "robustness_area": 0.5}, dropout={"noise_area": 0.5, "robustness_area": 0.7}
+    )
+    claim = said("robustness", *of)
+    assert (claim.answer, claim.measure) == ("did not hold", "noise area, dropout minus none")
+    assert "; robustness area is 0.2 higher in dropout than in none (95 %" in claim.reason
 
 
 @pytest.mark.parametrize(
