@@ -111,6 +111,11 @@ def _beside(evidence: Evidence, arm: str) -> str:
     if math.isfinite(gain):
         change = "lowers" if gain >= 0 else "raises"
         clauses.append(f"without any temperature averaging {change} the loss by {abs(gain):.3g} nats")
+    both = [measured_mean(evidence, arm, name) for name in ("mc_scaled_nll", "scaled_nll")]
+    if all(map(math.isfinite, both)):
+        clauses.append(
+            f"with a temperature of its own the average has a loss of {both[0]:.3g}, the network {both[1]:.3g}"
+        )
     members = evidence.arms[arm].series.get("nll_by_members")
     if members and members.x:
         together, averaged = finite_mean(row[-1] for row in members.values), measured_mean(evidence, arm, "mc_nll")
