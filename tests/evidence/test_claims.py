@@ -215,6 +215,14 @@ def test_the_ensemble_of_retrainings_is_told_beside() -> None:
     assert claim.reason.endswith("10 retrainings together have a loss of 0.25, one over masks 0.4.")
 
 
+def test_the_average_is_held_against_the_network_with_a_temperature_on_both_sides() -> None:
+    found = evidence(
+        {"dropout": {"mc_minus_scaled": around(0.1), "mc_scaled_nll": around(0.3), "scaled_nll": around(0.4)}}
+    )
+    claim = said("ensemble", found, summary(outcome("dropout")))
+    assert claim.reason.endswith("; with a temperature of its own the average has a loss of 0.3, the network 0.4.")
+
+
 def test_seeds_without_a_number_are_left_out_of_the_ensemble() -> None:
     values = (math.nan, *around(-0.1)[1:])
     claim = said("ensemble", evidence({"dropout": {"mc_minus_scaled": values}}), summary(outcome("dropout")))
@@ -282,6 +290,17 @@ def test_the_variance_shift_is_told_as_the_reason() -> None:
         "with dropout off BatchNorm meets 0.60 times the variance that it meets with dropout on, and measuring its "
         "statistics again changes accuracy by +1.20 points."
     )
+
+
+def test_what_new_statistics_gain_without_dropout_is_told_beside() -> None:
+    found = evidence(
+        {
+            "both": {"shift_mean": around(0.6), "recalibration_gain": around(0.012)},
+            "batchnorm": {"recalibration_gain": around(0.01)},
+        }
+    )
+    reason = said("batchnorm", found, summary(*three(0.87))).reason
+    assert reason.endswith("again changes accuracy by +1.20 points, in batchnorm without dropout by +1.00.")
 
 
 def test_dropout_beside_batchnorm_takes_all_three_arms() -> None:
