@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,8 @@ def test_every_winner_is_measured_on_each_of_its_seeds(done: Done):
         winner = done.summary.arms[name].winner
         assert winner
         assert arm.seeds == winner.seeds
-        assert set(arm.measures) == {value for measure in MEASURES.values() for value in measure.values}
+        each = {value for measure in MEASURES.values() for value in measure.values}
+        assert set(arm.measures) == each | {"mean_corruption_error"}
         assert all(len(values) == len(arm.seeds) for values in arm.measures.values())
         assert all(len(row) == len(series.x) for series in arm.series.values() for row in series.values)
 
@@ -71,6 +73,22 @@ def test_every_number_and_curve_is_described(done: Done):
     evidence = done.measured()
     named = {name for arm in evidence.arms.values() for name in (*arm.measures, *arm.series)}
     assert named <= set(quantities()) == set(evidence.quantities)
+
+
+def test_errors_under_corruption_are_told_relative_to_those_of_the_arm_without_dropout(done: Done):
+    evidence = done.summary.evidence
+    assert evidence is not None
+    none, both = (evidence.arms[name] for name in ("none", "both"))
+    assert none.measures["mean_corruption_error"] == pytest.approx([1.0] * len(none.seeds))
+    images = {"noise", "salt_and_pepper", "blur", "contrast", "translation"}
+    errors = {
+        arm: {name: (1 - np.array(found.series[name].values))[:, 1:].sum(1) for name in images & set(found.series)}
+        for arm, found in (("none", none), ("both", both))
+    }
+    expected = np.mean([errors["both"][name] / errors["none"][name] for name in errors["none"]], axis=0)
+    assert both.measures["mean_corruption_error"] == pytest.approx(expected)
+    assert "mean_corruption_error" in evidence.quantities
+    assert "mean_corruption_error" in {c.metric for c in evidence.contrasts}
 
 
 def test_measuring_again_gives_the_same_numbers(done: Done):

@@ -20,6 +20,10 @@ VALUES = {
     "robustness_area": Quantity("accuracy kept under corruption of any kind", higher_is_better=True),
     "corruption_error": Quantity("mean error under corruption", higher_is_better=False),
 }
+RELATIVE = {
+    "mean_corruption_error": Quantity("errors under corruption relative to those of none", higher_is_better=False)
+}
+"""What takes the curves of two networks."""
 SERIES = {
     kind.__name__: Quantity(f"accuracy under {kind.__name__.replace('_', ' ')}", higher_is_better=True)
     for kind in STRONGEST
