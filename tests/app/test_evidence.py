@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from dropsearch.app.invocation import searched
 from dropsearch.app.trained import MOST, looked_at
 from dropsearch.config.schema import Config
 from dropsearch.evidence.measures import MEASURES
-from dropsearch.evidence.measures.trained import Measured
+from dropsearch.evidence.measures.trained import Measured, NotMeasuredError
 from dropsearch.records import Evidence, Summary
 from tests.app.conftest import LIGHT, composed
 from tests.strangers import data, nets
@@ -161,6 +162,26 @@ def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Do
     assert one.held_out_size == done.source.sizes["test"]
     assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
     assert MOST > 359
+
+
+class Endless:
+    """The data of a run, with a test set that never ends."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def test_dataloader(self) -> Any:
+        return itertools.cycle(list(self._source.test_dataloader()))
+
+
+@pytest.mark.parametrize(("limit", "most"), [("LARGEST", 1000), ("LARGEST_SIZE", 2**18)])
+def test_a_set_that_does_not_end_is_given_up(done: Done, monkeypatch: pytest.MonkeyPatch, limit: str, most: int):
+    monkeypatch.setattr(f"dropsearch.app.trained.{limit}", most)
+    with pytest.raises(NotMeasuredError, match="nor one that does not end"):
+        looked_at(done.config, cast(Any, Endless(done.source)))
 
 
 def _copied(done: Done, folder: Path) -> Path:
