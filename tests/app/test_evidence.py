@@ -164,6 +164,24 @@ def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Do
     assert MOST > 359
 
 
+@pytest.mark.parametrize("part", ["measured", "with_searches", "claims"])
+def test_a_run_outlives_what_fails_as_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
+):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("nothing there")
+
+    monkeypatch.setattr(f"dropsearch.app.invocation.{part}", fails)
+    out = tmp_path / "out"
+    summary = searched(composed(*LIGHT, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
+    told = "what dropout did in the winners was not measured (ZeroDivisionError: nothing there)"
+    assert summary.evidence is None
+    assert summary.arms["none"].test
+    assert {"results.json", "report.md", "report.html", "best"} <= {path.name for path in out.iterdir()}
+    assert told[1:] in (out / "report.md").read_text()
+    assert f"evidence: {told}" in capsys.readouterr().err
+
+
 class Endless:
     """The data of a run, with a test set that never ends."""
 
