@@ -92,7 +92,13 @@ def _written(run: Run, storage: Any, arms: Mapping[str, ArmOutcome], before: Map
     try:
         found = run.with_evidence(run.summary(arms, complete=True))
         trained = sum(r.seconds for arm in run.ablation.studies for r in arm.results())
-        told = {"engine": "an earlier run's", "seconds": trained, **before}
+        # The report remains that of the run: its configuration trains it again, and does not measure it again.
+        told = {
+            "engine": "an earlier run's",
+            "seconds": trained,
+            "config": {**found.config, "task": "search"},
+            **before,
+        }
         summary = dataclasses.replace(found, **told)
         run.tracker.finish(
             summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None), None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dropsearch.app.trained import MOST, LookedAt, looked_at, trained
 from dropsearch.config.schema import Config
 from dropsearch.errors import first_cause
 from dropsearch.evidence.contrasts import contrasts
-from dropsearch.evidence.measures import MEASURES
+from dropsearch.evidence.measures import MEASURES, robustness
 from dropsearch.evidence.measures.ensemble import deep_ensemble
 from dropsearch.evidence.measures.passes import logits_of
 from dropsearch.evidence.measures.trained import Measured, NotMeasuredError, Trained
@@ -56,7 +57,9 @@ def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
     shared = _shared(config, source, notes)
-    found = {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
+    found = _related(
+        {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
+    )
     return Evidence(
         found,
         contrasts=contrasts(found),
@@ -69,9 +72,36 @@ def quantities() -> dict[str, Quantity]:
     """Return what each value and each series is, by its name."""
     return {
         name: quantity
-        for measure in MEASURES.values()
-        for name, quantity in (*measure.values.items(), *measure.series.items())
+        for known in (*(each for m in MEASURES.values() for each in (m.values, m.series)), robustness.RELATIVE)
+        for name, quantity in known.items()
     }
+
+
+def _related(arms: Mapping[str, ArmEvidence]) -> dict[str, ArmEvidence]:
+    """Return the arms with their errors under corruption relative to those of the arm `none`, seed by seed."""
+    reference = _corrupted(arms["none"]) if "none" in arms else {}
+    curves = {name: _corrupted(arm) for name, arm in arms.items()} if reference else {}
+    return {name: _relative(arm, curves.get(name, {}), reference) for name, arm in arms.items()}
+
+
+def _corrupted(arm: ArmEvidence) -> dict[int, dict[str, Sequence[float]]]:
+    """Accuracies by seed and corruption, by severity."""
+    known = {name: arm.series[name].values for name in robustness.SERIES if name in arm.series}
+    return {seed: {name: rows[i] for name, rows in known.items()} for i, seed in enumerate(arm.seeds)} if known else {}
+
+
+def _relative(
+    arm: ArmEvidence,
+    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    reference: Mapping[int, Mapping[str, Sequence[float]]],
+) -> ArmEvidence:
+    if not curves:
+        return arm
+    errors = tuple(
+        robustness.mean_corruption_error(curves[seed], reference[seed]) if seed in reference else math.nan
+        for seed in arm.seeds
+    )
+    return dataclasses.replace(arm, measures={**arm.measures, "mean_corruption_error": errors})
 
 
 def _shared(config: Config, source: build.Source, notes: _Notes) -> LookedAt | None:

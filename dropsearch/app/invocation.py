@@ -25,7 +25,7 @@ from dropsearch.app.scoring import judge_of, load
 from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config, plain
 from dropsearch.dropout.typical import typical_rates
-from dropsearch.errors import STOPPED, RunError
+from dropsearch.errors import STOPPED, RunError, first_cause
 from dropsearch.evidence.claims import claims
 from dropsearch.evidence.compare import compared
 from dropsearch.records import ARMS, ArmOutcome, Site, Summary, TrialSpec, best_arm
@@ -209,7 +209,7 @@ class Run:
                 self._train()
             self._track_left_behind()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
-            summary = self.with_evidence(self.summary(self.ablation.outcomes(open_test=complete), complete))
+            summary = self._finished(self.summary(self.ablation.outcomes(open_test=complete), complete))
             artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
             self.tracker.finish(summary, artifacts, *self._model(summary))
         except BaseException as error:
@@ -274,6 +274,16 @@ class Run:
             notes=notes(self.config, self.source),
             complete=complete,
         )
+
+    def _finished(self, summary: Summary) -> Summary:
+        """Return the summary with what dropout did, or where that fails with a note: the run is not lost to it."""
+        try:
+            return self.with_evidence(summary)
+        except Exception as error:  # foreign modules and data are looked at, and all else is done and told
+            said = f"{type(error).__name__}: {first_cause(error)[:200]}"
+            note = f"what dropout did in the winners was not measured ({said}); task=evidence tries it again"
+            print(f"evidence: {note}", file=sys.stderr)
+            return dataclasses.replace(summary, notes=(*summary.notes, note))
 
     def with_evidence(self, summary: Summary) -> Summary:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""

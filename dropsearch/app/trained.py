@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from dropsearch.seeds import derived_seed
 
 MOST = 2048
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
+LARGEST = 1_000_000
+"""Examples of a set that are read, to draw from: one that does not end is given up there."""
+LARGEST_SIZE = 4 * 2**30
+"""Bytes of them."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -42,7 +46,7 @@ def looked_at(config: Config, source: build.Source) -> LookedAt:
     """Return what the models are looked at with.
 
     Raises:
-        NotMeasuredError: Batches are not inputs and classes, as tensors.
+        NotMeasuredError: Batches are not inputs and classes, as tensors, or a set is too large to be read.
     """
     if isinstance(source, OwnData) and source.changes_batches:
         raise NotMeasuredError("the data module changes batches in hooks of its own")
@@ -62,14 +66,28 @@ def looked_at(config: Config, source: build.Source) -> LookedAt:
 
 
 def _examples(loader: Iterable[Any]) -> Examples:
-    batches = list(loader)
-    if not all(_is_labelled(batch) for batch in batches):
-        raise NotMeasuredError("it needs batches whose last part are integer classes [batch], beside inputs as tensors")
+    batches = list(_labelled(loader))
     try:
         *inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     except (RuntimeError, ValueError) as error:
         raise NotMeasuredError("it needs batches of one shape, and they differ, as with padding") from error
     return Examples(tuple(inputs), targets.long())
+
+
+def _labelled(loader: Iterable[Any]) -> Iterator[Sequence[Tensor]]:
+    read = size = 0
+    for batch in loader:
+        if not _is_labelled(batch):
+            raise NotMeasuredError(
+                "it needs batches whose last part are integer classes [batch], beside inputs as tensors"
+            )
+        read, size = read + len(batch[-1]), size + sum(part.nbytes for part in batch)
+        if read > LARGEST or size > LARGEST_SIZE:
+            raise NotMeasuredError(
+                f"it reads no set of more than {LARGEST:,} examples or {LARGEST_SIZE / 2**30:.3g} GiB, nor one that "
+                "does not end: give the data module a smaller test and validation set"
+            )
+        yield batch
 
 
 def _is_labelled(batch: Any) -> bool:

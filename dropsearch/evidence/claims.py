@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from dropsearch.evidence.grounds import drops, finding, finite_mean, measured_mean, quantity, ran, untested
 from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.judged import batchnorm, rates
-from dropsearch.evidence.rules import EFFECTS, ENSEMBLE, Finding, Rule, settled, unsettled
+from dropsearch.evidence.rules import (
+    EFFECTS,
+    ENSEMBLE,
+    Finding,
+    Rule,
+    disagreeing,
+    settled,
+    shown_side,
+    told,
+    unsettled,
+)
 from dropsearch.evidence.significance import holm, wilcoxon_exact
 from dropsearch.records import Claim, Evidence, Summary
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
-"""The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides."""
+"""The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides,
+unless another is shown to point the other way."""
 OF_ONE_ARM = ("dropout", "both", "dropout_shared", "textbook")
 """The arms that show what one network with dropout does; the first that was measured with a rate above 0 decides."""
 
@@ -32,16 +44,36 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
 
 
 def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
-    family = [c for c in evidence.contrasts if c.metric == rule.measure]
-    known, what = {(c.a, c.b): c for c in family if c.differences}, quantity(evidence, rule.measure)
-    present = [known[pair] for pair in WITH_AND_WITHOUT if pair in known]
+    present, what = _with_and_without(evidence, rule.measure), quantity(evidence, rule.measure)
     if not present:
         takes = f"It takes the {what.label} of dropout and none, or of both and batchnorm: {ran(summary)}."
         return unsettled(rule, what.label, takes)
-    tested = [c for c in present if drops(summary, c.a) or drops(summary, c.b)]
+    tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
     if not tested:
-        return unsettled(rule, what.label, untested(c.a for c in present))
-    return settled(rule, finding(tested[0], what.label, len(family), unit=what.unit))
+        return unsettled(rule, what.label, untested(a for a, _ in present))
+    found = [present[pair] for pair in tested]
+    if {shown_side(each.difference, each.p_holm) for each in found} >= {-1, 1}:
+        return disagreeing(rule, found)
+    beside = _with_and_without(evidence, rule.beside)
+    others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
+    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(told, others)))
+
+
+def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
+    """The contrasts that show what dropout does to a measure, as far as they were measured."""
+    family, what = [c for c in evidence.contrasts if c.metric == measure], quantity(evidence, measure)
+    known = {(c.a, c.b): finding(c, what.label, len(family), unit=what.unit) for c in family if c.differences}
+    return {pair: known[pair] for pair in WITH_AND_WITHOUT if pair in known}
+
+
+def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) -> str:
+    """What speaks against a claim though its own number speaks for it, as a clause; empty where nothing does."""
+    if rule.checked_by is None:
+        return ""
+    measure, side = rule.checked_by
+    known = _with_and_without(evidence, measure)
+    found = [known[pair] for pair in tested if pair in known]
+    return "; ".join(f"the {told(each)}" for each in found if shown_side(each.difference, each.p_holm) == -side)
 
 
 def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
@@ -74,15 +106,20 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
 
 def _beside(evidence: Evidence, arm: str) -> str:
     """What averaging gives by itself, and what an ensemble of retrainings gives, as clauses."""
-    told = []
+    clauses = []
     gain = measured_mean(evidence, arm, "mc_nll_gain")
     if math.isfinite(gain):
         change = "lowers" if gain >= 0 else "raises"
-        told.append(f"without any temperature averaging {change} the loss by {abs(gain):.3g} nats")
+        clauses.append(f"without any temperature averaging {change} the loss by {abs(gain):.3g} nats")
+    both = [measured_mean(evidence, arm, name) for name in ("mc_scaled_nll", "scaled_nll")]
+    if all(map(math.isfinite, both)):
+        clauses.append(
+            f"with a temperature of its own the average has a loss of {both[0]:.3g}, the network {both[1]:.3g}"
+        )
     members = evidence.arms[arm].series.get("nll_by_members")
     if members and members.x:
         together, averaged = finite_mean(row[-1] for row in members.values), measured_mean(evidence, arm, "mc_nll")
-        told.append(
+        clauses.append(
             f"{members.x[-1]:g} retrainings together have a loss of {together:.3g}, one over masks {averaged:.3g}"
         )
-    return ", and ".join(told)
+    return ", and ".join(clauses)

@@ -90,9 +90,11 @@ def _shift(evidence: Evidence) -> str:
     shift, gain = (measured_mean(evidence, "both", name) for name in ("shift_mean", "recalibration_gain"))
     if not (math.isfinite(shift) and math.isfinite(gain)):
         return ""
+    alone = measured_mean(evidence, "batchnorm", "recalibration_gain")
+    lag = f", in batchnorm without dropout by {100 * alone:+.2f}" if math.isfinite(alone) else ""
     return (
         f"with dropout off BatchNorm meets {shift:.2f} times the variance that it meets with dropout on, and measuring "
-        f"its statistics again changes accuracy by {100 * gain:+.2f} points"
+        f"its statistics again changes accuracy by {100 * gain:+.2f} points{lag}"
     )
 
 

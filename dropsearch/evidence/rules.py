@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,12 +30,32 @@ class Rule:
     margin: float
     """The least difference that would matter in practice, in the unit of the measure, above 0."""
     figure: str
+    checked_by: tuple[str, Side] | None = None
+    """Another measure and its good side: the claim does not hold where that is shown to be on the bad one."""
+    beside: str = ""
+    """A further measure whose difference is told with the claim's own, and decides nothing."""
 
 
 EFFECTS = (
-    Rule("overfitting", "Dropout prevents overfitting.", "gap_best", -1, 0.01, "gaps"),
-    Rule("coadaptation", "Dropout breaks co-adaptation of hidden units.", "correlation", -1, 0.01, "coadaptation"),
-    Rule("robustness", "Dropout makes a network robust to noise.", "robustness_area", 1, 0.005, "robustness"),
+    Rule("overfitting", "Dropout prevents overfitting.", "gap_best", -1, 0.01, "gaps", ("val_loss_best", -1)),
+    Rule(
+        "coadaptation",
+        "Dropout breaks co-adaptation of hidden units.",
+        "correlation",
+        -1,
+        0.01,
+        "coadaptation",
+        ("knockout_area", 1),
+    ),
+    Rule(
+        "robustness",
+        "Dropout makes a network robust to noise.",
+        "noise_area",
+        1,
+        0.005,
+        "robustness",
+        beside="robustness_area",
+    ),
 )
 """Claims of a difference between a network with dropout and one without."""
 ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
@@ -112,18 +133,26 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
     return "did not hold" if high < 0 else "not shown"
 
 
+def shown_side(difference: Interval, p_holm: float) -> Literal[-1, 0, 1]:
+    """Return on which side of zero a difference was shown to lie, 0 where on neither."""
+    if p_holm < LEVEL and (difference.low > 0 or difference.high < 0):
+        return 1 if difference.low > 0 else -1
+    return 0
+
+
 def claimed(difference: Interval, side: Side) -> tuple[float, float]:
     """Return the bounds of an interval, turned so that what is claimed lies above zero."""
     return (difference.low, difference.high) if side > 0 else (-difference.high, -difference.low)
 
 
-def settled(rule: Rule, found: Finding, *, no_worse: bool = False, more: str = "") -> Claim:
+def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = "", more: str = "") -> Claim:
     """Return a claim with the answer that follows from a number, and the sentence that gives the numbers.
 
     Args:
         rule: What decides.
         found: The number.
         no_worse: Whether the claim is one of being no worse, and not of being better.
+        doubt: Why a claim that would have held is not shown all the same, as a clause.
         more: What else is to be told, as a clause.
     """
     if no_worse:
@@ -131,8 +160,16 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, more: str = "
     else:
         said = answer(found.difference, found.p_holm, side=rule.side, margin=rule.margin)
     why = _why_no_worse(rule, found, said) if no_worse else _why(rule, found, said)
-    reason = f"{_told(found)}: {why}{f'; {more}' if more else ''}."
+    if said == "held" and doubt:
+        said, why = "not shown", f"{why}, but {doubt}"
+    reason = f"{_capital(told(found))}: {why}{f'; {more}' if more else ''}."
     return Claim(rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure)
+
+
+def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
+    """Return a claim that contrasts answer differently, as not shown, with the numbers of all of them."""
+    reason = f"The contrasts disagree: {'; '.join(map(told, found))}."
+    return Claim(rule.name, rule.statement, "not shown", found[0].label, found[0].difference, reason, rule.figure)
 
 
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:
@@ -141,17 +178,15 @@ def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> 
     return Claim(rule.name, rule.statement, "not shown", label, interval, reason, rule.figure)
 
 
-def _told(found: Finding) -> str:
-    """The number, its interval and what it rests on, in words."""
+def told(found: Finding) -> str:
+    """Return the number, its interval and what it rests on, in words."""
     mean, unit = found.difference.mean, f" {found.unit}" if found.unit else ""
     if not math.isfinite(mean):
-        return f"{_capital(found.subject)} has no number {found.of}"
+        return f"{found.subject} has no number {found.of}"
     size = f"{abs(mean) * found.scale:.3g}{unit} {'higher' if mean > 0 else 'lower'}" if mean else "no different"
     bounds = f"{found.difference.low * found.scale:+.3g} to {found.difference.high * found.scale:+.3g}"
     interval = f"95 % interval {bounds}, " if math.isfinite(found.difference.low) else ""
-    return (
-        f"{_capital(found.subject)} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
-    )
+    return f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
 
 
 def _why(rule: Rule, found: Finding, said: Answer) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ class ReadyMeanwhile:
     To import MLflow and to make its tables takes three seconds. That is only done beside the training where nobody
     can say no any more: in a database file that is yet to be made, in a folder that can be written. What happens
     until the tracker is there waits for it, in order. Should it fail after all, the study goes on without it, and
-    `problems` says why; the next run writes what is missing.
+    `problems` says why, and so does one line at once; the next run writes what is missing.
     """
 
     def __init__(self, make: Callable[[], Tracker], address: Address) -> None:
@@ -107,7 +109,7 @@ class ReadyMeanwhile:
             if self._tracker is None:
                 self._waiting.append(call)
             else:
-                self._tracker = self._attempt(partial(_called, call, self._tracker))
+                self._tracker = self._attempt(partial(_called, call, self._tracker), self._tracker)
 
     def _get_ready(self) -> None:
         tracker = self._attempt(self._made)
@@ -118,21 +120,29 @@ class ReadyMeanwhile:
                     self._tracker = tracker
                     return
             for call in calls:
-                tracker = self._attempt(partial(_called, call, tracker))
+                tracker = self._attempt(partial(_called, call, tracker), tracker)
 
     def _made(self) -> Tracker:
         tracker = self._make()
         tracker.connect(self._experiment)
         return tracker
 
-    def _attempt(self, step: Callable[[], Tracker]) -> Tracker:
+    def _attempt(self, step: Callable[[], Tracker], tracker: Tracker | None = None) -> Tracker:
+        """Take a step; where it fails, say so at once, close the tracker that failed and go on without one."""
         try:
             return step()
         except InputError as error:
-            self._own_problems.append(f"{error}; the study goes on without it")
-        except Exception as error:  # an import or a disk that fails must not end the training
+            problem = f"{error}; the study goes on without it"
+        except BaseException as error:  # an import or a disk that fails must not end the training
+            if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                raise  # the user or the system ends the run
             said = self._address.hide(first_cause(error))[:200]
-            self._own_problems.append(f"MLflow cannot be used: {said}; the study goes on without it")
+            problem = f"MLflow cannot be used: {said}; the study goes on without it"
+        self._own_problems.append(problem)
+        print(f"tracking: {problem}", file=sys.stderr, flush=True)
+        if tracker is not None:
+            with suppress(Exception):  # it has failed already: what it can still close is closed
+                tracker.close("FAILED")
         return NullTracker()
 
     def _ready(self) -> Tracker:

@@ -61,7 +61,11 @@ def test_what_the_run_found_and_took_is_told_as_before(out: Path):
     after = json.loads((out / "results.json").read_text())
     for key in ("engine", "seconds", "arms", "comparisons"):
         assert before[key] == after[key], key
-    assert "what dropout did in the winners was measured in" in (out / "report.md").read_text()
+    report = (out / "report.md").read_text()
+    assert "what dropout did in the winners was measured in" in report
+    assert "task=search" in report
+    assert "task=evidence" not in report
+    assert after["config"]["task"] == "search"
 
 
 def test_the_scores_on_record_are_told_and_none_is_measured(out: Path, monkeypatch: pytest.MonkeyPatch):

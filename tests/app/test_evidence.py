@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from dropsearch.app.invocation import searched
 from dropsearch.app.trained import MOST, looked_at
 from dropsearch.config.schema import Config
 from dropsearch.evidence.measures import MEASURES
-from dropsearch.evidence.measures.trained import Measured
+from dropsearch.evidence.measures.trained import Measured, NotMeasuredError
 from dropsearch.records import Evidence, Summary
 from tests.app.conftest import LIGHT, composed
 from tests.strangers import data, nets
@@ -54,7 +56,8 @@ def test_every_winner_is_measured_on_each_of_its_seeds(done: Done):
         winner = done.summary.arms[name].winner
         assert winner
         assert arm.seeds == winner.seeds
-        assert set(arm.measures) == {value for measure in MEASURES.values() for value in measure.values}
+        each = {value for measure in MEASURES.values() for value in measure.values}
+        assert set(arm.measures) == each | {"mean_corruption_error"}
         assert all(len(values) == len(arm.seeds) for values in arm.measures.values())
         assert all(len(row) == len(series.x) for series in arm.series.values() for row in series.values)
 
@@ -71,6 +74,22 @@ def test_every_number_and_curve_is_described(done: Done):
     evidence = done.measured()
     named = {name for arm in evidence.arms.values() for name in (*arm.measures, *arm.series)}
     assert named <= set(quantities()) == set(evidence.quantities)
+
+
+def test_errors_under_corruption_are_told_relative_to_those_of_the_arm_without_dropout(done: Done):
+    evidence = done.summary.evidence
+    assert evidence is not None
+    none, both = (evidence.arms[name] for name in ("none", "both"))
+    assert none.measures["mean_corruption_error"] == pytest.approx([1.0] * len(none.seeds))
+    images = {"noise", "salt_and_pepper", "blur", "contrast", "translation"}
+    errors = {
+        arm: {name: (1 - np.array(found.series[name].values))[:, 1:].sum(1) for name in images & set(found.series)}
+        for arm, found in (("none", none), ("both", both))
+    }
+    expected = np.mean([errors["both"][name] / errors["none"][name] for name in errors["none"]], axis=0)
+    assert both.measures["mean_corruption_error"] == pytest.approx(expected)
+    assert "mean_corruption_error" in evidence.quantities
+    assert "mean_corruption_error" in {c.metric for c in evidence.contrasts}
 
 
 def test_measuring_again_gives_the_same_numbers(done: Done):
@@ -143,6 +162,44 @@ def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Do
     assert one.held_out_size == done.source.sizes["test"]
     assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
     assert MOST > 359
+
+
+@pytest.mark.parametrize("part", ["measured", "with_searches", "claims"])
+def test_a_run_outlives_what_fails_as_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
+):
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("nothing there")
+
+    monkeypatch.setattr(f"dropsearch.app.invocation.{part}", fails)
+    out = tmp_path / "out"
+    summary = searched(composed(*LIGHT, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
+    told = "what dropout did in the winners was not measured (ZeroDivisionError: nothing there)"
+    assert summary.evidence is None
+    assert summary.arms["none"].test
+    assert {"results.json", "report.md", "report.html", "best"} <= {path.name for path in out.iterdir()}
+    assert told[1:] in (out / "report.md").read_text()
+    assert f"evidence: {told}" in capsys.readouterr().err
+
+
+class Endless:
+    """The data of a run, with a test set that never ends."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def test_dataloader(self) -> Any:
+        return itertools.cycle(list(self._source.test_dataloader()))
+
+
+@pytest.mark.parametrize(("limit", "most"), [("LARGEST", 1000), ("LARGEST_SIZE", 2**18)])
+def test_a_set_that_does_not_end_is_given_up(done: Done, monkeypatch: pytest.MonkeyPatch, limit: str, most: int):
+    monkeypatch.setattr(f"dropsearch.app.trained.{limit}", most)
+    with pytest.raises(NotMeasuredError, match="nor one that does not end"):
+        looked_at(done.config, cast(Any, Endless(done.source)))
 
 
 def _copied(done: Done, folder: Path) -> Path:

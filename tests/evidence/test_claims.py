@@ -75,7 +75,7 @@ def said(name: str, found: Evidence, of: Summary) -> Claim:
 
 
 NOTHING = evidence({})
-EFFECTS = {"overfitting": ("gap_best", -1), "coadaptation": ("correlation", -1), "robustness": ("robustness_area", 1)}
+EFFECTS = {"overfitting": ("gap_best", -1), "coadaptation": ("correlation", -1), "robustness": ("noise_area", 1)}
 
 
 def test_there_is_one_claim_each_in_their_order() -> None:
@@ -108,6 +108,57 @@ def test_where_dropout_chose_only_zeros_the_arms_with_batchnorm_decide() -> None
     arms = [outcome("none"), outcome("dropout", rates=dict.fromkeys(KINDS, 0.0)), outcome("batchnorm"), outcome("both")]
     claim = said("overfitting", evidence(measures), summary(*arms))
     assert (claim.answer, claim.measure) == ("held", "gap at the best epoch, both minus batchnorm")
+
+
+def four_arms(**means: Mapping[str, float]) -> tuple[Evidence, Summary]:
+    """The arms with and without dropout and BatchNorm, each with numbers around these means by measure."""
+    measures = {name: {measure: around(mean) for measure, mean in each.items()} for name, each in means.items()}
+    return evidence(measures), summary(*map(outcome, measures))
+
+
+def test_contrasts_that_are_shown_to_point_either_way_show_nothing() -> None:
+    of = four_arms(
+        none={"correlation": 0.3},
+        dropout={"correlation": 0.2},
+        batchnorm={"correlation": 0.2},
+        both={"correlation": 0.25},
+    )
+    claim = said("coadaptation", *of)
+    assert claim.answer == "not shown"
+    assert claim.reason.startswith("The contrasts disagree: correlation is 0.1 lower in dropout than in none (95 %")
+    assert "correlation is 0.05 higher in both than in batchnorm (95 %" in claim.reason
+
+
+def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
+    of = four_arms(
+        none={"gap_best": 0.3}, dropout={"gap_best": 0.2}, batchnorm={"gap_best": 0.2}, both={"gap_best": 0.2}
+    )
+    claim = said("overfitting", *of)
+    assert claim.answer == "held"
+    assert "gap at the best epoch is no different in both than in batchnorm" in claim.reason
+
+
+def test_robustness_to_noise_is_decided_by_noise_and_the_other_corruptions_are_told() -> None:
+    of = four_arms(
+        none={"noise_area": 0.5, "robustness_area": 0.5}, dropout={"noise_area": 0.5, "robustness_area": 0.7}
+    )
+    claim = said("robustness", *of)
+    assert (claim.answer, claim.measure) == ("did not hold", "noise area, dropout minus none")
+    assert "; robustness area is 0.2 higher in dropout than in none (95 %" in claim.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "check", "side"),
+    [("overfitting", "gap_best", "val_loss_best", 1), ("coadaptation", "correlation", "knockout_area", -1)],
+)
+@pytest.mark.parametrize(("shift", "expected"), [(0.1, "not shown"), (0.0, "held"), (-0.1, "held")])
+def test_what_its_check_is_shown_to_contradict_does_not_hold(
+    name: str, measure: str, check: str, side: int, shift: float, expected: str
+) -> None:
+    claim = said(name, *four_arms(none={measure: 0.5, check: 0.5}, dropout={measure: 0.4, check: 0.5 + side * shift}))
+    assert claim.answer == expected
+    words = f"but the {check.replace('_', ' ')} is 0.1 {'higher' if side > 0 else 'lower'} in dropout"
+    assert (words in claim.reason) is (expected == "not shown")
 
 
 def test_rates_that_are_all_zero_test_no_dropout() -> None:
@@ -162,6 +213,14 @@ def test_the_ensemble_of_retrainings_is_told_beside() -> None:
     found = evidence({"dropout": {"mc_minus_scaled": around(-0.1), "mc_nll": around(0.4)}}, nll_by_members=members)
     claim = said("ensemble", found, summary(outcome("dropout")))
     assert claim.reason.endswith("10 retrainings together have a loss of 0.25, one over masks 0.4.")
+
+
+def test_the_average_is_held_against_the_network_with_a_temperature_on_both_sides() -> None:
+    found = evidence(
+        {"dropout": {"mc_minus_scaled": around(0.1), "mc_scaled_nll": around(0.3), "scaled_nll": around(0.4)}}
+    )
+    claim = said("ensemble", found, summary(outcome("dropout")))
+    assert claim.reason.endswith("; with a temperature of its own the average has a loss of 0.3, the network 0.4.")
 
 
 def test_seeds_without_a_number_are_left_out_of_the_ensemble() -> None:
@@ -231,6 +290,17 @@ def test_the_variance_shift_is_told_as_the_reason() -> None:
         "with dropout off BatchNorm meets 0.60 times the variance that it meets with dropout on, and measuring its "
         "statistics again changes accuracy by +1.20 points."
     )
+
+
+def test_what_new_statistics_gain_without_dropout_is_told_beside() -> None:
+    found = evidence(
+        {
+            "both": {"shift_mean": around(0.6), "recalibration_gain": around(0.012)},
+            "batchnorm": {"recalibration_gain": around(0.01)},
+        }
+    )
+    reason = said("batchnorm", found, summary(*three(0.87))).reason
+    assert reason.endswith("again changes accuracy by +1.20 points, in batchnorm without dropout by +1.00.")
 
 
 def test_dropout_beside_batchnorm_takes_all_three_arms() -> None:

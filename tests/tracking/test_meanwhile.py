@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -92,6 +92,39 @@ def test_a_tracker_that_fails_to_start_is_a_problem_and_no_error(tmp_path: Path,
     assert str(error) in problem
     assert problem.endswith("the study goes on without it")
     assert tracker.info == {}
+
+
+@pytest.mark.parametrize("when", ["while it gets ready", "later"])
+def test_one_that_fails_later_is_closed_and_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str):
+    made, noting = threading.Event(), Noting("end dropout/3", OSError("no space left"))
+
+    def make() -> Tracker:
+        assert made.wait(30)
+        return noting
+
+    tracker = meanwhile(tmp_path, make)
+    tracker.start(**START)
+    if when == "later":
+        made.set()
+        assert tracker.info == {}
+    tracker.end(make_result(3))
+    made.set()
+    assert tracker.info == {}
+    assert noting.calls == ["connect", "start first", "close FAILED"]
+    assert "tracking: MLflow cannot be used: " in capsys.readouterr().err
+
+
+def test_one_that_ends_its_thread_is_a_problem_and_no_error(tmp_path: Path):
+    tracker = meanwhile(tmp_path, lambda: Noting("connect", cast(Exception, SystemExit(1))))
+    tracker.finish(make_summary(), [], None, None)
+    assert len(tracker.problems) == 1
+
+
+def test_what_ends_the_run_is_not_taken_for_a_problem_of_tracking(tmp_path: Path):
+    tracker = meanwhile(tmp_path, lambda: Noting("end dropout/3", cast(Exception, KeyboardInterrupt())))
+    assert tracker.info == {}
+    with pytest.raises(KeyboardInterrupt):
+        tracker.end(make_result(3))
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path):

@@ -37,6 +37,9 @@ VALUES = {
     **_described("{}", ", dropout off"),
     **_described("scaled_{}", ", temperature-scaled"),
     **_described("mc_{}", ", averaged over masks"),
+    "mc_scaled_nll": Quantity(
+        "negative log-likelihood, averaged over masks and temperature-scaled", "nats", higher_is_better=False
+    ),
     "temperature": Quantity("best temperature on validation"),
     "mc_nll_gain": Quantity("log-likelihood gained by averaging over masks", "nats", higher_is_better=True),
     "mc_minus_scaled": Quantity(
@@ -56,7 +59,9 @@ def measure(trained: Trained) -> Measured:
     logits divided by the `temperature` that suits the validation set best (Guo et al. 2017); with `mc_` in front, of
     the mean probability over the largest number of passes with dropout on (Gal and Ghahramani 2016), NaN for a network
     of an arm without dropout. `mc_nll_gain` is nll minus mc_nll; `mc_minus_scaled` is mc_nll minus scaled_nll: only
-    where that is below 0 do the samples give what one number could not. Series `nll_by_samples` and its like: the mc
+    where that is below 0 do the samples give what one number could not. `mc_scaled_nll` is the loss of the averaged
+    probabilities with a temperature of their own, fitted on validation as well: held against scaled_nll, it compares
+    what is calibrated on both sides (Ashukha et al. 2020). Series `nll_by_samples` and its like: the mc
     scores by the number of passes.
     """
     examples, validation = trained.held_out, trained.validation
@@ -68,11 +73,26 @@ def measure(trained: Trained) -> Measured:
     passes = trained.settings.monte_carlo
     if not passes or not has_dropout(trained):
         return Measured({**dict.fromkeys(VALUES, math.nan), **values})
-    by_samples = [Scores.of(each, examples.targets) for each in averaged(trained, examples.inputs, passes)]
+    means = averaged(trained, examples.inputs, passes)
+    by_samples = [Scores.of(each, examples.targets) for each in means]
     last = by_samples[-1]
-    gains = {"mc_nll_gain": plain.nll - last.nll, "mc_minus_scaled": last.nll - scaled.nll}
+    gains = {
+        "mc_nll_gain": plain.nll - last.nll,
+        "mc_minus_scaled": last.nll - scaled.nll,
+        "mc_scaled_nll": _rescaled(trained, means[-1]),
+    }
     series = {f"{name}_by_samples": (passes, [getattr(each, name) for each in by_samples]) for name in SCORES}
     return Measured({**values, **_named("mc_", last), **gains}, series)
+
+
+def _rescaled(trained: Trained, averages: Tensor) -> float:
+    """The loss of probabilities averaged over masks, with the temperature that suits validation best.
+
+    `averages` are their logarithms [examples, classes], over the largest number of passes.
+    """
+    (chosen_by,) = averaged(trained, trained.validation.inputs, trained.settings.monte_carlo[-1:])
+    temperature = fitted_temperature(chosen_by, trained.validation.targets)
+    return Scores.of((averages / temperature).log_softmax(-1), trained.held_out.targets).nll
 
 
 def _named(prefix: str, scores: Scores) -> dict[str, float]:

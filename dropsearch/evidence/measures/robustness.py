@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from dropsearch.evidence.measures.corruptions import STRONGEST, corrupted
@@ -13,10 +13,17 @@ from dropsearch.evidence.measures.scores import accuracy
 from dropsearch.evidence.measures.trained import Examples, Measured, Trained
 from dropsearch.records import Quantity
 
+NOISES = ("noise", "salt_and_pepper")
+"""The corruptions that are noise, and no change of what is seen."""
 VALUES = {
-    "robustness_area": Quantity("accuracy kept under corruption", higher_is_better=True),
+    "noise_area": Quantity("accuracy kept under noise", higher_is_better=True),
+    "robustness_area": Quantity("accuracy kept under corruption of any kind", higher_is_better=True),
     "corruption_error": Quantity("mean error under corruption", higher_is_better=False),
 }
+RELATIVE = {
+    "mean_corruption_error": Quantity("errors under corruption relative to those of none", higher_is_better=False)
+}
+"""What takes the curves of two networks."""
 SERIES = {
     kind.__name__: Quantity(f"accuracy under {kind.__name__.replace('_', ' ')}", higher_is_better=True)
     for kind in STRONGEST
@@ -27,18 +34,25 @@ def measure(trained: Trained) -> Measured:
     """Measure accuracy on held-out examples under each corruption at each severity.
 
     `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
-    loses nothing. `corruption_error` is the mean error over the same. The series, one a corruption (`noise`,
-    `salt_and_pepper`, and of images `blur`, `contrast`, `translation`), are accuracies by severity, clean at 0.
-    Without real-valued features both are NaN, and the area where no clean example is told right.
+    loses nothing. `noise_area` is the same over `NOISES` alone, and `corruption_error` the mean error over all. The
+    series, one a corruption (`noise`, `salt_and_pepper`, and of images `blur`, `contrast`, `translation`), are
+    accuracies by severity, clean at 0. Without real-valued features all are NaN, and the areas where no clean example
+    is told right.
     """
     clean = _accuracy(trained, trained.held_out)
     found: defaultdict[str, list[float]] = defaultdict(lambda: [clean])
     for name, examples in corrupted(trained.held_out, trained.is_image, trained.settings):
         found[name].append(_accuracy(trained, examples))
     series = {name: (range(len(curve)), curve) for name, curve in found.items()}
-    under = fmean(fmean(curve[1:]) for curve in found.values()) if found else math.nan
-    area = under / clean if clean > 0 else math.nan
-    return Measured({"robustness_area": area, "corruption_error": 1 - under}, series)
+    under = {name: fmean(curve[1:]) for name, curve in found.items()}
+    noise, every = _mean(under[name] for name in NOISES if name in under), _mean(under.values())
+    areas = [each / clean if clean > 0 else math.nan for each in (noise, every)]
+    return Measured({"noise_area": areas[0], "robustness_area": areas[1], "corruption_error": 1 - every}, series)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return fmean(known) if known else math.nan
 
 
 def _accuracy(trained: Trained, examples: Examples) -> float:

@@ -20,6 +20,8 @@ from dropsearch.records import Quantity
 VALUES = {
     "shift_min": Quantity("least variance without dropout relative to that with it, of BatchNorms"),
     "shift_mean": Quantity("mean variance without dropout relative to that with it, of BatchNorms"),
+    "accuracy_as_trained": Quantity("accuracy with BatchNorm's statistics as trained", higher_is_better=True),
+    "accuracy_recalibrated": Quantity("accuracy with BatchNorm's statistics measured again", higher_is_better=True),
     "recalibration_gain": Quantity("accuracy gained by measuring BatchNorm's statistics without dropout"),
 }
 SERIES = {"shift": Quantity("variance without dropout relative to that with it, by BatchNorm")}
@@ -39,17 +41,26 @@ def measure(trained: Trained) -> Measured:
     channels; all else, BatchNorm's own statistics included, is as in evaluation both times. Values behind dropout have
     a greater variance while it is on, so a shift is below 1, and 1 where no dropout stands in front. The series
     `shift` has the layers in the order of a forward pass, counted from 1; `shift_min` and `shift_mean` are over
-    layers. `recalibration_gain` is the accuracy on held-out examples after BatchNorm's statistics were measured
-    again with dropout off, minus that before. All are NaN without BatchNorm or without dropout.
+    layers. `accuracy_as_trained` and `accuracy_recalibrated` are the accuracies on held-out examples before and after
+    BatchNorm's statistics were measured again with dropout off, and `recalibration_gain` what that gained. Shifts are
+    NaN without dropout, where the gain is that of statistics that lag behind the weights; all are without BatchNorm.
     """
-    if not has_dropout(trained) or not any(isinstance(part, _BatchNorm) for part in trained.module.modules()):
+    if not any(isinstance(part, _BatchNorm) for part in trained.module.modules()):
         return Measured(dict.fromkeys(VALUES, math.nan))
+    before, after = recalibration(trained)
+    accuracies = {
+        "accuracy_as_trained": before,
+        "accuracy_recalibrated": after,
+        "recalibration_gain": after - before,
+    }
+    if not has_dropout(trained):
+        return Measured({**dict.fromkeys(VALUES, math.nan), **accuracies})
     ratios = list(shifts(trained).values())
     known = [ratio for ratio in ratios if math.isfinite(ratio)]
     values = {
         "shift_min": min(known, default=math.nan),
         "shift_mean": sum(known) / len(known) if known else math.nan,
-        "recalibration_gain": recalibration_gain(trained),
+        **accuracies,
     }
     return Measured(values, {"shift": (range(1, len(ratios) + 1), ratios)} if ratios else {})
 
@@ -125,13 +136,12 @@ class _Variances(TorchFunctionMode):
         return (squares / count - (total / count).square()).clamp(min=0)
 
 
-def recalibration_gain(trained: Trained) -> float:
-    """Return by how much accuracy on held-out examples rises once BatchNorm's statistics are those without dropout."""
+def recalibration(trained: Trained) -> tuple[float, float]:
+    """Return the accuracy on held-out examples as trained, and with BatchNorm's statistics those without dropout."""
     examples = trained.held_out
     before = accuracy(logits_of(trained, examples.inputs), examples.targets)
     with _recalibrated(trained):
-        after = accuracy(logits_of(trained, examples.inputs), examples.targets)
-    return after - before
+        return before, accuracy(logits_of(trained, examples.inputs), examples.targets)
 
 
 @contextmanager

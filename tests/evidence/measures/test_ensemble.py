@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import log_loss
 
 from dropsearch.evidence.measures.ensemble import SERIES, VALUES, deep_ensemble, measure
-from dropsearch.evidence.measures.passes import logits_of
+from dropsearch.evidence.measures.passes import averaged, logits_of
 from dropsearch.evidence.measures.trained import Settings
 from tests.evidence.measures.winners import CLASSES, KINDS, state, winner
 
@@ -35,6 +36,21 @@ def test_with_all_rates_zero_nothing_is_gained() -> None:
     values = measure(winner(rate=0.0)).values
     assert values["mc_nll_gain"] == pytest.approx(0, abs=1e-6)
     assert values["mc_minus_scaled"] == pytest.approx(values["nll"] - values["scaled_nll"], abs=1e-6)
+
+
+def test_the_average_is_scaled_by_the_temperature_that_suits_it_on_validation() -> None:
+    trained = winner()
+    validation, held_out = (
+        averaged(trained, each.inputs, trained.settings.monte_carlo)[-1]
+        for each in (trained.validation, trained.held_out)
+    )
+    losses = {}
+    for temperature in torch.logspace(-1.3, 1.3, 2001, dtype=torch.float64):
+        chosen = float(F.cross_entropy(validation / temperature, trained.validation.targets))
+        losses[chosen] = float(F.cross_entropy(held_out / temperature, trained.held_out.targets))
+    values = measure(trained).values
+    assert values["mc_scaled_nll"] == pytest.approx(losses[min(losses)], abs=1e-4)
+    assert abs(values["mc_scaled_nll"] - values["mc_nll"]) > 1e-3
 
 
 def test_a_temperature_fitted_to_the_examples_themselves_can_only_lower_the_loss() -> None:

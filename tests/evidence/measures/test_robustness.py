@@ -35,6 +35,14 @@ def test_area_and_error_are_means_over_all_corruptions_and_severities() -> None:
     assert found.values["corruption_error"] == pytest.approx(1 - sum(cells) / 25)
 
 
+def test_the_area_under_noise_is_that_of_the_two_noises_alone() -> None:
+    found = measure(winner())
+    cells = [value for name in ("noise", "salt_and_pepper") for value in list(found.series[name][1])[1:]]
+    clean = found.series["noise"][1][0]
+    assert found.values["noise_area"] == pytest.approx(sum(cells) / 10 / clean)
+    assert found.values["noise_area"] != found.values["robustness_area"]
+
+
 class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.tensor([1.0, 0.0]).expand(len(x), 2)
@@ -43,7 +51,7 @@ class Constant(nn.Module):
 def test_a_network_that_looks_at_nothing_loses_nothing() -> None:
     targets = torch.tensor([0] * 30 + [1] * 10)
     found = measure(of_module(Constant(), {}, Examples(examples().inputs, targets), is_image=True))
-    assert found.values == {"robustness_area": 1.0, "corruption_error": pytest.approx(0.25)}
+    assert found.values == {"noise_area": 1.0, "robustness_area": 1.0, "corruption_error": pytest.approx(0.25)}
 
 
 def test_without_one_right_answer_there_is_nothing_to_keep() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.evidence.measures.trained import Examples
-from dropsearch.evidence.measures.variance_shift import SERIES, VALUES, measure, recalibration_gain, shifts
+from dropsearch.evidence.measures.variance_shift import SERIES, VALUES, measure, recalibration, shifts
 from tests.evidence.measures.winners import CLASSES, KINDS, examples, of_module, state, winner
 
 
@@ -102,10 +102,21 @@ def test_with_all_rates_zero_there_is_no_shift() -> None:
     assert found.values["shift_mean"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("arm", ["none", "dropout", "batchnorm"])
-def test_without_dropout_or_without_batchnorm_there_are_no_numbers(arm: str) -> None:
+@pytest.mark.parametrize("arm", ["none", "dropout"])
+def test_without_batchnorm_there_are_no_numbers(arm: str) -> None:
     found = measure(winner(arm=arm))
+    assert set(found.values) == set(VALUES)
     assert all(map(math.isnan, found.values.values()))
+    assert not found.series
+
+
+def test_batchnorm_without_dropout_has_accuracies_and_no_shift() -> None:
+    trained = winner("cnn", arm="batchnorm")
+    found = measure(trained)
+    assert {name for name, value in found.values.items() if math.isnan(value)} == {"shift_min", "shift_mean"}
+    assert (found.values["accuracy_as_trained"], found.values["accuracy_recalibrated"]) == recalibration(trained)
+    gain = found.values["accuracy_recalibrated"] - found.values["accuracy_as_trained"]
+    assert found.values["recalibration_gain"] == gain
     assert not found.series
 
 
@@ -122,7 +133,8 @@ def test_a_network_whose_statistics_are_of_other_data_gains_by_measuring_them_ag
     x = normal(400, CLASSES).inputs[0] + 3 * torch.arange(CLASSES)
     targets = (x - 3 * torch.arange(CLASSES)).argmax(-1)
     trained = of_module(module, {"0": 0.2}, Examples((x,), targets))
-    assert recalibration_gain(trained) > 0.5
+    before, after = recalibration(trained)
+    assert after - before > 0.5
 
 
 def test_statistics_that_are_those_of_the_data_gain_nothing() -> None:
@@ -135,7 +147,8 @@ def test_statistics_that_are_those_of_the_data_gain_nothing() -> None:
             part.momentum = 1.0
     copied(*trained.train.inputs)
     twin = of_module(copied, trained.spec.rates, trained.held_out, arm="both")
-    assert recalibration_gain(twin) == 0
+    before, after = recalibration(twin)
+    assert before == after
 
 
 def test_statistics_are_put_back_where_the_pass_fails() -> None:
@@ -152,5 +165,5 @@ def test_statistics_are_put_back_where_the_pass_fails() -> None:
     trained = of_module(Failing(), {}, normal(10, 3), arm="both")
     before = state(trained)
     with pytest.raises(RuntimeError, match="no training here"):
-        recalibration_gain(trained)
+        recalibration(trained)
     assert state(trained) == before
