@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dropsearch.app.scoring import has_test, test_scores
 from dropsearch.config.schema import Config
 from dropsearch.dropout.typical import typical_rates
 from dropsearch.errors import InputError, RunError
-from dropsearch.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialResult, TrialSpec
+from dropsearch.records import Arm, ArmOutcome, Confirmed, Purpose, Site, TestScores, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.search.ledger import Ledger
@@ -25,6 +25,8 @@ from dropsearch.training.feed import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
 """Puts tracking and progress around a feed."""
+Variations = Callable[["ArmStudies", Confirmed | None], StudyFeed]
+"""Makes the feed of an arm's winner with something changed."""
 
 POLL_SECONDS = 0.5
 """How often to look whether another process, which works on the same studies, is done."""
@@ -40,13 +42,13 @@ class ArmStudies:
     confirm: Ledger
     repeats: tuple[Ledger, ...] = ()
     """The second and further repetitions of the search."""
-    sites: Ledger | None = None
-    """Retrainings of the winner with the rate of one site changed; None where they are not asked for."""
+    retrained: Mapping[Purpose, Ledger] = field(default_factory=dict)
+    """Retrainings of the winner with something changed, by what that is; only those that are asked for."""
 
     @property
     def ledgers(self) -> tuple[Ledger, ...]:
         """All of them."""
-        return (self.search, self.confirm, *self.repeats, *([self.sites] if self.sites else []))
+        return (self.search, self.confirm, *self.repeats, *self.retrained.values())
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return all trials that ended, whatever they were for."""
@@ -111,9 +113,10 @@ class Ablation:
             most_at_once=self._most_at_once(),
         )
 
-    def vary(self, watch: Watch, variations: Callable[[ArmStudies, Confirmed | None], StudyFeed]) -> None:
-        """Retrain the winners with something changed, where that is asked for."""
-        self._fill([variations(arm, self._outcome(arm).winner) for arm in self.studies if arm.sites], watch)
+    def vary(self, watch: Watch, purpose: Purpose, variations: Variations) -> None:
+        """Retrain the winners with something changed, in the arms that have a study for it."""
+        arms = [arm for arm in self.studies if purpose in arm.retrained]
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch)
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
@@ -153,13 +156,13 @@ class Ablation:
                 self._configurations(arm),
                 self.seeds,
                 cancelled=self.cancelled,
-                stands=self._stands,
+                stands=self.stands,
             )
             for arm in self.studies
         ]
         self._fill(feeds, watch)
 
-    def _stands(self, result: TrialResult) -> bool:
+    def stands(self, result: TrialResult) -> bool:
         """Return whether an earlier run's retraining need not be done again."""
         return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
 
@@ -196,7 +199,7 @@ class Ablation:
             outcome = found[arm.arm.name]
             if outcome.winner is not None:
                 found[arm.arm.name] = dataclasses.replace(outcome, test=self._recorded_test(arm, outcome.winner))
-                self._check_kept(outcome.winner)
+                self.check_kept(outcome.winner.results)
         return found
 
     def _places(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
@@ -209,8 +212,13 @@ class Ablation:
             raise InputError(unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
         return self._test(arm, best)
 
-    def _check_kept(self, best: Confirmed) -> None:
-        for result in best.results:
+    def check_kept(self, results: Sequence[TrialResult]) -> None:
+        """Check that the weights of retrainings are where they were left.
+
+        Raises:
+            InputError: A checkpoint is gone.
+        """
+        for result in results:
             path = kept_checkpoint(self.checkpoints, result)
             if not path.exists():
                 raise InputError(
@@ -267,11 +275,13 @@ def checkpoint_folder(output_dir: Path, study: str) -> Path:
 
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
-    """Return where the weights of a confirmation's trial are kept."""
-    return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
+    """Return where the weights of a confirmation's trial are kept, or of a retraining with something changed."""
+    if spec.purpose == "confirm":
+        return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
+    return folder / spec.arm / spec.purpose / f"{spec.number}.ckpt"
 
 
 def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
-    """Return where the weights of a confirmation's trial are: here, or where another process left them."""
+    """Return where the weights of a trial are that were kept: here, or where another process left them."""
     here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
     return left if result.checkpoint and not here.exists() else here

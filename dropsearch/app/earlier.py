@@ -12,14 +12,14 @@ from typing import Any
 
 from dropsearch.app import build, variations
 from dropsearch.app.ablation import unfinished
-from dropsearch.app.invocation import Run, fingerprints, reached
+from dropsearch.app.invocation import Run, fingerprints, reached, retrainings
 from dropsearch.app.products import write_files
 from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
 from dropsearch.records import ARMS, ArmOutcome, Summary
 from dropsearch.report import closing
 from dropsearch.search.storage import open_storage, storage_exists
-from dropsearch.search.studies import SINGLE_SITES, check_studies, missing_studies
+from dropsearch.search.studies import RETRAINED, check_studies, missing_studies
 from dropsearch.tracking import make_tracker
 from dropsearch.training.alone import AloneEngine
 
@@ -50,9 +50,12 @@ def measured_earlier(config: Config) -> Summary:
     run.open_studies(storage)
     arms = run.ablation.recorded()
     for arm in run.ablation.studies:
-        if count := variations.missing(arm, arms[arm.arm.name].winner):
-            what = f"{count} retrainings with the rate of one site changed are missing in arm {arm.arm.name}"
+        winner = arms[arm.arm.name].winner
+        if what := variations.missing(arm, winner):
             raise InputError(unfinished(config.study.name, what))
+        if winner and "l2" in arm.retrained:
+            controls = variations.retrained(arm, winner, "l2").values()
+            run.ablation.check_kept([result for _, results in controls for result in results if result.checkpoint])
     with reached(folder):
         return _written(run, storage, arms, _told_before(folder))
 
@@ -63,8 +66,8 @@ def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
     storage = open_storage(config.study.storage, journal) if there else None
     parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
     names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
-    if config.evidence.single_sites:
-        names += [f"{config.study.name}/{arm}/{SINGLE_SITES}" for arm in config.arms if ARMS[arm].dropout != "off"]
+    for arm in config.arms:
+        names += [f"{config.study.name}/{arm}/{RETRAINED[purpose]}" for purpose in retrainings(config, ARMS[arm])]
     missing = names if storage is None else missing_studies(storage, names)
     if missing:
         where = config.study.storage or journal

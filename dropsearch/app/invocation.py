@@ -17,6 +17,7 @@ from dropsearch.app import build, variations
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.evidence import measured
+from dropsearch.app.l2_control import check_weight_decay, with_controls
 from dropsearch.app.landscape import with_searches
 from dropsearch.app.liveness import check_liveness
 from dropsearch.app.products import best_retraining, write_files
@@ -28,13 +29,13 @@ from dropsearch.dropout.typical import typical_rates
 from dropsearch.errors import STOPPED, RunError, first_cause
 from dropsearch.evidence.claims import claims
 from dropsearch.evidence.compare import compared
-from dropsearch.records import ARMS, ArmOutcome, Site, Summary, TrialSpec, best_arm
+from dropsearch.records import ARMS, Arm, ArmOutcome, Purpose, Site, Summary, TrialSpec, best_arm
 from dropsearch.report import Progress, closing, opening
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.samplers import make_pruner, make_sampler
 from dropsearch.search.space import Space
 from dropsearch.search.storage import open_storage, storage_exists
-from dropsearch.search.studies import SINGLE_SITES, check_studies, identity
+from dropsearch.search.studies import RETRAINED, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
 from dropsearch.training.feed import Engine, Feed
 
@@ -52,6 +53,7 @@ def searched(config: Config) -> Summary:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     check_liveness(config, source, sites)
+    check_weight_decay(config, source)
     build.use_precision(config)
     build.use_threads(config, source)
     plan = build.plan(config, source, sites)
@@ -86,7 +88,13 @@ def reached(folder: Path) -> Iterator[None]:
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    return checkpoint(folder, spec) if spec.purpose == "confirm" else None
+    return checkpoint(folder, spec) if spec.purpose in variations.WITH_WEIGHTS else None
+
+
+def retrainings(config: Config, arm: Arm) -> list[Purpose]:
+    """Return what an arm's winner is retrained for beside its confirmation."""
+    asked: dict[Purpose, bool] = {"sites": config.evidence.single_sites, "l2": config.evidence.l2_control}
+    return [purpose for purpose, wanted in asked.items() if wanted and arm.dropout != "off"]
 
 
 def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) -> dict[str, Any]:
@@ -185,10 +193,13 @@ class Run:
         ]
         confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
         space = Space(build.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
-        sites = None
-        if config.evidence.single_sites and arm.dropout != "off":
-            sites = Ledger(storage, f"{study}/{SINGLE_SITES}", arm=name, purpose="sites", fingerprint=fingerprint)
-        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), sites)
+        retrained: dict[Purpose, Ledger] = {
+            purpose: Ledger(
+                storage, f"{study}/{RETRAINED[purpose]}", arm=name, purpose=purpose, fingerprint=fingerprint
+            )
+            for purpose in retrainings(config, arm)
+        }
+        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)
 
     def _track_left_behind(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
@@ -227,9 +238,11 @@ class Run:
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
-        varied = [arm for arm in studies if arm.sites]  # each site at zero, and at the mean of the others
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
-        total += sum(2 * len(arm.space.sites) * config.confirm.seeds for arm in varied)
+        total += config.confirm.seeds * sum(
+            variations.most(arm, purpose) for arm in studies for purpose in arm.retrained
+        )
+        asked: list[Purpose] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
         progress = Progress(total, initial=done, monitor=build.monitor(config))
 
@@ -242,9 +255,10 @@ class Run:
             if not self.interruption.requested:
                 progress.phase("confirm")
                 self.ablation.confirm(watch)
-            if self.config.evidence.single_sites and not self.interruption.requested:
-                progress.phase("single sites")
-                self.ablation.vary(watch, partial(variations.feed, cancelled=self.interruption))
+            for purpose in asked:
+                if not self.interruption.requested:
+                    progress.phase(variations.PHASES[purpose])
+                    variations.vary(self.ablation, watch, purpose)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
@@ -294,6 +308,7 @@ class Run:
         evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
         varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
         evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
+        evidence = with_controls(evidence, self.ablation, summary.arms)
         said, seconds = claims(evidence, summary), time.perf_counter() - started
         evidence = dataclasses.replace(evidence, claims=said, seconds=seconds)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)

@@ -1,54 +1,90 @@
-"""Retrainings of the winners with something changed, on request: which single sites matter."""
+"""Retrainings of the winners with something changed, on request: single sites, or L2 in place of dropout."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.app.ablation import ArmStudies
+from dropsearch.app.ablation import Ablation, ArmStudies, Watch
 from dropsearch.evidence.compare import contrasted
-from dropsearch.records import ArmOutcome, Confirmed, TrialResult, Variation
-from dropsearch.search.variations import VariationFeed, Variations, places, single_sites
+from dropsearch.records import ArmOutcome, Confirmed, Purpose, TrialResult, TrialSpec, Variation
+from dropsearch.search.variations import WEIGHT_DECAYS, VariationFeed, Variations, l2_controls, places, single_sites
+
+CHANGES: Mapping[Purpose, Callable[[TrialSpec], Variations]] = {"sites": single_sites, "l2": l2_controls}
+"""What is changed, by what the retraining is for."""
+WITH_WEIGHTS: tuple[Purpose, ...] = ("confirm", "l2")
+"""The retrainings whose models are looked at, so that their weights are kept."""
+PHASES: Mapping[Purpose, str] = {"sites": "single sites", "l2": "L2 control"}
+"""What the progress bar calls them."""
+MISSING: Mapping[Purpose, str] = {
+    "sites": "retrainings with the rate of one site changed",
+    "l2": "retrainings with weight decay in place of dropout",
+}
 
 
-def variations_of(winner: Confirmed | None) -> Variations:
+def variations_of(purpose: Purpose, winner: Confirmed | None) -> Variations:
     """Return the variations of an arm's winner; none of a winner that drops nothing anywhere."""
     if winner is None or not any(winner.results[0].spec.rates.values()):
         return {}
-    return single_sites(winner.results[0].spec)
+    return CHANGES[purpose](winner.results[0].spec)
 
 
-def feed(arm: ArmStudies, winner: Confirmed | None, cancelled: Callable[[], bool]) -> VariationFeed:
-    """Return the retrainings of an arm's winner."""
-    assert arm.sites is not None, "opened where they are asked for"
-    seeds = winner.seeds if winner else ()
-    return VariationFeed(arm.sites, arm.space, variations_of(winner), seeds, cancelled=cancelled)
+def most(arm: ArmStudies, purpose: Purpose) -> int:
+    """Return how many variations an arm's winner has at most."""
+    return 2 * len(arm.space.sites) if purpose == "sites" else 1 + len(WEIGHT_DECAYS)
 
 
-def missing(arm: ArmStudies, winner: Confirmed | None) -> int:
-    """Return how many retrainings are not done yet."""
-    if arm.sites is None or winner is None:
-        return 0
-    found = arm.sites.holders
-    return sum(place not in found for place in places(variations_of(winner), winner.seeds))
+def vary(ablation: Ablation, watch: Watch, purpose: Purpose) -> None:
+    """Retrain the winners of all arms that have a study for it."""
+    stands = ablation.stands if purpose in WITH_WEIGHTS else _always
+
+    def feed(arm: ArmStudies, winner: Confirmed | None) -> VariationFeed:
+        seeds, changed = winner.seeds if winner else (), variations_of(purpose, winner)
+        ledger = arm.retrained[purpose]
+        return VariationFeed(ledger, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
+
+    ablation.vary(watch, purpose, feed)
+
+
+def _always(result: TrialResult) -> bool:
+    return True
+
+
+def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
+    """Return which retrainings that are asked for are not done yet; empty where all are."""
+    for purpose, ledger in arm.retrained.items():
+        wanted = places(variations_of(purpose, winner), winner.seeds) if winner else []
+        if count := len({*wanted} - {*ledger.holders}):
+            return f"{count} {MISSING[purpose]} are missing in arm {arm.arm.name}"
+    return ""
+
+
+def retrained(
+    arm: ArmStudies, winner: Confirmed, purpose: Purpose
+) -> dict[str, tuple[TrialSpec, tuple[TrialResult, ...]]]:
+    """Return what became of each variation of an arm's winner, by its name; of the seeds, those that are done."""
+    results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[purpose].results()}
+    found = {}
+    for name, spec in variations_of(purpose, winner).items():
+        keys = [(winner.number, name, seed) for seed in winner.seeds]
+        found[name] = spec, tuple(results[key] for key in keys if key in results)
+    return found
 
 
 def varied(arm: ArmStudies, outcome: ArmOutcome) -> tuple[Variation, ...]:
-    """Return what came of the retrainings of an arm's winner, each against the winner on the same seeds."""
+    """Return what came of the winner with one rate changed, each against the winner on the same seeds."""
     winner = outcome.winner
-    if arm.sites is None or winner is None:
+    if "sites" not in arm.retrained or winner is None:
         return ()
-    specs = variations_of(winner)
-    results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.sites.results()}
-    chosen = {name: [results.get((winner.number, name, seed)) for seed in winner.seeds] for name in specs}
-    scores = {name: _scores(outcome, [r for r in found if r is not None]) for name, found in chosen.items()}
-    pairs = [(name, arm.arm.name) for name in specs]
+    done = retrained(arm, winner, "sites")
+    scores = {name: _scores(outcome, results) for name, (_, results) in done.items()}
+    pairs = [(name, arm.arm.name) for name in done]
     own = {arm.arm.name: _scores(outcome, winner.results)}
     found = contrasted({**scores, **own}, pairs, outcome.monitor.name)
     return tuple(
         Variation(
             comparison.a,
-            specs[comparison.a].rates,
+            done[comparison.a][0].rates,
             tuple(scores[comparison.a].get(seed, math.nan) for seed in winner.seeds),
             comparison,
         )

@@ -263,8 +263,9 @@ def _evidence(config: Config) -> Iterator[str]:
         yield f"evidence.monte_carlo must be rising numbers from 1 to {MOST_SAMPLES}, got {samples}"
     if config.task == "evidence" and config.evidence.name == "off":
         yield "evidence must be on with task=evidence, got off"
-    if config.evidence.single_sites and config.evidence.name == "off":
-        yield "evidence must be on with evidence.single_sites=true, got off"
+    for key in ("single_sites", "l2_control"):
+        if getattr(config.evidence, key) and config.evidence.name == "off":
+            yield f"evidence must be on with evidence.{key}=true, got off"
 
 
 def _retrain(config: Config) -> Iterator[str]:

@@ -16,7 +16,13 @@ from dropsearch.records import Claim, Summary
 from dropsearch.report.caveats import caveats, without_dropout
 from dropsearch.report.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.escaping import drawable, spans
-from dropsearch.report.evidence_tables import claim_number, contrasts_table, evidence_table, single_sites_table
+from dropsearch.report.evidence_tables import (
+    claim_number,
+    contrasts_table,
+    evidence_table,
+    l2_control_table,
+    single_sites_table,
+)
 from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
 from dropsearch.report.palette import LOOKS
@@ -115,7 +121,7 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "evidence",
         "Evidence",
-        (evidence_table(summary, intervals=True),),
+        (evidence_table(summary, intervals=True), l2_control_table(summary)),
         ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
         (contrasts_table(summary),),
     )

@@ -162,7 +162,11 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
         for arm, variations in evidence.single_sites.items()
     }
     contrasts = [_comparison(contrast) for contrast in evidence.contrasts]
-    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
+    controls = {
+        arm: vars(control) | {"contrasts": [_comparison(contrast) for contrast in control.contrasts]}
+        for arm, control in evidence.l2_controls.items()
+    }
+    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied, "l2_controls": controls}
 
 
 def _bounds(interval: Interval) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dropsearch.records import ArmOutcome, Comparison, Interval, Judge, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
-from dropsearch.report.evidence_tables import claims_table, single_sites_table
+from dropsearch.report.evidence_tables import claims_table, l2_control_table, single_sites_table
 from dropsearch.report.numbers import EMPTY as EMPTY
 from dropsearch.report.numbers import loss as loss
 from dropsearch.report.numbers import percent as percent
@@ -116,6 +116,7 @@ def tables(summary: Summary) -> Iterable[Table]:
         extra_table(summary),
         differences_table(summary),
         single_sites_table(summary),
+        l2_control_table(summary),
         claims_table(summary),
     )
     return [table for table in found if table.rows]

@@ -98,6 +98,12 @@ class StudyFeed(ABC):
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Take in an epoch; return whether the trial is pruned."""
 
+    def release_fallen(self, stands: Callable[[TrialResult], bool]) -> None:
+        """Free the places of earlier results that cannot stand, for their weights are wanted and gone."""
+        for result in self.ledger.results():
+            if not stands(result):
+                self.ledger.release(result.spec.number, "its checkpoint is gone")
+
     def tell(self, result: TrialResult) -> None:
         """End a trial."""
         self.ledger.tell(result)
@@ -187,9 +193,7 @@ class ConfirmFeed(StudyFeed):
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
         super().__init__(ledger, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
-        for result in ledger.results():
-            if not stands(result):
-                ledger.release(result.spec.number, "its checkpoint is gone")
+        self.release_fallen(stands)
 
     def point(self, place: Place) -> Params:
         """Return the parameters of the configuration."""

@@ -18,11 +18,12 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dropsearch.errors import InputError, RunError, first_cause
-from dropsearch.records import ARMS
+from dropsearch.records import ARMS, Purpose
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-SINGLE_SITES = "evidence/single_sites"
-_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{SINGLE_SITES})$")
+RETRAINED: Mapping[Purpose, str] = {"sites": "evidence/single_sites", "l2": "evidence/l2_control"}
+"""What follows an arm's name in the name of the study of its winner with something changed."""
+_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(RETRAINED.values())})$")
 """What follows an arm's name in the names of its studies beside the first search."""
 _PATIENCE = 2.0
 """Seconds in which another process, which has just made a study, will have noted its id."""

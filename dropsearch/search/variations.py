@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from optuna.distributions import BaseDistribution
 from optuna.trial import Trial
 
-from dropsearch.records import EpochMetrics, TrialSpec
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.search.feeds import StudyFeed
 from dropsearch.search.ledger import Ledger, Place
 from dropsearch.search.space import Params, Space
 
 Variations = Mapping[str, TrialSpec]
 """By name, the winner's specification with something changed."""
+
+WEIGHT_DECAYS = (0.001, 0.01, 0.1, 0.3, 1.0)
+"""What a control without dropout has in place of the winner's weight decay, where it is more than that."""
 
 
 def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
@@ -36,6 +39,17 @@ def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
     }
 
 
+def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
+    """Return the winner without dropout, with its own weight decay and with each of `WEIGHT_DECAYS` that is more."""
+    more = [decay for decay in WEIGHT_DECAYS if decay > 1.5 * winner.weight_decay]
+    off = dict.fromkeys(winner.rates, 0.0)
+    controls = {f"no dropout, weight decay {decay:.3g}": decay for decay in (winner.weight_decay, *more)}
+    return {
+        name: dataclasses.replace(winner, rates=off, weight_decay=decay, variation=name)
+        for name, decay in controls.items()
+    }
+
+
 class VariationFeed(StudyFeed):
     """Each variation of one arm's winner on each of its seeds.
 
@@ -45,6 +59,7 @@ class VariationFeed(StudyFeed):
         variations: What is retrained.
         seeds: Those of the confirmation.
         cancelled: Whether to stop now.
+        stands: Says whether an earlier result can stand, for instance because its checkpoint is there.
     """
 
     def __init__(
@@ -55,9 +70,11 @@ class VariationFeed(StudyFeed):
         seeds: Sequence[int],
         *,
         cancelled: Callable[[], bool],
+        stands: Callable[[TrialResult], bool] = lambda result: True,
     ) -> None:
         self._variations = list(variations.values())
         super().__init__(ledger, space, places(variations, seeds), cancelled, None)
+        self.release_fallen(stands)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
