@@ -113,12 +113,12 @@ class Ablation:
             most_at_once=self._most_at_once(),
         )
 
-    def vary(self, watch: Watch, purpose: Purpose, variations: Variations) -> None:
+    def vary(self, watch: Watch, purpose: Purpose, variations: Variations, engine: Engine) -> None:
         """Retrain the winners with something changed, in the arms that have a study for it."""
         arms = [arm for arm in self.studies if purpose in arm.retrained]
-        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch)
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch, engine)
 
-    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
+    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch, engine: Engine | None = None) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
 
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
@@ -127,7 +127,7 @@ class Ablation:
         told = False
         while True:
             for feed in watched:
-                self.engine.run(feed)
+                (engine or self.engine).run(feed)
             others = {owner for feed in feeds for owner in feed.ledger.running_elsewhere()}
             if self.cancelled() or not others:
                 return

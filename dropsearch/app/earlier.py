@@ -51,7 +51,7 @@ def measured_earlier(config: Config) -> Summary:
     arms = run.ablation.recorded()
     for arm in run.ablation.studies:
         winner = arms[arm.arm.name].winner
-        if what := variations.missing(arm, winner):
+        if what := variations.missing(arm, winner, config.evidence.train_sizes):
             raise InputError(unfinished(config.study.name, what))
         if winner and "l2" in arm.retrained:
             controls = variations.retrained(arm, winner, "l2").values()

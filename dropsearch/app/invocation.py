@@ -6,9 +6,11 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing as closed
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from dropsearch.app.liveness import check_liveness
 from dropsearch.app.products import best_retraining, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
 from dropsearch.app.scoring import judge_of, load
+from dropsearch.app.train_sizes import check_train_sizes, sized_engines, with_train_sizes
 from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config, plain
 from dropsearch.dropout.typical import typical_rates
@@ -54,6 +57,7 @@ def searched(config: Config) -> Summary:
     sites = build.sites(config, source)
     check_liveness(config, source, sites)
     check_weight_decay(config, source)
+    check_train_sizes(config, source)
     build.use_precision(config)
     build.use_threads(config, source)
     plan = build.plan(config, source, sites)
@@ -64,11 +68,8 @@ def searched(config: Config) -> Summary:
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
     engine = build.engine(config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name)))
-    try:
-        with reached(folder):
-            return Run(config, source, sites, engine, folder, tracker, started).work(journal)
-    finally:
-        engine.close()
+    with closed(engine), sized_engines(config, source, plan) as sized, reached(folder):
+        return Run(config, source, sites, engine, folder, tracker, started, sized).work(journal)
 
 
 @contextmanager
@@ -93,8 +94,14 @@ def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
 
 def retrainings(config: Config, arm: Arm) -> list[Purpose]:
     """Return what an arm's winner is retrained for beside its confirmation."""
-    asked: dict[Purpose, bool] = {"sites": config.evidence.single_sites, "l2": config.evidence.l2_control}
-    return [purpose for purpose, wanted in asked.items() if wanted and arm.dropout != "off"]
+    asked = config.evidence
+    drops = arm.dropout != "off"
+    wanted: dict[Purpose, bool] = {
+        "sites": asked.single_sites and drops,
+        "l2": asked.l2_control and drops,
+        "sizes": bool(asked.train_sizes),
+    }
+    return [purpose for purpose, is_wanted in wanted.items() if is_wanted]
 
 
 def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) -> dict[str, Any]:
@@ -115,6 +122,7 @@ class Run:
         folder: The output directory.
         tracker: Where runs are tracked; not yet connected.
         started: `time.perf_counter()` when the invocation began.
+        sized: What trains on parts of the training set, by their size.
     """
 
     def __init__(
@@ -126,9 +134,11 @@ class Run:
         folder: Path,
         tracker: Tracker,
         started: float,
+        sized: Mapping[int, Engine] = MappingProxyType({}),
     ) -> None:
         self.config, self.source, self.sites, self.engine = config, source, sites, engine
         self.folder, self.tracker, self.started = folder, tracker, started
+        self.sized = sized
         self.interruption = Interruption()
         self._checkpoints = checkpoint_folder(folder, config.study.name)
 
@@ -240,7 +250,7 @@ class Run:
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
         total += config.confirm.seeds * sum(
-            variations.most(arm, purpose) for arm in studies for purpose in arm.retrained
+            variations.most(arm, purpose, config.evidence.train_sizes) for arm in studies for purpose in arm.retrained
         )
         asked: list[Purpose] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
@@ -258,7 +268,7 @@ class Run:
             for purpose in asked:
                 if not self.interruption.requested:
                     progress.phase(variations.PHASES[purpose])
-                    variations.vary(self.ablation, watch, purpose)
+                    variations.vary(self.ablation, watch, purpose, self.sized)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
@@ -309,6 +319,7 @@ class Run:
         varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
         evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
         evidence = with_controls(evidence, self.ablation, summary.arms)
+        evidence = with_train_sizes(evidence, self.ablation, summary.arms)
         said, seconds = claims(evidence, summary), time.perf_counter() - started
         evidence = dataclasses.replace(evidence, claims=said, seconds=seconds)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)

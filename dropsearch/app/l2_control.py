@@ -50,8 +50,12 @@ def with_controls(evidence: Evidence, ablation: Ablation, arms: Mapping[str, Arm
     notes: list[str] = []
     for studies in ablation.studies:
         name, winner = studies.arm.name, arms[studies.arm.name].winner
-        if winner is None or not (tried := _tried(studies, winner)):
+        if winner is None or "l2" not in studies.retrained:
             continue
+        if not any(winner.results[0].spec.rates.values()):
+            notes.append(f"arm {name} has no L2 control, for its winner drops nothing anywhere")
+            continue
+        tried = _tried(studies, winner)
         chosen = nearest(tried, winner)
         if chosen is None:
             notes.append(f"arm {name} has no L2 control: no weight decay gave a finite train loss on every seed")
@@ -65,8 +69,6 @@ def with_controls(evidence: Evidence, ablation: Ablation, arms: Mapping[str, Arm
 
 def _tried(arm: ArmStudies, winner: Confirmed) -> list[Confirmed]:
     """Return the retrainings without dropout, one entry a weight decay."""
-    if "l2" not in arm.retrained:
-        return []
     return [Confirmed(winner.number, results) for _, results in retrained(arm, winner, "l2").values() if results]
 
 

@@ -6,66 +6,91 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from dropsearch.app.ablation import Ablation, ArmStudies, Watch
+from dropsearch.app.ablation import Variations as VariationFeeds
 from dropsearch.evidence.compare import contrasted
 from dropsearch.records import ArmOutcome, Confirmed, Purpose, TrialResult, TrialSpec, Variation
-from dropsearch.search.variations import WEIGHT_DECAYS, VariationFeed, Variations, l2_controls, places, single_sites
+from dropsearch.search.variations import (
+    WEIGHT_DECAYS,
+    VariationFeed,
+    Variations,
+    l2_controls,
+    places,
+    single_sites,
+    train_sizes,
+)
+from dropsearch.training.feed import Engine
 
-CHANGES: Mapping[Purpose, Callable[[TrialSpec], Variations]] = {"sites": single_sites, "l2": l2_controls}
+CHANGES: Mapping[Purpose, Callable[[TrialSpec], Mapping[str, TrialSpec]]] = {"sites": single_sites, "l2": l2_controls}
 """What is changed, by what the retraining is for."""
 WITH_WEIGHTS: tuple[Purpose, ...] = ("confirm", "l2")
 """The retrainings whose models are looked at, so that their weights are kept."""
-PHASES: Mapping[Purpose, str] = {"sites": "single sites", "l2": "L2 control"}
+PHASES: Mapping[Purpose, str] = {"sites": "single sites", "l2": "L2 control", "sizes": "training sizes"}
 """What the progress bar calls them."""
 MISSING: Mapping[Purpose, str] = {
     "sites": "retrainings with the rate of one site changed",
     "l2": "retrainings with weight decay in place of dropout",
+    "sizes": "retrainings on a part of the training set",
 }
 
 
-def variations_of(purpose: Purpose, winner: Confirmed | None) -> Variations:
-    """Return the variations of an arm's winner; none of a winner that drops nothing anywhere."""
-    if winner is None or not any(winner.results[0].spec.rates.values()):
+def variations_of(purpose: Purpose, winner: Confirmed | None, sizes: Sequence[int]) -> Variations:
+    """Return the variations of an arm's winner; of one that drops nothing anywhere only those of the training set."""
+    if winner is None:
         return {}
-    return CHANGES[purpose](winner.results[0].spec)
+    spec = winner.results[0].spec
+    if purpose == "sizes":
+        return train_sizes(spec, sizes)
+    return dict(enumerate(CHANGES[purpose](spec).values())) if any(spec.rates.values()) else {}
 
 
-def most(arm: ArmStudies, purpose: Purpose) -> int:
+def most(arm: ArmStudies, purpose: Purpose, sizes: Sequence[int]) -> int:
     """Return how many variations an arm's winner has at most."""
-    return 2 * len(arm.space.sites) if purpose == "sites" else 1 + len(WEIGHT_DECAYS)
+    counts = {"sites": 2 * len(arm.space.sites), "l2": 1 + len(WEIGHT_DECAYS), "sizes": len(sizes)}
+    return counts[purpose]
 
 
-def vary(ablation: Ablation, watch: Watch, purpose: Purpose) -> None:
-    """Retrain the winners of all arms that have a study for it."""
+def vary(ablation: Ablation, watch: Watch, purpose: Purpose, sized: Mapping[int, Engine]) -> None:
+    """Retrain the winners of all arms that have a study for it; on a part of the training set by that part's engine."""
+    if purpose != "sizes":
+        ablation.vary(watch, purpose, feeds(ablation, purpose, ()), ablation.engine)
+    for size, engine in sized.items() if purpose == "sizes" else ():
+        if not ablation.cancelled():
+            ablation.vary(watch, purpose, feeds(ablation, purpose, (size,)), engine)
+
+
+def feeds(ablation: Ablation, purpose: Purpose, sizes: Sequence[int]) -> VariationFeeds:
+    """Return what makes the feed of an arm's winner with something changed."""
     stands = ablation.stands if purpose in WITH_WEIGHTS else _always
 
     def feed(arm: ArmStudies, winner: Confirmed | None) -> VariationFeed:
-        seeds, changed = winner.seeds if winner else (), variations_of(purpose, winner)
+        seeds, changed = winner.seeds if winner else (), variations_of(purpose, winner, sizes)
         ledger = arm.retrained[purpose]
         return VariationFeed(ledger, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
 
-    ablation.vary(watch, purpose, feed)
+    return feed
 
 
 def _always(result: TrialResult) -> bool:
     return True
 
 
-def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
+def missing(arm: ArmStudies, winner: Confirmed | None, sizes: Sequence[int]) -> str:
     """Return which retrainings that are asked for are not done yet; empty where all are."""
     for purpose, ledger in arm.retrained.items():
-        wanted = places(variations_of(purpose, winner), winner.seeds) if winner else []
+        wanted = places(variations_of(purpose, winner, sizes), winner.seeds) if winner else []
         if count := len({*wanted} - {*ledger.holders}):
             return f"{count} {MISSING[purpose]} are missing in arm {arm.arm.name}"
     return ""
 
 
 def retrained(
-    arm: ArmStudies, winner: Confirmed, purpose: Purpose
+    arm: ArmStudies, winner: Confirmed, purpose: Purpose, sizes: Sequence[int] = ()
 ) -> dict[str, tuple[TrialSpec, tuple[TrialResult, ...]]]:
     """Return what became of each variation of an arm's winner, by its name; of the seeds, those that are done."""
     results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[purpose].results()}
     found = {}
-    for name, spec in variations_of(purpose, winner).items():
+    for spec in variations_of(purpose, winner, sizes).values():
+        name = spec.variation
         keys = [(winner.number, name, seed) for seed in winner.seeds]
         found[name] = spec, tuple(results[key] for key in keys if key in results)
     return found

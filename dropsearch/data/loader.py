@@ -22,6 +22,8 @@ class TensorLoader:
         seed: None for the order in which the examples lie; otherwise the order of an epoch is a pure function
             of seed, epoch and the number of examples, whatever the device.
         drop_last: Leave out the examples that do not fill a batch, so that all batches have one shape.
+        epoch_size: How many examples an epoch goes through, where that is more than there are: all of them again and
+            again, each time in another order. It needs a seed.
 
     Raises:
         ValueError: No tensors, tensors of different lengths, or a batch size below 1.
@@ -31,7 +33,13 @@ class TensorLoader:
     """None: Lightning asks whoever has a `sampler` for this too."""
 
     def __init__(
-        self, tensors: tuple[Tensor, ...], batch_size: int, *, seed: int | None = None, drop_last: bool = False
+        self,
+        tensors: tuple[Tensor, ...],
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        drop_last: bool = False,
+        epoch_size: int | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors must have one length, got {[len(tensor) for tensor in tensors]}")
@@ -41,6 +49,7 @@ class TensorLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
+        self.epoch_size = epoch_size or len(tensors[0])
         self._next_epoch = 0
 
     @property
@@ -54,14 +63,18 @@ class TensorLoader:
 
     def order(self, epoch: int) -> Tensor:
         """Return the examples of an epoch in their order, int64 ``[examples used]``, on the tensors' device."""
-        examples = len(self.tensors[0])
-        order = torch.arange(examples) if self.seed is None else shuffled(examples, self.seed, epoch)
-        used = len(self) * self.batch_size if self.drop_last else examples
+        order = torch.arange(self.epoch_size) if self.seed is None else self._shuffled(self.seed, epoch)
+        used = len(self) * self.batch_size if self.drop_last else self.epoch_size
         return order[:used].to(self.tensors[0].device)
 
-    def __len__(self) -> int:
+    def _shuffled(self, seed: int, epoch: int) -> Tensor:
         examples = len(self.tensors[0])
-        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+        rounds = -(-self.epoch_size // examples)
+        orders = [shuffled(examples, seed, epoch * rounds + number) for number in range(rounds)]
+        return torch.cat(orders)[: self.epoch_size]
+
+    def __len__(self) -> int:
+        return self.epoch_size // self.batch_size if self.drop_last else -(-self.epoch_size // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator: Lightning makes its first iterator before it says which epoch it is.

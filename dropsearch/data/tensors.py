@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dropsearch.data.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.data.loader import TensorLoader
 from dropsearch.data.pool import Pool, read_pool
 from dropsearch.data.scaling import Scale, measure
-from dropsearch.data.splits import Indices, split, stratified
+from dropsearch.data.splits import Indices, Purpose, split, stratified
 from dropsearch.errors import InputError
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
@@ -68,6 +67,7 @@ class TensorDataModule(LightningDataModule):
         self._device = torch.device("cpu")
         self._parts: dict[Part, tuple[Tensor, ...]] = {}
         self._digest = self._source = ""
+        self._epoch_size: int | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and standardise the data; done once, whatever the stage.
@@ -95,7 +95,7 @@ class TensorDataModule(LightningDataModule):
             "val": self._tensors(pool, splits.val, scale),
             "test": self._tensors(pool, splits.test, scale),
         }
-        self._parts["train_part"] = self._train_part(pool.labels[splits.train], len(splits.val))
+        self._parts["train_part"] = self._train_part("train_part", len(splits.val))
         self._digest, self._source = pool.digest, pool.source
 
     def to(self, device: torch.device | str) -> TensorDataModule:
@@ -107,12 +107,28 @@ class TensorDataModule(LightningDataModule):
         }
         return self
 
+    def with_train_size(self, size: int) -> TensorDataModule:
+        """Return the same data with a stratified part of the training set.
+
+        Validation and test set stay. An epoch stays as long, and goes through the part as often as that takes: so
+        trainings on parts of any size take the same number of steps.
+
+        Args:
+            size: At most the number of training examples.
+        """
+        part = copy.copy(self)
+        part._epoch_size = self.sizes["train"]
+        part._parts = {**self._parts, "train": self._train_part("train", size)}
+        part._parts["train_part"] = part._train_part("train_part", self.sizes["val"])
+        return part
+
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training set in an order that is a function of `seed` and epoch.
 
         Examples that do not fill a batch are left out of their epoch: all training batches have one shape.
         """
-        return TensorLoader(self._part("train"), self.batch_size, seed=seed, drop_last=True)
+        train, size = self._part("train"), self._epoch_size
+        return TensorLoader(train, self.batch_size, seed=seed, drop_last=True, epoch_size=size)
 
     def train_dataloader(self) -> TensorLoader:
         """Return `train_loader` with the module's own seed."""
@@ -162,9 +178,10 @@ class TensorDataModule(LightningDataModule):
         lengths = torch.from_numpy(pool.lengths[rows])
         return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
 
-    def _train_part(self, labels: NDArray[np.int64], size: int) -> tuple[Tensor, ...]:
-        chosen = stratified(labels, min(size, len(labels)), self.seed, "train_part")
-        rows = torch.from_numpy(chosen.nonzero()[0])
+    def _train_part(self, purpose: Purpose, size: int) -> tuple[Tensor, ...]:
+        labels = self._parts["train"][-1]
+        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, purpose)
+        rows = torch.from_numpy(chosen.nonzero()[0]).to(labels.device)
         return tuple(tensor.index_select(0, rows) for tensor in self._parts["train"])
 
 

@@ -11,6 +11,7 @@ from dropsearch.records.evidence import (
     Quantity,
     Response,
     Series,
+    TrainSize,
     Variation,
 )
 from dropsearch.records.metrics import EpochMetrics, Judge, Monitor
@@ -47,6 +48,7 @@ __all__ = [
     "State",
     "Summary",
     "TestScores",
+    "TrainSize",
     "TrialResult",
     "TrialSpec",
     "Variation",

@@ -74,6 +74,20 @@ class L2Control:
 
 
 @dataclass(frozen=True)
+class TrainSize:
+    """All arms' winners retrained on a part of the training set; by arm, one number a seed."""
+
+    size: int
+    """Training examples."""
+    gaps: Mapping[str, tuple[float, ...]]
+    """Validation loss minus train loss at the best epoch, in nats; not finite where a retraining failed."""
+    val_losses: Mapping[str, tuple[float, ...]]
+    val_accs: Mapping[str, tuple[float, ...]]
+    contrasts: tuple[Comparison, ...]
+    """dropout minus none and both minus batchnorm in `gap_best` and `val_loss`, each adjusted over arms and sizes."""
+
+
+@dataclass(frozen=True)
 class Response:
     """How the score (what is monitored) depends on the rate of one site, as the trials of an arm's search show it."""
 
@@ -144,5 +158,7 @@ class Evidence:
     """By arm, its winner with the rate of one site changed; empty where that was not asked for."""
     l2_controls: Mapping[str, L2Control] = field(default_factory=dict)
     """By arm whose winner drops anything; empty where that was not asked for."""
+    train_sizes: tuple[TrainSize, ...] = ()
+    """By rising size; empty where that was not asked for."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """What each measure of `arms` is, by its name."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dropsearch.records.metrics import EpochMetrics
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-Purpose = Literal["search", "confirm", "sites", "l2"]
+Purpose = Literal["search", "confirm", "sites", "l2", "sizes"]
 
 
 INTERRUPTED = "interrupted"

@@ -63,9 +63,10 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     from dropsearch.report.responses import responses
     from dropsearch.report.robustness import robustness
     from dropsearch.report.shift import shift
+    from dropsearch.report.train_sizes import train_sizes
     from dropsearch.report.trials import best_so_far, rates
 
     drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
-    evidence = (gaps, coadaptation, robustness, ensemble, shift)
+    evidence = (gaps, train_sizes, coadaptation, robustness, ensemble, shift)
     for draw in (*drawings, *evidence):
         yield draw.__name__, draw

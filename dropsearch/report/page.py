@@ -26,6 +26,7 @@ from dropsearch.report.evidence_tables import (
 from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
 from dropsearch.report.palette import LOOKS
+from dropsearch.report.size_tables import size_contrasts_table, sizes_table
 from dropsearch.report.table import Table, heading
 from dropsearch.report.tables import arms_table, differences_table, extra_table, rates_table
 from dropsearch.report.terminal import kept
@@ -121,9 +122,9 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "evidence",
         "Evidence",
-        (evidence_table(summary, intervals=True), l2_control_table(summary)),
-        ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
-        (contrasts_table(summary),),
+        (evidence_table(summary, intervals=True), l2_control_table(summary), sizes_table(summary)),
+        ("gaps", "train_sizes", "coadaptation", "robustness", "ensemble", "shift"),
+        (size_contrasts_table(summary), contrasts_table(summary)),
     )
 
 

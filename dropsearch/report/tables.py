@@ -16,6 +16,7 @@ from dropsearch.report.numbers import points as points
 from dropsearch.report.numbers import probability, rate, setting
 from dropsearch.report.numbers import shorten as shorten
 from dropsearch.report.scale import Scale, judged, scores
+from dropsearch.report.size_tables import size_contrasts_table, sizes_table
 from dropsearch.report.table import WIDTH as WIDTH
 from dropsearch.report.table import Table as Table
 
@@ -117,6 +118,8 @@ def tables(summary: Summary) -> Iterable[Table]:
         differences_table(summary),
         single_sites_table(summary),
         l2_control_table(summary),
+        sizes_table(summary),
+        size_contrasts_table(summary),
         claims_table(summary),
     )
     return [table for table in found if table.rows]

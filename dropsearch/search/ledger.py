@@ -30,6 +30,7 @@ PLACES: Mapping[Purpose, tuple[str, ...]] = {
     "confirm": ("configuration", "seed"),
     "sites": ("configuration", "variation", "seed"),
     "l2": ("configuration", "variation", "seed"),
+    "sizes": ("configuration", "variation", "seed"),
 }
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0

@@ -21,7 +21,11 @@ from dropsearch.errors import InputError, RunError, first_cause
 from dropsearch.records import ARMS, Purpose
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-RETRAINED: Mapping[Purpose, str] = {"sites": "evidence/single_sites", "l2": "evidence/l2_control"}
+RETRAINED: Mapping[Purpose, str] = {
+    "sites": "evidence/single_sites",
+    "l2": "evidence/l2_control",
+    "sizes": "evidence/train_sizes",
+}
 """What follows an arm's name in the name of the study of its winner with something changed."""
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(RETRAINED.values())})$")
 """What follows an arm's name in the names of its studies beside the first search."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import Trial
@@ -13,8 +13,8 @@ from dropsearch.search.feeds import StudyFeed
 from dropsearch.search.ledger import Ledger, Place
 from dropsearch.search.space import Params, Space
 
-Variations = Mapping[str, TrialSpec]
-"""By name, the winner's specification with something changed."""
+Variations = Mapping[int, TrialSpec]
+"""By a number that is its own in its study, the winner's specification with something changed."""
 
 WEIGHT_DECAYS = (0.001, 0.01, 0.1, 0.3, 1.0)
 """What a control without dropout has in place of the winner's weight decay, where it is more than that."""
@@ -50,6 +50,11 @@ def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
     }
 
 
+def train_sizes(winner: TrialSpec, sizes: Iterable[int]) -> dict[int, TrialSpec]:
+    """Return the winner for each size of the training set, which whoever trains it has to see to, by that size."""
+    return {size: dataclasses.replace(winner, variation=f"train_size = {size}") for size in sizes}
+
+
 class VariationFeed(StudyFeed):
     """Each variation of one arm's winner on each of its seeds.
 
@@ -72,7 +77,7 @@ class VariationFeed(StudyFeed):
         cancelled: Callable[[], bool],
         stands: Callable[[TrialResult], bool] = lambda result: True,
     ) -> None:
-        self._variations = list(variations.values())
+        self._variations = variations
         super().__init__(ledger, space, places(variations, seeds), cancelled, None)
         self.release_fallen(stands)
 
@@ -102,8 +107,4 @@ class VariationFeed(StudyFeed):
 
 def places(variations: Variations, seeds: Sequence[int]) -> list[Place]:
     """Return what trials a study of these variations is to have: (configuration, variation, seed)."""
-    return [
-        (int(varied.configuration or 0), index, seed)
-        for index, varied in enumerate(variations.values())
-        for seed in seeds
-    ]
+    return [(int(varied.configuration or 0), number, seed) for number, varied in variations.items() for seed in seeds]

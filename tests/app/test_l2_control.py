@@ -22,7 +22,8 @@ from dropsearch.search.variations import l2_controls
 from tests.app.audit import studies
 from tests.app.conftest import LIGHT, Cli, composed
 
-GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", "evidence.l2_control=true")
+QUICK = ("evidence.monte_carlo=[1]", "evidence.severities=1")
+GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", *QUICK, "evidence.l2_control=true")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,21 @@ def test_an_earlier_run_is_measured_with_it(done: Done):
     evidence = measured_earlier(dataclasses.replace(done.config, task="evidence")).evidence
     assert evidence
     assert evidence.l2_controls["dropout"] == done.control
+
+
+def test_a_winner_that_drops_nothing_has_none_and_that_is_said(tmp_path: Path):
+    given = (*GIVEN, "arms=[dropout]", f"output_dir={tmp_path / 'out'}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dropsearch.search.space.Space.first_points", property(_resting))
+        evidence = searched(composed(*given)).evidence
+    assert evidence
+    assert evidence.l2_controls == {}
+    assert "arm dropout has no L2 control, for its winner drops nothing anywhere" in evidence.notes
+
+
+def _resting(space) -> tuple[dict[str, float], ...]:
+    rates = {name: 0.0 for name in space.distributions if name.startswith("rate.")}
+    return tuple({"lr": 1e-2, "weight_decay": 1e-4, **rates} for _ in range(3))
 
 
 def _retrained(decay: float, *losses: float) -> Confirmed:

@@ -48,7 +48,7 @@ def test_each_variation_changes_one_rate_and_no_two_are_alike(rates: list[float]
 
 
 def test_a_place_is_a_variation_on_a_seed():
-    found = places(single_sites(winner(a=0.5, b=0.25)), (11, 12))
+    found = places(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
     assert found == [(5, index, seed) for index in range(4) for seed in (11, 12)]
 
 
