@@ -14,6 +14,7 @@ from dropsearch.records import Monitor, TrialSpec
 from dropsearch.training.copies import is_metric
 from dropsearch.training.feed import RowDataSource
 from dropsearch.training.logs import on_device_of
+from dropsearch.training.modes import set_to_train
 
 HARMLESS = frozenset(
     {
@@ -96,7 +97,7 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
         val = on_device_of(module, next(iter(data.val_dataloader())))
         if not isinstance(val, list | tuple) or not all(isinstance(part, torch.Tensor) for part in val):
             return f"a validation batch is a {type(val).__name__}, not a tuple of tensors"
-        trained = _watched(module.train(), "training_step", batch, trainer)
+        trained = _watched(set_to_train(module), "training_step", batch, trainer)
         if trained.obstacle:
             return trained.obstacle
         if not isinstance(trained.answer, torch.Tensor) and "loss" not in (trained.answer or {}):
