@@ -14,6 +14,7 @@ from dropsearch.dropout.liveness import Liveness, liveness
 from dropsearch.errors import InputError
 from dropsearch.records import ARMS, Site
 from dropsearch.training.logs import on_device_of
+from dropsearch.training.modes import set_to_train
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tried:
     """None where it could not be tried."""
     why_not: str
     in_eval: tuple[str, ...]
-    """The parts that are handed over in eval mode and train in training mode all the same; empty for the module."""
+    """The parts that are handed over in eval mode, the largest alone; an empty name for the module."""
 
     def of_module(self, name: str) -> Iterator[str]:
         """Yield what is wrong with the module as a whole, a line each.
@@ -41,7 +42,8 @@ class Tried:
     def of_sites(self) -> Iterator[str]:
         """Yield what is wrong with the sites that are searched, a line each."""
         for each in self.found.sites if self.found else ():
-            if each.site.controllable and each.finding:
+            said = any(part and _holds(part, each.site.name) for part in self.in_eval)
+            if each.site.controllable and each.finding and not said:
                 yield f"the site {each.site.name}: {each.finding}"
 
 
@@ -56,10 +58,9 @@ def tried(config: Config, source: Source) -> Tried:
 
 
 def _try(module: Any, batch: Any) -> Tried:
-    before = {name for name, part in module.named_modules() if not part.training}
-    module.train()
-    left = [name for name, part in module.named_modules() if name in before and part.training]
-    outermost = tuple(name for name in left if not any(_holds(other, name) for other in left))
+    asleep = [name for name, part in module.named_modules() if not part.training]
+    outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
+    set_to_train(module)
     if not module.automatic_optimization:
         return Tried(None, "with manual optimisation training_step returns no loss to compare", outermost)
     try:
@@ -75,8 +76,8 @@ def _holds(outer: str, inner: str) -> bool:
 def _in_eval(part: str, name: str) -> str:
     if part:
         return (
-            f"the part {part} is handed over in eval mode, and the search trains it in training mode: where it is to "
-            f"stay in eval mode, let {name}.train() keep it there"
+            f"the part {part} is handed over in eval mode and stays in it, as under Lightning: nothing in it is "
+            f"dropped; where it is to train, call self.{part}.train() in {name}"
         )
     return (
         f"the module {name} is handed over in eval mode, and the search trains it in training mode: before a fit of "

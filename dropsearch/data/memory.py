@@ -8,18 +8,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
+from dropsearch.data.randomness import generator_states
+
 LARGEST = 2**30
 """Bytes of a training set that is held in memory."""
 LOOKED_AT = 8
 """Examples that are read twice, to see that reading is no game of chance."""
+RANDOM = "the training examples differ from one reading to the next, as with random augmentation"
 
 
 def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
     """Return all examples of a loader's set as tensors ``[examples, ...]``, or None and why that cannot be.
 
-    It cannot where examples differ from one reading to the next (random augmentation), where a batch is more than
+    It cannot where reading draws random numbers (augmentation, however rare) or gives another example the next time,
+    where a batch is more than
     its examples side by side (padding, a custom collate), where they are not a tuple of tensors, or too many.
     """
+    before = generator_states()
     try:
         first = [loader.dataset[index] for index in range(min(LOOKED_AT, len(loader.dataset)))]  # type: ignore[arg-type]
         again = [loader.dataset[index] for index in range(len(first))]
@@ -28,15 +33,16 @@ def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
         return None, f"the training set cannot be read by index ({type(error).__name__}: {_line(error)})"
     if not _is_tensors(batch):
         return None, f"a training batch is a {_kind(batch)}, not a tuple of tensors"
-    if not _same(batch, repeated):
-        return None, "the training examples differ from one reading to the next, as with random augmentation"
+    if not _same(batch, repeated) or generator_states() != before:
+        return None, RANDOM
     alone = [loader.collate_fn([example]) for example in first]
     if not all(_is_tensors(one) and len(one) == len(batch) for one in alone) or not _same(batch, _joined(alone)):
         return None, "a training batch is more than its examples side by side, as with padding"
     bytes_each = sum(part[0].numel() * part.element_size() for part in _joined(alone))
     if bytes_each * len(loader.dataset) > LARGEST:  # type: ignore[arg-type]
         return None, f"the training set takes more than {LARGEST >> 30} GiB of memory"
-    return _read_all(loader)
+    rows, obstacle = _read_all(loader)
+    return (None, RANDOM) if generator_states() != before else (rows, obstacle)
 
 
 def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
@@ -45,6 +51,7 @@ def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
         batch_size=256,
         sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
         collate_fn=loader.collate_fn,
+        generator=torch.Generator(),  # else a loader draws from the global one by itself
     )
     batches = list(reader)
     if len({tuple(part.shape[1:] for part in batch) for batch in batches}) > 1:

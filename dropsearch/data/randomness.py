@@ -24,3 +24,16 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def generator_states() -> dict[str, object]:
+    """Return the states of the global generators by name; two readings differ where something was drawn between."""
+    kind, keys, *rest = np.random.get_state()
+    states: dict[str, object] = {
+        "random": random.getstate(),
+        "numpy.random": (kind, np.asarray(keys).tobytes(), *rest),
+        "torch": torch.random.get_rng_state().numpy().tobytes(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["torch.cuda"] = tuple(state.numpy().tobytes() for state in torch.cuda.get_rng_state_all())
+    return states

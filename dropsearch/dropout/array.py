@@ -27,24 +27,36 @@ class _ShapeRecorder(DropoutMode):
         super().__init__(model)
         self.sites = set(sites)
         self.shapes: Shapes = {}
+        self.calling: set[str] = set()
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        self.calling.add(site)
         if call.rate > 0 or site in self.sites:
             self.shapes[site] = call.mask_shape
         return original()
 
+    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        self.calling.add(self.whereabouts.last_drop)
+        return original()
 
-def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) -> Shapes:
+
+def mask_shapes(
+    model: nn.Module, sites: Iterable[str], run: Callable[[], Any], calling: set[str] | None = None
+) -> Shapes:
     """Return the shapes of the masks that one training step of a single trial needs.
 
     Args:
         model: The model, in training mode.
         sites: The sites whose rates are set, whatever the module's own rates are.
         run: Runs the step.
+        calling: Takes in the places that call a dropout function, whether they drop or not: who follows some modules
+            alone must follow these, or the drops of the others are counted for the module around them.
     """
     recorder = _ShapeRecorder(model, sites)
     with recorder.watching(), recorder.step():
         run()
+    if calling is not None:
+        calling |= recorder.calling
     return recorder.shapes
 
 

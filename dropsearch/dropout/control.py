@@ -119,7 +119,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         """Follow the model's modules while the context lasts: what `step()` needs around it.
 
         Args:
-            sites: All places where the model drops, where that is known: following only those takes less time.
+            sites: All places that call a dropout function, where that is known: following only those takes less time.
         """
         return self.whereabouts.followed(sites)
 

@@ -27,6 +27,7 @@ from dropsearch.training.copies import measured_on_copy
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.logs import evaluate, wrapped_step
 from dropsearch.training.measures import ValidationNames, diverged, epoch_metrics
+from dropsearch.training.modes import set_to_train
 from dropsearch.training.signals import OwnSigterm
 from dropsearch.training.trainers import make_trainer
 
@@ -169,8 +170,7 @@ class AloneEngine:
     def _fit_seeded(
         self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
     ) -> None:
-        # Lightning's fit leaves the mode as it finds it: a module in eval mode would train without dropout.
-        module.train()
+        set_to_train(module)
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
         with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
@@ -249,6 +249,8 @@ def quiet_lightning() -> Iterator[None]:
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        # Parts in eval mode are named before the search, once and not in each trial.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield

@@ -30,6 +30,7 @@ from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataS
 from dropsearch.training.flat_optimizers import flat_optimizer
 from dropsearch.training.logs import batch_size, captured_logs
 from dropsearch.training.measures import diverged, epoch_metrics
+from dropsearch.training.modes import set_to_train
 from dropsearch.training.row_batches import RowBatches
 from dropsearch.training.row_optimizers import configured, parameter_order
 from dropsearch.training.rows import Rows
@@ -97,7 +98,7 @@ class Array(LightningModule):
         module = self.make_module(spec)
         module.trainer = self._trial_trainer
         loader = self.data.train_loader(spec.seed)
-        return Slot(spec, module.to(loader.tensors[0].device).train(), loader, time.perf_counter())
+        return Slot(spec, set_to_train(module.to(loader.tensors[0].device)), loader, time.perf_counter())
 
     def _build(self) -> None:
         first = self.slots[0]
@@ -108,6 +109,7 @@ class Array(LightningModule):
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
         self.together = Together(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
+        self.calling: set[str] = set()
         self.shapes = self._mask_shapes(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):
@@ -127,8 +129,9 @@ class Array(LightningModule):
         batch = next(iter(first.loader))
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         with torch.no_grad(), captured_logs(skeleton):
-            step = skeleton.train().training_step
-            shapes = mask_shapes(skeleton, first.spec.rates, lambda: step(cast(batch, self.rows.flat.dtype), 0))
+            step = skeleton.training_step
+            run = lambda: step(cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
+            shapes = mask_shapes(skeleton, first.spec.rates, run, self.calling)
         skeleton.load_state_dict(state)  # a batch of BatchNorm statistics was taken
         return shapes
 
@@ -142,7 +145,7 @@ class Array(LightningModule):
 
     def fit(self) -> None:
         """Train until every slot is empty."""
-        with quiet_lightning(), self.together.ready(self.shapes), warnings.catch_warnings():
+        with quiet_lightning(), self.together.ready(self.calling), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             self._own_trainer.fit(self, RowBatches(self.slots))
@@ -153,7 +156,7 @@ class Array(LightningModule):
         The least, for on a busy machine all others tell of its other work.
         """
         times = []
-        with self.together.ready(self.shapes):
+        with self.together.ready(self.calling):
             self.on_train_epoch_start()
             for batch in itertools.islice(itertools.cycle(RowBatches(self.slots)), steps):
                 started = time.perf_counter()

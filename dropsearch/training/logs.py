@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from dropsearch.training.modes import Modes
+
 Logged = dict[str, Any]
 
 
@@ -67,7 +69,7 @@ def evaluate(
         The mean over examples of each metric that the step logs.
     """
     parameter = next(module.parameters(), torch.zeros(()))
-    modes = {part: part.training for part in module.modules()}
+    modes = Modes(module)
     module.eval()
     totals: dict[str, torch.Tensor] = {}
     count = 0
@@ -81,8 +83,7 @@ def evaluate(
                     totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
                 count += size
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        modes.put_back()
     return {name: float(total) / count for name, total in totals.items()}
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from dropsearch.data.randomness import generator_states
 from dropsearch.lightnings import is_lightnings_own
 from dropsearch.records import Monitor, TrialSpec
 from dropsearch.training.copies import is_metric
 from dropsearch.training.feed import RowDataSource
 from dropsearch.training.logs import on_device_of
+from dropsearch.training.modes import set_to_train
 
 HARMLESS = frozenset(
     {
@@ -54,8 +56,8 @@ def obstacle(
     """Return why a module cannot be trained as a row of an array, or an empty string.
 
     Looks at the class (hooks, manual optimisation, metric objects), then runs one training and one validation step
-    and watches: whether they ask the Trainer for the epoch or the step, use the number of the batch, keep
-    something between steps, or log with more than a mean.
+    and watches: whether they ask the Trainer for the epoch or the step, use the number of the batch, draw
+    random numbers of their own, keep something between steps, or log with more than a mean.
 
     Args:
         make_module: Builds a trial's module.
@@ -96,7 +98,7 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
         val = on_device_of(module, next(iter(data.val_dataloader())))
         if not isinstance(val, list | tuple) or not all(isinstance(part, torch.Tensor) for part in val):
             return f"a validation batch is a {type(val).__name__}, not a tuple of tensors"
-        trained = _watched(module.train(), "training_step", batch, trainer)
+        trained = _watched(set_to_train(module), "training_step", batch, trainer)
         if trained.obstacle:
             return trained.obstacle
         if not isinstance(trained.answer, torch.Tensor) and "loss" not in (trained.answer or {}):
@@ -127,7 +129,7 @@ def _watched(module: Any, step: str, batch: Any, trainer: Any) -> _Watch:
     module.__dict__["_trainer"] = _WatchedTrainer(trainer, asked)
     module.__dict__["log"] = lambda name, value, *_, **options: calls.append((name, value, options))
     module.__dict__["log_dict"] = lambda values, *_, **options: calls.extend((n, v, options) for n, v in values.items())
-    before, number = _kept(module), _Number(0)
+    before, states, number = _kept(module), generator_states(), _Number(0)
     method = getattr(module, step)
     takes_number = len(inspect.signature(method).parameters) > 1
     try:
@@ -135,6 +137,8 @@ def _watched(module: Any, step: str, batch: Any, trainer: Any) -> _Watch:
     finally:
         del module.__dict__["log"], module.__dict__["log_dict"]
         module.__dict__["_trainer"] = None
+    # Dropout itself draws from torch; what else does is refused by `vmap`, and so named by the proof.
+    drawn = [name for name in ("random", "numpy.random") if generator_states()[name] != states[name]]
     changed = [name for name, value in _kept(module).items() if before.get(name) != value]
     said = ""
     if not takes_number:
@@ -143,6 +147,8 @@ def _watched(module: Any, step: str, batch: Any, trainer: Any) -> _Watch:
         said = f"{step} asks its Trainer for {asked[0]}"
     elif _Number.used:
         said = f"{step} uses batch_idx"
+    elif drawn:
+        said = f"{step} draws random numbers from {drawn[0]}"
     elif changed:
         said = f"{step} keeps something in {changed[0]}"
     return _Watch(answer, calls, said)

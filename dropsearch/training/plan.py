@@ -19,6 +19,7 @@ from dropsearch.training.alone import ModuleFactory, quiet_lightning, told
 from dropsearch.training.feed import Convolutions, RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.memory import Memory, free_memory, measured
+from dropsearch.training.modes import set_to_train
 from dropsearch.training.proof import proof
 from dropsearch.training.row_optimizers import configured
 from dropsearch.training.speeds import Speeds, widest
@@ -126,7 +127,7 @@ def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: Train
     """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
     loader = data.train_loader(spec.seed)
     device = loader.tensors[0].device
-    module = make_module(spec).to(device).train()
+    module = set_to_train(make_module(spec).to(device))
     with quiet_lightning():
         module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")

@@ -18,6 +18,7 @@ from dropsearch.training.alone import quiet_lightning, told
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.logs import wrapped_step
 from dropsearch.training.measures import ValidationNames
+from dropsearch.training.modes import set_to_train
 from dropsearch.training.trainers import make_trainer
 
 
@@ -79,7 +80,7 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
     # The user's callbacks wait for the trials: they may write files.
     given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
     settings = dataclasses.replace(settings, trainer=lambda: given)
-    module.train()
+    set_to_train(module)
     try:
         with quiet_lightning(), wrapped_step(module, recording):
             trainer = make_trainer(

@@ -14,6 +14,7 @@ from dropsearch.records import Site, TrialSpec
 from dropsearch.training.alone import ModuleFactory, quiet_lightning
 from dropsearch.training.feed import RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs, evaluate
+from dropsearch.training.modes import set_to_train
 from dropsearch.training.row_optimizers import RowOptimizer, UnsupportedError, configured, parameter_order
 from dropsearch.training.rows import Rows
 from dropsearch.training.together import Together
@@ -116,7 +117,7 @@ def _evaluation_difference(
 
 
 def _module(make_module: ModuleFactory, spec: TrialSpec, trainer: Trainer) -> LightningModule:
-    module = make_module(spec).to(torch.float64).train()
+    module = set_to_train(make_module(spec).to(torch.float64))
     module.trainer = trainer
     return module
 

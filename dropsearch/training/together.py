@@ -16,6 +16,7 @@ from dropsearch.training.cells import RecurrentCells
 from dropsearch.training.convolutions import RowConvolutions
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.low_precision import LowPrecision
+from dropsearch.training.modes import Modes, set_to_train
 from dropsearch.training.rows import Rows
 
 
@@ -44,13 +45,14 @@ class Together:
         self.skeleton = skeleton
         self._precision = LowPrecision if precision == "bf16-mixed" else nullcontext
         self._convolutions = RowConvolutions if convolutions == "by row" else nullcontext
-        self._training: bool | None = None
+        self._modes = Modes(set_to_train(skeleton))
+        self._training = True
         self._call = _Step(skeleton)
         self.control = ArrayControl(skeleton)
 
     @contextmanager
     def ready(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """What the steps need around them, entered once for many; `sites` are all places where the module drops."""
+        """What the steps need around them, entered once for many; `sites` are all places that call dropout."""
         fastpath = torch.backends.mha.get_fastpath_enabled()
         # In eval mode `nn.TransformerEncoderLayer` takes one fused call, which has no batching rule.
         torch.backends.mha.set_fastpath_enabled(False)
@@ -97,7 +99,10 @@ class Together:
 
     def _set_mode(self, *, training: bool) -> None:
         if self._training is not training:  # walking through all modules takes as long as a small layer
-            self.skeleton.train(training)
+            if training:
+                self._modes.put_back()
+            else:
+                self.skeleton.eval()
             self._training = training
 
     def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -46,6 +46,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
         (strangers.OneLayer, ["drop"]),
         (strangers.Tied, ["drop"]),
         (strangers.Frozen, ["model", "drop"]),
+        (strangers.Backbone, ["model", "drop"]),
         (strangers.Averaging, ["model", "drop"]),
         (nets.Normed, ["model", "drop"]),
     ],

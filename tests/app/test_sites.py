@@ -73,7 +73,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert "4 of 8 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at model, drop, drop#2." in (
         words(ended.out)
     )
-    assert "The part between is handed over in eval mode, and the search trains it in training mode" in words(ended.out)
+    assert "The part between is handed over in eval mode and stays in it, as under Lightning" in words(ended.out)
 
 
 def test_the_table_is_that_of_the_inventory(cli: Cli):

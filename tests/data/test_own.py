@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -104,6 +107,10 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
     ("module", "why"),
     [
         (data.Augmented(), "differ from one reading to the next"),
+        (data.SeldomAugmented(random.random), "differ from one reading to the next"),
+        (data.SeldomAugmented(np.random.random), "differ from one reading to the next"),
+        (data.SeldomAugmented(lambda: float(torch.rand(()))), "differ from one reading to the next"),
+        (data.SeldomAugmented(random.random, last=True), "differ from one reading to the next"),
         (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
         (data.Sampled(), "a sampler that covers a part of it"),
         (data.Shortened(), "a sampler that covers a part of it"),

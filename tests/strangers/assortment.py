@@ -98,6 +98,18 @@ class Frozen(LitNet):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=self.hparams.lr)
 
 
+class Backbone(LitNet):
+    """A part that the constructor puts in eval mode, with dropout and a BatchNorm whose statistics stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Dropout(0.4))
+        self.features.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.features(x))
+
+
 class Averaging(LitNet):
     """A buffer that each training step changes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -84,6 +85,31 @@ class Augmented(Digits):
                 return x + 0.1 * torch.randn_like(x), y
 
         return DataLoader(Noisy(self.train), batch_size=self.batch_size, shuffle=True)
+
+
+class SeldomAugmented(Digits):
+    """Whose examples are changed so seldom that two readings mostly agree; which generator decides is given."""
+
+    def __init__(self, chance: Callable[[], float], last: bool = False) -> None:
+        super().__init__()
+        self.chance, self.last = chance, last
+
+    def train_dataloader(self) -> Any:
+        chance, last = self.chance, self.last
+
+        class Seldom(Dataset[Any]):
+            def __init__(self, inner: Any) -> None:
+                self.inner = inner
+
+            def __len__(self) -> int:
+                return len(self.inner)
+
+            def __getitem__(self, index: int) -> Any:
+                x, y = self.inner[index]
+                asked = not last or index == len(self) - 1
+                return (x.flip(0) if asked and chance() < 1e-9 else x), y
+
+        return DataLoader(Seldom(self.train), batch_size=self.batch_size, shuffle=True)
 
 
 class Weighted(Digits):

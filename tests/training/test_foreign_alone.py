@@ -16,7 +16,7 @@ from dropsearch.records import Monitor, TrialSpec
 from dropsearch.training.alone import AloneEngine, quiet_lightning
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.probe import probe
-from tests.strangers import data, nets
+from tests.strangers import assortment, data, nets
 from tests.training.conftest import Queue
 
 SPEC = TrialSpec("none", 0, 7, {"head.1": 0.0}, lr=1e-3, weight_decay=0.0)
@@ -37,7 +37,19 @@ def make(spec: TrialSpec) -> Any:
         return nets.Scored()
 
 
-def trained(monitor: Monitor, **more: Any) -> Any:
+class Backbone(assortment.Backbone):
+    """Drops in the part in eval mode alone, if anywhere."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(F.relu(self.first(self.features(x))))
+
+
+def make_backbone(spec: TrialSpec) -> Any:
+    with seeded(spec.seed):
+        return Backbone()
+
+
+def trained(monitor: Monitor, make: Any = make, **more: Any) -> Any:
     settings = TrainerSettings(3, "cpu", monitor=monitor, foreign=True, **more)
     feed = Queue([SPEC])
     AloneEngine(make, OwnData(data.Digits(), "Digits"), settings).run(feed)
@@ -46,15 +58,27 @@ def trained(monitor: Monitor, **more: Any) -> Any:
 
 def test_the_curve_is_that_of_plain_lightning_whatever_is_measured_beside_it():
     result = trained(Monitor("valid/loss"))
-    module, curve = make(SPEC), Curve()
+    module = make(SPEC)
     module.head[1].p = 0.0
+    assert [dict(point.logged) for point in result.curve] == [pytest.approx(point) for point in plain_lightning(module)]
+
+
+def test_a_part_in_eval_mode_stays_there_as_in_plain_lightning():
+    result = trained(Monitor("val_loss"), make_backbone)
+    assert [point.val_loss for point in result.curve] == [
+        pytest.approx(point["val_loss"]) for point in plain_lightning(make_backbone(SPEC))
+    ]
+
+
+def plain_lightning(module: Any) -> list[dict[str, float]]:
+    curve = Curve()
     with quiet_lightning(), seeded(SPEC.seed):
         trainer = Trainer(
             max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, callbacks=[curve],
         )  # fmt: skip
         trainer.fit(module, **OwnData(data.Digits(), "Digits").for_trainer(SPEC.seed))
-    assert [dict(point.logged) for point in result.curve] == [pytest.approx(point) for point in curve.points]
+    return curve.points
 
 
 def test_a_loss_by_another_name_has_its_curves_on_validation_and_training():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from lightning import Trainer
@@ -40,6 +43,26 @@ def test_an_ordinary_module_has_none(make: type):
 )
 def test_what_a_row_cannot_do_is_named(make: type, why: str):
     assert found(make) == why
+
+
+class Seldom(nets.LitNet):
+    """Changes its input by chance, so seldom that no comparison of numbers finds it."""
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return super().training_step((-batch[0], batch[1]) if self.chance() < 1e-9 else batch, batch_idx)
+
+    def chance(self) -> float:
+        return random.random()
+
+
+class SeldomByNumPy(Seldom):
+    def chance(self) -> float:
+        return float(np.random.random())
+
+
+@pytest.mark.parametrize(("make", "name"), [(Seldom, "random"), (SeldomByNumPy, "numpy.random")])
+def test_a_step_that_draws_random_numbers_of_its_own_is_one_however_seldom_they_matter(make: type, name: str):
+    assert found(make) == f"training_step draws random numbers from {name}"
 
 
 def test_a_monitor_that_a_step_does_not_log_is_one():
