@@ -78,7 +78,8 @@ def search(
         rates: The range of the dropout rates; zero is always within reach.
         extra: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
             where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
-            ``"optimizer.gradient_clip"``.
+            ``"optimizer.gradient_clip"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the module's
+            optimiser has them.
         arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
         batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
