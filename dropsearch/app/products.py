@@ -15,6 +15,7 @@ from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
 from dropsearch.config.schema import OWN, Config, OwnDataConfig, OwnModelConfig, arguments, plain
 from dropsearch.drafts import whole
 from dropsearch.records import Confirmed, Summary, TrialResult
+from dropsearch.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.report import write_figures, write_markdown, write_page, write_results
 from dropsearch.report.files import write_whole
 
@@ -59,9 +60,11 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
     values: dict[str, Any] = copy.deepcopy(plain(config))
+    on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, OwnModelConfig) else set()
     for key, value in kept.spec.extra.items():
         group, _, name = key.partition(".")
-        values[group][name] = value
+        if key not in on_optimizer:
+            values[group][name] = value
     values["space"]["extra"] = {}
     values["task"] = "retrain"
     values["seed"] = config.seed
@@ -72,6 +75,7 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
         # What was not searched is not used: any number that is legal.
         "lr": kept.spec.lr if math.isfinite(kept.spec.lr) else 1e-3,
         "weight_decay": kept.spec.weight_decay if math.isfinite(kept.spec.weight_decay) else 0.0,
+        "extra": {key: value for key, value in kept.spec.extra.items() if key in on_optimizer},
         "seed": kept.spec.seed,
     }
     head = {

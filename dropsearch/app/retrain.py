@@ -55,6 +55,7 @@ def retrain(config: Config) -> int:
         {**_off(config, sites), **wanted.rates},
         wanted.lr,
         wanted.weight_decay,
+        extra=wanted.extra,
         purpose="confirm",
         configuration=0,
     )

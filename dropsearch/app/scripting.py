@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropsearch.app.given import KEYS, MAYBE, RANGES, check_overrides, mapping, put, put_bounds
 from dropsearch.app.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
@@ -76,7 +78,8 @@ def search(
         rates: The range of the dropout rates; zero is always within reach.
         extra: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
             where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
-            ``"optimizer.gradient_clip"``.
+            ``"optimizer.gradient_clip"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the module's
+            optimiser has them.
         arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
         batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
@@ -90,21 +93,24 @@ def search(
         InputError: Something that was given cannot be used: one line says what and what to do.
         RunError: The training failed.
     """
+    given = dict(locals())
+    check_overrides(overrides, given)
     config = _config(make_module, datamodule, name, overrides)
-    config.study.n_trials, config.trainer.max_epochs, config.seed = n_trials, max_epochs, seed
-    config.monitor, config.mode, config.arms = monitor, mode, list(arms)
-    config.confirm.top_k, config.confirm.seeds = confirm_top_k, confirm_seeds
-    config.engine.name, config.trainer.accelerator = engine, accelerator
-    config.tracking.name, config.tracking.uri = tracking, tracking_uri
-    config.output_dir = str(output_dir or f"outputs/{config.study.name}")
-    config.arm_args = {arm: dict(values) for arm, values in (arm_args or {}).items()}
-    config.batchnorm.replace = batchnorm
+    given["output_dir"] = str(output_dir or f"outputs/{config.study.name}")
+    given["arms"] = list(arms) if isinstance(arms, tuple) else arms
+    for argument, key in KEYS.items():
+        put(config, key, given[argument], argument)
+    for argument in ("tracking_uri", "batchnorm"):
+        if given[argument] is not None:
+            put(config, MAYBE[argument], given[argument], argument)
+    for argument in RANGES:
+        if given[argument] is not None:
+            put_bounds(config, argument, given[argument])
+    config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
     config.sites = _sites(config.sites, insert, kinds)
-    for bounds, given in ((config.space.lr, lr), (config.space.weight_decay, weight_decay), (config.space, rates)):
-        if given is not None:
-            bounds.low, bounds.high = given
-    config.space.extra.update({key if "." in key else f"model.{key}": given for key, given in (extra or {}).items()})
-    vars(config.trainer).update(trainer or {})
+    searched_too = mapping("extra", extra).items()
+    config.space.extra.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
+    _put_trainer(config, mapping("trainer", trainer))
     config.trainer.made_by = _maker(callbacks)
     check(config)
 
@@ -117,6 +123,20 @@ def search(
     return SearchResult(searched(config), where_of(config.sites))
 
 
+def _copied(values: Any) -> Any:
+    return dict(values) if isinstance(values, Mapping) else values
+
+
+def _put_trainer(config: Config, given: Mapping[str, Any]) -> None:
+    """Set what is a key of ours as such, and the rest as the user's own arguments of the Trainer."""
+    ours = {field.name for field in dataclasses.fields(config.trainer)}
+    for name, value in given.items():
+        if name in ours:
+            put(config, f"trainer.{name}", value, f"trainer[{name!r}]")
+        else:
+            setattr(config.trainer, name, value)
+
+
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:
     """Return where sites are put and what kind they are; types are kept by name in what is written."""
     listed = [insert] if isinstance(insert, str | type) else list(insert or ())
@@ -124,7 +144,7 @@ def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesCon
         named = [f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else each for each in listed]
         sites.insert, sites.where = named[0] if isinstance(insert, str | type) else named, listed
     if kinds is not None:
-        sites.kinds = dict(kinds)
+        sites.kinds = dict(mapping("kinds", kinds))
     return sites
 
 

@@ -11,6 +11,7 @@ from dropsearch.config.schema import Config, OwnModelConfig
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import Choice, Range
 from dropsearch.records.ranges import all_tried
+from dropsearch.records.trials import OPTIMIZER_OPTIONS
 
 _OWN_RANGES = {
     "lr": "space.lr.low and space.lr.high",
@@ -53,6 +54,8 @@ def extra_problems(config: Config, rules: Callable[[Config], Iterator[str]]) -> 
 
 
 def _unread(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
+    if isinstance(config.model, OwnModelConfig):
+        return  # what its optimiser reads is seen when the module is looked at
     chosen = found.get("optimizer.name")
     optimizers = chosen.ends if isinstance(chosen, Choice) else (config.optimizer.name,)
     read = {name for optimizer in optimizers for name in _READ.get(str(optimizer), ())}
@@ -99,10 +102,12 @@ def _elsewhere(key: str, group: str) -> Iterator[str]:
 
 
 def _of_own_model(config: Config, key: str, group: str, name: str) -> Iterator[str]:
-    if group == "optimizer" and name != "gradient_clip":
+    settable = (*OPTIMIZER_OPTIONS, "optimizer.gradient_clip")
+    if group == "optimizer" and key not in settable:
         yield (
-            f"space.extra must leave out {key}, for {config.model.name} makes its own optimiser: name an argument of "
-            f"its constructor, as in model.{name}"
+            f"space.extra must leave out {key}{close_match(key, settable)}, for {config.model.name} makes its own "
+            f"optimiser, on which {', '.join(settable)} can be set: or name an argument of its constructor, as in "
+            f"model.{name}"
         )
     setting = next((arm for arm, values in config.arm_args.items() if group == "model" and name in values), None)
     if setting is not None:

@@ -245,6 +245,8 @@ class RetrainConfig:
     rates: dict[str, float] = field(default_factory=dict)
     lr: float = 1e-3
     weight_decay: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What is set on the optimiser of a module of the user's own, by key of `optimizer`."""
     seed: int = 0
     """Of the retraining alone; the data is split by `seed`."""
 

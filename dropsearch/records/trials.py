@@ -16,6 +16,9 @@ Purpose = Literal["search", "confirm", "sites", "l2", "sizes"]
 INTERRUPTED = "interrupted"
 """The reason of a trial that was stopped from outside before it ended: it will be trained again."""
 
+OPTIMIZER_OPTIONS = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov")
+"""What may be searched of any optimiser that has it: a trial's values are set on its groups."""
+
 
 @dataclass(frozen=True)
 class TrialSpec:

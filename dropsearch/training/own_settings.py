@@ -10,8 +10,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from dropsearch.errors import InputError
 from dropsearch.lightnings import PREFIXES
 from dropsearch.records import TrialSpec
+from dropsearch.records.trials import OPTIMIZER_OPTIONS
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
 """The names by which constructors take each."""
@@ -125,10 +127,14 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
 
     The first group gets the trial's learning rate and the others keep their ratio to it; schedules that were made
     with them follow. Weight decay is set where the module has some: groups that are exempt beside others that are
-    not stay exempt.
+    not stay exempt. `OPTIMIZER_OPTIONS` that are searched are set on every group that has them.
+
+    Raises:
+        InputError: By `configure_optimizers`: no group has such an option, or a schedule moves it.
     """
     by_groups = {route.setting for route in chosen if route.how == "groups"}
-    if not by_groups:
+    options = {key.removeprefix("optimizer."): spec.extra[key] for key in OPTIMIZER_OPTIONS if key in spec.extra}
+    if not by_groups and not options:
         return
     configure = module.configure_optimizers
 
@@ -139,6 +145,8 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
             _scale(found, list(_schedulers(answer)), spec.lr / reference(found, "lr"))
         if "weight_decay" in by_groups:
             _set_weight_decay(found, spec.weight_decay)
+        for name, value in options.items():
+            _set_option(found, name, value)
         return answer
 
     # On the instance: the class is the user's, and stays as it is.
@@ -161,6 +169,17 @@ def _set_weight_decay(optimizers: list[Optimizer], value: float) -> None:
     decayed = [group for group in groups if float(group["weight_decay"]) > 0] or groups
     for group in decayed:
         group["weight_decay"] = value
+
+
+def _set_option(optimizers: list[Optimizer], name: str, value: Any) -> None:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups if name in group]
+    if not groups:
+        kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
+        raise InputError(f"space.extra must leave out optimizer.{name}, which {kinds} does not have")
+    if name != "nesterov" and any("max_momentum" in group for group in groups):
+        raise InputError(f"space.extra must leave out optimizer.{name}, for the schedule of the module moves it")
+    for group in groups:
+        group[name] = tuple(value) if name == "betas" else value
 
 
 def optimizers_of(answer: Any) -> list[Optimizer]:

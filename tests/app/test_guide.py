@@ -16,6 +16,7 @@ from tests.packaging.test_pages import ROOT, commands
 
 GUIDE = ROOT / "docs" / "guide.md"
 SHOWN = ("On your own module, in Python", "A tagger with an LSTM", "An encoder with attention")
+WITHOUT = "A module without any dropout"
 
 
 def section(title: str) -> list[tuple[str, str]]:
@@ -39,7 +40,7 @@ def test_the_code_prints_what_is_shown() -> None:
 
 def test_every_headline_is_tested() -> None:
     titles = re.findall(r"^## (.*)$", GUIDE.read_text(), re.MULTILINE)
-    assert titles == ["From the command line", *SHOWN, "Searched from Python"]
+    assert titles == ["From the command line", *SHOWN, "Searched from Python", WITHOUT]
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -59,3 +60,14 @@ def test_the_search_from_python_runs(folder: Path, capsys: pytest.CaptureFixture
     exec("import dropsearch\nfrom torch import nn\n" + little(code), names)
     assert "features.2" in names["result"].best_rates
     assert "features.2" in capsys.readouterr().out
+
+
+def test_dropout_is_put_into_a_module_without_any_and_searched(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, first), (_, shown), (_, search) = section(WITHOUT)
+    names: dict[str, Any] = {"__name__": "plain"}
+    exec(first, names)
+    assert capsys.readouterr().out == shown
+    exec(little(search), names)
+    assert list(names["result"].rates("dropout")) == ["layers.2"]

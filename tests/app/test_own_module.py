@@ -180,7 +180,38 @@ def test_a_catalogue_s_data_set_serves_a_module_of_one_s_own(cli: Cli, tmp_path:
     assert results(tmp_path)["data"] == "digits"
 
 
+def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retrained(cli: Cli, tmp_path: Path):
+    import torch
+
+    searched = "space.extra={model.width: choice(6,12), optimizer.momentum: interval(0.5,0.99)}"
+    losses, momenta = [], []
+    for engine in ("alone", "array"):
+        more = (f"engine={engine}", "engine.processes=1", f"output_dir={engine}", "trainer.precision=64-true")
+        width = ("engine.width=2",) if engine == "array" else ()
+        ended = cli(
+            *own("Steep", "Digits", "arms=[dropout]", "study.n_trials=4", "sampler=random", *more, *width, searched)
+        )
+        assert ended.status == 0, ended.err
+        trials = json.loads((tmp_path / engine / "results.json").read_text())["arms"]["dropout"]["trials"]
+        trials.sort(key=lambda trial: trial["seed"])
+        losses.append([trial["val_loss"] for trial in trials])
+        momenta.append([trial["extra"]["optimizer.momentum"] for trial in trials])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-8)
+    assert momenta[0] == momenta[1]
+    assert len(set(momenta[0])) > 2
+    retrained = cli("--config-dir", "alone/best", "--config-name", "dropout")
+    assert retrained.status == 0, retrained.err
+    paths = ("alone/best/dropout.ckpt", next(name for name in retrained.left if name.endswith(".ckpt")))
+    first, again = (torch.load(tmp_path / path, weights_only=False)["state_dict"] for path in paths)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
 REFUSED = [
+    (
+        own("LitNet", "Digits", "space.extra.optimizer.momentum=interval(0.5,0.99)"),
+        "space.extra must leave out optimizer.momentum, which AdamW does not have",
+    ),
+    (own("LitNet", "Digits", "space.extra.optimizer.momentm=interval(0.5,0.99)"), '"optimizer.momentum"?)'),
     (own("Nope"), "model._target_ must name a class that can be imported from"),
     (("model._target_=nowhere.Net", *TINY), 'got "nowhere.Net"'),
     (own("Broken"), "cannot be built: ValueError: no such table"),

@@ -229,6 +229,21 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         "space.extra must leave out model.lr, which is searched",
     ),
     (nets.LitNet, data.Digits(), {"extra": {"width": [8, -1]}}, "got model.width=-1: model=LitNet cannot be built"),
+    (nets.LitNet, data.Digits(), {"lr": 1e-3}, "lr must be a range (low, high), got 0.001: as in lr="),
+    (nets.LitNet, data.Digits(), {"rates": (0, "a")}, "rates must be of the type of space.high, got 'a': Value 'a'"),
+    (nets.LitNet, data.Digits(), {"n_trials": None}, "n_trials must be of the type of study.n_trials, got None"),
+    (nets.LitNet, data.Digits(), {"arms": "none"}, "arms must be of the type of arms, got 'none'"),
+    (nets.LitNet, data.Digits(), {"extra": ["width"]}, "extra must be a mapping, got ['width']"),
+    (nets.LitNet, data.Digits(), {"trainer": {"max_epochs": "x"}}, "trainer['max_epochs'] must be of the type of"),
+    (
+        nets.LitNet,
+        data.Digits(),
+        {"overrides": ["study.n_trials=1"]},
+        "overrides must leave out study.n_trials, which the argument n_trials says, got study.n_trials=1: give",
+    ),
+    (nets.LitNet, data.Digits(), {"overrides": ["engine=array"]}, "which the argument engine says, got engine=array"),
+    (nets.LitNet, data.Digits(), {"lr": (0.1, 1), "overrides": ["space.lr.low=0.2"]}, "which the argument lr says"),
+    (nets.LitNet, data.Digits(), {"overrides": "sampler=random"}, "overrides must be a list of KEY=VALUE"),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
 ]
 

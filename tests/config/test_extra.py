@@ -149,7 +149,11 @@ def test_every_combination_of_values_must_be_legal():
 
 def test_a_module_of_one_s_own_makes_its_own_optimiser():
     own = ["~model", "+schema/model@model=own", "model._target_=mine.Net", "arms=[none]"]
-    with pytest.raises(InputError, match=r"Net makes its own optimiser: name an argument .* as in model.momentum"):
-        compose_overrides([*own, "space.extra={optimizer.momentum: interval(0.5,0.9)}"])
+    with pytest.raises(
+        InputError, match=r"Net makes its own optimiser, on which .* name an argument .* model.schedule"
+    ):
+        compose_overrides([*own, "space.extra={optimizer.schedule: choice(none,cosine)}"])
+    config = compose_overrides([*own, "space.extra={optimizer.momentum: interval(0.5,0.9)}"])
+    assert list(ranges(config)) == ["optimizer.momentum"]
     with pytest.raises(InputError, match=r"which arm_args\.none sets"):
         compose_overrides([*own, "+arm_args={none: {norm: batch}}", "space.extra={model.norm: [a,b]}"])

@@ -105,6 +105,14 @@ class Normed(LitNet):
         super().__init__(width, norm="batch")
 
 
+class Steep(LitNet):
+    """With momentum, and groups of its own."""
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": self.first.parameters()}, {"params": self.last.parameters(), "weight_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=self.hparams.lr, momentum=0.8, weight_decay=1e-4)
+
+
 class Manual(LitNet):
     """Manual optimisation with two optimisers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from dropsearch.errors import InputError
 from dropsearch.records import TrialSpec
 from dropsearch.training.own_settings import accepted, arguments_of, optimizers_of, routes, with_groups_set
 from tests.strangers import nets
@@ -116,3 +118,21 @@ def test_what_cannot_be_set_is_not_searched_and_says_so():
     assert [route.searched for route in found] == [False, False]
     assert "lr is not searched" in found[0].told
     assert math.isnan(found[0].own)
+
+
+def test_what_is_searched_of_an_optimiser_is_set_on_its_groups():
+    extra = {"optimizer.betas": [0.5, 0.6], "optimizer.gradient_clip": 1.0}
+    module = Configured(torch.optim.AdamW(weights(), lr=1e-3))
+    with_groups_set(module, dataclasses.replace(SPEC, extra=extra), ())
+    (optimizer,) = optimizers_of(module.configure_optimizers())
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.6)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_a_momentum_that_its_schedule_moves_cannot_be_searched():
+    optimizer = torch.optim.SGD(weights(), lr=0.1, momentum=0.9)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
+    module = Configured(optimizer)
+    with_groups_set(module, dataclasses.replace(SPEC, extra={"optimizer.momentum": 0.5}), ())
+    with pytest.raises(InputError, match="the schedule of the module moves it"):
+        module.configure_optimizers()
