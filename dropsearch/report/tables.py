@@ -108,15 +108,15 @@ def differences_table(summary: Summary) -> Table:
     return Table(f"Paired differences in {summary.judge.label}{unit}", columns, rows, left=("contrast",))
 
 
-def tables(summary: Summary) -> Iterable[Table]:
-    """The tables that have rows, in the order in which they are shown."""
+def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
+    """The tables that have rows, in the order in which they are shown; `brief` as the terminal's width wants them."""
     found = (
         arms_table(summary),
         rates_table(summary),
         extra_table(summary),
         differences_table(summary),
         single_sites_table(summary),
-        claims_table(summary),
+        claims_table(summary, brief=brief),
     )
     return [table for table in found if table.rows]
 
