@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dropsearch.evidence.significance import minimum_seeds
+from dropsearch.means import SIGNIFICANT, minimum_seeds
 from dropsearch.records import Answer, Claim, Interval
-
-LEVEL = 0.05
-"""Of the p-value after Holm's adjustment, below which a difference is told from chance."""
 
 Side = Literal[-1, 1]
 
@@ -61,7 +58,7 @@ EFFECTS = (
 ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
 """Of one arm: averaging over masks is to beat one temperature on the same network."""
 RATES = Rule("rates", "Each kind of layer has its typical rate.", "test accuracy", 1, 0.005, "found")
-"""Held where the typical rates are no worse than those that the search found."""
+"""Held where the typical rates are no worse than those that the search found, and either are better than none."""
 BATCHNORM = Rule("batchnorm", "Dropout goes together with BatchNorm.", "test accuracy", 1, 0.005, "shift")
 """Held where both together beat the better of the two."""
 RULES = (*EFFECTS, ENSEMBLE, RATES, BATCHNORM)
@@ -106,7 +103,7 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "not shown"
-    if low > 0 and p_holm < LEVEL:
+    if low > 0 and p_holm < SIGNIFICANT:
         return "held"
     return "did not hold" if high < margin else "not shown"
 
@@ -133,13 +130,6 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
     return "did not hold" if high < 0 else "not shown"
 
 
-def shown_side(difference: Interval, p_holm: float) -> Literal[-1, 0, 1]:
-    """Return on which side of zero a difference was shown to lie, 0 where on neither."""
-    if p_holm < LEVEL and (difference.low > 0 or difference.high < 0):
-        return 1 if difference.low > 0 else -1
-    return 0
-
-
 def claimed(difference: Interval, side: Side) -> tuple[float, float]:
     """Return the bounds of an interval, turned so that what is claimed lies above zero."""
     return (difference.low, difference.high) if side > 0 else (-difference.high, -difference.low)
@@ -163,13 +153,25 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     if said == "held" and doubt:
         said, why = "not shown", f"{why}, but {doubt}"
     reason = f"{_capital(told(found))}: {why}{f'; {more}' if more else ''}."
-    return Claim(rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure)
+    return Claim(
+        rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure, found.unit, found.scale
+    )
 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
     """Return a claim that contrasts answer differently, as not shown, with the numbers of all of them."""
-    reason = f"The contrasts disagree: {'; '.join(map(told, found))}."
-    return Claim(rule.name, rule.statement, "not shown", found[0].label, found[0].difference, reason, rule.figure)
+    reason, first = f"The contrasts disagree: {'; '.join(map(told, found))}.", found[0]
+    return Claim(
+        rule.name,
+        rule.statement,
+        "not shown",
+        first.label,
+        first.difference,
+        reason,
+        rule.figure,
+        first.unit,
+        first.scale,
+    )
 
 
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:
@@ -218,7 +220,7 @@ def _why_no_worse(rule: Rule, found: Finding, said: Answer) -> str:
 
 
 def _needed(found: Finding) -> str:
-    needed = minimum_seeds(max(found.family, 1), LEVEL)
+    needed = minimum_seeds(max(found.family, 1))
     return f", which takes confirm.seeds={needed} or more" if found.seeds < needed else ""
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dropsearch.means import minimum_seeds
 from dropsearch.records import ArmOutcome, Comparison, Judge, Summary
 from dropsearch.report import findings
 from dropsearch.report.numbers import shorten
@@ -41,6 +42,24 @@ def verdict(summary: Summary) -> str:
         sentences = _nothing(summary)
     opening = "" if summary.complete else "Provisional, since the run was interrupted: "
     return opening + " ".join(sentences)
+
+
+def rates_by_site(summary: Summary) -> str:
+    """Say whether a rate for each site beats one shared rate; empty where the two were not compared."""
+    contrasts = (c for c in findings.comparisons(summary) if (c.a, c.b) == ("dropout", "dropout_shared"))
+    found = next((c for c in contrasts if c.differences), None)
+    if found is None:
+        return ""
+    scale, difference = Scale(summary.judge), found.difference
+    if findings.shown(found):
+        better = (difference.mean > 0) is summary.judge.higher_is_better
+        one, other = (
+            ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
+        )
+        return f"{one} beats {other} by {_size(found, scale)} on {summary.judge.label}."
+    bounds = f"{scale.difference(difference.low)} to {scale.difference(difference.high)}{scale.unit}"
+    interval = f" (dropout minus dropout_shared, 95 % interval {bounds})" if math.isfinite(difference.low) else ""
+    return f"Whether a rate for each site does better than one rate for all could not be shown{interval}."
 
 
 def _nothing(summary: Summary) -> tuple[str, str]:
@@ -144,7 +163,7 @@ def _certainty(summary: Summary, contrasts: list[Comparison], standing: _Standin
         return "Nothing was tested for a difference"
     pairs = max(len(contrast.differences) for contrast in contrasts)
     seeds, family = _count(pairs, "paired seed"), len(findings.comparisons(summary))
-    needed = findings.seeds_needed(family)
+    needed = minimum_seeds(family)
     if pairs < needed and not any_shown:
         few = f"With {seeds} and {_count(family, 'planned contrast')}"
         return f"{few} no difference could be shown whatever its size: it takes confirm.seeds={needed} or more"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dropsearch.records import Site
+from dropsearch.records import Claim, Interval, Site
 from dropsearch.report import closing, verdict, write_markdown
 from dropsearch.report.caveats import caveats
 from dropsearch.report.contents import duration
 from dropsearch.report.escaping import block, code, escaped
+from dropsearch.report.evidence_tables import claims_table, contrasts_table
 from dropsearch.report.figures import Figure
 from dropsearch.report.markdown import markdown
+from dropsearch.report.page import page
 from dropsearch.report.table import Table
+from dropsearch.report.terminal import kept
 
 
 def test_the_verdict_comes_first(summary):
@@ -81,6 +85,39 @@ def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(m
     assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
     assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
     assert "chosen for both are all zero" in " ".join(closing(make.summary(arms)).split())
+
+
+def test_claims_come_with_what_they_do_not_say(make):
+    confounded = (
+        "Claims compare tuned configurations: each arm's winner has a learning rate and a weight decay of its own"
+    )
+    unadjusted = "P-values of claims are adjusted for the contrasts of one measure, not for there being 2 claims."
+    for text in (markdown(make.with_evidence()), page(make.with_evidence())):
+        assert confounded.replace("'", "&#39;" if text.startswith("<!") else "'") in text
+        assert unadjusted in text
+    assert "claims" not in markdown(make.summary()).lower()
+
+
+def with_winner(make, name, number, rates):
+    """An arm whose winner is the trial of this number, with these rates."""
+    arm = make.arm(name)
+    results = [replace(result, spec=replace(result.spec, rates=rates)) for result in arm.winner.results]
+    return replace(arm, winner=replace(arm.winner, number=number, results=tuple(results)))
+
+
+@pytest.mark.parametrize(("number", "rate", "same"), [(7, 0.2, True), (8, 0.2, False), (7, 0.3, False)])
+def test_one_proposal_that_won_in_two_arms_is_a_caveat(make, number, rate, same):
+    arms = {
+        "dropout": with_winner(make, "dropout", 7, {"input_dropout": 0.2}),
+        "both": with_winner(make, "both", number, {"input_dropout": rate}),
+    }
+    told = "The winners of dropout and both are the same proposal: trial 7 of both, with the same rates."
+    assert (told in markdown(make.summary(arms))) is same
+
+
+def test_rates_of_zero_are_no_finding_that_two_arms_could_share(make):
+    arms = {name: with_winner(make, name, 1, {"input_dropout": 0.0}) for name in ("dropout", "both")}
+    assert "same proposal" not in markdown(make.summary(arms))
 
 
 def test_a_site_out_of_control_is_a_caveat(make):
@@ -155,8 +192,35 @@ def test_what_was_measured_and_claimed_is_told_in_short(make):
     assert "## Evidence" not in markdown(make.summary())
 
 
+def test_the_markdown_has_the_model_to_keep_and_every_contrast(make):
+    measured = make.with_evidence()
+    text = markdown(measured)
+    assert kept(measured).startswith("The model to keep is that of ")
+    assert escaped(kept(measured)) in text
+    assert contrasts_table(measured).as_markdown() in text
+
+
+def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
+    text = markdown(make.with_evidence())
+    assert "| overfitting | held | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
+    assert "| robustness | not shown | robustness | dropout minus none | - |" in text
+
+
+def test_an_accuracy_is_told_in_points_and_long_names_fit_the_terminal(make):
+    measured = make.with_evidence()
+    arms = "both minus the better of dropout and batchnorm"
+    number = Interval(-0.0123, -0.0234, -0.0012)
+    claim = Claim("batchnorm", "B.", "not shown", f"test accuracy, {arms}", number, "R.", "", "points", 100)
+    summary = replace(measured, evidence=replace(measured.evidence, claims=(claim,)))
+    assert f"| test accuracy | {arms} | -1.23 (-2.34 to -0.12) points |" in markdown(summary)
+    table = claims_table(summary, brief=True).as_text()
+    assert "-1.23 (-2.34 to -0.12) points" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
 def test_the_terminal_shows_the_claims_and_names_the_report(make):
     text = closing(make.with_evidence(config={"output_dir": "outputs/here"}))
-    assert "overfitting  held       -0.07 (-0.09 to -0.05)" in text
+    assert "overfitting  held       dropout minus none  -0.07 (-0.09 to -0.05) nats" in text
+    assert re.search(r"robustness +not shown +dropout minus none +-\n", text)
     assert "In outputs/here: report.html" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 100
