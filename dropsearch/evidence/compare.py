@@ -107,15 +107,14 @@ def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_ac
     return tuple(comparison for metric in metrics for comparison in _family(arms, metric))
 
 
-def compared(arms: Mapping[str, ArmOutcome], judge: Judge) -> tuple[Comparison, ...]:
-    """Every planned contrast by what the run's arms are judged by, under its name.
+def compared(
+    arms: Mapping[str, ArmOutcome], judge: Judge, more: Sequence[tuple[str, str]] = ()
+) -> tuple[Comparison, ...]:
+    """Every planned contrast by what the run's arms are judged by, under its name, and `more`, adjusted together.
 
     The test scores, or where there is no test set the validation scores of the winners' retrainings.
     """
-    if judge.scores != "val_loss":
-        found = compare(arms, (judge.scores,))
-    else:
-        found = _family(arms, judge.scores) if any(arm.winner for arm in arms.values()) else ()
+    found = _family(arms, judge.scores, more) if any(_is_scored(arm, judge.scores) for arm in arms.values()) else ()
     return tuple(dataclasses.replace(comparison, metric=judge.metric) for comparison in found)
 
 
@@ -127,9 +126,11 @@ def _is_tested(arm: ArmOutcome) -> bool:
     return arm.test is not None and arm.winner is not None
 
 
-def _family(arms: Mapping[str, ArmOutcome], metric: str) -> tuple[Comparison, ...]:
+def _family(
+    arms: Mapping[str, ArmOutcome], metric: str, more: Sequence[tuple[str, str]] = ()
+) -> tuple[Comparison, ...]:
     scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
-    return contrasts_of(scored, metric)
+    return contrasted(scored, [*planned_contrasts(scored), *more], metric)
 
 
 def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:

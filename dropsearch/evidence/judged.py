@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 from dropsearch.dropout.typical import TYPICAL_BANDS
+from dropsearch.evidence.compare import compared
 from dropsearch.evidence.grounds import (
     drops,
     finding,
@@ -17,7 +18,7 @@ from dropsearch.evidence.grounds import (
     untested,
     winner_rates,
 )
-from dropsearch.evidence.rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
+from dropsearch.evidence.rules import BATCHNORM, RATES, Finding, Rule, settled, shown_side, unsettled
 from dropsearch.records import ArmOutcome, Claim, Comparison, Evidence, Interval, Judge, Summary
 
 RELATIVE_MARGIN = 0.01
@@ -29,7 +30,8 @@ KINDS = tuple(kind for kind, (low, high) in TYPICAL_BANDS.items() if low < high)
 def rates(summary: Summary) -> Claim:
     """Return what the run says of typical rates: whether an arm with them is no worse than one with the rates found.
 
-    Without the arm `textbook` that is not shown, and the number is the share of the rates found that are typical.
+    No worse is held only where dropout at either rates is shown to be better than none. Without the arm `textbook`
+    nothing is shown, and the number is the share of the rates found that are typical.
     """
     arm = next((name for name in ("dropout", "both") if _is_searched(summary, name)), None)
     label = "share of the rates found that are typical"
@@ -48,7 +50,23 @@ def rates(summary: Summary) -> Claim:
         )
         return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
     rule = _of_judge(RATES, summary, "dropout")
-    return settled(rule, _finding(_turned(contrast), summary), no_worse=True, more=told)
+    return settled(rule, _finding(_turned(contrast), summary), no_worse=True, doubt=_insensitive(summary), more=told)
+
+
+def _insensitive(summary: Summary) -> str:
+    """Why it says nothing that typical rates do as well as those found, as a clause; empty where it does say something.
+
+    Where dropout itself makes no difference any rates do as well as any others: one of the two must be shown to be
+    better than no dropout (assay sensitivity, ICH E10 2000).
+    """
+    if "none" not in summary.arms or summary.arms["none"].winner is None:
+        return "whether rates matter here at all takes the arm none"
+    found = compared(summary.arms, summary.judge, more=[("textbook", "none")])
+    better = 1 if summary.judge.higher_is_better else -1
+    against = [c for c in found if c.b == "none" and c.a in ("dropout", "textbook")]
+    if any(shown_side(c.difference, c.p_holm) == better for c in against):
+        return ""
+    return "neither typical rates nor those found are shown to be better than none: rates do not matter here"
 
 
 def _is_searched(summary: Summary, arm: str) -> bool:

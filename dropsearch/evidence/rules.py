@@ -61,7 +61,7 @@ EFFECTS = (
 ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
 """Of one arm: averaging over masks is to beat one temperature on the same network."""
 RATES = Rule("rates", "Each kind of layer has its typical rate.", "test accuracy", 1, 0.005, "found")
-"""Held where the typical rates are no worse than those that the search found."""
+"""Held where the typical rates are no worse than those that the search found, and either are better than none."""
 BATCHNORM = Rule("batchnorm", "Dropout goes together with BatchNorm.", "test accuracy", 1, 0.005, "shift")
 """Held where both together beat the better of the two."""
 RULES = (*EFFECTS, ENSEMBLE, RATES, BATCHNORM)

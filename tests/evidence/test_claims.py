@@ -244,16 +244,43 @@ def test_without_the_textbooks_arm_the_rates_found_are_counted_and_nothing_is_sh
     ("textbook", "expected"), [(0.9, "held"), (0.95, "held"), (0.85, "did not hold"), (0.8985, "held")]
 )
 def test_typical_rates_hold_where_their_arm_is_no_worse(textbook: float, expected: str) -> None:
-    claim = said("rates", NOTHING, summary(outcome("dropout", acc=0.9), outcome("textbook", acc=textbook)))
+    arms = [outcome("none", acc=0.8), outcome("dropout", acc=0.9), outcome("textbook", acc=textbook)]
+    claim = said("rates", NOTHING, summary(*arms))
     assert claim.answer == expected
     assert claim.number.mean == pytest.approx(textbook - 0.9)
     assert claim.measure == "test accuracy, textbook minus dropout"
     assert "of the rates found in dropout 2 of 2 are typical" in claim.reason
 
 
+@pytest.mark.parametrize(
+    ("dropout", "textbook", "expected"),
+    [
+        (0.9, 0.9, "not shown"),  # nobody can tell dropout from none
+        (0.8995, 0.8975, "not shown"),
+        (0.901, 0.901, "held"),  # every seed is better, by little
+        (0.9, 0.901, "held"),
+        (0.901, 0.9, "held"),
+        (0.95, 0.9, "did not hold"),
+    ],
+)
+def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, textbook: float, expected: str) -> None:
+    arms = [outcome("none", acc=0.9), outcome("dropout", acc=dropout), outcome("textbook", acc=textbook)]
+    claim = said("rates", NOTHING, summary(*arms))
+    assert claim.answer == expected
+    assert ("rates do not matter here" in claim.reason) is (expected == "not shown")
+
+
+def test_without_the_arm_none_nobody_knows_whether_rates_matter() -> None:
+    claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("textbook")))
+    assert claim.answer == "not shown"
+    assert "but whether rates matter here at all takes the arm none" in claim.reason
+
+
 def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
     judge = Judge("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
-    of = summary(outcome("dropout"), outcome("textbook"), judge=judge)
+    of = summary(outcome("none"), outcome("dropout"), outcome("textbook"), judge=judge)
+    none = dataclasses.replace(of.arms["none"], test=TestScores("2026", around(0.6), around(0.9)))
+    of = dataclasses.replace(of, arms={**of.arms, "none": none})
     worse = dataclasses.replace(of.arms["textbook"], test=TestScores("2026", around(0.5), around(0.9)))
     arms = {**of.arms, "textbook": worse}
     assert said("rates", NOTHING, of).answer == "held"
