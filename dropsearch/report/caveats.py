@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -25,6 +26,8 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
         *_seeds(summary),
         *_luck(summary),
         *without_dropout(summary),
+        *_same_proposal(summary),
+        *_claims(summary),
         *_openings(summary),
         *_test_noise(summary, test_examples),
         *_sites(summary),
@@ -103,6 +106,40 @@ def without_dropout(summary: Summary) -> Iterator[str]:
             "not dropout; a larger study.n_trials brings them closer"
         )
         yield f"The dropout rates chosen for {name} are all zero{told if twin else ''}."
+
+
+def _same_proposal(summary: Summary) -> Iterator[str]:
+    """Searches share their seeds: what two of them found may be one proposal, made in both before either had learnt."""
+    found = {
+        name: (arm.winner.number, findings.rates(arm))
+        for name, arm in summary.arms.items()
+        if arm.winner and arm.arm.dropout in ("search", "shared") and any(findings.rates(arm).values())
+    }
+    for (one, of), (other, too) in itertools.combinations(found.items(), 2):
+        if of == too:
+            yield (
+                f"The winners of {one} and {other} are the same proposal: trial {of[0]} of both, with the same rates. "
+                "That two arms found these rates is one finding, not two."
+            )
+
+
+def _claims(summary: Summary) -> Iterator[str]:
+    if summary.evidence is None or not summary.evidence.claims:
+        return
+    yield (
+        f"Claims compare tuned configurations: each arm's winner has {_searched(summary)} of its own, so that a "
+        "difference between two arms is not the effect of dropout alone."
+    )
+    yield (
+        "P-values of claims are adjusted for the contrasts of one measure, not for there being "
+        f"{len(summary.evidence.claims)} claims."
+    )
+
+
+def _searched(summary: Summary) -> str:
+    keys = dict.fromkeys(key for arm in summary.arms.values() for key in findings.extra(arm))
+    *first, last = ("a learning rate", "a weight decay", *keys)
+    return f"{', '.join(first)} and {last}"
 
 
 def _tuned(arm: ArmOutcome) -> str:

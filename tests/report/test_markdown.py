@@ -16,6 +16,7 @@ from dropsearch.report.contents import duration
 from dropsearch.report.escaping import block, code, escaped
 from dropsearch.report.figures import Figure
 from dropsearch.report.markdown import markdown
+from dropsearch.report.page import page
 from dropsearch.report.table import Table
 
 
@@ -81,6 +82,39 @@ def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(m
     assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
     assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
     assert "chosen for both are all zero" in " ".join(closing(make.summary(arms)).split())
+
+
+def test_claims_come_with_what_they_do_not_say(make):
+    confounded = (
+        "Claims compare tuned configurations: each arm's winner has a learning rate and a weight decay of its own"
+    )
+    unadjusted = "P-values of claims are adjusted for the contrasts of one measure, not for there being 2 claims."
+    for text in (markdown(make.with_evidence()), page(make.with_evidence())):
+        assert confounded.replace("'", "&#39;" if text.startswith("<!") else "'") in text
+        assert unadjusted in text
+    assert "claims" not in markdown(make.summary()).lower()
+
+
+def with_winner(make, name, number, rates):
+    """An arm whose winner is the trial of this number, with these rates."""
+    arm = make.arm(name)
+    results = [replace(result, spec=replace(result.spec, rates=rates)) for result in arm.winner.results]
+    return replace(arm, winner=replace(arm.winner, number=number, results=tuple(results)))
+
+
+@pytest.mark.parametrize(("number", "rate", "same"), [(7, 0.2, True), (8, 0.2, False), (7, 0.3, False)])
+def test_one_proposal_that_won_in_two_arms_is_a_caveat(make, number, rate, same):
+    arms = {
+        "dropout": with_winner(make, "dropout", 7, {"input_dropout": 0.2}),
+        "both": with_winner(make, "both", number, {"input_dropout": rate}),
+    }
+    told = "The winners of dropout and both are the same proposal: trial 7 of both, with the same rates."
+    assert (told in markdown(make.summary(arms))) is same
+
+
+def test_rates_of_zero_are_no_finding_that_two_arms_could_share(make):
+    arms = {name: with_winner(make, name, 1, {"input_dropout": 0.0}) for name in ("dropout", "both")}
+    assert "same proposal" not in markdown(make.summary(arms))
 
 
 def test_a_site_out_of_control_is_a_caveat(make):
