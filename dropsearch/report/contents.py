@@ -29,8 +29,8 @@ def _question(summary: Summary) -> str:
 def reading(summary: Summary) -> str:
     """How the tables are to be read."""
     text = (
-        "Search and confirmed validation losses are those of the same configuration; their gap is what the "
-        "search owed to luck. Rates are probabilities that an activation is dropped."
+        "Search and confirmed validation losses are those of the same configuration; search luck is by "
+        "how much the confirmed one is worse. Rates are probabilities that an activation is dropped."
     )
     if summary.comparisons:
         text += (

@@ -30,7 +30,7 @@ def arms_table(summary: Summary) -> Table:
         "done/pruned/\nfailed",
         "search\nval loss",
         "confirmed\nval loss",
-        "gap\n(luck)",
+        "search\nluck",
         "test accuracy\nmean (95 % interval)",
         "test\nloss",
         "seeds",
@@ -48,7 +48,7 @@ def _foreign_arms(summary: Summary) -> Table:
         "done/pruned/\nfailed",
         f"search\n{name}",
         f"confirmed\n{name}",
-        "gap\n(luck)",
+        "search\nluck",
         f"{shorten(judge.label, 20)}\nmean (95 % interval)",
     ]
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.records import Confirmed, Site
+from dropsearch.records import Confirmed, Judge, Site
 from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
 from dropsearch.report.tables import extra_table, points, probability, shorten, tables
 
@@ -25,6 +25,16 @@ def test_an_arm_has_one_row_with_its_numbers(make):
     assert [r[0] for r in table.rows] == ["none", "dropout"]
     assert row["done/pruned/\nfailed"] == "10/2/0"
     assert row["test accuracy\nmean (95 % interval)"] == "96.00 (93.52 to 98.48)"
+
+
+def test_the_luck_of_the_search_is_not_called_a_gap_which_is_that_of_overfitting(make):
+    for table in (
+        arms_table(make.summary()),
+        arms_table(replace(make.summary(), judge=Judge("f1", "val_loss", "f1", percent=False))),
+    ):
+        columns = [column.replace("\n", " ") for column in table.columns]
+        assert "search luck" in columns
+        assert not [column for column in columns if "gap" in column]
 
 
 def test_an_arm_without_results_has_dashes(make):
