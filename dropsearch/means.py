@@ -1,9 +1,10 @@
-"""A mean of few values and how sure it is: what the statistics and the report share."""
+"""A mean of few values, how sure it is, and when a difference is shown: what the statistics and the report share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,34 @@ from dropsearch.records import Interval
 
 LEVEL = 0.95
 """Of every interval that is computed or shown."""
+
+
+SIGNIFICANT = 0.05
+"""The p-value after Holm's adjustment below which a difference is told from chance."""
+
+
+def shown_side(difference: Interval, p_holm: float) -> Literal[-1, 0, 1]:
+    """Return on which side of zero a difference is shown to lie, 0 where on neither.
+
+    Shown is what has p after Holm below 0.05, and zero outside its interval.
+    """
+    if p_holm < SIGNIFICANT and (difference.low > 0 or difference.high < 0):
+        return 1 if difference.low > 0 else -1
+    return 0
+
+
+def minimum_seeds(contrasts: int, level: float = SIGNIFICANT) -> int:
+    """The fewest paired seeds with which one of `contrasts` comparisons can fall below `level` after Holm.
+
+    With n pairs that all point the same way the exact Wilcoxon p is 2 / 2^n; nothing smaller is possible.
+    Raises ValueError unless `contrasts` is at least 1 and `level` lies in (0, 1).
+    """
+    if contrasts < 1 or not 0 < level < 1:
+        raise ValueError(f"contrasts >= 1 and 0 < level < 1 must hold, got {contrasts} and {level}")
+    seeds = 1
+    while contrasts * 2.0 ** (1 - seeds) >= level:
+        seeds += 1
+    return seeds
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

@@ -5,8 +5,8 @@ from dropsearch.evidence.compare import compare, contrasts_of, paired, planned_c
 from dropsearch.evidence.effect import superiority
 from dropsearch.evidence.intervals import paired_difference
 from dropsearch.evidence.response import responses
-from dropsearch.evidence.significance import holm, minimum_seeds, wilcoxon_exact
-from dropsearch.means import mean_interval
+from dropsearch.evidence.significance import holm, wilcoxon_exact
+from dropsearch.means import mean_interval, minimum_seeds
 
 __all__ = [
     "compare",

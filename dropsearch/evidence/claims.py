@@ -15,11 +15,11 @@ from dropsearch.evidence.rules import (
     Rule,
     disagreeing,
     settled,
-    shown_side,
     told,
     unsettled,
 )
 from dropsearch.evidence.significance import holm, wilcoxon_exact
+from dropsearch.means import shown_side
 from dropsearch.records import Claim, Evidence, Summary
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))

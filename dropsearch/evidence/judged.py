@@ -18,7 +18,8 @@ from dropsearch.evidence.grounds import (
     untested,
     winner_rates,
 )
-from dropsearch.evidence.rules import BATCHNORM, RATES, Finding, Rule, settled, shown_side, unsettled
+from dropsearch.evidence.rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
+from dropsearch.means import shown_side
 from dropsearch.records import ArmOutcome, Claim, Comparison, Evidence, Interval, Judge, Summary
 
 RELATIVE_MARGIN = 0.01

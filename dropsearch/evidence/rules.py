@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dropsearch.evidence.significance import minimum_seeds
+from dropsearch.means import SIGNIFICANT, minimum_seeds
 from dropsearch.records import Answer, Claim, Interval
-
-LEVEL = 0.05
-"""Of the p-value after Holm's adjustment, below which a difference is told from chance."""
 
 Side = Literal[-1, 1]
 
@@ -106,7 +103,7 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "not shown"
-    if low > 0 and p_holm < LEVEL:
+    if low > 0 and p_holm < SIGNIFICANT:
         return "held"
     return "did not hold" if high < margin else "not shown"
 
@@ -131,13 +128,6 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
     if low > -margin:
         return "held"
     return "did not hold" if high < 0 else "not shown"
-
-
-def shown_side(difference: Interval, p_holm: float) -> Literal[-1, 0, 1]:
-    """Return on which side of zero a difference was shown to lie, 0 where on neither."""
-    if p_holm < LEVEL and (difference.low > 0 or difference.high < 0):
-        return 1 if difference.low > 0 else -1
-    return 0
 
 
 def claimed(difference: Interval, side: Side) -> tuple[float, float]:
@@ -218,7 +208,7 @@ def _why_no_worse(rule: Rule, found: Finding, said: Answer) -> str:
 
 
 def _needed(found: Finding) -> str:
-    needed = minimum_seeds(max(found.family, 1), LEVEL)
+    needed = minimum_seeds(max(found.family, 1))
     return f", which takes confirm.seeds={needed} or more" if found.seeds < needed else ""
 
 

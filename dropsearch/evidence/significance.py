@@ -48,20 +48,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def minimum_seeds(contrasts: int, level: float = 0.05) -> int:
-    """The fewest paired seeds with which one of `contrasts` comparisons can fall below `level` after Holm.
-
-    With n pairs that all point the same way the exact Wilcoxon p is 2 / 2^n; nothing smaller is possible.
-    Raises ValueError unless `contrasts` is at least 1 and `level` lies in (0, 1).
-    """
-    if contrasts < 1 or not 0 < level < 1:
-        raise ValueError(f"contrasts >= 1 and 0 < level < 1 must hold, got {contrasts} and {level}")
-    seeds = 1
-    while contrasts * 2.0 ** (1 - seeds) >= level:
-        seeds += 1
-    return seeds
-
-
 def _doubled_ranks(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
     """Twice the mean ranks, so that they are whole numbers."""
     ordered = np.sort(sizes)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from dropsearch.means import minimum_seeds
 from dropsearch.records import ArmOutcome, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
@@ -70,7 +71,7 @@ def _seeds(summary: Summary) -> Iterator[str]:
     contrasts = findings.comparisons(summary)
     if contrasts:
         seeds = max(len(contrast.differences) for contrast in contrasts)
-        needed = findings.seeds_needed(len(contrasts))
+        needed = minimum_seeds(len(contrasts))
         if seeds < needed:
             yield (
                 f"Few seeds: with {len(contrasts)} planned contrasts the exact test needs at least {needed} "

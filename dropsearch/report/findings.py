@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from dropsearch.means import shown_side
 from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.bands import finite, mean_interval
 from dropsearch.report.scale import scores
-
-SIGNIFICANT = 0.05
 
 
 def measuring(summary: Summary) -> str:
@@ -99,13 +98,7 @@ def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]
 
 def shown(comparison: Comparison) -> bool:
     """Whether a difference can be told from none: p after Holm below 0.05 and zero outside the interval."""
-    low, high = comparison.difference.low, comparison.difference.high
-    return comparison.p_holm < SIGNIFICANT and (low > 0 or high < 0)
-
-
-def seeds_needed(contrasts: int) -> int:
-    """The fewest paired seeds with which one of `contrasts` can be shown: contrasts * 2 / 2^n < 0.05."""
-    return math.floor(math.log2(2 * max(contrasts, 1) / SIGNIFICANT)) + 1
+    return shown_side(comparison.difference, comparison.p_holm) != 0
 
 
 def pairs(summary: Summary) -> int:

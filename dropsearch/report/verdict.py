@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dropsearch.means import minimum_seeds
 from dropsearch.records import ArmOutcome, Comparison, Judge, Summary
 from dropsearch.report import findings
 from dropsearch.report.numbers import shorten
@@ -144,7 +145,7 @@ def _certainty(summary: Summary, contrasts: list[Comparison], standing: _Standin
         return "Nothing was tested for a difference"
     pairs = max(len(contrast.differences) for contrast in contrasts)
     seeds, family = _count(pairs, "paired seed"), len(findings.comparisons(summary))
-    needed = findings.seeds_needed(family)
+    needed = minimum_seeds(family)
     if pairs < needed and not any_shown:
         few = f"With {seeds} and {_count(family, 'planned contrast')}"
         return f"{few} no difference could be shown whatever its size: it takes confirm.seeds={needed} or more"

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from dropsearch.evidence import minimum_seeds
 from dropsearch.records import Comparison, Interval
 from dropsearch.report import verdict
-from dropsearch.report.findings import seeds_needed
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
@@ -85,11 +83,6 @@ def test_too_few_seeds_for_any_difference_are_said_to_be(make, seeds, too_few):
     assert "whatever its size" not in text
     few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
     assert ("it takes confirm.seeds=6 or more" in verdict(few)) is too_few
-
-
-@pytest.mark.parametrize("contrasts", range(1, 60))
-def test_the_seeds_asked_for_are_those_of_the_exact_test(contrasts):
-    assert seeds_needed(contrasts) == minimum_seeds(contrasts)
 
 
 def test_one_tested_arm_is_compared_with_nothing(make):
