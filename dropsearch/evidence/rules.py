@@ -153,13 +153,25 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     if said == "held" and doubt:
         said, why = "not shown", f"{why}, but {doubt}"
     reason = f"{_capital(told(found))}: {why}{f'; {more}' if more else ''}."
-    return Claim(rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure)
+    return Claim(
+        rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure, found.unit, found.scale
+    )
 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
     """Return a claim that contrasts answer differently, as not shown, with the numbers of all of them."""
-    reason = f"The contrasts disagree: {'; '.join(map(told, found))}."
-    return Claim(rule.name, rule.statement, "not shown", found[0].label, found[0].difference, reason, rule.figure)
+    reason, first = f"The contrasts disagree: {'; '.join(map(told, found))}.", found[0]
+    return Claim(
+        rule.name,
+        rule.statement,
+        "not shown",
+        first.label,
+        first.difference,
+        reason,
+        rule.figure,
+        first.unit,
+        first.scale,
+    )
 
 
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:

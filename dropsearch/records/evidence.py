@@ -136,6 +136,10 @@ class Claim:
     """The sentence that gives the numbers on which the answer rests."""
     figure: str = ""
     """The stem of the figure that shows it; empty where none does."""
+    unit: str = ""
+    """Of the number as it is told; empty for a share or another plain number."""
+    scale: float = 1.0
+    """What the number is multiplied by to be told in `unit`: 100 for an accuracy in points."""
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,29 @@ import math
 from dropsearch.records import Claim, Comparison, Evidence, Interval, L2Control, Summary, Variation
 from dropsearch.report import findings, measured
 from dropsearch.report.bands import mean_interval
-from dropsearch.report.numbers import EMPTY, probability
+from dropsearch.report.numbers import EMPTY, probability, shorten
 from dropsearch.report.scale import signed
 from dropsearch.report.table import Table
 
 
-def claims_table(summary: Summary) -> Table:
-    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is."""
-    columns = ("claim", "answer", "number (95 % interval)", "of")
-    claims = summary.evidence.claims if summary.evidence else ()
-    rows = tuple(
-        (c.name, c.answer, with_interval(c.number, signed=True), c.measure.rpartition(", ")[2]) for c in claims
-    )
-    return Table("Claims about dropout", columns, rows, left=("claim", "answer", "of"))
+def claims_table(summary: Summary, *, brief: bool = False) -> Table:
+    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is.
+
+    Where it is to be brief the measure is left out, and long names of arms are shortened.
+    """
+    columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
+    rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
+    if brief:
+        columns = (*columns[:2], *columns[3:])
+        rows = tuple((claim, said, shorten(arms, 30), number) for claim, said, _, arms, number in rows)
+    return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
+
+
+def _claim_row(claim: Claim) -> tuple[str, str, str, str, str]:
+    measure, _, arms = claim.measure.rpartition(", ")
+    if not measure:
+        measure, arms = arms, EMPTY
+    return claim.name, claim.answer, measure, arms, claim_number(claim) or EMPTY
 
 
 def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
@@ -76,8 +86,11 @@ def with_interval(interval: Interval, *, signed: bool = False) -> str:
 
 
 def claim_number(claim: Claim) -> str:
-    """The number that decides a claim, with its interval; empty where there is none."""
-    return with_interval(claim.number, signed=True) if math.isfinite(claim.number.mean) else ""
+    """The number that decides a claim, with its interval, in its unit; empty where there is none."""
+    if not math.isfinite(claim.number.mean):
+        return ""
+    told = Interval(*(claim.scale * each for each in (claim.number.mean, claim.number.low, claim.number.high)))
+    return f"{with_interval(told, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
 
 
 def _variation_row(arm: str, variation: Variation) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from dropsearch.records import Summary
 from dropsearch.report.caveats import caveats
 from dropsearch.report.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.escaping import block, escaped, prose
-from dropsearch.report.evidence_tables import evidence_table
+from dropsearch.report.evidence_tables import contrasts_table, evidence_table
 from dropsearch.report.figures import Figure
 from dropsearch.report.files import write_whole
 from dropsearch.report.tables import tables
-from dropsearch.report.verdict import verdict
+from dropsearch.report.terminal import kept
+from dropsearch.report.verdict import rates_by_site, verdict
 
 
 def write_markdown(
@@ -30,7 +31,7 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
     """The report as Markdown; `links` are the figures' paths as seen from it, with their titles."""
     blocks = [
         f"# {escaped(title(summary))}",
-        escaped(verdict(summary)),
+        *(escaped(text) for text in (verdict(summary), rates_by_site(summary), kept(summary))),
         "## Numbers",
         *(table.as_markdown() for table in tables(summary)),
         reading(summary),
@@ -53,9 +54,9 @@ def _evidence(summary: Summary) -> Iterator[str]:
     yield _bullets(
         f"{escaped(claim.statement)} **{claim.answer}**: {escaped(claim.reason)}" for claim in summary.evidence.claims
     )
-    measured = evidence_table(summary)
-    if measured.rows:
-        yield measured.as_markdown()
+    for table in (evidence_table(summary), contrasts_table(summary)):
+        if table.rows:
+            yield table.as_markdown()
 
 
 def _figures(links: Mapping[str, str]) -> Iterator[str]:

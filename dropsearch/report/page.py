@@ -30,7 +30,7 @@ from dropsearch.report.size_tables import size_contrasts_table, sizes_table
 from dropsearch.report.table import Table, heading
 from dropsearch.report.tables import arms_table, differences_table, extra_table, rates_table
 from dropsearch.report.terminal import kept
-from dropsearch.report.verdict import verdict
+from dropsearch.report.verdict import rates_by_site, verdict
 
 ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open"}
 """The class of each answer in `page.css`."""
@@ -70,7 +70,7 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         study=summary.study,
         complete=summary.complete,
         verdict=verdict(summary),
-        beside=[text for text in (kept(summary), *without_dropout(summary)) if text],
+        beside=[text for text in (rates_by_site(summary), kept(summary), *without_dropout(summary)) if text],
         sections=[*_filled(_sections(summary), drawn)],
         figures=drawn,
         claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],

@@ -109,8 +109,8 @@ def differences_table(summary: Summary) -> Table:
     return Table(f"Paired differences in {summary.judge.label}{unit}", columns, rows, left=("contrast",))
 
 
-def tables(summary: Summary) -> Iterable[Table]:
-    """The tables that have rows, in the order in which they are shown."""
+def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
+    """The tables that have rows, in the order in which they are shown; `brief` as the terminal's width wants them."""
     found = (
         arms_table(summary),
         rates_table(summary),
@@ -120,7 +120,7 @@ def tables(summary: Summary) -> Iterable[Table]:
         l2_control_table(summary),
         sizes_table(summary),
         size_contrasts_table(summary),
-        claims_table(summary),
+        claims_table(summary, brief=brief),
     )
     return [table for table in found if table.rows]
 

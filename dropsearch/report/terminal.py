@@ -11,7 +11,7 @@ from dropsearch.report.caveats import without_dropout
 from dropsearch.report.numbers import loss
 from dropsearch.report.scale import Scale, judged, leader
 from dropsearch.report.tables import WIDTH, tables
-from dropsearch.report.verdict import on_test, verdict
+from dropsearch.report.verdict import on_test, rates_by_site, verdict
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",
@@ -47,8 +47,9 @@ def closing(summary: Summary) -> str:
     Commands stand on lines of their own, unbroken whatever their length, so that they can be copied; that
     which continues an interrupted run is the last line.
     """
-    blocks = [table.as_text() for table in tables(summary)]
-    blocks += [wrapped(text) for text in (verdict(summary), " ".join(without_dropout(summary)), kept(summary)) if text]
+    blocks = [table.as_text() for table in tables(summary, brief=True)]
+    told = (verdict(summary), rates_by_site(summary), " ".join(without_dropout(summary)), kept(summary))
+    blocks += [wrapped(text) for text in told if text]
     if "output_dir" in summary.config:
         blocks.append(
             f"In {summary.config['output_dir']}: report.html, report.md, figures, results.json, "

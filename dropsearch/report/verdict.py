@@ -44,6 +44,24 @@ def verdict(summary: Summary) -> str:
     return opening + " ".join(sentences)
 
 
+def rates_by_site(summary: Summary) -> str:
+    """Say whether a rate for each site beats one shared rate; empty where the two were not compared."""
+    contrasts = (c for c in findings.comparisons(summary) if (c.a, c.b) == ("dropout", "dropout_shared"))
+    found = next((c for c in contrasts if c.differences), None)
+    if found is None:
+        return ""
+    scale, difference = Scale(summary.judge), found.difference
+    if findings.shown(found):
+        better = (difference.mean > 0) is summary.judge.higher_is_better
+        one, other = (
+            ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
+        )
+        return f"{one} beats {other} by {_size(found, scale)} on {summary.judge.label}."
+    bounds = f"{scale.difference(difference.low)} to {scale.difference(difference.high)}{scale.unit}"
+    interval = f" (dropout minus dropout_shared, 95 % interval {bounds})" if math.isfinite(difference.low) else ""
+    return f"Whether a rate for each site does better than one rate for all could not be shown{interval}."
+
+
 def _nothing(summary: Summary) -> tuple[str, str]:
     trials = sum(len(arm.trials) for arm in summary.arms.values())
     first = "No trial was completed, so nothing can be said about dropout or BatchNorm."

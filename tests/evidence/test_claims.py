@@ -248,7 +248,7 @@ def test_typical_rates_hold_where_their_arm_is_no_worse(textbook: float, expecte
     claim = said("rates", NOTHING, summary(*arms))
     assert claim.answer == expected
     assert claim.number.mean == pytest.approx(textbook - 0.9)
-    assert claim.measure == "test accuracy, textbook minus dropout"
+    assert (claim.measure, claim.unit, claim.scale) == ("test accuracy, textbook minus dropout", "points", 100)
     assert "of the rates found in dropout 2 of 2 are typical" in claim.reason
 
 

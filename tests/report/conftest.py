@@ -246,6 +246,7 @@ class Maker:
                     Interval(-0.07, -0.09, -0.05),
                     "With dropout the gap is 0.07 nats smaller (95 % interval 0.05 to 0.09).",
                     "gaps",
+                    "nats",
                 ),
                 Claim(
                     "robustness",

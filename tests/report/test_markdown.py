@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dropsearch.records import Site
+from dropsearch.records import Claim, Interval, Site
 from dropsearch.report import closing, verdict, write_markdown
 from dropsearch.report.caveats import caveats
 from dropsearch.report.contents import duration
 from dropsearch.report.escaping import block, code, escaped
+from dropsearch.report.evidence_tables import claims_table, contrasts_table
 from dropsearch.report.figures import Figure
 from dropsearch.report.markdown import markdown
 from dropsearch.report.page import page
 from dropsearch.report.table import Table
+from dropsearch.report.terminal import kept
 
 
 def test_the_verdict_comes_first(summary):
@@ -189,8 +192,35 @@ def test_what_was_measured_and_claimed_is_told_in_short(make):
     assert "## Evidence" not in markdown(make.summary())
 
 
+def test_the_markdown_has_the_model_to_keep_and_every_contrast(make):
+    measured = make.with_evidence()
+    text = markdown(measured)
+    assert kept(measured).startswith("The model to keep is that of ")
+    assert escaped(kept(measured)) in text
+    assert contrasts_table(measured).as_markdown() in text
+
+
+def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
+    text = markdown(make.with_evidence())
+    assert "| overfitting | held | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
+    assert "| robustness | not shown | robustness | dropout minus none | - |" in text
+
+
+def test_an_accuracy_is_told_in_points_and_long_names_fit_the_terminal(make):
+    measured = make.with_evidence()
+    arms = "both minus the better of dropout and batchnorm"
+    number = Interval(-0.0123, -0.0234, -0.0012)
+    claim = Claim("batchnorm", "B.", "not shown", f"test accuracy, {arms}", number, "R.", "", "points", 100)
+    summary = replace(measured, evidence=replace(measured.evidence, claims=(claim,)))
+    assert f"| test accuracy | {arms} | -1.23 (-2.34 to -0.12) points |" in markdown(summary)
+    table = claims_table(summary, brief=True).as_text()
+    assert "-1.23 (-2.34 to -0.12) points" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
 def test_the_terminal_shows_the_claims_and_names_the_report(make):
     text = closing(make.with_evidence(config={"output_dir": "outputs/here"}))
-    assert "overfitting  held       -0.07 (-0.09 to -0.05)" in text
+    assert "overfitting  held       dropout minus none  -0.07 (-0.09 to -0.05) nats" in text
+    assert re.search(r"robustness +not shown +dropout minus none +-\n", text)
     assert "In outputs/here: report.html" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 100

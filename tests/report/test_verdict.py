@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 
 from dropsearch.records import Comparison, Interval
-from dropsearch.report import verdict
+from dropsearch.report import closing, verdict
+from dropsearch.report.markdown import markdown
+from dropsearch.report.page import page
+from dropsearch.report.verdict import rates_by_site
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
@@ -83,6 +86,28 @@ def test_too_few_seeds_for_any_difference_are_said_to_be(make, seeds, too_few):
     assert "whatever its size" not in text
     few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
     assert ("it takes confirm.seeds=6 or more" in verdict(few)) is too_few
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_holm", "said"),
+    [
+        (0.02, 0.01, "A rate for each site beats one rate for all by 2.00 points"),
+        (-0.02, 0.01, "One rate for all beats a rate for each site by 2.00 points"),
+        (0.02, 0.5, "Whether a rate for each site does better than one rate for all could not be shown"),
+    ],
+)
+def test_rates_by_site_are_held_against_one_shared_rate_in_every_report(make, difference, p_holm, said):
+    comparison = contrast("dropout", "dropout_shared", difference, difference - 0.01, difference + 0.01, p_holm)
+    summary = with_contrasts(make, comparison, dropout=LOW, dropout_shared=HIGH)
+    told = rates_by_site(summary)
+    assert told.startswith(said)
+    assert told in " ".join(closing(summary).split())
+    assert said in markdown(summary)
+    assert said in page(summary)
+
+
+def test_without_the_arm_of_one_rate_nothing_is_said_of_it(make):
+    assert rates_by_site(make.tested(none=LOW, dropout=HIGH)) == ""
 
 
 def test_one_tested_arm_is_compared_with_nothing(make):
