@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
@@ -74,6 +75,9 @@ def _yardsticks(summary: Summary, arm: str) -> dict[str, float]:
 def _level(panel: Axes, beside: Mapping[str, float]) -> None:
     for name, value in beside.items():
         panel.axhline(value, color=QUIET, linestyle=YARDSTICKS[name], linewidth=1.5, zorder=2)
+    # A level line is not part of what an axis scales itself to.
+    panel.update_datalim([(1, value) for value in beside.values() if math.isfinite(value)], updatex=False)
+    panel.autoscale_view()
 
 
 def _counted(panel: Axes, x: tuple[float, ...]) -> None:

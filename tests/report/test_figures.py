@@ -17,6 +17,7 @@ from dropsearch.records import ARMS, Site
 from dropsearch.report import bands, write_figures
 from dropsearch.report.axes import ceiling
 from dropsearch.report.differences import differences
+from dropsearch.report.ensemble import ensemble
 from dropsearch.report.figures import drawings
 from dropsearch.report.palette import LOOKS, look
 from dropsearch.report.sheet import drawing
@@ -171,6 +172,24 @@ def test_a_band_of_two_curves_is_their_range(make):
 def test_a_band_leaves_out_what_is_not_finite(make):
     results = ruin(make.arm("none")).winner.results
     assert np.isfinite(bands.curve_band(results, "val_loss").mean).all()
+
+
+def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
+    measured = make.with_evidence()
+    # So far up the ensemble of `both` comes to lie in the margin below the other lines.
+    moved = {
+        name: replace(arm.series["nll_by_members"], values=tuple(tuple(y + 0.025 for y in row) for row in rows))
+        for name, arm in measured.evidence.arms.items()
+        if "nll_by_members" in arm.series and (rows := arm.series["nll_by_members"].values)
+    }
+    arms = {
+        name: replace(arm, series=arm.series | ({"nll_by_members": moved[name]} if name in moved else {}))
+        for name, arm in measured.evidence.arms.items()
+    }
+    for panel in ensemble(replace(measured, evidence=replace(measured.evidence, arms=arms))).panels:
+        low, high = panel.get_ylim()
+        assert len(panel.lines) == 4
+        assert min(min(y - low, high - y) / (high - low) for line in panel.lines for y in line.get_ydata()) > 0.04
 
 
 @pytest.mark.parametrize("values", [[0.9], [0.9, 0.8], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])

@@ -126,7 +126,7 @@ def test_the_text_of_a_figure_can_be_selected(parsed):
 def test_claims_are_answered_with_reason_and_number(measured, parsed):
     for claim in measured.evidence.claims:
         assert f"{claim.statement} {claim.answer} {claim.reason}" in parsed.words
-    assert "-0.07 (-0.09 to -0.05) (figure)" in parsed.words
+    assert "-0.07 (-0.09 to -0.05) nats (figure)" in parsed.words
     assert "nan" not in parsed.words
 
 
