@@ -134,6 +134,8 @@ class SearchFeed(StudyFeed):
         super().__init__(ledger, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._seed = seed
         self._hopeless: RunError | None = None
+        self._healthy: set[str] = set()
+        """The open trials that have ended an epoch with a finite score: of many at once, those that diverge end first."""
 
     def ask(self) -> TrialSpec | None:
         """Begin the next trial, None when the study has its total.
@@ -160,12 +162,15 @@ class SearchFeed(StudyFeed):
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
         """Report an epoch; return whether the trial is pruned."""
+        if math.isfinite(metrics.objective):
+            self._healthy.add(spec.key)
         return self.ledger.report(spec, metrics)
 
     def tell(self, result: TrialResult) -> None:
         """End a trial; where all have failed alike, the next `ask` says so."""
         super().tell(result)
-        if result.state == "FAIL":
+        self._healthy.discard(result.spec.key)
+        if result.state == "FAIL" and not self._healthy:
             self._hopeless = failed_alike(self.ledger.results())
 
 

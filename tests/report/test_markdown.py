@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -172,6 +172,7 @@ def test_no_cell_can_break_a_table_or_become_markup(cells):
 
 
 @given(text=words)
+@example(text="__0__")
 def test_a_sentence_shows_every_character(text):
     (seen,) = shown(f"x {escaped(text)} x", ("text", "text_special"))
     assert " ".join(seen.split()) == " ".join(f"x {text} x".split())

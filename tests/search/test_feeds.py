@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from dropsearch.errors import InputError, RunError
 from dropsearch.owner import started
-from dropsearch.records import INTERRUPTED, Choice, Numbers, TrialResult, TrialSpec
+from dropsearch.records import INTERRUPTED, Choice, EpochMetrics, Numbers, TrialResult, TrialSpec
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed
 from dropsearch.search.ledger import Ledger, Place
@@ -323,6 +323,19 @@ def test_five_failures_alike_stop_the_run(make_ledger: MakeLedger) -> None:
     feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=inf"))  # type: ignore[arg-type]
     assert len(make_ledger().results()) == 5
     with pytest.raises(RunError, match="first 5 trials of arm dropout all failed alike"):
+        feed.ask()
+
+
+def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(make_ledger: MakeLedger) -> None:
+    feed = make_feed(make_ledger(), total=9)
+    well = feed.ask()
+    assert well is not None
+    feed.report(well, EpochMetrics(0, 1.0, 1.0, 1.0))
+    for _ in range(5):
+        feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=nan"))  # type: ignore[arg-type]
+    assert feed.ask() is not None
+    feed.tell(ended(well, "FAIL", reason="diverged: val_loss=nan"))
+    with pytest.raises(RunError, match="first 6 trials of arm dropout all failed alike"):
         feed.ask()
 
 
