@@ -135,7 +135,7 @@ class SearchFeed(StudyFeed):
         self._seed = seed
         self._hopeless: RunError | None = None
         self._healthy: set[str] = set()
-        """The open trials that have ended an epoch with a finite score: of many at once, those that diverge end first."""
+        """Open trials that ended an epoch with a finite score: of many at once, those that diverge end first."""
 
     def ask(self) -> TrialSpec | None:
         """Begin the next trial, None when the study has its total.
