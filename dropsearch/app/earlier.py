@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dropsearch.app import build, variations
+from dropsearch.app import build, engines, variations
 from dropsearch.app.ablation import unfinished
 from dropsearch.app.invocation import Run, fingerprints, reached, retrainings
 from dropsearch.app.products import write_files
@@ -40,8 +40,8 @@ def measured_earlier(config: Config) -> Summary:
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
-    build.use_precision(config)
-    build.use_threads(config, source)
+    engines.use_precision(config)
+    engines.use_threads(config, source)
     folder = Path(config.output_dir)
     storage = _storage(config, folder / "study.journal", fingerprints(config, source, sites))
     nothing = AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dropsearch.app import build, variations
+from dropsearch.app import build, engines, terms, variations
 from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
 from dropsearch.app.announcement import announcement, notes
 from dropsearch.app.evidence import measured
@@ -58,16 +58,18 @@ def searched(config: Config) -> Summary:
     check_liveness(config, source, sites)
     check_weight_decay(config, source)
     check_train_sizes(config, source)
-    build.use_precision(config)
-    build.use_threads(config, source)
-    plan = build.plan(config, source, sites)
+    engines.use_precision(config)
+    engines.use_threads(config, source)
+    plan = engines.plan(config, source, sites)
     folder = Path(config.output_dir)
     journal = folder / "study.journal"
     if storage_exists(config.study.storage, journal):
         check_studies(open_storage(config.study.storage, journal), fingerprints(config, source, sites))
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = build.engine(config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name)))
+    engine = engines.engine(
+        config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name))
+    )
     with closed(engine), sized_engines(config, source, plan) as sized, reached(folder):
         return Run(config, source, sites, engine, folder, tracker, started, sized).work(journal)
 
@@ -106,7 +108,7 @@ def retrainings(config: Config, arm: Arm) -> list[Purpose]:
 
 def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) -> dict[str, Any]:
     """Return what must be the same for each arm's study to be continued, by the study's name."""
-    return {f"{config.study.name}/{name}": build.fingerprint(config, source, ARMS[name], sites) for name in config.arms}
+    return {f"{config.study.name}/{name}": terms.fingerprint(config, source, ARMS[name], sites) for name in config.arms}
 
 
 class Run:
@@ -182,7 +184,7 @@ class Run:
     def _studies(self, storage: Any, name: str) -> ArmStudies:
         config, arm = self.config, ARMS[name]
         study = f"{config.study.name}/{name}"
-        fingerprint = build.fingerprint(config, self.source, arm, self.sites)
+        fingerprint = terms.fingerprint(config, self.source, arm, self.sites)
         searches = [
             Ledger(
                 storage,
@@ -202,7 +204,7 @@ class Run:
             for repeat in range(1, config.study.repeats + 1)
         ]
         confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
-        space = Space(build.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
+        space = Space(terms.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
         retrained: dict[Purpose, Ledger] = {
             purpose: Ledger(
                 storage, f"{study}/{RETRAINED[purpose]}", arm=name, purpose=purpose, fingerprint=fingerprint

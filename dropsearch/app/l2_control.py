@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from dropsearch.app import build
+from dropsearch.app import build, terms
 from dropsearch.app.ablation import Ablation, ArmStudies
 from dropsearch.app.evidence import measured_again
 from dropsearch.app.variations import retrained
@@ -37,7 +37,7 @@ def check_weight_decay(config: Config, source: build.Source) -> None:
     Raises:
         InputError: The class of the user's own takes none, and its optimiser has none.
     """
-    if config.evidence.l2_control and "weight_decay" in build.space_settings(config, source).fixed:
+    if config.evidence.l2_control and "weight_decay" in terms.space_settings(config, source).fixed:
         raise InputError(
             f"evidence.l2_control=true needs a module whose weight decay can be set, got model={config.model.name}: "
             "give its __init__ the argument weight_decay, or take an optimiser that has one"

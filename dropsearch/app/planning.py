@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from dropsearch.app import build
+from dropsearch.app import build, engines
 from dropsearch.app.extra import programs
 from dropsearch.app.liveness import check_liveness, notes
 from dropsearch.config.extra import ranges
@@ -22,9 +22,9 @@ def show_plan(config: Config) -> int:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     check_liveness(config, source, sites)
-    build.use_precision(config)
-    build.use_threads(config, source)
-    plan = build.plan(config, source, sites)
+    engines.use_precision(config)
+    engines.use_threads(config, source)
+    plan = engines.plan(config, source, sites)
     for line in _lines(config, source, sites, plan):
         print(line)
     return 0
@@ -36,7 +36,7 @@ def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: 
     yield ""
     if searched := ranges(config):
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
-    processes = build.process_count(config, source)
+    processes = engines.process_count(config, source)
     width = f"an array of {plan.width}" if plan.engine == "array" else "one trial alone"
     yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
     if plan.rates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from dropsearch.app import build, own
+from dropsearch.app import build, engines, own
 from dropsearch.app.provenance import reload_command
 from dropsearch.app.watch import Interruption
 from dropsearch.config.schema import Config
@@ -42,7 +42,7 @@ class _OneTrial:
 
 def retrain(config: Config) -> int:
     """Train the configuration under `retrain` and keep its best epoch; return the exit status."""
-    build.use_precision(config)
+    engines.use_precision(config)
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     _check_sites(config, [site.name for site in sites])

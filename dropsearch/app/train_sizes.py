@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from dropsearch.app import build
+from dropsearch.app import build, engines
 from dropsearch.app.ablation import Ablation
 from dropsearch.app.variations import retrained
 from dropsearch.config.schema import Config
@@ -45,12 +45,12 @@ def check_train_sizes(config: Config, source: build.Source) -> None:
 def sized_engines(config: Config, source: build.Source, plan: Plan) -> Iterator[Mapping[int, Engine]]:
     """Give what trains on each part of the training set as long as the context lasts; processes are forked here."""
     with ExitStack() as stack:
-        engines: dict[int, Engine] = {}
+        sized: dict[int, Engine] = {}
         for size in config.evidence.train_sizes:
             assert not isinstance(source, OwnData), "checked before"
-            engines[size] = build.engine(config, source.with_train_size(size), plan, lambda spec: None)
-            stack.callback(engines[size].close)
-        yield engines
+            sized[size] = engines.engine(config, source.with_train_size(size), plan, lambda spec: None)
+            stack.callback(sized[size].close)
+        yield sized
 
 
 def with_train_sizes(evidence: Evidence, ablation: Ablation, arms: Mapping[str, ArmOutcome]) -> Evidence:

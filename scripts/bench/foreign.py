@@ -20,7 +20,7 @@ from section import Section, median_and_range
 from several_processes import our_seconds
 from workloads import overrides
 
-from dropsearch.app import build
+from dropsearch.app import build, engines
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.own import with_own
 from dropsearch.records import TrialSpec
@@ -50,7 +50,7 @@ def loaded(name: str, more: tuple[str, ...], quick: bool) -> tuple[Parts, Engine
     parts = Parts(name, config, source, build.sites(config, source))
     plan = parts.plan()
     assert plan.engine == "array", plan.reason
-    return parts, build.engine(config, source, plan, lambda _: None)
+    return parts, engines.engine(config, source, plan, lambda _: None)
 
 
 def trained(parts: Parts, count: int) -> list[TrialSpec]:

@@ -22,7 +22,7 @@ STARTED = time.perf_counter()
 
 from workloads import overrides  # noqa: E402
 
-from dropsearch.app import build  # noqa: E402
+from dropsearch.app import build, engines  # noqa: E402
 from dropsearch.app.invocation import Run  # noqa: E402
 from dropsearch.app.watch import WatchedFeed  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
@@ -52,11 +52,11 @@ def main(name: str, folder: Path, *more: str) -> None:
     if "--without-part" in more:
         leave_out_part(source)
     sites = build.sites(config, source)
-    build.use_threads(config, source)
-    plan = build.plan(config, source, sites)
+    engines.use_threads(config, source)
+    plan = engines.plan(config, source, sites)
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
-    engine = build.engine(config, source, plan, lambda _: None)
+    engine = engines.engine(config, source, plan, lambda _: None)
     run = Run(config, source, sites, engine, folder, tracker, STARTED)
     run.open(folder / "study.journal")
     begun, cpu = time.perf_counter(), cpu_seconds()

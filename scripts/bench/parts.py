@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from workloads import QUICK, WORKLOADS, overrides
 
-from dropsearch.app import build
+from dropsearch.app import build, engines
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config
 from dropsearch.data.tensors import TensorDataModule
@@ -68,7 +68,7 @@ class Parts:
 
     def plan(self) -> Plan:
         """Return how dropsearch would train the workload."""
-        return build.plan(self.config, self.source, self.sites)
+        return engines.plan(self.config, self.source, self.sites)
 
     def array(self, width: int) -> Array:
         """Return an array of `width` trials."""

@@ -24,7 +24,7 @@ from parts import Parts, SpecFeed
 from raw import RawLoop
 from section import Section, median_and_range
 
-from dropsearch.app import build
+from dropsearch.app import engines
 from dropsearch.records import TrialSpec
 from dropsearch.training.feed import Engine
 
@@ -75,8 +75,8 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     parts = Parts.load(name, quick=quick)
     plan = parts.plan()
     # Forked here, before this process has threads of its own.
-    engine = build.engine(parts.config, parts.source, plan, lambda _: None)
-    ours = build.process_count(parts.config, parts.source)
+    engine = engines.engine(parts.config, parts.source, plan, lambda _: None)
+    ours = engines.process_count(parts.config, parts.source)
     counts = (4, 8) if torch.cuda.is_available() else (len(os.sched_getaffinity(0)),)
     # Enough for all places at once, and as many for each process of the raw side.
     share = math.lcm(*counts, plan.width * ours)

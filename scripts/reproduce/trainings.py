@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropsearch.app import build
+from dropsearch.app import build, engines
 from dropsearch.app.scoring import load, test_scores
 from dropsearch.app.trained import looked_at, trained
 from dropsearch.config.compose import compose_overrides
@@ -41,9 +41,9 @@ class Trainings:
     def train(self, specs: Sequence[TrialSpec]) -> list[TrialResult]:
         """Train trials and return their results in the same order."""
         config, source = self.config, self.source
-        build.use_threads(config, source)
-        plan = build.plan(config, source, build.sites(config, source))
-        engine = build.engine(config, source, plan, self.path)
+        engines.use_threads(config, source)
+        plan = engines.plan(config, source, build.sites(config, source))
+        engine = engines.engine(config, source, plan, self.path)
         try:
             for arm in config.arms:  # an array holds trials of one arm
                 feed = _Given([spec for spec in specs if spec.arm == arm])

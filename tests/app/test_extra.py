@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dropsearch.app import build, run
+from dropsearch.app import build, run, terms
 from dropsearch.app.planning import show_plan
 from dropsearch.app.retrain import retrain
 from dropsearch.config.compose import compose_overrides
@@ -116,7 +116,7 @@ def test_another_range_under_the_same_name_is_refused(array: tuple[Path, dict[st
 def test_without_more_to_search_a_study_is_known_by_what_it_was_known_by_before():
     config = composed(*LIGHT)
     source = build.data(config, build.device(config))
-    known = build.fingerprint(config, source, ARMS_BY_NAME["none"], build.sites(config, source))
+    known = terms.fingerprint(config, source, ARMS_BY_NAME["none"], build.sites(config, source))
     assert not [key for key in known if key.startswith("space.extra")]
 
 
