@@ -22,7 +22,7 @@ from dropsearch.tracking.session import HASTE, SETTINGS, quiet, settings
 from dropsearch.tracking.tree import RunTree
 from dropsearch.tracking.writer import Writer
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 20.0
 """For how long the curves of a running trial may be unseen."""
 
 
