@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 
 # A machine that is busy may take any time over an example: no test is timed.
-settings.register_profile("untimed", deadline=None, max_examples=60)
+settings.register_profile("untimed", deadline=None, max_examples=30)
 settings.load_profile("untimed")
 
 MLFLOW_WARNINGS = (

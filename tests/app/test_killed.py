@@ -65,7 +65,7 @@ def refused(nursery: Nursery, given: Job, status: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("storage", "kills", "seed", "repeats"), [("", 10, 20, 2), ("sqlite:///FOLDER/study.db", 6, 21, 1)]
+    ("storage", "kills", "seed", "repeats"), [("", 8, 20, 2), ("sqlite:///FOLDER/study.db", 6, 21, 1)]
 )
 def test_kills_at_random_moments_lose_and_repeat_nothing(
     nursery: Nursery, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
