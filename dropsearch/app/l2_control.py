@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dropsearch.app import build, terms
 from dropsearch.app.ablation import Ablation, ArmStudies
 from dropsearch.app.evidence import measured_again
-from dropsearch.app.variations import retrained
+from dropsearch.app.variations import at_best, retrained
 from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
 from dropsearch.evidence.compare import contrasted
@@ -21,7 +21,6 @@ from dropsearch.records import (
     Evidence,
     L2Control,
     Quantity,
-    TrialResult,
 )
 
 TRAIN_LOSS = "train_loss"
@@ -86,11 +85,7 @@ def nearest(tried: Sequence[Confirmed], winner: Confirmed) -> Confirmed | None:
 
 def train_losses(retraining: Confirmed) -> tuple[float, ...]:
     """Return the train loss with dropout off at the best epoch, one a seed; NaN where no epoch ended."""
-    return tuple(_train_loss(result) for result in retraining.results)
-
-
-def _train_loss(result: TrialResult) -> float:
-    return result.best.train_loss if result.state == "COMPLETE" and result.best else math.nan
+    return tuple(at_best(result, lambda point: point.train_loss) for result in retraining.results)
 
 
 def _mean_train_loss(retraining: Confirmed) -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from dropsearch.app import build, engines
 from dropsearch.app.ablation import Ablation
-from dropsearch.app.variations import retrained
+from dropsearch.app.variations import Number, at_best, retrained
 from dropsearch.config.schema import Config
 from dropsearch.data.own import OwnData
 from dropsearch.errors import InputError
@@ -94,17 +93,8 @@ def _val_loss(point: EpochMetrics) -> float:
     return point.val_loss
 
 
-Number = Callable[[EpochMetrics], float]
-
-
 def _by_seed(results: Mapping[int, TrialResult | None], number: Number) -> BySeed:
-    return {seed: _at_best(result, number) for seed, result in results.items()}
-
-
-def _at_best(result: TrialResult | None, number: Number) -> float:
-    if result is None or result.state != "COMPLETE" or result.best is None:
-        return math.nan
-    return number(result.best)
+    return {seed: at_best(result, number) for seed, result in results.items()}
 
 
 def _numbers(results: Results, number: Number) -> dict[str, tuple[float, ...]]:

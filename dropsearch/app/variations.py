@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dropsearch.app.ablation import Ablation, ArmStudies, Watch
 from dropsearch.app.ablation import Variations as VariationFeeds
 from dropsearch.evidence.compare import contrasted
-from dropsearch.records import ArmOutcome, Confirmed, Purpose, TrialResult, TrialSpec, Variation
+from dropsearch.records import ArmOutcome, Confirmed, EpochMetrics, Purpose, TrialResult, TrialSpec, Variation
 from dropsearch.search.variations import (
     WEIGHT_DECAYS,
     VariationFeed,
@@ -31,6 +31,10 @@ MISSING: Mapping[Purpose, str] = {
     "l2": "retrainings with weight decay in place of dropout",
     "sizes": "retrainings on a part of the training set",
 }
+
+
+Number = Callable[[EpochMetrics], float]
+"""What is read off one point of a curve."""
 
 
 def variations_of(purpose: Purpose, winner: Confirmed | None, sizes: Sequence[int]) -> Variations:
@@ -94,6 +98,13 @@ def retrained(
         keys = [(winner.number, name, seed) for seed in winner.seeds]
         found[name] = spec, tuple(results[key] for key in keys if key in results)
     return found
+
+
+def at_best(result: TrialResult | None, number: Number) -> float:
+    """Return a number of the epoch whose weights count; NaN of a retraining that is missing or failed."""
+    if result is None or result.state != "COMPLETE" or result.best is None:
+        return math.nan
+    return number(result.best)
 
 
 def varied(arm: ArmStudies, outcome: ArmOutcome) -> tuple[Variation, ...]:

@@ -60,22 +60,9 @@ class ReadyMeanwhile:
         self._experiment = experiment
         self._thread.start()
 
-    def start(
-        self,
-        *,
-        study: str,
-        study_id: str,
-        config: Mapping[str, Any],
-        tags: Mapping[str, str],
-        data: Mapping[str, Any],
-        amends: bool = False,
-    ) -> None:
-        """Note what the parent run is opened with."""
-        self._pass_on(
-            lambda tracker: tracker.start(
-                study=study, study_id=study_id, config=config, tags=tags, data=data, amends=amends
-            )
-        )
+    def start(self, **given: Any) -> None:
+        """Note what the parent run is opened with: see `Tracker.start`."""
+        self._pass_on(lambda tracker: tracker.start(**given))
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Note one point of a running trial's curves."""

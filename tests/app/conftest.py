@@ -15,6 +15,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.schema import Config
+from dropsearch.records import TrialResult
+from dropsearch.search.ledger import Ledger
+from dropsearch.search.space import Space
 
 LIGHT = (
     "model.hidden=[16]",
@@ -43,6 +46,34 @@ def composed(*overrides: str) -> Config:
     register_schemas()
     with initialize_config_dir(conf_folder(), version_base="1.3"):
         return typed(compose("config", list(overrides)))
+
+
+@contextmanager
+def trials_told() -> Iterator[list[TrialResult]]:
+    """Yield the trials that are told to studies while the context lasts, in the order in which they end."""
+    trained: list[TrialResult] = []
+    tell = Ledger.tell
+
+    def told(self: Ledger, result: TrialResult) -> None:
+        trained.append(result)
+        tell(self, result)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "tell", told)
+        yield trained
+
+
+@contextmanager
+def every_first_point_drops() -> Iterator[None]:
+    """Begin each search with rates above 0 at all sites, so that whoever wins drops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dropsearch.search.space.Space.first_points", property(_dropping))
+        yield
+
+
+def _dropping(space: Space) -> tuple[dict[str, float], ...]:
+    rates = {name: 0.2 + 0.1 * i for i, name in enumerate(space.distributions) if name.startswith("rate.")}
+    return tuple({"lr": 1e-2, "weight_decay": 1e-4, **rates} for _ in range(3))
 
 
 @pytest.fixture

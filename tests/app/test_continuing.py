@@ -16,8 +16,7 @@ import pytest
 from dropsearch.app import run
 from dropsearch.errors import InputError
 from dropsearch.records import TrialResult
-from dropsearch.search.ledger import Ledger
-from tests.app.conftest import LIGHT, composed
+from tests.app.conftest import LIGHT, composed, trials_told
 
 ROOT = Path(__file__).parents[2]
 TWO_ARMS = (*LIGHT, "arms=[none,dropout]")
@@ -32,15 +31,8 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """A study of 3 trials an arm, continued to 5: the folder, both results, and what the second run trained."""
     out = tmp_path_factory.mktemp("grown") / "out"
     assert run(composed(*TWO_ARMS, f"output_dir={out}")) == 0
-    before, trained = results(out), []
-    with pytest.MonkeyPatch.context() as patch:
-        tell = Ledger.tell
-
-        def told(self: Ledger, result: TrialResult) -> None:
-            trained.append(result)
-            tell(self, result)
-
-        patch.setattr(Ledger, "tell", told)
+    before = results(out)
+    with trials_told() as trained:
         assert run(composed(*TWO_ARMS, "study.n_trials=5", f"output_dir={out}")) == 0
     return out, before, results(out), trained
 

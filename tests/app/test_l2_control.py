@@ -17,10 +17,9 @@ from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
 from dropsearch.records import Confirmed, EpochMetrics, L2Control, Summary, TrialResult, TrialSpec
 from dropsearch.report.evidence_tables import l2_control_table
-from dropsearch.search.ledger import Ledger
 from dropsearch.search.variations import l2_controls
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, Cli, composed
+from tests.app.conftest import LIGHT, Cli, composed, every_first_point_drops, trials_told
 
 QUICK = ("evidence.monte_carlo=[1]", "evidence.severities=1")
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", *QUICK, "evidence.l2_control=true")
@@ -53,29 +52,15 @@ class Done:
 
 
 def _searched(config: Config) -> Done:
-    trained: list[TrialResult] = []
-    with pytest.MonkeyPatch.context() as patch:
-        tell = Ledger.tell
-
-        def told(self: Ledger, result: TrialResult) -> None:
-            trained.append(result)
-            tell(self, result)
-
-        patch.setattr(Ledger, "tell", told)
-        return Done(config, searched(config), tuple(trained))
+    with trials_told() as trained:
+        summary = searched(config)
+    return Done(config, summary, tuple(trained))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    with pytest.MonkeyPatch.context() as patch:
-        # The textbook's point is trial 0: with rates for all sites whoever wins drops.
-        patch.setattr("dropsearch.search.space.Space.first_points", property(_dropping))
+    with every_first_point_drops():
         yield _searched(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('l2') / 'out'}"))
-
-
-def _dropping(space) -> tuple[dict[str, float], ...]:
-    rates = {name: 0.2 + 0.1 * i for i, name in enumerate(space.distributions) if name.startswith("rate.")}
-    return tuple({"lr": 1e-2, "weight_decay": 1e-4, **rates} for _ in range(3))
 
 
 def test_each_weight_decay_is_trained_without_dropout_on_each_of_the_winners_seeds(done: Done):

@@ -12,7 +12,7 @@ from dropsearch.app import run
 from dropsearch.records import TrialResult
 from dropsearch.search.ledger import Ledger
 from tests.app import audit
-from tests.app.conftest import LIGHT, composed
+from tests.app.conftest import LIGHT, composed, trials_told
 
 ARMS = ["none", "dropout"]
 SMALL = (*LIGHT, "arms=[none,dropout]", "sampler=random", "pruner=none", "evidence=on", "study.n_trials=6")
@@ -29,15 +29,8 @@ def once_then_twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Res
     """A study, continued with one repetition: the folder, both results, and what the second run trained."""
     out = tmp_path_factory.mktemp("repeats") / "out"
     assert run(composed(*SMALL, f"output_dir={out}")) == 0
-    before, trained = results(out), []
-    with pytest.MonkeyPatch.context() as patch:
-        tell = Ledger.tell
-
-        def told(self: Ledger, result: TrialResult) -> None:
-            trained.append(result)
-            tell(self, result)
-
-        patch.setattr(Ledger, "tell", told)
+    before = results(out)
+    with trials_told() as trained:
         assert run(composed(*SMALL, "study.repeats=2", f"output_dir={out}")) == 0
     return out, before, results(out), trained
 

@@ -13,9 +13,8 @@ from dropsearch.app.invocation import searched
 from dropsearch.config.schema import Config
 from dropsearch.records import Summary, TrainSize, TrialResult
 from dropsearch.report.size_tables import size_contrasts_table, sizes_table
-from dropsearch.search.ledger import Ledger
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, Cli, composed
+from tests.app.conftest import LIGHT, Cli, composed, trials_told
 
 QUICK = ("evidence.monte_carlo=[1]", "evidence.severities=1")
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", *QUICK, "evidence.train_sizes=[20,90]")
@@ -38,16 +37,9 @@ class Done:
 
 
 def _searched(config: Config) -> Done:
-    trained: list[TrialResult] = []
-    with pytest.MonkeyPatch.context() as patch:
-        tell = Ledger.tell
-
-        def told(self: Ledger, result: TrialResult) -> None:
-            trained.append(result)
-            tell(self, result)
-
-        patch.setattr(Ledger, "tell", told)
-        return Done(config, searched(config), tuple(trained))
+    with trials_told() as trained:
+        summary = searched(config)
+    return Done(config, summary, tuple(trained))
 
 
 @pytest.fixture(scope="module")

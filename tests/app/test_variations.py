@@ -15,10 +15,9 @@ from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
 from dropsearch.records import Summary, TrialResult, Variation
 from dropsearch.report.evidence_tables import single_sites_table
-from dropsearch.search.ledger import Ledger
 from dropsearch.search.variations import single_sites
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, composed
+from tests.app.conftest import LIGHT, composed, every_first_point_drops, trials_told
 
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
 
@@ -40,29 +39,15 @@ class Done:
 
 
 def _searched(config: Config) -> Done:
-    trained: list[TrialResult] = []
-    with pytest.MonkeyPatch.context() as patch:
-        tell = Ledger.tell
-
-        def told(self: Ledger, result: TrialResult) -> None:
-            trained.append(result)
-            tell(self, result)
-
-        patch.setattr(Ledger, "tell", told)
-        return Done(config, searched(config), tuple(trained))
+    with trials_told() as trained:
+        summary = searched(config)
+    return Done(config, summary, tuple(trained))
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    with pytest.MonkeyPatch.context() as patch:
-        # The textbook's point is trial 0: with rates for all sites whoever wins drops.
-        patch.setattr("dropsearch.search.space.Space.first_points", property(_dropping))
+    with every_first_point_drops():
         yield _searched(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('sites') / 'out'}"))
-
-
-def _dropping(space) -> tuple[dict[str, float], ...]:
-    rates = {name: 0.2 + 0.1 * i for i, name in enumerate(space.distributions) if name.startswith("rate.")}
-    return tuple({"lr": 1e-2, "weight_decay": 1e-4, **rates} for _ in range(3))
 
 
 def test_each_variation_of_the_winner_is_trained_once_on_each_of_its_seeds(done: Done):
