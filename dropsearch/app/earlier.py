@@ -89,10 +89,10 @@ def _told_before(folder: Path) -> dict[str, Any]:
 
 
 def _written(run: Run, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
-    run.tracker.connect(f"{run.config.model.name}-{run.source.name}")
-    build.output_folder(run.config)
-    run.start_tracking(storage, amends=True)
     try:
+        run.tracker.connect(f"{run.config.model.name}-{run.source.name}")
+        build.output_folder(run.config)
+        run.start_tracking(storage, amends=True)
         found = run.with_evidence(run.summary(arms, complete=True))
         trained = sum(r.seconds for arm in run.ablation.studies for r in arm.results())
         # The report remains that of the run: its configuration trains it again, and does not measure it again.

@@ -41,6 +41,11 @@ class Address:
         return Path(self.uri.removeprefix("sqlite:///"))
 
     @property
+    def is_yet_to_be_made(self) -> bool:
+        """Whether this is an SQLite file that is not there."""
+        return self.scheme == "sqlite" and not self.database.exists()
+
+    @property
     def shown(self) -> str:
         """The URI without a password."""
         parts = urlsplit(self.uri)

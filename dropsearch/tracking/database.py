@@ -16,7 +16,7 @@ def make_database(address: Address) -> None:
     that it refuses for ever after. So they are made in a draft, which then takes the file's name at once;
     of several processes that do so the first one's stays.
     """
-    if address.scheme != "sqlite" or address.database.exists():
+    if not address.is_yet_to_be_made:
         return
     with discarded(address.database) as draft:
         _make_tables(draft, address)

@@ -7,6 +7,7 @@ import json
 import math
 import posixpath
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ TAG_LENGTH = 8000
 Point = tuple[str, float, int]
 """Name, value, step."""
 Points = list[Point]
+
+
+def now() -> int:
+    """Return the time as MLflow counts it, in milliseconds."""
+    return int(time.time() * 1000)
 
 
 def key(*parts: str) -> str:

@@ -3,62 +3,68 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow import MlflowClient
-
 from dropsearch.errors import InputError, first_cause
 from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.address import Address, knock
-from dropsearch.tracking.database import make_database
-from dropsearch.tracking.runs import Runs, now, open_experiment
-from dropsearch.tracking.session import HASTE, SETTINGS, quiet, settings
-from dropsearch.tracking.tree import RunTree
-from dropsearch.tracking.writer import Writer
+from dropsearch.tracking.curve import Curve
+from dropsearch.tracking.entries import now
+from dropsearch.tracking.recording import Recording, recording_at
+from dropsearch.tracking.writer import PATIENCE, Writer
 
 FLUSH_SECONDS = 20.0
 """For how long the curves of a running trial may be unseen."""
 
 
-@dataclass
-class Curve:
-    """The curve of a running trial, as far as it is not handed to the writer yet."""
-
-    since: float = field(default_factory=time.monotonic)
-    flushed: float = field(default_factory=time.monotonic)
-    epochs: int = 0
-    waiting: list[tuple[EpochMetrics, int]] = field(default_factory=list)
-    """Points with the times at which they came, in milliseconds."""
-
-
 class MlflowTracker:
-    """Writes a study to MLflow from a background thread, through a client with explicit run ids only.
+    """Writes a study to MLflow, which is called in a process of its own.
 
-    A trial is written when it ends, in three calls. The curves of a trial that takes longer than
-    `flush_seconds` are written while it runs.
+    A trial is written when it ends, in three calls. The curves of a trial that takes longer than `flush_seconds` are
+    written while it runs.
+
+    To import MLflow and to make its tables takes three seconds. Nobody waits for that where nobody can say no any
+    more: at a database file that is yet to be made, in a folder that can be written. Should it fail after all, the
+    study goes on without it, and `problems` says why; the next run writes what is missing.
     """
 
-    def __init__(self, address: Address, output_dir: Path, flush_seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(
+        self,
+        address: Address,
+        output_dir: Path,
+        flush_seconds: float = FLUSH_SECONDS,
+        recording: Callable[[Address], Recording] = recording_at,
+    ) -> None:
         self.problems: list[str] = []
-        self.info: dict[str, str] = {}
         self._address = address
         self._output_dir = output_dir.absolute()
         self._flush_seconds = flush_seconds
-        self._session = contextlib.ExitStack()
+        self._make_recording = recording
+        self._ids: dict[str, str] = {}
+        self._is_started = False
+        self._opened = threading.Event()
+        """Set when the parent run is open, or cannot be opened."""
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
+        """Keys of trials that have an ended run, or will have one when all is written."""
         self._writer: Writer | None = None
 
     @property
     def place(self) -> Mapping[str, str]:
-        """tracking_uri and experiment."""
-        return {key: self.info[key] for key in ("tracking_uri", "experiment")}
+        """tracking_uri and experiment, known from `connect` on."""
+        return {"tracking_uri": self._address.shown, "experiment": self._experiment}
+
+    @property
+    def info(self) -> Mapping[str, str]:
+        """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until they are known."""
+        self._opened.wait(PATIENCE)
+        return {**self.place, **self._ids} if "run_id" in self._ids else {}
 
     def connect(self, experiment: str) -> None:
         """Reach MLflow, and make the experiment where there is none; no run is opened yet.
@@ -67,11 +73,11 @@ class MlflowTracker:
             InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
         """
         knock(self._address)
-        with quiet(), settings(HASTE), self._refusing():
-            make_database(self._address)
-            self._client = MlflowClient(tracking_uri=self._address.uri, registry_uri=self._address.uri)
-            experiment_id = open_experiment(self._client, experiment, self._address)
-        self.info |= {"tracking_uri": self._address.shown, "experiment": experiment, "experiment_id": experiment_id}
+        self._experiment = experiment
+        self._nobody_waits = self._address.is_yet_to_be_made
+        self._recording = self._make_recording(self._address)
+        self._writer = Writer(self.problems, self._address.hide)
+        self._begin("the experiment", partial(self._note, "experiment_id", "connect", experiment))
 
     def start(
         self,
@@ -90,28 +96,15 @@ class MlflowTracker:
         Raises:
             InputError: MLflow cannot be used.
         """
-        with contextlib.ExitStack() as session:
-            session.enter_context(quiet())
-            with settings(HASTE), self._refusing():
-                self._open(study, study_id, tags, amends)
-            session.enter_context(settings(SETTINGS))
-            self._session = session.pop_all()
-        self._writer = Writer(self.problems, self._address.hide)
-        if not self._tree.is_ended:
-            self._writer.put("the configuration", partial(self._tree.describe, config, data))
+        self._is_started = True
+        self._begin("the study", partial(self._open, study, study_id, tags, amends))
+        self._put("the configuration", "describe", config, data)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Note one point of a running trial's curves; it is written when some seconds' worth has come."""
-        curve = self._curves.setdefault(spec.key, Curve())
-        curve.waiting.append((metrics, now()))
-        curve.epochs += 1
-        at = time.monotonic()
-        if at - curve.flushed < self._flush_seconds or curve.epochs < 2:
-            return
-        # The first point came when one epoch was over; the pace since then says how long that epoch took.
-        lasted = (at - curve.since) * curve.epochs / (curve.epochs - 1)
-        points, curve.waiting, curve.flushed = curve.waiting, [], at
-        self._put(f"trial {spec.key}", partial(self._tree.write_points, spec, points, now() - int(1000 * lasted)))
+        if due := self._curves.setdefault(spec.key, Curve()).with_point(metrics, self._flush_seconds):
+            points, start = due
+            self._put(f"trial {spec.key}", "write_points", spec, points, start)
 
     def end(self, result: TrialResult) -> None:
         """Write a trial that ended, whole; returns at once."""
@@ -120,19 +113,23 @@ class MlflowTracker:
             return
         self._ended.add(key)
         self._curves.pop(key, None)
-        self._put(f"trial {key}", partial(self._tree.write_trial, result, now()), again=True)
+        self._put(f"trial {key}", "write_trial", result, now(), again=True)
 
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Return those of the `TrialSpec.key` of this study that have no ended run yet.
 
         Of a server that does not answer nothing is missing: the next run of the study asks again.
         """
-        if self._writer is None:
+        unknown = set(keys) - self._ended
+        if self._writer is None or not unknown:
             return set()
         found: list[set[str]] = []
-        self._put("the list of trials", lambda: found.append(self._runs.ended_keys()))
+        self._writer.put("the list of trials", lambda: found.append(self._recording.call("ended_keys")))
         self._writer.wait()
-        return set(keys) - found[0] - self._ended if found else set()
+        if not found:
+            return set()
+        self._ended |= found[0]
+        return unknown - self._ended
 
     def finish(
         self,
@@ -145,17 +142,17 @@ class MlflowTracker:
         if self._writer is None:
             return
         self._writer.retry()
-        if not self._tree.is_ended:
-            for name, outcome in summary.arms.items():
-                self._put(f"arm {name}", partial(self._tree.write_arm, name, outcome))
-            self._put("the summary", partial(self._tree.write_summary, summary))
+        for name, outcome in summary.arms.items():
+            self._put(f"arm {name}", "write_arm", name, outcome)
+        self._put("the summary", "write_summary", summary)
         if summary.evidence is not None:
-            self._put("what was measured", partial(self._tree.write_evidence, summary.evidence))
+            self._put("what was measured", "write_evidence", summary.evidence)
         for path in artifacts:
-            self._put(str(path), partial(self._tree.write_artifact, path.absolute(), self._output_dir))
+            self._put(str(path), "write_artifact", path.absolute(), self._output_dir)
         with tempfile.TemporaryDirectory(prefix="dropsearch-model-") as folder:
             if model is not None and example is not None:
-                self._put_model(model, example, Path(folder) / "model", summary)
+                tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
+                self._put_model(self._writer, model, example, Path(folder) / "model", tags)
             self._close("FINISHED" if summary.complete else "KILLED")
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
@@ -163,6 +160,22 @@ class MlflowTracker:
         if self._writer is not None:
             self._writer.retry()
             self._close(status)
+
+    def _begin(self, label: str, job: Callable[[], object]) -> None:
+        """Take a step without which nothing can be written: now, or when its turn comes where nobody waits."""
+        if self._writer is None:
+            return
+        if self._nobody_waits:
+            self._writer.put(label, job)
+            return
+        try:
+            with self._refusing():
+                job()
+        except BaseException:
+            self._writer.close()
+            self._writer = None
+            self._recording.close()
+            raise
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -173,37 +186,60 @@ class MlflowTracker:
         except Exception as error:  # MLflow lets through what its drivers and its HTTP library raise
             raise self._address.refuse("MLflow must be able to open the experiment", first_cause(error)) from error
 
-    def _open(self, study: str, study_id: str, tags: Mapping[str, str], amends: bool) -> None:
-        self._runs = Runs(self._client, self.info["experiment_id"], study, study_id)
-        self._runs.sweep()
-        ended = self._runs.last_parent() if amends else None
-        self.info["run_id"] = ended or self._runs.create(study, "parent", tags)
-        self._tree = RunTree(self._runs, self.info["run_id"], is_ended=ended is not None)
-
-    def _put(self, label: str, job: Callable[[], object], *, again: bool = False) -> None:
-        if self._writer is not None:
-            self._writer.put(label, job, again=again)
-
-    def _put_model(self, model: Callable[[], Any], example: Any, folder: Path, summary: Summary) -> None:
-        """Export the winner here, for that is a second of torch; the writer sends it."""
-        from dropsearch.tracking.model import save, upload  # imports torch and mlflow.pytorch
-
+    def _open(self, *given: Any) -> None:
         try:
-            description = save(model(), example, folder)
-        except Exception as error:  # torch.export says no in many ways; the checkpoint is there all the same
+            self._note("run_id", "open", *given)
+        finally:
+            self._opened.set()
+
+    def _note(self, key: str, name: str, *given: Any) -> None:
+        self._ids[key] = self._recording.call(name, *given)
+
+    def _put(self, label: str, name: str, *given: Any, again: bool = False) -> None:
+        if self._writer is not None:
+            self._writer.put(label, partial(self._recording.call, name, *given), again=again)
+
+    def _put_model(
+        self, writer: Writer, model: Callable[[], Any], example: Any, folder: Path, tags: Mapping[str, str]
+    ) -> None:
+        """Have the winner exported and logged; one that cannot be handed on is exported here."""
+        try:
+            module = model()
+            pickled = _pickled(module)
+        except Exception as error:  # somebody else's module is made and loaded
             self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
             return
-        tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
-        self._put("the winner", partial(upload, self._runs, self.info["run_id"], folder, description, tags))
+        if pickled is not None:
+            writer.put("the winner", partial(self._log_model, pickled, example, tags))
+            return
+        from dropsearch.tracking.export import exported  # imports mlflow.pytorch
+
+        if problem := exported(module, example, folder):
+            self.problems.append(problem)
+        else:
+            self._put("the winner", "upload_model", folder, tags)
+
+    def _log_model(self, *given: Any) -> None:
+        if problem := self._recording.call("log_model", *given):
+            self.problems.append(problem)
 
     def _close(self, status: str) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        writer.put("the end of the runs", partial(self._tree.end, status))
+        if self._is_started:
+            writer.put("the end of the runs", partial(self._recording.call, "end", status))
         if lost := writer.close():
             self.problems.append(
                 f"MLflow lacks {len(lost)} of the trials that ended, first {lost[0]}: "
                 "the next run of this study writes them"
             )
-        self._session.close()
+        self._recording.close()
+
+
+def _pickled(module: Any) -> bytes | None:
+    """Return a module of torch's in bytes, None where something in it has no name to be found by."""
+    try:
+        return pickle.dumps(module)
+    except Exception:  # each kind of object says no in its own way
+        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dropsearch.owner import is_dead, this_process
+from dropsearch.owner import is_dead
 from dropsearch.tracking.address import Address
-from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Point, cut
+from dropsearch.tracking.entries import PARAM_LENGTH, TAG_LENGTH, Point, cut, now
 
 STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
     f"dropsearch.{word}" for word in ("study", "study_id", "key", "arm", "kind", "owner")
@@ -22,11 +21,6 @@ STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """Optuna's states in MLflow's words, as MLflow's own Optuna storage maps them."""
 PAGE = 1000
-
-
-def now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
-    return int(time.time() * 1000)
 
 
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -57,13 +51,15 @@ def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
 class Runs:
     """All runs of one study; every call names its run, none touches MLflow's active run.
 
-    A study is known by its id: on a server that several people use, its name may not be the only one.
+    A study is known by its id: on a server that several people use, its name may not be the only one. `owner` is the
+    process that the runs belong to, by the name that `owner.this_process` gives it.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str, owner: str) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self._study, self._study_id = study, study_id
+        self._owner = owner
 
     def create(
         self,
@@ -75,7 +71,7 @@ class Runs:
         start: int | None = None,
     ) -> str:
         """Open a run and return its id; it is RUNNING until `end`."""
-        known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: this_process()}
+        known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: self._owner}
         known |= _user()
         known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
         if parent is not None:
@@ -146,11 +142,11 @@ class Runs:
         """Close what a process that died left open.
 
         Its trials are deleted, since they stopped anywhere and will be written again, whole; its arms and
-        parents become KILLED. A run that this process opened earlier counts as left open as well.
+        parents become KILLED. A run that the owner opened earlier counts as left open as well.
         """
         for run in list(self._search("attributes.status = 'RUNNING'")):
             owner = run.data.tags.get(OWNER, "")
-            if owner != this_process() and not is_dead(owner):
+            if owner != self._owner and not is_dead(owner):
                 continue
             if run.data.tags.get(KIND) == "trial":
                 self.client.delete_run(run.info.run_id)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dropsearch.errors import InputError, close_match
 from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
-
-if TYPE_CHECKING:
-    from dropsearch.tracking.address import Address
 
 KINDS = ("mlflow", "none")
 
@@ -152,17 +148,6 @@ def make_tracker(kind: str, *, uri: str | None, output_dir: Path) -> Tracker:
     if kind != "mlflow":
         raise InputError(f"tracking must be one of {', '.join(KINDS)}, got {kind!r}{close_match(kind, KINDS)}")
     from dropsearch.tracking.address import resolve
+    from dropsearch.tracking.mlflow_tracker import MlflowTracker
 
-    address = resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir)
-    make = partial(_mlflow_tracker, address, output_dir)
-    if address.scheme == "sqlite" and not address.database.exists():
-        from dropsearch.tracking.meanwhile import ReadyMeanwhile
-
-        return ReadyMeanwhile(make, address)
-    return make()
-
-
-def _mlflow_tracker(address: Address, output_dir: Path) -> Tracker:
-    from dropsearch.tracking.mlflow_tracker import MlflowTracker  # imports mlflow, about a second
-
-    return MlflowTracker(address, output_dir)
+    return MlflowTracker(resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir), output_dir)

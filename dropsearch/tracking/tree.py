@@ -1,4 +1,4 @@
-"""Which run stands for what, and what is written to it; all of it in the writer's thread."""
+"""Which run stands for what, and what is written to it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class RunTree:
 
     def __init__(self, runs: Runs, parent: str, *, is_ended: bool = False) -> None:
         self._runs = runs
-        self._parent = parent
+        self.parent = parent
         self.is_ended = is_ended
-        """Whether the parent ended before and is only added to: then so did its arms, and none of them is closed."""
+        """Whether the parent ended before and is only added to: what it and its arms say stays, and none is closed."""
         self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
         self._parts: dict[tuple[str, str], str] = {}
         """Runs of an arm that stand for its retrainings of one purpose, or for a repetition of its search."""
@@ -45,9 +45,11 @@ class RunTree:
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Write to the parent what is known before the first trial."""
-        self._runs.write(self._parent, params=entries.flatten(config))
-        self._runs.client.log_dict(self._parent, dict(config), "config.yaml")
-        self._runs.add_data(self._parent, data)
+        if self.is_ended:
+            return
+        self._runs.write(self.parent, params=entries.flatten(config))
+        self._runs.client.log_dict(self.parent, dict(config), "config.yaml")
+        self._runs.add_data(self.parent, data)
 
     def write_points(self, spec: TrialSpec, points: Sequence[tuple[EpochMetrics, int]], start: int) -> None:
         """Write a part of a running trial's curve; each point comes with its time in milliseconds."""
@@ -79,11 +81,15 @@ class RunTree:
 
     def write_arm(self, name: str, outcome: ArmOutcome) -> None:
         """Write to an arm's run what the arm found."""
+        if self.is_ended:
+            return
         points = [(metric, value, 0) for metric, value in entries.scores_of(outcome).items()]
         self._runs.write(self._arm(name), points, entries.best_params_of(outcome))
 
     def write_summary(self, summary: Summary) -> None:
         """Write to the parent what all arms found, so that it alone answers."""
+        if self.is_ended:
+            return
         points: entries.Points = [("seconds", summary.seconds, 0)]
         params: dict[str, str] = {}
         for arm, outcome in summary.arms.items():
@@ -93,8 +99,8 @@ class RunTree:
         tags = {entries.key("versions", name): version for name, version in summary.versions.items()}
         tags["mlflow.note.content"] = entries.note_of(summary)
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
-        self._runs.client.log_dict(self._parent, _split(entries.table_of(summary)), TABLE)
-        self._runs.write(self._parent, points, params, tags)
+        self._runs.client.log_dict(self.parent, _split(entries.table_of(summary)), TABLE)
+        self._runs.write(self.parent, points, params, tags)
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Write to the parent, and to each arm's run that there is, what was measured on the arm's winner."""
@@ -105,7 +111,7 @@ class RunTree:
             if arm in self._arms:
                 measured = [(entries.key(f"evidence/{name}"), value, 0) for name, value in means.items()]
                 self._runs.write(self._arms[arm], measured)
-        self._runs.write(self._parent, points)
+        self._runs.write(self.parent, points)
 
     def write_artifact(self, path: Path, output_dir: Path) -> None:
         """Log a file or a folder to the parent, in the place that it has under `output_dir`."""
@@ -114,9 +120,9 @@ class RunTree:
         if place == "." and path.suffix == ".png":
             place = "figures"
         if path.is_dir():
-            self._runs.client.log_artifacts(self._parent, str(path), (Path(place) / path.name).as_posix())
+            self._runs.client.log_artifacts(self.parent, str(path), (Path(place) / path.name).as_posix())
         else:
-            self._runs.client.log_artifact(self._parent, str(path), None if place == "." else place)
+            self._runs.client.log_artifact(self.parent, str(path), None if place == "." else place)
 
     def end(self, status: str) -> None:
         """Close arms, confirmations and parent; a trial that did not end is deleted, as after a crash."""
@@ -125,12 +131,12 @@ class RunTree:
         self._trials.clear()
         if self.is_ended:
             return
-        for run_id in (*self._parts.values(), *self._arms.values(), self._parent):
+        for run_id in (*self._parts.values(), *self._arms.values(), self.parent):
             self._runs.end(run_id, status)
 
     def _arm(self, arm: str) -> str:
         if arm not in self._arms:
-            self._arms[arm] = self._runs.create(arm, "arm", {ARM: arm}, parent=self._parent)
+            self._arms[arm] = self._runs.create(arm, "arm", {ARM: arm}, parent=self.parent)
         return self._arms[arm]
 
     def _above(self, spec: TrialSpec) -> str:

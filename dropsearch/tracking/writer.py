@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dropsearch.errors import first_cause
 
 PATIENCE = 120.0
-"""Seconds to wait at the end for a server that answers: a model may be large."""
+"""Seconds to wait at the end for one answer of a server: a model may be large."""
 PATIENCE_WITH_THE_DEAD = 10.0
 """Seconds to wait at the end for a server that failed when it was last asked."""
 
@@ -47,6 +47,8 @@ class Writer:
         self._failing = False
         self._warned = False
         self._given_up = False
+        self._answered = 0.0
+        """When a job last came to its end, or somebody began to wait; by `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name="dropsearch-tracking", daemon=True)
         self._thread.start()
 
@@ -62,10 +64,10 @@ class Writer:
         """Wait until all is written, for as long as the server takes it; say whether it is."""
         done = threading.Event()
         self.put("nothing", done.set)
-        begin = time.monotonic()
+        self._answered = time.monotonic()
         while not done.wait(0.02):
             limit = PATIENCE_WITH_THE_DEAD if self._failing else PATIENCE
-            if time.monotonic() - begin > limit or not self._thread.is_alive():
+            if time.monotonic() - self._answered > limit or not self._thread.is_alive():
                 return False
         return True
 
@@ -90,6 +92,8 @@ class Writer:
             if not self._attempt(job) and job.again:
                 self._failed.append(job)
             self._current = None
+            if not self._failing:
+                self._answered = time.monotonic()
 
     def _attempt(self, job: Job) -> bool:
         try:

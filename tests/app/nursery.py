@@ -88,7 +88,7 @@ def _serve() -> None:
     import sklearn.datasets  # noqa: F401
 
     import dropsearch.app.invocation
-    import dropsearch.tracking.mlflow_tracker  # noqa: F401
+    import dropsearch.tracking.recorder  # noqa: F401
 
     for line in sys.stdin:
         jobs = [Job(**fields) for fields in json.loads(line)]
@@ -152,7 +152,7 @@ def _child(job: Job) -> int:
 
 
 def _die_at_write(count: int, where: str) -> None:
-    left = count
+    left, run = count, os.getpid()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal left
@@ -162,7 +162,8 @@ def _die_at_write(count: int, where: str) -> None:
             writes = event in ("os.rename", "os.link", "os.remove", "os.mkdir")
         if writes and isinstance(args[0], str | bytes | os.PathLike) and where in os.fsdecode(args[0]):
             left -= 1
-            if left == 0:
+            if left == 0:  # it may be a process that the run has forked
+                os.kill(run, signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)

@@ -309,11 +309,11 @@ def test_a_server_that_fails_in_between_loses_nothing(begin: Begin, find: Find, 
 
 def test_a_trial_that_was_half_written_is_completed(begin: Begin, find: Find, monkeypatch: pytest.MonkeyPatch):
     tracker = begin()
-    end = tracker._runs.end
-    monkeypatch.setattr(tracker._runs, "end", lambda *_: 1 / 0)
+    end = tracker._recording._runs.end
+    monkeypatch.setattr(tracker._recording._runs, "end", lambda *_: 1 / 0)
     tracker.end(make_result(1))
     assert tracker._writer.wait()
-    monkeypatch.setattr(tracker._runs, "end", end)
+    monkeypatch.setattr(tracker._recording._runs, "end", end)
     tracker.close()
     run = find()["dropout/1"]
     assert run.info.status == "FINISHED"
@@ -343,7 +343,7 @@ def test_an_unfinished_parent_of_this_process_is_closed_by_the_next_start(begin:
 
 def test_runs_of_another_host_are_left_alone(begin: Begin, output_dir: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.tracking.runs.this_process", lambda: "elsewhere:1:1")
+        patched.setattr("dropsearch.tracking.recording.this_process", lambda: "elsewhere:1:1")
         other = begin()
     begin()
     assert client_of(output_dir).get_run(other.info["run_id"]).info.status == "RUNNING"

@@ -1,23 +1,21 @@
-"""The winner as an MLflow model that anyone can load, without this package and without pickles."""
+"""The winner exported as an MLflow model that anyone can load, without this package and without pickles."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mlflow.entities import LoggedModelOutput
-from mlflow.models import Model, ModelSignature
+from mlflow.models import ModelSignature
 from mlflow.pytorch import save_model
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
-from dropsearch.tracking.runs import Runs
+from dropsearch.errors import first_cause
+from dropsearch.tracking.session import quiet
 
-NAME = "model"
 ROWS = 4
 """Rows of the example that are kept. At least two: torch.export takes a batch of one for a constant."""
 
@@ -52,7 +50,17 @@ class ZeroPadded(nn.Module):
         return self.network(x, lengths)
 
 
-def save(module: nn.Module, example: Any, folder: Path) -> Model:
+def exported(module: nn.Module, example: Any, folder: Path) -> str:
+    """Write `module` to `folder` as `save` does; return why that cannot be done, or nothing."""
+    try:
+        with quiet():
+            save(module, example, folder)
+    except Exception as error:  # torch.export says no in many ways; the checkpoint is there all the same
+        return f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}"
+    return ""
+
+
+def save(module: nn.Module, example: Any, folder: Path) -> None:
     """Write `module` to `folder` as a traced graph with signature and input example.
 
     `example` is a batch, one array or a tuple of arrays. A module that takes sequences and their lengths
@@ -62,35 +70,17 @@ def save(module: nn.Module, example: Any, folder: Path) -> Model:
     with torch.no_grad():
         outputs = module(*map(torch.from_numpy, inputs))
     module, inputs = _with_one_input(module, inputs, outputs)
-    description = Model()
     with warnings.catch_warnings():
         # torch.export on an LSTM or GRU: the flattened weights that cuDNN likes are assigned while tracing.
         warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
         save_model(
             module,
             str(folder),
-            mlflow_model=description,
             signature=_signature(inputs, outputs),
             input_example=inputs[0] if len(inputs) == 1 else inputs,
             pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", f"numpy=={np.__version__}"],
             serialization_format="pt2",
         )
-    return description
-
-
-def upload(runs: Runs, run_id: str, folder: Path, description: Model, tags: Mapping[str, str]) -> str:
-    """Hand the model in `folder` to MLflow as an output of the run; return its id."""
-    client = runs.client
-    logged = client.create_logged_model(
-        runs.experiment_id, name=NAME, source_run_id=run_id, tags=dict(tags), model_type="classifier"
-    )
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    description.model_id = description.model_uuid = logged.model_id
-    description.run_id, description.artifact_path = run_id, logged.artifact_location
-    description.save(str(folder / "MLmodel"))
-    client.log_model_artifacts(logged.model_id, str(folder))
-    client.finalize_logged_model(logged.model_id, "READY")
-    return logged.model_id
 
 
 def _few(array: Any) -> np.ndarray:

@@ -111,6 +111,15 @@ def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, lo
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
 
 
+def test_a_module_that_cannot_be_pickled_is_logged_all_the_same(begin: Begin, load: Any, perceptron: nn.Module):
+    perceptron.activation = lambda x: x  # type: ignore[assignment]
+    tracker = begin()
+    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    assert tracker.problems == []
+    expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
+    np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
+
+
 def test_the_winner_takes_batches_of_any_size_after_an_example_of_one(begin: Begin, load: Any, perceptron: nn.Module):
     tracker = begin()
     tracker.finish(make_summary(), [], lambda: perceptron, images(1))
@@ -138,7 +147,7 @@ def test_a_model_whose_padding_is_not_zero_keeps_both_inputs(begin: Begin, load:
 def test_the_winner_is_an_output_of_the_parent_with_signature_and_example(begin: Begin, perceptron: nn.Module):
     tracker = begin()
     tracker.finish(make_summary(), [], lambda: perceptron, images(8))
-    client = tracker._runs.client
+    client = tracker._recording._runs.client
     (output,) = client.get_run(tracker.info["run_id"]).outputs.model_outputs
     logged = client.get_logged_model(output.model_id)
     assert (logged.name, logged.status, logged.source_run_id) == ("model", "READY", tracker.info["run_id"])
@@ -159,6 +168,6 @@ def test_a_model_that_cannot_be_traced_is_a_problem_and_no_error(begin: Begin, f
 def test_without_an_example_no_model_is_logged(begin: Begin, perceptron: nn.Module):
     tracker = begin()
     tracker.finish(make_summary(), [], lambda: perceptron, None)
-    run = tracker._runs.client.get_run(tracker.info["run_id"])
+    run = tracker._recording._runs.client.get_run(tracker.info["run_id"])
     assert not run.outputs or not run.outputs.model_outputs
     assert tracker.problems == []
