@@ -23,7 +23,10 @@ class Scale:
 
     def interval(self, low: float, high: float) -> str:
         """Two scores and their unit."""
-        return f"{percent(low)} to {percent(high)} %" if self.judge.percent else f"{number(low)} to {number(high)}"
+        if self.judge.percent:
+            # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
+            return f"{percent(max(low, 0.0))} to {percent(min(high, 1.0))} %"
+        return f"{number(low)} to {number(high)}"
 
     def size(self, difference: float) -> str:
         """How large a difference is, without its unit."""

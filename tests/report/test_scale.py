@@ -8,6 +8,7 @@ from typing import Any
 from dropsearch.evidence.compare import compared
 from dropsearch.records import Judge, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, verdict, write_figures
+from dropsearch.report.scale import Scale
 from dropsearch.report.terminal import kept
 
 LESS = Judge("val_loss", "val_loss", "val loss", percent=False, higher_is_better=False)
@@ -71,3 +72,8 @@ def test_every_line_fits_and_every_figure_is_drawn(make, tmp_path):
         "differences",
         "found",
     ]
+
+
+def test_no_accuracy_is_said_to_be_above_a_hundred_per_cent_or_below_zero():
+    assert Scale(Judge()).interval(-0.25, 1.125) == "0.00 to 100.00 %"
+    assert Scale(LESS).interval(-0.25, 1.125) == "-0.25 to 1.125"

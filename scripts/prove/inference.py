@@ -1,6 +1,6 @@
 """Prove the statistics on simulated data, whose truth is known, and print a table; nothing is written.
 
-    python scripts/prove/statistics.py [--experiments 1000] [--seed 0]
+    python scripts/prove/inference.py [--experiments 1000] [--seed 0]
 
 It takes about five minutes on an idle core. What the parts mean is in docs/statistics.md, which holds the table of one
 run.
