@@ -47,9 +47,11 @@ def guess_kind(
         return "attention"
     words = [word.rstrip("0123456789") for word in reversed(re.split(r"[._#]", site.lower()))]
     named = [word for word in words if word in KINDS]
-    if named:
+    branch = added and layer_before not in ("", "embedding")
+    # What a sum ends are no weights of attention, whatever the block around them is called.
+    if named and not (branch and named[0] == "attention"):
         return named[0]
-    if added and layer_before not in ("", "embedding"):
+    if branch:
         return "residual"
     aliases = [_ALIASES[word] for word in words if word in _ALIASES]
     if aliases:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.rnn import PackedSequence
 
 from dropsearch.dropout import reach
@@ -22,7 +23,7 @@ from dropsearch.records import Site
 __all__ = ["dropout_sites", "guess_kind"]
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
-_CERTAIN = ("attention", "embedding")
+_PRODUCTS = {F.linear, torch.addmm, torch.mm, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum}
 _ADD = {torch.add, Tensor.add, Tensor.add_}
 
 
@@ -42,6 +43,8 @@ class _Recorder(DropoutMode):
         self._softmaxed: Any = None
         self._in_attention = False
         self._dropped: tuple[str, DropCall, Any] | None = None
+        self._lent: set[str] = set()
+        """Dropout layers that are not called but keep the rate of a call of the module around them."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -50,6 +53,8 @@ class _Recorder(DropoutMode):
             for name, module in self.model.named_modules():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue
+                if isinstance(module, _DropoutNd):
+                    hooks.enter_context(_known_again(module))
                 hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
                 if kind := layer_kind(module):
                     hooks.callback(module.register_forward_hook(self._on_layer(name, kind)).remove)
@@ -69,6 +74,7 @@ class _Recorder(DropoutMode):
         return hook
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        self._note_lent(call)
         self._add(self._site(site, call))
         result = original()
         self._dropped = (site, call, result)
@@ -76,6 +82,7 @@ class _Recorder(DropoutMode):
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Note a place that would drop, were it not for a part of the model that stays in eval mode."""
+        self._note_lent(call)
         if self.model.training:
             seen = self._site(self.whereabouts.last_drop, call)
             self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, reach.STAYS_IN_EVAL))
@@ -84,9 +91,18 @@ class _Recorder(DropoutMode):
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
         # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
         before = layer_kind(self.whereabouts.module) or self.last_layer
-        weights = call.input is self._softmaxed or self._in_attention
-        kind = guess_kind(name, call.form, before, weights=weights, added=added, flat=call.input.dim() == 2)
+        weights, flat = self._is_of_weights(call), call.input.dim() == 2
+        kind = guess_kind(name, call.form, before, weights=weights, added=added, flat=flat)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
+
+    def _note_lent(self, call: DropCall) -> None:
+        for name, part in self.whereabouts.module.named_modules():
+            if isinstance(part, _DropoutNd) and part.p is call.rate:
+                self._lent.add(f"{self.whereabouts.path}.{name}".strip("."))
+
+    def _is_of_weights(self, call: DropCall) -> bool:
+        """Whether what is dropped are the weights of attention."""
+        return call.form == "attention" or call.input is self._softmaxed or self._in_attention
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
         """Return how many of `count` activations one example has."""
@@ -109,12 +125,18 @@ class _Recorder(DropoutMode):
         """Learn from the calls before and behind a drop what its place is."""
         if func in _SOFTMAX:
             self._softmaxed = result
+        if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
+            self.last_layer = "hidden"  # also where somebody wrote the layer anew
         if self._dropped is None or not any(arg is self._dropped[2] for arg in args):
             return
         site, call, dropped = self._dropped
-        if func in _ADD and _activations_added(args, dropped) and self.sites[site].kind not in _CERTAIN:
+        certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
+        if func in _ADD and _activations_added(args, dropped) and not certain:
             self.sites[site] = self._site(site, call, added=True)
-        if isinstance(result, Tensor | tuple):
+        if reach.own_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
+            if isinstance(result, Tensor) and result.shape == dropped.shape:
+                self._dropped = (site, call, result)
+        elif isinstance(result, Tensor | tuple):
             self._dropped = None  # used once it is the trunk, and no branch that a later sum ends
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -157,14 +179,25 @@ class _Recorder(DropoutMode):
             outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
             if not name or not isinstance(outer, torch.jit.ScriptModule):
                 self.sites[site] = Site(site, "hidden", math.nan, 0, False, reach.SCRIPTED)
-        elif called is None and (rate := _idle_rate(module)) is not None:
+        elif called is None and (rate := _idle_rate(module)) is not None and name not in self._lent:
             kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")
             self.sites[site] = Site(site, kind, rate, 0, False, reach.UNMET)
 
 
+@contextmanager
+def _known_again(module: _DropoutNd) -> Iterator[None]:
+    """Give a dropout layer a number of its own for its rate, as large as before, to be known again in a call."""
+    before = module.p
+    module.p = float(before) + 0.0
+    try:
+        yield
+    finally:
+        module.p = before
+
+
 def _idle_rate(module: nn.Module) -> float | None:
     """Return the rate of a module that drops when it is called; None for one that does not."""
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, _DropoutNd):
         return float(module.p)
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
         return float(module.dropout)

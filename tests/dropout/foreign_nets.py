@@ -96,7 +96,7 @@ class Reusing(nn.Module):
 
 
 class Conditional(nn.Module):
-    """One dropout stands behind an `if`, another is only a place to keep a number."""
+    """One dropout stands behind an `if`, another is only a place to keep the number of a call."""
 
     def __init__(self, deep: bool = False) -> None:
         super().__init__()

@@ -117,7 +117,6 @@ STRANGERS: dict[str, Stranger] = {
             ("always", "hidden", 0.2, 5, True),
             ("model", "hidden", 0.0, 5, True),
             ("sometimes", "hidden", 0.3, 0, False),
-            ("holder", "hidden", 0.0, 0, False),
         ),
     ),
     "vision": Stranger(

@@ -255,7 +255,7 @@ def test_a_forward_that_takes_one_dict_or_one_tuple_gets_it() -> None:
 def test_printed_the_inventory_is_a_table_with_the_reasons() -> None:
     lines = repr(dropsearch.dropout_sites(Block(), features(4, 6)())).splitlines()
     assert lines[0].split() == ["site", "kind", "rate", "activations"]
-    assert lines[2].split() == ["drop", "hidden", "0.1", "6"]
+    assert lines[2].split() == ["drop", "residual", "0.1", "6"]
     assert "not controllable: DropPath drops whole branches" in lines[3]
     assert repr(dropsearch.dropout_sites(nn.Linear(2, 2), torch.ones(1, 2))) == "no dropout sites"
 

@@ -142,6 +142,51 @@ def test_the_kind_is_guessed_from_the_function_the_name_and_the_layer_before(
     assert guess_kind(site, form, before) == kind
 
 
+class OwnProduct(nn.Module):
+    """A linear layer of somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(x, x, self.weight)
+
+
+class Attending(nn.Module):
+    """A block whose branch is dropped behind a layer of one's own, in a part with the name of attention."""
+
+    def __init__(self, depth: nn.Module) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.attention = nn.Sequential(OwnProduct(), nn.Dropout(0.1))
+        self.depth = depth
+        self.out = nn.Sequential(OwnProduct(), nn.Dropout(0.1))
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        x = self.embed(words)
+        return self.out(x + self.depth(self.attention(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth, which draws its own mask."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.new_empty((x.shape[0], 1)).bernoulli_(0.8).div_(0.8)
+
+
+@pytest.mark.parametrize("depth", [nn.Identity(), DropPath()])
+def test_what_a_sum_ends_is_a_branch_whatever_its_block_is_called_and_whoever_wrote_its_layers(
+    depth: nn.Module,
+) -> None:
+    model = Attending(depth)
+    sites = dropout_sites(model, lambda: model(torch.arange(5)))
+    assert {site.name: site.kind for site in sites if site.controllable} == {
+        "attention.1": "residual",
+        "out.1": "hidden",
+    }
+
+
 def test_typical_rates_stand_inside_their_bands() -> None:
     assert set(TYPICAL_BANDS) == set(KINDS)
     assert all(low <= typical_rate(kind) <= high for kind, (low, high) in TYPICAL_BANDS.items())
