@@ -12,6 +12,7 @@ from dropsearch.dropout.array import RowBits, mask_shapes, row_rates
 from dropsearch.dropout.control import TrialControl
 from dropsearch.records import Site, TrialSpec
 from dropsearch.training.alone import ModuleFactory, quiet_lightning
+from dropsearch.training.double_precision import DoublePrecision
 from dropsearch.training.feed import RowDataSource, TrainerSettings
 from dropsearch.training.logs import captured_logs, evaluate
 from dropsearch.training.modes import set_to_train
@@ -49,7 +50,8 @@ def proof(
     try:
         with quiet_lightning():
             trainer = Trainer(max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True)
-        return _compare(make_module, data, trainer, specs)
+        with DoublePrecision():
+            return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
         return str(error)
     except Exception as error:  # whatever a module does that an array cannot: it is trained alone

@@ -30,6 +30,49 @@ def test_every_model_of_the_zoo_is_proven(model: str, norm: str) -> None:
     assert proof(make_factory(model, norm), make_source(model), SETTINGS, pair(model)) == ""
 
 
+class InFloat32(nn.Module):
+    """Computes some of it in float32, whatever its weights are: by name, by argument, and into a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x.flatten(1)).softmax(-1, dtype=torch.float32)
+        return self.last(x.to(torch.float32) * 9).float() ** 2
+
+
+def test_what_a_module_computes_in_float32_is_compared_in_float64() -> None:
+    def make(spec: TrialSpec) -> Classifier:
+        torch.manual_seed(spec.seed)
+        return Classifier(InFloat32())
+
+    assert proof(make, make_source("mlp"), SETTINGS, pair()) == ""
+
+
+class Asks(nn.Module):
+    """Looks at its numbers, but not where it is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        present = (x.flatten(1) > -1e9).double()
+        if torch.compiler.is_compiling() or not present.all():
+            x = x.flatten(1) * present
+        return self.layer(x.flatten(1))
+
+
+def test_a_module_that_asks_does_not_look_at_values_in_an_array() -> None:
+    def make(spec: TrialSpec) -> Classifier:
+        torch.manual_seed(spec.seed)
+        return Classifier(Asks())
+
+    assert proof(make, make_source("mlp"), SETTINGS, pair()) == ""
+    assert not torch.compiler.is_compiling()
+
+
 class Reads(nn.Module):
     """Something that an array cannot do, or does differently."""
 
