@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 
 class DoublePrecision(TorchFunctionMode):
@@ -21,8 +20,8 @@ class DoublePrecision(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        args, given = tree_map(_doubled, (args, dict(kwargs or {})))
-        return (Tensor.double if func is Tensor.float else func)(*args, **given)
+        given = {name: _doubled(value) for name, value in (kwargs or {}).items()}
+        return (Tensor.double if func is Tensor.float else func)(*map(_doubled, args), **given)
 
 
 def _doubled(value: Any) -> Any:
