@@ -169,6 +169,18 @@ def at_rate(
     return args, {**kwargs, name: rate}
 
 
+class Replaced(float):
+    """A rate in the place of the one that a call was written with, which it remembers."""
+
+    written: float
+
+    def __new__(cls, rate: float, written: float) -> Replaced:
+        """Make it; of a rate that was replaced before, the first is remembered."""
+        self = super().__new__(cls, rate)
+        self.written = getattr(written, "written", written)
+        return self
+
+
 class _Shown(float):
     """A rate that the attention function takes for one above 0, so that it shows its call even where it is 0."""
 

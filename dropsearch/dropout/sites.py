@@ -96,8 +96,9 @@ class _Recorder(DropoutMode):
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
 
     def _note_lent(self, call: DropCall) -> None:
+        written = getattr(call.rate, "written", call.rate)
         for name, part in self.whereabouts.module.named_modules():
-            if isinstance(part, _DropoutNd) and part.p is call.rate:
+            if isinstance(part, _DropoutNd) and part.p is written:
                 self._lent.add(f"{self.whereabouts.path}.{name}".strip("."))
 
     def _is_of_weights(self, call: DropCall) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dropsearch.dropout.calls import DropCall
+from dropsearch.dropout.calls import DropCall, Replaced
 from dropsearch.dropout.control import DropoutMode
 from dropsearch.dropout.insertion import inserted_dropout
 
@@ -42,7 +42,7 @@ class RateMode(DropoutMode):
         if site not in self.rates:
             return original()
         self.met.add(site)
-        return original(self.rates[site])
+        return original(Replaced(self.rates[site], call.rate))
 
 
 class _Setting:

@@ -7,6 +7,7 @@ tuple of arguments, or a dict of keyword arguments); a Lightning module's is wha
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,33 @@ def encoder_layer(name: str, rate: float) -> tuple[Row, ...]:
         (f"{name}.dropout", "hidden", rate, 64, True),
         (f"{name}.dropout2", "residual", rate, 32, True),
     )
+
+
+def hugging_face(name: str, *arguments: str) -> Callable[[], Any]:
+    """Return what makes a model or a batch of Hugging Face's; their library is imported where it is asked for."""
+    return lambda: getattr(importlib.import_module("tests.strangers.hugging_face"), name)(*arguments)
+
+
+ATTENTIONS = ("eager", "sdpa")
+BERT: tuple[Row, ...] = (
+    ("bert.embeddings.dropout", "embedding", 0.1, 96, True),
+    ("bert.encoder.layer.0.attention.self", "attention", 0.2, 72, True),
+    ("bert.encoder.layer.0.attention.output.dropout", "residual", 0.1, 96, True),
+    ("bert.encoder.layer.0.output.dropout", "residual", 0.1, 96, True),
+    ("dropout", "hidden", 0.3, 16, True),
+)
+GPT2: tuple[Row, ...] = (
+    ("transformer.drop", "embedding", 0.1, 96, True),
+    ("transformer.h.0.attn", "attention", 0.2, 72, True),
+    ("transformer.h.0.attn.resid_dropout", "residual", 0.3, 96, True),
+    ("transformer.h.0.mlp.dropout", "residual", 0.3, 96, True),
+)
+VIT: tuple[Row, ...] = (
+    ("vit.embeddings.dropout", "embedding", 0.1, 80, True),
+    ("vit.layers.0.attention", "attention", 0.2, 50, True),
+    ("vit.layers.0.dropout", "residual", 0.1, 80, True),
+    ("vit.layers.0.dropout#2", "residual", 0.1, 80, True),
+)
 
 
 STRANGERS: dict[str, Stranger] = {
@@ -170,5 +198,13 @@ STRANGERS: dict[str, Stranger] = {
         Frozen, labelled, (("backbone.drop", "hidden", 0.2, 5, False), ("model", "hidden", 0.3, 8, True))
     ),
     "dict_batch": Stranger(DictTagger, sentences, tagger_sites("tagger.")),
+    **{f"bert_{how}": Stranger(hugging_face("bert", how), hugging_face("sentences"), BERT) for how in ATTENTIONS},
+    **{f"gpt2_{how}": Stranger(hugging_face("gpt2", how), hugging_face("text"), GPT2) for how in ATTENTIONS},
+    **{f"vit_{how}": Stranger(hugging_face("vit", how), hugging_face("images"), VIT) for how in ATTENTIONS},
+    "convnext": Stranger(
+        hugging_face("convnext"),
+        hugging_face("images"),
+        (("convnext.encoder.stages.1.layers.0.drop_path", "residual", 0.25, 1, False),),
+    ),
     "pytorch_lightning": Stranger(pytorch_lightning_net, labelled, (("net.2", "hidden", 0.2, 4, True),)),
 }
