@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.extra import with_extra
 from dropsearch.config.own import with_own
+from tests.packaging.programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 FOLDERS = ("conf", "docs", "dropsearch", "scripts", "tests")
@@ -101,19 +99,3 @@ def test_the_readme_lists_every_group_with_all_its_options() -> None:
     groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     options = {group: {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} for group in groups}
     assert {group: set(re.findall(r"`(\w+)`", rows.get(group, ""))) for group in groups} == options
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("python", README), ids=range(len(blocks("python", README))))
-def test_the_code_of_the_readme_runs(code: str, tmp_path: Path) -> None:
-    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout

@@ -1,0 +1,151 @@
+"""The examples: what the pages tell to type runs from the installed wheel, in little, and prints what they show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MLFLOW_WARNINGS
+from tests.packaging.programs import ROOT, run
+
+pytestmark = pytest.mark.slow
+
+GUIDE, OWN_MODULE, README, EXAMPLES = "docs/guide.md", "docs/own-module.md", "README.md", "examples/own_module.py"
+LITTLE = (
+    "study.n_trials=1",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "confirm.top_k=1",
+    "confirm.seeds=1",
+    "tracking=none",
+    "engine.processes=1",
+    "evidence=off",
+)
+NUMBERS = {"n_trials": 1, "max_epochs": 1, "confirm_seeds": 1}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that a page tells to type, with what it shows of the answer."""
+
+    page: str
+    kind: str
+    text: str
+    shown: str | None = None
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.page).stem}: {' '.join(self.words) or self.text.strip().splitlines()[-1]}"
+
+
+def steps_of(page: str) -> Iterator[Step]:
+    """Yield the steps of a page in order: a block of text behind a step is its answer."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    for (language, text), (following, answer) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        shown = answer if following == "text" else None
+        if language == "python":
+            yield Step(page, language, little(text), shown)
+        elif language == "bash" and page != README:
+            for line in text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line)
+                assert words[:3] == ["python", "-m", "dropsearch"], line
+                yield Step(page, "command", line, shown, [*words[3:], *(() if "task=sites" in words else LITTLE)])
+
+
+def little(code: str) -> str:
+    """Return code with small numbers in the place of those that a reader would take."""
+    for name, number in NUMBERS.items():
+        code = re.sub(rf"\b{name}=\d+", f"{name}={number}", code)
+    code = code.replace(
+        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='alone', overrides=['evidence=off'], output_dir="
+    )
+    return code.replace("confirm_seeds=1,\n", "confirm_seeds=1, confirm_top_k=1, overrides=['evidence=off'],\n")
+
+
+STEPS = [
+    *(step for page in (GUIDE, OWN_MODULE, README) for step in steps_of(page)),
+    Step(EXAMPLES, "script", "own_module.py"),
+]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of all steps."""
+
+    folder: Path
+    package: Path
+    answers: list[dict[str, str]]
+
+    def output(self, page: str) -> str:
+        return "".join(answer["out"] for step, answer in zip(STEPS, self.answers, strict=True) if step.page == page)
+
+
+@pytest.fixture(scope="module")
+def played(bin_folder: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Played:
+    """All steps, run by the installed package in one process."""
+    home, strictly = tmp_path_factory.mktemp("pages"), list(filters(pytestconfig))
+    asked = [asked_of(place, home, [] if step.page == README else strictly) for place, step in enumerate(STEPS)]
+    program = (ROOT / "tests" / "packaging" / "player.py").read_text()
+    told = json.loads(run(str(bin_folder / "python"), "-c", program, cwd=home, given=json.dumps(asked)))
+    return Played(home, Path(told["package"]), told["told"])
+
+
+def asked_of(place: int, home: Path, filters: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return a step as the player takes it; its folder, with the example in it, is the page's, or a command's own."""
+    step = STEPS[place]
+    folder = home / f"{Path(step.page).stem}{place if step.kind == 'command' else ''}"
+    folder.mkdir(exist_ok=True)
+    example = (ROOT / EXAMPLES).read_text()
+    (folder / "own_module.py").write_text(little(example) if step.kind == "script" else example)
+    return {"folder": str(folder), "kind": step.kind, "text": step.text, "words": step.words, "filters": filters}
+
+
+def filters(config: pytest.Config) -> Iterator[tuple[str, str]]:
+    """Yield action and message of each filter of warnings that our own tests run with."""
+    for line in (*config.getini("filterwarnings"), *MLFLOW_WARNINGS):
+        action, message, *_ = (*line.split(":"), "")
+        yield action, message
+
+
+def test_the_pages_have_steps_of_every_kind() -> None:
+    counts = {page: [step.kind for step in STEPS if step.page == page] for page in (GUIDE, OWN_MODULE, README)}
+    assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
+    assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (4, 1)
+    assert counts[README].count("python") == 2
+    assert [path.name for path in (ROOT / "examples").iterdir()] == ["own_module.py"]
+
+
+def test_what_runs_is_the_installed_package(played: Played, bin_folder: Path) -> None:
+    assert played.package.is_relative_to(bin_folder.parent)
+
+
+@pytest.mark.parametrize("place", range(len(STEPS)), ids=[step.name for step in STEPS])
+def test_it_runs_and_prints_what_is_shown(played: Played, place: int) -> None:
+    step, answer = STEPS[place], played.answers[place]
+    assert not answer["problem"], answer["problem"]
+    if step.shown is not None:
+        assert answer["out"] == step.shown
+    elif step.page == GUIDE and step.kind == "python" and "dropsearch.search" not in step.text:
+        assert answer["out"] == ""
+
+
+def test_a_search_of_the_guide_inserts_dropout_and_finds_its_rate(played: Played) -> None:
+    (found,) = played.folder.glob("guide*/outputs/LitNet-Digits/best/dropout.yaml")
+    assert "features.2" in found.read_text()
+    assert "{'features.2': " in played.output(GUIDE)
+    assert "{'layers.2': " in played.output(GUIDE)
+
+
+def test_a_search_of_the_other_pages_tells_its_tables_and_its_rates(played: Played) -> None:
+    assert played.output(OWN_MODULE).count("To load the model to keep") >= 3
+    assert "Arms: less val_loss is better" in played.output(OWN_MODULE)
+    assert "rates to train with: {" in played.output(EXAMPLES)
+    assert played.output(README)
