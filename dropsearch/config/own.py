@@ -12,9 +12,10 @@ FOREIGN_ARMS = ("none", "textbook", "dropout_shared", "dropout")
 
 _OWN_TYPES = {"model": OwnModelConfig, "data": OwnDataConfig}
 _FREE = re.compile(
-    r"^(?:(model|data)\.(?!_target_=|name=)|arm_args\.|trainer\.(?!max_epochs=|accelerator=|precision=))"
+    r"^(?:(model|data)\.(?!_target_=|name=)|arm_args(?:\.|=)|trainer\.(?!max_epochs=|accelerator=|precision=))"
 )
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 
 
@@ -40,8 +41,10 @@ def _with_sites(argument: str) -> str:
     if given is None:
         return argument
     value = f"{{{given['site']}: {given['value']}}}" if given["site"] else given["value"]
-    # Hydra's grammar has no # in a key; the names of sites are patterns, in which ? stands for any character.
-    return f"++sites.kinds={value.replace('#', '?')}"
+    # Hydra's grammar has neither quotes nor # in a key; the names of sites are patterns, in which ? stands for any
+    # character.
+    value = _QUOTED.sub(r"\2\3", value).replace("#", "?")
+    return f"++sites.kinds={value}"
 
 
 def _added(argument: str, found: set[str]) -> str:

@@ -43,6 +43,17 @@ def test_arguments_of_the_trainer_pass_through(composed: Compose):
     assert arguments(config.trainer) == {"accumulate_grad_batches": 2}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["arm_args={batchnorm: {norm: batch}, both: {norm: batch}}"],
+        ["arm_args.batchnorm={norm: batch}", "arm_args.both.norm=batch"],
+    ],
+)
+def test_arguments_of_arms_need_no_plus_in_any_form(composed: Compose, words: list[str]):
+    assert composed(*with_own([MODEL, *words])).arm_args == {"batchnorm": {"norm": "batch"}, "both": {"norm": "batch"}}
+
+
 @pytest.mark.parametrize("words", [["--config-name", "x", MODEL], ["--config-name=x", MODEL]])
 def test_another_configuration_file_says_itself_what_it_is(words: list[str]):
     assert with_own(words) == words
@@ -55,6 +66,7 @@ def test_another_configuration_file_says_itself_what_it_is(words: list[str]):
         ("sites.kinds.a.drop=conv", {"a.drop": "conv"}),
         ("sites.kinds.model#2=conv", {"model?2": "conv"}),
         ("sites.kinds={model#2: conv, enc.*: rnn}", {"model?2": "conv", "enc.*": "rnn"}),
+        ("""sites.kinds={"model#2": conv, 'enc.*':rnn}""", {"model?2": "conv", "enc.*": "rnn"}),
     ],
 )
 def test_names_of_sites_need_no_plus_for_any_model(composed: Compose, word: str, kinds: dict[str, str]):
