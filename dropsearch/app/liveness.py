@@ -61,8 +61,6 @@ def _try(module: Any, batch: Any) -> Tried:
     asleep = [name for name, part in module.named_modules() if not part.training]
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)
-    if not module.automatic_optimization:
-        return Tried(None, "with manual optimisation training_step returns no loss to compare", outermost)
     try:
         return Tried(liveness(module, on_device_of(module, batch)), "", outermost)
     except InputError as error:

@@ -61,5 +61,5 @@ def take_inventory(rehearsal: Rehearsal, kinds: Mapping[str, str]) -> Inventory:
     module = rehearsal.module
     with rehearsal.unchanged():
         module.train()
-        found = sites.dropout_sites(module, rehearsal.run, examples=rehearsal.examples, own_step=True)
+        found = sites.dropout_sites(module, rehearsal.run_through, examples=rehearsal.examples, own_step=True)
     return Inventory(with_kinds(found, kinds))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -16,8 +14,9 @@ from torch.nn.parameter import is_lazy
 
 from dropsearch.dropout.keeping import Kept
 from dropsearch.dropout.reach import is_compiled
+from dropsearch.dropout.stage import Stage
 from dropsearch.errors import InputError, first_cause
-from dropsearch.lightnings import package_of, quiet_loggers, trainer_class
+from dropsearch.lightnings import package_of
 
 
 def is_lightning(module: nn.Module) -> bool:
@@ -55,7 +54,7 @@ class Rehearsal:
         self.module = module
         self.batch = batch
         self.asked_by = asked_by
-        self._trainer: Any = None
+        self._stage = Stage(module)
         self._kept: Kept | None = None
 
     @property
@@ -77,7 +76,17 @@ class Rehearsal:
         """Run one pass, with gradients, in the mode in which the module is; inside `unchanged()`.
 
         Returns:
-            The loss of a LightningModule, the output of any other module.
+            The loss of a LightningModule, the losses that it gives to ``manual_backward``, or the output of any other
+            module.
+
+        Raises:
+            InputError: The module cannot run this batch, or there is no loss.
+        """
+        answer = self.run_through()
+        return self._loss(answer) if is_lightning(self.module) else answer
+
+    def run_through(self) -> Any:
+        """Run one pass as `run` does, and return whatever the step or the forward returns.
 
         Raises:
             InputError: The module cannot run this batch.
@@ -86,27 +95,22 @@ class Rehearsal:
             with _uncompiled(self.module):
                 if not is_lightning(self.module):
                     return _call_forward(self.module, copied(self.batch))
-                return self._loss(self._step())
+                self._stage.set_up()
+                return _call_step(self.module, copied(self.batch))
         except InputError:
             raise
         except Exception as error:
             raise InputError(self._what_failed(error)) from error
 
-    def _step(self) -> Any:
-        for part in self.module.modules():
-            if is_lightning(part):  # without a running Trainer, logging would warn or raise
-                vars(part).update(log=_say_nothing, log_dict=_say_nothing)
-        if vars(self.module).get("_trainer") is None:
-            self._trainer = self._trainer or _bare_trainer(self.module)
-            self.module.trainer = self._trainer
-        return _call_step(self.module, copied(self.batch))
-
-    def _loss(self, answer: Any) -> Tensor:
+    def _loss(self, answer: Any) -> Any:
+        if self._stage.losses:
+            return tuple(self._stage.losses)
         loss = answer.get("loss") if isinstance(answer, Mapping) else answer
         if not isinstance(loss, Tensor):
+            given = "returns a loss" if self.module.automatic_optimization else "gives its loss to self.manual_backward"
             raise InputError(
-                f"{self.asked_by} needs a batch for which {type(self.module).__name__}.training_step returns a loss, "
-                f"got {type(answer).__name__}: with manual optimisation, give the network inside and its own inputs"
+                f"{self.asked_by} needs a batch for which {type(self.module).__name__}.training_step {given}, "
+                f"got {type(answer).__name__}: else give the network inside and its own inputs"
             )
         return loss
 
@@ -123,24 +127,6 @@ class Rehearsal:
 def _uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
     """Run compiled modules as they were written: inside of compiled code no call can be seen."""
     return torch.compiler.set_stance("force_eager") if is_compiled(module) else nullcontext()
-
-
-def _say_nothing(*_: Any, **__: Any) -> None:
-    """Stands in for `log` and `log_dict`."""
-
-
-def _bare_trainer(module: nn.Module) -> Any:
-    """Return a Trainer of the package that the module's class comes from, for steps that ask theirs something."""
-    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
-        return trainer_class(package_of(module))(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
 
 
 def _call_step(module: Any, batch: Any) -> Any:

@@ -158,7 +158,7 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
         ("sleepers.Asleep", ASLEEP),
         ("sleepers.Odd", "the part between is handed over in eval mode"),
         ("sleepers.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
-        ("nets.Manual", "whether its rates change anything was not tried (with manual optimisation"),
+        ("nets.Wordless", "whether its rates change anything was not tried (liveness needs a batch for which Wordless"),
     ],
 )
 def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):

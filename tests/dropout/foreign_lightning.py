@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,46 @@ class LittenMore(Litten):
         logits = self(F.dropout(x, 0.1, self.training))
         self.log("train_loss", F.cross_entropy(logits, y))
         return {"loss": F.cross_entropy(logits, y), "logits": logits}
+
+
+class Adversarial(Litten):
+    """Two networks that learn against each other, with manual optimisation as Lightning's manual has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator = nn.Sequential(nn.Linear(2, 5), nn.Dropout(0.1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        generating, judging = self.optimizers()  # type: ignore[misc]
+        self.toggle_optimizer(generating)
+        generating.zero_grad()
+        self.manual_backward(self(self.generator(batch[0][:, :2])).mean())
+        self.clip_gradients(generating, 0.5, "norm")
+        generating.step()
+        self.untoggle_optimizer(generating)
+
+        def closure() -> Tensor:
+            judging.zero_grad()
+            loss = F.cross_entropy(self(batch[0]), batch[1])
+            self.manual_backward(loss)
+            return loss
+
+        judging.step(closure)
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def configure_optimizers(self) -> Any:
+        judging = torch.optim.SGD([*self.fc1.parameters(), *self.fc2.parameters()], lr=0.1)
+        optimizers = [torch.optim.Adam(self.generator.parameters()), judging]
+        return optimizers, [torch.optim.lr_scheduler.StepLR(judging, 1)]
+
+
+class Watching(Litten):
+    """Logs the learning rate that its optimiser has."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return super().training_step(batch, batch_idx)
 
 
 class Frozen(Litten):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import dropsearch
 from dropsearch.errors import InputError
 from tests.dropout.foreign_blocks import Block, Encoder
-from tests.dropout.foreign_lightning import Litten
+from tests.dropout.foreign_lightning import Adversarial, Litten, Watching
 from tests.dropout.foreign_nets import Conditional, LoopingNet, Moving, Renormed, SmallVision
 from tests.dropout.strangers import STRANGERS, features, labelled
 
@@ -201,6 +201,17 @@ def test_a_dropout_behind_an_if_is_a_site_when_the_batch_leads_there() -> None:
     assert [site.name for site in found if site.controllable] == ["always", "sometimes", "model"]
 
 
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [(Adversarial, ["generator.1", "model", "model#2"]), (Watching, ["model"])],
+)
+def test_a_step_may_ask_for_its_optimisers_which_stand_still(make: Any, names: list[str]) -> None:
+    module = make()
+    with nothing_changed(module):
+        found = dropsearch.dropout_sites(module, labelled())
+    assert [site.name for site in found] == names
+
+
 def test_the_user_knows_the_kinds_better() -> None:
     batch = torch.randint(0, 11, (3, 4))
     kinds = {"encoder.layers.0.dropout": "conv", "encoder.*": "embedding"}
@@ -221,17 +232,11 @@ def test_a_wrong_kind_is_one_clear_line(kinds: dict[str, str], message: str) -> 
         dropsearch.dropout_sites(LoopingNet(), torch.randn(2, 4), kinds=kinds)
 
 
-class Manual(Litten):
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        self.optimizers().step()
-
-
 @pytest.mark.parametrize(
     ("module", "batch", "message"),
     [
         (Encoder(), torch.randn(2, 3), r"a batch that Encoder\.forward takes, got RuntimeError .*give its argument"),
         (Litten(), torch.randn(6, 5), r"a batch that Litten\.training_step takes, got ValueError .*as the Trainer"),
-        (Manual(), labelled(), r"a batch that Manual\.training_step takes"),
         (nn.LazyLinear(3), torch.randn(2, 3), "whose parameters exist, got LazyLinear"),
         (len, torch.randn(2, 3), r"needs a torch\.nn\.Module, got builtin_function_or_method"),
     ],

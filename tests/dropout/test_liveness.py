@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dropsearch
 from dropsearch.errors import InputError
 from tests.dropout.foreign_blocks import Encoder, OneLayer, Tagger
-from tests.dropout.foreign_lightning import Frozen, Litten
+from tests.dropout.foreign_lightning import Adversarial, Frozen, Litten
 from tests.dropout.foreign_nets import Base, Child, Conditional, InAList
 from tests.dropout.strangers import STRANGERS, features, labelled, sentences
 from tests.dropout.test_inventory import nothing_changed
@@ -43,6 +43,20 @@ def test_a_module_in_eval_mode_trains_without_dropout(make: Any, batch: Any) -> 
     assert not found.ok
     assert "is in eval mode: Lightning trains a module in the mode in which it gets it" in found.findings[0]
     assert "call module.train() before fit" in found.findings[0]
+
+
+def test_of_manual_optimisation_the_losses_that_it_gives_away_are_compared() -> None:
+    found = dropsearch.liveness(Adversarial(), labelled())
+    assert found.alive == ("generator.1", "model", "model#2")
+
+
+def test_a_step_that_shows_no_loss_cannot_be_tried() -> None:
+    class Backward(Adversarial):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            F.cross_entropy(self(batch[0]), batch[1]).backward()
+
+    with pytest.raises(InputError, match=r"gives its loss to self\.manual_backward, got NoneType"):
+        dropsearch.liveness(Backward(), labelled())
 
 
 def test_a_part_in_eval_mode_is_named() -> None:

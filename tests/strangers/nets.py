@@ -133,6 +133,14 @@ class Manual(LitNet):
         return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.first, self.last)]
 
 
+class Wordless(Manual):
+    """Manual optimisation that shows its loss to nobody."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        F.cross_entropy(self(x), y).backward()
+
+
 class TwoOptimizers(LitNet):
     """Two optimisers, each with a learning rate of its own; never trained like this."""
 
