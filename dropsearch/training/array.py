@@ -38,6 +38,7 @@ from dropsearch.training.signals import OwnSigterm
 from dropsearch.training.slot import Slot
 from dropsearch.training.step import ArrayStep, HostStep, cast
 from dropsearch.training.together import Together
+from dropsearch.training.trainers import with_steps
 
 
 class CancelledError(Exception):
@@ -70,9 +71,9 @@ class Array(LightningModule):
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
         self.val, self.part = data.val_dataloader(), data.train_part_loader()
-        # A trial's own module asks its Trainer for `max_epochs` when it makes a schedule.
+        # A trial's own module asks its Trainer how long it trains when it makes a schedule.
         with quiet_lightning():
-            self._trial_trainer = _trainer(settings, settings.max_epochs)
+            self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
             self._own_trainer = _trainer(settings, -1)
         self.slots: list[Slot] = []
         width = min(width, feed.most_at_once or width)

@@ -132,8 +132,12 @@ def _watched(module: Any, step: str, batch: Any, trainer: Any) -> _Watch:
     before, states, number = _kept(module), generator_states(), _Number(0)
     method = getattr(module, step)
     takes_number = len(inspect.signature(method).parameters) > 1
+    answer: Any = None
     try:
         answer = method(batch, number) if takes_number else method(batch)
+    except Exception:
+        if not asked:  # else its Trainer had no answer for it, which is said below
+            raise
     finally:
         del module.__dict__["log"], module.__dict__["log_dict"]
         module.__dict__["_trainer"] = None

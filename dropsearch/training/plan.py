@@ -23,6 +23,7 @@ from dropsearch.training.modes import set_to_train
 from dropsearch.training.proof import proof
 from dropsearch.training.row_optimizers import configured
 from dropsearch.training.speeds import Speeds, widest
+from dropsearch.training.trainers import with_steps
 
 WIDEST = 32
 """Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
@@ -129,7 +130,7 @@ def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: Train
     device = loader.tensors[0].device
     module = set_to_train(make_module(spec).to(device))
     with quiet_lightning():
-        module.trainer = Trainer(max_epochs=1, accelerator="cpu", barebones=True)
+        module.trainer = with_steps(Trainer(max_epochs=1, accelerator="cpu", barebones=True), len(loader))
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configured(module)
     times = []

@@ -19,12 +19,21 @@ from dropsearch.training.modes import set_to_train
 from dropsearch.training.row_optimizers import RowOptimizer, UnsupportedError, configured, parameter_order
 from dropsearch.training.rows import Rows
 from dropsearch.training.together import Together
+from dropsearch.training.trainers import with_steps
 
 EXAMPLES = 64
 """Of the validation set, whose measurement is compared."""
 
 TOLERANCE = 1e-9
 """How far an array's numbers may lie from those of trials alone, relative to their size, in float64."""
+
+_IMPOSSIBLE = {
+    "random operation": "the module draws random numbers of its own from torch",
+    "data-dependent control flow": "the module decides by the value of a tensor (data-dependent control flow)",
+    ".item()": "the module takes a number out of a tensor (`.item()`)",
+    "dynamic shape": "the module makes tensors whose size depends on their values, as by a boolean mask",
+}
+"""What rows of an array cannot do, by what is in `torch.func.vmap`'s words for it."""
 
 
 def proof(
@@ -50,12 +59,20 @@ def proof(
     try:
         with quiet_lightning():
             trainer = Trainer(max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True)
+            with_steps(trainer, len(data.train_loader(specs[0].seed)))
         with DoublePrecision():
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
         return str(error)
     except Exception as error:  # whatever a module does that an array cannot: it is trained alone
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return _in_words(error)
+
+
+def _in_words(error: Exception) -> str:
+    """Say what rows cannot do; what `vmap` says of it is for those who wrote the call of it."""
+    said = " ".join(str(error).split())
+    known = (words for part, words in _IMPOSSIBLE.items() if "vmap" in said and part in said)
+    return next(known, f"{type(error).__name__}: {said[:200]}")
 
 
 def _unusual(settings: TrainerSettings) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dropsearch import lightnings
 from dropsearch.errors import InputError
 from dropsearch.training.feed import TrainerSettings
+
+AnyTrainer = TypeVar("AnyTrainer", bound=Any)
 
 
 def trainer_class(module: Any) -> type[Any]:
@@ -48,6 +50,18 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         **given,
     }
     return trainer_class(module)(callbacks=list(callbacks), **arguments)
+
+
+def with_steps(trainer: AnyTrainer, batches: int) -> AnyTrainer:
+    """Let a Trainer that gets no loader tell a schedule how many steps there will be, and return it.
+
+    Args:
+        trainer: Its ``estimated_stepping_batches`` would otherwise look for a loader.
+        batches: Those of an epoch.
+    """
+    steps = batches * max(trainer.max_epochs or 0, 1)
+    trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
+    return trainer
 
 
 def _listed(callbacks: Any) -> list[Any]:

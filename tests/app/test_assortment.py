@@ -48,6 +48,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
         (strangers.Frozen, ["model", "drop"]),
         (strangers.Backbone, ["model", "drop"]),
         (strangers.Averaging, ["model", "drop"]),
+        (strangers.OneCycle, ["model", "drop"]),
         (nets.Normed, ["model", "drop"]),
     ],
 )

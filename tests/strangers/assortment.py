@@ -140,6 +140,16 @@ class Branching(LitNet):
         return self.last(self.drop(hidden if hidden.mean() > 1e9 else F.relu(hidden)))
 
 
+class OneCycle(LitNet):
+    """A schedule over all steps, whose number it asks its Trainer for."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.lr)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.hparams.lr, total_steps=int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
 class Reassigning(LitNet):
     """Puts another tensor in the place of a buffer."""
 

@@ -155,6 +155,14 @@ class Warming(LitNet):
         return super().training_step(batch, batch_idx) * min(1.0, 0.5 + self.current_epoch)
 
 
+class Showing(LitNet):
+    """Logs the learning rate that its Trainer's optimiser has."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return super().training_step(batch, batch_idx)
+
+
 class Counting(LitNet):
     """Uses the number of the batch."""
 

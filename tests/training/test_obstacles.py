@@ -37,6 +37,7 @@ def test_an_ordinary_module_has_none(make: type):
         (nets.Scored, "f1 is a metric object that keeps state between steps"),
         (nets.Hooked, "the module defines on_train_epoch_end"),
         (nets.Warming, "training_step asks its Trainer for current_epoch"),
+        (nets.Showing, "training_step asks its Trainer for optimizers"),
         (nets.Counting, "training_step uses batch_idx"),
         (nets.Keeping, "training_step keeps something in losses"),
     ],

@@ -87,12 +87,22 @@ class Reads(nn.Module):
             return self.layer(x)
         if self.how == "random":
             x = x + torch.randn_like(x)
+        if self.how == "mask":
+            x = x + x[x > 0].sum()
         if self.how == "bernoulli":
             x = x * torch.bernoulli(torch.full_like(x, 0.5))
         return self.layer(x)
 
 
-@pytest.mark.parametrize(("how", "words"), [("item", "item"), ("random", "randomness"), ("bernoulli", "randomness")])
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("item", "the module takes a number out of a tensor"),
+        ("random", "the module draws random numbers of its own from torch"),
+        ("bernoulli", "the module draws random numbers of its own from torch"),
+        ("mask", "the module makes tensors whose size depends on their values"),
+    ],
+)
 def test_what_an_array_cannot_do_is_trained_alone_and_the_reason_says_what(how: str, words: str) -> None:
     def make(spec: TrialSpec) -> Classifier:
         torch.manual_seed(spec.seed)
