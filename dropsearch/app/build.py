@@ -112,9 +112,11 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
     found = inventory(config, source)
     searching = [name for name in config.arms if ARMS[name].dropout != "off"]
     if searching and not any(site.controllable for site in found):
+        those = "".join(f" with {site.name}, which is out of reach ({site.reason})" for site in found[:1])
         raise InputError(
-            f"arms must not name {searching[0]} for a model without dropout sites, got model={config.model.name}: "
-            f"leave it out of arms, or give the model a dropout{', as by sites.insert' if own.is_own(config) else ''}"
+            f"arms must not name {', '.join(searching)} for a model without dropout sites{' to search' if found else ''}, "
+            f"got model={config.model.name}{those}: leave {'them' if len(searching) > 1 else 'it'} out of arms, or give "
+            f"the model a dropout{', as by sites.insert' if own.is_own(config) else ''}"
         )
     begun = first_values(config, source)
     check_sites(ranges(config), begun, found, lambda values: _inventory(config, source, values))

@@ -10,6 +10,7 @@ from dropsearch.app.insertion import inserted_names
 from dropsearch.app.liveness import Tried, tried
 from dropsearch.config.schema import Config
 from dropsearch.dropout import reach
+from dropsearch.dropout.insertion import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.liveness import SiteLiveness
 from dropsearch.dropout.typical import typical_rate
 from dropsearch.records import Site
@@ -25,11 +26,12 @@ def show_sites(config: Config) -> int:
     source = build.data(config, build.device(config))
     sites = build.inventory(config, source)
     found = tried(config, source)
-    inserted = inserted_names(build.specimen(config, source)[0])
+    module = build.specimen(config, source)[0]
+    inserted = inserted_names(module)
     parts = [
         f"{config.model.name} on {source.name}",
         "\n".join(_table(config, sites, found, inserted)),
-        wrapped(" ".join(_in_words(config, sites, found))),
+        wrapped(" ".join(_in_words(config, sites, found, suggested_where(module)))),
         *(wrapped(f"{note[:1].upper()}{note[1:]}.") for note in found.of_module(config.model.name)),
     ]
     print("\n\n".join(filter(None, parts)))
@@ -86,13 +88,14 @@ def _met(site: Site, sites: Sequence[Site]) -> str:
     return f"{ordinal or 1} of {count}" if count > 1 else "1"
 
 
-def _in_words(config: Config, sites: Sequence[Site], found: Tried) -> Iterator[str]:
+def _in_words(config: Config, sites: Sequence[Site], found: Tried, where: str) -> Iterator[str]:
     name, searched = config.model.name, [site.name for site in sites if site.controllable]
     if sites and own.is_own(config) and not found.in_eval:
         yield f"{name} is handed over in training mode, in which dropout drops."
     yield f"{len(searched)} of {len(sites)} sites can be searched." if sites else f"{name} has no dropout site."
-    if not searched and own.is_own(config):
-        yield "sites.insert=after_activation puts a dropout behind each activation."
+    if not searched and own.is_own(config) and where:
+        behind = "each activation" if where == AFTER_ACTIVATION else where
+        yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} puts a dropout behind {behind}."
     if found.found is not None:
         yield from _tried_in_words([each for each in found.found.sites if each.site.controllable])
 

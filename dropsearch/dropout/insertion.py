@@ -158,9 +158,25 @@ def _after_activations(module: nn.Module, key: str) -> dict[str, nn.Module]:
     return found
 
 
+def suggested_where(module: nn.Module) -> str:
+    """Return where dropout can be inserted: ``after_activation``, else the name of a layer; empty without layers."""
+    if any(isinstance(part, _ACTIVATIONS) for _, part in _parts(module)):
+        return AFTER_ACTIVATION
+    return next(_layers(module), "")
+
+
+def _layers(module: nn.Module) -> Iterator[str]:
+    """Yield the names of the parts that have weights of their own: a loss has none."""
+    return (name for name, part in _parts(module) if next(part.parameters(recurse=False), None) is not None)
+
+
 def _examples(module: nn.Module, key: str) -> str:
-    names = [name for name, part in _parts(module) if not list(part.children())]
-    return f'for instance {key}=["{names[0]}"] or {key}=[torch.nn.Linear]' if names else "but it has no parts"
+    name = next(_layers(module), "")
+    if not name:
+        return "but it has no parts"
+    kind = type(module.get_submodule(name))
+    known = getattr(nn, kind.__name__, None) is kind
+    return f'for instance {key}=["{name}"]' + (f" or {key}=[torch.nn.{kind.__name__}]" if known else "")
 
 
 def _followed_by_dropout(module: nn.Module) -> set[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dropsearch.dropout import reach
 from dropsearch.dropout.calls import DropCall
 from dropsearch.dropout.control import DropoutMode, owner_path
+from dropsearch.dropout.insertion import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.inventory import Inventory, take_inventory
 from dropsearch.dropout.keeping import hidden_modules
 from dropsearch.dropout.probe import Probe
@@ -156,13 +157,19 @@ def _of_module(module: nn.Module, inventory: Inventory) -> Iterator[str]:
             "dropped and every rate would score alike; call module.train() before fit"
         )
     if not inventory:
-        yield f"{name} has no dropout site: dropsearch.insert_dropout(module) puts one after each activation"
+        yield f"{name} has no dropout site{_insertion(suggested_where(module))}"
     for where, part in hidden_modules(module).items():
         if any(isinstance(each, nn.modules.dropout._DropoutNd) for each in part.modules()):
             yield (
                 f"{where} ({type(part).__name__}) is held where PyTorch does not find it, so .eval() does not reach "
                 "it: use nn.ModuleList or nn.ModuleDict"
             )
+
+
+def _insertion(where: str) -> str:
+    if where == AFTER_ACTIVATION:
+        return ": dropsearch.insert_dropout(module) puts one after each activation"
+    return f': dropsearch.insert_dropout(module, "{where}") puts one behind {where}' if where else ""
 
 
 class _Watch(DropoutMode):

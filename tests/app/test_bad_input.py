@@ -92,7 +92,7 @@ LOADED = [
     ("data.batch_size=10000", "data.batch_size must be at most the 1078 training examples, got 10000"),
     ("data.train_size=100000", "data.train_size must be at most 1078"),
     ("data.val_fraction=0.9999", "data.val_fraction must leave a training example"),
-    ("model.hidden=[] model.input_dropout=false", "arms must not name dropout for a model without dropout sites"),
+    ("model.hidden=[] model.input_dropout=false", "arms must not name dropout, both for a model without dropout sites"),
     ("space.extra={model.hidden:choice([8],[8,8])}", "space.extra must not change the model's sites"),
     ("model.hidden=[99999999999999]", "model=mlp cannot be built for data=digits"),
     (

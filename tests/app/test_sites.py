@@ -99,6 +99,8 @@ def test_the_sites_of_a_model_of_ours_have_no_rates_of_their_own(cli: Cli):
 def test_a_module_without_dropout_is_told_how_to_get_some(cli: Cli):
     ended = cli(*own("sleepers.Plain", "task=sites"))
     assert "Plain has no dropout site. sites.insert=after_activation puts a dropout behind each" in words(ended.out)
+    ended = cli(*own("nets.Bare", "task=sites"))
+    assert "0 of 1 sites can be searched. sites.insert=[first] puts a dropout behind first." in words(ended.out)
     assert table(cli(*own("sleepers.Plain", "task=sites", "sites.insert=after_activation"))) == {
         "relu": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],
         "tanh": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],

@@ -175,11 +175,17 @@ def test_a_dropout_in_a_plain_list_is_not_reached_by_eval() -> None:
     assert len(found.findings) == 2
 
 
-def test_a_module_without_dropout_is_told_about_insertion() -> None:
-    found = dropsearch.liveness(nn.Linear(2, 2), torch.randn(3, 2))
-    assert repr(found) == (
-        "Linear has no dropout site: dropsearch.insert_dropout(module) puts one after each activation"
-    )
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([nn.Linear(2, 2), nn.ReLU()], ": dropsearch.insert_dropout(module) puts one after each activation"),
+        ([nn.Softmax(-1), nn.Linear(2, 2)], ': dropsearch.insert_dropout(module, "1") puts one behind 1'),
+        ([nn.Softmax(-1)], ""),
+    ],
+)
+def test_a_module_without_dropout_is_told_about_an_insertion_that_works(layers: list[nn.Module], told: str) -> None:
+    found = dropsearch.liveness(nn.Sequential(*layers), torch.randn(3, 2))
+    assert repr(found) == f"Sequential has no dropout site{told}"
 
 
 def test_the_encoder_in_eval_mode_does_not_hide_behind_its_fast_path() -> None:
