@@ -114,9 +114,10 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
     if searching and not any(site.controllable for site in found):
         those = "".join(f" with {site.name}, which is out of reach ({site.reason})" for site in found[:1])
         raise InputError(
-            f"arms must not name {', '.join(searching)} for a model without dropout sites{' to search' if found else ''}, "
-            f"got model={config.model.name}{those}: leave {'them' if len(searching) > 1 else 'it'} out of arms, or give "
-            f"the model a dropout{', as by sites.insert' if own.is_own(config) else ''}"
+            f"arms must not name {', '.join(searching)} for a model without dropout sites"
+            f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "
+            f"{'them' if len(searching) > 1 else 'it'} out of arms, or give the model a dropout"
+            f"{', as by sites.insert' if own.is_own(config) else ''}"
         )
     begun = first_values(config, source)
     check_sites(ranges(config), begun, found, lambda values: _inventory(config, source, values))

@@ -140,7 +140,7 @@ class OwnModules:
         self.routes = routes(self._names, self.probe.optimizers)
         monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
         if config.task != "sites" and monitor.name not in self.probe.logged:
-            raise InputError(missing_monitor(monitor, self.probe.logged))
+            raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
 
     def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
         """Return the names of the arguments that the module takes, what builds it from them, and what they are."""

@@ -66,12 +66,20 @@ def epoch_metrics(
     )
 
 
-def missing_monitor(monitor: Monitor, logged: Mapping[str, float]) -> str:
-    """Say in one line that a module does not log what is monitored, and what it logs."""
+def missing_monitor(monitor: Monitor, logged: Mapping[str, float], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Say in one line that a module does not log what is monitored, and what it logs.
+
+    Args:
+        monitor: What is monitored.
+        logged: What the module logs at validation.
+        elsewhere: What it logs that no validation is left with, by name: why.
+    """
     names = ", ".join(sorted(logged)) or "nothing"
-    return (
-        f'monitor must be a metric that the module logs at validation, got "{monitor.name}"'
-        f"{close_match(monitor.name, logged)}: it logs {names}"
+    why = (elsewhere or {}).get(monitor.name)
+    return f'monitor must be a metric that the module logs at validation, got "{monitor.name}"' + (
+        f", which {why}; at validation it logs {names}"
+        if why
+        else f"{close_match(monitor.name, logged)}: it logs {names}"
     )
 
 

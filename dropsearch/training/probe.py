@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class Probe:
     """As `configure_optimizers` returned them."""
     logged: dict[str, float]
     """What the module logs at validation."""
+    elsewhere: dict[str, str]
+    """What it logs that no validation is left with, by name: why."""
     batch: Any
     """As the Trainer hands it to `training_step`."""
 
@@ -76,13 +79,14 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
 
         return step
 
-    names = ValidationNames()
+    names, calls = ValidationNames(), _noted_logs(module)
     # The user's callbacks wait for the trials: they may write files.
     given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
     settings = dataclasses.replace(settings, trainer=lambda: given)
     set_to_train(module)
     try:
         with quiet_lightning(), wrapped_step(module, recording):
+            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")  # refused below
             trainer = make_trainer(
                 module, settings, [_Noting(names)], max_epochs=1, limit_train_batches=1, limit_val_batches=1
             )
@@ -95,5 +99,27 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
         ) from error
     if not found:
         raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")
+    if module.automatic_optimization and not any(each.state_dict() for each in trainer.optimizers):
+        raise InputError(
+            f"model={type(module).__name__} must return an optimiser from configure_optimizers, got none: without one "
+            "nothing is trained"
+        )
     sites, batch = found[0]
-    return Probe(sites, list(trainer.optimizers), names.values(trainer.callback_metrics), batch)
+    logged = names.values(trainer.callback_metrics)
+    elsewhere = {name: why for name, why in calls.items() if name not in logged}
+    return Probe(sites, list(trainer.optimizers), logged, elsewhere, batch)
+
+
+def _noted_logs(module: Any) -> dict[str, str]:
+    """Note each call of a module's `log` from now on: why the validation may be left without what it logs."""
+    calls: dict[str, str] = {}
+    log = module.log
+
+    def noting(name: str, value: Any, *args: Any, **options: Any) -> Any:
+        hook = module._current_fx_name or "a hook"
+        validating = "validation" in hook
+        calls[name] = f"{hook} logs for each step only: log it with on_epoch=True" if validating else f"{hook} logs"
+        return log(name, value, *args, **options)
+
+    module.log = noting  # `log_dict` calls it too
+    return calls

@@ -223,11 +223,20 @@ REFUSED = [
     (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
     (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
+    (
+        own("Stepwise"),
+        'got "val_loss", which validation_step logs for each step only: log it with on_epoch=True; at val',
+    ),
+    (
+        own("LitNet", "Digits", "monitor=train/loss"),
+        "which training_step logs; at validation it logs val_acc, val_loss",
+    ),
+    (own("Untrained"), "model=Untrained must return an optimiser from configure_optimizers, got none"),
     (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
     (
         own("Bare"),
-        "arms must not name textbook, dropout_shared, dropout for a model without dropout sites to search, got model=Bare "
-        "with drop, which is out of reach (this pass did not call it",
+        "arms must not name textbook, dropout_shared, dropout for a model without dropout sites to search, "
+        "got model=Bare with drop, which is out of reach (this pass did not call it",
     ),
     (own("LitNet", "Digits", "arms=[none,batchnorm]"), "without saying how it gets BatchNorm"),
     (

@@ -199,6 +199,21 @@ class Broken(LitNet):
         raise ValueError("no such table")
 
 
+class Stepwise(LitNet):
+    """Logs each validation step, and no epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self(x), y), on_step=True, on_epoch=False)
+
+
+class Untrained(LitNet):
+    """Has no optimiser."""
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
 class Nan(LitNet):
     """Measures what is no number."""
 
