@@ -14,8 +14,14 @@ def run(config: Config) -> int:
         RunError: The training failed.
     """
     from dropsearch.app.surroundings import check_surroundings
+    from dropsearch.app.warned import each_warning_once
 
     check_surroundings(config)
+    with each_warning_once():
+        return _task(config)
+
+
+def _task(config: Config) -> int:
     if config.task == "retrain":
         from dropsearch.app.retrain import retrain
 

@@ -118,9 +118,11 @@ def search(
     from dropsearch.app.insertion import where_of
     from dropsearch.app.invocation import searched
     from dropsearch.app.surroundings import check_surroundings
+    from dropsearch.app.warned import each_warning_once
 
     check_surroundings(config)
-    return SearchResult(searched(config), where_of(config.sites))
+    with each_warning_once():
+        return SearchResult(searched(config), where_of(config.sites))
 
 
 def _copied(values: Any) -> Any:
