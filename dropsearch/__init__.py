@@ -52,6 +52,11 @@ _ROOMS = {
 }
 
 
+def __dir__() -> list[str]:
+    # What completion in a notebook shows.
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # Importing torch and lightning takes seconds: only when something that needs them is asked for.
     if name in _ROOMS:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from dropsearch.app.extra import start
 from dropsearch.app.insertion import insert, where_of
+from dropsearch.app.targets import imported, instantiated
 from dropsearch.config.extra import ranges
 from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
 from dropsearch.data.own import OwnData
 from dropsearch.data.randomness import seeded
-from dropsearch.errors import InputError, close_match, first_cause
+from dropsearch.errors import InputError, close_match
 from dropsearch.records import ARMS, Monitor, Site, TrialSpec
 from dropsearch.training.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.feed import TrainerSettings
@@ -50,29 +49,8 @@ def data(config: Config) -> OwnData:
     if not open_ended:
         _check_names("data", _own_names(chosen), names, chosen.name)
     with seeded(config.seed):
-        module = _instantiated(chosen._target_, _named_arguments(chosen, target), "data")
+        module = instantiated(chosen._target_, _named_arguments(chosen, target), "data")
     return OwnData(module, chosen.name, config.seed)
-
-
-def imported(target: str, key: str) -> Any:
-    """Return the class or function of this dotted name, looked for in the working folder too.
-
-    Raises:
-        InputError: There is none.
-    """
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the console script, unlike `python -m`, does not look there
-    try:
-        found = get_object(target)
-    except Exception as error:  # importing somebody else's code may raise anything
-        said = " ".join(first_cause(error).split())[:200]
-        raise InputError(
-            f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}" ({said}): '
-            "give it as package.module.Class"
-        ) from error
-    if not callable(found):
-        raise InputError(f'{key} must name a class or a function, got "{target}", a {type(found).__name__}')
-    return found
 
 
 def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
@@ -94,16 +72,6 @@ def _check_names(key: str, given: Iterable[str], names: set[str], owner: str) ->
                 f'{key} must name arguments of {owner}, got "{name}"{close_match(name, names)}: it takes '
                 f"{', '.join(sorted(names)) or 'none'}"
             )
-
-
-def _instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
-    try:
-        return instantiate({"_target_": target, **given, "_convert_": "all"})
-    except Exception as error:
-        said = " ".join(first_cause(error).split())[:300]
-        raise InputError(
-            f"{group}={target} cannot be built: {type(error.__cause__ or error).__name__}: {said}"
-        ) from error
 
 
 class OwnModules:
@@ -134,7 +102,8 @@ class OwnModules:
         self.specimen(self.start)  # a second one shows whether they are two
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
-                f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none"
+                f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
+                "leave it out"
             )
         self.probe: Probe = probe(first, batches(source, config.seed), settings)
         self.routes = routes(self._names, self.probe.optimizers)
@@ -154,7 +123,7 @@ class OwnModules:
         target = imported(chosen._target_, "model._target_")
         given = _named_arguments(chosen, target)
         names, open_ended = accepted(target)
-        build = lambda **more: _instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
+        build = lambda **more: instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
         return names | (self._named() if open_ended else set()), build, {**defaults(target), **given}
 
     def _searched(self) -> list[str]:
@@ -233,6 +202,8 @@ class OwnModules:
             raise
         except Exception as error:
             said = " ".join(str(error).split())[:300]
+            if isinstance(error, TypeError) and "missing" in said and inspect.isclass(self._maker):
+                said += f": give a function that builds it, lambda: {self._chosen.name}(...)"
             raise InputError(f"model={self._chosen.name} cannot be built: {type(error).__name__}: {said}") from error
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dropsearch.errors import InputError
-from dropsearch.records import ARMS, Summary, best_arm
+from dropsearch.records import ARMS, EpochMetrics, Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.tables import tables
 from dropsearch.report.terminal import wrapped
@@ -96,7 +96,7 @@ class SearchResult:
         row |= {"epochs": len(trial.curve), "seconds": trial.seconds, "lr": spec.lr, "weight_decay": spec.weight_decay}
         row |= dict(spec.extra)
         row |= {f"rate.{site}": rate for site, rate in spec.rates.items()}
-        return row | ({name: value for name, value in best.logged.items() if name not in row} if best else {})
+        return row | ({name: value for name, value in _logged(best) if name not in row} if best else {})
 
     def apply(self, module: Any, arm: str | None = None) -> Any:
         """Set the rates that were found on a module, and return it: `dropsearch.set_rates` says how.
@@ -121,8 +121,17 @@ class SearchResult:
         return module
 
     def __repr__(self) -> str:
-        text = [table.as_text() for table in tables(self.summary)]
+        text = [table.as_text() for table in tables(self.summary, brief=True)]
         return "\n\n".join([*text, wrapped(verdict(self.summary))])
 
     def _repr_markdown_(self) -> str:
         return "\n\n".join([*(table.as_markdown() for table in tables(self.summary)), verdict(self.summary)])
+
+
+def _logged(best: EpochMetrics) -> Iterator[tuple[str, float]]:
+    """Yield what a module logged at validation in the best epoch, where its loss and accuracy stand by themselves."""
+    for name, value in (("val_loss", best.val_loss), ("val_acc", best.val_acc)):
+        # Under another name the loss is what is monitored, which has a column.
+        if math.isfinite(value) and value != best.objective:
+            yield name, value
+    yield from best.logged.items()

@@ -141,6 +141,10 @@ def _put_trainer(config: Config, given: Mapping[str, Any]) -> None:
 
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:
     """Return where sites are put and what kind they are; types are kept by name in what is written."""
+    if not isinstance(insert, str | type | Sequence | None):
+        raise InputError(
+            f'insert must be "after_activation", a name, a pattern, a type of parts, or a list of these, got {insert!r}'
+        )
     listed = [insert] if isinstance(insert, str | type) else list(insert or ())
     if insert is not None:
         named = [f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else each for each in listed]
@@ -184,5 +188,12 @@ def _name(make_module: Any) -> str:
 def _maker(callbacks: Any) -> Any:
     if callbacks is None or callable(callbacks):
         return callbacks
+    listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    for each in listed:
+        if not hasattr(each, "on_fit_start"):
+            raise InputError(
+                f"callbacks must be a list of Lightning callbacks or a function that makes one, got {each!r}: as in "
+                "callbacks=[EarlyStopping(...)]"
+            )
     # Callbacks keep state, of which a trial is to know only its own.
-    return lambda: copy.deepcopy(list(callbacks))
+    return lambda: copy.deepcopy(listed)

@@ -108,6 +108,10 @@ def insert_dropout(module: nn.Module, where: Where = AFTER_ACTIVATION, rate: flo
 
 def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where") -> Insertion:
     """Do what `insert_dropout` does, with the `key` by which the user said `where` in the messages."""
+    if not where or not isinstance(where, str | type | Sequence):
+        raise InputError(
+            f"{key} must be {AFTER_ACTIVATION}, a name, a pattern, a type of parts, or a list of these, got {where!r}"
+        )
     chosen = _after_activations(module, key) if where == AFTER_ACTIVATION else _fitting(module, where, key)
     followed = _followed_by_dropout(module) if where == AFTER_ACTIVATION else set()
     names = {name: part for name, part in chosen.items() if name not in followed}

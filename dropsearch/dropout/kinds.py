@@ -72,6 +72,10 @@ def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kind
         InputError: A kind is unknown, or a name or pattern fits no site.
     """
     sites = tuple(sites)
+    if not isinstance(kinds, Mapping):
+        raise InputError(
+            f'{key} must be a kind by site name or pattern, got {kinds!r}: as in {{"encoder.*": "residual"}}'
+        )
     for pattern, kind in kinds.items():
         if kind not in KINDS:
             raise InputError(

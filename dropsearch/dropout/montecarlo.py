@@ -47,11 +47,13 @@ class MCDropout(nn.Module):
             mean of logits: the paper averages probabilities.
 
     Raises:
-        InputError: `samples` is below 1.
+        InputError: `samples` is below 1, or `module` is no module.
     """
 
     def __init__(self, module: nn.Module, samples: int = 50, transform: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise InputError(f"MCDropout needs a torch.nn.Module, got {type(module).__name__}")
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise InputError(f"samples must be a whole number of at least 1, got {samples!r}")
         self.module = module

@@ -77,6 +77,8 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
         InputError: A name is not that of a site, a rate is not in [0, 1], or a site is a call and the module is
             compiled by ``torch.compile``. Nothing is set then.
     """
+    if not isinstance(rates, Mapping):
+        raise InputError(f'rates must be a rate by site name, got {rates!r}: as in {{"drop": 0.2}}')
     attributes: dict[str, _Attribute] = {}
     called: dict[str, float] = {}
     for site, given in rates.items():

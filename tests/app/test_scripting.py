@@ -78,9 +78,17 @@ def test_the_answer_has_the_rates_the_trials_and_the_model(result: SearchResult)
     Layered.load_from_checkpoint(result.best_checkpoint)
     frame = result.to_dataframe()
     assert len(frame) == 2
-    assert {"arm", "number", "state", "val_loss", "lr", "weight_decay", "rate.drop", "rate.attention"} <= set(
-        frame.columns
-    )
+    assert {
+        "arm",
+        "number",
+        "state",
+        "val_loss",
+        "val_acc",
+        "lr",
+        "weight_decay",
+        "rate.drop",
+        "rate.attention",
+    } <= set(frame.columns)
 
 
 def test_what_is_kept_of_the_best_names_no_command_that_fails(result: SearchResult):
@@ -129,6 +137,15 @@ def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFi
     assert losses[1][:2] == losses[0]
     assert len(losses[1]) == 3
     assert "it continues" in capsys.readouterr().out
+
+
+def test_a_single_callback_is_one(search: Call, tmp_path: Path):
+    search(nets.LitNet, data.Digits(), arms=["none"], n_trials=1, confirm_seeds=1, callbacks=Writing(tmp_path / "seen"))
+    assert (tmp_path / "seen").exists()
+
+
+def test_completion_in_a_notebook_finds_what_there_is():
+    assert set(dropsearch.__all__) <= set(dir(dropsearch))
 
 
 def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies():
@@ -206,6 +223,14 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, None, {}, "datamodule must be a LightningDataModule, got a NoneType"),
     (nets.LitNet, data.WithoutTraining(), {}, "must return batches from train_dataloader, got none"),
     (nets.LitNet, data.Digits(), {"monitor": "f1"}, 'got "f1": it logs val_acc, val_loss'),
+    (
+        nets.LitNet,
+        data.Digits(),
+        {"insert": 5},
+        'insert must be "after_activation", a name, a pattern, a type of parts,',
+    ),
+    (nets.LitNet, data.Digits(), {"callbacks": [5]}, "callbacks must be a list of Lightning callbacks or a function"),
+    (nets.Wanting, data.Digits(), {}, "argument: 'backbone': give a function that builds it, lambda: Wanting(...)"),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
     (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
     (

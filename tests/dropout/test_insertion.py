@@ -222,6 +222,13 @@ def test_inserting_twice_is_refused_and_changes_nothing() -> None:
         (Plain(), [nn.Conv2d], 0.1, "got Conv2d: its parts are encoder"),
         (Encoder(), "*.out_proj", 0.1, "parts that are called"),
         (Litten(), "after_activation", 0.1, r'Litten has none: .* where=\["fc1"\] or where=\[torch\.nn\.Linear\]'),
+        (
+            Plain(),
+            5,
+            0.1,
+            "where must be after_activation, a name, a pattern, a type of parts, or a list of these, got 5",
+        ),
+        (Plain(), [], 0.1, r"where must be after_activation, .* got \[\]"),
         (Plain(), "head.1", 1.5, r"rate must be a number in \[0, 1\], .* got 1\.5"),
         (Plain(), "head.1", "0.5", r"rate must be a number in \[0, 1\], .* got '0\.5'"),
     ],

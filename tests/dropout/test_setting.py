@@ -223,6 +223,7 @@ def test_an_exception_in_the_module_leaves_the_wrapper_usable() -> None:
         (OneLayer, {"lstm": 0.1}, "LSTM of one layer has no dropout between layers"),
         (Reusing, {"drop1": 1.1}, r'rates\["drop1"\] must be a number in \[0, 1\], .* got 1\.1'),
         (Reusing, {"drop1": 0.2, "drop1:randn": 0.1}, r'got "drop1:randn"'),
+        (InAList, 0.2, "rates must be a rate by site name, got 0.2: as in"),
         (InAList, {"model": None}, r'rates\["model"\] must be a number in \[0, 1\]'),
     ],
 )
