@@ -29,7 +29,7 @@ from dropsearch.app.train_sizes import check_train_sizes, sized_engines, with_tr
 from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config, plain
 from dropsearch.dropout.typical import typical_rates
-from dropsearch.errors import STOPPED, RunError, first_cause
+from dropsearch.errors import FAILED, STOPPED, RunError, first_cause
 from dropsearch.evidence.claims import claims
 from dropsearch.evidence.compare import compared
 from dropsearch.records import ARMS, Arm, ArmOutcome, Purpose, Site, Summary, TrialSpec, best_arm
@@ -44,10 +44,16 @@ from dropsearch.training.feed import Engine, Feed
 
 
 def search(config: Config) -> int:
-    """Search, confirm, test, leave every file and print what was found; return 0, or 130 where the user stopped it."""
+    """Search, confirm, test, leave every file and print what was found.
+
+    Returns:
+        0, 1 where no trial was completed, or 130 where the user stopped it.
+    """
     summary = searched(config)
     print(closing(summary))
-    return 0 if summary.complete else STOPPED
+    if not summary.complete:
+        return STOPPED
+    return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
 
 
 def searched(config: Config) -> Summary:

@@ -96,9 +96,11 @@ def _elsewhere(key: str, group: str) -> Iterator[str]:
     searched = next((word for word in (group, last) if word in _OWN_RANGES), "")
     if searched:
         yield f"space.extra must leave out {key}, which is searched anyway: its range is {_OWN_RANGES[searched]}"
+    elif group in _SHARED:
+        yield f'space.extra must name keys of model or of optimizer, for {_SHARED[group]}, got "{key}"'
     else:
-        why = f", for {_SHARED[group]}" if group in _SHARED else ""
-        yield f'space.extra must name keys of model or of optimizer{why}, got "{key}"'
+        name = key.partition(".")[2] or key
+        yield f'space.extra must name keys of model or of optimizer, got "{key}": say model.{name} or optimizer.{name}'
 
 
 def _of_own_model(config: Config, key: str, group: str, name: str) -> Iterator[str]:

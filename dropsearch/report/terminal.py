@@ -51,10 +51,8 @@ def closing(summary: Summary) -> str:
     told = (verdict(summary), rates_by_site(summary), " ".join(without_dropout(summary)), kept(summary))
     blocks += [wrapped(text) for text in told if text]
     if "output_dir" in summary.config:
-        blocks.append(
-            f"In {summary.config['output_dir']}: report.html, report.md, figures, results.json, "
-            "and best/ with the models."
-        )
+        models = ", and best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
+        blocks.append(f"In {summary.config['output_dir']}: report.html, report.md, figures, results.json{models}.")
     if measured := findings.measuring(summary):
         blocks.append(f"{measured[0].upper()}{measured[1:]}.")
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}

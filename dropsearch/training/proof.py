@@ -186,7 +186,8 @@ def _close(expected: Tensor | None, got: Tensor | None) -> bool:
     if expected is None or got is None:
         return expected is None and (got is None or not bool(got.any()))
     scale = max(float(expected.abs().max()) if expected.numel() else 0.0, 1.0)
-    return bool(((expected - got).abs() <= TOLERANCE * scale).all())
+    alike = (expected == got) | (expected.isnan() & got.isnan())
+    return bool((alike | ((expected - got).abs() <= TOLERANCE * scale)).all())
 
 
 def proof_specs(arm: str, sites: tuple[Site, ...], dropping: bool) -> tuple[TrialSpec, TrialSpec]:

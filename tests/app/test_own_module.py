@@ -231,6 +231,9 @@ REFUSED = [
         own("LitNet", "Digits", "monitor=train/loss"),
         "which training_step logs; at validation it logs val_acc, val_loss",
     ),
+    (own("LitNte"), f'got "{NETS}.LitNte" (did you mean "{NETS}.LitNet"?)'),
+    ((f"model._target_={NETS[:-1]}.LitNet", *own("LitNet")[1:]), f'(did you mean "{NETS}.LitNet"?)'),
+    (own("Wanting"), "missing 1 required positional argument: 'backbone': give model.backbone=VALUE"),
     (own("Untrained"), "model=Untrained must return an optimiser from configure_optimizers, got none"),
     (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
     (
@@ -267,6 +270,15 @@ def test_a_monitor_that_is_no_number_ends_the_run(cli: Cli):
     ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=alone"))
     assert ended.status == 1
     assert "all failed alike (diverged: val_loss=nan after epoch 1)" in ended.err
+
+
+def test_where_too_few_trials_failed_to_end_it_the_run_says_that_none_was_completed(cli: Cli):
+    ended = cli(*own("Nan", "Digits", "arms=[none]", "engine.processes=1", "engine.width=2"))
+    assert ended.status == 1
+    assert "No trial was completed" in ended.out
+    assert "most often with: diverged: val_loss=nan after epoch 1" in " ".join(ended.out.split())
+    assert "differs from the trial alone" not in " ".join(ended.out.split())
+    assert "results.json." in ended.out, "there are no models"
 
 
 def weights(folder: Path, arm: str) -> set[str]:

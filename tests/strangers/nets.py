@@ -98,6 +98,13 @@ class Scored(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)}
 
 
+class Wanting(Scored):
+    """Cannot be built without an argument."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+
+
 class Normed(LitNet):
     """With BatchNorm of its own."""
 
