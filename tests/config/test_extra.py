@@ -103,7 +103,10 @@ ANYWAY = "which is searched anyway: its range is"
 REFUSED = [
     ("data.batch_size: choice(32,64)", "model or of optimizer, for all trials see the same data"),
     ("trainer.max_epochs: choice(3,4)", "for all trials are trained alike"),
-    ("engine.width: choice(3,4)", 'space.extra must name keys of model or of optimizer, got "engine.width": say model.width or'),
+    (
+        "engine.width: choice(3,4)",
+        'space.extra must name keys of model or of optimizer, got "engine.width": say model.width or',
+    ),
     ("optimizer.lr: interval(0,1)", f"space.extra must leave out optimizer.lr, {ANYWAY} space.lr.low"),
     ("lr: interval(0,1)", f"space.extra must leave out lr, {ANYWAY} space.lr.low and space.lr.high"),
     ("weight_decay: interval(0,1)", f"{ANYWAY} space.weight_decay.low"),
