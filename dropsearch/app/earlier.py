@@ -12,8 +12,10 @@ from typing import Any
 
 from dropsearch.app import build, engines, variations
 from dropsearch.app.ablation import unfinished
-from dropsearch.app.invocation import Run, fingerprints, reached, retrainings
+from dropsearch.app.invocation import Run
 from dropsearch.app.products import write_files
+from dropsearch.app.studies import fingerprints, retrainings
+from dropsearch.app.surroundings import reached
 from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
 from dropsearch.records import ARMS, ArmOutcome, Summary

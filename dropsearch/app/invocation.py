@@ -5,38 +5,31 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing as closed
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
-from dropsearch.app import build, engines, terms, variations
-from dropsearch.app.ablation import Ablation, ArmStudies, checkpoint, checkpoint_folder, kept_checkpoint
+from dropsearch.app import build, engines, variations
+from dropsearch.app.ablation import Ablation, checkpoint, checkpoint_folder
 from dropsearch.app.announcement import announcement, notes
-from dropsearch.app.evidence import measured
-from dropsearch.app.l2_control import check_weight_decay, with_controls
-from dropsearch.app.landscape import with_searches
+from dropsearch.app.dossier import dossier
+from dropsearch.app.l2_control import check_weight_decay
 from dropsearch.app.liveness import check_liveness
-from dropsearch.app.products import best_retraining, write_files
+from dropsearch.app.products import best_retraining, winning_model, write_files
 from dropsearch.app.provenance import commands, git_state, this_command, versions
-from dropsearch.app.scoring import judge_of, load
-from dropsearch.app.train_sizes import check_train_sizes, sized_engines, with_train_sizes
+from dropsearch.app.scoring import judge_of
+from dropsearch.app.studies import arm_studies, fingerprints
+from dropsearch.app.surroundings import reached
+from dropsearch.app.train_sizes import check_train_sizes, sized_engines
 from dropsearch.app.watch import Interruption, WatchedFeed
 from dropsearch.config.schema import Config, plain
-from dropsearch.dropout.typical import typical_rates
-from dropsearch.errors import FAILED, STOPPED, RunError, first_cause
-from dropsearch.evidence.claims import claims
+from dropsearch.errors import FAILED, STOPPED, first_cause
 from dropsearch.evidence.compare import compared
-from dropsearch.records import ARMS, Arm, ArmOutcome, Purpose, Site, Summary, TrialSpec, best_arm
+from dropsearch.records import ArmOutcome, Purpose, Site, Summary, TrialSpec, best_arm
 from dropsearch.report import Progress, closing, opening
-from dropsearch.search.ledger import Ledger
-from dropsearch.search.samplers import make_pruner, make_sampler
-from dropsearch.search.space import Space
 from dropsearch.search.storage import open_storage, storage_exists
 from dropsearch.search.studies import RETRAINED, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
@@ -80,41 +73,8 @@ def searched(config: Config) -> Summary:
         return Run(config, source, sites, engine, folder, tracker, started, sized).work(journal)
 
 
-@contextmanager
-def reached(folder: Path) -> Iterator[None]:
-    """Say in one line that the disk failed.
-
-    Raises:
-        RunError: A file in the folder could not be read or written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
-            "space, then give the same command again; it continues from what the study holds"
-        ) from error
-
-
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
     return checkpoint(folder, spec) if spec.purpose in variations.WITH_WEIGHTS else None
-
-
-def retrainings(config: Config, arm: Arm) -> list[Purpose]:
-    """Return what an arm's winner is retrained for beside its confirmation."""
-    asked = config.evidence
-    drops = arm.dropout != "off"
-    wanted: dict[Purpose, bool] = {
-        "sites": asked.single_sites and drops,
-        "l2": asked.l2_control and drops,
-        "sizes": bool(asked.train_sizes),
-    }
-    return [purpose for purpose, is_wanted in wanted.items() if is_wanted]
-
-
-def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) -> dict[str, Any]:
-    """Return what must be the same for each arm's study to be continued, by the study's name."""
-    return {f"{config.study.name}/{name}": terms.fingerprint(config, source, ARMS[name], sites) for name in config.arms}
 
 
 class Run:
@@ -161,7 +121,7 @@ class Run:
     def open_studies(self, storage: Any) -> None:
         """Open the studies, which are made where they are not there."""
         config, source = self.config, self.source
-        studies = [self._studies(storage, name) for name in config.arms]
+        studies = [arm_studies(config, source, self.sites, storage, name) for name in config.arms]
         self.ablation = Ablation(config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption)
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
@@ -187,38 +147,6 @@ class Run:
             amends=amends,
         )
 
-    def _studies(self, storage: Any, name: str) -> ArmStudies:
-        config, arm = self.config, ARMS[name]
-        study = f"{config.study.name}/{name}"
-        fingerprint = terms.fingerprint(config, self.source, arm, self.sites)
-        searches = [
-            Ledger(
-                storage,
-                study if repeat == 1 else f"{study}/repeat-{repeat}",
-                arm=name,
-                purpose="search",
-                fingerprint=fingerprint,
-                make_sampler=partial(make_sampler, config.sampler.name, startup_trials=config.sampler.startup_trials),
-                pruner=make_pruner(
-                    config.pruner.name,
-                    config.trainer.max_epochs,
-                    config.pruner.startup_trials,
-                    config.pruner.warmup_epochs,
-                ),
-                repeat=repeat,
-            )
-            for repeat in range(1, config.study.repeats + 1)
-        ]
-        confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
-        space = Space(terms.space_settings(config, self.source), arm, self.sites, typical_rates(self.sites))
-        retrained: dict[Purpose, Ledger] = {
-            purpose: Ledger(
-                storage, f"{study}/{RETRAINED[purpose]}", arm=name, purpose=purpose, fingerprint=fingerprint
-            )
-            for purpose in retrainings(config, arm)
-        }
-        return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)
-
     def _track_left_behind(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
         for arm in self.ablation.studies:
@@ -240,7 +168,9 @@ class Run:
             complete = not self.interruption.requested
             summary = self._finished(self.summary(self.ablation.outcomes(open_test=complete), complete))
             artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
-            self.tracker.finish(summary, artifacts, *self._model(summary))
+            self.tracker.finish(
+                summary, artifacts, *winning_model(self.config, self.source, summary, self._checkpoints)
+            )
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.tracker.close("KILLED" if stopped else "FAILED")
@@ -321,31 +251,10 @@ class Run:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.config.evidence.name == "off" or not summary.complete:
             return summary
-        started = time.perf_counter()
-        evidence = measured(self.config, self.source, summary.arms, self._checkpoints)
-        evidence = with_searches(evidence, self.config, self.ablation.studies, summary.arms)
-        varied = {arm.arm.name: variations.varied(arm, summary.arms[arm.arm.name]) for arm in self.ablation.studies}
-        evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in varied.items() if found})
-        evidence = with_controls(evidence, self.ablation, summary.arms)
-        evidence = with_train_sizes(evidence, self.ablation, summary.arms)
-        said, seconds = claims(evidence, summary), time.perf_counter() - started
-        evidence = dataclasses.replace(evidence, claims=said, seconds=seconds)
+        evidence = dossier(self.ablation, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
         name = best_arm(arms)
         winner = arms[name].winner if name else None
         return build.carried(self.config, self.source, best_retraining(winner).spec) if winner else {}
-
-    def _model(self, summary: Summary) -> tuple[Any, Any]:
-        name = best_arm(summary.arms)
-        winner = summary.arms[name].winner if name else None
-        if winner is None or not summary.complete or not self.config.tracking.log_model:
-            return None, None
-        path = kept_checkpoint(self._checkpoints, best_retraining(winner))
-        batch = next(iter(self.source.val_dataloader()))
-        if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
-            return None, None  # nobody can tell which part of it is the model's input
-        inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
-        spec = best_retraining(winner).spec
-        return partial(load, self.config, self.source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)

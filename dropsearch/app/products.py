@@ -6,15 +6,19 @@ import copy
 import math
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
+from dropsearch.app import build
 from dropsearch.app.ablation import checkpoint_folder, kept_checkpoint
+from dropsearch.app.scoring import load
 from dropsearch.config.schema import OWN, Config, OwnDataConfig, OwnModelConfig, arguments, plain
 from dropsearch.drafts import whole
-from dropsearch.records import Confirmed, Summary, TrialResult
+from dropsearch.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.report import write_figures, write_markdown, write_page, write_results
 from dropsearch.report.files import write_whole
@@ -23,6 +27,21 @@ from dropsearch.report.files import write_whole
 def best_retraining(winner: Confirmed) -> TrialResult:
     """Return the winner's seed with the least validation loss: the model to keep."""
     return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
+
+
+def winning_model(config: Config, source: build.Source, summary: Summary, checkpoints: Path) -> tuple[Any, Any]:
+    """Return what makes the best arm's model, and a batch for it; None where there is none."""
+    name = best_arm(summary.arms)
+    winner = summary.arms[name].winner if name else None
+    if winner is None or not summary.complete or not config.tracking.log_model:
+        return None, None
+    path = kept_checkpoint(checkpoints, best_retraining(winner))
+    batch = next(iter(source.val_dataloader()))
+    if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
+        return None, None  # nobody can tell which part of it is the model's input
+    inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
+    spec = best_retraining(winner).spec
+    return partial(load, config, source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def write_files(summary: Summary, config: Config, folder: Path, test_examples: int | None = None) -> list[Path]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.data.catalogue import describe
 from dropsearch.data.verified import folder_of
-from dropsearch.errors import InputError
+from dropsearch.errors import InputError, RunError
 from dropsearch.search.storage import check_storage
 from dropsearch.tracking.address import knock, resolve
 
@@ -72,3 +74,19 @@ def _check_tracking(config: Config) -> None:
         knock(address)
     else:
         check_folder(address.database.parent, address.origin)
+
+
+@contextmanager
+def reached(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk failed.
+
+    Raises:
+        RunError: A file in the folder could not be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
+            "space, then give the same command again; it continues from what the study holds"
+        ) from error

@@ -171,7 +171,7 @@ def test_a_run_outlives_what_fails_as_it_is_measured(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("nothing there")
 
-    monkeypatch.setattr(f"dropsearch.app.invocation.{part}", fails)
+    monkeypatch.setattr(f"dropsearch.app.dossier.{part}", fails)
     out = tmp_path / "out"
     summary = searched(composed(*LIGHT, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
     told = "what dropout did in the winners was not measured (ZeroDivisionError: nothing there)"

@@ -1,0 +1,28 @@
+"""All evidence of a run: what is measured on its winners, what its searches show, and what can be claimed from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from dropsearch.app.ablation import Ablation
+from dropsearch.app.evidence import measured
+from dropsearch.app.l2_control import with_controls
+from dropsearch.app.landscape import with_searches
+from dropsearch.app.train_sizes import with_train_sizes
+from dropsearch.app.variations import varied
+from dropsearch.evidence.claims import claims
+from dropsearch.records import Evidence, Summary
+
+
+def dossier(ablation: Ablation, summary: Summary) -> Evidence:
+    """Return what dropout did in the winners of a run that came to its end; `summary` is what was found without it."""
+    started = time.perf_counter()
+    evidence = measured(ablation.config, ablation.source, summary.arms, ablation.checkpoints)
+    evidence = with_searches(evidence, ablation.config, ablation.studies, summary.arms)
+    sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name]) for arm in ablation.studies}
+    evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in sites.items() if found})
+    evidence = with_controls(evidence, ablation, summary.arms)
+    evidence = with_train_sizes(evidence, ablation, summary.arms)
+    said = claims(evidence, summary)
+    return dataclasses.replace(evidence, claims=said, seconds=time.perf_counter() - started)
