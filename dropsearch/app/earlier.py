@@ -105,9 +105,7 @@ def _written(run: Run, storage: Any, arms: Mapping[str, ArmOutcome], before: Map
             **before,
         }
         summary = dataclasses.replace(found, **told)
-        run.tracker.finish(
-            summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None), None, None
-        )
+        run.tracker.finish(summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None))
     except BaseException:
         run.tracker.close("FAILED")
         raise

@@ -166,11 +166,11 @@ class Run:
                 self._train()
             self._track_left_behind()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
-            summary = self._finished(self.summary(self.ablation.outcomes(open_test=complete), complete))
+            summary = self.summary(self.ablation.outcomes(open_test=complete), complete)
+            self._log_model(summary)  # before the evidence, so that it is exported meanwhile
+            summary = self._finished(summary)
             artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
-            self.tracker.finish(
-                summary, artifacts, *winning_model(self.config, self.source, summary, self._checkpoints)
-            )
+            self.tracker.finish(summary, artifacts)
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.tracker.close("KILLED" if stopped else "FAILED")
@@ -178,6 +178,12 @@ class Run:
         for problem in self.tracker.problems:
             print(f"tracking: {problem}", file=sys.stderr)
         return summary
+
+    def _log_model(self, summary: Summary) -> None:
+        model, example = winning_model(self.config, self.source, summary, self._checkpoints)
+        if model is not None:
+            tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
+            self.tracker.log_model(model, example, tags)
 
     def _announcement(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.ablation.studies)

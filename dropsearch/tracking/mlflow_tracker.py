@@ -54,6 +54,7 @@ class MlflowTracker:
         self._ended: set[str] = set()
         """Keys of trials that have an ended run, or will have one when all is written."""
         self._writer: Writer | None = None
+        self._until_closed = contextlib.ExitStack()
 
     @property
     def place(self) -> Mapping[str, str]:
@@ -131,13 +132,28 @@ class MlflowTracker:
         self._ended |= found[0]
         return unknown - self._ended
 
-    def finish(
-        self,
-        summary: Summary,
-        artifacts: Sequence[Path],
-        model: Callable[[], Any] | None,
-        example: Any | None,
-    ) -> None:
+    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
+        """Have the winner exported and logged; one that cannot be handed to another process is exported here."""
+        if self._writer is None:
+            return
+        try:
+            module = model()
+            pickled = _pickled(module)
+        except Exception as error:  # somebody else's module is made and loaded
+            self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
+            return
+        if pickled is not None:
+            self._writer.put("the winner", partial(self._log_model, pickled, example, tags))
+            return
+        from dropsearch.tracking.export import exported  # imports mlflow.pytorch
+
+        folder = Path(self._until_closed.enter_context(tempfile.TemporaryDirectory(prefix="dropsearch-model-")))
+        if problem := exported(module, example, folder / "model"):
+            self.problems.append(problem)
+        else:
+            self._put("the winner", "upload_model", folder / "model", tags)
+
+    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
         """Write what the study found, and close every run: FINISHED, or KILLED if it was interrupted."""
         if self._writer is None:
             return
@@ -149,11 +165,7 @@ class MlflowTracker:
             self._put("what was measured", "write_evidence", summary.evidence)
         for path in artifacts:
             self._put(str(path), "write_artifact", path.absolute(), self._output_dir)
-        with tempfile.TemporaryDirectory(prefix="dropsearch-model-") as folder:
-            if model is not None and example is not None:
-                tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
-                self._put_model(self._writer, model, example, Path(folder) / "model", tags)
-            self._close("FINISHED" if summary.complete else "KILLED")
+        self._close("FINISHED" if summary.complete else "KILLED")
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Close every open run with that status; does nothing after `finish`."""
@@ -199,26 +211,6 @@ class MlflowTracker:
         if self._writer is not None:
             self._writer.put(label, partial(self._recording.call, name, *given), again=again)
 
-    def _put_model(
-        self, writer: Writer, model: Callable[[], Any], example: Any, folder: Path, tags: Mapping[str, str]
-    ) -> None:
-        """Have the winner exported and logged; one that cannot be handed on is exported here."""
-        try:
-            module = model()
-            pickled = _pickled(module)
-        except Exception as error:  # somebody else's module is made and loaded
-            self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
-            return
-        if pickled is not None:
-            writer.put("the winner", partial(self._log_model, pickled, example, tags))
-            return
-        from dropsearch.tracking.export import exported  # imports mlflow.pytorch
-
-        if problem := exported(module, example, folder):
-            self.problems.append(problem)
-        else:
-            self._put("the winner", "upload_model", folder, tags)
-
     def _log_model(self, *given: Any) -> None:
         if problem := self._recording.call("log_model", *given):
             self.problems.append(problem)
@@ -235,6 +227,7 @@ class MlflowTracker:
                 "the next run of this study writes them"
             )
         self._recording.close()
+        self._until_closed.close()
 
 
 def _pickled(module: Any) -> bytes | None:

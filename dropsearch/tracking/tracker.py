@@ -14,7 +14,7 @@ KINDS = ("mlflow", "none")
 
 
 class Tracker(Protocol):
-    """Shows a study while it runs and after: `connect` and `start`, `epoch` and `end` for trials, `finish`.
+    """Shows a study while it runs and after: `connect`, `start`, `epoch` and `end` for trials, `log_model`, `finish`.
 
     After `start` nothing here raises because of the tracking server: training is worth more than its
     log. What went wrong stands in `problems`, one line each, for the user to read.
@@ -79,18 +79,16 @@ class Tracker(Protocol):
         """Return those of the `TrialSpec.key` of this study that have no ended run yet."""
         ...
 
-    def finish(
-        self,
-        summary: Summary,
-        artifacts: Sequence[Path],
-        model: Callable[[], Any] | None,
-        example: Any | None,
-    ) -> None:
-        """Write what the study found, and close every run.
+    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
+        """Log the winner; returns when it is made.
 
-        `model` makes the winner, a torch module on the CPU in eval mode; `example` is a batch for it, one
-        array or a tuple of arrays. Where either is None no model is logged.
+        `model` makes it, a torch module on the CPU in eval mode; `example` is a batch for it, one array or a tuple of
+        arrays.
         """
+        ...
+
+    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
+        """Write what the study found, and close every run."""
         ...
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
@@ -121,13 +119,10 @@ class NullTracker:
         """Return an empty set: nothing is waited for."""
         return set()
 
-    def finish(
-        self,
-        summary: Summary,
-        artifacts: Sequence[Path],
-        model: Callable[[], Any] | None,
-        example: Any | None,
-    ) -> None:
+    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
         """Do nothing."""
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:

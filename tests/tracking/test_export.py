@@ -88,7 +88,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_the_loaded_winner_predicts_what_the_module_does(begin: Begin, load: Any, perceptron: nn.Module):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    tracker.log_model(lambda: perceptron, images(8), {})
+    tracker.finish(make_summary(), [])
     assert tracker.problems == []
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
@@ -96,7 +97,8 @@ def test_the_loaded_winner_predicts_what_the_module_does(begin: Begin, load: Any
 
 def test_a_module_may_take_its_inputs_by_a_star(begin: Begin, load: Any, perceptron: nn.Module):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: AnyNumber(perceptron).eval(), images(8))
+    tracker.log_model(lambda: AnyNumber(perceptron).eval(), images(8), {})
+    tracker.finish(make_summary(), [])
     assert tracker.problems == []
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
@@ -106,7 +108,8 @@ def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, lo
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
     dropsearch.insert_dropout(perceptron, "1", rate=0.5)
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    tracker.log_model(lambda: perceptron, images(8), {})
+    tracker.finish(make_summary(), [])
     assert tracker.problems == []
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
 
@@ -114,7 +117,8 @@ def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, lo
 def test_a_module_that_cannot_be_pickled_is_logged_all_the_same(begin: Begin, load: Any, perceptron: nn.Module):
     perceptron.activation = lambda x: x  # type: ignore[assignment]
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    tracker.log_model(lambda: perceptron, images(8), {})
+    tracker.finish(make_summary(), [])
     assert tracker.problems == []
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
@@ -122,13 +126,15 @@ def test_a_module_that_cannot_be_pickled_is_logged_all_the_same(begin: Begin, lo
 
 def test_the_winner_takes_batches_of_any_size_after_an_example_of_one(begin: Begin, load: Any, perceptron: nn.Module):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, images(1))
+    tracker.log_model(lambda: perceptron, images(1), {})
+    tracker.finish(make_summary(), [])
     assert load(tracker).predict(images(9)).shape == (9, 10)
 
 
 def test_a_model_of_sequences_finds_their_lengths_in_the_padding(begin: Begin, load: Any, recurrent: nn.Module):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: recurrent, sequences([7, 2, 3]))
+    tracker.log_model(lambda: recurrent, sequences([7, 2, 3]), {})
+    tracker.finish(make_summary(), [])
     assert tracker.problems == []
     x, lengths = sequences([1, 6, 7, 3, 4])
     expected = recurrent(torch.from_numpy(x), torch.from_numpy(lengths)).detach().numpy()
@@ -138,7 +144,8 @@ def test_a_model_of_sequences_finds_their_lengths_in_the_padding(begin: Begin, l
 def test_a_model_whose_padding_is_not_zero_keeps_both_inputs(begin: Begin, load: Any, recurrent: nn.Module):
     x, lengths = sequences([7, 2, 3])
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: recurrent, (x + 1, lengths))
+    tracker.log_model(lambda: recurrent, (x + 1, lengths), {})
+    tracker.finish(make_summary(), [])
     loaded = load(tracker, "pytorch")
     both = torch.from_numpy(x + 1), torch.from_numpy(lengths)
     torch.testing.assert_close(loaded(*both), recurrent(*both))
@@ -146,7 +153,8 @@ def test_a_model_whose_padding_is_not_zero_keeps_both_inputs(begin: Begin, load:
 
 def test_the_winner_is_an_output_of_the_parent_with_signature_and_example(begin: Begin, perceptron: nn.Module):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, images(8))
+    tracker.log_model(lambda: perceptron, images(8), {})
+    tracker.finish(make_summary(), [])
     client = tracker._recording._runs.client
     (output,) = client.get_run(tracker.info["run_id"]).outputs.model_outputs
     logged = client.get_logged_model(output.model_id)
@@ -159,15 +167,16 @@ def test_the_winner_is_an_output_of_the_parent_with_signature_and_example(begin:
 
 def test_a_model_that_cannot_be_traced_is_a_problem_and_no_error(begin: Begin, find: Any):
     tracker = begin()
-    tracker.finish(make_summary(), [], Stubborn, images(8))
+    tracker.log_model(Stubborn, images(8), {})
+    tracker.finish(make_summary(), [])
     assert len(tracker.problems) == 1
     assert "cannot be logged as an MLflow model" in tracker.problems[0]
     assert find()["first"].info.status == "FINISHED"
 
 
-def test_without_an_example_no_model_is_logged(begin: Begin, perceptron: nn.Module):
+def test_without_a_winner_no_model_is_logged(begin: Begin):
     tracker = begin()
-    tracker.finish(make_summary(), [], lambda: perceptron, None)
+    tracker.finish(make_summary(), [])
     run = tracker._recording._runs.client.get_run(tracker.info["run_id"])
     assert not run.outputs or not run.outputs.model_outputs
     assert tracker.problems == []

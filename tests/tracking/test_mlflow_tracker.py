@@ -43,7 +43,7 @@ def test_runs_stand_under_one_another(begin: Begin, find: Find):
     tracker = begin()
     tracker.end(make_result(3))
     tracker.end(make_result(spec=make_spec(12, purpose="confirm", configuration=3)))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     runs = find()
     parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
     ids = {name: run.info.run_id for name, run in runs.items()}
@@ -71,7 +71,7 @@ def test_a_repetition_of_a_search_stands_under_its_arm_with_its_trials_below(beg
     tracker = begin()
     tracker.end(make_result(3))
     tracker.end(make_result(spec=make_spec(3, repeat=2)))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     runs = find()
     assert runs["dropout repeat 2"].data.tags["dropsearch.kind"] == "repeat"
     assert runs["dropout repeat 2"].data.tags["mlflow.parentRunId"] == runs["dropout"].info.run_id
@@ -162,7 +162,7 @@ def test_the_parent_alone_answers(begin: Begin, find: Find, output_dir: Path):
     loose = output_dir.parent / "loose.png"
     loose.write_text("")
     paths = [output_dir / "figures", output_dir / "best" / "dropout.yaml", output_dir / "results.json", loose]
-    tracker.finish(make_summary(), paths, None, None)
+    tracker.finish(make_summary(), paths)
     run = find()["first"]
     assert run.data.params["model.name"] == "mlp"
     assert run.data.params["dropout.best_rate.hidden1.dropout:2"] == "0.5"
@@ -189,7 +189,7 @@ def test_the_parent_alone_answers(begin: Begin, find: Find, output_dir: Path):
 
 def test_mlflow_reads_the_table_of_arms(begin: Begin, find: Find, output_dir: Path, monkeypatch: pytest.MonkeyPatch):
     tracker = begin()
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     run = find()["first"]
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "arms.json", "type": "table"}]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.info["tracking_uri"])
@@ -201,7 +201,7 @@ def test_mlflow_reads_the_table_of_arms(begin: Begin, find: Find, output_dir: Pa
 
 def test_an_arms_run_holds_what_the_arm_found(begin: Begin, find: Find):
     tracker = begin()
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     run = find()["dropout"]
     assert run.data.params["best_rate.input.dropout"] == "0.1"
     assert run.data.metrics["test/acc"] == pytest.approx(0.85)
@@ -231,7 +231,7 @@ def test_a_long_setting_is_cut_and_kept_whole_beside(begin: Begin, find: Find, o
 
 def test_a_file_that_is_not_there_is_a_problem_and_no_error(begin: Begin, find: Find, output_dir: Path):
     tracker = begin()
-    tracker.finish(make_summary(), [output_dir / "nowhere.json"], None, None)
+    tracker.finish(make_summary(), [output_dir / "nowhere.json"])
     assert len(tracker.problems) == 1
     assert "nowhere.json" in tracker.problems[0]
     assert find()["first"].info.status == "FINISHED"
@@ -249,13 +249,13 @@ def test_an_interrupted_study_is_killed_and_its_running_trial_leaves_no_trace(be
 
 def test_a_summary_of_what_was_done_until_an_interrupt_ends_killed(begin: Begin, find: Find):
     tracker = begin()
-    tracker.finish(make_summary(complete=False), [], None, None)
+    tracker.finish(make_summary(complete=False), [])
     assert find()["first"].info.status == "KILLED"
 
 
 def test_closing_after_the_finish_changes_nothing(begin: Begin, find: Find):
     tracker = begin()
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     tracker.close("FAILED")
     tracker.close("KILLED")
     assert find()["first"].info.status == "FINISHED"
@@ -301,7 +301,7 @@ def test_a_server_that_fails_in_between_loses_nothing(begin: Begin, find: Find, 
         tracker.end(make_result(2))
         assert tracker._writer.wait()
     tracker.end(make_result(3))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     assert {"dropout/1", "dropout/2", "dropout/3"} <= set(find("attributes.status = 'FINISHED'"))
     assert len(tracker.problems) == 1
     assert "trial dropout/2" in tracker.problems[0]
@@ -324,7 +324,7 @@ def test_what_a_dead_server_missed_is_written_by_the_next_run(begin: Begin, find
     tracker = begin()
     with server_down(output_dir):
         tracker.end(make_result(1))
-        tracker.finish(make_summary(), [], None, None)
+        tracker.finish(make_summary(), [])
     assert "MLflow lacks 1 of the trials" in tracker.problems[-1]
     later = begin()
     assert later.missing(["dropout/1"]) == {"dropout/1"}
@@ -359,7 +359,7 @@ def test_the_session_leaves_the_process_as_it_was(begin: Begin):
     before = state()
     tracker = begin()
     tracker.end(make_result())
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     assert state() == before
 
 
@@ -368,7 +368,7 @@ def test_a_first_run_makes_the_database_without_a_word(tmp_path: Path, capfd: py
     tracker = make_tracker("mlflow", uri=None, output_dir=output_dir)
     tracker.connect(EXPERIMENT)
     tracker.start(study="s", study_id="1d", config={}, tags={}, data=DATA)
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     assert (output_dir / "mlflow.db").exists()
     assert list((output_dir / "mlartifacts").glob("*/artifacts/arms.json"))
     assert capfd.readouterr() == ("", "")
@@ -421,7 +421,7 @@ EVIDENCE = Evidence({"dropout": ArmEvidence((1, 2), {"gap_best": (0.25, 0.75), "
 def test_what_was_measured_stands_in_the_parent_and_in_the_arms(begin: Begin, find: Find):
     tracker = begin()
     tracker.end(make_result(3))
-    tracker.finish(make_summary(evidence=EVIDENCE), [], None, None)
+    tracker.finish(make_summary(evidence=EVIDENCE), [])
     runs = find()
     assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
     assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
@@ -431,13 +431,13 @@ def test_what_was_measured_stands_in_the_parent_and_in_the_arms(begin: Begin, fi
 def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin, find: Find, output_dir: Path):
     tracker = begin()
     tracker.end(make_result(3))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     before = find()
     report = output_dir / "report.html"
     report.write_text("measured")
     again = begin(amends=True, task="evidence")
     assert again.info["run_id"] == before["first"].info.run_id
-    again.finish(make_summary(evidence=EVIDENCE), [report], None, None)
+    again.finish(make_summary(evidence=EVIDENCE), [report])
     runs = find()
     assert set(runs) == set(before)
     assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
@@ -452,7 +452,7 @@ def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin
 
 def test_what_is_measured_later_has_a_run_of_its_own_where_there_is_none(begin: Begin, find: Find):
     tracker = begin(amends=True, task="evidence")
-    tracker.finish(make_summary(evidence=EVIDENCE), [], None, None)
+    tracker.finish(make_summary(evidence=EVIDENCE), [])
     runs = find()
     assert runs["first"].info.status == "FINISHED"
     assert runs["first"].data.params["task"] == "evidence"

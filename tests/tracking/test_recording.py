@@ -150,7 +150,7 @@ def test_a_study_that_is_tracked_from_another_process_is_all_there(output_dir: P
         tracker.end(make_result(number))
     report = output_dir / "report.md"
     report.write_text("found")
-    tracker.finish(make_summary(), [report], None, None)
+    tracker.finish(make_summary(), [report])
     assert tracker.problems == []
     runs = find()
     assert {"first", "none", "dropout", "dropout/0", "dropout/1", "dropout/2"} == set(runs)
@@ -164,7 +164,8 @@ def test_a_winner_that_torch_computes_on_threads_is_logged_from_another_process(
     images = torch.zeros(256, 1, 8, 8)
     wide(images)  # torch's threads are there when the process is forked
     tracker = track(output_dir)
-    tracker.finish(make_summary(), [], lambda: wide, images.numpy())
+    tracker.log_model(lambda: wide, images.numpy(), {})
+    tracker.finish(make_summary(), [])
     torch.set_num_threads(1)
     assert tracker.problems == []
     assert len(list((output_dir / "mlartifacts").rglob("MLmodel"))) == 1
@@ -179,14 +180,14 @@ def test_what_a_killed_process_did_not_write_is_one_line_and_the_next_run_writes
     assert tracker._writer.wait()
     os.kill(tracker._recording._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
     tracker.end(make_result(1))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     first, last = tracker.problems
     assert "MLflow did not take trial dropout/1: the process that writes to MLflow ended (SIGKILL)" in first
     assert "lacks 1 of the trials that ended, first trial dropout/1: the next run of this study writes them" in last
     again = track(output_dir)
     assert again.missing(["dropout/0", "dropout/1"]) == {"dropout/1"}
     again.end(make_result(1))
-    again.finish(make_summary(), [], None, None)
+    again.finish(make_summary(), [])
     assert find("attributes.run_name = 'dropout/1'")["dropout/1"].info.status == "FINISHED"
 
 
@@ -227,7 +228,7 @@ def test_a_new_database_that_cannot_be_made_is_a_problem_and_no_error(tmp_path: 
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
     tracker.end(make_result(3))
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     assert "no space left; the study goes on without it" in tracker.problems[0]
     assert step == "connect" or tracker.info == {}
 

@@ -20,7 +20,7 @@ def test_the_null_tracker_takes_everything_and_misses_nothing():
     tracker.start(study="s", study_id="1d", config={}, tags={}, data=DATA)
     tracker.epoch(make_spec(), make_curve()[0])
     tracker.end(make_result())
-    tracker.finish(make_summary(), [], None, None)
+    tracker.finish(make_summary(), [])
     tracker.close("FAILED")
     assert tracker.missing(["dropout/3"]) == set()
     assert tracker.info == {}
