@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -109,6 +110,17 @@ def use_threads(config: Config, source: Source) -> None:
     """Let torch use one thread where several processes train: what is measured here is then what they will do."""
     if process_count(config, source) > 1:
         torch.set_num_threads(1)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let torch use every core while the context lasts: nothing trains beside it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before, cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def process_count(config: Config, source: Source) -> int:

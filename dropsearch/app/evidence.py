@@ -12,7 +12,7 @@ import torch
 
 from dropsearch.app import build
 from dropsearch.app.ablation import kept_checkpoint
-from dropsearch.app.trained import MOST, LookedAt, looked_at, trained
+from dropsearch.app.trained import LookedAt, looked_at, trained
 from dropsearch.config.schema import Config
 from dropsearch.errors import first_cause
 from dropsearch.evidence.contrasts import contrasts
@@ -127,8 +127,8 @@ def _shared(config: Config, source: build.Source, notes: _Notes) -> LookedAt | N
     except NotMeasuredError as error:
         notes.others.append(f"only the curves were looked at, not the models: {error}")
         return None
-    if shared.held_out_size > MOST:
-        notes.others.append(f"models were looked at with {MOST:,} of the {shared.held_out_size:,} held-out examples")
+    if shared.held_out_size > (looked := len(shared.held_out)):
+        notes.others.append(f"models were looked at with {looked:,} of the {shared.held_out_size:,} held-out examples")
     return shared
 
 

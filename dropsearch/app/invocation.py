@@ -257,7 +257,10 @@ class Run:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.config.evidence.name == "off" or not summary.complete:
             return summary
-        evidence = dossier(self.ablation, summary)
+        models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
+        print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
+        with engines.all_cores():
+            evidence = dossier(self.ablation, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropsearch.app import build
 from dropsearch.app.scoring import has_test, load
 from dropsearch.config.schema import Config
 from dropsearch.data.own import OwnData
 from dropsearch.errors import first_cause
+from dropsearch.evidence.measures.cost import operations
 from dropsearch.evidence.measures.trained import Examples, NotMeasuredError, Settings, Trained
 from dropsearch.records import TrialResult
 from dropsearch.seeds import derived_seed
 
-MOST = 2048
+MOST, LEAST = 2048, 256
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
+AFFORDABLE = 1e6
+"""Floating-point operations an example of a model that is looked at with `MOST`; one that takes more gets fewer."""
 LARGEST = 1_000_000
 """Examples of a set that are read, to draw from: one that does not end is given up there."""
 LARGEST_SIZE = 4 * 2**30
@@ -39,7 +42,7 @@ class LookedAt:
     is_image: bool
     settings: Settings
     held_out_size: int
-    """How many held-out examples there are; more than `MOST` are not looked at."""
+    """How many held-out examples there are, of which no more than `MOST` are looked at."""
 
 
 def looked_at(config: Config, source: build.Source) -> LookedAt:
@@ -55,10 +58,11 @@ def looked_at(config: Config, source: build.Source) -> LookedAt:
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
     )
     layout = None if isinstance(source, OwnData) else source.layout
+    most = _most(build.specimen(config, source)[0], held_out.inputs)
     return LookedAt(
-        _at_most(held_out, settings.seed),
-        _at_most(_examples(source.val_dataloader()), settings.seed),
-        _at_most(_examples(source.train_part_loader()), settings.seed),
+        _at_most(most, held_out, settings.seed),
+        _at_most(most, _examples(source.val_dataloader()), settings.seed),
+        _at_most(most, _examples(source.train_part_loader()), settings.seed),
         is_image=layout == "image" if layout else held_out.inputs[0].dim() == 4,
         settings=settings,
         held_out_size=len(held_out),
@@ -100,11 +104,20 @@ def _is_labelled(batch: Any) -> bool:
     )
 
 
-def _at_most(examples: Examples, seed: int) -> Examples:
-    """Return `MOST` of the examples, drawn by the seed, in their order; all where there are no more."""
-    if len(examples) <= MOST:
+def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Return how many examples a model is looked at with, by what one costs: the same number on any machine."""
+    try:
+        cost = operations(module.eval(), [part[:1] for part in inputs])
+    except Exception:  # the module is anybody's, and whether it can be looked at is told of the trained ones
+        return MOST
+    return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)
+
+
+def _at_most(most: int, examples: Examples, seed: int) -> Examples:
+    """Return `most` of the examples, drawn by the seed, in their order; all where there are no more."""
+    if len(examples) <= most:
         return examples
-    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
+    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:most].sort().values
     rows = drawn.to(examples.targets.device)
     return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
 

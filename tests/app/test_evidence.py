@@ -155,7 +155,7 @@ def test_a_checkpoint_that_cannot_be_read_is_noted(done: Done, tmp_path: Path):
 
 def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Done, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dropsearch.app.trained.MOST", 50)
-    monkeypatch.setattr("dropsearch.app.evidence.MOST", 50)
+    monkeypatch.setattr("dropsearch.app.trained.LEAST", 50)
     one, again = (looked_at(done.config, done.source) for _ in range(2))
     assert len(one.held_out) == 50
     assert torch.equal(one.held_out.inputs[0], again.held_out.inputs[0])
