@@ -49,7 +49,7 @@ class MlflowTracker:
         self._ids: dict[str, str] = {}
         self._is_started = False
         self._opened = threading.Event()
-        """Set when the parent run is open, or cannot be opened."""
+        """Set when the parent run is open, or cannot be opened, or nobody waits for it any more."""
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
         """Keys of trials that have an ended run, or will have one when all is written."""
@@ -64,7 +64,8 @@ class MlflowTracker:
     @property
     def info(self) -> Mapping[str, str]:
         """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until they are known."""
-        self._opened.wait(PATIENCE)
+        if not self._opened.wait(PATIENCE):
+            self._opened.set()  # once is enough
         return {**self.place, **self._ids} if "run_id" in self._ids else {}
 
     def connect(self, experiment: str) -> None:
@@ -171,7 +172,7 @@ class MlflowTracker:
         """Close every open run with that status; does nothing after `finish`."""
         if self._writer is not None:
             self._writer.retry()
-            self._close(status)
+            self._close(status, hurry=status == "KILLED")
 
     def _begin(self, label: str, job: Callable[[], object]) -> None:
         """Take a step without which nothing can be written: now, or when its turn comes where nobody waits."""
@@ -215,19 +216,30 @@ class MlflowTracker:
         if problem := self._recording.call("log_model", *given):
             self.problems.append(problem)
 
-    def _close(self, status: str) -> None:
+    def _close(self, status: str, hurry: bool = False) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        if self._is_started:
-            writer.put("the end of the runs", partial(self._recording.call, "end", status))
-        if lost := writer.close():
+        self._write_end(writer, status)
+        try:
+            lost = writer.close(hurry)
+        except KeyboardInterrupt:  # what waits is for the next run; that this one ended is soon said
+            writer.forget()
+            self._write_end(writer, "KILLED")
+            writer.close(hurry=True)
+            raise
+        finally:
+            self._recording.close()
+            self._until_closed.close()
+        if lost:
             self.problems.append(
                 f"MLflow lacks {len(lost)} of the trials that ended, first {lost[0]}: "
                 "the next run of this study writes them"
             )
-        self._recording.close()
-        self._until_closed.close()
+
+    def _write_end(self, writer: Writer, status: str) -> None:
+        if self._is_started:
+            writer.put("the end of the runs", partial(self._recording.call, "end", status))
 
 
 def _pickled(module: Any) -> bytes | None:

@@ -11,6 +11,7 @@ import atexit
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -27,6 +28,8 @@ from dropsearch.tracking.address import Address
 
 NICENESS = 10
 WATCH_SECONDS = 0.1
+CLOSING_SECONDS = 10.0
+"""For how long a process that is to end may go on with what it is doing."""
 
 
 class RecordingError(Exception):
@@ -48,9 +51,11 @@ class Recording(Protocol):
 def recording_at(address: Address) -> Recording:
     """Return a recorder in a process of its own where processes can be forked, else in this one."""
     # As for PyTorch's data loaders: a forked process that leaves CUDA alone may have a parent that does not.
-    if sys.platform != "linux":
-        return recording_here(address)
-    return RecordingProcess(partial(recording_here, address, this_process()))
+    # A process of a pool is a daemon, which must not have children.
+    if sys.platform == "linux" and not multiprocessing.current_process().daemon:
+        with suppress(OSError):  # no more processes, or no more memory
+            return RecordingProcess(partial(recording_here, address, this_process()))
+    return recording_here(address)
 
 
 def recording_here(address: Address, owner: str | None = None) -> Recording:
@@ -63,14 +68,13 @@ def recording_here(address: Address, owner: str | None = None) -> Recording:
 class RecordingProcess:
     """A recorder in a forked process, which ends with this one, however this one ends.
 
-    To call is for one thread at a time.
-
     Args:
         make: Makes the recorder, in the process, when it is first called.
     """
 
     def __init__(self, make: Callable[[], Recording]) -> None:
         context = multiprocessing.get_context("fork")
+        self._parent, self._turn = os.getpid(), threading.Lock()
         self._connection, theirs = context.Pipe()
         given = (make, os.getpid(), theirs, self._connection)
         self._process = context.Process(target=_work, args=given, name="dropsearch-tracking", daemon=True)
@@ -86,9 +90,12 @@ class RecordingProcess:
             InputError: As the method raises it.
             RecordingError: It raised something else, or its process ended.
         """
+        # Not as `Connection.send` does it, where torch's tensors would go through shared memory.
+        words = pickle.dumps((name, given))
         try:
-            self._connection.send((name, given))
-            word, answer = self._connection.recv()
+            with self._turn:
+                self._connection.send_bytes(words)
+                word, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(1.0)
             code = self._process.exitcode or 0
@@ -101,13 +108,21 @@ class RecordingProcess:
         return answer
 
     def close(self) -> None:
-        """End the process: at once where it is idle, after ten seconds where it is not."""
-        atexit.unregister(self.close)
-        self._connection.close()
-        self._process.join(timeout=10)
-        if self._process.is_alive():
+        """End the process: at once where it is idle, after ten seconds where it is not, or where Ctrl-C ends those."""
+        if os.getpid() != self._parent:  # a fork of ours that runs what was registered for the end of Python
+            return
+        try:
+            if self._turn.acquire(timeout=CLOSING_SECONDS):
+                # In a word: to close the pipe is none, where another process was forked that holds it as well.
+                with suppress(OSError):
+                    self._connection.send_bytes(b"")
+                self._turn.release()
+                self._process.join(CLOSING_SECONDS)
+        finally:
             self._process.kill()
             self._process.join()
+            self._connection.close()
+            atexit.unregister(self.close)
 
 
 def _work(make: Callable[[], Recording], parent: int, connection: Connection, inherited: Connection) -> None:
@@ -115,20 +130,21 @@ def _work(make: Callable[[], Recording], parent: int, connection: Connection, in
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     inherited.close()  # else the pipe would stay open when its owner dies
-    os.nice(NICENESS)
+    with suppress(OSError):  # a sandbox may refuse it
+        os.nice(NICENESS)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # its threads are the parent's: they were not forked
     gc.freeze()  # what the parent has made is not ours to look through
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     recorder = cache(make)
     with suppress(EOFError, OSError):  # the parent is gone, or needs us no more
-        while True:
-            name, given = connection.recv()
-            connection.send(_answer(recorder, name, given))
+        while words := connection.recv_bytes():
+            connection.send(_answer(recorder, words))
 
 
-def _answer(recorder: Callable[[], Recording], name: str, given: tuple[Any, ...]) -> tuple[str, Any]:
+def _answer(recorder: Callable[[], Recording], words: bytes) -> tuple[str, Any]:
     try:
+        name, given = pickle.loads(words)
         return "done", recorder().call(name, *given)
     except InputError as error:
         return "refused", str(error)

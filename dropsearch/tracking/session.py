@@ -7,8 +7,14 @@ import logging
 import os
 from collections.abc import Iterator
 
-LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
-"""MLflow tells of each table that it creates, urllib3 of each attempt."""
+LEVELS = {
+    "mlflow": logging.WARNING,
+    "mlflow.store.db.utils": logging.CRITICAL,
+    "alembic": logging.WARNING,
+    "urllib3.connectionpool": logging.ERROR,
+}
+"""MLflow tells of each table that it creates, and prints the traceback of an error that it raises as well, urllib3
+tells of each attempt."""
 SETTINGS = {
     # Without these, one request to a server that died takes four minutes to fail.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -14,7 +14,7 @@ from dropsearch.errors import first_cause
 PATIENCE = 120.0
 """Seconds to wait at the end for one answer of a server: a model may be large."""
 PATIENCE_WITH_THE_DEAD = 10.0
-"""Seconds to wait at the end for a server that failed when it was last asked."""
+"""Seconds to wait at the end for a server that failed when it was last asked, or where the user is in a hurry."""
 
 log = logging.getLogger(__name__)
 
@@ -60,25 +60,35 @@ class Writer:
         """Queue a second attempt at what failed; it stops where something fails again."""
         self.put("what failed before", self._retry)
 
-    def wait(self) -> bool:
+    def wait(self, hurry: bool = False) -> bool:
         """Wait until all is written, for as long as the server takes it; say whether it is."""
         done = threading.Event()
         self.put("nothing", done.set)
         self._answered = time.monotonic()
         while not done.wait(0.02):
-            limit = PATIENCE_WITH_THE_DEAD if self._failing else PATIENCE
-            if time.monotonic() - self._answered > limit or not self._thread.is_alive():
+            if time.monotonic() - self._answered > self._patience(hurry) or not self._thread.is_alive():
                 return False
         return True
 
-    def close(self) -> list[str]:
+    def _patience(self, hurry: bool) -> float:
+        return PATIENCE_WITH_THE_DEAD if hurry or self._failing else PATIENCE
+
+    def close(self, hurry: bool = False) -> list[str]:
         """Finish or, with a dead server, give up; return the labels of lost jobs put `again`."""
-        self._given_up = not self.wait()
-        waiting = [self._current, *iter(self._next_waiting, None)] if self._given_up else []
+        self._given_up = not self.wait(hurry)
+        current = self._current
+        if self._given_up and current is not None:
+            self._warn(current.label, TimeoutError(f"no answer in {self._patience(hurry):.0f} seconds"))
+        waiting = [current, *iter(self._next_waiting, None)] if self._given_up else []
         self._jobs.put(None)
         if not self._given_up:
             self._thread.join()
         return [job.label for job in (*self._failed, *waiting) if job is not None and job.again]
+
+    def forget(self) -> None:
+        """Drop all that waits to be written."""
+        while self._next_waiting() is not None:
+            pass
 
     def _next_waiting(self) -> Job | None:
         try:

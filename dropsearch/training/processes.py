@@ -25,7 +25,7 @@ from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.feed import INTERRUPTED, Engine, Feed
 
 POLL_SECONDS = 0.1
-
+WATCH_SECONDS = 1.0
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much of the processors a container may use: microseconds of each period, or max."""
@@ -42,8 +42,9 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Return whether processes can be forked safely: on Linux, and where CUDA has no threads of its own."""
-    return sys.platform == "linux" and not torch.cuda.is_available()
+    """Return whether processes can be forked: on Linux, but by no pool's process, and not beside CUDA's threads."""
+    is_daemon = multiprocessing.current_process().daemon
+    return sys.platform == "linux" and not is_daemon and not torch.cuda.is_available()
 
 
 @dataclass
@@ -162,7 +163,7 @@ def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Con
     parent = os.getppid()
     try:
         while True:
-            share = connection.recv()
+            share = _heard(connection, parent)
             engine.run(_Remote(connection, stop, parent, share))
             connection.send(("done",))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -171,6 +172,19 @@ def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Con
         connection.send(("failed", error))
     except Exception as error:
         connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
+
+
+def _heard(connection: Connection, parent: int) -> Any:
+    """Return the next word of the parent's.
+
+    Raises:
+        EOFError: It died.
+    """
+    # Its end of the pipe may stay open when it dies: every process that it forked later holds it as well.
+    while not connection.poll(WATCH_SECONDS):
+        if os.getppid() != parent:
+            raise EOFError
+    return connection.recv()
 
 
 class _Remote:
@@ -182,7 +196,7 @@ class _Remote:
 
     def _answer(self, *words: Any) -> Any:
         self._connection.send(words)
-        return self._connection.recv()
+        return _heard(self._connection, self._parent)
 
     def ask(self) -> TrialSpec | None:
         return self._answer("ask")

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 
 from dropsearch.errors import InputError
 from dropsearch.records import ArmEvidence, EpochMetrics, Evidence
-from dropsearch.tracking import make_tracker
+from dropsearch.tracking import make_tracker, mlflow_tracker
+from dropsearch.tracking.address import resolve
+from dropsearch.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_curve, make_result, make_spec, make_summary
 
 Begin = Callable[..., Any]
@@ -457,3 +460,32 @@ def test_what_is_measured_later_has_a_run_of_its_own_where_there_is_none(begin: 
     assert runs["first"].info.status == "FINISHED"
     assert runs["first"].data.params["task"] == "evidence"
     assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+
+
+def test_a_database_that_fails_is_one_line(begin: Begin, output_dir: Path, capfd: pytest.CaptureFixture[str]):
+    tracker = begin()
+    with contextlib.closing(sqlite3.connect(output_dir / "mlflow.db")) as connection:
+        connection.execute("DROP TABLE metrics")
+    tracker.end(make_result(0))
+    tracker.finish(make_summary(), [])
+    assert "no such table: metrics; the study goes on without it" in tracker.problems[0]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_nobody_waits_twice_for_a_run_that_does_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Hanging:
+        def call(self, name: str, *given: Any) -> Any:
+            gate.wait()
+
+        def close(self) -> None: ...
+
+    gate = threading.Event()
+    monkeypatch.setattr(mlflow_tracker, "PATIENCE", 0.01)
+    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, recording=lambda _: Hanging())
+    tracker.connect(EXPERIMENT)
+    tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
+    assert tracker.info == {}
+    monkeypatch.setattr(mlflow_tracker, "PATIENCE", 10_000)
+    assert tracker.info == {}
+    gate.set()
+    tracker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,10 +19,12 @@ from torch import nn
 
 from dropsearch.errors import InputError
 from dropsearch.owner import GONE, started
-from dropsearch.tracking import make_tracker
-from dropsearch.tracking.address import resolve
+from dropsearch.tracking import make_tracker, mlflow_tracker
+from dropsearch.tracking.address import Address, resolve
 from dropsearch.tracking.mlflow_tracker import MlflowTracker
-from dropsearch.tracking.recording import NICENESS, RecordingError, RecordingProcess, recording_at
+from dropsearch.tracking.recorder import Recorder
+from dropsearch.tracking.recording import NICENESS, RecordingError, RecordingProcess, recording_at, recording_here
+from dropsearch.tracking.writer import Writer
 from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_result, make_summary
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -43,6 +46,9 @@ class Desk:
 
     def where(self) -> tuple[int, int]:
         return os.getpid(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def sleep(self) -> None:
+        time.sleep(60)
 
     def refuse(self) -> None:
         raise InputError("the experiment must not be deleted")
@@ -135,6 +141,69 @@ def test_it_ends_with_a_parent_that_is_killed_even_in_the_middle_of_a_call():
         pid = int(parent.stdout.readline())
         parent.kill()
     assert ends(pid)
+
+
+class Foreign:
+    """Can be sent, but not received."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return int, ("no number",)
+
+
+def test_what_cannot_be_read_there_is_a_failure_of_the_call(process: RecordingProcess):
+    with pytest.raises(RecordingError, match="no number"):
+        process.call("note", Foreign())
+    assert process.call("note", "still there") == ["still there"]
+
+
+def test_it_is_not_killed_where_another_process_holds_its_pipe_as_well(process: RecordingProcess):
+    """A data loader's worker, say, or the process of a second search in another thread."""
+    neighbour = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    neighbour.start()
+    process.close()
+    neighbour.kill()
+    neighbour.join()
+    assert process._process.exitcode == 0
+
+
+def test_a_fork_of_its_owner_leaves_it_alone(process: RecordingProcess):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            process.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert process.call("note", "still there") == ["still there"]
+
+
+def fails(process: RecordingProcess, name: str) -> None:
+    with pytest.raises(RecordingError):
+        process.call(name)
+
+
+def test_who_does_not_wait_for_its_end_leaves_no_process_behind(process: RecordingProcess):
+    pid, _ = process.call("where")
+    caller = threading.Thread(target=fails, args=(process, "sleep"))
+    caller.start()
+    while not process._turn.locked():
+        time.sleep(0.01)
+    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        process.close()
+    caller.join()
+    assert ends(pid)
+
+
+def test_a_process_that_may_not_be_nice_records_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    def refused(_: int) -> int:
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr(os, "nice", refused)
+    process = RecordingProcess(Desk)
+    assert process.call("note", "first") == ["first"]
+    process.close()
 
 
 def track(output_dir: Path) -> MlflowTracker:
@@ -260,3 +329,60 @@ def test_on_linux_mlflow_is_called_elsewhere(output_dir: Path):
     recording = recording_at(resolve(None, None, output_dir))
     assert isinstance(recording, RecordingProcess)
     recording.close()
+
+
+def test_where_no_process_can_be_had_mlflow_is_called_in_this_one(output_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused() -> int:
+        raise BlockingIOError("resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refused)
+    assert isinstance(recording_at(resolve(None, None, output_dir)), Recorder)
+
+
+def test_a_pools_process_which_must_have_no_children_calls_mlflow_itself(output_dir: Path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_kind_of_recording, [output_dir]) == "Recorder"
+
+
+def _kind_of_recording(output_dir: Path) -> str:
+    return type(recording_at(resolve(None, None, output_dir))).__name__
+
+
+def test_ctrl_c_while_the_runs_are_written_ends_them_killed_and_drops_what_waits(
+    output_dir: Path, find: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    waits = threading.Event()
+
+    class Watched(Writer):
+        def wait(self, hurry: bool = False) -> bool:
+            waits.set()
+            return super().wait(hurry)
+
+    class Interrupted:
+        """A recorder beside which Ctrl-C is pressed."""
+
+        def __init__(self, address: Address) -> None:
+            self._recorder = recording_here(address)
+            self.close = self._recorder.close
+
+        def call(self, name: str, *given: Any) -> Any:
+            if name == "write_summary":
+                waits.wait()
+                os.kill(os.getpid(), signal.SIGINT)
+                interrupted.wait()
+            return self._recorder.call(name, *given)
+
+    monkeypatch.setattr(mlflow_tracker, "Writer", Watched)
+    interrupted = threading.Event()
+    monkeypatch.setattr(Watched, "forget", lambda self: (Writer.forget(self), interrupted.set()))
+    tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, recording=Interrupted)
+    tracker.connect(EXPERIMENT)
+    tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
+    tracker.end(make_result(0))
+    (output_dir / "report.md").write_text("found")
+    with pytest.raises(KeyboardInterrupt):
+        tracker.finish(make_summary(), [output_dir / "report.md"])
+    runs = find()
+    assert runs["first"].info.status == runs["dropout"].info.status == "KILLED"
+    assert runs["dropout/0"].info.status == "FINISHED"
+    assert not list((output_dir / "mlartifacts").rglob("report.md"))

@@ -94,14 +94,30 @@ def test_what_fails_again_is_named_at_the_end(writer: Writer, server: Server):
     assert writer.close() == ["trial 0", "trial 1", "trial 2"]
 
 
-def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, server: Server):
-    monkeypatch.setattr(writer_module, "PATIENCE", 0.1)
-    writer, gate = Writer([]), threading.Event()
+@pytest.mark.parametrize(("hurry", "limit"), [(False, "PATIENCE"), (True, "PATIENCE_WITH_THE_DEAD")])
+def test_a_server_that_hangs_is_given_up_and_named(
+    monkeypatch: pytest.MonkeyPatch, server: Server, hurry: bool, limit: str
+):
+    monkeypatch.setattr(writer_module, limit, 0.1)
+    problems: list[str] = []
+    writer, gate = Writer(problems), threading.Event()
     writer.put("trial 0", gate.wait, again=True)
     writer.put("trial 1", lambda: server.take(1), again=True)
-    assert writer.close() == ["trial 0", "trial 1"]
+    assert writer.close(hurry) == ["trial 0", "trial 1"]
     gate.set()
     assert server.took == []
+    assert problems == ["MLflow did not take trial 0: no answer in 0 seconds; the study goes on without it"]
+
+
+def test_what_is_forgotten_is_not_written(writer: Writer, server: Server):
+    gate = threading.Event()
+    writer.put("slow", gate.wait)
+    writer.put("forgotten", lambda: server.take(1))
+    writer.forget()
+    writer.put("written", lambda: server.take(2))
+    gate.set()
+    writer.wait()
+    assert server.took == [2]
 
 
 def test_a_password_is_not_said(problems: list[str], server: Server):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 
 from dropsearch.errors import RunError
 from dropsearch.models import Classifier
+from dropsearch.owner import GONE, started
 from dropsearch.records import TrialSpec
 from dropsearch.training import processes
 from dropsearch.training.alone import AloneEngine
@@ -169,3 +172,35 @@ def test_no_more_processes_work_than_may_have_trials_open() -> None:
     with in_processes(make_engine(alone=False), 3) as engine:
         engine.run(feed)
         assert len(feed.results) == 6
+
+
+class Idle:
+    """An engine that is never asked for anything."""
+
+    description = "idle"
+
+    def run(self, feed: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_an_idle_process_ends_with_its_owner_though_a_later_fork_holds_its_pipe() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    owner = os.fork()
+    if owner == 0:
+        engine = ProcessEngine(Idle(), 1)
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        theirs.send(engine._workers[0].process.pid)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(owner, 0)
+    worker, deadline = ours.recv(), time.monotonic() + 20
+    while started(worker) != GONE and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert started(worker) == GONE
+
+
+def test_a_pools_process_must_not_fork() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert not pool.apply(can_fork)
