@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sqlite3
 import tempfile
@@ -158,6 +159,9 @@ def _knock_sqlite(address: Address) -> None:
         if not address.database.exists():  # whoever comes first makes it whole; an empty file would not do
             tempfile.TemporaryFile(dir=address.database.parent).close()
             return
+        for path in (address.database, address.database.parent):
+            if not os.access(path, os.W_OK):  # SQLite begins to write what it can only read, and fails later
+                raise PermissionError(f"{path} cannot be written")
         with contextlib.closing(sqlite3.connect(address.database, timeout=SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE").close()
             connection.rollback()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import time
@@ -123,6 +124,13 @@ def test_a_database_that_somebody_holds_is_refused(output_dir: Path, monkeypatch
     with pytest.raises(InputError, match="database is locked"):
         knock(resolve(None, None, output_dir))
     holder.close()
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", ""])
+def test_a_database_that_can_only_be_read_is_refused(output_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != output_dir / name)
+    with pytest.raises(InputError, match=f"can be written, got .*{name} cannot be written"):
+        knock(resolve(None, None, output_dir))
 
 
 def test_a_good_database_is_let_pass(output_dir: Path):
