@@ -188,17 +188,22 @@ def test_an_idle_process_ends_with_its_owner_though_a_later_fork_holds_its_pipe(
     ours, theirs = multiprocessing.Pipe()
     owner = os.fork()
     if owner == 0:
-        engine = ProcessEngine(Idle(), 1)
-        if os.fork() == 0:
-            time.sleep(60)
-            os._exit(0)
-        theirs.send(engine._workers[0].process.pid)
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            engine = ProcessEngine(Idle(), 1)
+            holder = os.fork()
+            if holder == 0:
+                time.sleep(60)
+            theirs.send((engine._workers[0].process.pid, holder))
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)
-    worker, deadline = ours.recv(), time.monotonic() + 20
+    worker, holder = ours.recv()
+    deadline = time.monotonic() + 20
     while started(worker) != GONE and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert started(worker) == GONE
+    ended = started(worker)
+    os.kill(holder, signal.SIGKILL)
+    assert ended == GONE
 
 
 def test_a_pools_process_must_not_fork() -> None:
