@@ -178,11 +178,20 @@ def test_a_fork_of_its_owner_leaves_it_alone(process: RecordingProcess):
     assert process.call("note", "still there") == ["still there"]
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Hear Ctrl-C, also where the tests were begun in the background, in which shells have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def fails(process: RecordingProcess, name: str) -> None:
     with pytest.raises(RecordingError):
         process.call(name)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_who_does_not_wait_for_its_end_leaves_no_process_behind(process: RecordingProcess):
     pid, _ = process.call("where")
     caller = threading.Thread(target=fails, args=(process, "sleep"))
@@ -348,6 +357,7 @@ def _kind_of_recording(output_dir: Path) -> str:
     return type(recording_at(resolve(None, None, output_dir))).__name__
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_the_runs_are_written_ends_them_killed_and_drops_what_waits(
     output_dir: Path, find: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
