@@ -70,10 +70,10 @@ def _check_tracking(config: Config) -> None:
     if config.tracking.name != "mlflow":
         return
     address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
-    if address.scheme != "sqlite" or address.database.exists():
-        knock(address)
-    else:
+    if address.is_yet_to_be_made:
         check_folder(address.database.parent, address.origin)
+    else:
+        knock(address)
 
 
 @contextmanager

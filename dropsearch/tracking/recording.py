@@ -76,7 +76,7 @@ class RecordingProcess:
         context = multiprocessing.get_context("fork")
         self._parent, self._turn = os.getpid(), threading.Lock()
         self._connection, theirs = context.Pipe()
-        given = (make, os.getpid(), theirs, self._connection)
+        given = (make, self._parent, theirs, self._connection)
         self._process = context.Process(target=_work, args=given, name="dropsearch-tracking", daemon=True)
         self._process.start()
         theirs.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.schema import Config
-from dropsearch.records import TrialResult
+from dropsearch.records import Summary, TrialResult
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space
 
@@ -61,6 +62,27 @@ def trials_told() -> Iterator[list[TrialResult]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ledger, "tell", told)
         yield trained
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that came to its end, and the trials that it trained; a module of tests adds what it looks at."""
+
+    config: Config
+    summary: Summary
+    trained: tuple[TrialResult, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        from dropsearch.app.invocation import searched
+
+        with trials_told() as trained:
+            summary = searched(config)
+        return cls(config, summary, tuple(trained))
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.output_dir)
 
 
 @contextmanager

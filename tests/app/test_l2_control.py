@@ -13,24 +13,19 @@ import torch
 from dropsearch.app.earlier import measured_earlier
 from dropsearch.app.invocation import searched
 from dropsearch.app.l2_control import COMPARED, nearest
-from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
-from dropsearch.records import Confirmed, EpochMetrics, L2Control, Summary, TrialResult, TrialSpec
+from dropsearch.records import Confirmed, EpochMetrics, L2Control, TrialResult, TrialSpec
 from dropsearch.report.evidence_tables import l2_control_table
 from dropsearch.search.variations import l2_controls
+from tests.app import conftest
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, Cli, composed, every_first_point_drops, trials_told
+from tests.app.conftest import LIGHT, Cli, composed, every_first_point_drops
 
 QUICK = ("evidence.monte_carlo=[1]", "evidence.severities=1")
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", *QUICK, "evidence.l2_control=true")
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    config: Config
-    summary: Summary
-    trained: tuple[TrialResult, ...]
-
+class Done(conftest.Done):
     @property
     def control(self) -> L2Control:
         assert self.summary.evidence
@@ -46,21 +41,11 @@ class Done:
     def controls(self) -> list[TrialResult]:
         return [result for result in self.trained if result.spec.purpose == "l2"]
 
-    @property
-    def out(self) -> Path:
-        return Path(self.config.output_dir)
-
-
-def _searched(config: Config) -> Done:
-    with trials_told() as trained:
-        summary = searched(config)
-    return Done(config, summary, tuple(trained))
-
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     with every_first_point_drops():
-        yield _searched(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('l2') / 'out'}"))
+        yield Done.of(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('l2') / 'out'}"))
 
 
 def test_each_weight_decay_is_trained_without_dropout_on_each_of_the_winners_seeds(done: Done):
@@ -123,7 +108,7 @@ def test_it_is_told_in_the_report_and_in_the_results(done: Done):
 
 
 def test_given_again_nothing_is_trained_and_the_same_is_told(done: Done):
-    again = _searched(done.config)
+    again = Done.of(done.config)
     assert again.trained == ()
     assert again.control == done.control
 
@@ -134,7 +119,7 @@ def test_a_control_whose_weights_are_gone_is_trained_again(done: Done):
     config = dataclasses.replace(done.config, task="evidence")
     with pytest.raises(InputError, match="needs the checkpoints of the run"):
         measured_earlier(config)
-    again = _searched(done.config)
+    again = Done.of(done.config)
     assert [result.spec.variation for result in again.trained] == [gone.spec.variation]
     assert again.control == done.control
 

@@ -9,23 +9,17 @@ from pathlib import Path
 import pytest
 
 from dropsearch.app.earlier import measured_earlier
-from dropsearch.app.invocation import searched
-from dropsearch.config.schema import Config
-from dropsearch.records import Summary, TrainSize, TrialResult
+from dropsearch.records import TrainSize, TrialResult
 from dropsearch.report.size_tables import size_contrasts_table, sizes_table
+from tests.app import conftest
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, Cli, composed, trials_told
+from tests.app.conftest import LIGHT, Cli, composed
 
 QUICK = ("evidence.monte_carlo=[1]", "evidence.severities=1")
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", *QUICK, "evidence.train_sizes=[20,90]")
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    config: Config
-    summary: Summary
-    trained: tuple[TrialResult, ...]
-
+class Done(conftest.Done):
     @property
     def sizes(self) -> tuple[TrainSize, ...]:
         assert self.summary.evidence
@@ -36,15 +30,9 @@ class Done:
         return [result for result in self.trained if result.spec.purpose == "sizes"]
 
 
-def _searched(config: Config) -> Done:
-    with trials_told() as trained:
-        summary = searched(config)
-    return Done(config, summary, tuple(trained))
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    return _searched(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('sizes') / 'out'}"))
+    return Done.of(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('sizes') / 'out'}"))
 
 
 def test_each_winner_is_trained_once_on_each_size_and_seed(done: Done):
@@ -94,7 +82,7 @@ def test_all_sizes_of_an_arm_share_a_study(done: Done):
 
 
 def test_they_are_told_in_the_report_and_in_the_results(done: Done):
-    out = Path(done.config.output_dir)
+    out = done.out
     assert [row[:2] for row in sizes_table(done.summary).rows] == [
         (size, arm) for size in ("20", "90") for arm in ("none", "dropout")
     ]
@@ -108,7 +96,7 @@ def test_they_are_told_in_the_report_and_in_the_results(done: Done):
 
 def test_given_again_with_one_more_size_only_that_is_trained(done: Done):
     evidence = dataclasses.replace(done.config.evidence, train_sizes=[20, 40, 90])
-    again = _searched(dataclasses.replace(done.config, evidence=evidence))
+    again = Done.of(dataclasses.replace(done.config, evidence=evidence))
     assert {result.spec.variation for result in again.trained} == {"train_size = 40"}
     assert [size.gaps for size in (again.sizes[0], again.sizes[2])] == [size.gaps for size in done.sizes]
 
@@ -121,7 +109,7 @@ def test_an_earlier_run_is_measured_with_them(done: Done):
 
 def test_processes_and_arrays_train_on_parts_as_one_trial_alone_does(done: Done, tmp_path: Path):
     config = composed(*GIVEN, "engine=array", "engine.width=2", "engine.processes=2", f"output_dir={tmp_path / 'out'}")
-    for size, other in zip(_searched(config).sizes, done.sizes, strict=True):
+    for size, other in zip(Done.of(config).sizes, done.sizes, strict=True):
         assert size.val_losses == {arm: pytest.approx(losses, rel=1e-3) for arm, losses in other.val_losses.items()}
 
 

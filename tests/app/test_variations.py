@@ -11,43 +11,28 @@ import pytest
 
 from dropsearch.app.earlier import measured_earlier
 from dropsearch.app.invocation import searched
-from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
-from dropsearch.records import Summary, TrialResult, Variation
+from dropsearch.records import Variation
 from dropsearch.report.evidence_tables import single_sites_table
 from dropsearch.search.variations import single_sites
+from tests.app import conftest
 from tests.app.audit import studies
-from tests.app.conftest import LIGHT, composed, every_first_point_drops, trials_told
+from tests.app.conftest import LIGHT, composed, every_first_point_drops
 
 GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    config: Config
-    summary: Summary
-    trained: tuple[TrialResult, ...]
-
+class Done(conftest.Done):
     @property
     def varied(self) -> tuple[Variation, ...]:
         assert self.summary.evidence
         return self.summary.evidence.single_sites["dropout"]
 
-    @property
-    def out(self) -> Path:
-        return Path(self.config.output_dir)
-
-
-def _searched(config: Config) -> Done:
-    with trials_told() as trained:
-        summary = searched(config)
-    return Done(config, summary, tuple(trained))
-
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     with every_first_point_drops():
-        yield _searched(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('sites') / 'out'}"))
+        yield Done.of(composed(*GIVEN, f"output_dir={tmp_path_factory.mktemp('sites') / 'out'}"))
 
 
 def test_each_variation_of_the_winner_is_trained_once_on_each_of_its_seeds(done: Done):
@@ -96,7 +81,7 @@ def test_the_choice_of_the_winner_does_not_know_of_them(done: Done):
 
 
 def test_given_again_nothing_is_trained_and_the_same_is_told(done: Done):
-    again = _searched(done.config)
+    again = Done.of(done.config)
     assert again.trained == ()
     assert again.varied == done.varied
 

@@ -86,42 +86,43 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return load
 
 
-def test_the_loaded_winner_predicts_what_the_module_does(begin: Begin, load: Any, perceptron: nn.Module):
-    tracker = begin()
-    tracker.log_model(lambda: perceptron, images(8), {})
+def log(tracker: Any, module: nn.Module) -> None:
+    """Log a module for images as the winner of a run that ends well."""
+    tracker.log_model(lambda: module, images(8), {})
     tracker.finish(make_summary(), [])
     assert tracker.problems == []
-    expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
-    np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
+
+
+def check_predictions(loaded: Any, module: nn.Module) -> None:
+    expected = module(torch.from_numpy(images(5))).detach().numpy()
+    np.testing.assert_allclose(loaded.predict(images(5)), expected, atol=1e-6)
+
+
+def test_the_loaded_winner_predicts_what_the_module_does(begin: Begin, load: Any, perceptron: nn.Module):
+    tracker = begin()
+    log(tracker, perceptron)
+    check_predictions(load(tracker), perceptron)
 
 
 def test_a_module_may_take_its_inputs_by_a_star(begin: Begin, load: Any, perceptron: nn.Module):
     tracker = begin()
-    tracker.log_model(lambda: AnyNumber(perceptron).eval(), images(8), {})
-    tracker.finish(make_summary(), [])
-    assert tracker.problems == []
-    expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
-    np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
+    log(tracker, AnyNumber(perceptron).eval())
+    check_predictions(load(tracker), perceptron)
 
 
 def test_a_dropout_that_was_inserted_is_off_in_the_logged_model(begin: Begin, load: Any, perceptron: nn.Module):
     expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
     dropsearch.insert_dropout(perceptron, "1", rate=0.5)
     tracker = begin()
-    tracker.log_model(lambda: perceptron, images(8), {})
-    tracker.finish(make_summary(), [])
-    assert tracker.problems == []
+    log(tracker, perceptron)
     np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
 
 
 def test_a_module_that_cannot_be_pickled_is_logged_all_the_same(begin: Begin, load: Any, perceptron: nn.Module):
     perceptron.activation = lambda x: x  # type: ignore[assignment]
     tracker = begin()
-    tracker.log_model(lambda: perceptron, images(8), {})
-    tracker.finish(make_summary(), [])
-    assert tracker.problems == []
-    expected = perceptron(torch.from_numpy(images(5))).detach().numpy()
-    np.testing.assert_allclose(load(tracker).predict(images(5)), expected, atol=1e-6)
+    log(tracker, perceptron)
+    check_predictions(load(tracker), perceptron)
 
 
 def test_the_winner_takes_batches_of_any_size_after_an_example_of_one(begin: Begin, load: Any, perceptron: nn.Module):
