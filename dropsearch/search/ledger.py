@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,6 +98,8 @@ class Ledger:
         with kept(name), quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
             study_id = storage.get_study_id_from_name(name)
+            # Each trial's sampler has a seed of its own; what they infer of the space is the same, and kept by one.
+            self._inferring = make_sampler(0)
         self._bulk = bulk(storage, study_id)
         self._pruner = pruner or NopPruner()
         self.seen = Shadow(name)
@@ -183,24 +184,27 @@ class Ledger:
 
     def _templates(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
         first = self.seen.next_number
-        templates = []
+        templates: list[FrozenTrial] = []
+        inferred: Mapping[str, BaseDistribution] | None = None
         try:
             for number, wish in enumerate(wishes, start=first):
                 trial = create_trial(state=TrialState.RUNNING)
                 trial.number, trial._trial_id = number, -1 - number  # no trial of the storage has such an id
                 self.seen.put(trial)
                 study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
-                params = propose(study, trial, distributions, wish.point)
+                if inferred is None:  # no trial ends while these are proposed
+                    inferred = self._inferring.infer_relative_search_space(study, trial)
+                params = propose(study, trial, distributions, wish.point, inferred)
                 places = zip(PLACES[self.purpose], wish.place, strict=True)
-                attrs = {**dict(places), OWNER: this_process()}
-                templates.append(
-                    create_trial(
-                        state=TrialState.RUNNING, params=params, distributions=dict(distributions), user_attrs=attrs
-                    )
+                trial = create_trial(
+                    state=TrialState.RUNNING,
+                    params=params,
+                    distributions=dict(distributions),
+                    user_attrs={**dict(places), OWNER: this_process()},
                 )
-                template = copy.copy(templates[-1])
-                template.number, template._trial_id = number, trial._trial_id
-                self.seen.put(template)
+                trial.number, trial._trial_id = number, -1 - number
+                templates.append(trial)
+                self.seen.put(trial)
         finally:
             for number in range(first, first + len(templates) + 1):
                 self.seen.discard(number)

@@ -37,7 +37,11 @@ def value_of(searched: Range, proposed: Any) -> Any:
 
 
 def propose(
-    study: optuna.Study, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], point: Mapping[str, Any]
+    study: optuna.Study,
+    trial: FrozenTrial,
+    distributions: Mapping[str, BaseDistribution],
+    point: Mapping[str, Any],
+    inferred: Mapping[str, BaseDistribution],
 ) -> dict[str, Any]:
     """Return the parameters of a trial before it is created; what `Trial.suggest_*` does one by one afterwards.
 
@@ -46,10 +50,10 @@ def propose(
         trial: The trial as the study's storage holds it, without parameters.
         distributions: The parameters.
         point: Values that some of them must have.
+        inferred: What the sampler proposes at once: its relative search space.
     """
     sampler, seen = study.sampler, filtered(study, trial)
     sampler.before_trial(seen, trial)
-    inferred = sampler.infer_relative_search_space(seen, trial)
     searched = {name: given for name, given in inferred.items() if name in distributions and name not in point}
     relative = sampler.sample_relative(seen, trial, searched)
     found = {}

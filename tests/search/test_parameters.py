@@ -26,7 +26,7 @@ RANGES: list[Range] = [
 def proposed(searched: Range, trials: int) -> list[Any]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial, given = optuna.create_trial(state=TrialState.RUNNING), {"x": distribution(searched)}
-    return [value_of(searched, propose(study, trial, given, {})["x"]) for _ in range(trials)]
+    return [value_of(searched, propose(study, trial, given, {}, {})["x"]) for _ in range(trials)]
 
 
 @pytest.mark.parametrize("searched", RANGES, ids=str)
