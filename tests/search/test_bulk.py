@@ -143,5 +143,5 @@ def test_a_journal_takes_any_number_of_records_with_one_sync(tmp_path: Path, mon
     monkeypatch.setattr("os.fsync", synced.append)
     created, _ = writes.create([template(index) for index in range(5)])
     assert len(synced) == 1
-    writes.end([Ending(t, TrialState.COMPLETE, 1.0, {s: 1.0 for s in range(9)}, {"result": 1}) for t in created])
+    writes.end([Ending(t, TrialState.COMPLETE, 1.0, dict.fromkeys(range(9), 1.0), {"result": 1}) for t in created])
     assert len(synced) == 2

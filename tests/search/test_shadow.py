@@ -21,7 +21,7 @@ from dropsearch.search.shadow import Shadow
 from dropsearch.search.storage import open_storage
 from dropsearch.search.studies import quiet_optuna
 
-from .conftest import make_feed, make_space
+from .conftest import make_feed
 
 EPOCHS = 9
 
@@ -105,7 +105,7 @@ def optunas(feed: SearchFeed, sampler: str, pruner: str, total: int, batch: int)
 def test_trials_are_proposed_and_pruned_as_by_optuna_itself(
     tmp_path: Path, sampler: str, pruner: str, batch: int
 ) -> None:
-    total = 12 if sampler == "gp" else 24
+    total = 8 if sampler == "gp" else 24
     feed = make_feed(ledger_of(tmp_path, sampler, pruner), total=total)
     expected = optunas(feed, sampler, pruner, total, batch)
     got = ours(feed, batch)
