@@ -2,11 +2,12 @@
 
 Nothing is trained. A batch of trials is open at a time, as the rows of a vectorized engine are: all are asked for at
 once, report each epoch together, and are told together. The cost "at" a number of trials is the mean over the
-hundred before it, or over the last batch where that is larger.
+hundred before it, or over the last batches where that is larger. `cpu` is what this process computes of it; the rest
+is waiting: for the disk, for the server, or on a busy machine for a core.
 
-    python -m scripts.bench.storage
-    python -m scripts.bench.storage --long
-    python -m scripts.bench.storage --postgres postgresql+psycopg://user@localhost/database
+    python scripts/bench/storage.py
+    python scripts/bench/storage.py --long
+    python scripts/bench/storage.py --postgres postgresql+psycopg://user@localhost/database
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
+import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from dropsearch.records import ARMS, EpochMetrics, Site, TrialResult
@@ -39,21 +42,18 @@ LOOKED_AT = 100
 class Cost:
     """Milliseconds a trial, of each kind of call."""
 
-    ask: float = 0.0
-    report: float = 0.0
-    tell: float = 0.0
+    seconds: tuple[float, ...] = (0.0,) * 4
+    """Of asking, reporting, telling, and computing."""
     trials: int = 0
 
-    def add(self, seconds: tuple[float, float, float], trials: int) -> None:
+    def add(self, seconds: tuple[float, ...], trials: int) -> None:
         """Add the cost of a batch."""
-        self.ask, self.report, self.tell = (
-            kept + 1000 * new for kept, new in zip((self.ask, self.report, self.tell), seconds, strict=True)
-        )
+        self.seconds = tuple(map(sum, zip(self.seconds, seconds, strict=True)))
         self.trials += trials
 
     def __str__(self) -> str:
-        each = [kind / self.trials for kind in (self.ask, self.report, self.tell)]
-        return " ".join(f"{value:7.2f}" for value in (*each, sum(each)))
+        *each, computed = [1000 * kind / self.trials for kind in self.seconds]
+        return " ".join(f"{value:7.2f}" for value in (*each, sum(each), computed))
 
 
 @dataclass
@@ -63,7 +63,6 @@ class Study:
     feed: SearchFeed
     epochs: int
     done: int = 0
-    costs: dict[int, Cost] = field(default_factory=dict)
 
     def run(self, total: int, batch: int, marks: tuple[int, ...]) -> dict[int, Cost]:
         """Work through a number of trials; return the cost at each mark."""
@@ -76,8 +75,8 @@ class Study:
                     cost.add(seconds, self.done - began)
         return costs
 
-    def _batch(self, count: int) -> tuple[float, float, float]:
-        times = [time.perf_counter()]
+    def _batch(self, count: int) -> tuple[float, ...]:
+        computed, times = time.process_time(), [time.perf_counter()]
         specs = self.feed.ask(count)
         assert len(specs) == count
         times.append(time.perf_counter())
@@ -102,7 +101,7 @@ class Study:
         )
         times.append(time.perf_counter())
         self.done += count
-        return times[1] - times[0], times[2] - times[1], times[3] - times[2]
+        return *(after - before for before, after in pairwise(times)), time.process_time() - computed
 
 
 @contextmanager
@@ -125,12 +124,13 @@ def main() -> None:
     parser.add_argument("--samplers", default="random,tpe")
     parser.add_argument("--pruner", default="none", help="none, median or hyperband")
     parser.add_argument("--epochs", default="5,10")
-    parser.add_argument("--batches", default="1,32,256")
+    parser.add_argument("--batches", default="1,32,256", help="how many trials are open at a time")
     given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     marks = (1000, 10_000) if given.long else (1000,)
     kinds = [*given.storages.split(","), *(["postgresql"] if given.postgres else [])]
     print(f"pruner {given.pruner}; ms a trial")
-    print("storage    sampler epochs batch trials     ask  report    tell     all")
+    print("storage    sampler epochs batch trials     ask  report    tell     all     cpu")
     for kind in kinds:
         for sampler in given.samplers.split(","):
             for epochs in map(int, given.epochs.split(",")):

@@ -53,6 +53,32 @@ def test_a_study_is_trained_to_its_total(make_ledger: MakeLedger) -> None:
     assert len(make_ledger().results()) == 5
 
 
+def test_trials_that_are_asked_for_together_are_those_asked_for_one_by_one(
+    make_ledger: MakeLedger, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    together = make_feed(make_ledger(), total=7)
+    first = together.ask(4)
+    together.tell([ended(spec) for spec in first])
+    rest = together.ask(4)
+    assert [spec.number for spec in (*first, *rest)] == list(range(7))
+    storage = open_storage(None, tmp_path_factory.mktemp("other") / "study.journal")
+    fingerprint = {"seed": 0, "sites": ["a", "b"]}
+    other = Ledger(storage, "s/dropout", arm="dropout", purpose="search", fingerprint=fingerprint)
+    assert [*first, *rest] == work(make_feed(other, total=7))
+
+
+def test_nothing_is_written_while_trials_run(make_ledger: MakeLedger, tmp_path: Path) -> None:
+    feed = make_feed(make_ledger())
+    specs = feed.ask(3)
+    size = (tmp_path / "study.journal").stat().st_size
+    for epoch in range(4):
+        feed.report([(spec, EpochMetrics(epoch, 1.0, 1.0, 1.0)) for spec in specs])
+        assert not feed.cancelled()
+    assert (tmp_path / "study.journal").stat().st_size == size
+    feed.tell([ended(spec) for spec in specs])
+    assert [len(trial.intermediate_values) for trial in make_ledger().study.trials] == [4, 4, 4]
+
+
 def test_a_continued_study_goes_to_the_same_total_and_not_beyond(make_ledger: MakeLedger) -> None:
     work(make_feed(make_ledger()), 2)
     assert len(work(make_feed(make_ledger()))) == 3

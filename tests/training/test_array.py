@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dropsearch.models import MLP, Classifier
-from dropsearch.records import TrialResult, TrialSpec
+from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.alone import AloneEngine
 from dropsearch.training.array import Array
 from dropsearch.training.array_engine import ArrayEngine
@@ -137,6 +137,40 @@ def test_a_slot_that_is_refilled_in_the_middle_trains_as_alone(tmp_path: Path) -
     array.run(got)
     assert [r.state for _, r in sorted(got.results.items())].count("PRUNED") == 2
     assert_same(expected.results, got.results)
+
+
+def test_rows_are_reported_together_told_in_their_order_and_asked_for_at_once(tmp_path: Path) -> None:
+    calls: list[tuple[str, list[int]]] = []
+
+    class Noting(Queue):
+        def ask(self, count: int) -> list[TrialSpec]:
+            specs = super().ask(count)
+            calls.append(("ask", [spec.number for spec in specs]))
+            return specs
+
+        def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+            calls.append(("report", [spec.number for spec, _ in reports]))
+            return super().report(reports)
+
+        def tell(self, results: Sequence[TrialResult]) -> None:
+            calls.append(("tell", [result.spec.number for result in results]))
+            super().tell(results)
+
+    _, array = engines(tmp_path, "mlp", "none", {}, width=3, epochs=2)
+    array.run(Noting(make_specs("mlp", 5), prune=lambda spec, metrics: spec.number == 1))
+    assert [call for call in calls if call != ("ask", [])] == [
+        ("ask", [0, 1, 2]),
+        ("report", [0, 1, 2]),
+        ("tell", [1]),
+        ("ask", [3]),
+        ("report", [0, 3, 2]),
+        ("tell", [0, 2]),
+        ("ask", [4]),
+        ("report", [4, 3]),
+        ("tell", [3]),
+        ("report", [4]),
+        ("tell", [4]),
+    ]
 
 
 def test_curves_in_float32_stay_within_a_ten_thousandth(tmp_path: Path) -> None:
