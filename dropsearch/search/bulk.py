@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -289,6 +290,8 @@ class _Database:
 
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
+        # Where a connection is dropped, Optuna quotes the whole query; `outage` says it in a line.
+        logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
         self._last = -1
         self._unfinished: set[int] = set()
 

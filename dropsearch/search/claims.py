@@ -23,14 +23,14 @@ class Claims:
         """The number of the trial that holds each place which is not free."""
         return self._holders
 
-    def set(self, number: int, place: Place | None, *, counts: bool, ended: bool) -> None:
-        """Take in whether a trial counts for its place; one that ended and does not was interrupted."""
+    def set(self, number: int, place: Place | None, *, counts: bool, interrupted: bool) -> None:
+        """Take in whether a trial counts for its place, or had begun and was interrupted."""
         if place is None:
             return
         counting = self._counting.setdefault(place, set())
-        interrupted = self._interrupted.setdefault(place, set())
+        left = self._interrupted.setdefault(place, set())
         (counting.add if counts else counting.discard)(number)
-        (interrupted.add if ended and not counts else interrupted.discard)(number)
+        (left.add if interrupted else left.discard)(number)
         if counting:
             self._holders[place] = min(counting)
         elif self._holders.pop(place, None) is not None:

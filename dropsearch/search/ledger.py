@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch.errors import RunError
 from dropsearch.owner import is_dead, is_here, this_process
@@ -31,6 +31,8 @@ OWNER = "owner"
 """The user attribute that says which process trains a trial."""
 LEASE = "lease"
 """The user attribute of the study, `lease.OWNER`, that changes while a process lives."""
+FASTER = "another process was faster"
+"""Why a trial was withdrawn before it began."""
 PLACES: Mapping[Purpose, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
@@ -106,7 +108,7 @@ class Ledger:
         self.seen = Shadow(name)
         self._claims = Claims()
         self._open: dict[int, set[int]] = {}
-        self._interrupted: frozenset[int] = frozenset()
+        self._interrupted: dict[int, str] = {}
         self._leases: dict[str, Any] = {}
         self._signs: dict[str, tuple[Any, float]] = {}
         self._looked, self._met, self._flushed = -math.inf, -math.inf, time.monotonic()
@@ -133,18 +135,21 @@ class Ledger:
             self._met = self._looked
         self._leases = {name: value for name, value in attrs.items() if name.startswith(f"{LEASE}.")}
         before, prefix = self._interrupted, f"{INTERRUPTED}."
-        self._interrupted = frozenset(
-            int(name.removeprefix(prefix)) for name, why in attrs.items() if name.startswith(prefix) and why
-        )
+        self._interrupted = {
+            int(name.removeprefix(prefix)): why for name, why in attrs.items() if name.startswith(prefix) and why
+        }
         self._take_in(trials)
-        self._take_in([self.seen.get(number) for number in before ^ self._interrupted if number in self.seen])
+        self._take_in([self.seen.get(number) for number in before.keys() ^ self._interrupted if number in self.seen])
 
     def _take_in(self, trials: Iterable[FrozenTrial]) -> None:
         for trial in trials:
             self.seen.put(trial)
             ended = trial.state in _ENDED
             counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
-            self._claims.set(trial.number, self._place(trial), counts=counts, ended=ended)
+            began = self._interrupted.get(trial.number) != FASTER
+            self._claims.set(
+                trial.number, self._place(trial), counts=counts, interrupted=ended and not counts and began
+            )
 
     def _counts(self, trial: FrozenTrial) -> bool:
         """Say whether a trial was not interrupted."""
@@ -185,7 +190,7 @@ class Ledger:
         ours = [trial for trial in created if holders.get(self._place(trial) or ()) == trial.number]
         late = {trial.number for trial in created} - {trial.number for trial in ours}
         if late:
-            self._interrupt(dict.fromkeys(late, "another process was faster"))
+            self._interrupt(dict.fromkeys(late, FASTER))
         self._open |= {trial.number: set() for trial in ours}
         return ours
 
@@ -195,21 +200,14 @@ class Ledger:
         inferred: Mapping[str, BaseDistribution] | None = None
         try:
             for number, wish in enumerate(wishes, start=first):
-                trial = create_trial(state=TrialState.RUNNING)
-                trial.number, trial._trial_id = number, -1 - number  # no trial of the storage has such an id
+                trial = _running(number, {})
                 self.seen.put(trial)
                 study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
                 if inferred is None:  # no trial ends while these are proposed
                     inferred = self._inferring.infer_relative_search_space(study, trial)
                 params = propose(study, trial, distributions, wish.point, inferred)
-                places = zip(PLACES[self.purpose], wish.place, strict=True)
-                trial = create_trial(
-                    state=TrialState.RUNNING,
-                    params=params,
-                    distributions=dict(distributions),
-                    user_attrs={**dict(places), OWNER: this_process()},
-                )
-                trial.number, trial._trial_id = number, -1 - number
+                places = dict(zip(PLACES[self.purpose], wish.place, strict=True))
+                trial = _running(number, {**places, OWNER: this_process()}, params, distributions)
                 templates.append(trial)
                 self.seen.put(trial)
         finally:
@@ -318,8 +316,7 @@ class Ledger:
     def release(self, why: Mapping[int, str]) -> None:
         """Let trials count for nothing, so that their places are free; without a reason they count again."""
         self._do(lambda: self._bulk.write({}, {f"{INTERRUPTED}.{number}": reason for number, reason in why.items()}))
-        gone = {number for number, reason in why.items() if reason}
-        self._interrupted = self._interrupted - set(why) | gone
+        self._interrupted = {n: reason for n, reason in {**self._interrupted, **why}.items() if reason}
         self._take_in([self.seen.get(number) for number in why])
 
     def running_elsewhere(self) -> tuple[str, ...]:
@@ -370,12 +367,35 @@ class Ledger:
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted beside the trials, by name."""
-        return {k[len("note.") :]: v for k, v in self.study.user_attrs.items() if k.startswith("note.")}
+        self.refresh()
+        attrs = self._do(self._bulk.attrs)
+        return {k[len("note.") :]: v for k, v in attrs.items() if k.startswith("note.")}
 
     def note(self, name: str, value: Any) -> None:
         """Note a plain value beside the trials."""
-        with kept(self.study.study_name):
-            self.study.set_user_attr(f"note.{name}", value)
+        self._do(lambda: self._bulk.write({}, {f"note.{name}": value}))
+
+
+def _running(
+    number: int,
+    attrs: Mapping[str, Any],
+    params: Mapping[str, Any] | None = None,
+    distributions: Mapping[str, BaseDistribution] | None = None,
+) -> FrozenTrial:
+    """Return a trial that is not in the storage yet, with an id that none there has."""
+    return FrozenTrial(
+        number=number,
+        trial_id=-1 - number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params=dict(params or {}),
+        distributions=dict(distributions or {}),
+        user_attrs=dict(attrs),
+        system_attrs={},
+        intermediate_values={},
+    )
 
 
 def _owner(trial: FrozenTrial) -> str:

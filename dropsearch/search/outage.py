@@ -43,11 +43,16 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _may_come_back(error: BaseException) -> bool:
-    """Say whether the database is away or busy; a full disk or a missing table stays."""
-    cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
-    if not isinstance(cause, DBAPIError):
-        return False
-    if "sqlite" in type(cause.orig).__module__:
-        return "locked" in str(cause.orig) or "busy" in str(cause.orig)
-    return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
+def _may_come_back(error: BaseException | None) -> bool:
+    """Say whether the database is away or busy, by any error of a chain; a full disk or a missing table stays."""
+    while error is not None:
+        if isinstance(error, DBAPIError) and _is_away(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_away(error: DBAPIError) -> bool:
+    if "sqlite" in type(error.orig).__module__:
+        return "locked" in str(error.orig) or "busy" in str(error.orig)
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

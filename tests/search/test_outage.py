@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from dropsearch.errors import RunError
 from dropsearch.search import outage
@@ -45,6 +45,14 @@ def wrapped() -> StorageInternalError:
     return error
 
 
+def broken_session() -> StorageInternalError:
+    """What Optuna makes of a connection that is dropped while it reads trials."""
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+    error.__cause__.__context__ = dropped()
+    return error
+
+
 LOCKED = OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
 FULL = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
@@ -54,7 +62,9 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.0)
 
 
-@pytest.mark.parametrize("error", [dropped(), wrapped(), LOCKED], ids=["dropped", "wrapped", "locked"])
+@pytest.mark.parametrize(
+    "error", [dropped(), wrapped(), broken_session(), LOCKED], ids=["dropped", "wrapped", "broken session", "locked"]
+)
 def test_an_outage_is_waited_for_and_said_once(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert patiently("s/none", Database(3, error)) == "answer"
     said = capsys.readouterr().err
