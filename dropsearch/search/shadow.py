@@ -104,16 +104,23 @@ class Shadow(BaseStorage):
 
     def recent(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """Return what a sampler sees of the trials in these states: those that run, the newest ended, and the best."""
-        return _merged([self._recent(state) for state in TrialState if states is None or state in states])
+        first = self._first_seen()
+        return _merged([self._since(first, state) for state in TrialState if states is None or state in states])
 
-    def _recent(self, state: TrialState) -> list[FrozenTrial]:
+    def _first_seen(self) -> int:
+        """Return the number of the oldest of the newest trials that a sampler can learn from."""
+        numbers = [self._numbers[state] for state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if sum(map(len, numbers)) <= SEEN:
+            return 0
+        return sorted(number for those in numbers for number in those[-SEEN:])[-SEEN]
+
+    def _since(self, first: int, state: TrialState) -> list[FrozenTrial]:
         trials = self._trials[state]
-        if state == TrialState.RUNNING or len(trials) <= SEEN:
+        at = bisect_left(self._numbers[state], first)
+        if state == TrialState.RUNNING or not at:
             return trials
-        if state != TrialState.COMPLETE:
-            return trials[-SEEN:]
-        first = self._numbers[state][-SEEN]
-        return [*(self.get(number) for number in sorted(n for _, n in self._best if n < first)), *trials[-SEEN:]]
+        best = sorted(number for _, number in self._best if number < first) if state == TrialState.COMPLETE else []
+        return [*map(self.get, best), *trials[at:]]
 
     # -- what Optuna reads
 

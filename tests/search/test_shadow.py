@@ -160,7 +160,10 @@ def test_of_a_long_study_a_sampler_sees_the_newest_trials_and_the_best(monkeypat
     seen.put(trial(10, TrialState.RUNNING))
     study = seen.study(make_sampler("random", 0))
     assert [t.number for t in study.get_trials(deepcopy=False)] == [2, 3, 6, 7, 8, 9, 10]
-    assert len(seen.study().trials) == 11
+    for number in (11, 12):
+        seen.put(trial(number, TrialState.PRUNED))
+    assert [t.number for t in study.get_trials(deepcopy=False)] == [2, 3, 8, 9, 10, 11, 12]
+    assert len(seen.study().trials) == 13
 
 
 def test_what_a_process_elsewhere_that_shows_life_trains_is_not_taken_from_it(
