@@ -24,6 +24,7 @@ from dropsearch.dropout.array import mask_shapes
 from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.alone import ModuleFactory, quiet_lightning, save_checkpoint, told
+from dropsearch.training.cells import keep_weights_apart
 from dropsearch.training.device_step import DeviceStep, records
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.flat_optimizers import flat_optimizer
@@ -115,6 +116,7 @@ class Array(LightningModule):
         self.evaluation = RowEvaluation(self.together, self.sets, recorded=records(device))
         self.calling: set[str] = set()
         self.shapes = self._mask_shapes(skeleton)
+        keep_weights_apart(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):
             self._fill(row)
@@ -142,6 +144,7 @@ class Array(LightningModule):
     def _fill(self, row: int) -> None:
         slot = self.slots[row]
         self.rows.bind(row, slot.module)
+        keep_weights_apart(slot.module)
         slot.module.to(self.rows.flat.device)  # so that a module which asks knows where it is
         optimizer, slot.schedules = configured(slot.module)
         self.stepping.fill(row, slot, optimizer)
