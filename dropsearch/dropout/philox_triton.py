@@ -50,4 +50,4 @@ def fill(field: Tensor, seeds: Tensor, steps: Tensor, index: Tensor, site: Tenso
         site: The third word of each counter, int64 `[blocks]`.
     """
     rows, blocks = field.shape[0], len(index)
-    _fill[(triton.cdiv(blocks, _BLOCKS), rows)](field, seeds, steps, index, site, blocks, BLOCKS=_BLOCKS)
+    _fill[(triton.cdiv(blocks, _BLOCKS), rows)](field, seeds, steps, index, site, blocks, BLOCKS=_BLOCKS)  # pyright: ignore[reportIndexIssue]

@@ -49,4 +49,4 @@ def step(value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, numbers:
     """
     start, stop = span
     grid = (triton.cdiv(stop - start, _SIZE), value.shape[0])
-    _step[grid](value, gradient, mean, square, numbers, value.shape[1], start, stop, SIZE=_SIZE)
+    _step[grid](value, gradient, mean, square, numbers, value.shape[1], start, stop, SIZE=_SIZE)  # pyright: ignore[reportIndexIssue]
