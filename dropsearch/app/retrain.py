@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from dropsearch.app import build, engines, own
@@ -25,19 +26,20 @@ class _OneTrial:
         self.cancelled = cancelled
         self.result: TrialResult | None = None
 
-    def ask(self) -> TrialSpec | None:
+    def ask(self, count: int) -> list[TrialSpec]:
         spec, self._spec = self._spec, None
-        return spec
+        return [] if spec is None else [spec]
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        print(
-            f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} as "
-            f"trained), {_validated(metrics, self.monitor)}"
-        )
-        return False
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        for _, metrics in reports:
+            print(
+                f"epoch {metrics.epoch + 1}: train loss {metrics.train_loss:.4f} ({metrics.train_loss_as_trained:.4f} "
+                f"as trained), {_validated(metrics, self.monitor)}"
+            )
+        return [False for _ in reports]
 
-    def tell(self, result: TrialResult) -> None:
-        self.result = result
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        (self.result,) = results
 
 
 def retrain(config: Config) -> int:

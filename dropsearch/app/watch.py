@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,22 +21,24 @@ class WatchedFeed:
         self._feed, self._tracker, self._progress = feed, tracker, progress
         self.most_at_once = feed.most_at_once
 
-    def ask(self) -> TrialSpec | None:
-        """Return the next trial."""
-        return self._feed.ask()
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        return self._feed.ask(count)
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Pass an epoch on."""
-        self._tracker.epoch(spec, metrics)
-        return self._feed.report(spec, metrics)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Pass epochs on."""
+        for spec, metrics in reports:
+            self._tracker.epoch(spec, metrics)
+        return self._feed.report(reports)
 
-    def tell(self, result: TrialResult) -> None:
-        """Pass a result on: to the study first, for what it holds can be tracked later, but not the reverse."""
-        self._feed.tell(result)
-        # What was interrupted is trained again, as another trial.
-        if not result.interrupted:
-            self._tracker.end(result)
-            self._progress.end(result)
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Pass results on: to the study first, for what it holds can be tracked later, but not the reverse."""
+        self._feed.tell(results)
+        for result in results:
+            # What was interrupted is trained again, as another trial.
+            if not result.interrupted:
+                self._tracker.end(result)
+                self._progress.end(result)
 
     def cancelled(self) -> bool:
         """Return whether to stop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import fields
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -12,6 +12,7 @@ from dropsearch.records import EpochMetrics, Purpose, State, TrialResult, TrialS
 
 RESULT = "result"
 """The user attribute that holds an entry."""
+_FIELDS = tuple(each.name for each in fields(EpochMetrics))
 
 
 def written(result: TrialResult) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def written(result: TrialResult) -> dict[str, Any]:
 
 def _point(point: EpochMetrics) -> list[Any]:
     """Return a point's fields in order; those that only a module of the user's own has are left out where empty."""
-    fields = list(astuple(point))
-    return fields if point.monitored is not None or point.logged else fields[:-2]
+    values = [getattr(point, name) for name in _FIELDS]
+    return values if point.monitored is not None or point.logged else values[:-2]
 
 
 def read(trial: FrozenTrial, arm: str, purpose: Purpose, repeat: int = 1) -> TrialResult:

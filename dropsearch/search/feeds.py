@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial
 
 from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.search.ledger import Ledger, Place
+from dropsearch.search.claims import Place
+from dropsearch.search.ledger import AGE, Ledger, Wish
 from dropsearch.search.space import Params, Space
 from dropsearch.seeds import derived_seed, trial_seed
 
@@ -39,32 +41,40 @@ class StudyFeed(ABC):
         most_at_once: int | None,
     ) -> None:
         self.ledger, self.space, self.places = ledger, space, places
-        self.cancelled, self.most_at_once = cancelled, most_at_once
+        self._cancelled, self.most_at_once = cancelled, most_at_once
+        self._taken, self._freed = 0, 0
         ledger.close_abandoned()
 
-    def ask(self) -> TrialSpec | None:
-        """Begin the next trial, None when every place is taken."""
-        while (place := self._next()) is not None:
-            trial = self.ledger.ask(self.distributions, place, self.point(place), self.sampler_seed(place))
-            if trial is not None:
-                return self._spec(trial)
-        return None
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Begin the next trials: as many as asked for, fewer when every place is taken."""
+        begun: list[TrialSpec] = []
+        while len(begun) < count and (places := self._next(count - len(begun))):
+            wishes = [Wish(place, self.point(place), self.sampler_seed(place)) for place in places]
+            begun += [self._spec(trial) for trial in self.ledger.ask(self.distributions, wishes)]
+        return begun
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """The parameters of a trial."""
         return self.space.distributions
 
-    def _next(self) -> Place | None:
-        """Return the first free place; where there is none, a neighbour that died may have left some."""
-        free = self._first_free()
-        if free is None and self.ledger.close_abandoned():
-            free = self._first_free()
+    def _next(self, count: int) -> list[Place]:
+        """Return the first free places; where there are none, a neighbour that died may have left some."""
+        self.ledger.refresh(AGE)
+        free = self._free(count)
+        if not free:
+            self.ledger.close_abandoned()
+            free = self._free(count)
         return free
 
-    def _first_free(self) -> Place | None:
-        taken = self.ledger.holders
-        return next((place for place in self.places if place not in taken), None)
+    def _free(self, count: int) -> list[Place]:
+        claims = self.ledger.claims
+        if claims.freed != self._freed:
+            self._freed, self._taken = claims.freed, 0
+        while self._taken < len(self.places) and self.places[self._taken] in claims.holders:
+            self._taken += 1
+        free = (place for place in islice(self.places, self._taken, None) if place not in claims.holders)
+        return list(islice(free, count))
 
     @abstractmethod
     def point(self, place: Place) -> Params:
@@ -75,10 +85,10 @@ class StudyFeed(ABC):
         return 0
 
     @abstractmethod
-    def seed(self, trial: Trial) -> int:
+    def seed(self, trial: FrozenTrial) -> int:
         """Return the seed that a trial trains with."""
 
-    def _spec(self, trial: Trial) -> TrialSpec:
+    def _spec(self, trial: FrozenTrial) -> TrialSpec:
         params = trial.params
         return TrialSpec(
             arm=self.ledger.arm,
@@ -95,18 +105,23 @@ class StudyFeed(ABC):
         )
 
     @abstractmethod
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Take in an epoch; return whether the trial is pruned."""
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Take in epochs; return of each trial whether it is pruned."""
 
     def release_fallen(self, stands: Callable[[TrialResult], bool]) -> None:
         """Free the places of earlier results that cannot stand, for their weights are wanted and gone."""
-        for result in self.ledger.results():
-            if not stands(result):
-                self.ledger.release(result.spec.number, "its checkpoint is gone")
+        fallen = [result.spec.number for result in self.ledger.results() if not stands(result)]
+        if fallen:
+            self.ledger.release(dict.fromkeys(fallen, "its checkpoint is gone"))
 
-    def tell(self, result: TrialResult) -> None:
-        """End a trial."""
-        self.ledger.tell(result)
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """End trials."""
+        self.ledger.tell(results)
+
+    def cancelled(self) -> bool:
+        """Return whether to stop now. Whoever trains asks often, so this is where the study is told that we live."""
+        self.ledger.show_life()
+        return self._cancelled()
 
 
 class SearchFeed(StudyFeed):
@@ -137,15 +152,15 @@ class SearchFeed(StudyFeed):
         self._healthy: set[str] = set()
         """Open trials that ended an epoch with a finite score: of many at once, those that diverge end first."""
 
-    def ask(self) -> TrialSpec | None:
-        """Begin the next trial, None when the study has its total.
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Begin the next trials: as many as asked for, fewer when the study has its total.
 
         Raises:
             RunError: The first trials of the study all failed alike.
         """
         if self._hopeless:
             raise self._hopeless
-        return super().ask()
+        return super().ask(count)
 
     def point(self, place: Place) -> Params:
         """Return what an interrupted trial of this place had, else one of the space's first points, else nothing."""
@@ -156,21 +171,20 @@ class SearchFeed(StudyFeed):
         """Return a seed for each place, so that a study that was continued goes on as if it had not stopped."""
         return derived_seed(self._seed, "sampler", *place)
 
-    def seed(self, trial: Trial) -> int:
+    def seed(self, trial: FrozenTrial) -> int:
         """Return a seed that is the same for the same place of every arm, so that arms pair up."""
         return trial_seed(self._seed, trial.user_attrs["index"])
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Report an epoch; return whether the trial is pruned."""
-        if math.isfinite(metrics.objective):
-            self._healthy.add(spec.key)
-        return self.ledger.report(spec, metrics)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Report epochs; return of each trial whether it is pruned."""
+        self._healthy |= {spec.key for spec, metrics in reports if math.isfinite(metrics.objective)}
+        return self.ledger.report(reports)
 
-    def tell(self, result: TrialResult) -> None:
-        """End a trial; where all have failed alike, the next `ask` says so."""
-        super().tell(result)
-        self._healthy.discard(result.spec.key)
-        if result.state == "FAIL" and not self._healthy:
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """End trials; where all have failed alike, the next `ask` says so."""
+        super().tell(results)
+        self._healthy -= {result.spec.key for result in results}
+        if not self._healthy and self.ledger.all_failed:
             self._hopeless = failed_alike(self.ledger.results())
 
 
@@ -204,13 +218,13 @@ class ConfirmFeed(StudyFeed):
         """Return the parameters of the configuration."""
         return self._params[place[0]]
 
-    def seed(self, trial: Trial) -> int:
+    def seed(self, trial: FrozenTrial) -> int:
         """Return the seed of the trial's place."""
         return trial.user_attrs["seed"]
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Take in an epoch; a confirmation is never pruned."""
-        return False
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Take in epochs; a confirmation is never pruned."""
+        return [False for _ in reports]
 
 
 def failed_alike(results: Sequence[TrialResult]) -> RunError | None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from dropsearch.search.ledger import Ledger
+from dropsearch.search.ledger import AGE, Ledger
 from dropsearch.search.space import Space
-from dropsearch.search.studies import kept, quiet_optuna
+from dropsearch.search.studies import quiet_optuna
 
 FEWEST = 10
 """Complete trials below which nothing is said."""
@@ -53,12 +53,13 @@ def unknown(ledger: Ledger, space: Space) -> str:
 def _shares(ledger: Ledger, parameters: list[str]) -> dict[str, float]:
     count = len(_complete(ledger))
     good = min(max(GOOD_SHARE, FEWEST_GOOD / count), 0.5)
-    with kept(ledger.study.study_name), quiet_optuna():
+    with quiet_optuna():
         evaluator = PedAnovaImportanceEvaluator(target_quantile=good)
-        found = get_param_importances(ledger.study, evaluator=evaluator, params=parameters, normalize=False)
+        study = ledger.seen.study()
+        found = get_param_importances(study, evaluator=evaluator, params=parameters, normalize=False)
     return {name: found[name] for name in parameters}
 
 
 def _complete(ledger: Ledger) -> list[FrozenTrial]:
-    with kept(ledger.study.study_name):
-        return ledger.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ledger.refresh(AGE)
+    return ledger.seen.of(TrialState.COMPLETE)

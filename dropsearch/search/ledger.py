@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dropsearch.errors import RunError
 from dropsearch.owner import is_dead, is_here, this_process
 from dropsearch.records import INTERRUPTED, EpochMetrics, Purpose, TrialResult, TrialSpec
 from dropsearch.search import entry
-from dropsearch.search.parameters import suggest
+from dropsearch.search.bulk import Ending, bulk
+from dropsearch.search.claims import Claims, Place
+from dropsearch.search.outage import patiently
+from dropsearch.search.parameters import propose
+from dropsearch.search.shadow import Shadow
 from dropsearch.search.space import Params
 from dropsearch.search.studies import kept, open_study, quiet_optuna
 
 OWNER = "owner"
 """The user attribute that says which process trains a trial."""
+LEASE = "lease"
+"""The user attribute of the study, `lease.OWNER`, that changes while a process lives."""
 PLACES: Mapping[Purpose, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
@@ -35,10 +41,23 @@ PLACES: Mapping[Purpose, tuple[str, ...]] = {
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
+FLUSH = 20.0
+"""Seconds between signs of life; what was reported of running trials is written with them."""
+AGE = 3.0
+"""Seconds after which what other processes did is read again before the next trials are asked for."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_T = TypeVar("_T")
 
-Place = tuple[int, ...]
-"""What a trial is for, by the names of `PLACES`: (index,) in a search. Each is filled once."""
+
+class Wish(NamedTuple):
+    """A trial that is wanted."""
+
+    place: Place
+    """What it is for."""
+    point: Params
+    """Values for its parameters; the sampler proposes those that it lacks."""
+    seed: int
+    """The sampler's seed."""
 
 
 class Ledger:
@@ -78,76 +97,168 @@ class Ledger:
         self._storage, self._make_sampler = storage, make_sampler
         with kept(name), quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
-        self._open: dict[int, Trial] = {}
-        self._seen: dict[int, tuple[int, float]] = {}
+            study_id = storage.get_study_id_from_name(name)
+            # Each trial's sampler has a seed of its own; what they infer of the space is the same, and kept by one.
+            self._inferring = make_sampler(0)
+        self._bulk = bulk(storage, study_id)
+        self._pruner = pruner or NopPruner()
+        self.seen = Shadow(name)
+        self._claims = Claims()
+        self._open: dict[int, set[int]] = {}
+        self._interrupted: frozenset[int] = frozenset()
+        self._leases: dict[str, Any] = {}
+        self._signs: dict[str, tuple[Any, float]] = {}
+        self._looked, self._flushed = -math.inf, time.monotonic()
+        self.refresh()
 
-    def ask(
-        self, distributions: Mapping[str, BaseDistribution], place: Place, point: Params, seed: int
-    ) -> Trial | None:
-        """Begin the trial of a place that is free; None where another process was faster.
+    def _do(self, act: Callable[[], _T]) -> _T:
+        return patiently(self.study.study_name, act)
 
-        A trial is created with its place and its owner, at once. So of two processes that fill one place at the
-        same time the later sees the earlier, and withdraws. (Optuna's queue of waiting trials would not do:
-        from an SQLite file two processes may take the same one.)
+    # -- what is known of the study
+
+    def refresh(self, age: float = 0.0) -> None:
+        """Read what other processes did since the last look, if that is longer ago than some seconds."""
+        if time.monotonic() - self._looked < age:
+            return
+        trials = self._do(self._bulk.look)
+        # Read after the trials: a trial that is interrupted is noted before its state changes.
+        attrs = self._do(self._bulk.attrs)
+        self._looked = time.monotonic()
+        self._leases = {name: value for name, value in attrs.items() if name.startswith(f"{LEASE}.")}
+        before, prefix = self._interrupted, f"{INTERRUPTED}."
+        self._interrupted = frozenset(
+            int(name.removeprefix(prefix)) for name, why in attrs.items() if name.startswith(prefix) and why
+        )
+        self._take_in(trials)
+        self._take_in([self.seen.get(number) for number in before ^ self._interrupted if number in self.seen])
+
+    def _take_in(self, trials: Iterable[FrozenTrial]) -> None:
+        for trial in trials:
+            self.seen.put(trial)
+            ended = trial.state in _ENDED
+            counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
+            self._claims.set(trial.number, self._place(trial), counts=counts, ended=ended)
+
+    def _counts(self, trial: FrozenTrial) -> bool:
+        """Say whether a trial was not interrupted."""
+        reason = trial.user_attrs.get(entry.RESULT, {}).get("reason")
+        return trial.number not in self._interrupted and reason != INTERRUPTED
+
+    @property
+    def holders(self) -> Mapping[Place, int]:
+        """The number of the trial that holds each place which is not free: the first of those that count."""
+        self.refresh()
+        return self._claims.holders
+
+    @property
+    def claims(self) -> Claims:
+        """The places as they were when the study was last looked at."""
+        return self._claims
+
+    # -- ask, report, tell
+
+    def ask(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
+        """Begin the trials of free places, all in one write; without those where another process was faster.
+
+        A trial is created with its parameters, its place and its owner, at once. So of two processes that fill one
+        place at the same time the later sees the earlier, and withdraws. (Optuna's queue of waiting trials would not
+        do: from an SQLite file two processes may take the same one.)
 
         Args:
-            distributions: The parameters of the trial.
-            place: What the trial is for.
-            point: Values for its parameters; the sampler proposes those that it lacks.
-            seed: The sampler's seed.
+            distributions: The parameters of the trials.
+            wishes: What is wanted; each trial is proposed with those before it in sight.
         """
-        with kept(self.study.study_name), quiet_optuna():
-            sampler = self._make_sampler(seed)
-            self.study.sampler = PartialFixedSampler(point, sampler) if point else sampler
-            trial = self._create({**dict(zip(PLACES[self.purpose], place, strict=True)), OWNER: this_process()})
-            if self.holders.get(place) != trial.number:
-                self._interrupt(trial.number, "another process was faster")
-                return None
-            self._open[trial.number] = trial
-            for name, distribution in distributions.items():
-                suggest(trial, name, distribution)
-        return trial
+        with quiet_optuna():
+            templates = self._templates(distributions, wishes)
+        created, crowded = self._do(lambda: self._bulk.create(templates))
+        self._take_in(created)
+        if crowded:
+            self.refresh()
+        holders = self._claims.holders
+        ours = [trial for trial in created if holders.get(self._place(trial) or ()) == trial.number]
+        late = {trial.number for trial in created} - {trial.number for trial in ours}
+        if late:
+            self._interrupt(dict.fromkeys(late, "another process was faster"))
+        self._open |= {trial.number: set() for trial in ours}
+        return ours
 
-    def _create(self, attrs: Mapping[str, Any]) -> Trial:
-        """Do what `Study.ask` does, with user attributes that are there from the first moment."""
-        template = create_trial(state=TrialState.RUNNING, user_attrs=dict(attrs))
-        study_id = self._storage.get_study_id_from_name(self.study.study_name)
-        return Trial(self.study, self._storage.create_new_trial(study_id, template_trial=template))
+    def _templates(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
+        first = self.seen.next_number
+        templates: list[FrozenTrial] = []
+        inferred: Mapping[str, BaseDistribution] | None = None
+        try:
+            for number, wish in enumerate(wishes, start=first):
+                trial = create_trial(state=TrialState.RUNNING)
+                trial.number, trial._trial_id = number, -1 - number  # no trial of the storage has such an id
+                self.seen.put(trial)
+                study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
+                if inferred is None:  # no trial ends while these are proposed
+                    inferred = self._inferring.infer_relative_search_space(study, trial)
+                params = propose(study, trial, distributions, wish.point, inferred)
+                places = zip(PLACES[self.purpose], wish.place, strict=True)
+                trial = create_trial(
+                    state=TrialState.RUNNING,
+                    params=params,
+                    distributions=dict(distributions),
+                    user_attrs={**dict(places), OWNER: this_process()},
+                )
+                trial.number, trial._trial_id = number, -1 - number
+                templates.append(trial)
+                self.seen.put(trial)
+        finally:
+            for number in range(first, first + len(templates) + 1):
+                self.seen.discard(number)
+        return templates
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Report an epoch's validation loss; return whether the pruner wants the trial to stop."""
-        trial = self._open[spec.number]
-        with kept(self.study.study_name):
-            try:
-                trial.report(metrics.objective, metrics.epoch)
-                return trial.should_prune()
-            except UpdateFinishedTrialError as error:
-                raise self._taken_away(spec) from error
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Take in epochs; return of each trial whether the pruner wants it to stop. Nothing is written yet."""
+        study = self.seen.study(pruner=self._pruner)
+        return [self._report(study, spec, metrics) for spec, metrics in reports]
 
-    def tell(self, result: TrialResult) -> None:
-        """End a trial. Its curve is written before its state, so an ended trial is always whole.
+    def _report(self, study: optuna.Study, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        if self.seen.get(spec.number).state != TrialState.RUNNING:
+            raise self._taken_away(spec)
+        trial = self.seen.report(spec.number, metrics.epoch, metrics.objective)
+        return self._pruner.prune(study, trial)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """End trials: each with its whole curve, in one write.
 
         Raises:
-            RunError: Another process took this one for dead and ended the trial; or the storage failed.
+            RunError: Another process took this one for dead and ended a trial of it; or the storage failed.
         """
-        trial = self._open.pop(result.spec.number)
-        with kept(self.study.study_name):
-            try:
-                trial.set_user_attr(entry.RESULT, entry.written(result))
-            except UpdateFinishedTrialError as error:
-                raise self._taken_away(result.spec) from error
-            self._tell(trial.number, result)
-            if self.study.user_attrs.get(f"{INTERRUPTED}.{trial.number}"):
+        endings = [self._ending(result) for result in results]
+        for result in results:
+            del self._open[result.spec.number]
+        ended = self._do(lambda: self._bulk.end(endings))
+        self._take_in(trial for trial, _ in ended)
+        noted = self._do(self._bulk.attrs)
+        for result, (trial, was_running) in zip(results, ended, strict=True):
+            if noted.get(f"{INTERRUPTED}.{trial.number}") or not (was_running or entry.RESULT in trial.user_attrs):
                 raise self._taken_away(result.spec)
 
-    def _tell(self, number: int, result: TrialResult) -> None:
-        value = result.best.objective if result.state == "COMPLETE" and result.best else None
-        self._end(number, TrialState[result.state], value)
+    def _ending(self, result: TrialResult) -> Ending:
+        number = result.spec.number
+        trial, written = self.seen.get(number), self._open[number]
+        curve = {step: value for step, value in trial.intermediate_values.items() if step not in written}
+        attrs = {entry.RESULT: entry.written(result)}
+        return Ending(trial, *_outcome(result, trial), curve, attrs, trial.system_attrs)
 
-    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
-        # A neighbour may be closing the same abandoned trial: it may have done so when `tell` looks, or a moment later.
-        with suppress(UpdateFinishedTrialError):
-            self.study.tell(number, value, state=state, skip_if_finished=True)
+    def show_life(self) -> None:
+        """Write what was reported of running trials and that this process lives, every `FLUSH` seconds."""
+        now = time.monotonic()
+        if not self._open or now - self._flushed < FLUSH:
+            return
+        self._flushed = now
+        running = {number: self.seen.get(number) for number in self._open}
+        curves = {
+            trial._trial_id: {s: v for s, v in trial.intermediate_values.items() if s not in self._open[number]}
+            for number, trial in running.items()
+        }
+        curves = {trial_id: curve for trial_id, curve in curves.items() if curve}
+        self._do(lambda: self._bulk.write(curves, {f"{LEASE}.{this_process()}": round(time.time())}))
+        for number, trial in running.items():
+            self._open[number] |= set(trial.intermediate_values)
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
@@ -155,55 +266,60 @@ class Ledger:
             "again to continue"
         )
 
+    # -- what other processes left
+
     def close_abandoned(self) -> int:
         """End the trials that dead processes left running, so that their places are free; return how many."""
-        with kept(self.study.study_name):
-            abandoned = [trial for trial in self._trials(TrialState.RUNNING) if self._is_abandoned(trial)]
-            for trial in abandoned:
-                if entry.RESULT in trial.user_attrs:  # it had ended; only its state was not written any more
-                    self._tell(trial.number, self._read(trial))
-                else:
-                    self._interrupt(trial.number, "its process died")
+        self.refresh()
+        running = [trial for trial in self.seen.of(TrialState.RUNNING) if trial.number not in self._open]
+        dead = {owner for owner in {_owner(trial) for trial in running} if self._is_gone(owner)}
+        ids = [trial._trial_id for trial in running if _owner(trial) in dead]
+        abandoned = self._do(lambda: self._bulk.read(ids))
+        # Of a write that was cut short, the result may be there without the state.
+        whole = [trial for trial in abandoned if entry.RESULT in trial.user_attrs]
+        endings = [Ending(trial, *_outcome(self._read(trial), trial)) for trial in whole]
+        if endings:
+            self._take_in(trial for trial, _ in self._do(lambda: self._bulk.end(endings)))
+        lost = {trial.number for trial in abandoned} - {trial.number for trial in whole}
+        if lost:
+            self._interrupt(dict.fromkeys(lost, "its process died"))
         return len(abandoned)
 
-    def _is_abandoned(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get(OWNER, "")
+    def _is_gone(self, owner: str) -> bool:
         if owner == this_process():
-            return trial.number not in self._open
-        return is_dead(owner) or (not is_here(owner) and self._is_silent(trial))
+            return True  # only trials that are not open here are looked at
+        return is_dead(owner) or (not is_here(owner) and self._is_silent(owner))
 
-    def _is_silent(self, trial: FrozenTrial) -> bool:
-        """Say whether a trial has reported nothing for long, by this process's own clock."""
-        epochs, now = len(trial.intermediate_values), time.monotonic()
-        if self._seen.get(trial.number, (-1, 0.0))[0] != epochs:
-            self._seen[trial.number] = (epochs, now)
-        return now - self._seen[trial.number][1] > SILENCE
+    def _is_silent(self, owner: str) -> bool:
+        """Say whether a process has shown no sign of life for long, by this process's own clock."""
+        sign, now = self._leases.get(f"{LEASE}.{owner}"), time.monotonic()
+        if owner not in self._signs or self._signs[owner][0] != sign:
+            self._signs[owner] = (sign, now)
+        return now - self._signs[owner][1] > SILENCE
 
-    def _interrupt(self, number: int, why: str) -> None:
+    def _interrupt(self, why: Mapping[int, str]) -> None:
         # In this order: of a process that dies in between, the place is free and the trial found again.
-        self.release(number, why)
-        self._end(number, TrialState.FAIL)
-        # Its process may have lived, and told how it ended, since we looked.
-        if any(trial.number == number for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED)):
-            self.release(number, "")
+        self.release(why)
+        endings = [Ending(self.seen.get(number), TrialState.FAIL) for number in why]
+        ended = self._do(lambda: self._bulk.end(endings))
+        self._take_in(trial for trial, _ in ended)
+        # A trial's process may have lived, and told how it ended, since we looked.
+        told = [trial.number for trial, _ in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if told:
+            self.release(dict.fromkeys(told, ""))
 
-    def release(self, number: int, why: str) -> None:
-        """Let a trial count for nothing from now on, so that its place is free; without a reason it counts again."""
-        self.study.set_user_attr(f"{INTERRUPTED}.{number}", why)
+    def release(self, why: Mapping[int, str]) -> None:
+        """Let trials count for nothing, so that their places are free; without a reason they count again."""
+        self._do(lambda: self._bulk.write({}, {f"{INTERRUPTED}.{number}": reason for number, reason in why.items()}))
+        gone = {number for number, reason in why.items() if reason}
+        self._interrupted = self._interrupted - set(why) | gone
+        self._take_in([self.seen.get(number) for number in why])
 
     def running_elsewhere(self) -> tuple[str, ...]:
         """Return who trains the trials that run and are not ours."""
-        running = self._trials(TrialState.RUNNING)
-        return tuple(t.user_attrs.get(OWNER, "somebody") for t in running if t.number not in self._open)
-
-    @property
-    def holders(self) -> dict[Place | None, int]:
-        """The number of the trial that holds each place which is not free: the first of those that count."""
-        found: dict[Place | None, int] = {}
-        for trial in self._counting(TrialState.RUNNING, *_ENDED):
-            found.setdefault(self._place(trial), trial.number)
-        found.pop(None, None)
-        return found
+        self.refresh()
+        running = self.seen.of(TrialState.RUNNING)
+        return tuple(_owner(trial) or "somebody" for trial in running if trial.number not in self._open)
 
     def _place(self, trial: FrozenTrial) -> Place | None:
         attrs = trial.user_attrs
@@ -212,18 +328,28 @@ class Ledger:
 
     def left(self, place: Place) -> Params:
         """Return the parameters of the last trial that held a place and was interrupted; empty without one."""
-        counting = {trial.number for trial in self._counting(*_ENDED)}
-        past = [t for t in self._trials(*_ENDED) if t.number not in counting and self._place(t) == place]
-        return dict(past[-1].params) if past else {}
+        number = self._claims.interrupted(place)
+        return {} if number is None else dict(self.seen.get(number).params)
+
+    # -- what was found
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return every trial that ended and was not interrupted, by number."""
-        return tuple(self._read(t) for t in self._counting(*_ENDED) if entry.RESULT in t.user_attrs)
+        self.refresh()
+        return tuple(self._read(trial) for trial in self._counting())
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether no trial that ended did so well that it is more than a failure."""
+        return not self.seen.count(TrialState.COMPLETE) and not self.seen.count(TrialState.PRUNED)
+
+    def _counting(self) -> list[FrozenTrial]:
+        return [t for t in self.seen.of(*_ENDED) if entry.RESULT in t.user_attrs and self._counts(t)]
 
     def left_behind(self) -> tuple[TrialResult, ...]:
         """Return the results that no living process but this one will write to a tracker."""
-        theirs = {trial.number for trial in self._trials(*_ENDED) if self._is_tracked_by_its_owner(trial)}
-        return tuple(result for result in self.results() if result.spec.number not in theirs)
+        self.refresh()
+        return tuple(self._read(trial) for trial in self._counting() if not self._is_tracked_by_its_owner(trial))
 
     def _is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
         owner, ended = trial.user_attrs.get(OWNER, ""), trial.datetime_complete
@@ -234,22 +360,6 @@ class Ledger:
     def _read(self, trial: FrozenTrial) -> TrialResult:
         return entry.read(trial, self.arm, self.purpose, self.repeat)
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        with kept(self.study.study_name):
-            return self.study.get_trials(deepcopy=False, states=states)
-
-    def _counting(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states that were not interrupted."""
-        trials = self._trials(*states)
-        # Read after the trials: a trial that is interrupted is noted before its state changes.
-        notes = self.study.user_attrs
-        return [
-            trial
-            for trial in trials
-            if not notes.get(f"{INTERRUPTED}.{trial.number}")
-            and trial.user_attrs.get(entry.RESULT, {}).get("reason") != INTERRUPTED
-        ]
-
     @property
     def notes(self) -> dict[str, Any]:
         """What was noted beside the trials, by name."""
@@ -259,3 +369,17 @@ class Ledger:
         """Note a plain value beside the trials."""
         with kept(self.study.study_name):
             self.study.set_user_attr(f"note.{name}", value)
+
+
+def _owner(trial: FrozenTrial) -> str:
+    return trial.user_attrs.get(OWNER, "")
+
+
+def _outcome(result: TrialResult, trial: FrozenTrial) -> tuple[TrialState, float | None]:
+    """Return the state and the value of a trial in Optuna's terms: a pruned one has the value it was pruned at."""
+    if result.state == "COMPLETE":
+        return TrialState.COMPLETE, result.best.objective if result.best else None
+    last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    if result.state == "PRUNED" and not math.isnan(last):
+        return TrialState.PRUNED, last
+    return TrialState[result.state], None

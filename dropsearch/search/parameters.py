@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial
 
 from dropsearch.records import Choice, Range
+from dropsearch.search.bulk import filtered
 
 
 def distribution(searched: Range) -> BaseDistribution:
@@ -33,11 +36,35 @@ def value_of(searched: Range, proposed: Any) -> Any:
     return proposed
 
 
-def suggest(trial: Trial, name: str, given: BaseDistribution) -> Any:
-    """Have a trial propose a parameter of any distribution."""
-    if isinstance(given, CategoricalDistribution):
-        return trial.suggest_categorical(name, given.choices)
-    assert isinstance(given, FloatDistribution | IntDistribution)
-    if isinstance(given, IntDistribution):
-        return trial.suggest_int(name, given.low, given.high, step=given.step, log=given.log)
-    return trial.suggest_float(name, given.low, given.high, step=given.step, log=given.log)
+def propose(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    distributions: Mapping[str, BaseDistribution],
+    point: Mapping[str, Any],
+    inferred: Mapping[str, BaseDistribution],
+) -> dict[str, Any]:
+    """Return the parameters of a trial before it is created; what `Trial.suggest_*` does one by one afterwards.
+
+    Args:
+        study: Its sampler proposes.
+        trial: The trial as the study's storage holds it, without parameters.
+        distributions: The parameters.
+        point: Values that some of them must have.
+        inferred: What the sampler proposes at once: its relative search space.
+    """
+    sampler, seen = study.sampler, filtered(study, trial)
+    sampler.before_trial(seen, trial)
+    searched = {name: given for name, given in inferred.items() if name in distributions and name not in point}
+    relative = sampler.sample_relative(seen, trial, searched)
+    found = {}
+    for name, given in distributions.items():
+        if name in point:
+            value = point[name]
+        elif given.single():
+            value = given.choices[0] if isinstance(given, CategoricalDistribution) else given.low  # type: ignore[attr-defined]
+        elif name in relative:
+            value = relative[name]
+        else:
+            value = sampler.sample_independent(seen, trial, name, given)
+        found[name] = given.to_external_repr(given.to_internal_repr(value))
+    return found

@@ -38,7 +38,8 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
 
 
 def _open_database(url: str) -> BaseStorage:
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    # A server's connections are tried before they are used: it may have been started again since.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for _ in range(3):
         # Of several processes that make the tables at the same time all but one find them made, and fail.
         with suppress(OperationalError, IntegrityError):

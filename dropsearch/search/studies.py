@@ -16,6 +16,7 @@ from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
+from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
 from dropsearch.errors import InputError, RunError, first_cause
 from dropsearch.records import ARMS, Purpose
@@ -142,7 +143,7 @@ def kept(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, StorageInternalError) as error:
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
         raise RunError(
             f"the storage of study {name} failed ({first_cause(error)}): see that it has space and can be written, "
             "then give the same command again; it continues from what the storage holds"

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial
 
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.search.claims import Place
 from dropsearch.search.feeds import StudyFeed
-from dropsearch.search.ledger import Ledger, Place
+from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Params, Space
 
 Variations = Mapping[int, TrialSpec]
@@ -90,19 +91,19 @@ class VariationFeed(StudyFeed):
         """Return no parameters."""
         return {}
 
-    def seed(self, trial: Trial) -> int:
+    def seed(self, trial: FrozenTrial) -> int:
         """Return the seed of the trial's place."""
         return trial.user_attrs["seed"]
 
-    def _spec(self, trial: Trial) -> TrialSpec:
+    def _spec(self, trial: FrozenTrial) -> TrialSpec:
         varied = self._variations[trial.user_attrs["variation"]]
         return dataclasses.replace(
             varied, number=trial.number, seed=self.seed(trial), params={}, purpose=self.ledger.purpose
         )
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Take in an epoch; a retraining is never pruned."""
-        return False
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Take in epochs; a retraining is never pruned."""
+        return [False for _ in reports]
 
 
 def places(variations: Variations, seeds: Sequence[int]) -> list[Place]:

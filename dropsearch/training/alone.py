@@ -81,7 +81,7 @@ class _EpochReport(Callback):
         if self.keep_best and metrics.objective < min((p.objective for p in self.ending.curve), default=math.inf):
             self.ending.best_weights = copy.deepcopy(pl_module.state_dict())
         self.ending.curve.append(metrics)
-        prune = self.feed.report(self.spec, metrics)
+        (prune,) = self.feed.report([(self.spec, metrics)])
         # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
         if prune and metrics.epoch + 1 < (trainer.max_epochs or 0):
             self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch + 1}")
@@ -138,8 +138,8 @@ class AloneEngine:
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
-        while not feed.cancelled() and (spec := feed.ask()) is not None:
-            feed.tell(self.train(spec, feed))
+        while not feed.cancelled() and (specs := feed.ask(1)):
+            feed.tell([self.train(spec, feed) for spec in specs])
 
     def close(self) -> None:
         """Hold nothing between runs, so do nothing."""

@@ -13,6 +13,7 @@ import itertools
 import math
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -78,26 +79,28 @@ class Array(LightningModule):
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
             self._own_trainer = _trainer(settings, -1)
         self._measured = False
-        self.slots: list[Slot] = []
+        self.slots: list[Slot] = self._next(min(width, feed.most_at_once or width))
         self.batches = RowBatches(self.slots)
-        width = min(width, feed.most_at_once or width)
-        while len(self.slots) < width and (slot := self._next()) is not None:
-            self.slots.append(slot)
         if self.slots:
             self._build()
 
     # -- what the rows are made of
 
-    def _next(self) -> Slot | None:
-        """Return a slot for the next trial that can be built; those that cannot are told why."""
-        while not self.feed.cancelled() and (spec := self.feed.ask()) is not None:
-            try:
-                return self._slot(spec)
-            except (InputError, RunError, torch.cuda.OutOfMemoryError):
-                raise
-            except Exception as error:
-                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, told(error)))
-        return None
+    def _next(self, count: int) -> list[Slot]:
+        """Return slots for the next trials that can be built; those that cannot are told why."""
+        slots: list[Slot] = []
+        while len(slots) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(slots))):
+            failed = []
+            for spec in specs:
+                try:
+                    slots.append(self._slot(spec))
+                except (InputError, RunError, torch.cuda.OutOfMemoryError):
+                    raise
+                except Exception as error:
+                    failed.append(TrialResult(spec, "FAIL", (), 0.0, told(error)))
+            if failed:
+                self.feed.tell(failed)
+        return slots
 
     def _slot(self, spec: TrialSpec) -> Slot:
         module = self.make_module(spec)
@@ -204,9 +207,8 @@ class Array(LightningModule):
                 self._interrupt()
 
     def _interrupt(self) -> None:
-        for slot in self.slots:
-            if not slot.is_idle:
-                self._tell(slot, "FAIL", INTERRUPTED)
+        training = [slot for slot in self.slots if not slot.is_idle]
+        self.feed.tell([self._result(slot, "FAIL", INTERRUPTED) for slot in training])
         self.slots.clear()
         raise CancelledError
 
@@ -219,49 +221,55 @@ class Array(LightningModule):
             self.batches.prepare(self.settings.max_epochs)
         measured = self.evaluation.means()
         as_trained, val, part = self.stepping.means(), measured["val"], measured["part"]
-        ended = []
-        for row, slot in enumerate(self.slots):
-            if slot.is_idle:
-                ended.append(row)
-                continue
-            metrics = epoch_metrics(
+        metrics = {
+            row: epoch_metrics(
                 slot.epoch,
                 as_trained["train_loss"][row],
                 {name: values[row] for name, values in part.items()},
                 {name: values[row] for name, values in val.items()},
                 self.settings.monitor,
             )
-            if self._take_in(slot, metrics):
-                ended.append(row)
-        self._replace(ended)
+            for row, slot in enumerate(self.slots)
+            if not slot.is_idle
+        }
+        self._replace(self._take_in(metrics))
 
-    def _take_in(self, slot: Slot, metrics: EpochMetrics) -> bool:
-        """Take in an epoch of a slot; return whether its trial ended."""
-        least = slot.least_objective
-        slot.curve.append(metrics)
-        slot.epoch += 1
-        if not math.isfinite(metrics.objective) or not math.isfinite(metrics.train_loss_as_trained):
-            self._tell(slot, "FAIL", diverged(metrics, self.settings.monitor))
-            return True
-        if metrics.objective < least and self.checkpoint_path(slot.spec) is not None:
-            slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
-        prune = self.feed.report(slot.spec, metrics)
-        # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
-        if slot.epoch == self.settings.max_epochs:
-            self._tell(slot, "COMPLETE", "")
-            return True
-        if prune:
-            self._tell(slot, "PRUNED", f"pruned after epoch {slot.epoch}")
-            return True
-        slot.advance("epoch", slot.epoch)
-        return False
+    def _take_in(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
+        """Take in an epoch of each row's trial; return the rows whose trials ended, which are told in their order."""
+        results, reported = {}, []
+        for row, point in metrics.items():
+            slot = self.slots[row]
+            least = slot.least_objective
+            slot.curve.append(point)
+            slot.epoch += 1
+            if not math.isfinite(point.objective) or not math.isfinite(point.train_loss_as_trained):
+                results[row] = self._result(slot, "FAIL", diverged(point, self.settings.monitor))
+                continue
+            if point.objective < least and self.checkpoint_path(slot.spec) is not None:
+                slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
+            reported.append(row)
+        prunes = self.feed.report([(self.slots[row].spec, metrics[row]) for row in reported])
+        for row, prune in zip(reported, prunes, strict=True):
+            slot = self.slots[row]
+            # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+            if slot.epoch == self.settings.max_epochs:
+                results[row] = self._result(slot, "COMPLETE", "")
+            elif prune:
+                results[row] = self._result(slot, "PRUNED", f"pruned after epoch {slot.epoch}")
+            else:
+                slot.advance("epoch", slot.epoch)
+        ended = sorted(results)
+        if ended:
+            self.feed.tell([results[row] for row in ended])
+        return ended
 
-    def _tell(self, slot: Slot, state: State, reason: str) -> None:
+    def _result(self, slot: Slot, state: State, reason: str) -> TrialResult:
+        """Return how a trial ended; the weights of a complete one are saved first."""
         path = self.checkpoint_path(slot.spec) if state == "COMPLETE" else None
         if path is not None and slot.best is not None:
             self._save(slot, path)
         seconds = time.perf_counter() - slot.started
-        self.feed.tell(TrialResult(slot.spec, state, tuple(slot.curve), seconds, reason, str(path or "")))
+        return TrialResult(slot.spec, state, tuple(slot.curve), seconds, reason, str(path or ""))
 
     def _save(self, slot: Slot, path: Path) -> None:
         module = self.make_module(slot.spec)
@@ -272,19 +280,18 @@ class Array(LightningModule):
 
     def _replace(self, ended: list[int]) -> None:
         """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
-        more = True
-        for row in ended:
-            slot = self._next() if more else None
-            more = slot is not None
-            if slot is None:
-                self.slots[row].is_idle = True
-                continue
+        idle = [row for row, slot in enumerate(self.slots) if slot.is_idle]
+        free = sorted([*ended, *idle])
+        slots = self._next(len(free))
+        for row, slot in zip(free, slots, strict=False):
             self.slots[row] = slot
             self._fill(row)
+        for row in free[len(slots) :]:
+            self.slots[row].is_idle = True
         training = [row for row, slot in enumerate(self.slots) if not slot.is_idle]
         if len(training) <= self._least_busy * len(self.slots) and len(training) < len(self.slots):
             self._narrow(training)
-        if ended and self.slots:
+        if (ended or slots) and self.slots:
             self.stepping.refresh(self.slots)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,21 +18,21 @@ COMMON_SEED = 0
 
 
 class Feed(Protocol):
-    """Hands out trials and takes in what becomes of them."""
+    """Hands out trials and takes in what becomes of them, many at a time: a study writes each batch at once."""
 
     most_at_once: int | None
     """How many trials may be open at once, None for any number: a sampler learns only from trials that ended."""
 
-    def ask(self) -> TrialSpec | None:
-        """Return the next trial to train, None where none is left."""
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials to train: as many as asked for, fewer where no more are left."""
         ...
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Take in an epoch; return whether the trial is to be pruned."""
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Take in an epoch of each of some trials; return of each whether it is to be pruned."""
         ...
 
-    def tell(self, result: TrialResult) -> None:
-        """Take in how a trial ended."""
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Take in how trials ended; when this returns, nothing can lose it any more."""
         ...
 
     def cancelled(self) -> bool:

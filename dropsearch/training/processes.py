@@ -13,6 +13,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -95,8 +97,10 @@ class ProcessEngine:
         while any(worker.busy for worker in self._workers):
             if feed.cancelled():
                 self._stop.set()
-            for connection in wait([w.connection for w in self._workers if w.busy], POLL_SECONDS):
-                self._hear(next(w for w in self._workers if w.connection is connection), feed)
+            ready = set(wait([w.connection for w in self._workers if w.busy], POLL_SECONDS))
+            # Of those that speak at the same time the first process comes first: when they speak is not in our hands.
+            for worker in [w for w in self._workers if w.connection in ready]:
+                self._hear(worker, feed)
 
     def _set_to_work(self, feed: Feed) -> None:
         """Set every process to work, but no more than may have trials open, each with its share of them."""
@@ -114,19 +118,24 @@ class ProcessEngine:
             self._bury(worker, feed)
             return
         if word == "ask":
-            spec = feed.ask()
-            if spec is not None:
-                worker.open[spec.key] = spec
-            worker.connection.send(spec)
+            specs = feed.ask(*content)
+            worker.open |= {spec.key: spec for spec in specs}
+            self._answer(worker, specs)
         elif word == "report":
-            worker.connection.send(feed.report(*content))
+            self._answer(worker, feed.report(*content))
         elif word == "tell":
-            del worker.open[content[0].spec.key]
+            for result in content[0]:
+                del worker.open[result.spec.key]
             feed.tell(*content)
         elif word == "done":
             worker.busy = False
         else:
             raise content[0]
+
+    def _answer(self, worker: _Worker, answer: Any) -> None:
+        # A process that died meanwhile is buried when it is listened to next.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send(answer)
 
     def _bury(self, worker: _Worker, feed: Feed) -> None:
         worker.process.join()
@@ -135,9 +144,9 @@ class ProcessEngine:
         ending = signal.Signals(-code).name if code < 0 else f"status {code}"
         # Of several trials in an array none can be blamed: as interrupted ones they are asked again by the next run.
         blamed = len(worker.open) == 1 and not feed.cancelled()
-        for spec in worker.open.values():
-            reason = f"its process died: {ending}" if blamed else INTERRUPTED
-            feed.tell(TrialResult(spec, "FAIL", (), 0.0, reason))
+        reason = f"its process died: {ending}" if blamed else INTERRUPTED
+        if worker.open:
+            feed.tell([TrialResult(spec, "FAIL", (), 0.0, reason) for spec in worker.open.values()])
         if not self._workers:
             raise RunError(f"every training process died, the last by {ending}: is there enough memory?")
 
@@ -198,14 +207,14 @@ class _Remote:
         self._connection.send(words)
         return _heard(self._connection, self._parent)
 
-    def ask(self) -> TrialSpec | None:
-        return self._answer("ask")
+    def ask(self, count: int) -> list[TrialSpec]:
+        return self._answer("ask", count)
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        return self._answer("report", spec, metrics)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        return self._answer("report", list(reports))
 
-    def tell(self, result: TrialResult) -> None:
-        self._connection.send(("tell", result))
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        self._connection.send(("tell", list(results)))
 
     def cancelled(self) -> bool:
         # A parent that was killed cannot say so; its child has another parent then.

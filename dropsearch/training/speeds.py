@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -129,13 +129,13 @@ class _Copies:
 
     most_at_once: int | None = None
 
-    def ask(self) -> TrialSpec | None:
-        return self._specs.pop() if self._specs else None
+    def ask(self, count: int) -> list[TrialSpec]:
+        return [self._specs.pop() for _ in range(min(count, len(self._specs)))]
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        return False
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        return [False for _ in reports]
 
-    def tell(self, result: TrialResult) -> None:
+    def tell(self, results: Sequence[TrialResult]) -> None:
         return None
 
     def cancelled(self) -> bool:

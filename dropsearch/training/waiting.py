@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from dropsearch.records import INTERRUPTED, EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.feed import Feed
@@ -43,7 +43,7 @@ class WaitingRoom:
     def begin(self) -> bool:
         """Let the largest partition among the trials that are to be had now come next; return whether there is one."""
         self._running = None
-        while len(self._waiting) < self.places and self._take() is not None:
+        while self._take(self.places - len(self._waiting)):
             pass
         sizes = Counter(partition(spec) for spec in self._waiting)
         self._running = max(sizes, key=sizes.__getitem__, default=None)
@@ -60,39 +60,46 @@ class WaitingRoom:
 
     def leave(self) -> None:
         """Tell the trials that wait as interrupted, for nobody will train them."""
-        while self._waiting:
-            self._feed.tell(TrialResult(self._waiting.pop(0), "FAIL", (), 0.0, INTERRUPTED))
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._feed.tell([TrialResult(spec, "FAIL", (), 0.0, INTERRUPTED) for spec in waiting])
 
-    def ask(self) -> TrialSpec | None:
-        """Return the next trial of the running partition; None where the feed has none, or too many others wait."""
-        while (spec := self._next(self._waiting)) is None:
-            if len(self._waiting) >= self.places or self._take() is None:
-                return None
-        self._waiting.remove(spec)
-        self._open[spec.key] = spec
-        return spec
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials of the running partition; fewer where the feed has none, or too many others wait."""
+        found = self._leave_with(count)
+        while len(found) < count:
+            if not self._take(min(count - len(found), self.places - len(self._waiting))):
+                break
+            found += self._leave_with(count - len(found))
+        return found
 
-    def _next(self, among: Iterable[TrialSpec]) -> TrialSpec | None:
-        return next((spec for spec in among if self._running in (None, partition(spec))), None)
+    def _leave_with(self, count: int) -> list[TrialSpec]:
+        """Hand out up to `count` of the waiting trials that belong to the running partition."""
+        leaving = [spec for spec in self._waiting if self._running in (None, partition(spec))][:count]
+        keys = {spec.key for spec in leaving}
+        self._waiting = [spec for spec in self._waiting if spec.key not in keys]
+        self._open |= {spec.key: spec for spec in leaving}
+        return leaving
 
-    def _take(self) -> TrialSpec | None:
-        """Ask the feed for one more trial, which waits; None where it has none, or as many are open as may be."""
-        begun = len(self._open) + len(self._waiting)
-        if self._feed.cancelled() or (self.most_at_once is not None and begun >= self.most_at_once):
-            return None
-        spec = self._feed.ask()
-        if spec is not None:
-            self._waiting.append(spec)
-        return spec
+    def _take(self, count: int) -> int:
+        """Ask the feed for more trials, which wait, but for no more than may be open; return how many there were."""
+        if self.most_at_once is not None:
+            count = min(count, self.most_at_once - len(self._open) - len(self._waiting))
+        if count < 1 or self._feed.cancelled():
+            return 0
+        taken = self._feed.ask(count)
+        self._waiting += taken
+        return len(taken)
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Pass an epoch on."""
-        return self._feed.report(spec, metrics)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Pass epochs on."""
+        return self._feed.report(reports)
 
-    def tell(self, result: TrialResult) -> None:
-        """Pass a result on."""
-        self._open.pop(result.spec.key, None)
-        self._feed.tell(result)
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Pass results on."""
+        for result in results:
+            self._open.pop(result.spec.key, None)
+        self._feed.tell(results)
 
     def cancelled(self) -> bool:
         """Return whether to stop."""

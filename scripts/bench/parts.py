@@ -105,19 +105,21 @@ class SpecFeed:
         self._waiting, self._lifetimes = list(specs), lifetimes or {}
         self.ended: list[TrialResult] = []
 
-    def ask(self) -> TrialSpec | None:
-        """Return the next trial."""
-        return self._waiting.pop(0) if self._waiting else None
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        specs, self._waiting = self._waiting[:count], self._waiting[count:]
+        return specs
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        """Return whether the trial has had its epochs."""
-        return metrics.epoch + 1 >= self._lifetimes.get(spec.number, math.inf)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Return of each trial whether it has had its epochs."""
+        return [metrics.epoch + 1 >= self._lifetimes.get(spec.number, math.inf) for spec, metrics in reports]
 
-    def tell(self, result: TrialResult) -> None:
-        """Keep the result; a failure would make a benchmark of less than it says."""
-        if result.state == "FAIL":
-            raise SystemExit(f"{result.spec.key} failed: {result.reason}")
-        self.ended.append(result)
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Keep the results; a failure would make a benchmark of less than it says."""
+        for result in results:
+            if result.state == "FAIL":
+                raise SystemExit(f"{result.spec.key} failed: {result.reason}")
+        self.ended += results
 
     def cancelled(self) -> bool:
         """Never stop."""

@@ -80,16 +80,18 @@ class _Given:
         self._waiting = list(specs)
         self.ended: dict[str, TrialResult] = {}
 
-    def ask(self) -> TrialSpec | None:
-        return self._waiting.pop(0) if self._waiting else None
+    def ask(self, count: int) -> list[TrialSpec]:
+        specs, self._waiting = self._waiting[:count], self._waiting[count:]
+        return specs
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        return False
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        return [False for _ in reports]
 
-    def tell(self, result: TrialResult) -> None:
-        if result.state != "COMPLETE":
-            raise SystemExit(f"{result.spec.key} failed: {result.reason}")
-        self.ended[result.spec.key] = result
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        for result in results:
+            if result.state != "COMPLETE":
+                raise SystemExit(f"{result.spec.key} failed: {result.reason}")
+            self.ended[result.spec.key] = result
 
     def cancelled(self) -> bool:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +55,9 @@ def trials_told() -> Iterator[list[TrialResult]]:
     trained: list[TrialResult] = []
     tell = Ledger.tell
 
-    def told(self: Ledger, result: TrialResult) -> None:
-        trained.append(result)
-        tell(self, result)
+    def told(self: Ledger, results: Sequence[TrialResult]) -> None:
+        trained.extend(results)
+        tell(self, results)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ledger, "tell", told)

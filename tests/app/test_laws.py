@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 def _record(patch: pytest.MonkeyPatch, events: list[tuple[str, Any]]) -> None:
     tell, note, opened = Ledger.tell, Ledger.note, TensorDataModule.test_dataloader
 
-    def told(self: Ledger, result: TrialResult) -> None:
-        events.append(("told", result))
-        tell(self, result)
+    def told(self: Ledger, results: Sequence[TrialResult]) -> None:
+        events.extend(("told", result) for result in results)
+        tell(self, results)
 
     def noted(self: Ledger, name: str, value: Any) -> None:
         events.append(("noted", (self.arm, value)))

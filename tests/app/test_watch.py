@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,7 +23,7 @@ class Study:
         self.error = error
         self.told: list[str] = []
 
-    def tell(self, result: TrialResult) -> None:
+    def tell(self, results: Sequence[TrialResult]) -> None:
         if self.error:
             raise self.error
         self.told.append("study")
@@ -38,7 +39,7 @@ class Tracker(NullTracker):
 
 def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]:
     feed = WatchedFeed(study, Tracker(study.told), Progress(1, io.StringIO()))  # type: ignore[arg-type]
-    feed.tell(TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason))
+    feed.tell([TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason)])
     return study.told
 
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from dropsearch.records import ARMS, EpochMetrics, Site, State, TrialResult, TrialSpec
-from dropsearch.search.feeds import SearchFeed
+from dropsearch.search.feeds import SearchFeed, StudyFeed
 from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space, SpaceSettings
 from dropsearch.search.storage import open_storage
@@ -47,10 +47,16 @@ def make_feed(ledger: Ledger, total: int = 5, **settings: Any) -> SearchFeed:
     return SearchFeed(ledger, make_space(ledger.arm, **settings), total=total, seed=0, cancelled=lambda: False)
 
 
-def work(feed: SearchFeed, count: int | None = None) -> list[TrialSpec]:
+def work(feed: StudyFeed, count: int | None = None) -> list[TrialSpec]:
     """Train up to `count` trials, all of the feed's by default."""
     done: list[TrialSpec] = []
-    while (count is None or len(done) < count) and (spec := feed.ask()) is not None:
-        feed.tell(ended(spec))
-        done.append(spec)
+    while (count is None or len(done) < count) and (specs := feed.ask(1)):
+        feed.tell([ended(spec) for spec in specs])
+        done += specs
     return done
+
+
+def ask(feed: StudyFeed) -> TrialSpec:
+    """Begin one trial, of which there must be one more."""
+    (spec,) = feed.ask(1)
+    return spec

@@ -14,19 +14,21 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
 from dropsearch.errors import InputError, RunError
 from dropsearch.owner import started
 from dropsearch.records import INTERRUPTED, Choice, EpochMetrics, Numbers, TrialResult, TrialSpec
+from dropsearch.search import entry
+from dropsearch.search.claims import Place
 from dropsearch.search.confirm import best_configurations, confirmed_configurations, winner
 from dropsearch.search.feeds import ConfirmFeed
-from dropsearch.search.ledger import Ledger, Place
+from dropsearch.search.ledger import Ledger
 from dropsearch.search.storage import open_storage
 from dropsearch.search.studies import check_studies, identity
 from dropsearch.seeds import confirmation_seeds, trial_seed
 
-from .conftest import ended, make_feed, make_space, work
+from .conftest import ask, ended, make_feed, make_space, work
 
 MakeLedger = Callable[..., Ledger]
 AsParent = Callable[[], AbstractContextManager[None]]
@@ -79,10 +81,10 @@ def test_the_first_two_trials_are_the_textbook_and_no_dropout(make_ledger: MakeL
 def test_results_come_back_from_the_storage_as_they_were_told(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger())
     told: list[TrialResult] = []
-    while (spec := feed.ask()) is not None:
+    while specs := feed.ask(1):
         state = ("COMPLETE", "PRUNED", "FAIL")[len(told) % 3]
-        told.append(ended(spec, state, reason="" if state == "COMPLETE" else "diverged: val_loss=nan"))
-        feed.tell(told[-1])
+        told.append(ended(specs[0], state, reason="" if state == "COMPLETE" else "diverged: val_loss=nan"))
+        feed.tell(told[-1:])
     assert make_ledger().results() == tuple(told)
 
 
@@ -120,9 +122,8 @@ def test_arms_pair_in_what_else_is_searched_where_it_is_drawn_blindly(make_ledge
 def test_optuna_sees_the_objective_and_the_states(make_ledger: MakeLedger, tmp_path: Path) -> None:
     feed = make_feed(make_ledger())
     for state in ("COMPLETE", "PRUNED", "FAIL"):
-        spec = feed.ask()
-        assert spec is not None
-        feed.tell(ended(spec, state, reason="x"))
+        spec = ask(feed)
+        feed.tell([ended(spec, state, reason="x")])
     study = optuna.load_study(study_name="s/dropout", storage=open_storage(None, tmp_path / "study.journal"))
     assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
     assert study.trials[0].value == pytest.approx(study.trials[0].params["lr"])
@@ -131,9 +132,8 @@ def test_optuna_sees_the_objective_and_the_states(make_ledger: MakeLedger, tmp_p
 def test_an_interrupted_trial_is_asked_again_with_the_same_seed_and_parameters(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger())
     work(feed, 2)
-    spec = feed.ask()
-    assert spec is not None
-    feed.tell(ended(spec, "FAIL", reason=INTERRUPTED))
+    spec = ask(feed)
+    feed.tell([ended(spec, "FAIL", reason=INTERRUPTED)])
     again = work(make_feed(make_ledger()))
     assert (again[0].seed, again[0].params) == (spec.seed, spec.params)
     assert len(again) == 3
@@ -145,7 +145,7 @@ def _in_another_process(folder: Path, code: str) -> None:
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
         "from dropsearch.search.ledger import Ledger; from dropsearch.search.storage import open_storage; "
-        "from tests.search.conftest import make_feed, ended; "
+        "from tests.search.conftest import ask, make_feed, ended; "
         "storage = open_storage(None, Path(sys.argv[1]) / 'study.journal'); "
         "ledger = Ledger(storage, 's/dropout', arm='dropout', purpose='search', "
         "fingerprint={'seed': 0, 'sites': ['a', 'b']}); feed = make_feed(ledger); " + code + "; os._exit(9)"
@@ -159,7 +159,7 @@ def _in_another_process(folder: Path, code: str) -> None:
 def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
     make_ledger: MakeLedger, tmp_path: Path
 ) -> None:
-    _in_another_process(tmp_path, "feed.tell(ended(feed.ask())); feed.ask()")
+    _in_another_process(tmp_path, "feed.tell([ended(ask(feed))]); feed.ask(1)")
     left = make_ledger().study.trials[1]
     assert left.state.name == "RUNNING"
     work(make_feed(make_ledger()))
@@ -174,9 +174,9 @@ def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
 def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_ledger: MakeLedger, tmp_path: Path) -> None:
     _in_another_process(
         tmp_path,
-        "spec = feed.ask(); "
+        "spec = ask(feed); "
         "from dropsearch.search import entry; "
-        "ledger._open[0].set_user_attr(entry.RESULT, entry.written(ended(spec)))",
+        "storage.set_trial_user_attr(0, entry.RESULT, entry.written(ended(spec)))",
     )
     work(make_feed(make_ledger()))
     assert [t.state.name for t in make_ledger().study.trials] == ["COMPLETE"] * 5
@@ -185,19 +185,17 @@ def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_ledg
 def test_a_trial_of_a_living_process_is_left_alone(make_ledger: MakeLedger, as_parent: AsParent) -> None:
     with as_parent():
         neighbour = make_feed(make_ledger())
-        spec = neighbour.ask()
-    assert spec is not None
+        spec = ask(neighbour)
     ours = make_ledger()
     assert len(work(make_feed(ours))) == 4
     assert len(ours.running_elsewhere()) == 1
-    neighbour.tell(ended(spec))
+    neighbour.tell([ended(spec)])
     assert len(make_ledger().results()) == 5
     assert ours.running_elsewhere() == ()
 
 
 def test_a_trial_that_this_process_gave_up_is_asked_again(make_ledger: MakeLedger) -> None:
-    spec = make_feed(make_ledger()).ask()
-    assert spec is not None
+    spec = ask(make_feed(make_ledger()))
     again = work(make_feed(make_ledger()))
     assert (again[0].seed, again[0].params) == (spec.seed, spec.params)
     assert len(again) == len(make_ledger().results()) == 5
@@ -209,23 +207,21 @@ def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
     ours, theirs = make_feed(make_ledger()), make_feed(make_ledger())
     places = theirs._next
 
-    def slow() -> Place | None:
+    def slow(count: int) -> list[Place]:
         """Look for a free place, and let a neighbour take it before anything is written."""
-        place = places()
+        found = places(count)
         theirs._next = places  # type: ignore[method-assign]
         with as_parent():
-            taken.append(ours.ask())
-        return place
+            taken.append(ask(ours))
+        return found
 
-    taken: list[TrialSpec | None] = []
+    taken: list[TrialSpec] = []
     theirs._next = slow  # type: ignore[method-assign]
-    got = theirs.ask()
-    assert got is not None
-    assert taken[0] is not None
+    got = ask(theirs)
     assert taken[0].seed == trial_seed(0, 0)
     assert got.seed == trial_seed(0, 1)
-    ours.tell(ended(taken[0]))
-    theirs.tell(ended(got))
+    ours.tell([ended(taken[0])])
+    theirs.tell([ended(got)])
     work(theirs)
     assert sorted(r.spec.seed for r in make_ledger().results()) == sorted(trial_seed(0, i) for i in range(5))
 
@@ -236,38 +232,32 @@ def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_
     with monkeypatch.context() as patched:
         patched.setattr("dropsearch.search.ledger.this_process", lambda: "elsewhere:1:1")
         sleeper = make_feed(make_ledger())
-        spec = sleeper.ask()
-    assert spec is not None
+        spec = ask(sleeper)
     feed = make_feed(make_ledger())
     assert len(work(feed)) == 4
     monkeypatch.setattr("dropsearch.search.ledger.SILENCE", 0.0)
     assert [again.seed for again in work(feed)] == [spec.seed]
     with pytest.raises(RunError, match="was ended by another process"):
-        sleeper.tell(ended(spec))
+        sleeper.tell([ended(spec)])
     assert len(make_ledger().results()) == 5
 
 
 def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
-    make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+    make_ledger: MakeLedger, tmp_path: Path
 ) -> None:
     feed = make_feed(make_ledger())
-    spec = feed.ask()
-    assert spec is not None
-    tell = feed.ledger.study.tell
-
-    def raced(*given: Any, **also: Any) -> None:
-        tell(*given, **also)
-        raise UpdateFinishedTrialError
-
-    monkeypatch.setattr(feed.ledger.study, "tell", raced)
-    feed.tell(ended(spec))
+    spec = ask(feed)
+    neighbour = open_storage(None, tmp_path / "study.journal")
+    neighbour.set_trial_user_attr(0, entry.RESULT, entry.written(ended(spec)))
+    neighbour.set_trial_state_values(0, TrialState.COMPLETE, [spec.lr])
+    feed.tell([ended(spec)])
     assert make_ledger().results() == (ended(spec),)
 
 
 def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_is_ours(
     make_ledger: MakeLedger, as_parent: AsParent, tmp_path: Path
 ) -> None:
-    _in_another_process(tmp_path, "feed.tell(ended(feed.ask()))")
+    _in_another_process(tmp_path, "feed.tell([ended(ask(feed))])")
     with as_parent():
         work(make_feed(make_ledger()), 2)
     work(make_feed(make_ledger()), 1)
@@ -286,15 +276,14 @@ def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
 
 def test_a_storage_that_fails_is_told_in_one_line(make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = make_feed(make_ledger())
-    spec = feed.ask()
-    assert spec is not None
+    spec = ask(feed)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RunError, match=r"storage of study s/dropout failed .*No space left on device") as caught:
-        feed.tell(ended(spec))
+        feed.tell([ended(spec)])
     assert "\n" not in str(caught.value)
 
 
@@ -319,31 +308,30 @@ def test_a_foreign_study_is_refused(make_ledger: MakeLedger, tmp_path: Path) -> 
 def test_five_failures_alike_stop_the_run(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger(), total=9)
     for _ in range(4):
-        feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=nan"))  # type: ignore[arg-type]
-    feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=inf"))  # type: ignore[arg-type]
+        feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=nan")])
+    feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=inf")])
     assert len(make_ledger().results()) == 5
     with pytest.raises(RunError, match="first 5 trials of arm dropout all failed alike"):
-        feed.ask()
+        feed.ask(1)
 
 
 def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger(), total=9)
-    well = feed.ask()
-    assert well is not None
-    feed.report(well, EpochMetrics(0, 1.0, 1.0, 1.0))
+    well = ask(feed)
+    assert feed.report([(well, EpochMetrics(0, 1.0, 1.0, 1.0))]) == [False]
     for _ in range(5):
-        feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=nan"))  # type: ignore[arg-type]
-    assert feed.ask() is not None
-    feed.tell(ended(well, "FAIL", reason="diverged: val_loss=nan"))
+        feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=nan")])
+    assert feed.ask(1)
+    feed.tell([ended(well, "FAIL", reason="diverged: val_loss=nan")])
     with pytest.raises(RunError, match="first 6 trials of arm dropout all failed alike"):
-        feed.ask()
+        feed.ask(1)
 
 
 def test_failures_that_differ_do_not_stop_the_run(make_ledger: MakeLedger) -> None:
     feed = make_feed(make_ledger(), total=6)
     for index in range(6):
-        feed.tell(ended(feed.ask(), "FAIL", reason=f"reason {index}: x"))  # type: ignore[arg-type]
-    assert feed.ask() is None
+        feed.tell([ended(ask(feed), "FAIL", reason=f"reason {index}: x")])
+    assert not feed.ask(1)
 
 
 def test_a_half_written_last_line_of_the_journal_is_cut_off(make_ledger: MakeLedger, tmp_path: Path) -> None:
@@ -429,7 +417,7 @@ def test_an_interrupted_confirmation_goes_on_where_it_was(make_ledger: MakeLedge
     work(make_feed(make_ledger()))
     work(confirm(make_ledger), 2)  # type: ignore[arg-type]
     assert len(work(confirm(make_ledger))) == 4  # type: ignore[arg-type]
-    assert confirm(make_ledger).ask() is None
+    assert not confirm(make_ledger).ask(1)
     assert len(work(confirm(make_ledger, stands=lambda _: False))) == 6  # type: ignore[arg-type]
 
 

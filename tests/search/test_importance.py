@@ -9,7 +9,7 @@ from dropsearch.records import ARMS
 from dropsearch.search.feeds import SearchFeed
 from dropsearch.search.importance import site_importances, unknown
 from dropsearch.search.space import Space, SpaceSettings
-from tests.search.conftest import SITES, ended
+from tests.search.conftest import SITES, ask, ended
 
 
 def space_of(rates="per_layer", arm="dropout", sites=SITES):
@@ -19,8 +19,8 @@ def space_of(rates="per_layer", arm="dropout", sites=SITES):
 def searched(ledger, space, trials, loss, state="COMPLETE"):
     """Do a search whose losses (objectives) are a function of the rates."""
     feed = SearchFeed(ledger, space, total=trials, seed=0, cancelled=lambda: False)
-    while (spec := feed.ask()) is not None:
-        feed.tell(ended(spec, state, loss=loss(spec.rates)))
+    while specs := feed.ask(1):
+        feed.tell([ended(spec, state, loss=loss(spec.rates)) for spec in specs])
     return ledger
 
 
@@ -63,7 +63,8 @@ def test_where_nothing_can_be_said_it_is_nan_and_there_is_a_reason(make_ledger, 
     space = space_of()
     ledger = make_ledger()
     if state == "FAIL":
-        ledger.tell(ended(SearchFeed(ledger, space, total=1, seed=0, cancelled=lambda: False).ask(), "FAIL", "nan"))
+        feed = SearchFeed(ledger, space, total=1, seed=0, cancelled=lambda: False)
+        ledger.tell([ended(ask(feed), "FAIL", "nan")])
         reason = reason.replace("9", "0")
     else:
         searched(ledger, space, trials, loss)

@@ -6,9 +6,10 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from dropsearch.records import Choice, Numbers, Range
-from dropsearch.search.parameters import distribution, parameter, suggest, value_of
+from dropsearch.search.parameters import distribution, parameter, propose, value_of
 
 RANGES: list[Range] = [
     Choice((32, 64, 128)),
@@ -24,8 +25,8 @@ RANGES: list[Range] = [
 
 def proposed(searched: Range, trials: int) -> list[Any]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    given = distribution(searched)
-    return [value_of(searched, suggest(study.ask(), "x", given)) for _ in range(trials)]
+    trial, given = optuna.create_trial(state=TrialState.RUNNING), {"x": distribution(searched)}
+    return [value_of(searched, propose(study, trial, given, {}, {})["x"]) for _ in range(trials)]
 
 
 @pytest.mark.parametrize("searched", RANGES, ids=str)

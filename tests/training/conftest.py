@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -122,18 +122,18 @@ class Queue:
     asked: int = 0
     most_at_once: int | None = None
 
-    def ask(self) -> TrialSpec | None:
-        if self.asked == len(self.specs):
-            return None
-        self.asked += 1
-        return self.specs[self.asked - 1]
+    def ask(self, count: int) -> list[TrialSpec]:
+        specs = self.specs[self.asked : self.asked + count]
+        self.asked += len(specs)
+        return specs
 
-    def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
-        return self.prune(spec, metrics)
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        return [self.prune(spec, metrics) for spec, metrics in reports]
 
-    def tell(self, result: TrialResult) -> None:
-        assert result.spec.number not in self.results
-        self.results[result.spec.number] = result
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        for result in results:
+            assert result.spec.number not in self.results
+            self.results[result.spec.number] = result
 
     def cancelled(self) -> bool:
         return self.stop_after is not None and len(self.results) >= self.stop_after

@@ -81,10 +81,10 @@ def test_a_limit_on_open_trials_is_shared_by_the_processes() -> None:
     class Counting(Queue):
         most = 0
 
-        def ask(self) -> TrialSpec | None:
-            spec = super().ask()
+        def ask(self, count: int) -> list[TrialSpec]:
+            specs = super().ask(count)
             self.most = max(self.most, self.asked - len(self.results))
-            return spec
+            return specs
 
     feed = Counting(make_specs("mlp", 8), most_at_once=2)
     with in_processes(ArrayEngine(make_factory("mlp"), make_source("mlp"), SETTINGS, 8)) as engine:

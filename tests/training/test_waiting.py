@@ -24,8 +24,8 @@ def specs(widths: Sequence[int]) -> list[TrialSpec]:
 def taken(room: WaitingRoom) -> list[int]:
     """All that can be had of the running partition now, by width."""
     found = []
-    while (spec := room.ask()) is not None:
-        found.append(spec.extra["model.width"])
+    while specs := room.ask(1):
+        found += [spec.extra["model.width"] for spec in specs]
     return found
 
 
@@ -60,7 +60,7 @@ def test_a_room_whose_trials_are_all_alike_asks_for_no_more_than_are_trained():
     feed = Queue(specs([1] * 20))
     room = WaitingRoom(feed, places=4)
     room.begin()
-    assert [room.ask() is not None for _ in range(6)] == [True] * 6
+    assert len(room.ask(6)) == 6
     assert feed.asked == 6
 
 
@@ -78,14 +78,13 @@ def test_every_trial_is_trained_once_beside_its_like_and_no_more_are_open_than_m
     while room.begin():
         running: list[TrialSpec] = []
         while True:
-            while len(running) < rows and (spec := room.ask()) is not None:
-                running.append(spec)
+            running += room.ask(rows - len(running))
             assert most is None or feed.asked - len(feed.results) <= most
             assert feed.asked - len(feed.results) - len(running) <= places
             assert len({partition(spec) for spec in running}) <= 1
             if not running:
                 break
-            room.tell(TrialResult(running.pop(0), "COMPLETE", (), 0.0))
+            room.tell([TrialResult(running.pop(0), "COMPLETE", (), 0.0)])
     assert {result.state for result in feed.results.values()} <= {"COMPLETE"}
     assert len(feed.results) == len(widths)
 
@@ -94,8 +93,7 @@ def test_trials_that_wait_when_all_is_stopped_are_told_as_interrupted():
     feed = Queue(specs([1, 2, 1, 2, 2, 1]))
     room = WaitingRoom(feed, places=6)
     room.begin()
-    spec = room.ask()
-    assert spec is not None
+    (spec,) = room.ask(1)
     room.leave()
     assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
     assert set(feed.results) == set(range(6)) - {spec.number}
@@ -111,10 +109,10 @@ def test_trials_that_begin_again_come_before_new_ones():
     feed = Queue(specs([1, 1, 1, 1]))
     room = WaitingRoom(feed, places=2)
     room.begin()
-    first = room.ask()
+    first = room.ask(1)
     room.begin_again()
     room.begin()
-    assert room.ask() == first
+    assert room.ask(1) == first
 
 
 def test_trained_alone_all_partitions_are_let_in_in_their_order():

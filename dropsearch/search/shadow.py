@@ -1,0 +1,183 @@
+"""A study as samplers and pruners see it: held in memory, told of each trial once, never read again."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left, insort
+from collections.abc import Container, Sequence
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+SEEN, BEST = 1000, 25
+"""What a sampler sees of a long study: the newest trials that ended, and the best.
+
+TPE's good trials are the best tenth and at most 25, so it has all of those; of the others the older weigh the less.
+"""
+
+
+class Shadow(BaseStorage):
+    """An Optuna storage of one study, as far as samplers, pruners and importances use a storage.
+
+    Args:
+        study_name: The name of the study of record: Hyperband's brackets depend on it.
+    """
+
+    def __init__(self, study_name: str) -> None:
+        self._name = study_name
+        self._numbers: dict[TrialState, list[int]] = {state: [] for state in TrialState}
+        self._trials: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
+        self._states: dict[int, TrialState] = {}
+        self._running: dict[int, int] = {}
+        self._best: list[tuple[float, int]] = []
+
+    # -- what the owner tells and asks
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next trial of the study gets, where no other process is faster."""
+        return max(numbers[-1] for numbers in (*self._numbers.values(), [-1]) if numbers) + 1
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._states
+
+    def get(self, number: int) -> FrozenTrial:
+        """Return a trial."""
+        state = self._states[number]
+        return self._trials[state][bisect_left(self._numbers[state], number)]
+
+    def of(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in these states, by number."""
+        return self.get_all_trials(0, deepcopy=False, states=states)
+
+    def count(self, state: TrialState) -> int:
+        """Return how many trials are in a state."""
+        return len(self._trials[state])
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Take in a trial as it is now."""
+        if self._states.get(trial.number) == trial.state:
+            self._trials[trial.state][bisect_left(self._numbers[trial.state], trial.number)] = trial
+            return
+        self.discard(trial.number)
+        at = bisect_left(self._numbers[trial.state], trial.number)
+        self._numbers[trial.state].insert(at, trial.number)
+        self._trials[trial.state].insert(at, trial)
+        self._states[trial.number] = trial.state
+        if trial.state == TrialState.RUNNING:
+            self._running[trial._trial_id] = trial.number
+        elif trial.state == TrialState.COMPLETE and trial.value is not None:
+            insort(self._best, (trial.value, trial.number))
+            del self._best[BEST:]
+
+    def discard(self, number: int) -> None:
+        """Forget a trial."""
+        state = self._states.pop(number, None)
+        if state is None:
+            return
+        at = bisect_left(self._numbers[state], number)
+        self._running.pop(self._trials[state][at]._trial_id, None)
+        del self._numbers[state][at], self._trials[state][at]
+
+    def report(self, number: int, step: int, value: float) -> FrozenTrial:
+        """Add a value to a running trial, and return the trial."""
+        trial = copy.copy(self.get(number))
+        trial.intermediate_values = {**trial.intermediate_values, step: value}
+        self.put(trial)
+        return trial
+
+    def study(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
+        """Return the study in Optuna's terms. It is for one look: Optuna keeps what it has read."""
+        storage = self if sampler is None else _Recent(self)
+        return optuna.load_study(
+            study_name=self._name,
+            storage=storage,
+            sampler=sampler or RandomSampler(),
+            pruner=pruner or NopPruner(),
+        )
+
+    def recent(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
+        """Return what a sampler sees of the trials in these states: those that run, the newest ended, and the best."""
+        return _merged([self._recent(state) for state in TrialState if states is None or state in states])
+
+    def _recent(self, state: TrialState) -> list[FrozenTrial]:
+        trials = self._trials[state]
+        if state == TrialState.RUNNING or len(trials) <= SEEN:
+            return trials
+        if state != TrialState.COMPLETE:
+            return trials[-SEEN:]
+        first = self._numbers[state][-SEEN]
+        return [*(self.get(number) for number in sorted(n for _, n in self._best if n < first)), *trials[-SEEN:]]
+
+    # -- what Optuna reads
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in these states, by number."""
+        found = _merged([self._trials[state] for state in TrialState if states is None or state in states])
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a running trial."""
+        return self.get(self._running[trial_id])
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Keep what a sampler or pruner notes of a running trial."""
+        trial = copy.copy(self.get_trial(trial_id))
+        trial.system_attrs = {**trial.system_attrs, key: value}
+        self.put(trial)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the same id for any name: there is one study."""
+        return 0
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """Return the name of the study of record."""
+        return self._name
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return that the less is the better."""
+        return [StudyDirection.MINIMIZE]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return nothing: samplers and pruners use none."""
+        return {}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return nothing: samplers and pruners use none."""
+        return {}
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("the study of record is written, and this one is told of it")
+
+    create_new_study = delete_study = get_all_studies = set_study_user_attr = set_study_system_attr = _refuse
+    create_new_trial = set_trial_param = set_trial_state_values = set_trial_intermediate_value = _refuse
+    set_trial_user_attr = get_trial_id_from_study_id_trial_number = _refuse
+
+
+class _Recent(Shadow):
+    """The same trials, as many as a sampler sees."""
+
+    def __init__(self, whole: Shadow) -> None:
+        vars(self).update(vars(whole))  # the same lists
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = self.recent(states)
+        return copy.deepcopy(found) if deepcopy else found
+
+
+def _merged(sorted_trials: Sequence[list[FrozenTrial]]) -> list[FrozenTrial]:
+    """Return all trials by number."""
+    filled = [trials for trials in sorted_trials if trials]
+    if len(filled) == 1:
+        return [*filled[0]]
+    return sorted((trial for trials in filled for trial in trials), key=attrgetter("number"))

@@ -1,0 +1,157 @@
+"""What the storage of a study costs a trial: to ask for it, to report its epochs, to tell how it ended.
+
+Nothing is trained. A batch of trials is open at a time, as the rows of a vectorized engine are: all are asked for at
+once, report each epoch together, and are told together. The cost "at" a number of trials is the mean over the
+hundred before it, or over the last batch where that is larger.
+
+    python -m scripts.bench.storage
+    python -m scripts.bench.storage --long
+    python -m scripts.bench.storage --postgres postgresql+psycopg://user@localhost/database
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from dropsearch.records import ARMS, EpochMetrics, Site, TrialResult
+from dropsearch.search.feeds import SearchFeed
+from dropsearch.search.ledger import Ledger
+from dropsearch.search.samplers import make_pruner, make_sampler
+from dropsearch.search.space import Space, SpaceSettings
+from dropsearch.search.storage import open_storage
+
+SITES = tuple(Site(f"hidden{n}.dropout", "hidden", 0.1, 64) for n in range(4))
+LOOKED_AT = 100
+
+
+@dataclass
+class Cost:
+    """Milliseconds a trial, of each kind of call."""
+
+    ask: float = 0.0
+    report: float = 0.0
+    tell: float = 0.0
+    trials: int = 0
+
+    def add(self, seconds: tuple[float, float, float], trials: int) -> None:
+        """Add the cost of a batch."""
+        self.ask, self.report, self.tell = (
+            kept + 1000 * new for kept, new in zip((self.ask, self.report, self.tell), seconds, strict=True)
+        )
+        self.trials += trials
+
+    def __str__(self) -> str:
+        each = [kind / self.trials for kind in (self.ask, self.report, self.tell)]
+        return " ".join(f"{value:7.2f}" for value in (*each, sum(each)))
+
+
+@dataclass
+class Study:
+    """A study that is worked through without training."""
+
+    feed: SearchFeed
+    epochs: int
+    done: int = 0
+    costs: dict[int, Cost] = field(default_factory=dict)
+
+    def run(self, total: int, batch: int, marks: tuple[int, ...]) -> dict[int, Cost]:
+        """Work through a number of trials; return the cost at each mark."""
+        costs = {mark: Cost() for mark in marks}
+        while self.done < total:
+            began, count = self.done, min(batch, total - self.done)
+            seconds = self._batch(count)
+            for mark, cost in costs.items():
+                if began < mark and self.done > mark - max(LOOKED_AT, batch):
+                    cost.add(seconds, self.done - began)
+        return costs
+
+    def _batch(self, count: int) -> tuple[float, float, float]:
+        times = [time.perf_counter()]
+        specs = self.feed.ask(count)
+        assert len(specs) == count
+        times.append(time.perf_counter())
+        curves: dict[int, list[EpochMetrics]] = {spec.number: [] for spec in specs}
+        pruned: set[int] = set()
+        for epoch in range(self.epochs):
+            reports = []
+            for spec in specs:
+                if spec.number not in pruned:
+                    loss = abs(math.log(spec.lr / 3e-3)) + sum((rate - 0.3) ** 2 for rate in spec.rates.values())
+                    curves[spec.number].append(EpochMetrics(epoch, loss, loss, loss + 1 / (1 + epoch), 0.5, 0.5))
+                    reports.append((spec, curves[spec.number][-1]))
+            for (spec, _), prune in zip(reports, self.feed.report(reports), strict=True):
+                if prune and epoch + 1 < self.epochs:
+                    pruned.add(spec.number)
+        times.append(time.perf_counter())
+        self.feed.tell(
+            [
+                TrialResult(spec, "PRUNED" if spec.number in pruned else "COMPLETE", tuple(curves[spec.number]), 1.0)
+                for spec in specs
+            ]
+        )
+        times.append(time.perf_counter())
+        self.done += count
+        return times[1] - times[0], times[2] - times[1], times[3] - times[2]
+
+
+@contextmanager
+def opened(kind: str, postgres: str) -> Iterator[BaseStorage]:
+    """Open an empty storage of a kind; of PostgreSQL, the one at the address, in which a new study begins."""
+    if kind == "memory":
+        yield InMemoryStorage()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        urls = {"journal": None, "sqlite": f"sqlite:///{path / 'study.db'}", "postgresql": postgres}
+        yield open_storage(urls[kind], path / "study.journal")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="go on to 10,000 trials")
+    parser.add_argument("--postgres", default="", help="an SQLAlchemy address of an empty database")
+    parser.add_argument("--storages", default="journal,sqlite,memory")
+    parser.add_argument("--samplers", default="random,tpe")
+    parser.add_argument("--pruner", default="none", help="none, median or hyperband")
+    parser.add_argument("--epochs", default="5,10")
+    parser.add_argument("--batches", default="1,32,256")
+    given = parser.parse_args()
+    marks = (1000, 10_000) if given.long else (1000,)
+    kinds = [*given.storages.split(","), *(["postgresql"] if given.postgres else [])]
+    print(f"pruner {given.pruner}; ms a trial")
+    print("storage    sampler epochs batch trials     ask  report    tell     all")
+    for kind in kinds:
+        for sampler in given.samplers.split(","):
+            for epochs in map(int, given.epochs.split(",")):
+                for batch in map(int, given.batches.split(",")):
+                    with opened(kind, given.postgres) as storage:
+                        ledger = Ledger(
+                            storage,
+                            f"bench-{uuid.uuid4().hex[:8]}/dropout",
+                            arm="dropout",
+                            purpose="search",
+                            fingerprint={},
+                            make_sampler=partial(make_sampler, sampler),
+                            pruner=make_pruner(given.pruner, epochs),
+                        )
+                        space = Space(
+                            SpaceSettings(), ARMS["dropout"], SITES, dict.fromkeys((site.name for site in SITES), 0.3)
+                        )
+                        feed = SearchFeed(ledger, space, total=marks[-1], seed=0, cancelled=lambda: False)
+                        for mark, cost in Study(feed, epochs).run(marks[-1], batch, marks).items():
+                            print(f"{kind:10} {sampler:7} {epochs:6} {batch:5} {mark:6} {cost}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
