@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from dropsearch.errors import RunError
 from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.search.claims import Place
-from dropsearch.search.ledger import AGE, Ledger, Wish
+from dropsearch.search.ledger import Ledger, Wish
 from dropsearch.search.space import Params, Space
 from dropsearch.seeds import derived_seed, trial_seed
 
@@ -60,7 +60,7 @@ class StudyFeed(ABC):
 
     def _next(self, count: int) -> list[Place]:
         """Return the first free places; where there are none, a neighbour that died may have left some."""
-        self.ledger.refresh(AGE)
+        self.ledger.look()
         free = self._free(count)
         if not free:
             self.ledger.close_abandoned()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from dropsearch.search.ledger import AGE, Ledger
+from dropsearch.search.ledger import Ledger
 from dropsearch.search.space import Space
 from dropsearch.search.studies import quiet_optuna
 
@@ -61,5 +61,5 @@ def _shares(ledger: Ledger, parameters: list[str]) -> dict[str, float]:
 
 
 def _complete(ledger: Ledger) -> list[FrozenTrial]:
-    ledger.refresh(AGE)
+    ledger.look()
     return ledger.seen.of(TrialState.COMPLETE)

@@ -43,8 +43,9 @@ SILENCE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 FLUSH = 20.0
 """Seconds between signs of life; what was reported of running trials is written with them."""
-AGE = 3.0
-"""Seconds after which what other processes did is read again before the next trials are asked for."""
+AGE, COMPANY = 3.0, 60.0
+"""Seconds after which what other processes did is read again before the next trials are asked for, and seconds after
+another one began a trial in which that is done each time: else both would begin trials of the same places."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _T = TypeVar("_T")
 
@@ -108,7 +109,7 @@ class Ledger:
         self._interrupted: frozenset[int] = frozenset()
         self._leases: dict[str, Any] = {}
         self._signs: dict[str, tuple[Any, float]] = {}
-        self._looked, self._flushed = -math.inf, time.monotonic()
+        self._looked, self._met, self._flushed = -math.inf, -math.inf, time.monotonic()
         self.refresh()
 
     def _do(self, act: Callable[[], _T]) -> _T:
@@ -116,14 +117,20 @@ class Ledger:
 
     # -- what is known of the study
 
-    def refresh(self, age: float = 0.0) -> None:
-        """Read what other processes did since the last look, if that is longer ago than some seconds."""
-        if time.monotonic() - self._looked < age:
-            return
+    def look(self) -> None:
+        """Read what other processes did: at once where some work on the study now, else every `AGE` seconds."""
+        now = time.monotonic()
+        if now - self._looked > AGE or now - self._met < COMPANY:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes did."""
         trials = self._do(self._bulk.look)
         # Read after the trials: a trial that is interrupted is noted before its state changes.
         attrs = self._do(self._bulk.attrs)
         self._looked = time.monotonic()
+        if any(trial.state == TrialState.RUNNING and _owner(trial) != this_process() for trial in trials):
+            self._met = self._looked
         self._leases = {name: value for name, value in attrs.items() if name.startswith(f"{LEASE}.")}
         before, prefix = self._interrupted, f"{INTERRUPTED}."
         self._interrupted = frozenset(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
+from dropsearch.search.median import SortedMedianPruner
 from dropsearch.search.studies import quiet_optuna
 
 
@@ -24,7 +25,7 @@ def make_pruner(name: str, max_epochs: int, startup_trials: int = 5, warmup_epoc
     """Make a pruner: none, median or hyperband."""
     with quiet_optuna():
         if name == "median":
-            return MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
+            return SortedMedianPruner(startup_trials, warmup_epochs)
         if name == "hyperband":
             return HyperbandPruner(min_resource=1, max_resource=max_epochs)
         return NopPruner()

@@ -31,12 +31,12 @@ class Database:
         return "answer"
 
 
-class Driver(Exception):
+class DriverError(Exception):
     """What a driver of a server raises."""
 
 
 def dropped() -> OperationalError:
-    return OperationalError("SELECT 1", {}, Driver("server closed the connection unexpectedly"))
+    return OperationalError("SELECT 1", {}, DriverError("server closed the connection unexpectedly"))
 
 
 def wrapped() -> StorageInternalError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.pruners import MedianPruner
 from optuna.samplers import PartialFixedSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -65,7 +66,10 @@ def ours(feed: SearchFeed, batch: int) -> list[tuple[dict[str, float], int]]:
 def optunas(feed: SearchFeed, sampler: str, pruner: str, total: int, batch: int) -> list[tuple[dict[str, float], int]]:
     """The same search by Optuna's own ask, report, should_prune and tell."""
     with quiet_optuna():
-        study = optuna.create_study(study_name="s/dropout", pruner=make_pruner(pruner, EPOCHS, 2, 1))
+        median = MedianPruner(n_startup_trials=2, n_warmup_steps=1)
+        study = optuna.create_study(
+            study_name="s/dropout", pruner=median if pruner == "median" else make_pruner(pruner, EPOCHS)
+        )
         found: dict[int, tuple[dict[str, float], int]] = {}
         for first in range(0, total, batch):
             running: dict[int, Trial] = {}
@@ -105,7 +109,7 @@ def optunas(feed: SearchFeed, sampler: str, pruner: str, total: int, batch: int)
 def test_trials_are_proposed_and_pruned_as_by_optuna_itself(
     tmp_path: Path, sampler: str, pruner: str, batch: int
 ) -> None:
-    total = 12 if sampler == "gp" else 24
+    total = 8 if sampler == "gp" else 24
     feed = make_feed(ledger_of(tmp_path, sampler, pruner), total=total)
     expected = optunas(feed, sampler, pruner, total, batch)
     got = ours(feed, batch)
