@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,21 @@ TABLE = {
     "fashion-mlp": (4, 256, 4, 4, 40, 100),
     "fashion-cnn": (4, 128, 3, 3, 8, 15),
 }
-WIDTHS = {"digits-mlp": (32, 128, 512), "fashion-cnn": (8, 32, 128)}
+WIDTHS = {
+    "fashion-cnn": (("64", "grouped"), ("64", "by row"), ("64", "products"), ("256", "products")),
+    "digits-mlp": (("32",), ("128",), ("512",)),
+}
+"""Of each workload the width of an array, and how it runs convolutions."""
+AT_ONCE = 4
+"""Plain processes that share the device."""
 SMALL = ("data.train_size=128", "data.val_fraction=0.05", "trainer.max_epochs=1")
 
 
 class Check:
     """Runs commands within the time that a section has left, and keeps what they print."""
 
-    def __init__(self, out: Path, rehearse: bool) -> None:
-        self.out, self.rehearse = out, rehearse
+    def __init__(self, out: Path, rehearse: bool, workloads: list[str]) -> None:
+        self.out, self.rehearse, self.workloads = out, rehearse, workloads
         self.ends, self.log = 0.0, out / "none.log"
 
     def section(self, name: str, seconds: float, work: Callable[[Check], Any]) -> Any:
@@ -109,7 +116,7 @@ def laws(check: Check) -> Any:
 def table(check: Check) -> Any:
     """Whole trials a second against plain Lightning on the same device."""
     found = {}
-    names = ["digits-mlp"] if check.rehearse else list(TABLE)
+    names = ["digits-mlp"] if check.rehearse else check.workloads
     for name in names:
         found[name] = _workload(check, name)
         (check.out / "table.partial.json").write_text(json.dumps(found, indent=1))
@@ -140,17 +147,29 @@ def _workload(check: Check, name: str) -> dict[str, Any]:
     return found
 
 
+def at_once(check: Check) -> Any:
+    """Several plain processes at once on the device: whole trials a second of all together."""
+    name = "digits-mlp"
+    trials, more = (1, SMALL) if check.rehearse else (TABLE[name][2], (f"trainer.max_epochs={TABLE[name][0]}",))
+    with tempfile.TemporaryDirectory() as folder:
+        words = (str(BENCH / "plain.py"), name, folder, "tracking=none", f"study.n_trials={trials}", *more)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            runs = [pool.submit(check.answer, *words) for _ in range(1 if check.rehearse else AT_ONCE)]
+            slowest = max(run.result()["run"] for run in runs)
+    return {name: {"processes": AT_ONCE, "seconds a trial": slowest / trials / len(runs)}}
+
+
 def widths(check: Check) -> Any:
     """Speed and memory against the width of the array."""
     found = {}
     for name, each in WIDTHS.items():
-        for width in (2,) if check.rehearse else each:
+        for words in (("2",),) if check.rehearse else each:
+            label = " ".join([name, *words])
             try:
-                found[f"{name} {width}"] = check.answer(
-                    str(HERE / "one_width.py"), name, str(width), *(("--quick",) if check.rehearse else ()), at_most=40
-                )
+                quick = ("--quick",) if check.rehearse else ()
+                found[label] = check.answer(str(HERE / "one_width.py"), name, *words, *quick, at_most=40)
             except Exception as error:
-                found[f"{name} {width}"] = {"failed": str(error)[:300]}
+                found[label] = {"failed": str(error)[:300]}
         if check.rehearse:
             break
     return found
@@ -209,7 +228,8 @@ def whole(check: Check) -> Any:
 SECTIONS: dict[str, tuple[float, Callable[[Check], Any]]] = {
     "laws": (90, laws),
     "table": (240, table),
-    "widths": (60, widths),
+    "at_once": (40, at_once),
+    "widths": (80, widths),
     "profile": (60, profile),
     "whole": (75, whole),
 }
@@ -249,10 +269,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--workloads", nargs="+", choices=TABLE, help="of the table")
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []])
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    check, results = Check(chosen.out, chosen.rehearse), []
+    check, results = Check(chosen.out, chosen.rehearse, chosen.workloads or list(TABLE)), []
     for name in chosen.sections or SECTIONS:
         seconds, work = SECTIONS[name]
         results.append(check.section(name, 10 * seconds if chosen.rehearse else seconds, work))

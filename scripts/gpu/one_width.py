@@ -1,25 +1,30 @@
 """Prints the steps of trials a second and the memory of one array as JSON.
 
-python scripts/gpu/one_width.py WORKLOAD WIDTH [--quick]
+python scripts/gpu/one_width.py WORKLOAD WIDTH [CONVOLUTIONS] [--quick]
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from typing import Any
 
 import torch
-from parts import Parts, step_seconds
+from parts import Parts, SpecFeed, step_seconds
+
+from dropsearch.training.array import Array
 
 
-def main(name: str, width: int, quick: bool) -> None:
+def main(name: str, width: int, convolutions: Any, quick: bool) -> None:
     """Measure one width; where memory ends, half of it."""
     parts = Parts.load(name, "tracking=none", quick=quick)
+    settings = dataclasses.replace(parts.settings, convolutions=convolutions)
     while True:
         try:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            array = parts.array(width)
+            array = Array(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
             seconds = step_seconds(array, 0.2)
             break
         except torch.cuda.OutOfMemoryError:
@@ -34,4 +39,5 @@ def main(name: str, width: int, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), "--quick" in sys.argv)
+    name, width, *more = (word for word in sys.argv[1:] if word != "--quick")
+    main(name, int(width), more[0] if more else "grouped", "--quick" in sys.argv)

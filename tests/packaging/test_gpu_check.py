@@ -22,6 +22,6 @@ def test_the_gpu_check_is_rehearsed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = {path.stem: json.loads(path.read_text())["found"] for path in tmp_path.glob("[!t]*.json")}
     found["table"] = json.loads((tmp_path / "table.json").read_text())["found"]
-    assert set(found) == {"laws", "table", "widths", "profile", "whole"}
+    assert set(found) == {"laws", "table", "at_once", "widths", "profile", "whole"}
     assert '"failed"' not in json.dumps(found), found
     assert found["table"]["digits-mlp"]["times plain"] > 0
