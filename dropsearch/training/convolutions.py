@@ -1,7 +1,7 @@
-"""Convolutions of an array: row by row, or as matrix products.
+"""Convolutions of an array, row by row.
 
-`torch.func.vmap` makes one grouped convolution of all rows. Which of the three is the fastest depends on the device,
-the shapes and the library; `plan` measures.
+`torch.func.vmap` makes one grouped convolution of all rows. Which of the two is faster depends on the device, the
+shapes and the library; `plan` measures.
 """
 
 from __future__ import annotations
@@ -64,43 +64,3 @@ def _arranged(
     groups: int = 1,
 ) -> tuple[Any, ...]:
     return (stride, padding, dilation, groups), input, weight, bias
-
-
-class ConvolutionProducts(TorchFunctionMode):
-    """Runs a convolution as the product of its patches and its weights: under `vmap` one batched product."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in _CONVOLUTIONS:
-            options, *parts = _arranged(*args, **(kwargs or {}))
-            if (settings := _simple(options, *parts[:2])) is not None:
-                return _product(*settings, *parts)
-        return func(*args, **(kwargs or {}))
-
-
-def _simple(options: tuple[Any, ...], x: Tensor, weight: Tensor) -> tuple[list[int], list[int]] | None:
-    """Return stride and padding of each dimension; None where a convolution is dilated, grouped or not of a batch."""
-    stride, padding, dilation, groups = options
-    count = weight.dim() - 2
-    if groups != 1 or isinstance(padding, str) or x.dim() != weight.dim() or set(_each(dilation, count)) != {1}:
-        return None
-    return _each(stride, count), _each(padding, count)
-
-
-def _each(option: Any, count: int) -> list[int]:
-    values = [option] if isinstance(option, int) else list(option)
-    return values * count if len(values) == 1 else values
-
-
-def _product(stride: list[int], padding: list[int], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if any(padding):
-        x = F.pad(x, [width for width in reversed(padding) for _ in range(2)])
-    for dim, step in enumerate(stride, start=2):
-        x = x.unfold(dim, weight.shape[dim], step)
-    spatial = list(range(2, weight.dim()))
-    x = x.permute(0, *spatial, 1, *(dim + len(spatial) for dim in spatial))  # [batch, *places, channels, *kernel]
-    places = x.shape[: weight.dim() - 1]
-    answer = x.reshape(-1, weight[0].numel()) @ weight.flatten(1).t()
-    answer = answer if bias is None else answer + bias
-    return answer.view(*places, len(weight)).movedim(-1, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dropsearch.records import INTERRUPTED as INTERRUPTED
 from dropsearch.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
-Convolutions = Literal["grouped", "by row", "products"]
+Convolutions = Literal["grouped", "by row"]
 COMMON_SEED = 0
 """The seed of all masks where trials share them."""
 
@@ -115,7 +115,7 @@ class TrainerSettings:
     common_masks: bool = False
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
     convolutions: Convolutions = "grouped"
-    """How an array runs a convolution: one of all rows, in groups; one for each row; or as a batched matrix product."""
+    """How an array runs a convolution: one of all rows, in groups, or one for each row."""
 
     def clip(self, spec: TrialSpec) -> float | None:
         """Return the largest norm of a trial's gradient: its own where that is searched, None for no limit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ class Speeds:
         self.budget = ON_GPU_SECONDS if self.on_gpu else MEASURING_SECONDS
         # On a CPU both kinds take the same time, for there it is the convolution itself that takes it.
         convolves = self.on_gpu and any(isinstance(part, _CONVOLUTIONS) for part in make_module(spec).modules())
-        self._kinds: tuple[Convolutions, ...] = ("grouped", "by row", "products") if convolves else ("grouped",)
+        self._kinds: tuple[Convolutions, ...] = ("grouped", "by row") if convolves else ("grouped",)
         self._faster: dict[int, Convolutions] = {}
 
     def array(self, width: int, kind: Convolutions = "grouped") -> Array:
@@ -46,10 +45,17 @@ class Speeds:
     def rate(self, width: int) -> float | None:
         """Return the steps of trials a second at a width; None where memory ends."""
         found: dict[Convolutions, float] = {}
+        problem: Exception | None = None
         for kind in self._kinds:
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            try:
                 found[kind] = self._rate(width, kind)
+            except torch.cuda.OutOfMemoryError:
+                pass
+            except Exception as error:  # the device's library may lack one kind and have the other
+                problem = error
             release(self.on_gpu)
+        if not found and problem is not None:
+            raise problem
         if not found:
             return None
         self._faster[width] = max(found, key=lambda kind: found[kind])

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from dropsearch.dropout.array import ArrayControl, RowRates
 from dropsearch.training.cells import RecurrentCells
-from dropsearch.training.convolutions import ConvolutionProducts, RowConvolutions
+from dropsearch.training.convolutions import RowConvolutions
 from dropsearch.training.feed import Convolutions
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.low_precision import LowPrecision
@@ -23,7 +23,6 @@ from dropsearch.training.rows import Rows
 _CONVOLUTIONS: dict[Convolutions, Any] = {
     "grouped": nullcontext,
     "by row": RowConvolutions,
-    "products": ConvolutionProducts,
 }
 
 

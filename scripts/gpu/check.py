@@ -32,7 +32,7 @@ TABLE = {
     "fashion-cnn": (4, 128, 3, 3, 8, 15),
 }
 WIDTHS = {
-    "fashion-cnn": (("64", "grouped"), ("64", "by row"), ("64", "products"), ("256", "products")),
+    "fashion-cnn": (("64", "grouped"), ("64", "by row"), ("128", "grouped")),
     "digits-mlp": (("32",), ("128",), ("512",)),
 }
 """Of each workload the width of an array, and how it runs convolutions."""

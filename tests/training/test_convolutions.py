@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.convolutions import ConvolutionProducts, RowConvolutions
+from dropsearch.training.convolutions import RowConvolutions
 from dropsearch.training.feed import TrainerSettings
 
 from .conftest import Queue, make_factory, make_source, make_specs
@@ -28,9 +28,8 @@ from .conftest import Queue, make_factory, make_source, make_specs
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("mode", [RowConvolutions, ConvolutionProducts])
 def test_outputs_and_gradients_are_those_of_the_grouped_one(
-    convolve: Any, sides: int, options: dict[str, Any], bias: bool, mode: Any
+    convolve: Any, sides: int, options: dict[str, Any], bias: bool
 ) -> None:
     generator = torch.Generator().manual_seed(1)
 
@@ -44,7 +43,7 @@ def test_outputs_and_gradients_are_those_of_the_grouped_one(
         return convolve(x, weight, bias=bias, **options).tanh().sum()
 
     def by_row(*given: Any) -> Tensor:
-        with mode():
+        with RowConvolutions():
             return step(*given)
 
     given = [part for part in (x, weight, biases) if part is not None]
@@ -58,12 +57,11 @@ def test_outputs_and_gradients_are_those_of_the_grouped_one(
 
 def test_an_array_trains_the_same_either_way() -> None:
     curves = []
-    for convolutions in ("grouped", "by row", "products"):
+    for convolutions in ("grouped", "by row"):
         settings = TrainerSettings(3, "cpu", "64-true", convolutions=convolutions)  # type: ignore[arg-type]
         feed = Queue(make_specs("cnn", 3))
         factory, source = make_factory("cnn", "batch", torch.float64), make_source("cnn", torch.float64)
         ArrayEngine(factory, source, settings, 2).run(feed)
         curves.append([point.val_loss for _, result in sorted(feed.results.items()) for point in result.curve])
     assert curves[0] == pytest.approx(curves[1], abs=1e-9)
-    assert curves[0] == pytest.approx(curves[2], abs=1e-9)
     assert len(curves[0]) == 9
