@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dropsearch.app.build import Source, monitor
+from dropsearch.app.engines import most_at_once
 from dropsearch.app.scoring import has_test, test_scores
 from dropsearch.config.schema import Config
 from dropsearch.dropout.typical import typical_rates
@@ -110,7 +111,7 @@ class Ablation:
             total=self.config.study.n_trials,
             seed=repeat_seed(self.config.seed, ledger.repeat),
             cancelled=self.cancelled,
-            most_at_once=self._most_at_once(),
+            most_at_once=most_at_once(self.config),
         )
 
     def vary(self, watch: Watch, purpose: Purpose, variations: Variations, engine: Engine) -> None:
@@ -135,17 +136,6 @@ class Ablation:
                 print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
             told = True
             time.sleep(POLL_SECONDS)
-
-    def _most_at_once(self) -> int | None:
-        """Return how many trials of a study may be open at once.
-
-        A sampler that learns proposes its first trials blindly, however many are open; after those, at most a
-        quarter of the study at once, so that most of it is proposed with something learnt.
-        """
-        sampler = self.config.sampler
-        if sampler.name == "random":
-            return None
-        return max(sampler.startup_trials, self.config.study.n_trials // 4)
 
     def confirm(self, watch: Watch) -> None:
         """Retrain the best configurations of each arm on the same fresh seeds."""

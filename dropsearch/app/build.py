@@ -67,7 +67,7 @@ def _zoo_factory(config: Config, source: Source) -> Callable[[TrialSpec], Classi
 
     def make(spec: TrialSpec) -> Classifier:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
+            torch.default_generator.manual_seed(spec.seed)  # `torch.manual_seed` would seed the GPUs too
             return _classifier(applied(config, spec.extra), source, spec)
 
     return make

@@ -54,7 +54,25 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
         width=None if config.engine.width == "auto" else int(config.engine.width),
         processes=process_count(config, source),
         apart=never_alike(searched),
+        most_rows=most_rows(config),
     )
+
+
+def most_at_once(config: Config) -> int | None:
+    """Return how many trials of a search may be open at once, None for any number.
+
+    A sampler that learns proposes its first trials blindly, however many are open; after those, at most a
+    quarter of the study at once, so that most of it is proposed with something learnt.
+    """
+    if config.sampler.name == "random":
+        return None
+    return max(config.sampler.startup_trials, config.study.n_trials // 4)
+
+
+def most_rows(config: Config) -> int:
+    """Return how many trials are ever open at once, in a search or in a confirmation."""
+    searched = most_at_once(config) or config.study.n_trials
+    return max(min(searched, config.study.n_trials), config.confirm.top_k * config.confirm.seeds)
 
 
 def _pair(

@@ -62,10 +62,10 @@ class TensorLoader:
         self._next_epoch = epoch
 
     def order(self, epoch: int) -> Tensor:
-        """Return the examples of an epoch in their order, int64 ``[examples used]``, on the tensors' device."""
+        """Return the examples of an epoch in their order, int64 ``[examples used]``, on the CPU."""
         order = torch.arange(self.epoch_size) if self.seed is None else self._shuffled(self.seed, epoch)
         used = len(self) * self.batch_size if self.drop_last else self.epoch_size
-        return order[:used].to(self.tensors[0].device)
+        return order[:used]
 
     def _shuffled(self, seed: int, epoch: int) -> Tensor:
         examples = len(self.tensors[0])
@@ -80,6 +80,7 @@ class TensorLoader:
         # A generator: Lightning makes its first iterator before it says which epoch it is.
         epoch = self._next_epoch
         self._next_epoch += 1
-        for rows in self.order(epoch).split(self.batch_size)[: len(self)]:
+        order = self.order(epoch).to(self.tensors[0].device)
+        for rows in order.split(self.batch_size)[: len(self)]:
             # index_select copies, so a model that works in place does not alter the data.
             yield tuple(tensor.index_select(0, rows) for tensor in self.tensors)

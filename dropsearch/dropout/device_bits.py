@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,6 +58,33 @@ class DeviceBits:
             passed = [0]
         return self._drawn[passed[0]]
 
+    @property
+    def is_one_kernel(self) -> bool:
+        """Whether `fill` draws a step's bits in one launch, so that none need be drawn ahead."""
+        return self._device.type == "cuda" and _cuda_kernel() is not None
+
+    def fill(self, field: Tensor, seeds: Tensor, steps: Tensor) -> None:
+        """Draw the bits of one step into `field`, without a word from the host: a part of a recorded step.
+
+        Args:
+            field: int16 `[rows, size]`, contiguous.
+            seeds: The seed of each row's masks, int64 `[rows]`.
+            steps: The step of its own trial that each row is at, int64 `[rows]`.
+        """
+        if self.size:
+            words = field.view(torch.int64).view(len(field), -1, 4)
+            words.copy_(self._philox(seeds, steps)) if not field.is_cuda else self._launch(words, seeds, steps)
+
+    def _launch(self, words: Tensor, seeds: Tensor, steps: Tensor) -> None:
+        kernel = _cuda_kernel()
+        assert kernel is not None
+        kernel(words, seeds, steps, self._index, self._site)
+
+    def _philox(self, seeds: Tensor, steps: Tensor) -> Tensor:
+        """Return the words of all blocks, int64 `[rows, blocks, 4]`."""
+        none = torch.zeros(1, dtype=torch.int64, device=self._device)
+        return philox((self._index, steps[:, None], self._site, none), (seeds[:, None], none))
+
     def views(self, field: Tensor) -> dict[str, Tensor]:
         """Return the part of each site in a field, int16 `[rows, *shape]`, in the field's own memory."""
         return {
@@ -80,7 +108,21 @@ class DeviceBits:
     def _draw(self, seeds: list[int], steps: list[int]) -> None:
         self._seeds, self._steps = seeds, steps
         later = torch.arange(self.ahead, device=self._device)
-        at = (words(steps, self._device) + later[:, None])[:, :, None]
-        none = torch.zeros(1, dtype=torch.int64, device=self._device)
-        drawn = philox((self._index, at, self._site, none), (words(seeds, self._device)[:, None], none))
-        self._drawn = drawn.flatten(2).view(torch.int16)
+        at = (words(steps, self._device) + later[:, None]).flatten()
+        keys = words(seeds, self._device).repeat(self.ahead)
+        self._drawn = torch.zeros(len(at), self.size, dtype=torch.int16, device=self._device)
+        if self.is_one_kernel:
+            self.fill(self._drawn, keys, at)
+        elif self.size:
+            self._drawn = self._philox(keys, at).flatten(1).view(torch.int16)
+        self._drawn = self._drawn.view(self.ahead, self.rows, self.size)
+
+
+@cache
+def _cuda_kernel() -> Callable[..., None] | None:
+    """Return what fills a field in one launch, None where torch came without Triton."""
+    try:
+        from dropsearch.dropout import philox_triton
+    except ImportError:
+        return None
+    return philox_triton.fill

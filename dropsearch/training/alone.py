@@ -249,6 +249,8 @@ def quiet_lightning() -> Iterator[None]:
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        # What trains on a GPU is looked at on the CPU first.
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Parts in eval mode are named before the search, once and not in each trial.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.

@@ -13,9 +13,8 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -26,13 +25,16 @@ from dropsearch.dropout.array import mask_shapes
 from dropsearch.errors import InputError, RunError
 from dropsearch.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.training.alone import ModuleFactory, quiet_lightning, save_checkpoint, told
+from dropsearch.training.cells import keep_weights_apart
 from dropsearch.training.device_step import DeviceStep, records
 from dropsearch.training.feed import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.flat_optimizers import flat_optimizer
-from dropsearch.training.logs import batch_size, captured_logs
+from dropsearch.training.logs import captured_logs
 from dropsearch.training.measures import diverged, epoch_metrics
 from dropsearch.training.modes import set_to_train
+from dropsearch.training.recorded import WARM_UP
 from dropsearch.training.row_batches import RowBatches
+from dropsearch.training.row_evaluation import RowEvaluation
 from dropsearch.training.row_optimizers import configured, parameter_order
 from dropsearch.training.rows import Rows
 from dropsearch.training.signals import OwnSigterm
@@ -71,12 +73,14 @@ class Array(LightningModule):
         self.automatic_optimization = False
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
-        self.val, self.part = data.val_dataloader(), data.train_part_loader()
+        self.sets = {"val": data.val_dataloader(), "part": data.train_part_loader()}
         # A trial's own module asks its Trainer how long it trains when it makes a schedule.
         with quiet_lightning():
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
             self._own_trainer = _trainer(settings, -1)
+        self._measured = False
         self.slots: list[Slot] = self._next(min(width, feed.most_at_once or width))
+        self.batches = RowBatches(self.slots)
         if self.slots:
             self._build()
 
@@ -101,8 +105,7 @@ class Array(LightningModule):
     def _slot(self, spec: TrialSpec) -> Slot:
         module = self.make_module(spec)
         module.trainer = self._trial_trainer
-        loader = self.data.train_loader(spec.seed)
-        return Slot(spec, set_to_train(module.to(loader.tensors[0].device)), loader, time.perf_counter())
+        return Slot(spec, set_to_train(module), self.data.train_loader(spec.seed), time.perf_counter())
 
     def _build(self) -> None:
         first = self.slots[0]
@@ -113,8 +116,10 @@ class Array(LightningModule):
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
         self.together = Together(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
+        self.evaluation = RowEvaluation(self.together, self.sets, recorded=records(device))
         self.calling: set[str] = set()
         self.shapes = self._mask_shapes(skeleton)
+        keep_weights_apart(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
         for row in range(len(self.slots)):
             self._fill(row)
@@ -123,7 +128,7 @@ class Array(LightningModule):
     def _stepping(self, module: LightningModule, optimizer: Optimizer) -> ArrayStep:
         # Rows of one array have the same limit of the gradient, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip=self.settings.clip(self.slots[0].spec))
-        parts = (self.together, self.rows, self.shapes, settings)
+        parts = (self.together, self.rows, self.shapes, settings, self.slots[0].loader.tensors)
         if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
             return DeviceStep(*parts, flat)
         return HostStep(*parts)
@@ -142,6 +147,8 @@ class Array(LightningModule):
     def _fill(self, row: int) -> None:
         slot = self.slots[row]
         self.rows.bind(row, slot.module)
+        keep_weights_apart(slot.module)
+        slot.module.to(self.rows.flat.device)  # so that a module which asks knows where it is
         optimizer, slot.schedules = configured(slot.module)
         self.stepping.fill(row, slot, optimizer)
 
@@ -152,26 +159,34 @@ class Array(LightningModule):
         with quiet_lightning(), self.together.ready(self.calling), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
-            self._own_trainer.fit(self, RowBatches(self.slots))
+            self._own_trainer.fit(self, self.batches)
 
     def seconds_a_step(self, steps: int) -> float:
-        """Return the least time that one of a few steps of all rows takes; they train the rows.
+        """Return the least time that one of a few steps of all rows takes, once it is recorded; they train the rows.
 
         The least, for on a busy machine all others tell of its other work.
         """
         times = []
         with self.together.ready(self.calling):
-            self.on_train_epoch_start()
-            for batch in itertools.islice(itertools.cycle(RowBatches(self.slots)), steps):
+            pieces = itertools.cycle([None, *self.batches.pieces])
+            unmeasured = WARM_UP + 1 if records(self.rows.flat.device) and not self._measured else 0
+            self._measured = True
+            while len(times) < unmeasured + steps:
+                piece = next(pieces)
+                if piece is None:
+                    self.on_train_epoch_start()
+                    continue
                 started = time.perf_counter()
-                self.training_step(batch, 0)
-                self.stepping.means()  # waits for a GPU
+                self.training_step([piece], 0)
+                if self.rows.flat.is_cuda:
+                    torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
-        return min(times)
+        return min(times[unmeasured:])
 
     def evaluated(self) -> dict[str, list[float]]:
         """Return what every row logs on the validation set."""
-        return self._evaluate(self.val)
+        self.evaluation.launch(self.rows)
+        return self.evaluation.means()["val"]
 
     def state(self) -> list[Tensor]:
         """Return the tensors that are kept from step to step."""
@@ -182,16 +197,18 @@ class Array(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin to sum up what the rows log."""
-        self.stepping.begin_epoch(self.slots)
+        self.stepping.begin_epoch(self.slots, self.batches.orders())
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """Train one step of every row; the batch is `[rows, batch, ...]`."""
-        self.stepping.run(self.slots, batch)
-        if self.feed.cancelled():
-            self._interrupt()
+    def training_step(self, batch: list[slice], batch_idx: int) -> None:
+        """Train every row on the pieces of its order, a step each."""
+        for piece in batch:
+            self.stepping.run(self.slots, piece)
+            if self.feed.cancelled():
+                self._interrupt()
 
     def _interrupt(self) -> None:
-        self.feed.tell([self._result(slot, "FAIL", INTERRUPTED) for slot in self.slots])
+        training = [slot for slot in self.slots if not slot.is_idle]
+        self.feed.tell([self._result(slot, "FAIL", INTERRUPTED) for slot in training])
         self.slots.clear()
         raise CancelledError
 
@@ -199,11 +216,13 @@ class Array(LightningModule):
         """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
         if not self.slots:
             return
-        as_trained = self.stepping.means()
-        val = self.evaluated()
-        part = self._evaluate(self.part)
-        metrics = [
-            epoch_metrics(
+        self.evaluation.launch(self.rows)
+        if self.rows.flat.is_cuda:
+            self.batches.prepare(self.settings.max_epochs)
+        measured = self.evaluation.means()
+        as_trained, val, part = self.stepping.means(), measured["val"], measured["part"]
+        metrics = {
+            row: epoch_metrics(
                 slot.epoch,
                 as_trained["train_loss"][row],
                 {name: values[row] for name, values in part.items()},
@@ -211,24 +230,15 @@ class Array(LightningModule):
                 self.settings.monitor,
             )
             for row, slot in enumerate(self.slots)
-        ]
+            if not slot.is_idle
+        }
         self._replace(self._take_in(metrics))
 
-    def _evaluate(self, batches: Any) -> dict[str, list[float]]:
-        totals: dict[str, Tensor] = {}
-        count = 0
-        for batch in batches:
-            size = batch_size(batch)
-            logged = self.together.evaluate(self.rows, cast(batch, self.rows.flat.dtype))
-            for name, value in logged.items():
-                totals[name] = totals.get(name, 0.0) + value.double() * size
-            count += size
-        return {name: (total / count).tolist() for name, total in totals.items()}
-
-    def _take_in(self, metrics: Sequence[EpochMetrics]) -> list[int]:
-        """Take in an epoch of every slot; return the rows whose trials ended, which are told in their order."""
+    def _take_in(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
+        """Take in an epoch of each row's trial; return the rows whose trials ended, which are told in their order."""
         results, reported = {}, []
-        for row, (slot, point) in enumerate(zip(self.slots, metrics, strict=True)):
+        for row, point in metrics.items():
+            slot = self.slots[row]
             least = slot.least_objective
             slot.curve.append(point)
             slot.epoch += 1
@@ -270,15 +280,24 @@ class Array(LightningModule):
 
     def _replace(self, ended: list[int]) -> None:
         """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
-        slots = self._next(len(ended))
-        for row, slot in zip(ended, slots, strict=False):
+        idle = [row for row, slot in enumerate(self.slots) if slot.is_idle]
+        free = sorted([*ended, *idle])
+        slots = self._next(len(free))
+        for row, slot in zip(free, slots, strict=False):
             self.slots[row] = slot
             self._fill(row)
-        empty = ended[len(slots) :]
-        if empty:
-            self._narrow([row for row in range(len(self.slots)) if row not in empty])
-        if ended and self.slots:
+        for row in free[len(slots) :]:
+            self.slots[row].is_idle = True
+        training = [row for row, slot in enumerate(self.slots) if not slot.is_idle]
+        if len(training) <= self._least_busy * len(self.slots) and len(training) < len(self.slots):
+            self._narrow(training)
+        if (ended or slots) and self.slots:
             self.stepping.refresh(self.slots)
+
+    @property
+    def _least_busy(self) -> float:
+        """The share of busy rows down to which an array stays as wide as it is: a narrower one is recorded anew."""
+        return 0.5 if records(self.rows.flat.device) else 1.0
 
     def _narrow(self, kept: list[int]) -> None:
         self.slots[:] = [self.slots[row] for row in kept]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 State = tuple[Tensor, ...]
@@ -80,6 +80,21 @@ def run_layers(
         x = torch.cat(outputs, -1) if bidirectional else outputs[0]
     last = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
     return (x.transpose(0, 1) if batch_first else x, *last)
+
+
+def keep_weights_apart(module: nn.Module) -> None:
+    """Have recurrent layers leave their weights where they lie.
+
+    On a GPU they gather them into one piece of memory of their own, each time that they move or find other weights: out
+    of the row that they are to live in, and with a look at addresses, which weights under `vmap` have not.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            part.flatten_parameters = _leave  # type: ignore[method-assign]
+
+
+def _leave() -> None:
+    """Do nothing."""
 
 
 class RecurrentCells(TorchFunctionMode):

@@ -8,7 +8,8 @@ right when a row takes another trial or a schedule moves. The formulas are those
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -88,15 +89,18 @@ class FlatOptimizer(ABC):
     @torch.no_grad()
     def step(self) -> None:
         """Step all rows."""
-        for index, (start, stop) in enumerate(self.spans):
+        for index, span in enumerate(self.spans):
             given = {name: self._values[i, :, index : index + 1] for i, name in enumerate(self.options)}
-            kept = [tensor[:, start:stop] for tensor in self.kept.values()]
-            self._step(self.rows.flat[:, start:stop], self.rows.gradients[:, start:stop], given, *kept)
+            self._step(given, span)
         self.count += 1
 
     @abstractmethod
-    def _step(self, value: Tensor, gradient: Tensor, given: dict[str, Tensor], *kept: Tensor) -> None:
-        """Step one group `[rows, size]`; the options are float64 `[rows, 1]`."""
+    def _step(self, given: dict[str, Tensor], span: Span) -> None:
+        """Step one group, which lies in the columns `span`; the options are float64 `[rows, 1]`."""
+
+    def _columns(self, span: Span) -> list[Tensor]:
+        """Return values, gradients and what is kept of a group, `[rows, size]` each."""
+        return [tensor[:, slice(*span)] for tensor in (self.rows.flat, self.rows.gradients, *self.kept.values())]
 
 
 class FlatAdam(FlatOptimizer):
@@ -105,21 +109,38 @@ class FlatAdam(FlatOptimizer):
     options = ("lr", "beta1", "beta2", "eps", "weight_decay", "decoupled_weight_decay")
     state = ("exp_avg", "exp_avg_sq")
 
-    def _step(self, value: Tensor, gradient: Tensor, given: dict[str, Tensor], *kept: Tensor) -> None:
-        mean, square = kept
+    def _step(self, given: dict[str, Tensor], span: Span) -> None:
         # In float64 as on the host: 1 - 0.999 has four digits in float32.
-        count, lr = self.count + 1, given["lr"]
-        corrected = lr / (1 - given["beta1"] ** count)
-        root = (1 - given["beta2"] ** count).sqrt()
+        count, lr, beta1, beta2 = self.count + 1, given["lr"], given["beta1"], given["beta2"]
         decay, decoupled = given["weight_decay"], given["decoupled_weight_decay"]
-        numbers = (1 - lr * decay * decoupled, decay * (1 - decoupled), 1 - given["beta1"], given["beta2"])
-        shrink, added, new, old = (number.to(value.dtype) for number in numbers)
-        corrected, root, eps = (number.to(value.dtype) for number in (corrected, root, given["eps"]))
-        value.mul_(shrink)
-        gradient = gradient + added * value
-        mean.add_(new * (gradient - mean))
-        square.mul_(old).add_((1 - old) * gradient * gradient)
-        value.sub_(corrected * mean / (square.sqrt() / root + eps))
+        shrink, added = 1 - lr * decay * decoupled, decay * (1 - decoupled)
+        corrected, root = lr / (1 - beta1**count), (1 - beta2**count).sqrt()
+        each = (shrink, added, 1 - beta1, beta2, 1 - beta2, corrected, root, given["eps"])
+        numbers = torch.cat(each, dim=1).to(self.rows.flat.dtype)
+        kernel = _cuda_kernel() if self.rows.flat.is_cuda else None
+        if kernel is not None:
+            kernel(self.rows.flat, self.rows.gradients, *self.kept.values(), numbers, span)
+        else:
+            _adam(*self._columns(span), *numbers.split(1, dim=1))
+
+
+@cache
+def _cuda_kernel() -> Callable[..., None] | None:
+    """Return what steps a group of all rows in one launch, None where torch came without Triton."""
+    try:
+        from dropsearch.training import adam_triton
+    except ImportError:
+        return None
+    return adam_triton.step
+
+
+def _adam(value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, *numbers: Tensor) -> None:
+    shrink, added, new, old, rest, corrected, root, eps = numbers
+    value.mul_(shrink)
+    gradient = gradient + added * value
+    mean.add_(new * (gradient - mean))
+    square.mul_(old).add_(rest * gradient * gradient)
+    value.sub_(corrected * mean / (square.sqrt() / root + eps))
 
 
 class FlatSGD(FlatOptimizer):
@@ -128,8 +149,8 @@ class FlatSGD(FlatOptimizer):
     options = ("lr", "momentum", "dampening", "nesterov", "weight_decay")
     state = ("momentum_buffer",)
 
-    def _step(self, value: Tensor, gradient: Tensor, given: dict[str, Tensor], *kept: Tensor) -> None:
-        (velocity,) = kept
+    def _step(self, given: dict[str, Tensor], span: Span) -> None:
+        value, gradient, velocity = self._columns(span)
         lr, momentum, dampening, nesterov, decay = (given[name].to(value.dtype) for name in self.options)
         gradient = gradient + decay * value
         going = momentum * velocity + (1 - dampening) * gradient

@@ -22,12 +22,14 @@ from dropsearch.training.memory import Memory, free_memory, measured
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.proof import proof
 from dropsearch.training.row_optimizers import configured
-from dropsearch.training.speeds import Speeds, widest
+from dropsearch.training.speeds import Speeds, widest, widest_from_above
 from dropsearch.training.trainers import with_steps
 
 WIDEST = 32
 """Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
 
+WIDEST_ON_GPU = 512
+"""The same on a GPU, which a few rows leave idle; `Feed.most_at_once` still bounds a sampler that learns."""
 LIGHTNING_SECONDS = 4e-4
 """What a Trainer with one logged value adds to a step, as measured with a net that costs nothing."""
 
@@ -63,6 +65,7 @@ def make_plan(
     width: int | None,
     processes: int = 1,
     apart: str = "",
+    most_rows: int | None = None,
 ) -> Plan:
     """Choose how trials are trained.
 
@@ -76,6 +79,7 @@ def make_plan(
         processes: How many processes share the memory.
         apart: What is searched that makes each trial of the search its own program, so that an array has no second
             row there; empty where nothing does.
+        most_rows: How many trials are ever open at once; None where that is not known.
 
     Raises:
         InputError: An array is asked for, and what it gives differs from trials alone.
@@ -100,7 +104,11 @@ def make_plan(
             reason = f"engine.width={width}{_narrow(apart)}"
             return Plan("array", width, reason, convolutions=speeds.convolutions(width))
         memory = measured(speeds.array)
-        rates = widest(speeds.rate, min(WIDEST, memory.widest(free_memory(speeds.device, processes))), speeds.budget)
+        fitting = min(memory.widest(free_memory(speeds.device, processes)), most_rows or WIDEST_ON_GPU)
+        if speeds.on_gpu:
+            rates = widest_from_above(speeds.rate, min(WIDEST_ON_GPU, fitting), speeds.budget)
+        else:
+            rates = widest(speeds.rate, min(WIDEST, fitting), speeds.budget)
         alone = _rate_alone(make_module, data, settings, costliest)
     except Exception as error:  # the proof ran on a CPU in float64: elsewhere more may be impossible
         if engine == "array":

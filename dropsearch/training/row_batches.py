@@ -1,8 +1,8 @@
-"""The batches of an array: at each step one a row, each row in its own order."""
+"""The order in which an array goes through the examples: at each step one batch a row, each row in its own order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from dropsearch.training.slot import Slot
 
 
 class RowBatches:
-    """An iterable of batches `[rows, batch, ...]`, one epoch of every slot at each pass.
+    """The pieces of an epoch: of each row's order, which `orders` returns, the parts that the steps take.
+
+    To a Trainer all of them are one batch: its own work between two batches takes longer than a step of a GPU.
 
     Args:
         slots: The array's own list, which changes between epochs as trials end and begin.
@@ -19,14 +21,40 @@ class RowBatches:
 
     def __init__(self, slots: list[Slot]) -> None:
         self._slots = slots
+        self._ahead: dict[tuple[int, int], Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self._slots[0].loader) if self._slots else 0
+        return 1 if self._slots else 0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[list[slice]]:
+        yield self.pieces
+
+    @property
+    def pieces(self) -> list[slice]:
+        """Which part of an order each step takes."""
         loader = self._slots[0].loader
-        size, tensors = loader.batch_size, loader.tensors
-        orders = torch.stack([slot.loader.order(slot.epoch) for slot in self._slots]).to(tensors[0].device)
-        for start in range(0, orders.shape[1], size):
-            chosen = orders[:, start : start + size]
-            yield tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)
+        size = loader.batch_size
+        return [slice(start, start + size) for start in range(0, len(loader) * size, size)]
+
+    def orders(self) -> Tensor:
+        """Return the order of each row's epoch, int64 `[rows, examples]`, on the CPU."""
+        return torch.stack([self._order(slot, slot.epoch) for slot in self._slots])
+
+    def prepare(self, last: int) -> None:
+        """Compute the orders of the next epoch, unless it would be `last`: a GPU is still busy with this one."""
+        after = [(slot, slot.epoch + 1) for slot in self._slots if slot.epoch + 1 < last]
+        self._ahead = {(id(slot), epoch): slot.loader.order(epoch).cpu() for slot, epoch in after}
+
+    def _order(self, slot: Slot, epoch: int) -> Tensor:
+        prepared = self._ahead.get((id(slot), epoch))
+        return slot.loader.order(epoch).cpu() if prepared is None else prepared
+
+
+def gathered(tensors: Sequence[Tensor], chosen: Tensor) -> tuple[Tensor, ...]:
+    """Return the chosen examples of each row, `[rows, batch, ...]`.
+
+    Args:
+        tensors: All examples, `[examples, ...]` each.
+        chosen: The examples of each row, int64 `[rows, batch]`.
+    """
+    return tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)

@@ -70,11 +70,16 @@ class Rows:
             mine.zero_() if gradient is None else mine.copy_(gradient)
 
     def bind(self, row: int, module: LightningModule) -> None:
-        """Copy a module's parameters and buffers into a row, and make the module live there."""
+        """Copy a module's parameters and buffers into a row, and make the module live there.
+
+        The module may lie on another device: all its parameters cross over in one copy.
+        """
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
+            parameters = dict(module.named_parameters())
+            if self.order:
+                self.flat[row].copy_(torch.cat([parameters[name].detach().reshape(-1) for name in self.order]))
+            for name, parameter in parameters.items():
                 mine = self.parameters[name].detach()[row]
-                mine.copy_(parameter)
                 parameter.data = mine
                 start, stop = self.spans[name]
                 parameter.grad = self.gradients[row, start:stop].view(mine.shape) if parameter.requires_grad else None

@@ -29,6 +29,8 @@ class Slot:
     epoch: int = 0
     step: int = 0
     curve: list[EpochMetrics] = field(default_factory=list)
+    is_idle: bool = False
+    """The trial has ended and no other took the place: its row trains on, and nothing of it counts."""
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch, where they are wanted."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -46,10 +45,17 @@ class Speeds:
     def rate(self, width: int) -> float | None:
         """Return the steps of trials a second at a width; None where memory ends."""
         found: dict[Convolutions, float] = {}
+        problem: Exception | None = None
         for kind in self._kinds:
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            try:
                 found[kind] = self._rate(width, kind)
+            except torch.cuda.OutOfMemoryError:
+                pass
+            except Exception as error:  # the device's library may lack one kind and have the other
+                problem = error
             release(self.on_gpu)
+        if not found and problem is not None:
+            raise problem
         if not found:
             return None
         self._faster[width] = max(found, key=lambda kind: found[kind])
@@ -58,8 +64,8 @@ class Speeds:
     def _rate(self, width: int, kind: Convolutions) -> float:
         array = self.array(width, kind)
         first = array.seconds_a_step(1)
-        # Where one step takes this long, its first is as good a measure as any; on a GPU it is the recording.
-        return width / (first if first > 0.2 and not self.on_gpu else array.seconds_a_step(3))
+        # Where one step takes this long, its first is as good a measure as any.
+        return width / (first if first > 0.2 else array.seconds_a_step(3))
 
     def convolutions(self, width: int) -> Convolutions:
         """Return the faster kind at a width."""
@@ -89,6 +95,33 @@ def widest(rate: Callable[[int], float | None], most: int, budget: float = MEASU
         if earlier and max(recent) < 1.05 * max(earlier):
             break
         width *= 2
+    if not rates:
+        raise torch.cuda.OutOfMemoryError("not even one row fits into memory")
+    return rates
+
+
+def widest_from_above(rate: Callable[[int], float | None], most: int, budget: float) -> dict[int, float]:
+    """Try widths from the greatest down, as long as a narrower array is the faster one; return what was measured.
+
+    On a GPU, where a step takes nearly as long for one row as for a hundred, the first or second is the best.
+
+    Args:
+        rate: Trial steps per second at a width, None where memory ends.
+        most: The largest width to try.
+        budget: No narrower array is tried once measuring has taken this many seconds.
+    """
+    rates: dict[int, float] = {}
+    width, started = most, time.perf_counter()
+    while not rates or time.perf_counter() - started < budget:
+        measured_rate = rate(width)
+        if measured_rate is not None:
+            if rates and measured_rate < max(rates.values()):
+                rates[width] = measured_rate
+                break
+            rates[width] = measured_rate
+        if width == 1:
+            break
+        width = max(width // (2 if measured_rate is None else 4), 1)
     if not rates:
         raise torch.cuda.OutOfMemoryError("not even one row fits into memory")
     return rates

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from dropsearch.dropout.array import RowBits, RowRates, Shapes, row_rates
 from dropsearch.training.feed import TrainerSettings
+from dropsearch.training.row_batches import gathered
 from dropsearch.training.row_optimizers import RowOptimizer
 from dropsearch.training.rows import Rows
 from dropsearch.training.slot import Slot
@@ -26,10 +27,14 @@ class ArrayStep(ABC):
         rows: The array's state.
         shapes: The shape of each site's mask for one row.
         settings: What all trials share.
+        examples: The training set, `[examples, ...]` each, where the rows lie.
     """
 
-    def __init__(self, together: Together, rows: Rows, shapes: Shapes, settings: TrainerSettings) -> None:
+    def __init__(
+        self, together: Together, rows: Rows, shapes: Shapes, settings: TrainerSettings, examples: Sequence[Tensor]
+    ) -> None:
         self.together, self.rows, self.shapes, self.settings = together, rows, shapes, settings
+        self.examples = tuple(examples)
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
@@ -46,15 +51,16 @@ class ArrayStep(ABC):
         """Go on in `rows` with those rows that are left: `kept` says which ones they were."""
 
     @abstractmethod
-    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
-        """Train every row for one step on its part of the batch `[rows, batch, ...]`."""
+    def run(self, slots: Sequence[Slot], piece: slice) -> None:
+        """Train every row for one step on a piece of its order."""
 
     @abstractmethod
     def state(self, slots: Sequence[Slot]) -> list[Tensor]:
         """Return what optimisers and masks keep from step to step."""
 
-    def begin_epoch(self, slots: Sequence[Slot]) -> None:
-        """Begin to sum up what the rows log."""
+    def begin_epoch(self, slots: Sequence[Slot], orders: Tensor) -> None:
+        """Take the order of each row's epoch, int64 `[rows, examples]`, and begin to sum up what the rows log."""
+        self._orders = orders.to(self.rows.flat.device)
         self._steps = 0
         self._sums = {}
 
@@ -99,8 +105,9 @@ class HostStep(ArrayStep):
         kept = [tensor for slot in slots if slot.optimizer for tensor in slot.optimizer.state()]
         return [*kept, *self._bits.fields()]
 
-    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
+    def run(self, slots: Sequence[Slot], piece: slice) -> None:
         """Train every row for one step."""
+        batch = gathered(self.examples, self._orders[:, piece])
         bits = self._bits.draw(self._seeds(slots), [slot.step for slot in slots])
         logged = self._gradients(cast(batch, self.rows.flat.dtype), self._rates, bits)
         for slot in slots:

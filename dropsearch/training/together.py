@@ -14,10 +14,16 @@ from torch.func import functional_call, vmap
 from dropsearch.dropout.array import ArrayControl, RowRates
 from dropsearch.training.cells import RecurrentCells
 from dropsearch.training.convolutions import RowConvolutions
+from dropsearch.training.feed import Convolutions
 from dropsearch.training.logs import captured_logs
 from dropsearch.training.low_precision import LowPrecision
 from dropsearch.training.modes import Modes, set_to_train
 from dropsearch.training.rows import Rows
+
+_CONVOLUTIONS: dict[Convolutions, Any] = {
+    "grouped": nullcontext,
+    "by row": RowConvolutions,
+}
 
 
 class _Step(nn.Module):
@@ -54,13 +60,15 @@ class Together:
     Args:
         skeleton: A module of the shape of all rows; its own parameters are not used.
         precision: Lightning's name for it; in bf16-mixed products are computed in bfloat16.
-        convolutions: "grouped" or "by row".
+        convolutions: How they run: see `TrainerSettings`.
     """
 
-    def __init__(self, skeleton: LightningModule, precision: str = "32-true", convolutions: str = "grouped") -> None:
+    def __init__(
+        self, skeleton: LightningModule, precision: str = "32-true", convolutions: Convolutions = "grouped"
+    ) -> None:
         self.skeleton = skeleton
         self._precision = LowPrecision if precision == "bf16-mixed" else nullcontext
-        self._convolutions = RowConvolutions if convolutions == "by row" else nullcontext
+        self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = _Step(skeleton)
@@ -130,4 +138,10 @@ class Together:
             for mode in modes:
                 stack.enter_context(mode)
             result = functional_call(self._call, state, (batch, 0))
-        return result, {name: torch.as_tensor(value).detach() for name, value in logged.items()}
+        device = next((tensor.device for tensor in state.values()), None)
+        return result, {name: _as_tensor(value, device) for name, value in logged.items()}
+
+
+def _as_tensor(value: Any, device: torch.device | None) -> Tensor:
+    """Return what was logged as a tensor; a Python number is filled in on the device, for a copy cannot be recorded."""
+    return value.detach() if isinstance(value, Tensor) else torch.full((), float(value), device=device)

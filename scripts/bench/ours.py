@@ -48,6 +48,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     """Search the workload's trials and print how long it took."""
     warnings.filterwarnings("ignore")
     config = compose_overrides([*overrides(name, str(folder)), *(word for word in more if word != "--without-part")])
+    engines.use_precision(config)
     source = build.data(config, build.device(config))
     if "--without-part" in more:
         leave_out_part(source)

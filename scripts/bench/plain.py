@@ -1,8 +1,9 @@
-"""The peer: Optuna, Lightning, MLFlowLogger and DataLoader as their documentations show them, a trial at a time.
+"""The peer: Optuna, Lightning, its logger and DataLoader as their documentations show them, a trial at a time.
 
 python scripts/bench/plain.py WORKLOAD FOLDER [OVERRIDES ...]
 
-prints {"startup": s, "run": s, "trials": n} as its last line.
+prints {"startup": s, "run": s, "trials": n} as its last line. The logger is MLFlowLogger, with tracking=none CSVLogger
+(and the study is then held in memory).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ warnings.filterwarnings("ignore")
 import optuna  # noqa: E402
 import torch  # noqa: E402
 from lightning import Trainer  # noqa: E402
-from lightning.pytorch.loggers import MLFlowLogger  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from workloads import WORKLOADS, overrides  # noqa: E402
 
+from dropsearch.app.engines import use_precision  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
 from dropsearch.data.tensors import data_module  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
@@ -35,6 +37,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     work, config = WORKLOADS[name], compose_overrides([*overrides(name, str(folder)), *more])
+    use_precision(config)
     source = data_module(
         config.data.name,
         root=config.data.root,
@@ -49,14 +52,16 @@ def main(name: str, folder: Path, *more: str) -> None:
     shape = {"input_shape": list(source.input_shape), "layout": source.layout, "classes": source.classes}
     sites = list(build_net({**options, **shape}).rates)
     uri = f"sqlite:///{folder.resolve()}/plain.db"
-    MLFlowLogger(experiment_name=name, tracking_uri=uri).experiment.search_experiments()
+    tracked = config.tracking.name == "mlflow"
+    if tracked:
+        MLFlowLogger(experiment_name=name, tracking_uri=uri).experiment.search_experiments()
 
     def objective(trial: optuna.Trial) -> float:
         rates = {site: trial.suggest_float(f"dropout.{site}", 0.0, 0.9) for site in sites}
         lr = trial.suggest_float("lr", 3e-4, 3e-2, log=True)
         weight_decay = trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
         net = build_net({**options, **shape, "dropout": rates})
-        logger = MLFlowLogger(experiment_name=name, tracking_uri=uri)
+        logger = MLFlowLogger(experiment_name=name, tracking_uri=uri) if tracked else CSVLogger(folder)
         logger.log_hyperparams(trial.params)
         trainer = Trainer(
             max_epochs=config.trainer.max_epochs,
@@ -76,7 +81,9 @@ def main(name: str, folder: Path, *more: str) -> None:
         return trainer.callback_metrics["val_loss"].item()
 
     study = optuna.create_study(
-        storage=f"sqlite:///{folder}/optuna.db", direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0)
+        storage=f"sqlite:///{folder}/optuna.db" if tracked else None,
+        direction="minimize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
     )
     begun = time.perf_counter()
     study.optimize(objective, n_trials=config.study.n_trials)

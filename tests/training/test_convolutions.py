@@ -19,7 +19,13 @@ from .conftest import Queue, make_factory, make_source, make_specs
 
 @pytest.mark.parametrize(
     ("convolve", "sides", "options"),
-    [(F.conv1d, 1, {"stride": 2}), (F.conv2d, 2, {"padding": "same", "groups": 2}), (F.conv3d, 3, {"dilation": 2})],
+    [
+        (F.conv1d, 1, {"stride": 2}),
+        (F.conv2d, 2, {"padding": "same", "groups": 2}),
+        (F.conv2d, 2, {"padding": (1, 2), "stride": (2, 1)}),
+        (F.conv3d, 3, {"dilation": 2}),
+        (F.conv3d, 3, {"padding": 1}),
+    ],
 )
 @pytest.mark.parametrize("bias", [True, False])
 def test_outputs_and_gradients_are_those_of_the_grouped_one(

@@ -9,9 +9,9 @@ from dropsearch.dropout.control import TrialControl
 from dropsearch.models import Classifier
 from dropsearch.training.alone import AloneEngine
 from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.device_step import DeviceStep
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.proof import proof
+from dropsearch.training.recorded import Recorded
 
 from .conftest import Queue, Source, make_factory, make_source, make_specs
 
@@ -53,21 +53,21 @@ def test_masks_are_the_same_on_the_cpu_and_on_the_gpu() -> None:
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "rnn", "transformer"])
 def test_a_step_is_recorded_and_played_back(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded: list[DeviceStep] = []
-    record = DeviceStep._record
+    recorded: list[Recorded] = []
+    record = Recorded._record
 
-    def noting(self: DeviceStep) -> None:
+    def noting(self: Recorded) -> None:
         record(self)
         recorded.append(self)
 
-    monkeypatch.setattr(DeviceStep, "_record", noting)
+    monkeypatch.setattr(Recorded, "_record", noting)
     specs = make_specs(model, 5)
     settings, source = TrainerSettings(4, "gpu", "64-true"), on_gpu(make_source(model, torch.float64))
     factory = make_factory(model, "batch" if model == "cnn" else "none", torch.float64)
     played = Queue(list(specs))
     ArrayEngine(factory, source, settings, 2).run(played)
-    assert recorded
-    assert not any(step.problem for step in recorded)
+    assert {work.name for work in recorded} == {"training step", "evaluation"}
+    assert not any(work.problem for work in recorded)
     monkeypatch.setattr("dropsearch.training.array.records", lambda _: False)
     launched = Queue(list(specs))
     ArrayEngine(factory, source, settings, 2).run(launched)
@@ -88,13 +88,14 @@ def test_a_module_that_asks_the_host_trains_unrecorded(monkeypatch: pytest.Monke
         return Asking(factory(spec).net, lr=spec.lr, weight_decay=spec.weight_decay)
 
     noted: list[str] = []
-    record = DeviceStep._record
+    record = Recorded._record
 
-    def noting(self: DeviceStep) -> None:
+    def noting(self: Recorded) -> None:
         record(self)
-        noted.append(self.problem)
+        if self.name == "training step":
+            noted.append(self.problem)
 
-    monkeypatch.setattr(DeviceStep, "_record", noting)
+    monkeypatch.setattr(Recorded, "_record", noting)
     feed = Queue(make_specs("mlp", 3))
     ArrayEngine(make, on_gpu(make_source("mlp")), TrainerSettings(2, "gpu"), 2).run(feed)
     assert {result.state for result in feed.results.values()} == {"COMPLETE"}

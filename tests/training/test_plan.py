@@ -12,7 +12,7 @@ from dropsearch.records import TrialSpec
 from dropsearch.training.feed import TrainerSettings
 from dropsearch.training.plan import make_plan
 from dropsearch.training.proof import proof, proof_specs
-from dropsearch.training.speeds import widest
+from dropsearch.training.speeds import widest, widest_from_above
 
 from .conftest import make_factory, make_source, make_specs
 
@@ -206,3 +206,12 @@ def test_a_module_that_cannot_be_measured_trains_alone_and_says_why(monkeypatch:
     assert make_plan(*given, engine="auto", width=None).reason == "RuntimeError: PReLU wants one dtype"
     with pytest.raises(InputError, match="engine=array cannot train this module"):
         make_plan(*given, engine="array", width=None)
+
+
+def test_on_a_gpu_widths_are_tried_from_the_greatest_down_until_one_gains_nothing() -> None:
+    speeds = {512: None, 256: 900.0, 64: 1000.0, 16: 500.0, 4: 100.0}
+    assert widest_from_above(speeds.get, 512, 60.0) == {256: 900.0, 64: 1000.0, 16: 500.0}
+    assert widest_from_above(speeds.get, 64, 60.0) == {64: 1000.0, 16: 500.0}
+    assert widest_from_above({1: 5.0}.get, 1, 60.0) == {1: 5.0}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        widest_from_above(lambda _: None, 8, 60.0)
