@@ -14,7 +14,7 @@ from dropsearch.app import build, engines, variations
 from dropsearch.app.ablation import unfinished
 from dropsearch.app.invocation import Run
 from dropsearch.app.products import write_files
-from dropsearch.app.studies import fingerprints, retrainings
+from dropsearch.app.studies import fingerprints, retraining_phases
 from dropsearch.app.surroundings import reached
 from dropsearch.config.schema import Config
 from dropsearch.errors import InputError
@@ -69,7 +69,7 @@ def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
     parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
     names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
     for arm in config.arms:
-        names += [f"{config.study.name}/{arm}/{RETRAINED[purpose]}" for purpose in retrainings(config, ARMS[arm])]
+        names += [f"{config.study.name}/{arm}/{RETRAINED[purpose]}" for purpose in retraining_phases(config, ARMS[arm])]
     missing = names if storage is None else missing_studies(storage, names)
     if missing:
         where = config.study.storage or journal

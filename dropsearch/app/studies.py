@@ -21,7 +21,7 @@ def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) 
     return {f"{config.study.name}/{name}": terms.fingerprint(config, source, ARMS[name], sites) for name in config.arms}
 
 
-def retrainings(config: Config, arm: Arm) -> list[Purpose]:
+def retraining_phases(config: Config, arm: Arm) -> list[Purpose]:
     """Return what an arm's winner is retrained for beside its confirmation."""
     asked = config.evidence
     drops = arm.dropout != "off"
@@ -60,6 +60,6 @@ def arm_studies(config: Config, source: build.Source, sites: tuple[Site, ...], s
     space = Space(terms.space_settings(config, source), arm, sites, typical_rates(sites))
     retrained: dict[Purpose, Ledger] = {
         purpose: Ledger(storage, f"{study}/{RETRAINED[purpose]}", arm=name, purpose=purpose, fingerprint=fingerprint)
-        for purpose in retrainings(config, arm)
+        for purpose in retraining_phases(config, arm)
     }
     return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)

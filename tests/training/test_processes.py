@@ -144,8 +144,8 @@ def test_a_process_trains_with_one_thread() -> None:
     factory = make_factory("mlp")
     feed = Queue(make_specs("mlp", 2))
     engine = AloneEngine(lambda spec: Threads(factory(spec).net), make_source("mlp"), SETTINGS)
-    with in_processes(engine) as processes:
-        processes.run(feed)
+    with in_processes(engine) as engines:
+        engines.run(feed)
     assert {r.state for r in feed.results.values()} == {"COMPLETE"}
 
 
