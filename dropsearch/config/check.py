@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dropsearch.config.extra_rules import extra_problems
-from dropsearch.config.own_rules import own_problems
+from dropsearch.config.params_rules import extra_problems
 from dropsearch.config.schema import SCHEMAS, Config, OwnDataConfig, OwnModelConfig
-from dropsearch.data.catalogue import DATA_SETS
-from dropsearch.dropout.typical import KINDS
-from dropsearch.errors import InputError, close_match
-from dropsearch.records import ARMS
+from dropsearch.config.user_rules import own_problems
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records import ARMS
+from dropsearch.datasets.catalogue import DATA_SETS
+from dropsearch.dropout.typical_rates import KINDS
 
 HIGHEST_RATE = 0.95
 """Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""

@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
-from dropsearch.config.extra import with_extra
 from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
-from dropsearch.config.own import is_free
+from dropsearch.config.params import with_extra
 from dropsearch.config.schema import OWN, SCHEMAS, Config, DataConfig, OpenConfig
-from dropsearch.errors import InputError
+from dropsearch.config.user_targets import is_free
+from dropsearch.core.errors import InputError
 
 
 def conf_folder() -> str:

@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from dropsearch.config.schema import SCHEMAS, Config
-from dropsearch.errors import close_match
+from dropsearch.core.errors import close_match
 
 GROUPS = (
     "model",

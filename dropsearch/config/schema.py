@@ -107,7 +107,7 @@ class OwnDataConfig(AnyDataConfig):
 
 @dataclass
 class DataConfig(AnyDataConfig):
-    """See `dropsearch.data.TensorDataModule`."""
+    """See `dropsearch.datasets.TensorDataModule`."""
 
     root: str = "data"
     batch_size: int = 64
@@ -134,7 +134,7 @@ class SpaceConfig:
     lr: RangeConfig = field(default_factory=lambda: RangeConfig(3e-4, 3e-2))
     weight_decay: RangeConfig = field(default_factory=lambda: RangeConfig(1e-6, 1e-1))
     extra: dict[str, Any] = field(default_factory=dict)
-    """What else is searched: ranges by key of `model` or `optimizer`; see `dropsearch.config.extra`."""
+    """What else is searched: ranges by key of `model` or `optimizer`; see `dropsearch.config.params`."""
 
 
 @dataclass

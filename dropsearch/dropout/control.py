@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch.dropout.calls import DropCall, at_rate, exposed_attention, read_call
-from dropsearch.dropout.rate import Rate
-from dropsearch.dropout.seeded_noise import SeededNoise
+from dropsearch.dropout.ops import DropCall, at_rate, exposed_attention, read_call
+from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.seeded_bits import SeededNoise
 
 
 def owner_path(model: nn.Module, site: str) -> str:

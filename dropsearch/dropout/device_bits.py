@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.noise import site_word
+from dropsearch.dropout.mask_bits import site_word
 from dropsearch.dropout.philox import philox, words
 
 _PER_BLOCK = 16

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.rnn import PackedSequence
 
-from dropsearch.dropout import reach
-from dropsearch.dropout.calls import DropCall
+from dropsearch.core.records import Site
+from dropsearch.dropout import unsupported
 from dropsearch.dropout.control import DropoutMode
-from dropsearch.dropout.kinds import guess_kind, layer_kind
-from dropsearch.records import Site
+from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.site_kinds import guess_kind, layer_kind
 
 __all__ = ["dropout_sites", "guess_kind"]
 
@@ -85,7 +85,7 @@ class _Recorder(DropoutMode):
         self._note_lent(call)
         if self.model.training:
             seen = self._site(self.whereabouts.last_drop, call)
-            self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, reach.STAYS_IN_EVAL))
+            self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, unsupported.STAYS_IN_EVAL))
         return original()
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
@@ -118,7 +118,7 @@ class _Recorder(DropoutMode):
         result = super().__torch_function__(func, types, args, kwargs)
         if self._dropped is before:  # this call was no drop itself
             self._look_around(func, args, result)
-        if (name := reach.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
+        if (name := unsupported.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
             self._on_draw(name, result)
         return result
 
@@ -134,7 +134,7 @@ class _Recorder(DropoutMode):
         certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
         if func in _ADD and _activations_added(args, dropped) and not certain:
             self.sites[site] = self._site(site, call, added=True)
-        if reach.own_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
+        if unsupported.own_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.shape:
                 self._dropped = (site, call, result)
         elif isinstance(result, Tensor | tuple):
@@ -151,7 +151,7 @@ class _Recorder(DropoutMode):
         owner = self.whereabouts.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
         kind = guess_kind(owner, "draw", self.last_layer)
-        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, reach.draw_reason(function)))
+        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, unsupported.draw_reason(function)))
 
     def _add(self, site: Site) -> None:
         self._note_time(site.name)
@@ -169,20 +169,20 @@ class _Recorder(DropoutMode):
 
     def _complete(self, name: str, module: nn.Module) -> None:
         """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
-        site, reason, called = name or "model", reach.own_kind(module), self.met.get(f"{name} called")
+        site, reason, called = name or "model", unsupported.own_kind(module), self.met.get(f"{name} called")
         if reason and site not in self.sites:
             drawn = [self.sites.pop(key) for key in list(self.sites) if key.startswith(f"{site}:")]
             activations = drawn[0].activations if drawn else 0
-            self.sites[site] = Site(site, "residual", reach.own_rate(module), activations, False, reason)
+            self.sites[site] = Site(site, "residual", unsupported.own_rate(module), activations, False, reason)
             if called is not None:
                 self.met[site] = called
         elif isinstance(module, torch.jit.ScriptModule):
             outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
             if not name or not isinstance(outer, torch.jit.ScriptModule):
-                self.sites[site] = Site(site, "hidden", math.nan, 0, False, reach.SCRIPTED)
+                self.sites[site] = Site(site, "hidden", math.nan, 0, False, unsupported.SCRIPTED)
         elif called is None and (rate := _idle_rate(module)) is not None and name not in self._lent:
             kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")
-            self.sites[site] = Site(site, kind, rate, 0, False, reach.UNMET)
+            self.sites[site] = Site(site, kind, rate, 0, False, unsupported.UNMET)
 
 
 @contextmanager
@@ -206,7 +206,7 @@ def _idle_rate(module: nn.Module) -> float | None:
 
 
 def _fused_site(name: str, module: nn.RNNBase, activations: int) -> Site:
-    reason = reach.FUSED if module.num_layers > 1 else reach.ONE_LAYER
+    reason = unsupported.FUSED if module.num_layers > 1 else unsupported.ONE_LAYER
     return Site(name, "rnn", float(module.dropout), activations * (module.num_layers - 1), False, reason)
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from dropsearch.errors import InputError, close_match
+from dropsearch.core.errors import InputError, close_match
 from dropsearch.models.build import NETS, build_net
-from dropsearch.models.optimizer import (
+from dropsearch.models.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
     OptimizerName,

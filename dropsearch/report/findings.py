@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.means import shown_side
-from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
+from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.bands import finite, mean_interval
-from dropsearch.report.scale import scores
+from dropsearch.report.text.score_scale import scores
+from dropsearch.stats.means import shown_side
 
 
 def measuring(summary: Summary) -> str:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dropsearch.records import Monitor, TrialResult
+from dropsearch.core.records import Monitor, TrialResult
 
 SECONDS_BETWEEN_LINES = 5.0
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"

@@ -10,7 +10,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import (
+from dropsearch.core.atomic_io import write_whole
+from dropsearch.core.records import (
     ArmOutcome,
     Comparison,
     Confirmed,
@@ -22,9 +23,8 @@ from dropsearch.records import (
     TrialResult,
 )
 from dropsearch.report import findings
-from dropsearch.report.files import write_whole
-from dropsearch.report.scale import scores
-from dropsearch.report.verdict import verdict
+from dropsearch.report.text.score_scale import scores
+from dropsearch.report.text.verdict import verdict
 
 
 def results(summary: Summary) -> dict[str, Any]:

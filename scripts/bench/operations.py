@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dropsearch.dropout.control import TrialControl
-from dropsearch.training.cells import RecurrentCells
-from dropsearch.training.logs import captured_logs
+from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.vectorized.vmap_rnn import RecurrentCells
 
 Product = tuple[int, int, int, int]
 """Batch, rows, inner length and columns of a matrix product."""

@@ -22,12 +22,12 @@ STARTED = time.perf_counter()
 
 from workloads import overrides  # noqa: E402
 
-from dropsearch.app import build, engines  # noqa: E402
-from dropsearch.app.invocation import Run  # noqa: E402
-from dropsearch.app.watch import WatchedFeed  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.data.loader import TensorLoader  # noqa: E402
-from dropsearch.data.tensors import TensorDataModule  # noqa: E402
+from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
+from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
+from dropsearch.experiment import build, engines  # noqa: E402
+from dropsearch.experiment.runner import Run  # noqa: E402
+from dropsearch.experiment.watched_feed import WatchedFeed  # noqa: E402
 from dropsearch.report import Progress  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from workloads import QUICK, WORKLOADS, overrides
 
-from dropsearch.app import build, engines
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
-from dropsearch.records import EpochMetrics, Site, TrialResult, TrialSpec
-from dropsearch.training.array import Array
-from dropsearch.training.feed import TrainerSettings
-from dropsearch.training.plan import Plan
+from dropsearch.core.records import EpochMetrics, Site, TrialResult, TrialSpec
+from dropsearch.datasets.data_module import TensorDataModule
+from dropsearch.experiment import build, engines
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.trials import Array
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from workloads import WORKLOADS, overrides  # noqa: E402
 
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.data.tensors import data_module  # noqa: E402
+from dropsearch.datasets.data_module import data_module  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 
 

@@ -20,7 +20,7 @@ from parts import Parts, step_seconds
 from raw import RawLoop
 from section import Section, median_and_range
 
-from dropsearch.records import TrialSpec
+from dropsearch.core.records import TrialSpec
 
 
 @dataclass(frozen=True)

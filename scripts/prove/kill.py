@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.app.campaign import Campaign  # the checkout's tests
-from tests.app.nursery import Nursery
+from tests.experiment.forked_runs import Nursery
+from tests.experiment.kill_campaign import Campaign  # the checkout's tests
 
 PLANS = (
     # share of the kills, storage, how trials are trained, about as many seconds as a run takes

@@ -10,8 +10,8 @@ from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropsearch.data.catalogue import describe
-from dropsearch.data.pool import read_pool
+from dropsearch.datasets.catalogue import describe
+from dropsearch.datasets.raw_data import read_pool
 
 PIXELS = 784
 

@@ -1,6 +1,6 @@
 """`best_of_k.py RESULTS FIGURE`: the validation accuracy to expect of the best of k random trials, by arm.
 
-Expectation and band of an arm are those of `dropsearch.evidence.budget`. Differences are paired, for trials of one
+Expectation and band of an arm are those of `dropsearch.analysis.budget`. Differences are paired, for trials of one
 number have one learning rate and weight decay in every arm: their intervals are Student's on the jackknife's standard
 error, too short at large k, where a few trials count. Trials 0 and 1 are left out: some arms do not draw them. A trial
 that diverged counts as chance, as it does in the publication.
@@ -20,11 +20,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from dropsearch.evidence.budget import random_search
-from dropsearch.records import Budget, EpochMetrics, TrialResult, TrialSpec
-from dropsearch.report.axes import label_outer
-from dropsearch.report.palette import look
-from dropsearch.report.sheet import drawing, key, sheet
+from dropsearch.analysis.budget import random_search
+from dropsearch.core.records import Budget, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.report.figures.axes import label_outer
+from dropsearch.report.figures.layout import drawing, key, sheet
+from dropsearch.report.figures.palette import look
 
 PUBLISHED = {
     "none": {1: 91.96, 5: 98.39, 10: 98.49, 20: 98.56},

@@ -7,7 +7,7 @@ from modelbatch import ModelBatch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from dropsearch.dropout.array import ArrayControl, RowBits, row_rates
+from dropsearch.dropout.row_control import ArrayControl, RowBits, row_rates
 
 RATES = (0.1, 0.5, 0.9)
 UNITS = 100_000

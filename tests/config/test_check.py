@@ -4,7 +4,7 @@ import pytest
 
 from dropsearch.config.check import check
 from dropsearch.config.schema import CNNConfig, Config, DataConfig, MLPConfig, TransformerConfig
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
 

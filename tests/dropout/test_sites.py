@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dropsearch.dropout.array import ArrayControl, RowBits, mask_shapes, row_rates
 from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.row_control import ArrayControl, RowBits, mask_shapes, row_rates
 from dropsearch.dropout.sites import dropout_sites, guess_kind
-from dropsearch.dropout.typical import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
+from dropsearch.dropout.typical_rates import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
 
 
 class Mixed(nn.Module):

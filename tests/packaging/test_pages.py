@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
-from dropsearch.config.extra import with_extra
-from dropsearch.config.own import with_own
+from dropsearch.config.params import with_extra
+from dropsearch.config.user_targets import with_own
 from tests.packaging.programs import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dropsearch.evidence import compare
-from dropsearch.records import (
+from dropsearch.core.records import (
     ARMS,
     ArmEvidence,
     ArmOutcome,
@@ -29,6 +28,7 @@ from dropsearch.records import (
     TrialResult,
     TrialSpec,
 )
+from dropsearch.stats import comparisons
 
 EPOCHS = 12
 LEVEL = {
@@ -149,7 +149,7 @@ class Maker:
             "engine": "alone",
             "sites": sites,
             "arms": outcomes,
-            "comparisons": compare(outcomes),
+            "comparisons": comparisons(outcomes),
             "config": {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0},
             "mlflow": {
                 "tracking_uri": "sqlite:///mlflow.db",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report import Progress
 
 

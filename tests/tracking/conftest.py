@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dropsearch.tracking.address import resolve
+from dropsearch.tracking.mlflow.address import resolve
 from tests.tracking.tracked_studies import DATA, EXPERIMENT
 
 
@@ -32,8 +32,8 @@ def output_dir(tmp_path: Path, empty_database: Path) -> Path:
 @pytest.fixture
 def begin(output_dir: Path) -> Iterator[Callable[..., Any]]:
     """Return a function that starts a tracker in `output_dir`; all are closed when the test ends."""
-    from dropsearch.tracking.mlflow_tracker import MlflowTracker
-    from dropsearch.tracking.recording import recording_here
+    from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
+    from dropsearch.tracking.mlflow.worker_process import recording_here
 
     trackers = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dropsearch.records import (
+from dropsearch.core.records import (
     ARMS,
     ArmOutcome,
     Confirmed,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.models import Classifier, build_net
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.feed import Feed
+from dropsearch.training.protocols import Feed
+from dropsearch.training.vectorized.engine import ArrayEngine
 
 
 @dataclass

@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from dropsearch.data.own import OwnData
-from dropsearch.data.randomness import seeded
+from dropsearch.core.global_rng import seeded
+from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.user_data import OwnData
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.rate import Rate
+from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.sites import dropout_sites
-from dropsearch.records import TrialSpec
-from dropsearch.training.alone import AloneEngine
-from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.feed import TrainerSettings
-from dropsearch.training.logs import captured_logs
-from dropsearch.training.proof import proof
-from tests.strangers import hugging_face as strangers
+from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.planning.equivalence import proof
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.vectorized.engine import ArrayEngine
 from tests.training.conftest import Queue
+from tests.user_modules import hugging_face as strangers
 
 SETTINGS = TrainerSettings(2, "cpu", "64-true", foreign=True)
 MODELS = [

@@ -6,13 +6,13 @@ import pytest
 from lightning import LightningModule
 from torch import nn
 
-from dropsearch.data.own import OwnData
-from dropsearch.records import TrialSpec
-from dropsearch.training.feed import TrainerSettings
+from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.user_data import OwnData
+from dropsearch.training.adapters.probe import probe
 from dropsearch.training.modes import Modes, set_to_train
-from dropsearch.training.probe import probe
-from dropsearch.training.together import Together
-from tests.strangers import assortment, data, sleepers
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.vmap_runner import Together
+from tests.user_modules import assortment, data, inactive
 
 SPEC = TrialSpec("dropout", 0, 3, {"model": 0.3, "drop": 0.5}, lr=1e-3, weight_decay=0.0)
 
@@ -55,7 +55,7 @@ def test_an_array_s_module_returns_from_an_evaluation_to_its_own_modes():
 
 
 @pytest.mark.parametrize(
-    ("make", "dropping"), [(assortment.Backbone, {"model", "drop"}), (sleepers.Asleep, {"model", "drop"})]
+    ("make", "dropping"), [(assortment.Backbone, {"model", "drop"}), (inactive.Asleep, {"model", "drop"})]
 )
 def test_the_probe_finds_the_sites_that_drop_in_training(make: type[LightningModule], dropping: set[str]):
     found = probe(make(), OwnData(data.Digits(), "Digits").for_trainer(0), TrainerSettings(1, "cpu", foreign=True))

@@ -1,0 +1,28 @@
+"""All evidence of a run: what is measured on its winners, what its searches show, and what can be claimed from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from dropsearch.analysis.claims import claims
+from dropsearch.core.records import Evidence, Summary
+from dropsearch.experiment.arm_runner import Ablation
+from dropsearch.experiment.evidence import measured
+from dropsearch.experiment.l2_control import with_controls
+from dropsearch.experiment.landscape import with_searches
+from dropsearch.experiment.retrainings import varied
+from dropsearch.experiment.train_sizes import with_train_sizes
+
+
+def dossier(ablation: Ablation, summary: Summary) -> Evidence:
+    """Return what dropout did in the winners of a run that came to its end; `summary` is what was found without it."""
+    started = time.perf_counter()
+    evidence = measured(ablation.config, ablation.source, summary.arms, ablation.checkpoints)
+    evidence = with_searches(evidence, ablation.config, ablation.studies, summary.arms)
+    sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name]) for arm in ablation.studies}
+    evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in sites.items() if found})
+    evidence = with_controls(evidence, ablation, summary.arms)
+    evidence = with_train_sizes(evidence, ablation, summary.arms)
+    said = claims(evidence, summary)
+    return dataclasses.replace(evidence, claims=said, seconds=time.perf_counter() - started)

@@ -1,0 +1,134 @@
+"""Retrainings of the winners with something changed, on request: single sites, or L2 in place of dropout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from dropsearch.core.records import ArmOutcome, Confirmed, EpochMetrics, Purpose, TrialResult, TrialSpec, Variation
+from dropsearch.experiment.arm_runner import Ablation, ArmStudies, Watch
+from dropsearch.experiment.arm_runner import Variations as VariationFeeds
+from dropsearch.stats.comparisons import contrasted
+from dropsearch.study.retrainings import (
+    WEIGHT_DECAYS,
+    VariationFeed,
+    Variations,
+    l2_controls,
+    places,
+    single_sites,
+    train_sizes,
+)
+from dropsearch.training.protocols import Engine
+
+CHANGES: Mapping[Purpose, Callable[[TrialSpec], Mapping[str, TrialSpec]]] = {"sites": single_sites, "l2": l2_controls}
+"""What is changed, by what the retraining is for."""
+WITH_WEIGHTS: tuple[Purpose, ...] = ("confirm", "l2")
+"""The retrainings whose models are looked at, so that their weights are kept."""
+PHASES: Mapping[Purpose, str] = {"sites": "single sites", "l2": "L2 control", "sizes": "training sizes"}
+"""What the progress bar calls them."""
+MISSING: Mapping[Purpose, str] = {
+    "sites": "retrainings with the rate of one site changed",
+    "l2": "retrainings with weight decay in place of dropout",
+    "sizes": "retrainings on a part of the training set",
+}
+
+
+Number = Callable[[EpochMetrics], float]
+"""What is read off one point of a curve."""
+
+
+def variations_of(purpose: Purpose, winner: Confirmed | None, sizes: Sequence[int]) -> Variations:
+    """Return the variations of an arm's winner; of one that drops nothing anywhere only those of the training set."""
+    if winner is None:
+        return {}
+    spec = winner.results[0].spec
+    if purpose == "sizes":
+        return train_sizes(spec, sizes)
+    return dict(enumerate(CHANGES[purpose](spec).values())) if any(spec.rates.values()) else {}
+
+
+def most(arm: ArmStudies, purpose: Purpose, sizes: Sequence[int]) -> int:
+    """Return how many variations an arm's winner has at most."""
+    counts = {"sites": 2 * len(arm.space.sites), "l2": 1 + len(WEIGHT_DECAYS), "sizes": len(sizes)}
+    return counts[purpose]
+
+
+def vary(ablation: Ablation, watch: Watch, purpose: Purpose, sized: Mapping[int, Engine]) -> None:
+    """Retrain the winners of all arms that have a study for it; on a part of the training set by that part's engine."""
+    if purpose != "sizes":
+        ablation.vary(watch, purpose, feeds(ablation, purpose, ()), ablation.engine)
+    for size, engine in sized.items() if purpose == "sizes" else ():
+        if not ablation.cancelled():
+            ablation.vary(watch, purpose, feeds(ablation, purpose, (size,)), engine)
+
+
+def feeds(ablation: Ablation, purpose: Purpose, sizes: Sequence[int]) -> VariationFeeds:
+    """Return what makes the feed of an arm's winner with something changed."""
+    stands = ablation.stands if purpose in WITH_WEIGHTS else _always
+
+    def feed(arm: ArmStudies, winner: Confirmed | None) -> VariationFeed:
+        seeds, changed = winner.seeds if winner else (), variations_of(purpose, winner, sizes)
+        ledger = arm.retrained[purpose]
+        return VariationFeed(ledger, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
+
+    return feed
+
+
+def _always(result: TrialResult) -> bool:
+    return True
+
+
+def missing(arm: ArmStudies, winner: Confirmed | None, sizes: Sequence[int]) -> str:
+    """Return which retrainings that are asked for are not done yet; empty where all are."""
+    for purpose, ledger in arm.retrained.items():
+        wanted = places(variations_of(purpose, winner, sizes), winner.seeds) if winner else []
+        if count := len({*wanted} - {*ledger.holders}):
+            return f"{count} {MISSING[purpose]} are missing in arm {arm.arm.name}"
+    return ""
+
+
+def retrained(
+    arm: ArmStudies, winner: Confirmed, purpose: Purpose, sizes: Sequence[int] = ()
+) -> dict[str, tuple[TrialSpec, tuple[TrialResult, ...]]]:
+    """Return what became of each variation of an arm's winner, by its name; of the seeds, those that are done."""
+    results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[purpose].results()}
+    found = {}
+    for spec in variations_of(purpose, winner, sizes).values():
+        name = spec.variation
+        keys = [(winner.number, name, seed) for seed in winner.seeds]
+        found[name] = spec, tuple(results[key] for key in keys if key in results)
+    return found
+
+
+def at_best(result: TrialResult | None, number: Number) -> float:
+    """Return a number of the epoch whose weights count; NaN of a retraining that is missing or failed."""
+    if result is None or result.state != "COMPLETE" or result.best is None:
+        return math.nan
+    return number(result.best)
+
+
+def varied(arm: ArmStudies, outcome: ArmOutcome) -> tuple[Variation, ...]:
+    """Return what came of the winner with one rate changed, each against the winner on the same seeds."""
+    winner = outcome.winner
+    if "sites" not in arm.retrained or winner is None:
+        return ()
+    done = retrained(arm, winner, "sites")
+    scores = {name: _scores(outcome, results) for name, (_, results) in done.items()}
+    pairs = [(name, arm.arm.name) for name in done]
+    own = {arm.arm.name: _scores(outcome, winner.results)}
+    found = contrasted({**scores, **own}, pairs, outcome.monitor.name)
+    return tuple(
+        Variation(
+            comparison.a,
+            done[comparison.a][0].rates,
+            tuple(scores[comparison.a].get(seed, math.nan) for seed in winner.seeds),
+            comparison,
+        )
+        for comparison in found
+    )
+
+
+def _scores(outcome: ArmOutcome, results: Sequence[TrialResult]) -> dict[int, float]:
+    """Return the best of what is monitored by seed; not finite where a retraining failed."""
+    known = Confirmed(0, tuple(results))
+    return {seed: outcome.monitor.objective(value) for seed, value in zip(known.seeds, known.val_loss, strict=True)}

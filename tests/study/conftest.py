@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.samplers import RandomSampler
+
+from dropsearch.core.records import ARMS, EpochMetrics, Site, State, TrialResult, TrialSpec
+from dropsearch.study.feeds import SearchFeed
+from dropsearch.study.search_space import Space, SpaceSettings
+from dropsearch.study.storage import open_storage
+from dropsearch.study.store import Ledger
+
+SITES = (Site("a", "input", 0.1, 4), Site("b", "hidden", 0.1, 4))
+
+
+def make_space(arm: str = "dropout", **settings: Any) -> Space:
+    return Space(SpaceSettings(**settings), ARMS[arm], SITES, {"a": 0.15, "b": 0.4})
+
+
+def ended(spec: TrialSpec, state: State = "COMPLETE", reason: str = "", loss: float | None = None) -> TrialResult:
+    value = loss if loss is not None else spec.lr
+    curve = tuple(EpochMetrics(e, value, value, value + 1 - e, 0.5, 0.5) for e in range(2))
+    return TrialResult(spec, state, curve if state != "FAIL" else (), 0.1, reason)
+
+
+@pytest.fixture
+def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
+    def make(purpose: str = "search", arm: str = "dropout", **fingerprint: object) -> Ledger:
+        storage = open_storage(None, tmp_path / "study.journal")
+        name = f"s/{arm}" + ("/confirm" if purpose == "confirm" else "")
+        return Ledger(
+            storage,
+            name,
+            arm=arm,
+            purpose=purpose,  # type: ignore[arg-type]
+            fingerprint={"seed": 0, "sites": ["a", "b"], **fingerprint},
+            make_sampler=RandomSampler,
+        )
+
+    return make
+
+
+def make_feed(ledger: Ledger, total: int = 5, **settings: Any) -> SearchFeed:
+    return SearchFeed(ledger, make_space(ledger.arm, **settings), total=total, seed=0, cancelled=lambda: False)
+
+
+def work(feed: SearchFeed, count: int | None = None) -> list[TrialSpec]:
+    """Train up to `count` trials, all of the feed's by default."""
+    done: list[TrialSpec] = []
+    while (count is None or len(done) < count) and (spec := feed.ask()) is not None:
+        feed.tell(ended(spec))
+        done.append(spec)
+    return done
