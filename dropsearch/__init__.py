@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dropsearch.api.search import search
-    from dropsearch.dropout.tools.check import liveness
+    from dropsearch.dropout.tools.check import check_dropout
     from dropsearch.dropout.tools.insert import insert_dropout, remove_dropout
     from dropsearch.dropout.tools.inventory import dropout_sites
     from dropsearch.dropout.tools.monte_carlo import MCDropout
@@ -33,9 +33,9 @@ __all__ = [
     "Classifier",
     "MCDropout",
     "Transformer",
+    "check_dropout",
     "dropout_sites",
     "insert_dropout",
-    "liveness",
     "remove_dropout",
     "search",
     "set_rates",
@@ -45,7 +45,7 @@ _HOMES = {
     **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
     "dropout_sites": "dropsearch.dropout.tools.inventory",
     "insert_dropout": "dropsearch.dropout.tools.insert",
-    "liveness": "dropsearch.dropout.tools.check",
+    "check_dropout": "dropsearch.dropout.tools.check",
     "remove_dropout": "dropsearch.dropout.tools.insert",
     "set_rates": "dropsearch.dropout.tools.set_rates",
     "search": "dropsearch.api.search",

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, one_line
-from dropsearch.config.params import with_extra
-from dropsearch.config.user_targets import with_own
+from dropsearch.config.params import with_params
+from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
 
 
@@ -49,7 +49,7 @@ def main() -> None:
 
     given = sys.argv
     try:
-        sys.argv = with_extra(with_own(given))
+        sys.argv = with_params(with_user_targets(given))
         job()
     except InputError as error:
         sys.exit(_say(str(error), BAD_INPUT))

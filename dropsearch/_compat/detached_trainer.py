@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dropsearch._compat.lightning import package_of, quiet_loggers, trainer_class
 
 
-class Stage:
+class DetachedTrainer:
     """Stands in for a running Trainer, so that a ``training_step`` can be called by itself.
 
     Args:

@@ -14,14 +14,14 @@ PREFIXES = ("lightning.", "pytorch_lightning.")
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 
-def is_lightnings_own(kind: type) -> bool:
+def is_lightning_class(kind: type) -> bool:
     """Return whether Lightning itself defines a class."""
     return kind.__module__.startswith(PREFIXES)
 
 
 def package_of(module: object) -> str:
     """Return the package whose LightningModule a module is; empty for what is no LightningModule."""
-    bases = (kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule" and is_lightnings_own(kind))
+    bases = (kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule" and is_lightning_class(kind))
     base = next(bases, None)
     if base is None:
         return ""

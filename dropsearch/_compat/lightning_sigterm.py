@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 
-class OwnSigterm(Callback):
+class KeepSigtermHandler(Callback):
     """Keeps SIGTERM in the hands of who had it before `fit`.
 
     Lightning's Trainer puts a handler of its own before any other, and leaves the process by `SystemExit` after

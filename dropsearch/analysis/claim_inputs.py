@@ -35,7 +35,7 @@ def ran(summary: Summary) -> str:
 
 def judged(summary: Summary) -> list[Comparison]:
     """Return the planned contrasts of what arms are judged by."""
-    return [c for c in summary.comparisons if c.metric == summary.judge.metric]
+    return [c for c in summary.comparisons if c.metric == summary.comparison_metric.metric]
 
 
 def quantity(evidence: Evidence, name: str) -> Quantity:

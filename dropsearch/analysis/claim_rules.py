@@ -152,7 +152,7 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     why = _why_no_worse(rule, found, said) if no_worse else _why(rule, found, said)
     if said == "held" and doubt:
         said, why = "not shown", f"{why}, but {doubt}"
-    reason = f"{_capital(told(found))}: {why}{f'; {more}' if more else ''}."
+    reason = f"{_capital(describe_finding(found))}: {why}{f'; {more}' if more else ''}."
     return Claim(
         rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure, found.unit, found.scale
     )
@@ -160,7 +160,7 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
     """Return a claim that contrasts answer differently, as not shown, with the numbers of all of them."""
-    reason, first = f"The contrasts disagree: {'; '.join(map(told, found))}.", found[0]
+    reason, first = f"The contrasts disagree: {'; '.join(map(describe_finding, found))}.", found[0]
     return Claim(
         rule.name,
         rule.statement,
@@ -180,7 +180,7 @@ def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> 
     return Claim(rule.name, rule.statement, "not shown", label, interval, reason, rule.figure)
 
 
-def told(found: Finding) -> str:
+def describe_finding(found: Finding) -> str:
     """Return the number, its interval and what it rests on, in words."""
     mean, unit = found.difference.mean, f" {found.unit}" if found.unit else ""
     if not math.isfinite(mean):

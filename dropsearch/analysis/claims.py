@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 
 from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, quantity, ran, untested
-from dropsearch.analysis.claim_rules import EFFECTS, ENSEMBLE, Finding, Rule, disagreeing, settled, told, unsettled
+from dropsearch.analysis.claim_rules import (
+    EFFECTS,
+    ENSEMBLE,
+    Finding,
+    Rule,
+    describe_finding,
+    disagreeing,
+    settled,
+    unsettled,
+)
 from dropsearch.analysis.score_claims import batchnorm, rates
 from dropsearch.core.records import Claim, Evidence, Summary
 from dropsearch.stats.intervals import paired_difference
@@ -16,7 +25,7 @@ from dropsearch.stats.paired_tests import holm, wilcoxon_exact
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
 """The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides,
 unless another is shown to point the other way."""
-OF_ONE_ARM = ("dropout", "both", "dropout_shared", "textbook")
+OF_ONE_ARM = ("dropout", "both", "dropout_shared", "typical")
 """The arms that show what one network with dropout does; the first that was measured with a rate above 0 decides."""
 
 
@@ -24,7 +33,8 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
     """Return what this run says of each claim, in the order of `rules.RULES`.
 
     The answer follows from a number, its 95 % interval and its p-value by the rules of
-    `dropsearch.analysis.claim_rules`, and from nothing else. What was not measured, or not tested since every rate was 0, is not shown.
+    `dropsearch.analysis.claim_rules`, and from nothing else. What was not measured, or not tested since
+    every rate was 0, is not shown.
     """
     return (
         *(_effect(rule, evidence, summary) for rule in EFFECTS),
@@ -47,7 +57,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
         return disagreeing(rule, found)
     beside = _with_and_without(evidence, rule.beside)
     others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
-    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(told, others)))
+    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(describe_finding, others)))
 
 
 def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
@@ -64,7 +74,9 @@ def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) ->
     measure, side = rule.checked_by
     known = _with_and_without(evidence, measure)
     found = [known[pair] for pair in tested if pair in known]
-    return "; ".join(f"the {told(each)}" for each in found if shown_side(each.difference, each.p_holm) == -side)
+    return "; ".join(
+        f"the {describe_finding(each)}" for each in found if shown_side(each.difference, each.p_holm) == -side
+    )
 
 
 def _ensemble(evidence: Evidence, summary: Summary) -> Claim:

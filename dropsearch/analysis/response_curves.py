@@ -51,7 +51,7 @@ def responses(
         sites: The sites whose rates were searched.
         importance: By site; nan for those that it lacks, as for the next two.
         found: The rate of the arm's winner by site.
-        typical: The textbook's rate by site.
+        typical: The typical rate by site.
         low: The least rate of the range that was searched; zero is drawn too where trials had it.
         high: The greatest.
     """

@@ -17,7 +17,7 @@ from dropsearch.analysis.claim_inputs import (
     winner_rates,
 )
 from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
-from dropsearch.core.records import ArmOutcome, Claim, Comparison, Evidence, Interval, Judge, Summary
+from dropsearch.core.records import ArmOutcome, Claim, Comparison, ComparisonMetric, Evidence, Interval, Summary
 from dropsearch.dropout.typical_rates import TYPICAL_BANDS
 from dropsearch.stats.comparisons import compared
 from dropsearch.stats.means import shown_side
@@ -31,7 +31,7 @@ KINDS = tuple(kind for kind, (low, high) in TYPICAL_BANDS.items() if low < high)
 def rates(summary: Summary) -> Claim:
     """Return what the run says of typical rates: whether an arm with them is no worse than one with the rates found.
 
-    No worse is held only where dropout at either rates is shown to be better than none. Without the arm `textbook`
+    No worse is held only where dropout at either rates is shown to be better than none. Without the arm `typical`
     nothing is shown, and the number is the share of the rates found that are typical.
     """
     arm = next((name for name in ("dropout", "both") if _is_searched(summary, name)), None)
@@ -44,10 +44,10 @@ def rates(summary: Summary) -> Claim:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
     told = _placed(arm, found, outside)
-    contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "textbook") and c.differences), None)
+    contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
         takes = (
-            f"{told[:1].upper()}{told[1:]}; whether typical rates would do as well takes the arms dropout and textbook."
+            f"{told[:1].upper()}{told[1:]}; whether typical rates would do as well takes the arms dropout and typical."
         )
         return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
     rule = _of_judge(RATES, summary, "dropout")
@@ -62,9 +62,9 @@ def _insensitive(summary: Summary) -> str:
     """
     if "none" not in summary.arms or summary.arms["none"].winner is None:
         return "whether rates matter here at all takes the arm none"
-    found = compared(summary.arms, summary.judge, more=[("textbook", "none")])
-    better = 1 if summary.judge.higher_is_better else -1
-    against = [c for c in found if c.b == "none" and c.a in ("dropout", "textbook")]
+    found = compared(summary.arms, summary.comparison_metric, more=[("typical", "none")])
+    better = 1 if summary.comparison_metric.higher_is_better else -1
+    against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
     if any(shown_side(c.difference, c.p_holm) == better for c in against):
         return ""
     return "neither typical rates nor those found are shown to be better than none: rates do not matter here"
@@ -90,7 +90,7 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
 
     The better one is that with the less validation loss: the test set judges the choice and does not make it.
     """
-    label = f"{summary.judge.label}, both minus the better of dropout and batchnorm"
+    label = f"{summary.comparison_metric.label}, both minus the better of dropout and batchnorm"
     single = {name: summary.arms[name].winner for name in ("dropout", "batchnorm") if name in summary.arms}
     losses = {name: winner.mean_val_loss for name, winner in single.items() if winner}
     contrasts = {c.b: c for c in judged(summary) if c.a == "both" and c.differences}
@@ -119,25 +119,29 @@ def _shift(evidence: Evidence) -> str:
 
 def _of_judge(rule: Rule, summary: Summary, reference: str) -> Rule:
     """Return a rule whose side is the better one by the run's judge, with a margin in its unit."""
-    judge = summary.judge
-    margin = rule.margin if judge.percent else RELATIVE_MARGIN * abs(_mean_score(summary.arms[reference], judge))
-    return dataclasses.replace(rule, side=1 if judge.higher_is_better else -1, margin=margin)
+    comparison_metric = summary.comparison_metric
+    margin = (
+        rule.margin
+        if comparison_metric.percent
+        else RELATIVE_MARGIN * abs(_mean_score(summary.arms[reference], comparison_metric))
+    )
+    return dataclasses.replace(rule, side=1 if comparison_metric.higher_is_better else -1, margin=margin)
 
 
-def _mean_score(outcome: ArmOutcome, judge: Judge) -> float:
-    if judge.scores == "val_loss":
+def _mean_score(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> float:
+    if comparison_metric.scores == "val_loss":
         losses = outcome.winner.val_loss if outcome.winner else ()
         return finite_mean(outcome.monitor.objective(loss) for loss in losses)
     if outcome.test is None:
         return math.nan
-    return finite_mean(outcome.test.acc if judge.scores == "test_acc" else outcome.test.loss)
+    return finite_mean(outcome.test.acc if comparison_metric.scores == "test_acc" else outcome.test.loss)
 
 
 def _finding(contrast: Comparison, summary: Summary) -> Finding:
-    judge, family = summary.judge, len(judged(summary))
-    if judge.percent:
-        return finding(contrast, judge.label, family, unit="points", scale=100)
-    return finding(contrast, judge.label, family)
+    comparison_metric, family = summary.comparison_metric, len(judged(summary))
+    if comparison_metric.percent:
+        return finding(contrast, comparison_metric.label, family, unit="points", scale=100)
+    return finding(contrast, comparison_metric.label, family)
 
 
 def _turned(contrast: Comparison) -> Comparison:

@@ -53,9 +53,9 @@ class SearchResult:
         return dict(findings.rates(self.summary.arms[arm]))
 
     @property
-    def best_extra(self) -> Mapping[str, Any]:
+    def best_params(self) -> Mapping[str, Any]:
         """What else was searched, as the best arm found it: values by configuration key."""
-        return dict(findings.extra(self.summary.arms[self.best_arm])) if self.best_arm else {}
+        return dict(findings.hyperparameters(self.summary.arms[self.best_arm])) if self.best_arm else {}
 
     @property
     def best_lr(self) -> float | None:
@@ -94,7 +94,7 @@ class SearchResult:
         row = {"arm": spec.arm, "number": spec.number, "state": trial.state, "seed": spec.seed, "reason": trial.reason}
         row |= {monitor.name: monitor.objective(best.objective) if best else float("nan")}
         row |= {"epochs": len(trial.curve), "seconds": trial.seconds, "lr": spec.lr, "weight_decay": spec.weight_decay}
-        row |= dict(spec.extra)
+        row |= dict(spec.hyperparameters)
         row |= {f"rate.{site}": rate for site, rate in spec.rates.items()}
         return row | ({name: value for name, value in _logged(best) if name not in row} if best else {})
 
@@ -103,7 +103,7 @@ class SearchResult:
 
         Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before. Where it
         took BatchNorm out for the arm (`batchnorm="identity"`), that is taken out of the module. What an arm has by
-        arguments (`arm_args`, `best_lr`, `best_weight_decay`, `best_extra`) the module must be built with.
+        arguments (`arm_args`, `best_lr`, `best_weight_decay`, `best_params`) the module must be built with.
 
         Args:
             module: A module of the class that was searched.

@@ -13,8 +13,8 @@ from dropsearch.api.arguments import KEYS, MAYBE, RANGES, check_overrides, mappi
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import OWN, Config, SitesConfig
-from dropsearch.config.user_targets import FOREIGN_ARMS
+from dropsearch.config.schema import USER, Config, SitesConfig
+from dropsearch.config.user_targets import USER_ARMS
 from dropsearch.core.errors import InputError
 
 _PLACEHOLDER = "python"
@@ -27,7 +27,7 @@ def search(
     n_trials: int = 30,
     monitor: str = "val_loss",
     mode: str = "min",
-    arms: Sequence[str] = FOREIGN_ARMS,
+    arms: Sequence[str] = USER_ARMS,
     max_epochs: int = 20,
     seed: int = 0,
     name: str | None = None,
@@ -41,7 +41,7 @@ def search(
     lr: tuple[float, float] | None = None,
     weight_decay: tuple[float, float] | None = None,
     rates: tuple[float, float] | None = None,
-    extra: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
     arm_args: Mapping[str, Mapping[str, Any]] | None = None,
     batchnorm: str | None = None,
     insert: str | type | Sequence[str | type] | None = None,
@@ -56,7 +56,7 @@ def search(
 
     Args:
         make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments that are searched:
-            ``lr``, ``weight_decay``, and those of `extra`. A LightningModule's class will do.
+            ``lr``, ``weight_decay``, and those of `params`. A LightningModule's class will do.
         datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
             is a test set.
         n_trials: The total of each arm's study.
@@ -76,10 +76,10 @@ def search(
         lr: The range of the learning rate.
         weight_decay: The range of the weight decay.
         rates: The range of the dropout rates; zero is always within reach.
-        extra: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
+        params: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
             where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
-            ``"optimizer.gradient_clip"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the module's
-            optimiser has them.
+            ``"trainer.gradient_clip_val"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the
+            module's optimiser has them.
         arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
         batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
@@ -108,19 +108,19 @@ def search(
             put_bounds(config, argument, given[argument])
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
     config.sites = _sites(config.sites, insert, kinds)
-    searched_too = mapping("extra", extra).items()
-    config.space.extra.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
+    searched_too = mapping("params", params).items()
+    config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
     _put_trainer(config, mapping("trainer", trainer))
     config.trainer.made_by = _maker(callbacks)
     check(config)
 
     # torch, lightning and optuna take seconds to import: not for what is refused above.
     from dropsearch.experiment.insertion import where_of
-    from dropsearch.experiment.preflight import check_surroundings
+    from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.runner import searched
     from dropsearch.experiment.warn_once import each_warning_once
 
-    check_surroundings(config)
+    check_prerequisites(config)
     with each_warning_once():
         return SearchResult(searched(config), where_of(config.sites))
 
@@ -162,7 +162,7 @@ def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequ
         )
     if not hasattr(datamodule, "train_dataloader") or inspect.isclass(datamodule):
         raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: give MyData(...)")
-    own = [word for group in ("model", "data") for word in (f"~{group}", f"+schema/{group}@{group}={OWN}")]
+    own = [word for group in ("model", "data") for word in (f"~{group}", f"+schema/{group}@{group}={USER}")]
     named = [f"{group}._target_={_PLACEHOLDER}" for group in ("model", "data")]
     config: Any = compose_overrides([*own, *named, "arms=[none]", *overrides])
     config.model.made_by, config.model.name = make_module, name or _name(make_module)

@@ -1,4 +1,4 @@
-"""`space.extra`: what else is searched, in the words of Hydra's sweeps."""
+"""`space.params`: what else is searched, in the words of Hydra's sweeps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Q
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, ValidationError
 
-from dropsearch.config.schema import Config, OwnModelConfig
+from dropsearch.config.schema import Config, UserModelConfig
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import Choice, Numbers, Range
 from dropsearch.core.records.ranges import written
 
 FORMS = "choice(A,B), interval(LOW,HIGH) or range(LOW,HIGH[,STEP])"
 _FUNCTIONS = ("choice", "interval", "range", "tag", "int", "float", "str", "bool", "sort", "shuffle")
-_GIVEN = re.compile(r"^\+{0,2}(space\.extra(?:\.[^=]+)?)=")
+_GIVEN = re.compile(r"^\+{0,2}(space\.params(?:\.[^=]+)?)=")
 
 
-def with_extra(arguments: Sequence[str]) -> list[str]:
-    """Return a command line whose `space.extra` reaches the configuration as text: to Hydra a sweep means several runs.
+def with_params(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose `space.params` reaches the configuration as text: to Hydra a sweep is several runs.
 
-    ``space.extra={model.width: choice(32,64)}`` becomes ``++space.extra={model.width:'choice(32,64)'}``, since each key
-    below `extra` is a new one.
+    ``space.params={model.width: choice(32,64)}`` becomes ``++space.params={model.width:'choice(32,64)'}``, since each
+    key below `params` is a new one.
 
     Raises:
         InputError: It cannot be read.
@@ -66,12 +66,12 @@ def ranges(config: Config) -> dict[str, Range]:
     Raises:
         InputError: A range cannot be read, or its values are of the wrong type.
     """
-    return {key: _fitting(config, key, _read(key, given)) for key, given in flat(config.space.extra)}
+    return {key: _fitting(config, key, _read(key, given)) for key, given in flat(config.space.params)}
 
 
-def flat(extra: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
+def flat(params: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
     """Yield each range under its whole key, whether it was given as {model.width: ...} or as {model: {width: ...}}."""
-    for key, given in extra.items():
+    for key, given in params.items():
         if isinstance(given, Mapping):
             yield from flat(given, *above, str(key))
         else:
@@ -83,7 +83,7 @@ def _read(key: str, given: Any) -> Range:
     try:
         return _range_of(_parsed(given))
     except (HydraException, ValueError) as error:
-        raise InputError(f"space.extra.{key} must be {FORMS}, got {given} ({_reason(error)})") from error
+        raise InputError(f"space.params.{key} must be {FORMS}, got {given} ({_reason(error)})") from error
 
 
 def _parsed(given: Any) -> Any:
@@ -133,8 +133,8 @@ def _interval(low: Any, high: Any, tags: set[str]) -> Numbers:
         raise ValueError(f"the tag log is the only one that means something, got {', '.join(sorted(tags))}")
     if tags and low <= 0:
         raise ValueError("on a log scale it begins above 0")
-    whole = isinstance(low, int) and isinstance(high, int)
-    return Numbers(low, high, log=bool(tags), step=1 if whole else None)
+    is_integer = isinstance(low, int) and isinstance(high, int)
+    return Numbers(low, high, log=bool(tags), step=1 if is_integer else None)
 
 
 def _range(sweep: Any) -> Numbers:
@@ -143,27 +143,27 @@ def _range(sweep: Any) -> Numbers:
         raise ValueError("a range has no tag: give an interval")
     if not all(math.isfinite(number) for number in (start, stop, step)) or step <= 0:
         raise ValueError("it has finite numbers and a step above 0")
-    whole = all(isinstance(number, int) for number in (start, stop, step))
+    is_integer = all(isinstance(number, int) for number in (start, stop, step))
     first, apart = Decimal(str(start)), Decimal(str(step))
     last = first + apart * (math.ceil((Decimal(str(stop)) - first) / apart) - 1)
     if last <= first:
         raise ValueError("it holds two numbers or more; its end is left out")
-    kind = int if whole else float
+    kind = int if is_integer else float
     return Numbers(kind(first), kind(last), step=kind(apart))
 
 
 def _fitting(config: Config, key: str, found: Range) -> Range:
     """Return a range in the type of a key of ours: where that is a whole number, an interval has whole numbers."""
     group, _, name = key.partition(".")
-    if isinstance(config.model, OwnModelConfig) and group == "model":
+    if isinstance(config.model, UserModelConfig) and group == "model":
         return found
     typed = OmegaConf.structured(getattr(config, group))
     if isinstance(found, Choice):
         return Choice(tuple(_converted(typed, key, name, value) for value in found.values))
     current = getattr(getattr(config, group), name)
     if isinstance(current, bool | str | list):
-        raise InputError(f"space.extra.{key} must be choice(A,B), for it is no number, got {found}")
-    if isinstance(current, int) and not found.whole and all(float(end).is_integer() for end in found.ends):
+        raise InputError(f"space.params.{key} must be choice(A,B), for it is no number, got {found}")
+    if isinstance(current, int) and not found.is_integer and all(float(end).is_integer() for end in found.ends):
         found = Numbers(int(found.low), int(found.high), found.log, 1)
     for end in found.ends:
         _converted(typed, key, name, end)
@@ -175,7 +175,7 @@ def _converted(typed: Any, key: str, name: str, value: Any) -> Any:
         typed[name] = value
     except ValidationError as error:
         said = " ".join(str(error).splitlines()[0].split())
-        raise InputError(f"space.extra.{key} must hold values of its type: {said}") from error
+        raise InputError(f"space.params.{key} must hold values of its type: {said}") from error
     return OmegaConf.to_container(typed)[name]  # type: ignore[call-overload, index]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
+from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, arguments
 from dropsearch.core.errors import close_match
 from dropsearch.core.records import ARMS, Monitor
 
@@ -17,26 +17,25 @@ _REFUSED = {
     "max_steps": "trials train for trainer.max_epochs",
     "devices": "a trial trains on one device",
     "num_nodes": "a trial trains on one device",
-    "gradient_clip": "optimizer.gradient_clip says it for every engine",
-    "gradient_clip_val": "optimizer.gradient_clip says it for every engine",
+    "gradient_clip": "trainer.gradient_clip_val says it for every engine",
 }
 """Arguments of the Trainer that would break what a trial is, and why."""
 
 
-def own_problems(config: Config) -> Iterator[str]:
+def user_problems(config: Config) -> Iterator[str]:
     """Yield the rules that are broken, each in the words of `check`."""
-    own = isinstance(config.model, OwnModelConfig)
-    if isinstance(config.data, OwnDataConfig) and not own:
+    own = isinstance(config.model, UserModelConfig)
+    if isinstance(config.data, UserDataConfig) and not own:
         yield (
             f"model._target_ must name a module of your own where data._target_ does, got model={config.model.name}, "
             "which is built for the catalogue's data"
         )
     if not config.monitor.strip():
         yield "monitor must name a metric that the module logs, got an empty one"
-    yield from _foreign(config) if own else _zoo(config)
+    yield from _user_module(config) if own else _built_in(config)
 
 
-def _zoo(config: Config) -> Iterator[str]:
+def _built_in(config: Config) -> Iterator[str]:
     if not Monitor(config.monitor, config.mode).is_val_loss:  # type: ignore[arg-type]
         key, value = ("monitor", config.monitor) if config.monitor != "val_loss" else ("mode", config.mode)
         wanted = "val_loss" if key == "monitor" else "min"
@@ -54,7 +53,7 @@ def _zoo(config: Config) -> Iterator[str]:
         )
 
 
-def _foreign(config: Config) -> Iterator[str]:
+def _user_module(config: Config) -> Iterator[str]:
     for arm, values in config.arm_args.items():
         if arm not in ARMS:
             yield f'arm_args must be of {", ".join(ARMS)}, got "{arm}"{close_match(arm, ARMS)}'

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dropsearch.config.schema import OWN, OwnDataConfig, OwnModelConfig
+from dropsearch.config.schema import USER, UserDataConfig, UserModelConfig
 
-FOREIGN_ARMS = ("none", "textbook", "dropout_shared", "dropout")
+USER_ARMS = ("none", "typical", "dropout_shared", "dropout")
 """The arms of a module of the user's own: BatchNorm cannot be put into it without guessing where."""
 
-_OWN_TYPES = {"model": OwnModelConfig, "data": OwnDataConfig}
+_USER_TYPES = {"model": UserModelConfig, "data": UserDataConfig}
 _FREE = re.compile(
     r"^(?:(model|data)\.(?!_target_=|name=)|arm_args(?:\.|=)|trainer\.(?!max_epochs=|accelerator=|precision=))"
 )
@@ -19,7 +19,7 @@ _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 
 
-def with_own(arguments: Sequence[str]) -> list[str]:
+def with_user_targets(arguments: Sequence[str]) -> list[str]:
     """Return a command line that chooses nothing of ours where it names a class of the user's own.
 
     ``model._target_=mine.Net`` becomes that and what it needs: no model of the zoo, the schema of a class of the
@@ -30,9 +30,9 @@ def with_own(arguments: Sequence[str]) -> list[str]:
     found = {match[1] for argument in arguments if (match := _TARGET.match(argument))}
     if not found or any(argument.startswith(("--config-name", "-cn")) for argument in arguments):
         return arguments
-    added = [word for group in sorted(found) for word in (f"~{group}", f"+schema/{group}@{group}={OWN}")]
+    added = [word for group in sorted(found) for word in (f"~{group}", f"+schema/{group}@{group}={USER}")]
     if "model" in found and not any(argument.startswith("arms=") for argument in arguments):
-        added.append(f"arms=[{','.join(FOREIGN_ARMS)}]")
+        added.append(f"arms=[{','.join(USER_ARMS)}]")
     return [*(_added(argument, found) for argument in arguments), *added]
 
 
@@ -60,6 +60,6 @@ def is_free(key: str, chosen: Sequence[type]) -> bool:
         chosen: The schemas in use.
     """
     group = key.partition(".")[0]
-    if group in _OWN_TYPES:
-        return _OWN_TYPES[group] in chosen
-    return key.startswith(("arm_args.", "trainer.")) and OwnModelConfig in chosen
+    if group in _USER_TYPES:
+        return _USER_TYPES[group] in chosen
+    return key.startswith(("arm_args.", "trainer.")) and UserModelConfig in chosen

@@ -13,7 +13,7 @@ from torch import Tensor
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.datasets.raw_data import Pool, read_pool
+from dropsearch.datasets.raw_data import RawData, read_raw_data
 from dropsearch.datasets.splits import Indices, Purpose, split, stratified
 from dropsearch.datasets.standardization import Scale, measure
 
@@ -77,7 +77,7 @@ class TensorDataModule(LightningDataModule):
         """
         if self._parts:
             return
-        pool = read_pool(self.data_set, self.root)
+        pool = read_raw_data(self.data_set, self.root)
         splits = split(
             pool.labels,
             published_test=pool.published_test,
@@ -171,7 +171,7 @@ class TensorDataModule(LightningDataModule):
         self.setup()
         return self._parts[part]
 
-    def _tensors(self, pool: Pool, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
+    def _tensors(self, pool: RawData, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
         x, y = torch.from_numpy(pool.x[rows]), torch.from_numpy(pool.labels[rows])
         if pool.lengths is None:
             return scale.apply(x, channel=1), y
@@ -205,7 +205,7 @@ def _check(batch_size: int, train_size: int | None, val_fraction: float, seed: i
         raise InputError(f"seed must be at least 0, got {seed}")
 
 
-def _scale(pool: Pool, rows: Indices) -> Scale:
+def _scale(pool: RawData, rows: Indices) -> Scale:
     x = torch.from_numpy(pool.x[rows])
     if pool.lengths is None:
         return measure(x)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pool:
+class RawData:
     """All examples of a set, training examples first."""
 
     x: NDArray[Any]
@@ -39,7 +39,7 @@ class Pool:
     """``[examples]``, frames of each sequence; None for images and signals."""
 
 
-def read_pool(data_set: DataSet, root: str | Path) -> Pool:
+def read_raw_data(data_set: DataSet, root: str | Path) -> RawData:
     """Read or generate a data set.
 
     Raises:
@@ -71,11 +71,11 @@ class _Folder:
             raise InputError(f"data file {path} {error}: run `{command}` to replace it") from error
 
 
-def _image_files(data_set: DataSet, folder: _Folder) -> Pool:
+def _image_files(data_set: DataSet, folder: _Folder) -> RawData:
     train = _labelled_images(data_set, folder, TRAIN_IMAGES, TRAIN_LABELS)
     test = _labelled_images(data_set, folder, TEST_IMAGES, TEST_LABELS)
     images, labels = (np.concatenate(parts) for parts in zip(train, test, strict=True))
-    return Pool(
+    return RawData(
         images,
         labels.astype(np.int64),
         digest=digest_of(data_set.files),
@@ -113,7 +113,7 @@ def _check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
         raise ValueError(f"must hold labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
 
 
-def _sequences(data_set: DataSet, folder: _Folder) -> Pool:
+def _sequences(data_set: DataSet, folder: _Folder) -> RawData:
     """Read sequences and pad them.
 
     The spoken digits come without their speakers' names and without a published split: every part holds
@@ -123,7 +123,7 @@ def _sequences(data_set: DataSet, folder: _Folder) -> Pool:
     longest, features = data_set.input_shape
     padded = np.zeros((len(lengths), longest, features), np.float32)
     padded[np.arange(longest) < lengths[:, None]] = frames
-    return Pool(
+    return RawData(
         padded,
         labels.astype(np.int64),
         digest=digest_of(data_set.files),
@@ -148,20 +148,20 @@ def _sequence_arrays(content: bytes, data_set: DataSet) -> tuple[NDArray[Any], N
     return frames, lengths, labels
 
 
-def _digits() -> Pool:
+def _digits() -> RawData:
     import sklearn
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
     images = bunch.images.astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
-    return Pool(images, labels, _digest(images, labels), f"scikit-learn {sklearn.__version__}")
+    return RawData(images, labels, _digest(images, labels), f"scikit-learn {sklearn.__version__}")
 
 
-def _mnist1d() -> Pool:
+def _mnist1d() -> RawData:
     signals, labels, test = mnist1d.generate()
     signals = signals.astype(np.float32)[:, None]
-    return Pool(signals, labels, _digest(signals, labels), "generated (MNIST-1D, seed 42)", published_test=test)
+    return RawData(signals, labels, _digest(signals, labels), "generated (MNIST-1D, seed 42)", published_test=test)
 
 
 def _digest(*arrays: NDArray[Any]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dropsearch._compat.lightning import is_lightnings_own
+from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.datasets.loaders import TensorLoader
@@ -30,7 +30,7 @@ from dropsearch.datasets.user_loaders import (
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
-class OwnData:
+class UserData:
     """What the user's data module gives, in an order that is a function of a trial's seed.
 
     Where the training set is indexed and its examples are tensors that fit in memory, `rows` is the same data as
@@ -53,10 +53,10 @@ class OwnData:
             self._set_up("fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
-            self.rows, self.obstacle = rows_of(self._train)
+            self.rows, self.incompatibility = rows_of(self._train)
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
             if self._hooks and self.rows is not None:
-                self.rows, self.obstacle = None, f"the data module overrides {self._hooks[0]}"
+                self.rows, self.incompatibility = None, f"the data module overrides {self._hooks[0]}"
             self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
@@ -115,16 +115,16 @@ class OwnData:
                     f"{part} figures are too good: split with a generator of a fixed seed"
                 )
 
-    def to(self, device: torch.device | str) -> OwnData:
+    def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device, once; the user's own loaders stay as they are."""
         if self.rows is not None:
             self.rows = tuple(tensor.to(device) for tensor in self.rows)
         return self
 
-    def in_rows(self) -> RowsOfOwnData:
+    def in_rows(self) -> UserDataRows:
         """Return the same data from tensors in memory, for an array."""
         assert self.rows is not None
-        return RowsOfOwnData(self, self.rows)
+        return UserDataRows(self, self.rows)
 
     @property
     def batch_size(self) -> int:
@@ -206,10 +206,10 @@ class OwnData:
         return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
 
-class RowsOfOwnData:
+class UserDataRows:
     """The user's data from tensors in memory: the order and the batches are those of the user's own loaders."""
 
-    def __init__(self, data: OwnData, rows: tuple[Tensor, ...]) -> None:
+    def __init__(self, data: UserData, rows: tuple[Tensor, ...]) -> None:
         self._data, self._rows = data, rows
 
     def train_loader(self, seed: int) -> TensorLoader:
@@ -239,4 +239,4 @@ def _prepared(module: Any, **loaders: Any) -> Any:
 def defines(module: Any, method: str) -> bool:
     """Say whether a class defines a method itself, below Lightning's own classes."""
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
-    return owner is not None and not is_lightnings_own(owner)
+    return owner is not None and not is_lightning_class(owner)

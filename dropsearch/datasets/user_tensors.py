@@ -41,8 +41,8 @@ def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
     bytes_each = sum(part[0].numel() * part.element_size() for part in _joined(alone))
     if bytes_each * len(loader.dataset) > LARGEST:  # type: ignore[arg-type]
         return None, f"the training set takes more than {LARGEST >> 30} GiB of memory"
-    rows, obstacle = _read_all(loader)
-    return (None, RANDOM) if generator_states() != before else (rows, obstacle)
+    rows, incompatibility = _read_all(loader)
+    return (None, RANDOM) if generator_states() != before else (rows, incompatibility)
 
 
 def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:

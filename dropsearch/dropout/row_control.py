@@ -117,7 +117,7 @@ class _RowNoise:
         return self.rows[site]
 
 
-class ArrayControl(DropoutControl):
+class RowDropoutControl(DropoutControl):
     """The control inside ``torch.func.vmap``: `load` a row's rates and bits, then run the row's step."""
 
     def __init__(self, model: nn.Module) -> None:

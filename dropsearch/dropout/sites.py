@@ -134,7 +134,7 @@ class _Recorder(DropoutMode):
         certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
         if func in _ADD and _activations_added(args, dropped) and not certain:
             self.sites[site] = self._site(site, call, added=True)
-        if unsupported.own_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
+        if unsupported.custom_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.shape:
                 self._dropped = (site, call, result)
         elif isinstance(result, Tensor | tuple):
@@ -169,11 +169,11 @@ class _Recorder(DropoutMode):
 
     def _complete(self, name: str, module: nn.Module) -> None:
         """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
-        site, reason, called = name or "model", unsupported.own_kind(module), self.met.get(f"{name} called")
+        site, reason, called = name or "model", unsupported.custom_kind(module), self.met.get(f"{name} called")
         if reason and site not in self.sites:
             drawn = [self.sites.pop(key) for key in list(self.sites) if key.startswith(f"{site}:")]
             activations = drawn[0].activations if drawn else 0
-            self.sites[site] = Site(site, "residual", unsupported.own_rate(module), activations, False, reason)
+            self.sites[site] = Site(site, "residual", unsupported.custom_rate(module), activations, False, reason)
             if called is not None:
                 self.met[site] = called
         elif isinstance(module, torch.jit.ScriptModule):

@@ -28,5 +28,5 @@ def typical_rate(kind: str) -> float:
 
 
 def typical_rates(sites: Iterable[Site]) -> dict[str, float]:
-    """Return the textbook's rate of each site, by site name."""
+    """Return the typical rate of each site, by site name."""
     return {site.name: typical_rate(site.kind) for site in sites}

@@ -44,7 +44,7 @@ _OWN_KINDS: tuple[tuple[str, str], ...] = (
 _RATE_ATTRIBUTES = ("drop_prob", "drop_rate", "dropout", "p", "prob", "rate", "zoneout", "block_prob")
 
 
-def own_kind(module: nn.Module) -> str:
+def custom_kind(module: nn.Module) -> str:
     """Return why a module of a known stochastic type is out of reach; empty for any other module."""
     name = type(module).__name__
     for pattern, words in _OWN_KINDS:
@@ -54,7 +54,7 @@ def own_kind(module: nn.Module) -> str:
     return ""
 
 
-def own_rate(module: nn.Module) -> float:
+def custom_rate(module: nn.Module) -> float:
     """Return the rate that a stochastic module holds itself, nan where it cannot be read."""
     attribute = _rate_attribute(module)
     return float(getattr(module, attribute)) if attribute else float("nan")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Purpose, Site, TestScores, TrialResult, TrialSpec
+from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.build import Source, monitor
@@ -20,7 +20,7 @@ from dropsearch.experiment.scoring import has_test, test_scores
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
@@ -38,33 +38,33 @@ class ArmStudies:
 
     arm: Arm
     space: Space
-    search: Ledger
-    confirm: Ledger
-    repeats: tuple[Ledger, ...] = ()
+    search: StudyStore
+    confirm: StudyStore
+    repeats: tuple[StudyStore, ...] = ()
     """The second and further repetitions of the search."""
-    retrained: Mapping[Purpose, Ledger] = field(default_factory=dict)
+    retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
     """Retrainings of the winner with something changed, by what that is; only those that are asked for."""
 
     @property
-    def ledgers(self) -> tuple[Ledger, ...]:
+    def stores(self) -> tuple[StudyStore, ...]:
         """All of them."""
         return (self.search, self.confirm, *self.repeats, *self.retrained.values())
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return all trials that ended, whatever they were for."""
-        return tuple(result for ledger in self.ledgers for result in ledger.results())
+        return tuple(result for store in self.stores for result in store.results())
 
     def close_abandoned(self) -> None:
         """End the trials that processes left running when they died."""
-        for ledger in self.ledgers:
-            ledger.close_abandoned()
+        for store in self.stores:
+            store.close_abandoned()
 
-    def left_behind(self) -> tuple[TrialResult, ...]:
+    def untracked_results(self) -> tuple[TrialResult, ...]:
         """Return those of `results` that no living process but this one will track."""
-        return tuple(result for ledger in self.ledgers for result in ledger.left_behind())
+        return tuple(result for store in self.stores for result in store.untracked_results())
 
 
-class Ablation:
+class ArmRunner:
     """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
 
     Args:
@@ -103,19 +103,19 @@ class Ablation:
         """
         self._fill([self._search_feed(arm, arm.repeats[number - 2]) for arm in self.studies], watch)
 
-    def _search_feed(self, arm: ArmStudies, ledger: Ledger) -> SearchFeed:
+    def _search_feed(self, arm: ArmStudies, store: StudyStore) -> SearchFeed:
         return SearchFeed(
-            ledger,
+            store,
             arm.space,
             total=self.config.study.n_trials,
-            seed=repeat_seed(self.config.seed, ledger.repeat),
+            seed=repeat_seed(self.config.seed, store.repeat),
             cancelled=self.cancelled,
             most_at_once=self._most_at_once(),
         )
 
-    def vary(self, watch: Watch, purpose: Purpose, variations: Variations, engine: Engine) -> None:
+    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations, engine: Engine) -> None:
         """Retrain the winners with something changed, in the arms that have a study for it."""
-        arms = [arm for arm in self.studies if purpose in arm.retrained]
+        arms = [arm for arm in self.studies if phase in arm.retrained]
         self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch, engine)
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch, engine: Engine | None = None) -> None:
@@ -128,7 +128,7 @@ class Ablation:
         while True:
             for feed in watched:
                 (engine or self.engine).run(feed)
-            others = {owner for feed in feeds for owner in feed.ledger.running_elsewhere()}
+            others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return
             if not told:
@@ -145,7 +145,7 @@ class Ablation:
         sampler = self.config.sampler
         if sampler.name == "random":
             return None
-        return max(sampler.startup_trials, self.config.study.n_trials // 4)
+        return max(sampler.n_startup_trials, self.config.study.n_trials // 4)
 
     def confirm(self, watch: Watch) -> None:
         """Retrain the best configurations of each arm on the same fresh seeds."""
@@ -190,7 +190,7 @@ class Ablation:
             InputError: The study is not finished, or a winner's checkpoint is gone.
         """
         for arm in self.studies:
-            missing = self._places(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
+            missing = self._trial_keys(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
                 raise InputError(unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
@@ -202,7 +202,7 @@ class Ablation:
                 self.check_kept(outcome.winner.results)
         return found
 
-    def _places(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
+    def _trial_keys(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
         return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
 
     def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
@@ -229,12 +229,10 @@ class Ablation:
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
         best = winner(confirmed, len(self.seeds))
-        textbook = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
+        typical = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
         shown = monitor(self.config)
-        again = tuple(ledger.results() for ledger in arm.repeats)
-        return ArmOutcome(
-            arm.arm, arm.search.results(), confirmed, best, textbook=textbook, monitor=shown, repeats=again
-        )
+        again = tuple(store.results() for store in arm.repeats)
+        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=shown, repeats=again)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -276,9 +274,9 @@ def checkpoint_folder(output_dir: Path, study: str) -> Path:
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
     """Return where the weights of a confirmation's trial are kept, or of a retraining with something changed."""
-    if spec.purpose == "confirm":
+    if spec.phase == "confirm":
         return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
-    return folder / spec.arm / spec.purpose / f"{spec.number}.ckpt"
+    return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
 
 
 def kept_checkpoint(folder: Path, result: TrialResult) -> Path:

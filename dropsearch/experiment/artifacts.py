@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dropsearch.config.schema import OWN, Config, OwnDataConfig, OwnModelConfig, arguments, plain
-from dropsearch.core.atomic_io import whole, write_whole
+from dropsearch.config.schema import USER, Config, UserDataConfig, UserModelConfig, arguments, plain
+from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment import build
@@ -68,22 +68,22 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
     best = folder / "best"
     best.mkdir(exist_ok=True)
     kept = best_retraining(winner)
-    write_whole(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
+    atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
     source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
     if source.exists():
-        with whole(best / f"{arm}.ckpt") as draft:
+        with atomic_write(best / f"{arm}.ckpt") as draft:
             shutil.copyfile(source, draft)
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
     values: dict[str, Any] = copy.deepcopy(plain(config))
-    on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, OwnModelConfig) else set()
-    for key, value in kept.spec.extra.items():
+    on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
+    for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")
         if key not in on_optimizer:
             values[group][name] = value
-    values["space"]["extra"] = {}
+    values["space"]["params"] = {}
     values["task"] = "retrain"
     values["seed"] = config.seed
     values["output_dir"] = os.path.join(config.output_dir, "retrained", arm)
@@ -93,15 +93,15 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
         # What was not searched is not used: any number that is legal.
         "lr": kept.spec.lr if math.isfinite(kept.spec.lr) else 1e-3,
         "weight_decay": kept.spec.weight_decay if math.isfinite(kept.spec.weight_decay) else 0.0,
-        "extra": {key: value for key, value in kept.spec.extra.items() if key in on_optimizer},
+        "params": {key: value for key, value in kept.spec.hyperparameters.items() if key in on_optimizer},
         "seed": kept.spec.seed,
     }
     head = {
         "defaults": [
             "schema/config@_global_",
-            {"/schema/model@model": OWN if isinstance(config.model, OwnModelConfig) else config.model.name},
-            {"/schema/data@data": OWN if isinstance(config.data, OwnDataConfig) else "catalogue"},
-            *([{"/schema/trainer@trainer": OWN}] if arguments(config.trainer) else []),
+            {"/schema/model@model": USER if isinstance(config.model, UserModelConfig) else config.model.name},
+            {"/schema/data@data": USER if isinstance(config.data, UserDataConfig) else "catalogue"},
+            *([{"/schema/trainer@trainer": USER}] if arguments(config.trainer) else []),
             "_self_",
             {"override hydra/job_logging": "disabled"},
             {"override hydra/hydra_logging": "disabled"},

@@ -14,7 +14,7 @@ from dropsearch.config.schema import Config, plain
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, Monitor, Site, TrialSpec
 from dropsearch.datasets.data_module import TensorDataModule, data_module
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.experiment import user_module
@@ -23,7 +23,7 @@ from dropsearch.models import Classifier, build_net
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.protocols import TrainerSettings
 
-Source = TensorDataModule | OwnData
+Source = TensorDataModule | UserData
 """Where batches come from: the catalogue, or a data module of the user's own."""
 
 NET = "net."
@@ -36,9 +36,9 @@ def device(config: Config) -> torch.device:
     return torch.device("cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def data(config: Config, where: torch.device) -> TensorDataModule | OwnData:
+def data(config: Config, where: torch.device) -> TensorDataModule | UserData:
     """Load the data set, split it, and move it to the device once."""
-    if user_module.is_own_data(config):
+    if user_module.is_user_data(config):
         return user_module.data(config).to(where)
     options = dataclasses.asdict(config.data)
     module = data_module(options.pop("name"), seed=config.seed, **options)
@@ -50,7 +50,7 @@ def module_factory(config: Config, source: Source) -> Callable[[TrialSpec], Any]
     """Return what builds a trial's module, its initial weights a function of the trial's seed alone."""
     build = (
         user_module.modules(config, source, settings(config)).make
-        if user_module.is_own(config)
+        if user_module.is_user_module(config)
         else _zoo_factory(config, source)
     )
 
@@ -58,7 +58,7 @@ def module_factory(config: Config, source: Source) -> Callable[[TrialSpec], Any]
         try:
             return build(spec)
         except InputError as error:
-            if not spec.extra:
+            if not spec.hyperparameters:
                 raise
             # What is searched was looked at before; a value in between that is illegal fails its trial and no other.
             raise ValueError(str(error)) from error
@@ -72,7 +72,7 @@ def _zoo_factory(config: Config, source: Source) -> Callable[[TrialSpec], Classi
     def make(spec: TrialSpec) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            return _classifier(applied(config, spec.extra), source, spec)
+            return _classifier(applied(config, spec.hyperparameters), source, spec)
 
     return make
 
@@ -121,7 +121,7 @@ def sites(config: Config, source: Source) -> tuple[Site, ...]:
             f"arms must not name {', '.join(searching)} for a model without dropout sites"
             f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "
             f"{'them' if len(searching) > 1 else 'it'} out of arms, or give the model a dropout"
-            f"{', as by sites.insert' if user_module.is_own(config) else ''}"
+            f"{', as by sites.insert' if user_module.is_user_module(config) else ''}"
         )
     begun = first_values(config, source)
     check_sites(ranges(config), begun, found, lambda values: _inventory(config, source, values))
@@ -140,7 +140,7 @@ def inventory(config: Config, source: Source) -> tuple[Site, ...]:
 
 def first_values(config: Config, source: Source) -> dict[str, Any]:
     """Return what the first trials have of what else is searched, by configuration key."""
-    if user_module.is_own(config):
+    if user_module.is_user_module(config):
         return user_module.modules(config, source, settings(config)).start
     groups = plain(config)
     configured = {f"{group}.{name}": value for group in ("model", "optimizer") for name, value in groups[group].items()}
@@ -149,7 +149,7 @@ def first_values(config: Config, source: Source) -> dict[str, Any]:
 
 def _inventory(config: Config, source: Source, values: Mapping[str, Any]) -> tuple[Site, ...]:
     """Return the sites of a model with these values of what else is searched."""
-    if user_module.is_own(config):
+    if user_module.is_user_module(config):
         return user_module.modules(config, source, settings(config)).sites(values)
     module, batch = _zoo_specimen(config, source, values), next(iter(source.train_loader(config.seed)))
     with torch.no_grad(), captured_logs(module):
@@ -163,7 +163,7 @@ def specimen(config: Config, source: Source) -> tuple[Any, Any]:
         InputError: The model cannot be built.
     """
     begun = first_values(config, source)
-    if user_module.is_own(config):
+    if user_module.is_user_module(config):
         modules = user_module.modules(config, source, settings(config))
         return modules.specimen(begun), modules.probe.batch
     return _zoo_specimen(config, source, begun), next(iter(source.train_loader(config.seed)))
@@ -172,7 +172,7 @@ def specimen(config: Config, source: Source) -> tuple[Any, Any]:
 def _zoo_specimen(config: Config, source: Source, values: Mapping[str, Any]) -> Any:
     arm = "dropout"
     try:
-        spec = TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0, extra=values)
+        spec = TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0, hyperparameters=values)
         module = module_factory(config, source)(spec)
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:  # the last two where memory ends
         name, reason = config.model.name, str(error).splitlines()[0]
@@ -192,11 +192,11 @@ def settings(config: Config) -> TrainerSettings:
         trainer.max_epochs,
         accelerator,
         trainer.precision,
-        config.optimizer.gradient_clip,
+        trainer.gradient_clip_val,
         monitor=monitor(config),
-        foreign=user_module.is_own(config),
+        is_user_module=user_module.is_user_module(config),
         trainer=user_module.trainer_arguments(config),
-        common_masks=config.engine.masks == "common",
+        shared_masks=config.engine.mask_seed == "shared",
     )
 
 
@@ -208,7 +208,11 @@ def monitor(config: Config) -> Monitor:
 
 def carried(config: Config, source: Source, spec: TrialSpec) -> dict[str, Any]:
     """Return the arguments that a class of the user's own gets for a trial, beside those of the configuration."""
-    return user_module.modules(config, source, settings(config)).carried(spec) if user_module.is_own(config) else {}
+    return (
+        user_module.modules(config, source, settings(config)).carried(spec)
+        if user_module.is_user_module(config)
+        else {}
+    )
 
 
 def output_folder(config: Config) -> Path:

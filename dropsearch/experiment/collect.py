@@ -7,7 +7,7 @@ import time
 
 from dropsearch.analysis.claims import claims
 from dropsearch.core.records import Evidence, Summary
-from dropsearch.experiment.arm_runner import Ablation
+from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.evidence import measured
 from dropsearch.experiment.l2_control import with_controls
 from dropsearch.experiment.landscape import with_searches
@@ -15,7 +15,7 @@ from dropsearch.experiment.retrainings import varied
 from dropsearch.experiment.train_sizes import with_train_sizes
 
 
-def dossier(ablation: Ablation, summary: Summary) -> Evidence:
+def collect_evidence(ablation: ArmRunner, summary: Summary) -> Evidence:
     """Return what dropout did in the winners of a run that came to its end; `summary` is what was found without it."""
     started = time.perf_counter()
     evidence = measured(ablation.config, ablation.source, summary.arms, ablation.checkpoints)

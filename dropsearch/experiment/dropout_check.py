@@ -10,7 +10,7 @@ from typing import Any
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, Site
-from dropsearch.dropout.tools.check import Liveness, liveness
+from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
 from dropsearch.experiment import build, user_module
 from dropsearch.experiment.build import Source
 from dropsearch.training.logged_steps import on_device_of
@@ -21,7 +21,7 @@ from dropsearch.training.modes import set_to_train
 class Tried:
     """What was tried of one module, in training mode, in which trials train."""
 
-    found: Liveness | None
+    found: DropoutCheck | None
     """None where it could not be tried."""
     why_not: str
     in_eval: tuple[str, ...]
@@ -62,7 +62,7 @@ def _try(module: Any, batch: Any) -> Tried:
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)
     try:
-        return Tried(liveness(module, on_device_of(module, batch)), "", outermost)
+        return Tried(check_dropout(module, on_device_of(module, batch)), "", outermost)
     except InputError as error:
         return Tried(None, str(error).partition(": ")[0], outermost)
 
@@ -86,20 +86,20 @@ def _in_eval(part: str, name: str) -> str:
 
 def notes(config: Config, source: Source) -> tuple[str, ...]:
     """Return what a reader must know of the modes and sites of a module of the user's own, where rates are searched."""
-    if not user_module.is_own(config) or not _dropping(config):
+    if not user_module.is_user_module(config) or not _dropping(config):
         return ()
     found = tried(config, source)
     return (*found.of_module(config.model.name), *found.of_sites())
 
 
-def check_liveness(config: Config, source: Source, sites: Sequence[Site]) -> None:
+def require_active_dropout(config: Config, source: Source, sites: Sequence[Site]) -> None:
     """Check that the rates of a module of the user's own are worth a search.
 
     Raises:
         InputError: An arm searches rates, and none of them changes anything.
     """
     arms = _dropping(config)
-    if not user_module.is_own(config) or not arms:
+    if not user_module.is_user_module(config) or not arms:
         return
     found = tried(config, source).found
     dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}

@@ -13,38 +13,38 @@ from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, Site, TrialSpec
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment import build, user_module
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.params import in_one_array, never_alike, programs
 from dropsearch.training.multiprocess import ProcessEngine, can_fork, cores
-from dropsearch.training.planning.compatibility import obstacle
+from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.planning.equivalence import proof_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, Engine
-from dropsearch.training.sequential import AloneEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine, quiet_lightning
 from dropsearch.training.trainers import make_trainer
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 
 
 def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
     """Choose how trials are trained.
 
     Raises:
-        InputError: `engine=array` is asked for, and what it gives differs from trials alone.
+        InputError: `engine=vectorized` is asked for, and what it gives differs from trials alone.
     """
     searched = ranges(config)
     together = [in_one_array(searched, program) for program in programs(searched)]
     pairs = [_pair(config, name, found, values) for name in config.arms for values in together]
-    if user_module.is_own(config) and config.engine.name != "alone":
+    if user_module.is_user_module(config) and config.engine.name != "sequential":
         reason = _obstacle(config, source, pairs)
-        if reason and config.engine.name == "array":
+        if reason and config.engine.name == "vectorized":
             raise InputError(
-                f"engine=array needs a module and data that can be rows of an array, but {reason}: use engine=auto or "
-                "engine=alone"
+                f"engine=vectorized needs a module and data that can be rows of an array, but {reason}: use "
+                "engine=auto or engine=sequential"
             )
         if reason:
-            return Plan("alone", 1, reason)
+            return Plan("sequential", 1, reason)
     return make_plan(
         build.module_factory(config, source),
         _rows(source),
@@ -62,16 +62,16 @@ def _pair(
 ) -> tuple[TrialSpec, TrialSpec]:
     dropping = ARMS[arm].dropout != "off"
     one, other = proof_specs(arm, found, dropping=dropping)
-    if not dropping and user_module.is_own(config):
+    if not dropping and user_module.is_user_module(config):
         off = {site.name: 0.0 for site in found if site.controllable}  # the module has rates of its own
         one, other = dataclasses.replace(one, rates=off), dataclasses.replace(other, rates=off)
-    return dataclasses.replace(one, extra=values[0]), dataclasses.replace(other, extra=values[1])
+    return dataclasses.replace(one, hyperparameters=values[0]), dataclasses.replace(other, hyperparameters=values[1])
 
 
 def _obstacle(config: Config, source: Source, pairs: Sequence[tuple[TrialSpec, TrialSpec]]) -> str:
     """Return why trials of a module of the user's own have to be trained alone, or an empty string."""
-    if isinstance(source, OwnData) and source.rows is None:
-        return source.obstacle
+    if isinstance(source, UserData) and source.rows is None:
+        return source.incompatibility
     shared = build.settings(config)
     given = sorted(shared.trainer())
     if given:
@@ -79,23 +79,25 @@ def _obstacle(config: Config, source: Source, pairs: Sequence[tuple[TrialSpec, T
     factory = build.module_factory(config, source)
     with quiet_lightning():
         trainer = make_trainer(factory(pairs[0][0]), shared, [], max_epochs=config.trainer.max_epochs)
-    return next(filter(None, (obstacle(factory, _rows(source), one, shared.monitor, trainer) for one, _ in pairs)), "")
+    return next(
+        filter(None, (incompatibility(factory, _rows(source), one, shared.monitor, trainer) for one, _ in pairs)), ""
+    )
 
 
 def _rows(source: Source) -> Any:
     """Return the source as an array takes it."""
-    return source.in_rows() if isinstance(source, OwnData) and source.rows is not None else source
+    return source.in_rows() if isinstance(source, UserData) and source.rows is not None else source
 
 
 def engine(config: Config, source: Source, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
     """Return what trains the trials."""
     factory, shared = build.module_factory(config, source), build.settings(config)
     one: Engine
-    if chosen.engine == "alone":
-        one = AloneEngine(factory, source, shared, checkpoint_path, chosen.reason)
+    if chosen.engine == "sequential":
+        one = SequentialEngine(factory, source, shared, checkpoint_path, chosen.reason)
     else:
         shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
-        one = ArrayEngine(factory, _rows(source), shared, chosen.width, checkpoint_path)
+        one = VectorizedEngine(factory, _rows(source), shared, chosen.width, checkpoint_path)
     count = process_count(config, source)
     return ProcessEngine(one, count) if count > 1 else one
 
@@ -131,9 +133,9 @@ def process_count(config: Config, source: Source) -> int:
     wanted = config.engine.processes
     if wanted != "auto":
         return int(wanted)
-    if user_module.is_own(config) and (
-        user_module.trainer_arguments(config)() or (isinstance(source, OwnData) and source.uses_workers)
+    if user_module.is_user_module(config) and (
+        user_module.trainer_arguments(config)() or (isinstance(source, UserData) and source.uses_workers)
     ):
         return 1
     on_cpu = build.device(config).type == "cpu"
-    return cores() if on_cpu and config.engine.name != "alone" and can_fork() else 1
+    return cores() if on_cpu and config.engine.name != "sequential" and can_fork() else 1

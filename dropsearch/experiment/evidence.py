@@ -13,13 +13,13 @@ import torch
 from dropsearch.analysis.measures import MEASURES, robustness
 from dropsearch.analysis.measures.ensemble import deep_ensemble
 from dropsearch.analysis.measures.passes import logits_of
-from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, Trained
+from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import kept_checkpoint
-from dropsearch.experiment.winners import LookedAt, looked_at, trained
+from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
 from dropsearch.stats.comparisons import contrasts
 
 
@@ -34,7 +34,7 @@ class _Notes:
     def add(self, what: str, why: str) -> None:
         self.counts[what, why] = self.counts.get((what, why), 0) + 1
 
-    def told(self, models: int) -> tuple[str, ...]:
+    def as_notes(self, models: int) -> tuple[str, ...]:
         """Return the notes of a run in which `models` were looked at."""
         lines = [
             f"{what} not measured{'' if count == models else f' on {count} of {models} models'}: {why}"
@@ -63,7 +63,7 @@ def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome
     return Evidence(
         found,
         contrasts=contrasts(found),
-        notes=notes.told(sum(len(winner.results) for winner in winners.values())),
+        notes=notes.as_notes(sum(len(winner.results) for winner in winners.values())),
         quantities=quantities(),
     )
 
@@ -82,7 +82,7 @@ def measured_again(
     """
     notes = _Notes()
     found = _arm(config, source, _shared(config, source, _Notes()), retrained, checkpoints, notes, names)
-    return found, notes.told(len(retrained.results))
+    return found, notes.as_notes(len(retrained.results))
 
 
 def quantities() -> dict[str, Quantity]:
@@ -121,9 +121,9 @@ def _relative(
     return dataclasses.replace(arm, measures={**arm.measures, "mean_corruption_error": errors})
 
 
-def _shared(config: Config, source: build.Source, notes: _Notes) -> LookedAt | None:
+def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementData | None:
     try:
-        shared = looked_at(config, source)
+        shared = measurement_data(config, source)
     except NotMeasuredError as error:
         notes.others.append(f"only the curves were looked at, not the models: {error}")
         return None
@@ -135,7 +135,7 @@ def _shared(config: Config, source: build.Source, notes: _Notes) -> LookedAt | N
 def _arm(
     config: Config,
     source: build.Source,
-    shared: LookedAt | None,
+    shared: MeasurementData | None,
     winner: Confirmed,
     checkpoints: Path,
     notes: _Notes,
@@ -160,7 +160,7 @@ def _arm(
     return ArmEvidence(winner.seeds, values, series)
 
 
-def _model(result: TrialResult, model: Trained | None, notes: _Notes, measured: Collection[str]) -> Measured:
+def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]) -> Measured:
     """Return what is measured on one retraining, NaN for what cannot be."""
     values, series = {}, {}
     for name, found in _each(result, model, notes, measured):
@@ -170,7 +170,7 @@ def _model(result: TrialResult, model: Trained | None, notes: _Notes, measured: 
 
 
 def _each(
-    result: TrialResult, model: Trained | None, notes: _Notes, measured: Collection[str]
+    result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]
 ) -> Iterator[tuple[str, Measured]]:
     for name in measured:
         measure, found = MEASURES[name], Measured()

@@ -10,7 +10,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, Confirmed, Evidence, L2Control, Quantity
 from dropsearch.experiment import build, study_settings
-from dropsearch.experiment.arm_runner import Ablation, ArmStudies
+from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies
 from dropsearch.experiment.evidence import measured_again
 from dropsearch.experiment.retrainings import at_best, retrained
 from dropsearch.stats.comparisons import contrasted
@@ -35,7 +35,7 @@ def check_weight_decay(config: Config, source: build.Source) -> None:
         )
 
 
-def with_controls(evidence: Evidence, ablation: Ablation, arms: Mapping[str, ArmOutcome]) -> Evidence:
+def with_controls(evidence: Evidence, ablation: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Return the evidence with the control of each winner that drops anything, where that is asked for."""
     controls: dict[str, L2Control] = {}
     notes: list[str] = []

@@ -52,7 +52,7 @@ def _responses(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> tuple[Re
         arm.space.sites,
         site_importances(arm.search, arm.space),
         _found(outcome),
-        outcome.textbook,
+        outcome.typical,
         config.space.low,
         config.space.high,
     )
@@ -70,7 +70,7 @@ def _budget(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> Budget | No
     floor = _floor(outcome.monitor, [trial for search in searches for trial in search])
     found = repeated_searches(searches, floor)
     if found is None and config.sampler.name == "random":
-        # The textbook's rates and the zeros, which come first, were not drawn.
+        # The typical rates and the zeros, which come first, were not drawn.
         found = random_search([t for t in outcome.trials if not arm.space.is_given(t.spec.params)], floor)
     return _shown(found, outcome.monitor) if found else None
 

@@ -61,16 +61,17 @@ def check_sites(
             found = {site.name for site in look({**begun, **values})}
         except InputError as error:
             raise InputError(
-                f"space.extra must hold values that can be trained, got {told(values)}: {error}"
+                f"space.params must hold values that can be trained, got {describe_values(values)}: {error}"
             ) from error
         if found != known:
             raise InputError(
-                f"space.extra must not change the model's sites, whose rates are searched, got {told(values)}, with "
-                f"which {_difference(known, found)}: give each set of sites a run of its own"
+                f"space.params must not change the model's sites, whose rates are searched, got "
+                f"{describe_values(values)}, with which {_difference(known, found)}: give each set of sites a run "
+                "of its own"
             )
 
 
-def told(values: Mapping[str, Any]) -> str:
+def describe_values(values: Mapping[str, Any]) -> str:
     """Return values by key, as one types them."""
     return ", ".join(f"{key}={written(value)}" for key, value in values.items())
 

@@ -15,7 +15,7 @@ from dropsearch.study.storage import check_storage
 from dropsearch.tracking.mlflow.address import knock, resolve
 
 
-def check_surroundings(config: Config) -> None:
+def check_prerequisites(config: Config) -> None:
     """Check the device, the data's files, the output directory, and where a study is opened storage and tracking too.
 
     Raises:

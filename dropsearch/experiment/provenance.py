@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dropsearch
-from dropsearch.config.schema import Config, OwnModelConfig, arguments
+from dropsearch.config.schema import Config, UserModelConfig, arguments
 from dropsearch.core.records import ARMS
 
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
@@ -110,7 +110,7 @@ def reload_command(
 
 
 def _reload_code(config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any]) -> str:
-    if config is None or not isinstance(config.model, OwnModelConfig):
+    if config is None or not isinstance(config.model, UserModelConfig):
         return _loading("dropsearch.Classifier", checkpoint, {})
     # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
     if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.core.records import ArmOutcome, Confirmed, EpochMetrics, Purpose, TrialResult, TrialSpec, Variation
-from dropsearch.experiment.arm_runner import Ablation, ArmStudies, Watch
+from dropsearch.core.records import ArmOutcome, Confirmed, EpochMetrics, TrialPhase, TrialResult, TrialSpec, Variation
+from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies, Watch
 from dropsearch.experiment.arm_runner import Variations as VariationFeeds
 from dropsearch.stats.comparisons import contrasted
 from dropsearch.study.retrainings import (
@@ -14,19 +14,22 @@ from dropsearch.study.retrainings import (
     VariationFeed,
     Variations,
     l2_controls,
-    places,
     single_sites,
     train_sizes,
+    trial_keys,
 )
 from dropsearch.training.protocols import Engine
 
-CHANGES: Mapping[Purpose, Callable[[TrialSpec], Mapping[str, TrialSpec]]] = {"sites": single_sites, "l2": l2_controls}
+CHANGES: Mapping[TrialPhase, Callable[[TrialSpec], Mapping[str, TrialSpec]]] = {
+    "sites": single_sites,
+    "l2": l2_controls,
+}
 """What is changed, by what the retraining is for."""
-WITH_WEIGHTS: tuple[Purpose, ...] = ("confirm", "l2")
+WITH_WEIGHTS: tuple[TrialPhase, ...] = ("confirm", "l2")
 """The retrainings whose models are looked at, so that their weights are kept."""
-PHASES: Mapping[Purpose, str] = {"sites": "single sites", "l2": "L2 control", "sizes": "training sizes"}
+PHASES: Mapping[TrialPhase, str] = {"sites": "single sites", "l2": "L2 control", "sizes": "training sizes"}
 """What the progress bar calls them."""
-MISSING: Mapping[Purpose, str] = {
+MISSING: Mapping[TrialPhase, str] = {
     "sites": "retrainings with the rate of one site changed",
     "l2": "retrainings with weight decay in place of dropout",
     "sizes": "retrainings on a part of the training set",
@@ -37,39 +40,39 @@ Number = Callable[[EpochMetrics], float]
 """What is read off one point of a curve."""
 
 
-def variations_of(purpose: Purpose, winner: Confirmed | None, sizes: Sequence[int]) -> Variations:
+def variations_of(phase: TrialPhase, winner: Confirmed | None, sizes: Sequence[int]) -> Variations:
     """Return the variations of an arm's winner; of one that drops nothing anywhere only those of the training set."""
     if winner is None:
         return {}
     spec = winner.results[0].spec
-    if purpose == "sizes":
+    if phase == "sizes":
         return train_sizes(spec, sizes)
-    return dict(enumerate(CHANGES[purpose](spec).values())) if any(spec.rates.values()) else {}
+    return dict(enumerate(CHANGES[phase](spec).values())) if any(spec.rates.values()) else {}
 
 
-def most(arm: ArmStudies, purpose: Purpose, sizes: Sequence[int]) -> int:
+def most(arm: ArmStudies, phase: TrialPhase, sizes: Sequence[int]) -> int:
     """Return how many variations an arm's winner has at most."""
     counts = {"sites": 2 * len(arm.space.sites), "l2": 1 + len(WEIGHT_DECAYS), "sizes": len(sizes)}
-    return counts[purpose]
+    return counts[phase]
 
 
-def vary(ablation: Ablation, watch: Watch, purpose: Purpose, sized: Mapping[int, Engine]) -> None:
+def vary(ablation: ArmRunner, watch: Watch, phase: TrialPhase, sized: Mapping[int, Engine]) -> None:
     """Retrain the winners of all arms that have a study for it; on a part of the training set by that part's engine."""
-    if purpose != "sizes":
-        ablation.vary(watch, purpose, feeds(ablation, purpose, ()), ablation.engine)
-    for size, engine in sized.items() if purpose == "sizes" else ():
+    if phase != "sizes":
+        ablation.vary(watch, phase, feeds(ablation, phase, ()), ablation.engine)
+    for size, engine in sized.items() if phase == "sizes" else ():
         if not ablation.cancelled():
-            ablation.vary(watch, purpose, feeds(ablation, purpose, (size,)), engine)
+            ablation.vary(watch, phase, feeds(ablation, phase, (size,)), engine)
 
 
-def feeds(ablation: Ablation, purpose: Purpose, sizes: Sequence[int]) -> VariationFeeds:
+def feeds(ablation: ArmRunner, phase: TrialPhase, sizes: Sequence[int]) -> VariationFeeds:
     """Return what makes the feed of an arm's winner with something changed."""
-    stands = ablation.stands if purpose in WITH_WEIGHTS else _always
+    stands = ablation.stands if phase in WITH_WEIGHTS else _always
 
     def feed(arm: ArmStudies, winner: Confirmed | None) -> VariationFeed:
-        seeds, changed = winner.seeds if winner else (), variations_of(purpose, winner, sizes)
-        ledger = arm.retrained[purpose]
-        return VariationFeed(ledger, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
+        seeds, changed = winner.seeds if winner else (), variations_of(phase, winner, sizes)
+        store = arm.retrained[phase]
+        return VariationFeed(store, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
 
     return feed
 
@@ -80,20 +83,20 @@ def _always(result: TrialResult) -> bool:
 
 def missing(arm: ArmStudies, winner: Confirmed | None, sizes: Sequence[int]) -> str:
     """Return which retrainings that are asked for are not done yet; empty where all are."""
-    for purpose, ledger in arm.retrained.items():
-        wanted = places(variations_of(purpose, winner, sizes), winner.seeds) if winner else []
-        if count := len({*wanted} - {*ledger.holders}):
-            return f"{count} {MISSING[purpose]} are missing in arm {arm.arm.name}"
+    for phase, store in arm.retrained.items():
+        wanted = trial_keys(variations_of(phase, winner, sizes), winner.seeds) if winner else []
+        if count := len({*wanted} - {*store.holders}):
+            return f"{count} {MISSING[phase]} are missing in arm {arm.arm.name}"
     return ""
 
 
 def retrained(
-    arm: ArmStudies, winner: Confirmed, purpose: Purpose, sizes: Sequence[int] = ()
+    arm: ArmStudies, winner: Confirmed, phase: TrialPhase, sizes: Sequence[int] = ()
 ) -> dict[str, tuple[TrialSpec, tuple[TrialResult, ...]]]:
     """Return what became of each variation of an arm's winner, by its name; of the seeds, those that are done."""
-    results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[purpose].results()}
+    results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[phase].results()}
     found = {}
-    for spec in variations_of(purpose, winner, sizes).values():
+    for spec in variations_of(phase, winner, sizes).values():
         name = spec.variation
         keys = [(winner.number, name, seed) for seed in winner.seeds]
         found[name] = spec, tuple(results[key] for key in keys if key in results)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.records import ARMS, Site
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment import build, dropout_check, user_module
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.provenance import shorter
@@ -17,7 +17,7 @@ _SAMPLERS = {"tpe": "TPE", "random": "chance", "gp": "a Gaussian process"}
 _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperband": "Hyperband"}
 
 
-def announcement(
+def run_header(
     config: Config,
     source: Source,
     sites: Sequence[Site],
@@ -36,7 +36,7 @@ def announcement(
         mlflow: What the tracker tells of itself, empty where nothing is tracked.
     """
     arms, confirm = config.arms, config.confirm
-    batchnorm = not user_module.is_own(config) or any(ARMS[arm].batchnorm for arm in arms)
+    batchnorm = not user_module.is_user_module(config) or any(ARMS[arm].batchnorm for arm in arms)
     confirmations = len(arms) * confirm.top_k * confirm.seeds
     facts = {
         "data": _data(source),
@@ -67,25 +67,25 @@ def announcement(
 
 def notes(config: Config, source: Source) -> tuple[str, ...]:
     """Return what a reader must know of a run with a module or data of the user's own; nothing of one with ours."""
-    if not user_module.is_own(config):
+    if not user_module.is_user_module(config):
         return ()
     said = [*user_module.modules(config, source, build.settings(config)).notes, *dropout_check.notes(config, source)]
     if not has_test(source):
         said.append("there is no test set: arms are compared on validation, which chose them too")
-    if isinstance(source, OwnData) and source.left_out:
+    if isinstance(source, UserData) and source.left_out:
         said.append(f"{source.left_out} training examples that do not fill a batch are left out of each epoch")
-    return (*said, *(source.notes if isinstance(source, OwnData) else ()))
+    return (*said, *(source.notes if isinstance(source, UserData) else ()))
 
 
 def _data(source: Source) -> str:
-    if isinstance(source, OwnData):
-        return _own_data(source)
+    if isinstance(source, UserData):
+        return _user_data(source)
     train, val, test = (f"{source.sizes[part]:,}" for part in ("train", "val", "test"))
     shape = "x".join(str(size) for size in source.input_shape)
     return f"{train} training, {val} validation and {test} test examples of {shape} in {source.classes} classes"
 
 
-def _own_data(source: OwnData) -> str:
+def _user_data(source: UserData) -> str:
     known = [f"{size:,} {part}" for part, size in source.sizes.items() if size]
     where = "" if source.rows is None else ", the training set in memory"
     return f"{' and '.join(known) or 'unknown numbers of'} examples from {source.source}{where}"

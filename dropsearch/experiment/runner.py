@@ -14,20 +14,20 @@ from typing import Any
 
 from dropsearch.config.schema import Config, plain
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
-from dropsearch.core.records import ArmOutcome, Purpose, Site, Summary, TrialSpec, best_arm
+from dropsearch.core.records import ArmOutcome, Site, Summary, TrialPhase, TrialSpec, best_arm
 from dropsearch.experiment import build, engines, retrainings
-from dropsearch.experiment.arm_runner import Ablation, checkpoint, checkpoint_folder
+from dropsearch.experiment.arm_runner import ArmRunner, checkpoint, checkpoint_folder
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
-from dropsearch.experiment.collect import dossier
-from dropsearch.experiment.dropout_check import check_liveness
+from dropsearch.experiment.collect import collect_evidence
+from dropsearch.experiment.dropout_check import require_active_dropout
 from dropsearch.experiment.l2_control import check_weight_decay
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, this_command, versions
-from dropsearch.experiment.run_header import announcement, notes
-from dropsearch.experiment.scoring import judge_of
+from dropsearch.experiment.run_header import notes, run_header
+from dropsearch.experiment.scoring import comparison_metric_of
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.train_sizes import check_train_sizes, sized_engines
-from dropsearch.experiment.watched_feed import Interruption, WatchedFeed
+from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import Progress, closing, opening
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage, storage_exists
@@ -54,7 +54,7 @@ def searched(config: Config) -> Summary:
     started = time.perf_counter()
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
-    check_liveness(config, source, sites)
+    require_active_dropout(config, source, sites)
     check_weight_decay(config, source)
     check_train_sizes(config, source)
     engines.use_precision(config)
@@ -70,14 +70,14 @@ def searched(config: Config) -> Summary:
         config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name))
     )
     with closed(engine), sized_engines(config, source, plan) as sized, reached(folder):
-        return Run(config, source, sites, engine, folder, tracker, started, sized).work(journal)
+        return ExperimentRun(config, source, sites, engine, folder, tracker, started, sized).work(journal)
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    return checkpoint(folder, spec) if spec.purpose in retrainings.WITH_WEIGHTS else None
+    return checkpoint(folder, spec) if spec.phase in retrainings.WITH_WEIGHTS else None
 
 
-class Run:
+class ExperimentRun:
     """One invocation: the studies, the tracker and the progress bar, and what comes of them.
 
     `work` does all of it. After `open`, its `ablation` can also be run part by part.
@@ -122,7 +122,9 @@ class Run:
         """Open the studies, which are made where they are not there."""
         config, source = self.config, self.source
         studies = [arm_studies(config, source, self.sites, storage, name) for name in config.arms]
-        self.ablation = Ablation(config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption)
+        self.ablation = ArmRunner(
+            config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption
+        )
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
         """Open the parent run, or take that of an earlier invocation to amend it."""
@@ -147,11 +149,11 @@ class Run:
             amends=amends,
         )
 
-    def _track_left_behind(self) -> None:
+    def _track_untracked_results(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
         for arm in self.ablation.studies:
             arm.close_abandoned()
-        results = {r.spec.key: r for arm in self.ablation.studies for r in arm.left_behind()}
+        results = {r.spec.key: r for arm in self.ablation.studies for r in arm.untracked_results()}
         missing = self.tracker.missing(results) if results else set()
         for key in sorted(missing):
             self.tracker.end(results[key])
@@ -160,11 +162,11 @@ class Run:
         """Search, confirm and test; then close everything, however it ended."""
         try:
             self.open(journal)
-            print(opening(*self._announcement()), flush=True)
-            self._track_left_behind()
+            print(opening(*self._run_header()), flush=True)
+            self._track_untracked_results()
             with self.interruption.listening():
                 self._train()
-            self._track_left_behind()  # a neighbour may have died meanwhile
+            self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
             summary = self.summary(self.ablation.outcomes(open_test=complete), complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
@@ -185,23 +187,23 @@ class Run:
             tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
             self.tracker.log_model(model, example, tags)
 
-    def _announcement(self) -> tuple[str, dict[str, str]]:
+    def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.ablation.studies)
-        return announcement(self.config, self.source, self.sites, self.engine.description, done, self.tracker.place)
+        return run_header(self.config, self.source, self.sites, self.engine.description, done, self.tracker.location)
 
     def _train(self) -> None:
         config, studies = self.config, self.ablation.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
         total += config.confirm.seeds * sum(
-            retrainings.most(arm, purpose, config.evidence.train_sizes) for arm in studies for purpose in arm.retrained
+            retrainings.most(arm, phase, config.evidence.train_sizes) for arm in studies for phase in arm.retrained
         )
-        asked: list[Purpose] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
+        asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
         progress = Progress(total, initial=done, monitor=build.monitor(config))
 
         def watch(feed: Feed) -> Feed:
-            return WatchedFeed(feed, self.tracker, progress)
+            return TrackedFeed(feed, self.tracker, progress)
 
         try:
             progress.phase("search")
@@ -209,10 +211,10 @@ class Run:
             if not self.interruption.requested:
                 progress.phase("confirm")
                 self.ablation.confirm(watch)
-            for purpose in asked:
+            for phase in asked:
                 if not self.interruption.requested:
-                    progress.phase(retrainings.PHASES[purpose])
-                    retrainings.vary(self.ablation, watch, purpose, self.sized)
+                    progress.phase(retrainings.PHASES[phase])
+                    retrainings.vary(self.ablation, watch, phase, self.sized)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
@@ -222,7 +224,7 @@ class Run:
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return all that was found, without what dropout did."""
-        judge = judge_of(self.config, self.source)
+        comparison_metric = comparison_metric_of(self.config, self.source)
         return Summary(
             study=self.config.study.name,
             model=self.config.model.name,
@@ -233,12 +235,12 @@ class Run:
             engine=self.ablation.engine.description,
             sites=self.sites,
             arms=arms,
-            comparisons=compared(arms, judge),
+            comparisons=compared(arms, comparison_metric),
             config=plain(self.config),
             mlflow=dict(self.tracker.info),
             commands=commands(self.config, best_arm(arms), self.tracker.info, self._carried(arms)),
             monitor=build.monitor(self.config),
-            judge=judge,
+            comparison_metric=comparison_metric,
             notes=notes(self.config, self.source),
             complete=complete,
         )
@@ -260,7 +262,7 @@ class Run:
         models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
         print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
         with engines.all_cores():
-            evidence = dossier(self.ablation, summary)
+            evidence = collect_evidence(self.ablation, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import Judge, Monitor, TrialSpec
-from dropsearch.datasets.user_data import OwnData, defines
+from dropsearch.core.records import ComparisonMetric, Monitor, TrialSpec
+from dropsearch.datasets.user_data import UserData, defines
 from dropsearch.experiment import build, user_module
 from dropsearch.models import Classifier
 from dropsearch.training.logged_steps import evaluate
@@ -24,17 +24,17 @@ _VALIDATION = re.compile(r"validation|valid|val|dev", re.IGNORECASE)
 
 def has_test(source: build.Source) -> bool:
     """Return whether there is a test set."""
-    return not isinstance(source, OwnData) or source.test_dataloader() is not None
+    return not isinstance(source, UserData) or source.test_dataloader() is not None
 
 
-def judge_of(config: Config, source: build.Source) -> Judge:
+def comparison_metric_of(config: Config, source: build.Source) -> ComparisonMetric:
     """Return what arms are compared by: the accuracy of our models, else what is monitored, on test where it can be."""
-    if not user_module.is_own(config):
-        return Judge()
+    if not user_module.is_user_module(config):
+        return ComparisonMetric()
     monitor = build.monitor(config)
     better, scores = monitor.mode == "max", "test_loss" if has_test(source) else "val_loss"
     name = on_test(monitor) if has_test(source) else monitor.name
-    return Judge(name, scores, name.replace("_", " "), percent=False, higher_is_better=better)
+    return ComparisonMetric(name, scores, name.replace("_", " "), percent=False, higher_is_better=better)
 
 
 def on_test(monitor: Monitor) -> str:
@@ -45,7 +45,7 @@ def on_test(monitor: Monitor) -> str:
 
 def load(config: Config, source: build.Source, spec: TrialSpec, path: Path) -> Any:
     """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
-    if not user_module.is_own(config):
+    if not user_module.is_user_module(config):
         return Classifier.load_from_checkpoint(path, map_location="cpu").eval()
     module = build.module_factory(config, source)(spec)
     # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
@@ -60,8 +60,8 @@ def test_scores(config: Config, source: build.Source, spec: TrialSpec, path: Pat
         InputError: The module measures on the test set nothing that is monitored.
     """
     module = load(config, source, spec, path)
-    if user_module.is_own(config):
-        return _own_scores(config, source, module)
+    if user_module.is_user_module(config):
+        return _user_scores(config, source, module)
     batches = source.test_dataloader()
     scores = evaluate(module.to(_device(batches)), batches, "test_step")
     # Steps log float32 means; a share of examples is a whole number of them, and ties must be ties.
@@ -69,7 +69,7 @@ def test_scores(config: Config, source: build.Source, spec: TrialSpec, path: Pat
     return scores["test_loss"], round(scores["test_acc"] * examples) / examples
 
 
-def _own_scores(config: Config, source: build.Source, module: Any) -> tuple[float, float]:
+def _user_scores(config: Config, source: build.Source, module: Any) -> tuple[float, float]:
     monitor = build.monitor(config)
     wanted = on_test(monitor)
     scores = _measured(config, source, module, "test") if defines(module, "test_step") else {}
@@ -82,7 +82,7 @@ def _own_scores(config: Config, source: build.Source, module: Any) -> tuple[floa
 
 
 def _measured(config: Config, source: build.Source, module: Any, step: str) -> dict[str, float]:
-    given = source.for_test(step) if isinstance(source, OwnData) else {"dataloaders": source.test_dataloader()}
+    given = source.for_test(step) if isinstance(source, UserData) else {"dataloaders": source.test_dataloader()}
     with quiet_lightning():
         trainer = make_trainer(module, build.settings(config), [])
         (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **given)

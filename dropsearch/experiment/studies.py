@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from dropsearch.config.schema import Config
-from dropsearch.core.records import ARMS, Arm, Purpose, Site
+from dropsearch.core.records import ARMS, Arm, Site, TrialPhase
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment import build, study_settings
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.study.samplers import make_pruner, make_sampler
 from dropsearch.study.search_space import Space
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import RETRAINED
 
 
@@ -24,16 +24,16 @@ def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) 
     }
 
 
-def retraining_phases(config: Config, arm: Arm) -> list[Purpose]:
+def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
     """Return what an arm's winner is retrained for beside its confirmation."""
     asked = config.evidence
     drops = arm.dropout != "off"
-    wanted: dict[Purpose, bool] = {
+    wanted: dict[TrialPhase, bool] = {
         "sites": asked.single_sites and drops,
         "l2": asked.l2_control and drops,
         "sizes": bool(asked.train_sizes),
     }
-    return [purpose for purpose, is_wanted in wanted.items() if is_wanted]
+    return [phase for phase, is_wanted in wanted.items() if is_wanted]
 
 
 def arm_studies(config: Config, source: build.Source, sites: tuple[Site, ...], storage: Any, name: str) -> ArmStudies:
@@ -42,27 +42,27 @@ def arm_studies(config: Config, source: build.Source, sites: tuple[Site, ...], s
     study = f"{config.study.name}/{name}"
     fingerprint = study_settings.fingerprint(config, source, arm, sites)
     searches = [
-        Ledger(
+        StudyStore(
             storage,
             study if repeat == 1 else f"{study}/repeat-{repeat}",
             arm=name,
-            purpose="search",
+            phase="search",
             fingerprint=fingerprint,
-            make_sampler=partial(make_sampler, config.sampler.name, startup_trials=config.sampler.startup_trials),
+            make_sampler=partial(make_sampler, config.sampler.name, n_startup_trials=config.sampler.n_startup_trials),
             pruner=make_pruner(
                 config.pruner.name,
                 config.trainer.max_epochs,
-                config.pruner.startup_trials,
+                config.pruner.n_startup_trials,
                 config.pruner.warmup_epochs,
             ),
             repeat=repeat,
         )
         for repeat in range(1, config.study.repeats + 1)
     ]
-    confirm = Ledger(storage, f"{study}/confirm", arm=name, purpose="confirm", fingerprint=fingerprint)
+    confirm = StudyStore(storage, f"{study}/confirm", arm=name, phase="confirm", fingerprint=fingerprint)
     space = Space(study_settings.space_settings(config, source), arm, sites, typical_rates(sites))
-    retrained: dict[Purpose, Ledger] = {
-        purpose: Ledger(storage, f"{study}/{RETRAINED[purpose]}", arm=name, purpose=purpose, fingerprint=fingerprint)
-        for purpose in retraining_phases(config, arm)
+    retrained: dict[TrialPhase, StudyStore] = {
+        phase: StudyStore(storage, f"{study}/{RETRAINED[phase]}", arm=name, phase=phase, fingerprint=fingerprint)
+        for phase in retraining_phases(config, arm)
     }
     return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)

@@ -17,7 +17,7 @@ def space_settings(config: Config, source: Source) -> SpaceSettings:
     """Return the ranges of the search."""
     space: Any = config.space
     more: dict[str, Any] = {}
-    if user_module.is_own(config):
+    if user_module.is_user_module(config):
         routes = user_module.modules(config, source, build.settings(config)).routes
         more = {"off_is_given": True, "fixed": tuple(route.setting for route in routes if not route.searched)}
     return SpaceSettings(
@@ -27,7 +27,7 @@ def space_settings(config: Config, source: Source) -> SpaceSettings:
         zero_share=space.zero_share,
         lr=(space.lr.low, space.lr.high),
         weight_decay=(space.weight_decay.low, space.weight_decay.high),
-        extra=ranges(config),
+        hyperparameters=ranges(config),
         start=build.first_values(config, source),
         **more,
     )
@@ -38,9 +38,9 @@ def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...
     given = plain(config)
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
-    parts["space"].pop("extra")
+    parts["space"].pop("params")
     searched = {key: str(each) for key, each in ranges(config).items()}
-    if user_module.is_own(config):
+    if user_module.is_user_module(config):
         parts["model"]["class"] = user_module.module_name(config)
         parts |= {"arm_args": given["arm_args"], "batchnorm": given["batchnorm"], "monitor": {"mode": config.mode}}
         parts["trainer"] = {name: given["trainer"][name] for name in user_module.arguments(config.trainer)}
@@ -50,13 +50,14 @@ def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...
     return {
         **flat,
         # Left out where it is empty: a study that was begun before there was such a key goes on.
-        **({"space.extra": searched} if searched else {}),
+        **({"space.params": searched} if searched else {}),
         "arm": arm.name,
-        "engine.masks": config.engine.masks,
+        "engine.mask_seed": config.engine.mask_seed,
         "data": source.digest,
         "monitor": config.monitor,
         "seed": config.seed,
         "sites": [site.name for site in found],
+        "trainer.gradient_clip_val": config.trainer.gradient_clip_val,
         "trainer.matmul": config.trainer.matmul,
         "trainer.max_epochs": config.trainer.max_epochs,
         "trainer.precision": config.trainer.precision,

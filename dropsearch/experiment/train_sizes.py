@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmOutcome, Comparison, EpochMetrics, Evidence, TrainSize, TrialResult
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment import build, engines
-from dropsearch.experiment.arm_runner import Ablation
+from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.retrainings import Number, at_best, retrained
 from dropsearch.stats.comparisons import contrasted
 from dropsearch.training.planning.plan import Plan
@@ -30,7 +30,7 @@ def check_train_sizes(config: Config, source: build.Source) -> None:
         InputError: It is smaller, or it is the user's own, of which no part can be taken.
     """
     sizes = config.evidence.train_sizes
-    if sizes and isinstance(source, OwnData):
+    if sizes and isinstance(source, UserData):
         raise InputError(
             f"evidence.train_sizes must be [] with data of one's own, got {sizes}: its module alone can take a part"
         )
@@ -46,13 +46,13 @@ def sized_engines(config: Config, source: build.Source, plan: Plan) -> Iterator[
     with ExitStack() as stack:
         sized: dict[int, Engine] = {}
         for size in config.evidence.train_sizes:
-            assert not isinstance(source, OwnData), "checked before"
+            assert not isinstance(source, UserData), "checked before"
             sized[size] = engines.engine(config, source.with_train_size(size), plan, lambda spec: None)
             stack.callback(sized[size].close)
         yield sized
 
 
-def with_train_sizes(evidence: Evidence, ablation: Ablation, arms: Mapping[str, ArmOutcome]) -> Evidence:
+def with_train_sizes(evidence: Evidence, ablation: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Return the evidence with what the winners of all arms came to on parts of the training set."""
     sizes = ablation.config.evidence.train_sizes
     found = {size: _results(ablation, arms, size) for size in sizes}
@@ -74,7 +74,7 @@ Results = Mapping[str, Mapping[int, TrialResult | None]]
 """By arm and seed; None where a retraining is missing."""
 
 
-def _results(ablation: Ablation, arms: Mapping[str, ArmOutcome], size: int) -> Results:
+def _results(ablation: ArmRunner, arms: Mapping[str, ArmOutcome], size: int) -> Results:
     found: dict[str, dict[int, TrialResult | None]] = {}
     for studies in ablation.studies:
         winner = arms[studies.arm.name].winner

@@ -11,11 +11,11 @@ from typing import Any
 from hydra.utils import instantiate
 
 from dropsearch.config.params import ranges
-from dropsearch.config.schema import Config, OwnDataConfig, OwnModelConfig, arguments
+from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, arguments
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ARMS, Monitor, Site, TrialSpec
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
 from dropsearch.experiment.targets import imported, instantiated
@@ -28,7 +28,7 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
-from dropsearch.training.adapters.probe import Probe, probe
+from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import trainer_class
@@ -37,12 +37,12 @@ PROBED = TrialSpec("dropout", 0, 0, {}, lr=1e-3, weight_decay=1e-4)
 """The trial as which a module is looked at."""
 
 
-def is_own(config: Config) -> bool:
+def is_user_module(config: Config) -> bool:
     """Return whether the model is a module of the user's own."""
-    return isinstance(config.model, OwnModelConfig)
+    return isinstance(config.model, UserModelConfig)
 
 
-def data(config: Config) -> OwnData:
+def data(config: Config) -> UserData:
     """Build the user's data module and ask it for its loaders.
 
     Raises:
@@ -50,14 +50,14 @@ def data(config: Config) -> OwnData:
     """
     chosen: Any = config.data
     if chosen.made_by is not None:
-        return OwnData(chosen.made_by, chosen.name, config.seed)
+        return UserData(chosen.made_by, chosen.name, config.seed)
     target = imported(chosen._target_, "data._target_")
     names, open_ended = accepted(target)
     if not open_ended:
-        _check_names("data", _own_names(chosen), names, chosen.name)
+        _check_names("data", _argument_names(chosen), names, chosen.name)
     with seeded(config.seed):
         module = instantiated(chosen._target_, _named_arguments(chosen, target), "data")
-    return OwnData(module, chosen.name, config.seed)
+    return UserData(module, chosen.name, config.seed)
 
 
 def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
     return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
 
 
-def _own_names(chosen: Any) -> list[str]:
+def _argument_names(chosen: Any) -> list[str]:
     """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
     return [name for name in arguments(chosen) if not name.startswith("_")]
 
@@ -81,7 +81,7 @@ def _check_names(key: str, given: Iterable[str], names: set[str], owner: str) ->
             )
 
 
-class OwnModules:
+class UserModules:
     """Builds the module of each trial, and knows how it takes what is searched.
 
     Args:
@@ -112,7 +112,7 @@ class OwnModules:
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
                 "leave it out"
             )
-        self.probe: Probe = probe(first, batches(source, config.seed), settings)
+        self.probe: ModuleProbe = probe(first, batches(source, config.seed), settings)
         self.routes = routes(self._names, self.probe.optimizers)
         monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
         if config.task != "sites" and monitor.name not in self.probe.logged:
@@ -140,12 +140,12 @@ class OwnModules:
     def _named(self) -> set[str]:
         """Return the names of all arguments that the configuration gives."""
         of_arms = (name for values in self._config.arm_args.values() for name in values)
-        return {*self._searched(), *_own_names(self._chosen), *of_arms}
+        return {*self._searched(), *_argument_names(self._chosen), *of_arms}
 
     def _refuse_arguments(self) -> None:
         owner, given = self._chosen.name, arguments(self._chosen)
-        _check_names("model", _own_names(self._chosen), self._names, owner)
-        _check_names("space.extra.model", self._searched(), self._names, owner)
+        _check_names("model", _argument_names(self._chosen), self._names, owner)
+        _check_names("space.params.model", self._searched(), self._names, owner)
         for arm, values in self._config.arm_args.items():
             _check_names(f"arm_args.{arm}", values, self._names, owner)
         for route in routes(self._names, []):
@@ -181,8 +181,10 @@ class OwnModules:
 
     def carried(self, spec: TrialSpec) -> dict[str, Any]:
         """Return the arguments that the module gets for a trial: its arm's, and what is searched."""
-        extra = {key.removeprefix("model."): value for key, value in spec.extra.items() if key.startswith("model.")}
-        return {**self._config.arm_args.get(spec.arm, {}), **extra, **arguments_of(spec, self.routes)}
+        hyperparameters = {
+            key.removeprefix("model."): value for key, value in spec.hyperparameters.items() if key.startswith("model.")
+        }
+        return {**self._config.arm_args.get(spec.arm, {}), **hyperparameters, **arguments_of(spec, self.routes)}
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with these values of what else is searched.
@@ -200,7 +202,7 @@ class OwnModules:
         Raises:
             InputError: As `make`.
         """
-        return self.make(dataclasses.replace(PROBED, extra=values))
+        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -216,12 +218,12 @@ class OwnModules:
     @property
     def notes(self) -> tuple[str, ...]:
         """How learning rate and weight decay reach the module, in words."""
-        return tuple(route.told for route in self.routes)
+        return tuple(route.description for route in self.routes)
 
 
 def batches(source: Any, seed: int) -> dict[str, Any]:
     """Return what `Trainer.fit` takes its batches from, for any source."""
-    if isinstance(source, OwnData):
+    if isinstance(source, UserData):
         return source.for_trainer(seed)
     return {"train_dataloaders": source.train_loader(seed), "val_dataloaders": source.val_dataloader()}
 
@@ -237,19 +239,19 @@ def trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
     return make
 
 
-_MODULES: weakref.WeakKeyDictionary[Any, OwnModules] = weakref.WeakKeyDictionary()
+_MODULES: weakref.WeakKeyDictionary[Any, UserModules] = weakref.WeakKeyDictionary()
 
 
-def modules(config: Config, source: Any, settings: TrainerSettings) -> OwnModules:
+def modules(config: Config, source: Any, settings: TrainerSettings) -> UserModules:
     """Return what builds the modules for a source, looked at once."""
     if source not in _MODULES:
-        _MODULES[source] = OwnModules(config, source, settings)
+        _MODULES[source] = UserModules(config, source, settings)
     return _MODULES[source]
 
 
-def is_own_data(config: Config) -> bool:
+def is_user_data(config: Config) -> bool:
     """Return whether the data is the user's own."""
-    return isinstance(config.data, OwnDataConfig)
+    return isinstance(config.data, UserDataConfig)
 
 
 def module_name(config: Config) -> str:

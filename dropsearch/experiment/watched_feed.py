@@ -14,7 +14,7 @@ from dropsearch.tracking import Tracker
 from dropsearch.training.protocols import Feed
 
 
-class WatchedFeed:
+class TrackedFeed:
     """A feed whose trials are tracked and counted as they pass."""
 
     def __init__(self, feed: Feed, tracker: Tracker, progress: Progress) -> None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.analysis.measures.passes import operations
-from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, Trained
+from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import TrialResult
 from dropsearch.core.seeds import derived_seed
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment import build
 from dropsearch.experiment.scoring import has_test, load
 
@@ -32,7 +32,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
-class LookedAt:
+class MeasurementData:
     """What every model of a run is looked at with."""
 
     held_out: Examples
@@ -45,21 +45,21 @@ class LookedAt:
     """How many held-out examples there are, of which no more than `MOST` are looked at."""
 
 
-def looked_at(config: Config, source: build.Source) -> LookedAt:
+def measurement_data(config: Config, source: build.Source) -> MeasurementData:
     """Return what the models are looked at with.
 
     Raises:
         NotMeasuredError: Batches are not inputs and classes, as tensors, or a set is too large to be read.
     """
-    if isinstance(source, OwnData) and source.changes_batches:
+    if isinstance(source, UserData) and source.changes_batches:
         raise NotMeasuredError("the data module changes batches in hooks of its own")
     held_out = _examples(source.test_dataloader() if has_test(source) else source.val_dataloader())
     settings = Settings(
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
     )
-    layout = None if isinstance(source, OwnData) else source.layout
+    layout = None if isinstance(source, UserData) else source.layout
     most = _most(build.specimen(config, source)[0], held_out.inputs)
-    return LookedAt(
+    return MeasurementData(
         _at_most(most, held_out, settings.seed),
         _at_most(most, _examples(source.val_dataloader()), settings.seed),
         _at_most(most, _examples(source.train_part_loader()), settings.seed),
@@ -122,7 +122,9 @@ def _at_most(most: int, examples: Examples, seed: int) -> Examples:
     return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
 
 
-def trained(config: Config, source: build.Source, shared: LookedAt, result: TrialResult, path: Path) -> Trained:
+def trained(
+    config: Config, source: build.Source, shared: MeasurementData, result: TrialResult, path: Path
+) -> TrainedModel:
     """Return a retraining's model, with the weights of its best epoch, where the data is, in evaluation mode.
 
     Raises:
@@ -141,7 +143,7 @@ def trained(config: Config, source: build.Source, shared: LookedAt, result: Tria
         raise NotMeasuredError(f"it needs classes from 0 to {logits.shape[1] - 1}, and the data has others")
     if not bool(logits.isfinite().all()):
         raise NotMeasuredError("its logits are not finite")
-    return Trained(
+    return TrainedModel(
         result.spec,
         module,
         module,

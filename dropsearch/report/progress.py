@@ -57,7 +57,7 @@ class Progress:
         self._total = max(self._total, self._done)
         self._arm = result.spec.arm
         best = result.best
-        if result.state == "COMPLETE" and result.spec.purpose == "search" and result.spec.repeat == 1 and best:
+        if result.state == "COMPLETE" and result.spec.phase == "search" and result.spec.repeat == 1 and best:
             self._best = min(self._best, (best.objective, result.spec.arm))
         if self._bar is None:
             self._line()

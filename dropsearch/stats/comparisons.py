@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, Judge
+from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, ComparisonMetric
 from dropsearch.stats.intervals import paired_difference
 from dropsearch.stats.paired_tests import holm, superiority, wilcoxon_exact
 
@@ -18,7 +18,7 @@ PLANNED = (
     ("both", "dropout"),
     ("both", "batchnorm"),
     ("dropout", "dropout_shared"),
-    ("dropout", "textbook"),
+    ("dropout", "typical"),
 )
 METRICS = ("test_acc", "test_loss", "val_loss")
 
@@ -107,14 +107,18 @@ def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_ac
 
 
 def compared(
-    arms: Mapping[str, ArmOutcome], judge: Judge, more: Sequence[tuple[str, str]] = ()
+    arms: Mapping[str, ArmOutcome], comparison_metric: ComparisonMetric, more: Sequence[tuple[str, str]] = ()
 ) -> tuple[Comparison, ...]:
     """Every planned contrast by what the run's arms are judged by, under its name, and `more`, adjusted together.
 
     The test scores, or where there is no test set the validation scores of the winners' retrainings.
     """
-    found = _family(arms, judge.scores, more) if any(_is_scored(arm, judge.scores) for arm in arms.values()) else ()
-    return tuple(dataclasses.replace(comparison, metric=judge.metric) for comparison in found)
+    found = (
+        _family(arms, comparison_metric.scores, more)
+        if any(_is_scored(arm, comparison_metric.scores) for arm in arms.values())
+        else ()
+    )
+    return tuple(dataclasses.replace(comparison, metric=comparison_metric.metric) for comparison in found)
 
 
 def _is_scored(arm: ArmOutcome, metric: str) -> bool:

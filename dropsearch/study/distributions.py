@@ -16,7 +16,7 @@ def distribution(searched: Range) -> BaseDistribution:
     if isinstance(searched, Choice):
         return CategoricalDistribution([parameter(value) for value in searched.values])
     low, high = searched.low, searched.high
-    if searched.whole:
+    if searched.is_integer:
         return IntDistribution(int(low), int(high), log=searched.log, step=int(searched.step or 1))
     return FloatDistribution(low, high, log=searched.log, step=searched.step)
 

@@ -13,7 +13,7 @@ from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed, trial_seed
 from dropsearch.study.search_space import Params, Space
-from dropsearch.study.store import Ledger, Place
+from dropsearch.study.store import StudyStore, TrialKey
 
 ALIKE = 5
 """A run stops when this many first trials of a study all fail for the same reason."""
@@ -32,20 +32,20 @@ class StudyFeed(ABC):
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: StudyStore,
         space: Space,
-        places: Sequence[Place],
+        trial_keys: Sequence[TrialKey],
         cancelled: Callable[[], bool],
         most_at_once: int | None,
     ) -> None:
-        self.ledger, self.space, self.places = ledger, space, places
+        self.store, self.space, self.trial_keys = store, space, trial_keys
         self.cancelled, self.most_at_once = cancelled, most_at_once
-        ledger.close_abandoned()
+        store.close_abandoned()
 
     def ask(self) -> TrialSpec | None:
         """Begin the next trial, None when every place is taken."""
-        while (place := self._next()) is not None:
-            trial = self.ledger.ask(self.distributions, place, self.point(place), self.sampler_seed(place))
+        while (trial_key := self._next()) is not None:
+            trial = self.store.ask(self.distributions, trial_key, self.point(trial_key), self.sampler_seed(trial_key))
             if trial is not None:
                 return self._spec(trial)
         return None
@@ -55,22 +55,22 @@ class StudyFeed(ABC):
         """The parameters of a trial."""
         return self.space.distributions
 
-    def _next(self) -> Place | None:
+    def _next(self) -> TrialKey | None:
         """Return the first free place; where there is none, a neighbour that died may have left some."""
         free = self._first_free()
-        if free is None and self.ledger.close_abandoned():
+        if free is None and self.store.close_abandoned():
             free = self._first_free()
         return free
 
-    def _first_free(self) -> Place | None:
-        taken = self.ledger.holders
-        return next((place for place in self.places if place not in taken), None)
+    def _first_free(self) -> TrialKey | None:
+        taken = self.store.holders
+        return next((trial_key for trial_key in self.trial_keys if trial_key not in taken), None)
 
     @abstractmethod
-    def point(self, place: Place) -> Params:
+    def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters that the trial of a place must have; the sampler proposes the others."""
 
-    def sampler_seed(self, place: Place) -> int:
+    def sampler_seed(self, trial_key: TrialKey) -> int:
         """Return the seed of the sampler that proposes what `point` leaves open."""
         return 0
 
@@ -81,17 +81,17 @@ class StudyFeed(ABC):
     def _spec(self, trial: Trial) -> TrialSpec:
         params = trial.params
         return TrialSpec(
-            arm=self.ledger.arm,
+            arm=self.store.arm,
             number=trial.number,
             seed=self.seed(trial),
             rates=self.space.rates(params),
             lr=params.get("lr", math.nan),
             weight_decay=params.get("weight_decay", math.nan),
             params=params,
-            purpose=self.ledger.purpose,
+            phase=self.store.phase,
             configuration=trial.user_attrs.get("configuration"),
-            repeat=self.ledger.repeat,
-            extra=self.space.extra(params),
+            repeat=self.store.repeat,
+            hyperparameters=self.space.hyperparameters(params),
         )
 
     @abstractmethod
@@ -100,13 +100,13 @@ class StudyFeed(ABC):
 
     def release_fallen(self, stands: Callable[[TrialResult], bool]) -> None:
         """Free the places of earlier results that cannot stand, for their weights are wanted and gone."""
-        for result in self.ledger.results():
+        for result in self.store.results():
             if not stands(result):
-                self.ledger.release(result.spec.number, "its checkpoint is gone")
+                self.store.release(result.spec.number, "its checkpoint is gone")
 
     def tell(self, result: TrialResult) -> None:
         """End a trial."""
-        self.ledger.tell(result)
+        self.store.tell(result)
 
 
 class SearchFeed(StudyFeed):
@@ -123,7 +123,7 @@ class SearchFeed(StudyFeed):
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: StudyStore,
         space: Space,
         *,
         total: int,
@@ -131,7 +131,7 @@ class SearchFeed(StudyFeed):
         cancelled: Callable[[], bool],
         most_at_once: int | None = None,
     ) -> None:
-        super().__init__(ledger, space, [(index,) for index in range(total)], cancelled, most_at_once)
+        super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._seed = seed
         self._hopeless: RunError | None = None
         self._healthy: set[str] = set()
@@ -147,14 +147,14 @@ class SearchFeed(StudyFeed):
             raise self._hopeless
         return super().ask()
 
-    def point(self, place: Place) -> Params:
+    def point(self, trial_key: TrialKey) -> Params:
         """Return what an interrupted trial of this place had, else one of the space's first points, else nothing."""
         first = dict(enumerate(self.space.first_points))
-        return self.ledger.left(place) or first.get(place[0], {})
+        return self.store.left(trial_key) or first.get(trial_key[0], {})
 
-    def sampler_seed(self, place: Place) -> int:
+    def sampler_seed(self, trial_key: TrialKey) -> int:
         """Return a seed for each place, so that a study that was continued goes on as if it had not stopped."""
-        return derived_seed(self._seed, "sampler", *place)
+        return derived_seed(self._seed, "sampler", *trial_key)
 
     def seed(self, trial: Trial) -> int:
         """Return a seed that is the same for the same place of every arm, so that arms pair up."""
@@ -164,14 +164,14 @@ class SearchFeed(StudyFeed):
         """Report an epoch; return whether the trial is pruned."""
         if math.isfinite(metrics.objective):
             self._healthy.add(spec.key)
-        return self.ledger.report(spec, metrics)
+        return self.store.report(spec, metrics)
 
     def tell(self, result: TrialResult) -> None:
         """End a trial; where all have failed alike, the next `ask` says so."""
         super().tell(result)
         self._healthy.discard(result.spec.key)
         if result.state == "FAIL" and not self._healthy:
-            self._hopeless = failed_alike(self.ledger.results())
+            self._hopeless = failed_alike(self.store.results())
 
 
 class ConfirmFeed(StudyFeed):
@@ -188,7 +188,7 @@ class ConfirmFeed(StudyFeed):
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: StudyStore,
         space: Space,
         configurations: Sequence[TrialResult],
         seeds: Sequence[int],
@@ -197,12 +197,12 @@ class ConfirmFeed(StudyFeed):
         stands: Callable[[TrialResult], bool],
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
-        super().__init__(ledger, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
+        super().__init__(store, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
         self.release_fallen(stands)
 
-    def point(self, place: Place) -> Params:
+    def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the configuration."""
-        return self._params[place[0]]
+        return self._params[trial_key[0]]
 
     def seed(self, trial: Trial) -> int:
         """Return the seed of the trial's place."""

@@ -9,7 +9,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch.study.search_space import Space
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import kept, quiet_optuna
 
 FEWEST = 10
@@ -18,7 +18,7 @@ GOOD_SHARE, FEWEST_GOOD = 0.1, 5
 """Which trials are the good ones: the best tenth, and not fewer than the five that Optuna advises."""
 
 
-def site_importances(ledger: Ledger, space: Space) -> Mapping[str, float]:
+def site_importances(store: StudyStore, space: Space) -> Mapping[str, float]:
     """Share of each site in what the rates explain of being a good trial, by PED-ANOVA (Watanabe et al. 2023).
 
     It asks how far the rates of the good trials lie elsewhere than those of all trials. No chance is in it. NaN for a
@@ -29,36 +29,36 @@ def site_importances(ledger: Ledger, space: Space) -> Mapping[str, float]:
         space: What its parameters mean.
     """
     nothing = dict.fromkeys(space.sites, math.nan)
-    if unknown(ledger, space):
+    if unknown(store, space):
         return nothing
-    shares = _shares(ledger, list(space.parameter_sites))
+    shares = _shares(store, list(space.parameter_sites))
     total = sum(shares.values())
     return nothing | {space.parameter_sites[name]: share / total for name, share in shares.items()}
 
 
-def unknown(ledger: Ledger, space: Space) -> str:
+def unknown(store: StudyStore, space: Space) -> str:
     """Return why a search says nothing about the importance of single sites; empty where it does."""
     if len(space.parameter_sites) < 2:
         return "no two sites have rates of their own"
-    complete = _complete(ledger)
+    complete = _complete(store)
     if len(complete) < FEWEST:
         return f"{len(complete)} complete trials are too few: it takes {FEWEST}"
     if len({trial.value for trial in complete}) == 1:
         return "all trials scored alike"
-    if not any(_shares(ledger, list(space.parameter_sites)).values()):
+    if not any(_shares(store, list(space.parameter_sites)).values()):
         return "the rates of the good trials are those of all"
     return ""
 
 
-def _shares(ledger: Ledger, parameters: list[str]) -> dict[str, float]:
-    count = len(_complete(ledger))
+def _shares(store: StudyStore, parameters: list[str]) -> dict[str, float]:
+    count = len(_complete(store))
     good = min(max(GOOD_SHARE, FEWEST_GOOD / count), 0.5)
-    with kept(ledger.study.study_name), quiet_optuna():
+    with kept(store.study.study_name), quiet_optuna():
         evaluator = PedAnovaImportanceEvaluator(target_quantile=good)
-        found = get_param_importances(ledger.study, evaluator=evaluator, params=parameters, normalize=False)
+        found = get_param_importances(store.study, evaluator=evaluator, params=parameters, normalize=False)
     return {name: found[name] for name in parameters}
 
 
-def _complete(ledger: Ledger) -> list[FrozenTrial]:
-    with kept(ledger.study.study_name):
-        return ledger.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def _complete(store: StudyStore) -> list[FrozenTrial]:
+    with kept(store.study.study_name):
+        return store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

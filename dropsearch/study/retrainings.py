@@ -11,7 +11,7 @@ from optuna.trial import Trial
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.study.feeds import StudyFeed
 from dropsearch.study.search_space import Params, Space
-from dropsearch.study.store import Ledger, Place
+from dropsearch.study.store import StudyStore, TrialKey
 
 Variations = Mapping[int, TrialSpec]
 """By a number that is its own in its study, the winner's specification with something changed."""
@@ -69,7 +69,7 @@ class VariationFeed(StudyFeed):
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: StudyStore,
         space: Space,
         variations: Variations,
         seeds: Sequence[int],
@@ -78,7 +78,7 @@ class VariationFeed(StudyFeed):
         stands: Callable[[TrialResult], bool] = lambda result: True,
     ) -> None:
         self._variations = variations
-        super().__init__(ledger, space, places(variations, seeds), cancelled, None)
+        super().__init__(store, space, trial_keys(variations, seeds), cancelled, None)
         self.release_fallen(stands)
 
     @property
@@ -86,7 +86,7 @@ class VariationFeed(StudyFeed):
         """Nothing: all is given."""
         return {}
 
-    def point(self, place: Place) -> Params:
+    def point(self, trial_key: TrialKey) -> Params:
         """Return no parameters."""
         return {}
 
@@ -97,7 +97,7 @@ class VariationFeed(StudyFeed):
     def _spec(self, trial: Trial) -> TrialSpec:
         varied = self._variations[trial.user_attrs["variation"]]
         return dataclasses.replace(
-            varied, number=trial.number, seed=self.seed(trial), params={}, purpose=self.ledger.purpose
+            varied, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
         )
 
     def report(self, spec: TrialSpec, metrics: EpochMetrics) -> bool:
@@ -105,6 +105,6 @@ class VariationFeed(StudyFeed):
         return False
 
 
-def places(variations: Variations, seeds: Sequence[int]) -> list[Place]:
+def trial_keys(variations: Variations, seeds: Sequence[int]) -> list[TrialKey]:
     """Return what trials a study of these variations is to have: (configuration, variation, seed)."""
     return [(int(varied.configuration or 0), number, seed) for number, varied in variations.items() for seed in seeds]

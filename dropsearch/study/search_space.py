@@ -30,10 +30,10 @@ class SpaceSettings:
     """Whether the sites of an arm without dropout are given a rate of 0: a foreign module has rates of its own."""
     fixed: tuple[str, ...] = ()
     """Which of lr and weight_decay are not searched."""
-    extra: Mapping[str, Range] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Range] = field(default_factory=dict)
     """What else is searched, by configuration key."""
     start: Mapping[str, Any] = field(default_factory=dict)
-    """The values of `extra` in the first points."""
+    """The values of `hyperparameters` in the first points."""
 
 
 class Space:
@@ -47,7 +47,7 @@ class Space:
         settings: Ranges.
         arm: Whether and how rates are searched.
         sites: The sites of the arm's model, in the order of a forward pass.
-        typical: The textbook's rate by site name: the first point.
+        typical: The typical rate by site name: the first point.
     """
 
     def __init__(self, settings: SpaceSettings, arm: Arm, sites: Sequence[Site], typical: Mapping[str, float]) -> None:
@@ -88,7 +88,7 @@ class Space:
         """
         return {
             **{name: FloatDistribution(*bounds, log=True) for name, bounds in self._common.items()},
-            **{key: distribution(searched) for key, searched in self.settings.extra.items()},
+            **{key: distribution(searched) for key, searched in self.settings.hyperparameters.items()},
             **dict.fromkeys(self._coordinates, self._rate_distribution),
         }
 
@@ -107,7 +107,7 @@ class Space:
         """Return the rate of each site for what the sampler proposed; empty in an arm without dropout."""
         if self._form == "off":
             return dict.fromkeys(self.sites, 0.0) if self.settings.off_is_given else {}
-        if self._form == "textbook":
+        if self._form == "typical":
             return dict(self.typical)
         values = [self._rate(params[name]) for name in self._coordinates]
         if self._form == "per_layer":
@@ -116,9 +116,9 @@ class Space:
         first, last = values[0], values[-1]
         return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
 
-    def extra(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def hyperparameters(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what else was proposed, by configuration key."""
-        return {key: value_of(searched, params[key]) for key, searched in self.settings.extra.items()}
+        return {key: value_of(searched, params[key]) for key, searched in self.settings.hyperparameters.items()}
 
     def _rate(self, coordinate: float) -> float:
         if coordinate >= self.settings.low:
@@ -127,14 +127,14 @@ class Space:
 
     @property
     def first_points(self) -> tuple[Params, ...]:
-        """Points asked before the sampler's own: the textbook's rates, then all rates zero."""
+        """Points asked before the sampler's own: the typical rates, then all rates zero."""
         middle: Params = {name: math.sqrt(math.prod(bounds)) for name, bounds in self._common.items()}
-        middle |= {key: parameter(self.settings.start[key]) for key in self.settings.extra}
+        middle |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
         if not self._coordinates:
             return (middle,)
-        return ({**middle, **self._textbook_point()}, {**middle, **self._zero_point()})
+        return ({**middle, **self._typical_point()}, {**middle, **self._zero_point()})
 
-    def _textbook_point(self) -> Params:
+    def _typical_point(self) -> Params:
         rates = list(self.typical.values())
         ends = {"rate.shared": sum(rates) / len(rates), "rate.first": rates[0], "rate.last": rates[-1]}
         wanted = {f"rate.{name}": rate for name, rate in self.typical.items()} | ends

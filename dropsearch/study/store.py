@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.process_id import is_dead, is_here, this_process
-from dropsearch.core.records import INTERRUPTED, EpochMetrics, Purpose, TrialResult, TrialSpec
+from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.study import trial_entry
 from dropsearch.study.distributions import suggest
 from dropsearch.study.search_space import Params
@@ -25,7 +25,7 @@ from dropsearch.study.studies import kept, open_study, quiet_optuna
 
 OWNER = "owner"
 """The user attribute that says which process trains a trial."""
-PLACES: Mapping[Purpose, tuple[str, ...]] = {
+TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
     "sites": ("configuration", "variation", "seed"),
@@ -37,11 +37,11 @@ SILENCE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-Place = tuple[int, ...]
-"""What a trial is for, by the names of `PLACES`: (index,) in a search. Each is filled once."""
+TrialKey = tuple[int, ...]
+"""What a trial is for, by the names of `TRIAL_KEYS`: (index,) in a search. Each is filled once."""
 
 
-class Ledger:
+class StudyStore:
     """A study in which each trial carries its place, its owner and, when it has ended, its whole curve.
 
     All that a report or a tracker needs can be read back from the storage alone, so nothing that was told
@@ -67,14 +67,14 @@ class Ledger:
         name: str,
         *,
         arm: str,
-        purpose: Purpose,
+        phase: TrialPhase,
         fingerprint: Mapping[str, Any],
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
         repeat: int = 1,
     ) -> None:
         self.arm, self.repeat = arm, repeat
-        self.purpose: Purpose = purpose
+        self.phase: TrialPhase = phase
         self._storage, self._make_sampler = storage, make_sampler
         with kept(name), quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
@@ -82,7 +82,7 @@ class Ledger:
         self._seen: dict[int, tuple[int, float]] = {}
 
     def ask(
-        self, distributions: Mapping[str, BaseDistribution], place: Place, point: Params, seed: int
+        self, distributions: Mapping[str, BaseDistribution], trial_key: TrialKey, point: Params, seed: int
     ) -> Trial | None:
         """Begin the trial of a place that is free; None where another process was faster.
 
@@ -99,8 +99,8 @@ class Ledger:
         with kept(self.study.study_name), quiet_optuna():
             sampler = self._make_sampler(seed)
             self.study.sampler = PartialFixedSampler(point, sampler) if point else sampler
-            trial = self._create({**dict(zip(PLACES[self.purpose], place, strict=True)), OWNER: this_process()})
-            if self.holders.get(place) != trial.number:
+            trial = self._create({**dict(zip(TRIAL_KEYS[self.phase], trial_key, strict=True)), OWNER: this_process()})
+            if self.holders.get(trial_key) != trial.number:
                 self._interrupt(trial.number, "another process was faster")
                 return None
             self._open[trial.number] = trial
@@ -197,30 +197,30 @@ class Ledger:
         return tuple(t.user_attrs.get(OWNER, "somebody") for t in running if t.number not in self._open)
 
     @property
-    def holders(self) -> dict[Place | None, int]:
+    def holders(self) -> dict[TrialKey | None, int]:
         """The number of the trial that holds each place which is not free: the first of those that count."""
-        found: dict[Place | None, int] = {}
+        found: dict[TrialKey | None, int] = {}
         for trial in self._counting(TrialState.RUNNING, *_ENDED):
-            found.setdefault(self._place(trial), trial.number)
+            found.setdefault(self._trial_key(trial), trial.number)
         found.pop(None, None)
         return found
 
-    def _place(self, trial: FrozenTrial) -> Place | None:
+    def _trial_key(self, trial: FrozenTrial) -> TrialKey | None:
         attrs = trial.user_attrs
-        names = PLACES[self.purpose]
+        names = TRIAL_KEYS[self.phase]
         return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
 
-    def left(self, place: Place) -> Params:
+    def left(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the last trial that held a place and was interrupted; empty without one."""
         counting = {trial.number for trial in self._counting(*_ENDED)}
-        past = [t for t in self._trials(*_ENDED) if t.number not in counting and self._place(t) == place]
+        past = [t for t in self._trials(*_ENDED) if t.number not in counting and self._trial_key(t) == trial_key]
         return dict(past[-1].params) if past else {}
 
     def results(self) -> tuple[TrialResult, ...]:
         """Return every trial that ended and was not interrupted, by number."""
         return tuple(self._read(t) for t in self._counting(*_ENDED) if trial_entry.RESULT in t.user_attrs)
 
-    def left_behind(self) -> tuple[TrialResult, ...]:
+    def untracked_results(self) -> tuple[TrialResult, ...]:
         """Return the results that no living process but this one will write to a tracker."""
         theirs = {trial.number for trial in self._trials(*_ENDED) if self._is_tracked_by_its_owner(trial)}
         return tuple(result for result in self.results() if result.spec.number not in theirs)
@@ -232,7 +232,7 @@ class Ledger:
         return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=SILENCE)
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
-        return trial_entry.read(trial, self.arm, self.purpose, self.repeat)
+        return trial_entry.read(trial, self.arm, self.phase, self.repeat)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         with kept(self.study.study_name):

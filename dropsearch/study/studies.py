@@ -18,10 +18,10 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dropsearch.core.errors import InputError, RunError, first_cause
-from dropsearch.core.records import ARMS, Purpose
+from dropsearch.core.records import ARMS, TrialPhase
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-RETRAINED: Mapping[Purpose, str] = {
+RETRAINED: Mapping[TrialPhase, str] = {
     "sites": "evidence/single_sites",
     "l2": "evidence/l2_control",
     "sizes": "evidence/train_sizes",

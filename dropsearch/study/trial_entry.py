@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from dropsearch.core.records import EpochMetrics, Purpose, State, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, State, TrialPhase, TrialResult, TrialSpec
 
 RESULT = "result"
 """The user attribute that holds an entry."""
@@ -25,7 +25,7 @@ def written(result: TrialResult) -> dict[str, Any]:
             "weight_decay": spec.weight_decay,
             "configuration": spec.configuration,
             **({"variation": spec.variation} if spec.variation else {}),
-            **({"extra": dict(spec.extra)} if spec.extra else {}),
+            **({"hyperparameters": dict(spec.hyperparameters)} if spec.hyperparameters else {}),
         },
         "state": result.state,
         "curve": [_point(point) for point in result.curve],
@@ -41,11 +41,11 @@ def _point(point: EpochMetrics) -> list[Any]:
     return fields if point.monitored is not None or point.logged else fields[:-2]
 
 
-def read(trial: FrozenTrial, arm: str, purpose: Purpose, repeat: int = 1) -> TrialResult:
+def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> TrialResult:
     """Return the result that a trial of an arm holds."""
     entry: Mapping[str, Any] = trial.user_attrs[RESULT]
     spec = TrialSpec(
-        arm=arm, number=trial.number, params=dict(trial.params), purpose=purpose, repeat=repeat, **entry["spec"]
+        arm=arm, number=trial.number, params=dict(trial.params), phase=phase, repeat=repeat, **entry["spec"]
     )
     curve = tuple(EpochMetrics(*point) for point in entry["curve"])
     state: State = entry["state"]

@@ -21,7 +21,7 @@ class Tracker(Protocol):
     """
 
     @property
-    def place(self) -> Mapping[str, str]:
+    def location(self) -> Mapping[str, str]:
         """tracking_uri and experiment, known from `connect` on; empty if not tracked."""
         ...
 
@@ -99,7 +99,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Tracks nothing."""
 
-    place: Mapping[str, str] = {}
+    location: Mapping[str, str] = {}
     info: Mapping[str, str] = {}
     problems: Sequence[str] = ()
 

@@ -13,7 +13,7 @@ from dropsearch.core.records import INTERRUPTED as INTERRUPTED
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
 Convolutions = Literal["grouped", "by row"]
-COMMON_SEED = 0
+SHARED_MASK_SEED = 0
 """The seed of all masks where trials share them."""
 
 
@@ -104,26 +104,26 @@ class TrainerSettings:
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     precision: str = "32-true"
-    gradient_clip: float | None = None
+    gradient_clip_val: float | None = None
     """The largest norm of a trial's gradient, None for no limit; see `clip`."""
     monitor: Monitor = field(default_factory=Monitor)
     """What trials are chosen by."""
-    foreign: bool = False
+    is_user_module: bool = False
     """The module is somebody else's: it may keep state, draw random numbers and log what it likes."""
     trainer: Callable[[], Mapping[str, Any]] = dict
     """Makes the user's own arguments of the Trainer, callbacks among them, anew for each trial that trains alone."""
-    common_masks: bool = False
+    shared_masks: bool = False
     """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
     convolutions: Convolutions = "grouped"
     """How an array runs a convolution: one of all rows, in groups, or one for each row."""
 
     def clip(self, spec: TrialSpec) -> float | None:
         """Return the largest norm of a trial's gradient: its own where that is searched, None for no limit."""
-        return spec.extra.get("optimizer.gradient_clip", self.gradient_clip)
+        return spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the seed of a trial's masks: its own in a confirmation, whose seeds are to be independent."""
-        return COMMON_SEED if self.common_masks and spec.purpose == "search" else spec.seed
+        return SHARED_MASK_SEED if self.shared_masks and spec.phase == "search" else spec.seed
 
 
 CheckpointPath = Callable[[TrialSpec], Path | None]

@@ -18,8 +18,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning import quiet_loggers
-from dropsearch._compat.lightning_sigterm import OwnSigterm
-from dropsearch.core.atomic_io import whole
+from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
@@ -89,7 +89,7 @@ class _EpochReport(Callback):
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
-        if self.settings.foreign:
+        if self.settings.is_user_module:
             part = measured_on_copy(module, trainer, self.part, context)
         else:
             part = evaluate(module, self.part, context=context)
@@ -104,7 +104,7 @@ class _EpochReport(Callback):
         trainer.should_stop = True
 
 
-class AloneEngine:
+class SequentialEngine:
     """Trains the trials of a feed one after the other, each by a `lightning.Trainer` of its own.
 
     Args:
@@ -158,7 +158,7 @@ class AloneEngine:
             torch.cuda.empty_cache()
             ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
         except Exception as error:
-            ending.state, ending.reason = "FAIL", told(error)
+            ending.state, ending.reason = "FAIL", describe_error(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
@@ -191,7 +191,7 @@ class AloneEngine:
         return make_trainer(
             module,
             self.settings,
-            [report, OwnSigterm()],
+            [report, KeepSigtermHandler()],
             max_epochs=self.settings.max_epochs,
             gradient_clip_val=self.settings.clip(spec),
         )
@@ -222,7 +222,7 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
         RunError: It could not be written.
     """
     try:
-        with whole(path) as draft:
+        with atomic_write(path) as draft:
             trainer.save_checkpoint(draft, weights_only=True)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
         raise RunError(
@@ -231,7 +231,7 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
         ) from error
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the kind of an error and what it says, on one line."""
     return f"{type(error).__name__}: {one_line(error)}"
 

@@ -27,7 +27,7 @@ from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
 from dropsearch.experiment import build, engines  # noqa: E402
 from dropsearch.experiment.runner import Run  # noqa: E402
-from dropsearch.experiment.watched_feed import WatchedFeed  # noqa: E402
+from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.report import Progress  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 
@@ -61,7 +61,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     run.open(folder / "study.journal")
     begun, cpu = time.perf_counter(), cpu_seconds()
     progress = Progress(config.study.n_trials)
-    run.ablation.search(partial(WatchedFeed, tracker=tracker, progress=progress))
+    run.ablation.search(partial(TrackedFeed, tracker=tracker, progress=progress))
     tracker.close("KILLED")
     ended = time.perf_counter()
     engine.close()  # its processes have ended then, and their seconds count

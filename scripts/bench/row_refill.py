@@ -23,7 +23,7 @@ from section import Section, median_and_range
 from workloads import WORKLOADS
 
 from dropsearch.core.records import TrialSpec
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 
 EPOCHS = {"digits-mlp": 10}
 """The longest trial, where it is not `FEW`."""
@@ -35,7 +35,7 @@ GENERATIONS, FEWEST = 4, 16
 
 def seconds(parts: Parts, width: int, feeds: Sequence[SpecFeed]) -> float:
     """Return the seconds in which one array engine trains what the feeds have, one feed after another."""
-    engine = ArrayEngine(parts.make_module, parts.source, parts.settings, width)
+    engine = VectorizedEngine(parts.make_module, parts.source, parts.settings, width)
     started = time.perf_counter()
     for feed in feeds:
         engine.run(feed)
@@ -69,7 +69,7 @@ def idle(lifetimes: Mapping[int, int], width: int, epochs: int) -> float:
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
     longest = FEW if quick else EPOCHS.get(name, FEW)
-    parts = Parts.load(name, "engine=array", f"trainer.max_epochs={longest}", quick=quick)
+    parts = Parts.load(name, "engine=vectorized", f"trainer.max_epochs={longest}", quick=quick)
     width = max(2, parts.plan().width)
     specs = parts.specs(2 * width if quick else max(GENERATIONS * width, FEWEST))
     draw = random.Random(0)

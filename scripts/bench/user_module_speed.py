@@ -21,14 +21,14 @@ from several_processes import our_seconds
 from workloads import overrides
 
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.user_targets import with_own
+from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import TrialSpec
 from dropsearch.experiment import build, engines
 from dropsearch.training.protocols import Engine
 
 WIDTH = 16
 ARM = "both"
-ARRAY = ("engine=array", f"engine.width={WIDTH}", "engine.processes=1", "trainer.accelerator=cpu", f"arms=[{ARM}]")
+ARRAY = ("engine=vectorized", f"engine.width={WIDTH}", "engine.processes=1", "trainer.accelerator=cpu", f"arms=[{ARM}]")
 STRANGER = ("model._target_=user_module.LitMLP", "batchnorm.replace=identity")
 SIDES = {
     "zoo's MLP": (),
@@ -45,11 +45,11 @@ def loaded(name: str, more: tuple[str, ...], quick: bool) -> tuple[Parts, Engine
     ]
     words = [word for word in words if not (own_data and word.startswith(("data=", "data.")))]
     epochs = ("trainer.max_epochs=1",) if quick else ()
-    config = compose_overrides(with_own([*words, *more, *ARRAY, *epochs]))
+    config = compose_overrides(with_user_targets([*words, *more, *ARRAY, *epochs]))
     source = build.data(config, build.device(config))
     parts = Parts(name, config, source, build.sites(config, source))
     plan = parts.plan()
-    assert plan.engine == "array", plan.reason
+    assert plan.engine == "vectorized", plan.reason
     return parts, engines.engine(config, source, plan, lambda _: None)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from workloads import QUICK_WIDTH
 
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.training.vectorized.trials import Array
+from dropsearch.training.vectorized.trials import VectorizedTrials
 
 SHORT = 2
 """Training steps of the epoch whose evaluation is looked at."""
@@ -121,9 +121,9 @@ def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
     return width / step, stepping, evaluating, parts.steps * parts.epochs
 
 
-def _short(parts: Parts, width: int) -> Array:
+def _short(parts: Parts, width: int) -> VectorizedTrials:
     feed = SpecFeed(parts.specs(width), dict.fromkeys(range(width), 1))
-    return Array(parts.make_module, ShortSource(parts), parts.settings, feed, width)
+    return VectorizedTrials(parts.make_module, ShortSource(parts), parts.settings, feed, width)
 
 
 def rows(name: str, quick: bool) -> Iterator[list[str]]:

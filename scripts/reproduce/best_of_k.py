@@ -23,12 +23,12 @@ from scipy.special import stdtrit
 from dropsearch.analysis.budget import random_search
 from dropsearch.core.records import Budget, EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report.figures.axes import label_outer
-from dropsearch.report.figures.layout import drawing, key, sheet
-from dropsearch.report.figures.palette import look
+from dropsearch.report.figures.layout import drawing, figure_layout, key
+from dropsearch.report.figures.palette import arm_style
 
 PUBLISHED = {
     "none": {1: 91.96, 5: 98.39, 10: 98.49, 20: 98.56},
-    "textbook": {1: 66.23, 5: 97.70, 10: 98.51, 20: 98.65},
+    "typical": {1: 66.23, 5: 97.70, 10: 98.51, 20: 98.65},
     "batchnorm": {1: 98.08, 5: 98.47, 10: 98.55, 20: 98.60},
 }
 """Test accuracy, %, computed from the raw runs of Garbin et al. (2020); their dropout has fixed rates."""
@@ -105,7 +105,7 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
     )
     title = "The winner by budget: MNIST, MLP 784-256-256-10"
     with drawing():
-        drawn = sheet(title, caption, 1, [key(arm) for arm in values], panel_height=3)
+        drawn = figure_layout(title, caption, 1, [key(arm) for arm in values], panel_height=3)
         for arm, accuracy in values.items():
             _curve(drawn.panels[0], arm, accuracy)
         # Logarithmic: the arms differ by tens of points at first, and in the end by tenths.
@@ -119,7 +119,7 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
 
 
 def _curve(panel: Axes, arm: str, accuracy: Floats) -> None:
-    found, drawn = budget(accuracy), look(arm)
+    found, drawn = budget(accuracy), arm_style(arm)
     shown = slice(max(BUDGETS))
     trials = found.trials[shown]
     panel.plot(trials, found.expected[shown], drawn.line, color=drawn.colour, marker=drawn.marker)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from trainings import WEIGHT_DECAY, Contrast, Trainings, columns, show
 
-from dropsearch.analysis.measures.protocol import Trained
+from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.analysis.measures.variance_shift import DEAD, recalibration, shifts
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import confirmation_seeds
@@ -86,7 +86,7 @@ def closed_form(mean: Tensor, variance: Tensor, rate: float) -> Tensor:
 
 
 @torch.no_grad()
-def moments(trained: Trained) -> Moments:
+def moments(trained: TrainedModel) -> Moments:
     """Return mean and variance of what goes into each BatchNorm, with dropout off, on training examples."""
     found: Moments = {}
 

@@ -6,7 +6,7 @@ import lightning
 import pytest
 from torch import nn
 
-from dropsearch._compat.lightning import is_lightnings_own, package_of, quiet_loggers, trainer_class
+from dropsearch._compat.lightning import is_lightning_class, package_of, quiet_loggers, trainer_class
 
 
 class Mine(lightning.LightningModule):
@@ -20,7 +20,7 @@ class LightningModule(nn.Module):
 def test_a_subclass_belongs_to_the_package_of_its_base_and_is_not_lightning_s_own():
     assert package_of(Mine()) == "lightning.pytorch"
     assert trainer_class(package_of(Mine())) is lightning.Trainer
-    assert [is_lightnings_own(kind) for kind in Mine.__mro__[:2]] == [False, True]
+    assert [is_lightning_class(kind) for kind in Mine.__mro__[:2]] == [False, True]
 
 
 def test_the_other_package_s_modules_get_its_own_trainer():

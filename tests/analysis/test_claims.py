@@ -12,10 +12,10 @@ from dropsearch.core.records import (
     ArmEvidence,
     ArmOutcome,
     Claim,
+    ComparisonMetric,
     Confirmed,
     EpochMetrics,
     Evidence,
-    Judge,
     Quantity,
     Series,
     Site,
@@ -44,18 +44,30 @@ def outcome(
     given = (dict(TYPICAL) if ARMS[name].dropout != "off" else {}) if rates is None else dict(rates)
     point = EpochMetrics(0, 0.1, 0.2, val_loss, 0.9, 0.9)
     results = tuple(
-        TrialResult(TrialSpec(name, i, seed, given, 1e-3, 0.0, purpose="confirm"), "COMPLETE", (point,), 1.0)
+        TrialResult(TrialSpec(name, i, seed, given, 1e-3, 0.0, phase="confirm"), "COMPLETE", (point,), 1.0)
         for i, seed in enumerate(SEEDS)
     )
     winner = Confirmed(0, results)
     return ArmOutcome(ARMS[name], (), (winner,), winner, TestScores("2026", around(0.3), around(acc)))
 
 
-def summary(*arms: ArmOutcome, judge: Judge | None = None) -> Summary:
-    judge = judge or Judge()
+def summary(*arms: ArmOutcome, comparison_metric: ComparisonMetric | None = None) -> Summary:
+    comparison_metric = comparison_metric or ComparisonMetric()
     named = {arm.arm.name: arm for arm in arms}
     sites = tuple(Site(name, kind, 0.0, 10) for name, kind in KINDS.items())
-    return Summary("s", "mlp", "digits", 0, {}, 1.0, "alone", sites, named, compared(named, judge), judge=judge)
+    return Summary(
+        "s",
+        "mlp",
+        "digits",
+        0,
+        {},
+        1.0,
+        "sequential",
+        sites,
+        named,
+        compared(named, comparison_metric),
+        comparison_metric=comparison_metric,
+    )
 
 
 def evidence(measures: Mapping[str, Mapping[str, Sequence[float]]], **series: Series) -> Evidence:
@@ -228,31 +240,31 @@ def test_seeds_without_a_number_are_left_out_of_the_ensemble() -> None:
     assert "9 seeds" in claim.reason
 
 
-def test_without_the_textbooks_arm_the_rates_found_are_counted_and_nothing_is_shown() -> None:
+def test_without_the_typical_arm_the_rates_found_are_counted_and_nothing_is_shown() -> None:
     rates = {"input.dropout": 0.15, "hidden1.dropout": 0.05}
     claim = said("rates", NOTHING, summary(outcome("none"), outcome("dropout", rates=rates)))
     assert claim.answer == "not shown"
     assert claim.number.mean == 0.5
     assert claim.reason == (
         "Of the rates found in dropout 1 of 2 are typical, but not hidden1.dropout 0.05 (typical 0.3 to 0.5); "
-        "whether typical rates would do as well takes the arms dropout and textbook."
+        "whether typical rates would do as well takes the arms dropout and typical."
     )
 
 
 @pytest.mark.parametrize(
-    ("textbook", "expected"), [(0.9, "held"), (0.95, "held"), (0.85, "did not hold"), (0.8985, "held")]
+    ("typical", "expected"), [(0.9, "held"), (0.95, "held"), (0.85, "did not hold"), (0.8985, "held")]
 )
-def test_typical_rates_hold_where_their_arm_is_no_worse(textbook: float, expected: str) -> None:
-    arms = [outcome("none", acc=0.8), outcome("dropout", acc=0.9), outcome("textbook", acc=textbook)]
+def test_typical_rates_hold_where_their_arm_is_no_worse(typical: float, expected: str) -> None:
+    arms = [outcome("none", acc=0.8), outcome("dropout", acc=0.9), outcome("typical", acc=typical)]
     claim = said("rates", NOTHING, summary(*arms))
     assert claim.answer == expected
-    assert claim.number.mean == pytest.approx(textbook - 0.9)
-    assert (claim.measure, claim.unit, claim.scale) == ("test accuracy, textbook minus dropout", "points", 100)
+    assert claim.number.mean == pytest.approx(typical - 0.9)
+    assert (claim.measure, claim.unit, claim.scale) == ("test accuracy, typical minus dropout", "points", 100)
     assert "of the rates found in dropout 2 of 2 are typical" in claim.reason
 
 
 @pytest.mark.parametrize(
-    ("dropout", "textbook", "expected"),
+    ("dropout", "typical", "expected"),
     [
         (0.9, 0.9, "not shown"),  # nobody can tell dropout from none
         (0.8995, 0.8975, "not shown"),
@@ -262,30 +274,30 @@ def test_typical_rates_hold_where_their_arm_is_no_worse(textbook: float, expecte
         (0.95, 0.9, "did not hold"),
     ],
 )
-def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, textbook: float, expected: str) -> None:
-    arms = [outcome("none", acc=0.9), outcome("dropout", acc=dropout), outcome("textbook", acc=textbook)]
+def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, typical: float, expected: str) -> None:
+    arms = [outcome("none", acc=0.9), outcome("dropout", acc=dropout), outcome("typical", acc=typical)]
     claim = said("rates", NOTHING, summary(*arms))
     assert claim.answer == expected
     assert ("rates do not matter here" in claim.reason) is (expected == "not shown")
 
 
 def test_without_the_arm_none_nobody_knows_whether_rates_matter() -> None:
-    claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("textbook")))
+    claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("typical")))
     assert claim.answer == "not shown"
     assert "but whether rates matter here at all takes the arm none" in claim.reason
 
 
 def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
-    judge = Judge("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
-    of = summary(outcome("none"), outcome("dropout"), outcome("textbook"), judge=judge)
+    comparison_metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
+    of = summary(outcome("none"), outcome("dropout"), outcome("typical"), comparison_metric=comparison_metric)
     none = dataclasses.replace(of.arms["none"], test=TestScores("2026", around(0.6), around(0.9)))
     of = dataclasses.replace(of, arms={**of.arms, "none": none})
-    worse = dataclasses.replace(of.arms["textbook"], test=TestScores("2026", around(0.5), around(0.9)))
-    arms = {**of.arms, "textbook": worse}
+    worse = dataclasses.replace(of.arms["typical"], test=TestScores("2026", around(0.5), around(0.9)))
+    arms = {**of.arms, "typical": worse}
     assert said("rates", NOTHING, of).answer == "held"
-    assert said("rates", NOTHING, dataclasses.replace(of, arms=arms, comparisons=compared(arms, judge))).answer == (
-        "did not hold"
-    )
+    assert said(
+        "rates", NOTHING, dataclasses.replace(of, arms=arms, comparisons=compared(arms, comparison_metric))
+    ).answer == ("did not hold")
 
 
 def three(both: float, dropout: float = 0.9, batchnorm: float = 0.85) -> list[ArmOutcome]:

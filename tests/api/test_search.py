@@ -28,7 +28,7 @@ LIGHT: dict[str, Any] = {
     "confirm_top_k": 1,
     "confirm_seeds": 2,
     "accelerator": "cpu",
-    "engine": "alone",
+    "engine": "sequential",
     "arms": ["none", "dropout"],
 }
 Call = Callable[..., SearchResult]
@@ -165,21 +165,21 @@ def wide(lr: float, width: int, slope: float = 0.0) -> nets.LitNet:
 
 
 def test_any_argument_of_the_function_is_searched_beside_the_rates(search: Call):
-    extra = {"width": [6, 12], "slope": (0.1, 0.3)}
-    found = search(wide, data.Digits(), extra=extra, engine="array", n_trials=4, arms=["dropout"])
+    params = {"width": [6, 12], "slope": (0.1, 0.3)}
+    found = search(wide, data.Digits(), params=params, engine="vectorized", n_trials=4, arms=["dropout"])
     frame = found.to_dataframe()
     assert set(frame["model.width"]) == {6, 12}
     assert frame["model.slope"].between(0.1, 0.3).all()
     assert "array of" in found.summary.engine
-    assert set(found.best_extra) == {"model.width", "model.slope"}
+    assert set(found.best_params) == {"model.width", "model.slope"}
     assert found.best_checkpoint is not None
     weights = torch.load(found.best_checkpoint, weights_only=True)["state_dict"]
-    assert len(weights["first.bias"]) == found.best_extra["model.width"]
+    assert len(weights["first.bias"]) == found.best_params["model.width"]
     assert "What else was searched, as found" in repr(found)
 
 
 def test_a_search_begins_with_the_default_of_an_argument(search: Call):
-    found = search(nets.LitNet, data.Digits(), extra={"width": [6, 12, 9]}, arms=["none"])
+    found = search(nets.LitNet, data.Digits(), params={"width": [6, 12, 9]}, arms=["none"])
     assert found.to_dataframe()["model.width"][0] == 12
 
 
@@ -230,12 +230,12 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.Digits(), {"callbacks": [5]}, "callbacks must be a list of Lightning callbacks or a function"),
     (nets.Wanting, data.Digits(), {}, "argument: 'backbone': give a function that builds it, lambda: Wanting(...)"),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
-    (nets.LitNet, data.Digits(), {"extra": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
+    (nets.LitNet, data.Digits(), {"params": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
     (
         lambda: nets.LitNet(),
         data.Digits(),
-        {"extra": {"width": [1, 2]}},
-        'space.extra.model must name arguments of module, got "width": it takes none',
+        {"params": {"width": [1, 2]}},
+        'space.params.model must name arguments of module, got "width": it takes none',
     ),
     (
         lambda lr: nets.LitNet(lr=lr),
@@ -243,20 +243,20 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         {"arms": ["none", "batchnorm"], "arm_args": {"batchnorm": {"norm": "batch"}}},
         'arm_args.batchnorm must name arguments of module, got "norm": it takes lr',
     ),
-    (nets.LitNet, data.Digits(), {"extra": {"width": 5}}, "space.extra.model.width must be choice(A,B)"),
-    (nets.LitNet, data.Digits(), {"extra": {"width": (5, 5)}}, "its first end is the lower one"),
+    (nets.LitNet, data.Digits(), {"params": {"width": 5}}, "space.params.model.width must be choice(A,B)"),
+    (nets.LitNet, data.Digits(), {"params": {"width": (5, 5)}}, "its first end is the lower one"),
     (
         nets.LitNet,
         data.Digits(),
-        {"extra": {"lr": (0.1, 1.0)}},
-        "space.extra must leave out model.lr, which is searched",
+        {"params": {"lr": (0.1, 1.0)}},
+        "space.params must leave out model.lr, which is searched",
     ),
-    (nets.LitNet, data.Digits(), {"extra": {"width": [8, -1]}}, "got model.width=-1: model=LitNet cannot be built"),
+    (nets.LitNet, data.Digits(), {"params": {"width": [8, -1]}}, "got model.width=-1: model=LitNet cannot be built"),
     (nets.LitNet, data.Digits(), {"lr": 1e-3}, "lr must be a range (low, high), got 0.001: as in lr="),
     (nets.LitNet, data.Digits(), {"rates": (0, "a")}, "rates must be of the type of space.high, got 'a': Value 'a'"),
     (nets.LitNet, data.Digits(), {"n_trials": None}, "n_trials must be of the type of study.n_trials, got None"),
     (nets.LitNet, data.Digits(), {"arms": "none"}, "arms must be of the type of arms, got 'none'"),
-    (nets.LitNet, data.Digits(), {"extra": ["width"]}, "extra must be a mapping, got ['width']"),
+    (nets.LitNet, data.Digits(), {"params": ["width"]}, "params must be a mapping, got ['width']"),
     (nets.LitNet, data.Digits(), {"trainer": {"max_epochs": "x"}}, "trainer['max_epochs'] must be of the type of"),
     (
         nets.LitNet,
@@ -264,7 +264,12 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         {"overrides": ["study.n_trials=1"]},
         "overrides must leave out study.n_trials, which the argument n_trials says, got study.n_trials=1: give",
     ),
-    (nets.LitNet, data.Digits(), {"overrides": ["engine=array"]}, "which the argument engine says, got engine=array"),
+    (
+        nets.LitNet,
+        data.Digits(),
+        {"overrides": ["engine=vectorized"]},
+        "which the argument engine says, got engine=vectorized",
+    ),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 1), "overrides": ["space.lr.low=0.2"]}, "which the argument lr says"),
     (nets.LitNet, data.Digits(), {"overrides": "sampler=random"}, "overrides must be a list of KEY=VALUE"),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),

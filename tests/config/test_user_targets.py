@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dropsearch.config.schema import OwnDataConfig, OwnModelConfig, arguments, plain
-from dropsearch.config.user_targets import FOREIGN_ARMS, with_own
+from dropsearch.config.schema import UserDataConfig, UserModelConfig, arguments, plain
+from dropsearch.config.user_targets import USER_ARMS, with_user_targets
 from tests.config.conftest import Compose
 
 MODEL, DATA = "model._target_=mine.nets.Net", "data._target_=mine.Data"
@@ -13,32 +13,32 @@ MODEL, DATA = "model._target_=mine.nets.Net", "data._target_=mine.Data"
 
 def test_a_command_line_without_them_stays_as_it_is():
     words = ["dropsearch", "model=cnn", "model.channels=[8]", "-m"]
-    assert with_own(words) == words
+    assert with_user_targets(words) == words
 
 
 def test_a_class_of_one_s_own_takes_the_place_of_a_model_and_brings_its_arms(composed: Compose):
-    config = composed(*with_own([MODEL, "+model.width=64", DATA, "data.batch_size=8"]))
-    assert isinstance(config.model, OwnModelConfig)
-    assert isinstance(config.data, OwnDataConfig)
+    config = composed(*with_user_targets([MODEL, "+model.width=64", DATA, "data.batch_size=8"]))
+    assert isinstance(config.model, UserModelConfig)
+    assert isinstance(config.data, UserDataConfig)
     assert (config.model.name, config.data.name, config.study.name) == ("Net", "Data", "Net-Data")
     assert (arguments(config.model), arguments(config.data)) == ({"width": 64}, {"batch_size": 8})
-    assert tuple(config.arms) == FOREIGN_ARMS
+    assert tuple(config.arms) == USER_ARMS
 
 
 def test_arguments_may_be_nested_and_have_any_name(composed: Compose):
     config = composed(
-        *with_own([MODEL, "model.norm=batch", "model.inner._target_=mine.Part", "model.inner.sizes=[1,2]"])
+        *with_user_targets([MODEL, "model.norm=batch", "model.inner._target_=mine.Part", "model.inner.sizes=[1,2]"])
     )
     assert arguments(config.model) == {"norm": "batch", "inner": {"_target_": "mine.Part", "sizes": [1, 2]}}
     assert plain(config)["model"]["inner"]["sizes"] == [1, 2]
 
 
 def test_arms_that_are_named_are_kept(composed: Compose):
-    assert composed(*with_own([MODEL, "arms=[none]"])).arms == ["none"]
+    assert composed(*with_user_targets([MODEL, "arms=[none]"])).arms == ["none"]
 
 
 def test_arguments_of_the_trainer_pass_through(composed: Compose):
-    config = composed(*with_own([MODEL, "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3"]))
+    config = composed(*with_user_targets([MODEL, "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3"]))
     assert config.trainer.max_epochs == 3
     assert arguments(config.trainer) == {"accumulate_grad_batches": 2}
 
@@ -51,12 +51,15 @@ def test_arguments_of_the_trainer_pass_through(composed: Compose):
     ],
 )
 def test_arguments_of_arms_need_no_plus_in_any_form(composed: Compose, words: list[str]):
-    assert composed(*with_own([MODEL, *words])).arm_args == {"batchnorm": {"norm": "batch"}, "both": {"norm": "batch"}}
+    assert composed(*with_user_targets([MODEL, *words])).arm_args == {
+        "batchnorm": {"norm": "batch"},
+        "both": {"norm": "batch"},
+    }
 
 
 @pytest.mark.parametrize("words", [["--config-name", "x", MODEL], ["--config-name=x", MODEL]])
 def test_another_configuration_file_says_itself_what_it_is(words: list[str]):
-    assert with_own(words) == words
+    assert with_user_targets(words) == words
 
 
 @pytest.mark.parametrize(
@@ -70,5 +73,5 @@ def test_another_configuration_file_says_itself_what_it_is(words: list[str]):
     ],
 )
 def test_names_of_sites_need_no_plus_for_any_model(composed: Compose, word: str, kinds: dict[str, str]):
-    assert composed(*with_own([word])).sites.kinds == kinds
-    assert composed(*with_own([MODEL, word])).sites.kinds == kinds
+    assert composed(*with_user_targets([word])).sites.kinds == kinds
+    assert composed(*with_user_targets([MODEL, word])).sites.kinds == kinds

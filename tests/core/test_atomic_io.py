@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.core.atomic_io import whole
+from dropsearch.core.atomic_io import atomic_write
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_draft_takes_the_place_of_the_file_when_all_went_well(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "file.txt"
     for text in ("old", "new"):
-        with whole(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text(text)
             assert not path.exists() or path.read_text() == "old"
         assert path.read_text() == text
@@ -28,7 +28,7 @@ def test_where_something_fails_the_old_file_stays_and_the_draft_goes(tmp_path: P
     path.write_text("old")
 
     def fail() -> None:
-        with whole(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text("half of the n")
             raise OSError("full")
 
@@ -49,6 +49,6 @@ def test_the_draft_of_a_process_that_was_killed_is_removed_and_that_of_a_living_
     assert len(list(tmp_path.iterdir())) == 1
     living = tmp_path / ".file.txt.1"
     living.write_text("the first process of all lives")
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
     assert sorted(tmp_path.iterdir()) == [living, path]

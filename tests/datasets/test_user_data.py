@@ -10,12 +10,12 @@ import torch
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from tests.user_modules import data
 
 
-def own(module: object) -> OwnData:
-    return OwnData(module, type(module).__name__)
+def own(module: object) -> UserData:
+    return UserData(module, type(module).__name__)
 
 
 @pytest.mark.parametrize("batch_size", [32, 1000])
@@ -51,7 +51,7 @@ def test_what_setup_draws_follows_from_the_seed():
     first = own(data.Digits())
     torch.manual_seed(2)
     assert own(data.Digits()).digest == first.digest
-    assert OwnData(data.Digits(), "Digits", seed=5).digest != first.digest
+    assert UserData(data.Digits(), "Digits", seed=5).digest != first.digest
 
 
 def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training():
@@ -63,7 +63,7 @@ def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training()
     assert source.notes == ()
 
 
-def held_out(source: OwnData) -> list[torch.Tensor]:
+def held_out(source: UserData) -> list[torch.Tensor]:
     return [torch.cat([x for x, _ in loader]) for loader in (source.val_dataloader(), source.test_dataloader())]
 
 
@@ -126,7 +126,7 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
 def test_what_cannot_be_rows_says_why_and_still_gives_batches(module: data.Digits, why: str):
     source = own(module)
     assert source.rows is None
-    assert why in source.obstacle
+    assert why in source.incompatibility
     assert next(iter(source.train_loader(0))) is not None
 
 
@@ -149,7 +149,7 @@ def test_a_kind_of_dataloader_of_the_user_s_own_gives_its_own_batches_and_the_ru
     assert "Brief is a DataLoader of its own" in source.notes[0]
 
 
-def _drawn(source: OwnData, seed: int) -> list[torch.Tensor]:
+def _drawn(source: UserData, seed: int) -> list[torch.Tensor]:
     with seeded(seed):
         return [x for x, _ in source.train_loader(seed)]
 

@@ -1,6 +1,6 @@
 """Modules as strangers write them, each with a batch and the inventory that it must give.
 
-``STRANGERS`` holds one entry for each habit. A plain module's batch is what its forward takes (one argument, a
+``USER_MODULES`` holds one entry for each habit. A plain module's batch is what its forward takes (one argument, a
 tuple of arguments, or a dict of keyword arguments); a Lightning module's is what its ``training_step`` takes.
 """
 
@@ -112,7 +112,7 @@ VIT: tuple[Row, ...] = (
 )
 
 
-STRANGERS: dict[str, Stranger] = {
+USER_MODULES: dict[str, Stranger] = {
     "subclass_of_subclass": Stranger(
         Grandchild, features(4, 5), (("model", "input", 0.1, 5, True), ("drop", "hidden", 0.2, 6, True))
     ),

@@ -18,7 +18,7 @@ from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Summary, TrialResult
 from dropsearch.study.search_space import Space
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 
 LIGHT = (
     "model.hidden=[16]",
@@ -29,7 +29,7 @@ LIGHT = (
     "study.n_trials=3",
     "confirm.top_k=2",
     "confirm.seeds=2",
-    "engine=alone",
+    "engine=sequential",
     "tracking=none",
 )
 """A study of all four arms in a few seconds."""
@@ -53,14 +53,14 @@ def composed(*overrides: str) -> Config:
 def trials_told() -> Iterator[list[TrialResult]]:
     """Yield the trials that are told to studies while the context lasts, in the order in which they end."""
     trained: list[TrialResult] = []
-    tell = Ledger.tell
+    tell = StudyStore.tell
 
-    def told(self: Ledger, result: TrialResult) -> None:
+    def told(self: StudyStore, result: TrialResult) -> None:
         trained.append(result)
         tell(self, result)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "tell", told)
+        patch.setattr(StudyStore, "tell", told)
         yield trained
 
 

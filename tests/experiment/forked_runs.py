@@ -45,10 +45,10 @@ class Job:
     cwd: str | None = None
 
 
-class Nursery:
+class RunForker:
     """The process that forks the runs. Use as a context manager."""
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> RunForker:
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(

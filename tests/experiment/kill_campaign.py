@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.experiment import study_audit
-from tests.experiment.forked_runs import TINY, Job, Nursery
+from tests.experiment.forked_runs import TINY, Job, RunForker
 
 KILLED = -9
 ARMS = ["none", "dropout"]
@@ -25,12 +25,12 @@ class Campaign:
     are drawn from a seed: some by the clock, some by counting what is written.
     """
 
-    nursery: Nursery
+    run_forker: RunForker
     folder: Path
     storage: str = ""
     """The storage of a study, with FOLDER in the place of its folder; the default journal where it is empty."""
     seed: int = 0
-    overrides: tuple[str, ...] = ("engine=alone",)
+    overrides: tuple[str, ...] = ("engine=sequential",)
     repeats: int = 1
     """How often each arm's search is done."""
     kills_per_study: int = 10
@@ -58,7 +58,7 @@ class Campaign:
         while self.kills < until:
             job = self._job(folder, storage, n_trials, **_moment(draw, self.span, first))
             before = study_audit.ended(storage)
-            (status,) = self.nursery.run(job)
+            (status,) = self.run_forker.run(job)
             self._note(f"{folder.name}: {n_trials} trials, {job.kill_after=}, {job.kill_at_write=}: {status}")
             if status == KILLED:
                 self.kills += 1
@@ -76,7 +76,7 @@ class Campaign:
     def _finish(self, folder: Path, storage: str, n_trials: int) -> None:
         before = study_audit.ended(storage)
         job = self._job(folder, storage, n_trials)
-        assert self.nursery.run(job) == [0], Path(job.log).read_text()
+        assert self.run_forker.run(job) == [0], Path(job.log).read_text()
         study_audit.check_nothing_changed(before, study_audit.ended(storage))
         self._audit(folder, storage, n_trials)
 

@@ -29,7 +29,7 @@ OVERRIDES = (
     "arms=[none,both]",
     "trainer.max_epochs=4",
     "study.n_trials=5",
-    "pruner.startup_trials=1",
+    "pruner.n_startup_trials=1",
     "pruner.warmup_epochs=0",
     "tracking.log_model=false",
     'output_dir="it\'s here"',
@@ -48,10 +48,10 @@ class Finished:
     def out(self) -> Path:
         return self.folder / "it's here"
 
-    def command(self, purpose: str) -> str:
-        """Return the printed command below the line that begins with `purpose`."""
+    def command(self, phase: str) -> str:
+        """Return the printed command below the line that begins with `phase`."""
         lines = self.printed.splitlines()
-        return next(lines[i + 1].strip() for i, line in enumerate(lines) if line.startswith(purpose))
+        return next(lines[i + 1].strip() for i, line in enumerate(lines) if line.startswith(phase))
 
     def shell(self, command: str) -> Completed:
         given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
@@ -180,7 +180,7 @@ def test_mlflow_nests_trials_in_arms_in_one_parent(finished: Finished, mlflow_ru
         kind = tracked.data.tags["dropsearch.kind"]
         if kind != "parent":
             over = by_id[tracked.data.tags["mlflow.parentRunId"]]
-            search = tracked.data.tags.get("dropsearch.purpose") == "search"
+            search = tracked.data.tags.get("dropsearch.phase") == "search"
             assert over.data.tags["dropsearch.kind"] == above.get(kind, "arm" if search else "confirm")
             assert (
                 over.data.tags.get("dropsearch.arm", tracked.data.tags["dropsearch.arm"])

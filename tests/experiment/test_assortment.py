@@ -8,7 +8,7 @@ import pytest
 
 import dropsearch
 from dropsearch.core.errors import InputError
-from tests.user_modules import assortment as strangers
+from tests.user_modules import assortment as user_modules
 from tests.user_modules import data, nets
 
 TINY = {
@@ -32,10 +32,10 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
 @pytest.mark.parametrize(
     ("make", "sites"),
     [
-        (strangers.Listed, ["drops.0", "drops.1", "model"]),
-        (strangers.Looped, ["model", "model#2", "drop", "drop#2"]),
+        (user_modules.Listed, ["drops.0", "drops.1", "model"]),
+        (user_modules.Looped, ["model", "model#2", "drop", "drop#2"]),
         (
-            strangers.Encoder,
+            user_modules.Encoder,
             [
                 "encoder.layers.0.self_attn",
                 "encoder.layers.0.dropout1",
@@ -43,18 +43,18 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
                 "encoder.layers.0.dropout2",
             ],
         ),
-        (strangers.OneLayer, ["drop"]),
-        (strangers.Tied, ["drop"]),
-        (strangers.Frozen, ["model", "drop"]),
-        (strangers.Backbone, ["model", "drop"]),
-        (strangers.Averaging, ["model", "drop"]),
-        (strangers.OneCycle, ["model", "drop"]),
+        (user_modules.OneLayer, ["drop"]),
+        (user_modules.Tied, ["drop"]),
+        (user_modules.Frozen, ["model", "drop"]),
+        (user_modules.Backbone, ["model", "drop"]),
+        (user_modules.Averaging, ["model", "drop"]),
+        (user_modules.OneCycle, ["model", "drop"]),
         (nets.Normed, ["model", "drop"]),
     ],
 )
 def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str], tmp_path: Path):
-    array = searched(make, tmp_path / "array", "array", ARRAYED)
-    alone = searched(make, tmp_path / "alone", "alone", [DOUBLE])
+    array = searched(make, tmp_path / "vectorized", "vectorized", ARRAYED)
+    alone = searched(make, tmp_path / "sequential", "sequential", [DOUBLE])
     assert array.summary.engine.startswith("array of 2")
     assert [site.name for site in array.summary.sites if site.controllable] == sites
     one, other = (found.to_dataframe() for found in (array, alone))
@@ -65,16 +65,16 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (strangers.Recurrent, "lstm"),
-        (strangers.Noisy, "random"),
-        (strangers.Branching, "data-dependent control flow"),
-        (strangers.Reassigning, "differs from the trial alone"),
+        (user_modules.Recurrent, "lstm"),
+        (user_modules.Noisy, "random"),
+        (user_modules.Branching, "data-dependent control flow"),
+        (user_modules.Reassigning, "differs from the trial alone"),
         (nets.Warming, "asks its Trainer for current_epoch"),
     ],
 )
 def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: str, tmp_path: Path):
-    with pytest.raises(InputError, match="engine=array needs a module") as caught:
-        searched(make, tmp_path / "array", "array", [])
+    with pytest.raises(InputError, match="engine=vectorized needs a module") as caught:
+        searched(make, tmp_path / "vectorized", "vectorized", [])
     assert reason in str(caught.value)
     found = searched(make, tmp_path / "auto", "auto", ["engine.processes=1"])
     assert found.summary.engine.startswith("alone on cpu: ")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiment import study_audit
-from tests.experiment.forked_runs import TINY, Job, Nursery
+from tests.experiment.forked_runs import TINY, Job, RunForker
 from tests.experiment.kill_campaign import ARMS, KILLED, SEEDS, TOP_K, Campaign
 
 pytestmark = [
@@ -29,8 +29,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as opened:
+def run_forker() -> Iterator[RunForker]:
+    with RunForker() as opened:
         yield opened
 
 
@@ -40,22 +40,22 @@ def job(folder: Path, *overrides: str, trials: int = 3, setup: str = "", **kill:
     given += [f"confirm.top_k={TOP_K}", f"confirm.seeds={SEEDS}", *TINY]
     taken = {override.split("=")[0] for override in overrides}
     kept = [line for line in given if line.split("=")[0] not in taken]
-    engine = [] if "engine" in taken else ["engine=alone"]
+    engine = [] if "engine" in taken else ["engine=sequential"]
     log = folder.with_name(f"{folder.name}.log")
     return Job((*kept, *engine, *overrides), str(log), setup=setup, **kill)  # type: ignore[arg-type]
 
 
-def run(nursery: Nursery, *jobs: Job) -> list[str]:
+def run(run_forker: RunForker, *jobs: Job) -> list[str]:
     """Run jobs side by side; all must end well. Return what they printed."""
-    statuses = nursery.run(*jobs)
+    statuses = run_forker.run(*jobs)
     printed = [Path(job.log).read_text() for job in jobs]
     assert statuses == [0] * len(jobs), "\n".join(printed)
     return printed
 
 
-def refused(nursery: Nursery, given: Job, status: int) -> str:
+def refused(run_forker: RunForker, given: Job, status: int) -> str:
     """Run a job that must end with this status and one line that says why; return the line."""
-    assert nursery.run(given) == [status], Path(given.log).read_text()
+    assert run_forker.run(given) == [status], Path(given.log).read_text()
     printed = Path(given.log).read_text()
     assert "Traceback" not in printed
     lines = [line for line in printed.splitlines() if line.startswith("dropsearch: ")]
@@ -68,9 +68,9 @@ def refused(nursery: Nursery, given: Job, status: int) -> str:
     ("storage", "kills", "seed", "repeats"), [("", 8, 20, 2), ("sqlite:///FOLDER/study.db", 6, 21, 1)]
 )
 def test_kills_at_random_moments_lose_and_repeat_nothing(
-    nursery: Nursery, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
+    run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int
 ) -> None:
-    campaign = Campaign(nursery, tmp_path, storage, seed, kills_per_study=kills, repeats=repeats)
+    campaign = Campaign(run_forker, tmp_path, storage, seed, kills_per_study=kills, repeats=repeats)
     try:
         campaign.run(kills)
     except AssertionError as error:
@@ -96,29 +96,31 @@ KILLS = (
 """What is written, and at which of its writes the run is killed."""
 
 
-def test_a_kill_while_a_file_is_written_leaves_the_old_file_or_the_new_one(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_kill_while_a_file_is_written_leaves_the_old_file_or_the_new_one(
+    run_forker: RunForker, tmp_path: Path
+) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
     trials = 2
     for where, count in KILLS:
         before = study_audit.ended(journal)
         given = job(folder, trials=trials, kill_at_write=count, where=where)
-        assert nursery.run(given) == [KILLED], f"{where} is not written {count} times"
+        assert run_forker.run(given) == [KILLED], f"{where} is not written {count} times"
         study_audit.check_nothing_changed(before, study_audit.ended(journal))
         study_audit.check_results(folder / "results.json")
         for checkpoint in folder.rglob("*.ckpt"):
             assert checkpoint.stat().st_size > 10_000
-    run(nursery, job(folder, trials=trials + 1))
+    run(run_forker, job(folder, trials=trials + 1))
     study_audit.check_everything(folder, journal, ARMS, trials + 1, TOP_K, SEEDS)
 
 
 def test_a_kill_while_mlflows_database_is_made_beside_the_training_loses_nothing(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
     given = job(folder, trials=2, kill_at_write=1, where="mlflow.db")
-    assert nursery.run(given) == [KILLED]
+    assert run_forker.run(given) == [KILLED]
     before = study_audit.ended(journal)
-    run(nursery, job(folder, trials=3))
+    run(run_forker, job(folder, trials=3))
     study_audit.check_nothing_changed(before, study_audit.ended(journal))
     study_audit.check_everything(folder, journal, ARMS, 3, TOP_K, SEEDS)
 
@@ -140,12 +142,19 @@ Ledger.report = killed
 
 
 def test_trials_that_wait_for_an_array_of_their_like_are_neither_lost_nor_repeated(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    searched = "space.extra={model.hidden: [[16],[12]]}"
-    given = ("engine=array", "engine.width=4", "engine.processes=1", "model.hidden=[16]", "tracking=none", searched)
-    assert nursery.run(job(folder, *given, trials=6, setup=KILLED_AT_THE_FIFTH_REPORT)) == [KILLED]
+    searched = "space.params={model.hidden: [[16],[12]]}"
+    given = (
+        "engine=vectorized",
+        "engine.width=4",
+        "engine.processes=1",
+        "model.hidden=[16]",
+        "tracking=none",
+        searched,
+    )
+    assert run_forker.run(job(folder, *given, trials=6, setup=KILLED_AT_THE_FIFTH_REPORT)) == [KILLED]
     left = [
         trial
         for study in study_audit.studies(journal).values()
@@ -153,7 +162,7 @@ def test_trials_that_wait_for_an_array_of_their_like_are_neither_lost_nor_repeat
         if not trial.state.is_finished()
     ]
     assert {trial.params["model.hidden"] for trial in left} == {"[16]", "[12]"}, "none of them was waiting"
-    run(nursery, job(folder, *given, trials=6))
+    run(run_forker, job(folder, *given, trials=6))
     study_audit.check_everything(folder, journal, ARMS, 6, TOP_K, SEEDS)
 
 
@@ -174,12 +183,12 @@ Ledger._tell = killed
 
 
 def test_a_trial_whose_result_was_written_but_not_its_state_is_neither_lost_nor_repeated(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    assert nursery.run(job(folder, setup=KILLED_BEFORE_THE_THIRD_STATE)) == [KILLED]
+    assert run_forker.run(job(folder, setup=KILLED_BEFORE_THE_THIRD_STATE)) == [KILLED]
     assert len(study_audit.ended(journal)) == 2
-    run(nursery, job(folder))
+    run(run_forker, job(folder))
     assert all(t.number < 3 for (study, _), t in study_audit.ended(journal).items() if not study.endswith("confirm"))
     study_audit.check_everything(folder, journal, ARMS, 3, TOP_K, SEEDS)
 
@@ -201,13 +210,15 @@ Ablation.search = together
 
 
 @pytest.mark.parametrize("url", ["FOLDER/shared.journal", "sqlite:///FOLDER/shared.db"])
-def test_two_processes_that_work_on_one_storage_share_its_trials(nursery: Nursery, tmp_path: Path, url: str) -> None:
+def test_two_processes_that_work_on_one_storage_share_its_trials(
+    run_forker: RunForker, tmp_path: Path, url: str
+) -> None:
     storage = url.replace("FOLDER", str(tmp_path))
     database = f"sqlite:///{tmp_path}/mlflow.db"
     shared = (f"study.storage={storage}", f"tracking.uri={database}")
     setup = TOGETHER.replace("FOLDER", str(tmp_path))
     jobs = [job(tmp_path / name, *shared, trials=6, setup=setup) for name in ("one", "two")]
-    run(nursery, *jobs)
+    run(run_forker, *jobs)
     study_audit.check_totals(storage, ARMS, 6, TOP_K, SEEDS)
     study_audit.check_mlflow(database, storage)
     owners = {trial.user_attrs["owner"] for trial in study_audit.ended(storage).values()}
@@ -223,30 +234,30 @@ Ledger.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_neighbour_leaves_is_done_by_the_one_that_lives(nursery: Nursery, tmp_path: Path) -> None:
+def test_what_a_killed_neighbour_leaves_is_done_by_the_one_that_lives(run_forker: RunForker, tmp_path: Path) -> None:
     storage, database = str(tmp_path / "shared.journal"), f"sqlite:///{tmp_path}/mlflow.db"
     shared = (f"study.storage={storage}", f"tracking.uri={database}")
     setup = TOGETHER.replace("FOLDER", str(tmp_path))
     killed = job(tmp_path / "one", *shared, trials=6, setup=setup + KILLED_IN_A_TRIAL)
     living = job(tmp_path / "two", *shared, trials=6, setup=setup)
-    assert nursery.run(killed, living) == [KILLED, 0], Path(living.log).read_text()
+    assert run_forker.run(killed, living) == [KILLED, 0], Path(living.log).read_text()
     notes = [note for study in study_audit.studies(storage).values() for note in study.user_attrs.values()]
     assert notes.count("its process died") == 1
     study_audit.check_totals(storage, ARMS, 6, TOP_K, SEEDS)
     study_audit.check_results(tmp_path / "two" / "results.json", storage)
-    run(nursery, living)  # which closes the runs that the other left open
+    run(run_forker, living)  # which closes the runs that the other left open
     study_audit.check_mlflow(database, storage)
 
 
 def test_a_confirmed_model_that_was_deleted_is_trained_again_to_the_same_numbers(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    run(nursery, job(folder, "tracking=none"))
+    run(run_forker, job(folder, "tracking=none"))
     before = json.loads((folder / "results.json").read_text())["arms"]
     lost = sorted((folder / "checkpoints").rglob("*.ckpt"))[0]
     lost.unlink()
-    run(nursery, job(folder, "tracking=none"))
+    run(run_forker, job(folder, "tracking=none"))
     assert lost.exists()
     study_audit.check_totals(journal, ARMS, 3, TOP_K, SEEDS)
     after = json.loads((folder / "results.json").read_text())["arms"]
@@ -284,7 +295,7 @@ def leave_free(folder: Path, kilobytes: int) -> None:
 
 
 def test_a_full_disk_is_told_in_one_line_and_the_study_goes_on_when_there_is_space(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     with file_system(disk, "32m"):
@@ -295,7 +306,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_study_goes_on_when_there_is_spa
             leave_free(disk, free)
             given = job(folder, "tracking=none", trials=trials)
             given = Job(given.overrides, str(tmp_path / "log"))
-            (status,) = nursery.run(given)
+            (status,) = run_forker.run(given)
             printed = Path(given.log).read_text()
             assert status in (0, 1, 2), printed
             assert "Traceback" not in printed
@@ -307,22 +318,22 @@ def test_a_full_disk_is_told_in_one_line_and_the_study_goes_on_when_there_is_spa
             study_audit.check_results(folder / "results.json")
         assert failures > 2
         (disk / "filler").unlink()
-        run(nursery, Job(job(folder, trials=9).overrides, str(tmp_path / "log")))
+        run(run_forker, Job(job(folder, trials=9).overrides, str(tmp_path / "log")))
         study_audit.check_everything(folder, journal, ARMS, 9, TOP_K, SEEDS)
 
 
 def test_where_only_the_tracking_has_no_space_the_study_ends_and_the_next_run_tracks_it(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     disk, folder = tmp_path / "disk", tmp_path / "out"
     with file_system(disk, "8m"):
         there = f"tracking.uri=sqlite:///{disk}/mlflow.db"
-        run(nursery, job(folder, there, trials=1))
-        (printed,) = run(nursery, job(folder, there, trials=3, setup=TRACKING_STARTS_BEFORE_THE_DISK_IS_FULL))
+        run(run_forker, job(folder, there, trials=1))
+        (printed,) = run(run_forker, job(folder, there, trials=3, setup=TRACKING_STARTS_BEFORE_THE_DISK_IS_FULL))
         assert printed.count("tracking: MLflow did not take") == 1
         assert "the next run of this study writes them" in printed
         (disk / "filler").unlink()
-        (printed,) = run(nursery, job(folder, there, trials=3))
+        (printed,) = run(run_forker, job(folder, there, trials=3))
         assert "tracking:" not in printed
         study_audit.check_mlflow(f"sqlite:///{disk}/mlflow.db", str(folder / "study.journal"))
 
@@ -348,15 +359,17 @@ Ablation.search = full
 
 
 @pytest.mark.parametrize("url", ["FOLDER/study.journal", "sqlite:///FOLDER/study.db"])
-def test_a_storage_that_can_only_be_read_is_refused_in_one_line(nursery: Nursery, tmp_path: Path, url: str) -> None:
+def test_a_storage_that_can_only_be_read_is_refused_in_one_line(
+    run_forker: RunForker, tmp_path: Path, url: str
+) -> None:
     disk = tmp_path / "disk"
     with file_system(disk, "16m") as remount:
         given = job(tmp_path / "out", f"study.storage={url.replace('FOLDER', str(disk))}", "tracking=none", trials=1)
-        run(nursery, given)
+        run(run_forker, given)
         remount("ro")
-        assert "study.storage must be" in refused(nursery, given, 2)
+        assert "study.storage must be" in refused(run_forker, given, 2)
         remount("rw")
-        run(nursery, given)
+        run(run_forker, given)
 
 
 @contextmanager
@@ -394,7 +407,7 @@ def free_port() -> int:
 
 
 def test_a_tracking_server_that_dies_costs_a_line_and_the_next_run_tracks_what_it_missed(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     port, folder = free_port(), tmp_path / "out"
     uri = f"tracking.uri=http://127.0.0.1:{port}"
@@ -411,11 +424,11 @@ def and_kill_the_server(self, result):
         os.killpg({server.pid}, signal.SIGKILL)
 Ledger.tell = and_kill_the_server
 """
-        (printed,) = run(nursery, job(folder, uri, setup=setup))
+        (printed,) = run(run_forker, job(folder, uri, setup=setup))
     assert printed.count("tracking: MLflow did not take") == 1
     study_audit.check_totals(str(folder / "study.journal"), ARMS, 3, TOP_K, SEEDS)
     database = f"sqlite:///{tmp_path}/server.db"  # the server's own, which is quicker than another server
-    run(nursery, job(folder, f"tracking.uri={database}"))
+    run(run_forker, job(folder, f"tracking.uri={database}"))
     study_audit.check_mlflow(database, str(folder / "study.journal"))
 
 
@@ -449,18 +462,18 @@ def failing(folder: Path, numbers: str, error: str) -> str:
 @pytest.mark.parametrize(
     ("engine", "error", "reason"),
     [
-        ("alone", "torch.OutOfMemoryError('CUDA out of memory')", "out of memory: CUDA out of memory"),
-        ("array", "KeyError('no such layer')", "KeyError: 'no such layer'"),
+        ("sequential", "torch.OutOfMemoryError('CUDA out of memory')", "out of memory: CUDA out of memory"),
+        ("vectorized", "KeyError('no such layer')", "KeyError: 'no such layer'"),
     ],
-    ids=["alone", "array"],
+    ids=["sequential", "vectorized"],
 )
 def test_a_trial_that_raises_or_runs_out_of_memory_fails_with_its_reason_and_the_study_goes_on(
-    nursery: Nursery, tmp_path: Path, engine: str, error: str, reason: str
+    run_forker: RunForker, tmp_path: Path, engine: str, error: str, reason: str
 ) -> None:
     folder, storage = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    tracking = "mlflow" if engine == "alone" else "none"
+    tracking = "mlflow" if engine == "sequential" else "none"
     setup = failing(tmp_path, "(1, 2)", error)
-    run(nursery, job(folder, f"engine={engine}", f"tracking={tracking}", trials=4, setup=setup))
+    run(run_forker, job(folder, f"engine={engine}", f"tracking={tracking}", trials=4, setup=setup))
     trials = [t for (study, _), t in study_audit.ended(storage).items() if study == f"{study_audit.NAME}/none"]
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
     assert {trials[n].user_attrs["result"]["reason"] for n in (1, 2)} == {reason}
@@ -468,12 +481,12 @@ def test_a_trial_that_raises_or_runs_out_of_memory_fails_with_its_reason_and_the
 
 
 def test_when_the_first_five_trials_fail_alike_the_run_stops_with_one_line_and_can_be_continued(
-    nursery: Nursery, tmp_path: Path
+    run_forker: RunForker, tmp_path: Path
 ) -> None:
     setup = failing(tmp_path, "range(100)", "ValueError(f'layer {spec.number} is bad')")
     folder, storage = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    line = refused(nursery, job(folder, "tracking=none", trials=6, setup=setup), 1)
+    line = refused(run_forker, job(folder, "tracking=none", trials=6, setup=setup), 1)
     assert line == "dropsearch: the first 5 trials of arm none all failed alike (ValueError: layer 0 is bad)"
     assert len(study_audit.ended(storage)) == 5
-    run(nursery, job(folder, "tracking=none", trials=8))
+    run(run_forker, job(folder, "tracking=none", trials=8))
     study_audit.check_everything(folder, storage, ARMS, 8, TOP_K, SEEDS)

@@ -32,15 +32,15 @@ def table(folder: Path, *more: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return table(tmp_path_factory.mktemp("alone"), "engine=alone")
+    return table(tmp_path_factory.mktemp("sequential"), "engine=sequential")
 
 
 @pytest.mark.parametrize(
     "engine",
     [
-        ("engine=array", "engine.width=3", "engine.processes=1"),
+        ("engine=vectorized", "engine.width=3", "engine.processes=1"),
         ("engine=auto", "engine.processes=2"),
-        ("engine=alone", "engine.processes=2"),
+        ("engine=sequential", "engine.processes=2"),
     ],
 )
 def test_every_engine_gives_the_same_table_trial_by_trial(
@@ -61,4 +61,4 @@ def test_every_engine_gives_the_same_table_trial_by_trial(
 
 def test_the_engine_is_named_in_the_results(alone: dict[str, Any], tmp_path: Path) -> None:
     assert alone["engine"].startswith("alone on cpu")
-    assert "array of 3" in table(tmp_path, "engine=array", "engine.width=3", "engine.processes=1")["engine"]
+    assert "array of 3" in table(tmp_path, "engine=vectorized", "engine.width=3", "engine.processes=1")["engine"]

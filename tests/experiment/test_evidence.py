@@ -21,7 +21,7 @@ from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
-from dropsearch.experiment.winners import MOST, looked_at
+from dropsearch.experiment.winners import MOST, measurement_data
 from tests.experiment.conftest import LIGHT, composed
 from tests.user_modules import data, nets
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_read_is_noted(done: Done, tmp_path: Path):
 def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Done, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dropsearch.experiment.winners.MOST", 50)
     monkeypatch.setattr("dropsearch.experiment.winners.LEAST", 50)
-    one, again = (looked_at(done.config, done.source) for _ in range(2))
+    one, again = (measurement_data(done.config, done.source) for _ in range(2))
     assert len(one.held_out) == 50
     assert torch.equal(one.held_out.inputs[0], again.held_out.inputs[0])
     assert one.held_out_size == done.source.sizes["test"]
@@ -199,7 +199,7 @@ class Endless:
 def test_a_set_that_does_not_end_is_given_up(done: Done, monkeypatch: pytest.MonkeyPatch, limit: str, most: int):
     monkeypatch.setattr(f"dropsearch.experiment.winners.{limit}", most)
     with pytest.raises(NotMeasuredError, match="nor one that does not end"):
-        looked_at(done.config, cast(Any, Endless(done.source)))
+        measurement_data(done.config, cast(Any, Endless(done.source)))
 
 
 def _copied(done: Done, folder: Path) -> Path:
@@ -220,7 +220,7 @@ def searched_own(module: Any, data: Any, folder: Path) -> Evidence:
         confirm_top_k=1,
         confirm_seeds=2,
         accelerator="cpu",
-        engine="alone",
+        engine="sequential",
         arms=["dropout"],
         output_dir=folder / "out",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import dropsearch
 from tests.experiment.conftest import Cli
 from tests.experiment.test_assortment import TINY
-from tests.user_modules import hugging_face as strangers
+from tests.user_modules import hugging_face as user_modules
 
 SITES = [
     "model.bert.embeddings.dropout",
@@ -20,16 +20,16 @@ SITES = [
 
 def test_from_python_it_trains_in_an_array_and_the_rates_found_are_set(tmp_path: Path) -> None:
     found = dropsearch.search(
-        strangers.Unpacking,
-        strangers.Tuples(),
+        user_modules.Unpacking,
+        user_modules.Tuples(),
         output_dir=tmp_path / "out",
         overrides=["engine.processes=1", "engine.width=2"],
         **TINY,  # type: ignore[arg-type]
     )
     assert found.summary.engine == "array of 2 on cpu"
     assert list(found.rates("dropout")) == SITES
-    module = found.apply(strangers.Unpacking(attention="eager")).train()
-    batch = tuple(strangers.sentences().values())
+    module = found.apply(user_modules.Unpacking(attention="eager")).train()
+    batch = tuple(user_modules.sentences().values())
     assert {site.name: site.rate for site in dropsearch.dropout_sites(module, batch)} == found.rates("dropout")
 
 

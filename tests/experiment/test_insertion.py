@@ -27,14 +27,14 @@ LIGHT: dict[str, Any] = {
     "confirm_top_k": 1,
     "confirm_seeds": 1,
     "accelerator": "cpu",
-    "engine": "alone",
+    "engine": "sequential",
     "arms": ["dropout"],
 }
 DOUBLE = "trainer.precision=64-true"
 
 
 def test_inserted_sites_train_in_an_array_as_they_do_alone(tmp_path: Path):
-    engines = {"alone": [DOUBLE], "array": ["engine.processes=1", "engine.width=2", DOUBLE]}
+    engines = {"sequential": [DOUBLE], "vectorized": ["engine.processes=1", "engine.width=2", DOUBLE]}
     found = []
     for engine, words in engines.items():
         given = {**LIGHT, "insert": "after_activation", "engine": engine, "output_dir": tmp_path / engine}
@@ -44,7 +44,7 @@ def test_inserted_sites_train_in_an_array_as_they_do_alone(tmp_path: Path):
     assert {"rate.relu", "rate.tanh"} <= set(found[0].columns)
     losses = [list(frame["val_loss"]) for frame in found]
     assert losses[0] == pytest.approx(losses[1], abs=1e-8)
-    assert list(found[0]["rate.relu"]) == [0.4, 0.0], "the textbook's point, then no dropout"
+    assert list(found[0]["rate.relu"]) == [0.4, 0.0], "the typical point, then no dropout"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ class Gated(Plain):
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     folder = tmp_path_factory.mktemp("inserted") / "out"
-    given = {**LIGHT, "n_trials": 1, "arms": ["textbook"], "insert": [Local, "re*"], "output_dir": folder}
+    given = {**LIGHT, "n_trials": 1, "arms": ["typical"], "insert": [Local, "re*"], "output_dir": folder}
     return dropsearch.search(Gated, data.Digits(), **given)
 
 
@@ -120,7 +120,7 @@ def test_a_module_that_is_refused_keeps_its_batchnorm():
 
 
 def test_a_study_is_not_continued_with_dropout_elsewhere(result: SearchResult):
-    given = {**LIGHT, "n_trials": 1, "arms": ["textbook"], "output_dir": result.output_dir}
+    given = {**LIGHT, "n_trials": 1, "arms": ["typical"], "output_dir": result.output_dir}
     with pytest.raises(InputError, match=r"sites\.insert"):
         dropsearch.search(Gated, data.Digits(), insert=["tanh", "relu"], **given)
 

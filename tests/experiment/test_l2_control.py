@@ -14,7 +14,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import Confirmed, EpochMetrics, L2Control, TrialResult, TrialSpec
 from dropsearch.experiment.l2_control import COMPARED, nearest
 from dropsearch.experiment.runner import searched
-from dropsearch.experiment.tasks.evidence import measured_earlier
+from dropsearch.experiment.tasks.evidence import measured_finished_run
 from dropsearch.report.tables.evidence import l2_control_table
 from dropsearch.study.retrainings import l2_controls
 from tests.experiment import conftest
@@ -39,7 +39,7 @@ class Done(conftest.Done):
 
     @property
     def controls(self) -> list[TrialResult]:
-        return [result for result in self.trained if result.spec.purpose == "l2"]
+        return [result for result in self.trained if result.spec.phase == "l2"]
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +118,14 @@ def test_a_control_whose_weights_are_gone_is_trained_again(done: Done):
     Path(gone.checkpoint).unlink()
     config = dataclasses.replace(done.config, task="evidence")
     with pytest.raises(InputError, match="needs the checkpoints of the run"):
-        measured_earlier(config)
+        measured_finished_run(config)
     again = Done.of(done.config)
     assert [result.spec.variation for result in again.trained] == [gone.spec.variation]
     assert again.control == done.control
 
 
 def test_an_earlier_run_is_measured_with_it(done: Done):
-    evidence = measured_earlier(dataclasses.replace(done.config, task="evidence")).evidence
+    evidence = measured_finished_run(dataclasses.replace(done.config, task="evidence")).evidence
     assert evidence
     assert evidence.l2_controls["dropout"] == done.control
 
@@ -146,7 +146,7 @@ def _resting(space) -> tuple[dict[str, float], ...]:
 
 
 def _retrained(decay: float, *losses: float) -> Confirmed:
-    spec = TrialSpec("dropout", 0, 0, {}, lr=1e-2, weight_decay=decay, purpose="l2")
+    spec = TrialSpec("dropout", 0, 0, {}, lr=1e-2, weight_decay=decay, phase="l2")
     results = tuple(
         TrialResult(
             dataclasses.replace(spec, seed=seed), "COMPLETE", (EpochMetrics(0, loss, loss, 1.0, 0.5, 0.5),), 1.0
@@ -169,7 +169,7 @@ def test_a_module_without_weight_decay_has_none_to_be_controlled_by(cli: Cli, fo
         "    def configure_optimizers(self):\n"
         "        return torch.optim.Rprop(self.parameters(), lr=self.hparams['lr'])\n"
     )
-    own = ("model._target_=steadfast.Net", "data._target_=steadfast.Digits", "tracking=none", "engine=alone")
+    own = ("model._target_=steadfast.Net", "data._target_=steadfast.Digits", "tracking=none", "engine=sequential")
     ended = cli(*own, "evidence.l2_control=true", "output_dir=out")
     assert ended.status == 2
     assert "needs a module whose weight decay can be set, got model=Net" in ended.err

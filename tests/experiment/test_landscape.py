@@ -38,7 +38,7 @@ def test_each_site_of_an_arm_that_searched_rates_has_a_curve(drawn: Summary):
     for site, curve in zip(drawn.sites, drawn.evidence.responses["dropout"], strict=True):
         assert curve.site == site.name
         assert curve.found == winner.results[0].spec.rates[site.name]
-        assert curve.typical == drawn.arms["dropout"].textbook[site.name]
+        assert curve.typical == drawn.arms["dropout"].typical[site.name]
 
 
 def test_importances_are_shares(drawn: Summary):
@@ -49,7 +49,7 @@ def test_importances_are_shares(drawn: Summary):
 
 def test_the_budget_of_a_random_search_rests_on_the_trials_that_were_drawn(drawn: Summary):
     assert drawn.evidence
-    # Trial 0 is the textbook's, trial 1 of an arm that searches rates has none.
+    # Trial 0 is the typical point, trial 1 of an arm that searches rates has none.
     for arm, count in (("none", 11), ("dropout", 10)):
         budget = drawn.evidence.budgets[arm]
         assert (budget.source, budget.trials[-1]) == ("trials", count)

@@ -18,7 +18,7 @@ from dropsearch.core.records import TrialResult
 from dropsearch.datasets.data_module import TensorDataModule, data_module
 from dropsearch.experiment.tasks import run
 from dropsearch.models import Classifier
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import LIGHT, composed
 
 ARMS = ("none", "dropout", "batchnorm", "both")
@@ -54,13 +54,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 
 def _record(patch: pytest.MonkeyPatch, events: list[tuple[str, Any]]) -> None:
-    tell, note, opened = Ledger.tell, Ledger.note, TensorDataModule.test_dataloader
+    tell, note, opened = StudyStore.tell, StudyStore.note, TensorDataModule.test_dataloader
 
-    def told(self: Ledger, result: TrialResult) -> None:
+    def told(self: StudyStore, result: TrialResult) -> None:
         events.append(("told", result))
         tell(self, result)
 
-    def noted(self: Ledger, name: str, value: Any) -> None:
+    def noted(self: StudyStore, name: str, value: Any) -> None:
         events.append(("noted", (self.arm, value)))
         note(self, name, value)
 
@@ -68,8 +68,8 @@ def _record(patch: pytest.MonkeyPatch, events: list[tuple[str, Any]]) -> None:
         events.append(("test", None))
         return opened(self)
 
-    patch.setattr(Ledger, "tell", told)
-    patch.setattr(Ledger, "note", noted)
+    patch.setattr(StudyStore, "tell", told)
+    patch.setattr(StudyStore, "note", noted)
     patch.setattr(TensorDataModule, "test_dataloader", test_dataloader)
 
 

@@ -21,13 +21,13 @@ from dropsearch.report import closing
 from tests.experiment.conftest import LIGHT, composed
 
 ARMS = ("none", "dropout", "both")
-SEARCHED = "space.extra={model.hidden: choice([16,12],[9,7]), optimizer.momentum: interval(0.2,0.95)}"
+SEARCHED = "space.params={model.hidden: choice([16,12],[9,7]), optimizer.momentum: interval(0.2,0.95)}"
 SMALL = (
     f"arms=[{','.join(ARMS)}]", "data.train_size=256", "model.hidden=[16,12]", "sampler=random", "pruner=none",
     "study.n_trials=6", "trainer.max_epochs=2", "confirm.top_k=1", "confirm.seeds=2", "tracking=none",
     "trainer.precision=64-true", "trainer.accelerator=cpu", "optimizer=sgd", SEARCHED,
 )  # fmt: skip
-TOGETHER = ("engine=array", "engine.width=3", "engine.processes=1")
+TOGETHER = ("engine=vectorized", "engine.width=3", "engine.processes=1")
 
 
 def study(folder: Path, *more: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def array(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, study(folder, *TOGETHER)
 
 
-@pytest.mark.parametrize("engine", [("engine=alone",), ("engine=auto", "engine.processes=2")])
+@pytest.mark.parametrize("engine", [("engine=sequential",), ("engine=auto", "engine.processes=2")])
 def test_every_engine_gives_the_same_table_trial_by_trial(
     array: tuple[Path, dict[str, Any]], tmp_path: Path, engine: tuple[str, ...]
 ):
@@ -50,12 +50,12 @@ def test_every_engine_gives_the_same_table_trial_by_trial(
         expected = {trial["seed"]: trial for trial in other["arms"][arm]["trials"]}
         got = {trial["seed"]: trial for trial in array[1]["arms"][arm]["trials"]}
         assert got.keys() == expected.keys()
-        assert {str(trial["extra"]["model.hidden"]) for trial in got.values()} == {"[16, 12]", "[9, 7]"}
+        assert {str(trial["hyperparameters"]["model.hidden"]) for trial in got.values()} == {"[16, 12]", "[9, 7]"}
         for seed, trial in expected.items():
-            assert got[seed]["extra"] == trial["extra"]
+            assert got[seed]["hyperparameters"] == trial["hyperparameters"]
             assert got[seed]["val_loss"] == pytest.approx(trial["val_loss"], abs=1e-8)
         ours, theirs = array[1]["arms"][arm]["winner"], other["arms"][arm]["winner"]
-        assert ours["extra"] == theirs["extra"]
+        assert ours["hyperparameters"] == theirs["hyperparameters"]
         assert ours["test_loss"] == pytest.approx(theirs["test_loss"], abs=1e-6)
 
 
@@ -63,9 +63,9 @@ def test_the_first_trials_have_the_configured_values_and_every_arm_searches_the_
     array: tuple[Path, dict[str, Any]],
 ):
     trials = [array[1]["arms"][arm]["trials"] for arm in ARMS]
-    by_seed = [{t["seed"]: t["extra"] for t in sorted(arm, key=lambda t: t["seed"])} for arm in trials]
+    by_seed = [{t["seed"]: t["hyperparameters"] for t in sorted(arm, key=lambda t: t["seed"])} for arm in trials]
     configured = {"model.hidden": [16, 12], "optimizer.momentum": 0.9}
-    assert [trials[i][0]["extra"] for i in range(3)] == [configured] * 3
+    assert [trials[i][0]["hyperparameters"] for i in range(3)] == [configured] * 3
     assert by_seed[1] == by_seed[2]
     assert sum(by_seed[0][seed] == by_seed[1][seed] for seed in by_seed[0]) == 5, "all but where rates are all zero"
 
@@ -75,11 +75,11 @@ def test_what_was_found_is_kept_retrained_and_loaded(array: tuple[Path, dict[str
     for arm in ARMS:
         winner = results["arms"][arm]["winner"]
         module = load_classifier(folder / "best" / f"{arm}.ckpt")
-        assert list(module.net.hidden1.linear.weight.shape) == [winner["extra"]["model.hidden"][0], 64]  # type: ignore[union-attr]
-        assert module.hparams["momentum"] == winner["extra"]["optimizer.momentum"]
+        assert list(module.net.hidden1.linear.weight.shape) == [winner["hyperparameters"]["model.hidden"][0], 64]  # type: ignore[union-attr]
+        assert module.hparams["momentum"] == winner["hyperparameters"]["optimizer.momentum"]
     config = _again(folder, "both", tmp_path)
-    assert (config.model.hidden, config.optimizer.momentum, config.space.extra) == (
-        *results["arms"]["both"]["winner"]["extra"].values(),
+    assert (config.model.hidden, config.optimizer.momentum, config.space.hyperparameters) == (
+        *results["arms"]["both"]["winner"]["hyperparameters"].values(),
         {},
     )
     assert retrain(config) == 0
@@ -107,10 +107,10 @@ def test_the_table_names_what_was_found(array: tuple[Path, dict[str, Any]]):
 
 def test_another_range_under_the_same_name_is_refused(array: tuple[Path, dict[str, Any]]):
     wider = SEARCHED.replace("0.95", "0.99")
-    with pytest.raises(InputError, match=r"space\.extra must be as it was when study mlp-digits/none began"):
+    with pytest.raises(InputError, match=r"space\.params must be as it was when study mlp-digits/none began"):
         run(compose_overrides([*SMALL, wider, *TOGETHER, f"output_dir={array[0]}"]))
     without = [word for word in SMALL if word != SEARCHED]
-    with pytest.raises(InputError, match=r"space\.extra must be as it was"):
+    with pytest.raises(InputError, match=r"space\.params must be as it was"):
         run(compose_overrides([*without, *TOGETHER, f"output_dir={array[0]}"]))
 
 
@@ -118,39 +118,41 @@ def test_without_more_to_search_a_study_is_known_by_what_it_was_known_by_before(
     config = composed(*LIGHT)
     source = build.data(config, build.device(config))
     known = study_settings.fingerprint(config, source, ARMS_BY_NAME["none"], build.sites(config, source))
-    assert not [key for key in known if key.startswith("space.extra")]
+    assert not [key for key in known if key.startswith("space.params")]
 
 
 def test_the_plan_says_what_else_is_searched_and_is_made_for_the_largest_model(capsys: pytest.CaptureFixture[str]):
-    larger = "space.extra={model.hidden: choice([8],[64],[32])}"
-    assert show_plan(composed(*LIGHT, "engine=array", "engine.width=2", "model.hidden=[16]", *_quoted(larger))) == 0
+    larger = "space.params={model.hidden: choice([8],[64],[32])}"
+    assert (
+        show_plan(composed(*LIGHT, "engine=vectorized", "engine.width=2", "model.hidden=[16]", *_quoted(larger))) == 0
+    )
     printed = capsys.readouterr().out
     assert "also        model.hidden in choice([8],[64],[32])" in printed
     assert f"memory      {64 * 64 + 64 + 64 * 10 + 10:,} parameters a trial" in printed
 
 
 def test_the_plan_promises_no_arrays_where_each_trial_is_its_own_program(capsys: pytest.CaptureFixture[str]):
-    apart, alike = "optimizer.gradient_clip: interval(0.5,2.0)", "optimizer.betas: choice([0.9,0.99],[0.8,0.99])"
-    light = (*LIGHT, "engine=array", "engine.processes=1", "model.hidden=[16]", "engine.width=2")
-    assert show_plan(composed(*light, *_quoted(f"space.extra={{{alike},{apart}}}"))) == 0
-    assert "one row, for optimizer.gradient_clip makes each trial its own program" in capsys.readouterr().out
-    assert show_plan(composed(*light, *_quoted(f"space.extra={{{alike}}}"))) == 0
+    apart, alike = "trainer.gradient_clip_val: interval(0.5,2.0)", "optimizer.betas: choice([0.9,0.99],[0.8,0.99])"
+    light = (*LIGHT, "engine=vectorized", "engine.processes=1", "model.hidden=[16]", "engine.width=2")
+    assert show_plan(composed(*light, *_quoted(f"space.params={{{alike},{apart}}}"))) == 0
+    assert "one row, for trainer.gradient_clip_val makes each trial its own program" in capsys.readouterr().out
+    assert show_plan(composed(*light, *_quoted(f"space.params={{{alike}}}"))) == 0
     assert "one row" not in capsys.readouterr().out
 
 
 def _quoted(word: str) -> list[str]:
-    from dropsearch.config.params import with_extra
+    from dropsearch.config.params import with_params
 
-    return with_extra([word])
+    return with_params([word])
 
 
 CHANGED = [
     (
-        "space.extra={model.hidden: choice([8],[8,8])}",
+        "space.params={model.hidden: choice([8],[8,8])}",
         "got model.hidden=[8,8], with which there is net.hidden2.dropout",
     ),
-    ("space.extra={model.input_dropout: choice(true,false)}", "with which there is no net.input.dropout"),
-    ("model=transformer space.extra={model.layers:interval(1,3)}", "got model.layers=1, with which there is no net"),
+    ("space.params={model.input_dropout: choice(true,false)}", "with which there is no net.input.dropout"),
+    ("model=transformer space.params={model.layers:interval(1,3)}", "got model.layers=1, with which there is no net"),
 ]
 
 
@@ -160,14 +162,16 @@ def test_values_that_change_the_sites_are_refused(line: str, message: str, tmp_p
     small = () if "transformer" in line else ("model.hidden=[8]",)
     with pytest.raises(InputError) as caught:
         run(compose_overrides([*small, *words, "tracking=none", f"output_dir={tmp_path / 'out'}"]))
-    assert str(caught.value).startswith("space.extra must not change the model's sites")
+    assert str(caught.value).startswith("space.params must not change the model's sites")
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_cannot_be_built_with_a_value_is_refused(tmp_path: Path):
-    words = ["model=mlp", "model.hidden=[8]", "space.extra={model.hidden: choice([8],[99999999999999])}"]
-    with pytest.raises(InputError, match=r"space\.extra must hold values that can be trained, got model\.hidden=\[999"):
+    words = ["model=mlp", "model.hidden=[8]", "space.params={model.hidden: choice([8],[99999999999999])}"]
+    with pytest.raises(
+        InputError, match=r"space\.params must hold values that can be trained, got model\.hidden=\[999"
+    ):
         run(compose_overrides([*words, "tracking=none", f"output_dir={tmp_path / 'out'}"]))
 
 
@@ -175,7 +179,7 @@ def test_what_is_printed_first_and_last_names_what_else_is_searched(tmp_path: Pa
     from dropsearch.experiment.runner import searched
 
     words = (*LIGHT, "arms=[dropout]", "study.n_trials=2", "model.hidden=[16]", "seed=3")
-    summary = searched(composed(*words, *_quoted("space.extra={model.hidden: [[16],[8]]}"), f"output_dir={tmp_path}"))
+    summary = searched(composed(*words, *_quoted("space.params={model.hidden: [[16],[8]]}"), f"output_dir={tmp_path}"))
     opening = capsys.readouterr().out
     assert "model.hidden in choice([16],[8]), in every arm" in " ".join(opening.split())
     assert "What else was searched, as found" in closing(summary)

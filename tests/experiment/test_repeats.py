@@ -10,7 +10,7 @@ import pytest
 
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment.tasks import run
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 from tests.experiment import study_audit
 from tests.experiment.conftest import LIGHT, composed, trials_told
 
@@ -65,5 +65,5 @@ def test_repetitions_have_seeds_and_rates_of_their_own_and_arms_still_pair_up(on
 
 def test_a_finished_study_trains_no_repetition_twice(once_then_twice: Run, monkeypatch: pytest.MonkeyPatch):
     out = once_then_twice[0]
-    monkeypatch.setattr(Ledger, "tell", lambda *_: pytest.fail("a trial was trained"))
+    monkeypatch.setattr(StudyStore, "tell", lambda *_: pytest.fail("a trial was trained"))
     assert run(composed(*SMALL, "study.repeats=2", f"output_dir={out}")) == 0

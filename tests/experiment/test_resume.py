@@ -45,7 +45,7 @@ def test_a_larger_total_is_reached_and_not_passed(grown: Grown):
     for arm in ("none", "dropout"):
         assert len(before["arms"][arm]["trials"]) == 3
         assert len(after["arms"][arm]["trials"]) == 5
-        assert sum(r.spec.arm == arm and r.spec.purpose == "search" for r in trained) == 2
+        assert sum(r.spec.arm == arm and r.spec.phase == "search" for r in trained) == 2
 
 
 def test_what_was_done_stays_as_it_was(grown: Grown):
@@ -59,7 +59,7 @@ def test_only_configurations_that_are_new_among_the_best_are_confirmed(grown: Gr
     for arm in ("none", "dropout"):
         old = {c["number"]: c for c in before["arms"][arm]["confirmed"]}
         new = {c["number"]: c for c in after["arms"][arm]["confirmed"]}
-        retrained = {r.spec.configuration for r in trained if r.spec.arm == arm and r.spec.purpose == "confirm"}
+        retrained = {r.spec.configuration for r in trained if r.spec.arm == arm and r.spec.phase == "confirm"}
         assert retrained == set(new) - set(old)
         assert all(new[number] == old[number] for number in set(new) & set(old))
 
@@ -136,7 +136,7 @@ class Process:
         return subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("engine", [["engine=array", "engine.processes=2"], ["engine=alone"]])
+@pytest.mark.parametrize("engine", [["engine=vectorized", "engine.processes=2"], ["engine=sequential"]])
 def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(tmp_path: Path, engine: list[str]):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
     overrides = [*small, *engine, "study.n_trials=12", "trainer.max_epochs=6"]

@@ -12,7 +12,7 @@ import pytest
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Variation
 from dropsearch.experiment.runner import searched
-from dropsearch.experiment.tasks.evidence import measured_earlier
+from dropsearch.experiment.tasks.evidence import measured_finished_run
 from dropsearch.report.tables.evidence import single_sites_table
 from dropsearch.study.retrainings import single_sites
 from tests.experiment import conftest
@@ -39,11 +39,11 @@ def test_each_variation_of_the_winner_is_trained_once_on_each_of_its_seeds(done:
     winner = done.summary.arms["dropout"].winner
     assert winner
     wanted = single_sites(winner.results[0].spec)
-    found = [(r.spec.variation, r.spec.seed) for r in done.trained if r.spec.purpose == "sites"]
+    found = [(r.spec.variation, r.spec.seed) for r in done.trained if r.spec.phase == "sites"]
     assert len(wanted) >= 2
     assert sorted(found) == sorted((name, seed) for name in wanted for seed in winner.seeds)
     for result in done.trained:
-        if result.spec.purpose == "sites":
+        if result.spec.phase == "sites":
             assert result.spec.rates == wanted[result.spec.variation].rates
             assert result.spec.lr == winner.results[0].spec.lr
 
@@ -76,7 +76,7 @@ def test_they_are_told_in_the_report_and_in_the_results(done: Done):
 
 
 def test_the_choice_of_the_winner_does_not_know_of_them(done: Done):
-    kinds = [r.spec.purpose for r in done.trained]
+    kinds = [r.spec.phase for r in done.trained]
     assert kinds.index("sites") > max(i for i, kind in enumerate(kinds) if kind != "sites")
 
 
@@ -88,7 +88,7 @@ def test_given_again_nothing_is_trained_and_the_same_is_told(done: Done):
 
 def test_an_earlier_run_is_measured_with_them(done: Done):
     config = dataclasses.replace(done.config, task="evidence")
-    evidence = measured_earlier(config).evidence
+    evidence = measured_finished_run(config).evidence
     assert evidence
     assert evidence.single_sites["dropout"] == done.varied
 
@@ -97,4 +97,4 @@ def test_an_earlier_run_without_them_is_not_trained_for_them(tmp_path: Path):
     out = f"output_dir={tmp_path / 'out'}"
     searched(composed(*LIGHT, "arms=[dropout]", "confirm.top_k=1", "evidence=off", out))
     with pytest.raises(InputError, match="there is no study mlp-digits/dropout/evidence/single_sites in"):
-        measured_earlier(composed(*GIVEN, "arms=[dropout]", "task=evidence", out))
+        measured_finished_run(composed(*GIVEN, "arms=[dropout]", "task=evidence", out))

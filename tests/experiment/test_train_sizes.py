@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core.records import TrainSize, TrialResult
-from dropsearch.experiment.tasks.evidence import measured_earlier
+from dropsearch.experiment.tasks.evidence import measured_finished_run
 from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
 from tests.experiment import conftest
 from tests.experiment.conftest import LIGHT, Cli, composed
@@ -27,7 +27,7 @@ class Done(conftest.Done):
 
     @property
     def retrained(self) -> list[TrialResult]:
-        return [result for result in self.trained if result.spec.purpose == "sizes"]
+        return [result for result in self.trained if result.spec.phase == "sizes"]
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,15 @@ def test_given_again_with_one_more_size_only_that_is_trained(done: Done):
 
 
 def test_an_earlier_run_is_measured_with_them(done: Done):
-    evidence = measured_earlier(dataclasses.replace(done.config, task="evidence")).evidence
+    evidence = measured_finished_run(dataclasses.replace(done.config, task="evidence")).evidence
     assert evidence
     assert [(size.size, size.gaps) for size in evidence.train_sizes] == [(s.size, s.gaps) for s in done.sizes]
 
 
 def test_processes_and_arrays_train_on_parts_as_one_trial_alone_does(done: Done, tmp_path: Path):
-    config = composed(*GIVEN, "engine=array", "engine.width=2", "engine.processes=2", f"output_dir={tmp_path / 'out'}")
+    config = composed(
+        *GIVEN, "engine=vectorized", "engine.width=2", "engine.processes=2", f"output_dir={tmp_path / 'out'}"
+    )
     for size, other in zip(Done.of(config).sizes, done.sizes, strict=True):
         assert size.val_losses == {arm: pytest.approx(losses, rel=1e-3) for arm, losses in other.val_losses.items()}
 

@@ -72,7 +72,7 @@ def test_a_package_in_the_working_folder_is_found_and_its_arguments_pass_through
     found = results(stranger[0])
     assert (found["model"], found["data"]) == ("LitNet", "WithTest")
     assert found["config"]["model"] == {"_target_": "mypackage.nets.LitNet", "name": "LitNet", "width": 16}
-    assert list(found["arms"]) == ["none", "textbook", "dropout_shared", "dropout"]
+    assert list(found["arms"]) == ["none", "typical", "dropout_shared", "dropout"]
     assert [site["name"] for site in found["sites"]] == ["model", "drop"]
 
 
@@ -134,8 +134,8 @@ def test_an_arm_without_dropout_switches_the_module_s_own_off(stranger: tuple[Pa
 
 def test_an_array_and_trials_alone_give_the_same(cli: Cli, tmp_path: Path):
     found = []
-    for engine in ("alone", "array"):
-        width = ("engine.width=2",) if engine == "array" else ()
+    for engine in ("sequential", "vectorized"):
+        width = ("engine.width=2",) if engine == "vectorized" else ()
         ended = cli(*own("Deeper", "Digits", f"engine={engine}", "engine.processes=1", *width, f"output_dir={engine}"))
         assert ended.status == 0, ended.err
         values = json.loads((tmp_path / engine / "results.json").read_text())
@@ -165,7 +165,7 @@ def test_nested_targets_are_built(cli: Cli, tmp_path: Path):
         "model.backbone.in_features=64",
         "model.backbone.out_features=12",
     )
-    ended = cli(*own("Scored", "Digits", "monitor=valid/loss", "arms=[none]", "engine=alone", *backbone))
+    ended = cli(*own("Scored", "Digits", "monitor=valid/loss", "arms=[none]", "engine=sequential", *backbone))
     assert ended.status == 0, ended.err
     command = results(tmp_path)["commands"]["reload"]
     assert "instantiate({'_target_': 'torch.nn.Linear'" in shlex.split(command)[2]
@@ -175,7 +175,7 @@ def test_a_catalogue_s_data_set_serves_a_module_of_one_s_own(cli: Cli, tmp_path:
     words = [
         word for word in own("LitNet", "", "data=digits", "data.train_size=90", "arms=[none]") if "data._t" not in word
     ]
-    ended = cli(*words, "engine=alone")
+    ended = cli(*words, "engine=sequential")
     assert ended.status == 0, ended.err
     assert results(tmp_path)["data"] == "digits"
 
@@ -183,11 +183,11 @@ def test_a_catalogue_s_data_set_serves_a_module_of_one_s_own(cli: Cli, tmp_path:
 def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retrained(cli: Cli, tmp_path: Path):
     import torch
 
-    searched = "space.extra={model.width: choice(6,12), optimizer.momentum: interval(0.5,0.99)}"
+    searched = "space.params={model.width: choice(6,12), optimizer.momentum: interval(0.5,0.99)}"
     losses, momenta = [], []
-    for engine in ("alone", "array"):
+    for engine in ("sequential", "vectorized"):
         more = (f"engine={engine}", "engine.processes=1", f"output_dir={engine}", "trainer.precision=64-true")
-        width = ("engine.width=2",) if engine == "array" else ()
+        width = ("engine.width=2",) if engine == "vectorized" else ()
         ended = cli(
             *own("Steep", "Digits", "arms=[dropout]", "study.n_trials=4", "sampler=random", *more, *width, searched)
         )
@@ -195,7 +195,7 @@ def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retraine
         trials = json.loads((tmp_path / engine / "results.json").read_text())["arms"]["dropout"]["trials"]
         trials.sort(key=lambda trial: trial["seed"])
         losses.append([trial["val_loss"] for trial in trials])
-        momenta.append([trial["extra"]["optimizer.momentum"] for trial in trials])
+        momenta.append([trial["hyperparameters"]["optimizer.momentum"] for trial in trials])
     assert losses[0] == pytest.approx(losses[1], abs=1e-8)
     assert momenta[0] == momenta[1]
     assert len(set(momenta[0])) > 2
@@ -208,17 +208,17 @@ def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retraine
 
 REFUSED = [
     (
-        own("LitNet", "Digits", "space.extra.optimizer.momentum=interval(0.5,0.99)"),
-        "space.extra must leave out optimizer.momentum, which AdamW does not have",
+        own("LitNet", "Digits", "space.params.optimizer.momentum=interval(0.5,0.99)"),
+        "space.params must leave out optimizer.momentum, which AdamW does not have",
     ),
-    (own("LitNet", "Digits", "space.extra.optimizer.momentm=interval(0.5,0.99)"), '"optimizer.momentum"?)'),
+    (own("LitNet", "Digits", "space.params.optimizer.momentm=interval(0.5,0.99)"), '"optimizer.momentum"?)'),
     (own("Nope"), "model._target_ must name a class that can be imported from"),
     (("model._target_=nowhere.Net", *TINY), 'got "nowhere.Net"'),
     (own("Broken"), "cannot be built: ValueError: no such table"),
     (own("LitNet", "Digits", "model.wdth=3"), 'got "wdth" (did you mean "width"?): it takes lr, norm, width'),
     (own("LitNet", "Digits", "data.sede=3"), 'data must name arguments of Digits, got "sede"'),
     (own("LitNet", "Digits", "trainer.acumulate_grad_batches=3"), '(did you mean "accumulate_grad_batches"?)'),
-    (own("LitNet", "Digits", "trainer.gradient_clip=1"), "optimizer.gradient_clip says it for every engine"),
+    (own("LitNet", "Digits", "trainer.gradient_clip=1"), "trainer.gradient_clip_val says it for every engine"),
     (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, for it is searched, got 0.1"),
     (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
     (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
@@ -238,7 +238,7 @@ REFUSED = [
     (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
     (
         own("Bare"),
-        "arms must not name textbook, dropout_shared, dropout for a model without dropout sites to search, "
+        "arms must not name typical, dropout_shared, dropout for a model without dropout sites to search, "
         "got model=Bare with drop, which is out of reach (this pass did not call it",
     ),
     (own("LitNet", "Digits", "arms=[none,batchnorm]"), "without saying how it gets BatchNorm"),
@@ -249,7 +249,10 @@ REFUSED = [
     (own("LitNet", "Digits", "arm_args.batchnrm.norm=batch"), '(did you mean "batchnorm"?)'),
     (own("LitNet", "Digits", "batchnorm.replace=identity"), "needs a module with BatchNorm, and LitNet has none"),
     (own("LitNet", "Digits", "trainer.max_steps=3"), "trainer.max_steps must be left out"),
-    (own("Manual", "Digits", "engine=array"), "engine=array needs a module and data that can be rows of an array"),
+    (
+        own("Manual", "Digits", "engine=vectorized"),
+        "engine=vectorized needs a module and data that can be rows of an array",
+    ),
     ((f"data._target_={DATA}.Digits",), "model._target_ must name a module of your own"),
     (("monitor=val_acc",), "monitor must be val_loss with the models of dropsearch, got val_acc"),
     (("batchnorm.replace=identity",), "batchnorm.replace must be null with the models of dropsearch"),
@@ -267,7 +270,7 @@ def test_what_cannot_be_used_is_told_in_one_line_and_nothing_is_left(cli: Cli, w
 
 
 def test_a_monitor_that_is_no_number_ends_the_run(cli: Cli):
-    ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=alone"))
+    ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=sequential"))
     assert ended.status == 1
     assert "all failed alike (diverged: val_loss=nan after epoch 1)" in ended.err
 
@@ -288,7 +291,7 @@ def weights(folder: Path, arm: str) -> set[str]:
 
 
 def test_an_argument_that_is_named_gives_an_arm_its_batchnorm(cli: Cli, tmp_path: Path):
-    ended = cli(*own("LitNet", "Digits", "arms=[none,batchnorm]", "arm_args.batchnorm.norm=batch", "engine=alone"))
+    ended = cli(*own("LitNet", "Digits", "arms=[none,batchnorm]", "arm_args.batchnorm.norm=batch", "engine=sequential"))
     assert ended.status == 0, ended.err
     assert "norm.running_mean" in weights(tmp_path, "batchnorm")
     assert "norm.running_mean" not in weights(tmp_path, "none")
@@ -296,7 +299,7 @@ def test_an_argument_that_is_named_gives_an_arm_its_batchnorm(cli: Cli, tmp_path
 
 
 def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli: Cli, tmp_path: Path):
-    arrayed = ("engine=array", "engine.width=2", "engine.processes=1")
+    arrayed = ("engine=vectorized", "engine.width=2", "engine.processes=1")
     ended = cli(*own("Normed", "Digits", "arms=[none,batchnorm]", "batchnorm.replace=identity", *arrayed))
     assert ended.status == 0, ended.err
     assert "norm.running_mean" in weights(tmp_path, "batchnorm")

@@ -8,7 +8,7 @@ import pytest
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
-from dropsearch.experiment.watched_feed import WatchedFeed
+from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.report import Progress
 from dropsearch.tracking import NullTracker
 
@@ -37,7 +37,7 @@ class Tracker(NullTracker):
 
 
 def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]:
-    feed = WatchedFeed(study, Tracker(study.told), Progress(1, io.StringIO()))  # type: ignore[arg-type]
+    feed = TrackedFeed(study, Tracker(study.told), Progress(1, io.StringIO()))  # type: ignore[arg-type]
     feed.tell(TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason))
     return study.told
 

@@ -65,7 +65,7 @@ def little(code: str) -> str:
     for name, number in NUMBERS.items():
         code = re.sub(rf"\b{name}=\d+", f"{name}={number}", code)
     code = code.replace(
-        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='alone', overrides=['evidence=off'], output_dir="
+        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='sequential', overrides=['evidence=off'], output_dir="
     )
     return code.replace("confirm_seeds=1,\n", "confirm_seeds=1, confirm_top_k=1, overrides=['evidence=off'],\n")
 

@@ -17,7 +17,7 @@ def arm_with(name, acc, loss=None, seeds=None):
     """An arm whose winner has these test scores."""
     seeds = range(100, 100 + len(acc)) if seeds is None else seeds
     results = tuple(
-        TrialResult(TrialSpec(name, number, seed, {}, 1e-3, 0.0, purpose="confirm"), "COMPLETE", (), 1.0)
+        TrialResult(TrialSpec(name, number, seed, {}, 1e-3, 0.0, phase="confirm"), "COMPLETE", (), 1.0)
         for number, seed in enumerate(seeds)
     )
     winner = Confirmed(number=0, results=results)
@@ -33,7 +33,7 @@ def test_all_arms_give_all_planned_contrasts():
         ("both", "dropout"),
         ("both", "batchnorm"),
         ("dropout", "dropout_shared"),
-        ("dropout", "textbook"),
+        ("dropout", "typical"),
     ]
 
 
@@ -44,7 +44,7 @@ def test_all_arms_give_all_planned_contrasts():
         (["none"], []),
         (["dropout", "batchnorm"], []),
         (["none", "dropout"], [("dropout", "none")]),
-        (["textbook", "dropout"], [("dropout", "textbook")]),
+        (["typical", "dropout"], [("dropout", "typical")]),
     ],
 )
 def test_only_contrasts_whose_arms_ran_are_planned(arms, contrasts):

@@ -11,7 +11,7 @@ from dropsearch.core.records import ARMS, EpochMetrics, Site, State, TrialResult
 from dropsearch.study.feeds import SearchFeed
 from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.storage import open_storage
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 
 SITES = (Site("a", "input", 0.1, 4), Site("b", "hidden", 0.1, 4))
 
@@ -27,15 +27,15 @@ def ended(spec: TrialSpec, state: State = "COMPLETE", reason: str = "", loss: fl
 
 
 @pytest.fixture
-def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
-    def make(purpose: str = "search", arm: str = "dropout", **fingerprint: object) -> Ledger:
+def make_store(tmp_path: Path) -> Callable[..., StudyStore]:
+    def make(phase: str = "search", arm: str = "dropout", **fingerprint: object) -> StudyStore:
         storage = open_storage(None, tmp_path / "study.journal")
-        name = f"s/{arm}" + ("/confirm" if purpose == "confirm" else "")
-        return Ledger(
+        name = f"s/{arm}" + ("/confirm" if phase == "confirm" else "")
+        return StudyStore(
             storage,
             name,
             arm=arm,
-            purpose=purpose,  # type: ignore[arg-type]
+            phase=phase,  # type: ignore[arg-type]
             fingerprint={"seed": 0, "sites": ["a", "b"], **fingerprint},
             make_sampler=RandomSampler,
         )
@@ -43,8 +43,8 @@ def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
     return make
 
 
-def make_feed(ledger: Ledger, total: int = 5, **settings: Any) -> SearchFeed:
-    return SearchFeed(ledger, make_space(ledger.arm, **settings), total=total, seed=0, cancelled=lambda: False)
+def make_feed(store: StudyStore, total: int = 5, **settings: Any) -> SearchFeed:
+    return SearchFeed(store, make_space(store.arm, **settings), total=total, seed=0, cancelled=lambda: False)
 
 
 def work(feed: SearchFeed, count: int | None = None) -> list[TrialSpec]:

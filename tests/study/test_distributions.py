@@ -35,7 +35,7 @@ def test_what_is_proposed_lies_in_the_range(searched: Range) -> None:
     if isinstance(searched, Choice):
         assert {repr(value) for value in values} == {repr(value) for value in searched.values}
     else:
-        assert {type(value) for value in values} == {int if searched.whole else float}
+        assert {type(value) for value in values} == {int if searched.is_integer else float}
 
 
 @pytest.mark.parametrize("searched", RANGES, ids=str)

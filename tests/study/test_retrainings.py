@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import TrialSpec
-from dropsearch.study.retrainings import WEIGHT_DECAYS, l2_controls, places, single_sites
+from dropsearch.study.retrainings import WEIGHT_DECAYS, l2_controls, single_sites, trial_keys
 
 
 def winner(**rates: float) -> TrialSpec:
-    return TrialSpec("dropout", 3, 7, rates, lr=1e-2, weight_decay=1e-4, purpose="confirm", configuration=5)
+    return TrialSpec("dropout", 3, 7, rates, lr=1e-2, weight_decay=1e-4, phase="confirm", configuration=5)
 
 
 def test_each_site_is_set_to_zero_and_to_the_mean_of_the_others():
@@ -48,7 +48,7 @@ def test_each_variation_changes_one_rate_and_no_two_are_alike(rates: list[float]
 
 
 def test_a_place_is_a_variation_on_a_seed():
-    found = places(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
+    found = trial_keys(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
     assert found == [(5, index, seed) for index in range(4) for seed in (11, 12)]
 
 

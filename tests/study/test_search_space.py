@@ -56,10 +56,10 @@ def test_by_depth_rates_lie_on_a_line(first: float, last: float) -> None:
 
 
 @pytest.mark.parametrize("form", ["per_layer", "shared", "depth"])
-def test_the_first_trial_is_the_textbook_and_the_second_has_no_dropout(form: str) -> None:
-    textbook, zero = (space(rates=form).rates(point) for point in space(rates=form).first_points)
+def test_the_first_trial_is_the_typical_point_and_the_second_has_no_dropout(form: str) -> None:
+    typical, zero = (space(rates=form).rates(point) for point in space(rates=form).first_points)
     assert set(zero.values()) == {0.0}
-    assert textbook["a"] == pytest.approx({"shared": sum(TYPICAL.values()) / 3}.get(form, 0.15))
+    assert typical["a"] == pytest.approx({"shared": sum(TYPICAL.values()) / 3}.get(form, 0.15))
 
 
 def test_the_first_points_are_inside_the_space() -> None:
@@ -81,8 +81,8 @@ def test_arms_without_dropout_have_no_rates() -> None:
     assert sampled(space("batchnorm"), 1) == [{}]
 
 
-def test_the_textbook_arm_keeps_the_typical_rates() -> None:
-    assert sampled(space("textbook"), 1) == [TYPICAL]
+def test_the_typical_arm_keeps_the_typical_rates() -> None:
+    assert sampled(space("typical"), 1) == [TYPICAL]
 
 
 def test_a_site_out_of_reach_is_not_searched() -> None:
@@ -101,20 +101,20 @@ START = {"model.hidden": [16], "model.width": 16, "optimizer.momentum": 0.9}
 
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_every_arm_searches_what_else_is_asked_for_in_the_same_ranges_before_its_rates(arm: str) -> None:
-    own, reference = (space(name, extra=EXTRA, start=START).distributions for name in (arm, "none"))
+    own, reference = (space(name, hyperparameters=EXTRA, start=START).distributions for name in (arm, "none"))
     assert list(own.items())[: len(reference)] == list(reference.items())
     assert set(EXTRA) <= set(reference)
 
 
 def test_the_first_points_have_the_first_values_of_what_else_is_searched() -> None:
     for arm in ("none", "dropout"):
-        it = space(arm, extra=EXTRA, start=START)
-        assert [it.extra(point) for point in it.first_points] == [START] * len(it.first_points)
+        it = space(arm, hyperparameters=EXTRA, start=START)
+        assert [it.hyperparameters(point) for point in it.first_points] == [START] * len(it.first_points)
 
 
 def test_what_else_is_proposed_comes_back_as_values() -> None:
-    it = space(extra=EXTRA, start=START)
+    it = space(hyperparameters=EXTRA, start=START)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    values = it.extra(study.ask(fixed_distributions=it.distributions).params)
+    values = it.hyperparameters(study.ask(fixed_distributions=it.distributions).params)
     assert list(values) == list(EXTRA)
     assert all(EXTRA[key].holds(value) for key, value in values.items())

@@ -12,12 +12,12 @@ from torch import nn
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import trainer_class
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue, make_source
 
-SETTINGS = TrainerSettings(max_epochs=2, accelerator="cpu", foreign=True)
+SETTINGS = TrainerSettings(max_epochs=2, accelerator="cpu", is_user_module=True)
 
 
 def written_for(lightning: Any) -> type:
@@ -51,8 +51,8 @@ def test_a_module_trains_alone_and_in_an_array_alike(package: str, tmp_path: Any
     curves = []
     source: Any = make_source("mlp")
     for engine in (
-        AloneEngine(make, source, SETTINGS, lambda spec: tmp_path / f"alone{spec.number}.ckpt"),
-        ArrayEngine(make, source, SETTINGS, 2, lambda spec: tmp_path / f"array{spec.number}.ckpt"),
+        SequentialEngine(make, source, SETTINGS, lambda spec: tmp_path / f"alone{spec.number}.ckpt"),
+        VectorizedEngine(make, source, SETTINGS, 2, lambda spec: tmp_path / f"array{spec.number}.ckpt"),
     ):
         feed = Queue(list(specs))
         engine.run(feed)

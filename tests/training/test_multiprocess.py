@@ -20,8 +20,8 @@ from dropsearch.models import Classifier
 from dropsearch.training import multiprocess
 from dropsearch.training.multiprocess import ProcessEngine, can_fork
 from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings
-from dropsearch.training.sequential import AloneEngine
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="processes are forked on Linux without CUDA only")
@@ -51,7 +51,7 @@ def test_a_container_gets_no_more_processes_than_its_share_of_the_cores(
 
 def make_engine(alone: bool) -> Engine:
     factory, source = make_factory("mlp", "batch"), make_source("mlp")
-    return AloneEngine(factory, source, SETTINGS) if alone else ArrayEngine(factory, source, SETTINGS, 2)
+    return SequentialEngine(factory, source, SETTINGS) if alone else VectorizedEngine(factory, source, SETTINGS, 2)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -86,7 +86,7 @@ def test_a_limit_on_open_trials_is_shared_by_the_processes() -> None:
             return spec
 
     feed = Counting(make_specs("mlp", 8), most_at_once=2)
-    with in_processes(ArrayEngine(make_factory("mlp"), make_source("mlp"), SETTINGS, 8)) as engine:
+    with in_processes(VectorizedEngine(make_factory("mlp"), make_source("mlp"), SETTINGS, 8)) as engine:
         engine.run(feed)
     assert len(feed.results) == 8
     assert feed.most <= 2
@@ -101,14 +101,14 @@ def test_pruning_reaches_the_processes() -> None:
 
 def test_cancelling_ends_every_process_with_its_trials_told() -> None:
     feed = Queue(make_specs("mlp", 40), prune=lambda spec, _: spec.number == 0, stop_after=1)
-    long = ArrayEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(100_000, "cpu"), 2)
+    long = VectorizedEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(100_000, "cpu"), 2)
     with in_processes(long) as engine:
         engine.run(feed)
     assert feed.asked == len(feed.results) > 1
     assert {r.reason for r in feed.results.values() if r.state == "FAIL"} == {INTERRUPTED}
 
 
-def killing(numbers: set[int]) -> AloneEngine:
+def killing(numbers: set[int]) -> SequentialEngine:
     """An engine whose process dies when it builds one of these trials."""
     factory = make_factory("mlp")
 
@@ -117,7 +117,7 @@ def killing(numbers: set[int]) -> AloneEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         return factory(spec)
 
-    return AloneEngine(make, make_source("mlp"), SETTINGS)
+    return SequentialEngine(make, make_source("mlp"), SETTINGS)
 
 
 def test_a_process_that_dies_fails_its_trial_and_the_others_go_on() -> None:
@@ -142,7 +142,7 @@ def test_a_process_trains_with_one_thread() -> None:
 
     factory = make_factory("mlp")
     feed = Queue(make_specs("mlp", 2))
-    engine = AloneEngine(lambda spec: Threads(factory(spec).net), make_source("mlp"), SETTINGS)
+    engine = SequentialEngine(lambda spec: Threads(factory(spec).net), make_source("mlp"), SETTINGS)
     with in_processes(engine) as engines:
         engines.run(feed)
     assert {r.state for r in feed.results.values()} == {"COMPLETE"}
@@ -161,7 +161,7 @@ def test_an_array_whose_process_dies_is_told_as_interrupted_for_nobody_in_it_can
         return Dying(factory(spec).net) if spec.number < 3 else factory(spec)
 
     feed = Queue(make_specs("mlp", 3))
-    with in_processes(ArrayEngine(make, make_source("mlp"), SETTINGS, 3), 1) as engine, pytest.raises(RunError):
+    with in_processes(VectorizedEngine(make, make_source("mlp"), SETTINGS, 3), 1) as engine, pytest.raises(RunError):
         engine.run(feed)
     assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
 

@@ -11,22 +11,22 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
 from dropsearch.training.logged_steps import captured_logs, evaluate
 from dropsearch.training.protocols import INTERRUPTED, TrainerSettings
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 
-def engine(epochs: int = 3, **options: object) -> AloneEngine:
-    return AloneEngine(make_factory("mlp", **options), make_source("mlp"), TrainerSettings(epochs, "cpu"))  # type: ignore[arg-type]
+def engine(epochs: int = 3, **options: object) -> SequentialEngine:
+    return SequentialEngine(make_factory("mlp", **options), make_source("mlp"), TrainerSettings(epochs, "cpu"))  # type: ignore[arg-type]
 
 
-def run(trainer: AloneEngine, feed: Queue) -> Queue:
+def run(trainer: SequentialEngine, feed: Queue) -> Queue:
     trainer.run(feed)
     return feed
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"])
 def test_every_precision_trains(precision: str) -> None:
-    trainer = AloneEngine(make_factory("mlp", "batch"), make_source("mlp"), TrainerSettings(2, "cpu", precision))
+    trainer = SequentialEngine(make_factory("mlp", "batch"), make_source("mlp"), TrainerSettings(2, "cpu", precision))
     result = run(trainer, Queue(make_specs("mlp", 1))).results[0]
     assert (result.state, result.reason) == ("COMPLETE", "")
     assert math.isfinite(result.curve[-1].train_loss)
@@ -40,14 +40,14 @@ def test_a_trial_gives_the_same_curve_again() -> None:
 def test_a_module_that_is_handed_over_in_eval_mode_still_drops() -> None:
     factory = make_factory("mlp")
     spec = make_specs("mlp", 2)[1]
-    sleeping = AloneEngine(lambda s: factory(s).eval(), make_source("mlp"), TrainerSettings(2, "cpu"))
+    sleeping = SequentialEngine(lambda s: factory(s).eval(), make_source("mlp"), TrainerSettings(2, "cpu"))
     assert run(sleeping, Queue([spec])).results[1].curve == run(engine(2), Queue([spec])).results[1].curve
 
 
 def test_both_losses_are_taken_with_dropout_off(tmp_path) -> None:
     source = make_source("mlp")
     path = tmp_path / "best.ckpt"
-    trainer = AloneEngine(make_factory("mlp"), source, TrainerSettings(1, "cpu"), lambda _: path)
+    trainer = SequentialEngine(make_factory("mlp"), source, TrainerSettings(1, "cpu"), lambda _: path)
     spec = TrialSpec("dropout", 0, 3, dict.fromkeys(make_specs("mlp", 1)[0].rates, 0.5), 3e-3, 0.0)
     (point,) = run(trainer, Queue([spec])).results[0].curve
     module = Classifier.load_from_checkpoint(path).eval()
@@ -66,7 +66,7 @@ def test_an_exception_in_a_module_fails_the_trial_and_the_next_one_trains() -> N
             raise RuntimeError("broken\nin two lines")
         return factory(spec)
 
-    trainer = AloneEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"))
+    trainer = SequentialEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"))
     results = run(trainer, Queue(make_specs("mlp", 2))).results
     assert (results[0].state, results[0].reason) == ("FAIL", "RuntimeError: broken in two lines")
     assert results[1].state == "COMPLETE"

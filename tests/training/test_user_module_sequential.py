@@ -12,10 +12,10 @@ from lightning import Callback, Trainer
 
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor, TrialSpec
-from dropsearch.datasets.user_data import OwnData
+from dropsearch.datasets.user_data import UserData
 from dropsearch.training.adapters.probe import probe
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import AloneEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine, quiet_lightning
 from tests.training.conftest import Queue
 from tests.user_modules import assortment, data, nets
 
@@ -50,9 +50,9 @@ def make_backbone(spec: TrialSpec) -> Any:
 
 
 def trained(monitor: Monitor, make: Any = make, **more: Any) -> Any:
-    settings = TrainerSettings(3, "cpu", monitor=monitor, foreign=True, **more)
+    settings = TrainerSettings(3, "cpu", monitor=monitor, is_user_module=True, **more)
     feed = Queue([SPEC])
-    AloneEngine(make, OwnData(data.Digits(), "Digits"), settings).run(feed)
+    SequentialEngine(make, UserData(data.Digits(), "Digits"), settings).run(feed)
     return feed.results[0]
 
 
@@ -77,7 +77,7 @@ def plain_lightning(module: Any) -> list[dict[str, float]]:
             max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, callbacks=[curve],
         )  # fmt: skip
-        trainer.fit(module, **OwnData(data.Digits(), "Digits").for_trainer(SPEC.seed))
+        trainer.fit(module, **UserData(data.Digits(), "Digits").for_trainer(SPEC.seed))
     return curve.points
 
 
@@ -121,8 +121,8 @@ class Masked(nets.LitNet):
 def masks(**arguments: Any) -> list[torch.Tensor]:
     module, rates = Masked(), {"model": 0.5, "model#1": 0.3, "drop": 0.5}
     feed = Queue([dataclasses.replace(SPEC, rates=rates)])
-    settings = TrainerSettings(4, "cpu", foreign=True, trainer=lambda: arguments)
-    AloneEngine(lambda _: module, OwnData(data.Digits(), "Digits"), settings).run(feed)
+    settings = TrainerSettings(4, "cpu", is_user_module=True, trainer=lambda: arguments)
+    SequentialEngine(lambda _: module, UserData(data.Digits(), "Digits"), settings).run(feed)
     assert feed.results[0].state == "COMPLETE", feed.results[0].reason
     return module.masks
 
@@ -135,7 +135,7 @@ def test_each_step_has_a_mask_of_its_own_also_where_gradients_accumulate():
 
 def test_a_hook_on_batches_is_heard():
     feed = Queue([TrialSpec("none", 0, 7, {"model": 0.0, "drop": 0.0}, lr=1e-3, weight_decay=0.0)])
-    settings = TrainerSettings(1, "cpu", foreign=True)
+    settings = TrainerSettings(1, "cpu", is_user_module=True)
 
     def plain(spec: TrialSpec) -> Any:
         with seeded(spec.seed):
@@ -144,15 +144,15 @@ def test_a_hook_on_batches_is_heard():
     losses = []
     for module in (data.Digits(), data.Moving()):
         feed = Queue(list(feed.specs))
-        AloneEngine(plain, OwnData(module, "Digits"), settings).run(feed)
+        SequentialEngine(plain, UserData(module, "Digits"), settings).run(feed)
         assert feed.results[0].state == "COMPLETE", feed.results[0].reason
         losses.append(feed.results[0].curve[0].val_loss)
     assert losses[0] != losses[1]
 
 
 def test_one_batch_shows_sites_optimisers_and_what_is_logged():
-    source = OwnData(data.Digits(), "Digits")
-    found = probe(make(SPEC), source.for_trainer(0), TrainerSettings(3, "cpu", foreign=True))
+    source = UserData(data.Digits(), "Digits")
+    found = probe(make(SPEC), source.for_trainer(0), TrainerSettings(3, "cpu", is_user_module=True))
     assert [site.name for site in found.sites] == ["head.1"]
     assert len(found.optimizers) == 1
     assert set(found.logged) == {"valid/f1", "valid/loss"}

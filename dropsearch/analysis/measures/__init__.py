@@ -21,7 +21,7 @@ class Measure:
     """A phenomenon, and how it is measured."""
 
     measure: Callable[[Any], Measured]
-    """Of a `Trained`; where `of_curve`, of anything with a curve."""
+    """Of a `TrainedModel`; where `of_curve`, of anything with a curve."""
     values: Mapping[str, Quantity]
     """What its numbers are, by name."""
     series: Mapping[str, Quantity]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropsearch.analysis.measures.protocol import NotMeasuredError, Trained
+from dropsearch.analysis.measures.protocol import NotMeasuredError, TrainedModel
 
 ACTIVATIONS = (
     nn.ReLU,
@@ -60,7 +60,7 @@ class Hidden:
     """Activations [observations, units]."""
 
 
-def hidden_layers(trained: Trained, inputs: Sequence[Tensor]) -> tuple[list[Hidden], Tensor]:
+def hidden_layers(trained: TrainedModel, inputs: Sequence[Tensor]) -> tuple[list[Hidden], Tensor]:
     """Return the hidden layers of one pass over `inputs`, and its logits.
 
     A hidden layer is what comes out of an activation module, or the states of a recurrent one. Its units are

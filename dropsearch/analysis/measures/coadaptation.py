@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dropsearch.analysis.measures.activations import Hidden, hearing, hidden_layers
-from dropsearch.analysis.measures.protocol import Examples, Measured, Trained
+from dropsearch.analysis.measures.protocol import Examples, Measured, TrainedModel
 from dropsearch.core.records import Quantity
 
 VALUES = {
@@ -32,7 +32,7 @@ ALIKE = 1e-6
 """Units whose activations differ by no more than this share of the largest are constant: they are dead."""
 
 
-def measure(trained: Trained) -> Measured:
+def measure(trained: TrainedModel) -> Measured:
     """Measure the hidden activations on held-out examples, in evaluation mode, and how much hangs on single units.
 
     Dead units, whose activation is the same for every input, are told by `dead_share` and left out of the others:
@@ -102,7 +102,7 @@ def relative_area(shares: Sequence[float], accuracies: Sequence[float]) -> float
     return area / (shares[-1] - shares[0]) / accuracies[0] if accuracies[0] else math.nan
 
 
-def _knockout(trained: Trained, examples: Examples, layers: Sequence[Hidden]) -> list[float]:
+def _knockout(trained: TrainedModel, examples: Examples, layers: Sequence[Hidden]) -> list[float]:
     """Return the accuracy at each of `SHARES` but the first, over `ORDERS` in which units go."""
     means = {layer.number: layer.values.mean(0) for layer in layers}
     orders = [_order(means, trained.settings.seed + repeat) for repeat in range(ORDERS)]
@@ -122,7 +122,7 @@ def _order(means: Mapping[int, Tensor], seed: int) -> dict[int, Tensor]:
 
 
 def _accuracy_without(
-    trained: Trained, examples: Examples, means: Mapping[int, Tensor], order: Mapping[int, Tensor], share: float
+    trained: TrainedModel, examples: Examples, means: Mapping[int, Tensor], order: Mapping[int, Tensor], share: float
 ) -> float:
     def replaced(number: int, activations: Tensor, axis: int) -> Tensor | None:
         if number not in means:

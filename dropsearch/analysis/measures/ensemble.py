@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dropsearch.analysis.measures.passes import averaged, has_dropout, logits_of
-from dropsearch.analysis.measures.protocol import Measured, Trained
+from dropsearch.analysis.measures.protocol import Measured, TrainedModel
 from dropsearch.analysis.measures.scores import Scores, fitted_temperature
 from dropsearch.core.records import Quantity, Series
 
@@ -51,7 +51,7 @@ SERIES = {
 }
 
 
-def measure(trained: Trained) -> Measured:
+def measure(trained: TrainedModel) -> Measured:
     """Score a network's probabilities on held-out examples: as they are, scaled, and averaged over dropout's masks.
 
     `nll`, `brier`, `accuracy` and `ece` are those of the network with dropout off; with `scaled_` in front, of the same
@@ -84,7 +84,7 @@ def measure(trained: Trained) -> Measured:
     return Measured({**values, **_named("mc_", last), **gains}, series)
 
 
-def _rescaled(trained: Trained, averages: Tensor) -> float:
+def _rescaled(trained: TrainedModel, averages: Tensor) -> float:
     """The loss of probabilities averaged over masks, with the temperature that suits validation best.
 
     `averages` are their logarithms [examples, classes], over the largest number of passes.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dropsearch.analysis.measures.protocol import Trained
+from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.core.records import ARMS
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import TrialControl
@@ -23,12 +23,12 @@ TOGETHER = 1500
 
 
 @torch.no_grad()
-def logits_of(trained: Trained, inputs: Sequence[Tensor]) -> Tensor:
+def logits_of(trained: TrainedModel, inputs: Sequence[Tensor]) -> Tensor:
     """Return the logits [examples, classes] with dropout off."""
     return trained.predict(*inputs)
 
 
-def has_dropout(trained: Trained) -> bool:
+def has_dropout(trained: TrainedModel) -> bool:
     """Whether a network belongs to an arm with dropout and has sites for it, be all their rates zero."""
     return bool(trained.spec.rates) and ARMS[trained.spec.arm].dropout != "off"
 
@@ -36,7 +36,7 @@ def has_dropout(trained: Trained) -> bool:
 class Sampling(TrialControl):
     """Drops at the rates of a trained network, with masks that are a function of its seed and of the pass's number."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         seed = derived_seed(trained.settings.seed, "masks", trained.spec.seed)
         super().__init__(trained.module, trained.spec.rates, seed)
         self.module = trained.module
@@ -71,7 +71,7 @@ class Sampling(TrialControl):
         return super().on_drop(site, call, original)
 
 
-def averaged(trained: Trained, inputs: Sequence[Tensor], passes: Sequence[int]) -> Tensor:
+def averaged(trained: TrainedModel, inputs: Sequence[Tensor], passes: Sequence[int]) -> Tensor:
     """Return logarithms of probabilities averaged over passes with dropout on [len(passes), examples, classes].
 
     Fewer passes are the first of more. The mean is taken in log space, where no probability is too small to be told
@@ -94,7 +94,7 @@ def averaged(trained: Trained, inputs: Sequence[Tensor], passes: Sequence[int]) 
     return torch.stack(means)
 
 
-def _sampled(trained: Trained, inputs: Sequence[Tensor], passes: int, control: Sampling) -> Iterator[Tensor]:
+def _sampled(trained: TrainedModel, inputs: Sequence[Tensor], passes: int, control: Sampling) -> Iterator[Tensor]:
     """Yield the logits [examples, classes] of each pass.
 
     The first is made alone. Where it shows that each example has masks of its own, others are made together.
@@ -107,7 +107,7 @@ def _sampled(trained: Trained, inputs: Sequence[Tensor], passes: int, control: S
         yield from _together(trained, inputs, min(most, passes - done), control, number)
 
 
-def _together(trained: Trained, inputs: Sequence[Tensor], count: int, control: Sampling, number: int) -> Tensor:
+def _together(trained: TrainedModel, inputs: Sequence[Tensor], count: int, control: Sampling, number: int) -> Tensor:
     repeated = [each.repeat(count, *(1 for _ in each.shape[1:])) for each in inputs]
     with control.numbered(number):
         logits = trained.predict(*repeated)

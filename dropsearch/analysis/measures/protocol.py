@@ -40,7 +40,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """One retraining of an arm's winner, with the weights of its best epoch, and the data it is looked at with."""
 
     spec: TrialSpec

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from dropsearch.analysis.measures.corruptions import STRONGEST, corrupted
 from dropsearch.analysis.measures.passes import logits_of
-from dropsearch.analysis.measures.protocol import Examples, Measured, Trained
+from dropsearch.analysis.measures.protocol import Examples, Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
 
@@ -30,7 +30,7 @@ SERIES = {
 }
 
 
-def measure(trained: Trained) -> Measured:
+def measure(trained: TrainedModel) -> Measured:
     """Measure accuracy on held-out examples under each corruption at each severity.
 
     `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
@@ -55,7 +55,7 @@ def _mean(values: Iterable[float]) -> float:
     return fmean(known) if known else math.nan
 
 
-def _accuracy(trained: Trained, examples: Examples) -> float:
+def _accuracy(trained: TrainedModel, examples: Examples) -> float:
     return accuracy(logits_of(trained, examples.inputs), examples.targets)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropsearch.analysis.measures.passes import Sampling, has_dropout, logits_of
-from dropsearch.analysis.measures.protocol import Measured, Trained
+from dropsearch.analysis.measures.protocol import Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
 
@@ -34,7 +34,7 @@ DEAD = 1e-10
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def measure(trained: Trained) -> Measured:
+def measure(trained: TrainedModel) -> Measured:
     """Measure how the variance in front of each BatchNorm changes as dropout is switched off (Li et al. 2019).
 
     A layer's shift is the variance of its inputs with dropout off divided by that with dropout on, the median over its
@@ -65,7 +65,7 @@ def measure(trained: Trained) -> Measured:
     return Measured(values, {"shift": (range(1, len(ratios) + 1), ratios)} if ratios else {})
 
 
-def shifts(trained: Trained) -> Mapping[str, float]:
+def shifts(trained: TrainedModel) -> Mapping[str, float]:
     """Return each BatchNorm's shift by its path, in the order in which a pass meets them; NaN where all is constant."""
     off, on = _Variances(trained.module), _Variances(trained.module)
     with off.watching(), off:
@@ -136,7 +136,7 @@ class _Variances(TorchFunctionMode):
         return (squares / count - (total / count).square()).clamp(min=0)
 
 
-def recalibration(trained: Trained) -> tuple[float, float]:
+def recalibration(trained: TrainedModel) -> tuple[float, float]:
     """Return the accuracy on held-out examples as trained, and with BatchNorm's statistics those without dropout."""
     examples = trained.held_out
     before = accuracy(logits_of(trained, examples.inputs), examples.targets)
@@ -145,7 +145,7 @@ def recalibration(trained: Trained) -> tuple[float, float]:
 
 
 @contextmanager
-def _recalibrated(trained: Trained) -> Iterator[None]:
+def _recalibrated(trained: TrainedModel) -> Iterator[None]:
     """Give BatchNorms the statistics of their inputs with dropout off, until the context ends.
 
     They are written into copies of the buffers. Only BatchNorms are in training mode for it: PyTorch's `update_bn`

@@ -14,11 +14,11 @@ from dropsearch.core.records.evidence import (
     TrainSize,
     Variation,
 )
-from dropsearch.core.records.metrics import EpochMetrics, Judge, Monitor
+from dropsearch.core.records.metrics import ComparisonMetric, EpochMetrics, Monitor
 from dropsearch.core.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
 from dropsearch.core.records.ranges import Choice, Numbers, Range
 from dropsearch.core.records.summary import Summary
-from dropsearch.core.records.trials import INTERRUPTED, Purpose, State, TrialResult, TrialSpec
+from dropsearch.core.records.trials import INTERRUPTED, State, TrialPhase, TrialResult, TrialSpec
 
 __all__ = [
     "ARMS",
@@ -31,15 +31,14 @@ __all__ = [
     "Choice",
     "Claim",
     "Comparison",
+    "ComparisonMetric",
     "Confirmed",
     "EpochMetrics",
     "Evidence",
     "Interval",
-    "Judge",
     "L2Control",
     "Monitor",
     "Numbers",
-    "Purpose",
     "Quantity",
     "Range",
     "Response",
@@ -49,6 +48,7 @@ __all__ = [
     "Summary",
     "TestScores",
     "TrainSize",
+    "TrialPhase",
     "TrialResult",
     "TrialSpec",
     "Variation",

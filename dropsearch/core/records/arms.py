@@ -29,7 +29,7 @@ class Arm:
     """One setting of the ablation."""
 
     name: str
-    dropout: Literal["off", "search", "shared", "textbook"]
+    dropout: Literal["off", "search", "shared", "typical"]
     batchnorm: bool
     title: str
 
@@ -42,6 +42,6 @@ ARMS: Mapping[str, Arm] = {
         Arm("batchnorm", "off", batchnorm=True, title="BatchNorm"),
         Arm("both", "search", batchnorm=True, title="dropout and BatchNorm"),
         Arm("dropout_shared", "shared", batchnorm=False, title="dropout, one rate for all sites"),
-        Arm("textbook", "textbook", batchnorm=False, title="dropout at the textbook's rates"),
+        Arm("typical", "typical", batchnorm=False, title="dropout at the typical rates"),
     )
 }

@@ -104,7 +104,7 @@ class Response:
     found: float
     """The rate of the arm's winner."""
     typical: float
-    """The textbook's rate."""
+    """The typical rate."""
 
 
 @dataclass(frozen=True)

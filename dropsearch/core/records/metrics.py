@@ -50,7 +50,7 @@ class Monitor:
 
 
 @dataclass(frozen=True)
-class Judge:
+class ComparisonMetric:
     """What the confirmed winners of arms are compared by, seed by seed."""
 
     metric: str = "test_acc"

@@ -90,7 +90,7 @@ class ArmOutcome:
     confirmed: tuple[Confirmed, ...] = ()
     winner: Confirmed | None = None
     test: TestScores | None = None
-    textbook: Mapping[str, float] = field(default_factory=dict)
+    typical: Mapping[str, float] = field(default_factory=dict)
     """The typical rate of each site of this arm, beside which the rates found are shown."""
     monitor: Monitor = field(default_factory=Monitor)
     repeats: tuple[tuple[TrialResult, ...], ...] = ()

@@ -63,7 +63,7 @@ class Numbers:
     """The distance of two neighbours from `low` on, None for any number between."""
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether all of its numbers are whole."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
@@ -100,11 +100,11 @@ class Numbers:
         return tuple(self.low + index * self.step for index in range(round((self.high - self.low) / self.step) + 1))
 
     def __str__(self) -> str:
-        if self.step is not None and not (self.whole and self.step == 1):
+        if self.step is not None and not (self.is_integer and self.step == 1):
             stop = Decimal(str(self.high)) + Decimal(str(self.step))  # which a range leaves out
             return f"range({self.low},{stop},{self.step})"
         text = f"interval({written(self.low)},{written(self.high)})"
-        text = f"int({text})" if self.whole else text
+        text = f"int({text})" if self.is_integer else text
         return f"tag(log, {text})" if self.log else text
 
 
@@ -117,7 +117,7 @@ def first_value(searched: Range, configured: Any) -> Any:
         return searched.middle
     if isinstance(searched, Choice):
         return next(value for value in searched.values if _same(value, configured))
-    return int(configured) if searched.whole else float(configured)
+    return int(configured) if searched.is_integer else float(configured)
 
 
 def combinations(ranges: Mapping[str, Range], most: int) -> tuple[dict[str, Any], ...]:

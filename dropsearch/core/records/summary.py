@@ -8,7 +8,7 @@ from typing import Any
 
 from dropsearch.core.records.arms import Site
 from dropsearch.core.records.evidence import Evidence
-from dropsearch.core.records.metrics import Judge, Monitor
+from dropsearch.core.records.metrics import ComparisonMetric, Monitor
 from dropsearch.core.records.outcomes import ArmOutcome, Comparison
 
 
@@ -34,7 +34,7 @@ class Summary:
     commands: Mapping[str, str] = field(default_factory=dict)
     """Exact commands: "mlflow" opens the UI, "reload" reloads the winner, "retrain", "continue"."""
     monitor: Monitor = field(default_factory=Monitor)
-    judge: Judge = field(default_factory=Judge)
+    comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()
     """What a reader must know of this run: what was not searched, or was not measured."""
     evidence: Evidence | None = None

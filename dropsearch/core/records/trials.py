@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dropsearch.core.records.metrics import EpochMetrics
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-Purpose = Literal["search", "confirm", "sites", "l2", "sizes"]
+TrialPhase = Literal["search", "confirm", "sites", "l2", "sizes"]
 
 
 INTERRUPTED = "interrupted"
@@ -35,21 +35,21 @@ class TrialSpec:
     weight_decay: float
     params: Mapping[str, Any] = field(default_factory=dict)
     """What the sampler proposed, in Optuna's names."""
-    purpose: Purpose = "search"
+    phase: TrialPhase = "search"
     configuration: int | None = None
     """In a confirmation: the number of the search trial that is retrained."""
     repeat: int = 1
     """Which repetition of the arm's search it belongs to: 1 is the one that all choices rest on."""
     variation: str = ""
     """In a retraining of the winner with something changed: what, in words."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """What else was searched: values by configuration key, such as `model.width`."""
 
     @property
     def key(self) -> str:
         """A name that is unique in a run: ``dropout/3``, ``dropout/repeat-2/3`` or ``dropout/confirm/12``."""
         again = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
-        middle = again if self.purpose == "search" else f"/{self.purpose}/"
+        middle = again if self.phase == "search" else f"/{self.phase}/"
         return f"{self.arm}{middle}{self.number}"
 
 

@@ -14,17 +14,17 @@ from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.control import DropoutMode, owner_path
 from dropsearch.dropout.ops import DropCall
-from dropsearch.dropout.tools.dry_run import Rehearsal, is_lightning
+from dropsearch.dropout.tools.dry_run import DryRun, is_lightning
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.tools.inventory import Inventory, take_inventory
-from dropsearch.dropout.tools.rate_effect import Probe
+from dropsearch.dropout.tools.rate_effect import RateEffect
 from dropsearch.dropout.tools.snapshot import hidden_modules
 
 _WORDS = {True: "yes", False: "no", None: "not tried"}
 
 
 @dataclass(frozen=True)
-class SiteLiveness:
+class SiteCheck:
     """What one site does to the result of a training pass."""
 
     site: Site
@@ -35,10 +35,10 @@ class SiteLiveness:
 
 
 @dataclass(frozen=True, repr=False)
-class Liveness:
+class DropoutCheck:
     """What the sites of a module do; printed, a table and what is wrong."""
 
-    sites: tuple[SiteLiveness, ...]
+    sites: tuple[SiteCheck, ...]
     findings: tuple[str, ...]
     """What is wrong with the module as a whole."""
 
@@ -67,7 +67,7 @@ class Liveness:
         return "\n".join(line.rstrip() for line in (*lines, *self.findings))
 
 
-def liveness(module: nn.Module, batch: Any) -> Liveness:
+def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
     """Try whether each dropout site of a module changes anything, and say in plain words what is wrong.
 
     At each site rate 0 is compared with rate 0.9, all other sites at 0, in the modes (training or eval) in which the
@@ -81,44 +81,44 @@ def liveness(module: nn.Module, batch: Any) -> Liveness:
     Raises:
         InputError: The module cannot run this batch, or returns nothing that could be compared.
     """
-    rehearsal = Rehearsal(module, batch, "liveness")
-    inventory = take_inventory(rehearsal, {})
-    trial = _Trial(rehearsal, inventory)
-    return Liveness(tuple(trial.of(site) for site in inventory), tuple(_of_module(module, inventory)))
+    dry_run = DryRun(module, batch, "liveness")
+    inventory = take_inventory(dry_run, {})
+    trial = _Trial(dry_run, inventory)
+    return DropoutCheck(tuple(trial.of(site) for site in inventory), tuple(_of_module(module, inventory)))
 
 
 class _Trial:
     """Tries the sites of one module."""
 
-    def __init__(self, rehearsal: Rehearsal, inventory: Inventory) -> None:
-        self.module = rehearsal.module
+    def __init__(self, dry_run: DryRun, inventory: Inventory) -> None:
+        self.module = dry_run.module
         self.result = "loss" if is_lightning(self.module) else "output"
         names = [site.name for site in inventory if site.controllable]
-        self.as_given = Probe(rehearsal, names, train=False)
+        self.as_given = RateEffect(dry_run, names, train=False)
         self.in_training = self.as_given
         if not all(part.training for part in self.module.modules()):
-            self.in_training = Probe(rehearsal, names, train=True)
-        self.in_eval = drops_in_eval(rehearsal)
+            self.in_training = RateEffect(dry_run, names, train=True)
+        self.in_eval = drops_in_eval(dry_run)
 
-    def of(self, site: Site) -> SiteLiveness:
+    def of(self, site: Site) -> SiteCheck:
         part = self.module.get_submodule(owner_path(self.module, site.name))
         if site.reason == unsupported.FUSED and isinstance(part, nn.RNNBase):
             return self._judged(site, self.as_given.fused(part), lambda: self.in_training.fused(part))
         if not site.controllable:
             dead = site.reason in (unsupported.ONE_LAYER, unsupported.STAYS_IN_EVAL)
-            return SiteLiveness(site, False if dead else None, site.reason)
+            return SiteCheck(site, False if dead else None, site.reason)
         return self._judged(site, self.as_given.alive(site.name), lambda: self.in_training.alive(site.name))
 
-    def _judged(self, site: Site, alive: bool, in_training: Callable[[], bool]) -> SiteLiveness:
+    def _judged(self, site: Site, alive: bool, in_training: Callable[[], bool]) -> SiteCheck:
         if alive:
-            return SiteLiveness(site, True, self._though_alive(site))
+            return SiteCheck(site, True, self._though_alive(site))
         if self.in_training is not self.as_given and in_training():
-            return SiteLiveness(site, False, self._in_eval_mode(site))
+            return SiteCheck(site, False, self._in_eval_mode(site))
         dead = (
             f"rates 0 and 0.9 give the same {self.result}: nothing behind it reaches the {self.result}, "
             "or all that it could drop is zero"
         )
-        return SiteLiveness(site, False, dead)
+        return SiteCheck(site, False, dead)
 
     def _though_alive(self, site: Site) -> str:
         if site.name in self.in_eval:
@@ -191,12 +191,12 @@ class _Watch(DropoutMode):
         return original()
 
 
-def drops_in_eval(rehearsal: Rehearsal) -> frozenset[str]:
+def drops_in_eval(dry_run: DryRun) -> frozenset[str]:
     """Return the names of the sites that drop when the whole module is in eval mode."""
-    watch = _Watch(rehearsal.module)
-    with rehearsal.unchanged():
-        rehearsal.module.eval()
+    watch = _Watch(dry_run.module)
+    with dry_run.unchanged():
+        dry_run.module.eval()
         # A step that was written for training alone may fail here, and need not run.
         with contextlib.suppress(InputError), watch.watching(), watch.step():
-            rehearsal.run()
+            dry_run.run()
     return frozenset(watch.dropped)

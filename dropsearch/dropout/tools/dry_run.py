@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dropsearch._compat.detached_trainer import Stage
+from dropsearch._compat.detached_trainer import DetachedTrainer
 from dropsearch._compat.lightning import package_of
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.dropout.tools.snapshot import Kept
+from dropsearch.dropout.tools.snapshot import ModuleSnapshot
 from dropsearch.dropout.unsupported import is_compiled
 
 
@@ -24,7 +24,7 @@ def is_lightning(module: nn.Module) -> bool:
     return bool(package_of(module))
 
 
-class Rehearsal:
+class DryRun:
     """Runs training passes of a module on one batch; between passes and at the end all is as it was.
 
     Parameters, gradients, buffers, modes, hooks, attributes (numbers, tensors and the contents of containers) and
@@ -54,8 +54,8 @@ class Rehearsal:
         self.module = module
         self.batch = batch
         self.asked_by = asked_by
-        self._stage = Stage(module)
-        self._kept: Kept | None = None
+        self._detached_trainer = DetachedTrainer(module)
+        self._kept: ModuleSnapshot | None = None
 
     @property
     def examples(self) -> int | None:
@@ -65,7 +65,7 @@ class Rehearsal:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Put all back when the context ends."""
-        self._kept = self._kept or Kept(self.module)  # what one pass puts back is what the next would keep
+        self._kept = self._kept or ModuleSnapshot(self.module)  # what one pass puts back is what the next would keep
         try:
             with torch.enable_grad():
                 yield
@@ -95,7 +95,7 @@ class Rehearsal:
             with _uncompiled(self.module):
                 if not is_lightning(self.module):
                     return _call_forward(self.module, copied(self.batch))
-                self._stage.set_up()
+                self._detached_trainer.set_up()
                 return _call_step(self.module, copied(self.batch))
         except InputError:
             raise
@@ -103,8 +103,8 @@ class Rehearsal:
             raise InputError(self._what_failed(error)) from error
 
     def _loss(self, answer: Any) -> Any:
-        if self._stage.losses:
-            return tuple(self._stage.losses)
+        if self._detached_trainer.losses:
+            return tuple(self._detached_trainer.losses)
         loss = answer.get("loss") if isinstance(answer, Mapping) else answer
         if not isinstance(loss, Tensor):
             given = "returns a loss" if self.module.automatic_optimization else "gives its loss to self.manual_backward"

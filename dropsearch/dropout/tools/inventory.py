@@ -11,7 +11,7 @@ from torch import nn
 from dropsearch.core.records import Site
 from dropsearch.dropout import sites
 from dropsearch.dropout.site_kinds import with_kinds
-from dropsearch.dropout.tools.dry_run import Rehearsal
+from dropsearch.dropout.tools.dry_run import DryRun
 
 
 class Inventory(tuple[Site, ...]):
@@ -53,13 +53,13 @@ def dropout_sites(module: nn.Module, batch: Any, *, kinds: Mapping[str, str] | N
     Raises:
         InputError: The module cannot run this batch, or `kinds` names an unknown kind or site.
     """
-    return take_inventory(Rehearsal(module, batch, "dropout_sites"), kinds or {})
+    return take_inventory(DryRun(module, batch, "dropout_sites"), kinds or {})
 
 
-def take_inventory(rehearsal: Rehearsal, kinds: Mapping[str, str]) -> Inventory:
+def take_inventory(dry_run: DryRun, kinds: Mapping[str, str]) -> Inventory:
     """Return the sites that one training pass of a rehearsal meets."""
-    module = rehearsal.module
-    with rehearsal.unchanged():
+    module = dry_run.module
+    with dry_run.unchanged():
         module.train()
-        found = sites.dropout_sites(module, rehearsal.run_through, examples=rehearsal.examples, own_step=True)
+        found = sites.dropout_sites(module, dry_run.run_through, examples=dry_run.examples, own_step=True)
     return Inventory(with_kinds(found, kinds))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.tools.dry_run import Rehearsal, tensors
+from dropsearch.dropout.tools.dry_run import DryRun, tensors
 
 HIGH = 0.9
 """The rate that is held against 0."""
@@ -21,7 +21,7 @@ _TRIES = 3
 """At so high a rate a mask may still keep all of very few activations, by chance."""
 
 
-class Probe:
+class RateEffect:
     """Compares training passes of one module whose rates differ.
 
     All else that is random in a pass is drawn from the same seeds each time.
@@ -32,8 +32,8 @@ class Probe:
         train: Whether the module is put into training mode first; else it runs in the modes that it has.
     """
 
-    def __init__(self, rehearsal: Rehearsal, sites: Iterable[str], *, train: bool) -> None:
-        self.rehearsal = rehearsal
+    def __init__(self, dry_run: DryRun, sites: Iterable[str], *, train: bool) -> None:
+        self.dry_run = dry_run
         self.sites = tuple(sites)
         self.train = train
         self._undropped = self._result({})
@@ -54,20 +54,20 @@ class Probe:
     def _result(
         self, rates: Mapping[str, float], seed: int = 0, fused: tuple[nn.RNNBase, float] | None = None
     ) -> list[Tensor]:
-        module = self.rehearsal.module
+        module = self.dry_run.module
         control = TrialControl(module, {**dict.fromkeys(self.sites, 0.0), **rates}, seed)
-        with self.rehearsal.unchanged():
+        with self.dry_run.unchanged():
             if self.train:
                 module.train()
             if fused is not None:
                 fused[0].dropout = fused[1]
             _seed_all(module)
             with control.watching(), control.training_step(0):
-                result = self.rehearsal.run()
+                result = self.dry_run.run()
             found = [each.detach().clone() for each in tensors(result)]
         if not found:
             raise InputError(
-                f"{self.rehearsal.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
+                f"{self.dry_run.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
                 f"got {type(result).__name__} from {type(module).__name__}"
             )
         return found

@@ -35,7 +35,7 @@ def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-class Kept:
+class ModuleSnapshot:
     """The state of a module and of the random generators, to be put back."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -13,10 +13,10 @@ def run(config: Config) -> int:
         InputError: Something that the user gave cannot be used; nothing was written then.
         RunError: The training failed.
     """
-    from dropsearch.experiment.preflight import check_surroundings
+    from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.warn_once import each_warning_once
 
-    check_surroundings(config)
+    check_prerequisites(config)
     with each_warning_once():
         return _task(config)
 
@@ -31,9 +31,9 @@ def _task(config: Config) -> int:
 
         return show_plan(config)
     if config.task == "evidence":
-        from dropsearch.experiment.tasks.evidence import measure_earlier
+        from dropsearch.experiment.tasks.evidence import measure_finished_run
 
-        return measure_earlier(config)
+        return measure_finished_run(config)
     if config.task == "sites":
         from dropsearch.experiment.tasks.sites import show_sites
 

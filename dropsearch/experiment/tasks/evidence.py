@@ -17,23 +17,23 @@ from dropsearch.experiment import build, engines, retrainings
 from dropsearch.experiment.arm_runner import unfinished
 from dropsearch.experiment.artifacts import write_files
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.runner import Run
+from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.report import closing
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import RETRAINED, check_studies, missing_studies
 from dropsearch.tracking import make_tracker
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 
 
-def measure_earlier(config: Config) -> int:
+def measure_finished_run(config: Config) -> int:
     """Measure the winners of an earlier run, write its report again and print it; return 0."""
-    summary = measured_earlier(config)
+    summary = measured_finished_run(config)
     print(closing(summary))
     return 0
 
 
-def measured_earlier(config: Config) -> Summary:
+def measured_finished_run(config: Config) -> Summary:
     """Measure the winners of an earlier run, write its report again, and return what was found.
 
     Raises:
@@ -46,9 +46,9 @@ def measured_earlier(config: Config) -> Summary:
     engines.use_threads(config, source)
     folder = Path(config.output_dir)
     storage = _storage(config, folder / "study.journal", fingerprints(config, source, sites))
-    nothing = AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: None)
+    nothing = SequentialEngine(build.module_factory(config, source), source, build.settings(config), lambda _: None)
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
-    run = Run(config, source, sites, nothing, folder, tracker, started)
+    run = ExperimentRun(config, source, sites, nothing, folder, tracker, started)
     run.open_studies(storage)
     arms = run.ablation.recorded()
     for arm in run.ablation.studies:
@@ -59,7 +59,7 @@ def measured_earlier(config: Config) -> Summary:
             controls = retrainings.retrained(arm, winner, "l2").values()
             run.ablation.check_kept([result for _, results in controls for result in results if result.checkpoint])
     with reached(folder):
-        return _written(run, storage, arms, _told_before(folder))
+        return _written(run, storage, arms, _recorded_before(folder))
 
 
 def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
@@ -69,7 +69,7 @@ def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
     parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
     names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
     for arm in config.arms:
-        names += [f"{config.study.name}/{arm}/{RETRAINED[purpose]}" for purpose in retraining_phases(config, ARMS[arm])]
+        names += [f"{config.study.name}/{arm}/{RETRAINED[phase]}" for phase in retraining_phases(config, ARMS[arm])]
     missing = names if storage is None else missing_studies(storage, names)
     if missing:
         where = config.study.storage or journal
@@ -81,7 +81,7 @@ def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
     return storage
 
 
-def _told_before(folder: Path) -> dict[str, Any]:
+def _recorded_before(folder: Path) -> dict[str, Any]:
     """Return what only the run itself knew: how it trained and how long that took, as far as it is still told."""
     try:
         told = json.loads((folder / "results.json").read_text())
@@ -90,7 +90,7 @@ def _told_before(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _written(run: Run, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
+def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
     try:
         run.tracker.connect(f"{run.config.model.name}-{run.source.name}")
         build.output_folder(run.config)

@@ -12,7 +12,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.typical_rates import typical_rate
 from dropsearch.experiment import build, engines
-from dropsearch.experiment.dropout_check import check_liveness, notes
+from dropsearch.experiment.dropout_check import notes, require_active_dropout
 from dropsearch.experiment.params import programs
 from dropsearch.training.planning.plan import Plan
 
@@ -21,7 +21,7 @@ def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
-    check_liveness(config, source, sites)
+    require_active_dropout(config, source, sites)
     engines.use_precision(config)
     engines.use_threads(config, source)
     plan = engines.plan(config, source, sites)
@@ -37,7 +37,7 @@ def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: 
     if searched := ranges(config):
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
     processes = engines.process_count(config, source)
-    width = f"an array of {plan.width}" if plan.engine == "array" else "one trial alone"
+    width = f"an array of {plan.width}" if plan.engine == "vectorized" else "one trial alone"
     yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
@@ -59,10 +59,10 @@ def _memory(parameters: int, plan: Plan) -> str:
 
 def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
     width = max((len(site.name) for site in sites), default=4)
-    yield f"{'site':{width}}  {'kind':9}  textbook  activations"
+    yield f"{'site':{width}}  {'kind':9}  typical  activations"
     for site in sites:
         note = "" if site.controllable else f"  not controllable: {site.reason}"
-        yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):8.2f}  {site.activations:11,}{note}"
+        yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):7.2f}  {site.activations:11,}{note}"
 
 
 def _parameters(config: Config, source: build.Source) -> int:
@@ -70,5 +70,5 @@ def _parameters(config: Config, source: build.Source) -> int:
     make, begun = build.module_factory(config, source), build.first_values(config, source)
     spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
     with torch.no_grad():
-        made = [make(replace(spec, extra={**begun, **values})) for values in programs(ranges(config))]
+        made = [make(replace(spec, hyperparameters={**begun, **values})) for values in programs(ranges(config))]
     return max(sum(parameter.numel() for parameter in module.parameters()) for module in made)

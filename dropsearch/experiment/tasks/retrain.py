@@ -11,7 +11,7 @@ from dropsearch.core.records import ARMS, EpochMetrics, Monitor, Site, TrialResu
 from dropsearch.experiment import build, engines, user_module
 from dropsearch.experiment.provenance import reload_command
 from dropsearch.experiment.watched_feed import Interruption
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 
 
 class _OneTrial:
@@ -55,21 +55,21 @@ def retrain(config: Config) -> int:
         {**_off(config, sites), **wanted.rates},
         wanted.lr,
         wanted.weight_decay,
-        extra=wanted.extra,
-        purpose="confirm",
+        hyperparameters=wanted.params,
+        phase="confirm",
         configuration=0,
     )
     path = folder / f"{wanted.arm}-{wanted.seed}.ckpt"
     interruption = Interruption()
     feed = _OneTrial(spec, interruption, build.monitor(config))
     with interruption.listening():
-        AloneEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
+        SequentialEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
     return _tell(config, source, feed.result, path, interruption)
 
 
 def _off(config: Config, sites: tuple[Site, ...]) -> dict[str, float]:
     """Return the rates that switch a foreign module's own dropout off in an arm without it."""
-    if not user_module.is_own(config) or ARMS[config.retrain.arm].dropout != "off":
+    if not user_module.is_user_module(config) or ARMS[config.retrain.arm].dropout != "off":
         return {}
     return {site.name: 0.0 for site in sites if site.controllable}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
-from dropsearch.dropout.tools.check import SiteLiveness
+from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.typical_rates import typical_rate
 from dropsearch.experiment import build, user_module
@@ -16,7 +16,7 @@ from dropsearch.experiment.dropout_check import Tried, tried
 from dropsearch.experiment.insertion import inserted_names
 from dropsearch.report.text.terminal import wrapped
 
-_HEAD = ("site", "kind", "rate", "textbook", "activations", "met", "searched", "alive", "")
+_HEAD = ("site", "kind", "rate", "typical", "activations", "met", "searched", "alive", "")
 _NUMBERS = (2, 3, 4)
 _ALIVE = {True: "yes", False: "no", None: "not tried"}
 
@@ -54,7 +54,7 @@ def _aligned(column: int, cell: str, width: int) -> str:
 
 
 def _row(
-    config: Config, site: Site, sites: Sequence[Site], live: SiteLiveness | None, inserted: Sequence[str]
+    config: Config, site: Site, sites: Sequence[Site], live: SiteCheck | None, inserted: Sequence[str]
 ) -> tuple[str, ...]:
     remark = site.reason or (live.finding if live else "")
     if not remark and site.name.partition("#")[0] in inserted:
@@ -74,7 +74,7 @@ def _row(
 
 def _rate(config: Config, site: Site) -> str:
     """Return the rate that the module has by itself; the models of dropsearch have none."""
-    if not user_module.is_own(config):
+    if not user_module.is_user_module(config):
         return "-"
     return "?" if math.isnan(site.rate) else f"{site.rate:.3g}"
 
@@ -90,17 +90,17 @@ def _met(site: Site, sites: Sequence[Site]) -> str:
 
 def _in_words(config: Config, sites: Sequence[Site], found: Tried, where: str) -> Iterator[str]:
     name, searched = config.model.name, [site.name for site in sites if site.controllable]
-    if sites and user_module.is_own(config) and not found.in_eval:
+    if sites and user_module.is_user_module(config) and not found.in_eval:
         yield f"{name} is handed over in training mode, in which dropout drops."
     yield f"{len(searched)} of {len(sites)} sites can be searched." if sites else f"{name} has no dropout site."
-    if not searched and user_module.is_own(config) and where:
+    if not searched and user_module.is_user_module(config) and where:
         behind = "each activation" if where == AFTER_ACTIVATION else where
         yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} puts a dropout behind {behind}."
     if found.found is not None:
         yield from _tried_in_words([each for each in found.found.sites if each.site.controllable])
 
 
-def _tried_in_words(sites: Sequence[SiteLiveness]) -> Iterator[str]:
+def _tried_in_words(sites: Sequence[SiteCheck]) -> Iterator[str]:
     alive = [each.site.name for each in sites if each.alive]
     if alive:
         where = "each of them" if len(alive) == len(sites) > 1 else ", ".join(alive)

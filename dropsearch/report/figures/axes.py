@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from dropsearch.core.records import Summary
 from dropsearch.report.bands import FEWEST_FOR_INTERVAL, Band, finite
-from dropsearch.report.figures.layout import Sheet, key, sheet
-from dropsearch.report.figures.palette import QUIET, look
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.text.numbers import shorten
 
 
-def label_outer(drawn: Sheet, x: str, y: str) -> None:
+def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
     """Name the axes once: y at the first column, x below the lowest panel of each column."""
     for place, panel in enumerate(drawn.panels):
         if place % drawn.columns == 0:
@@ -70,7 +70,7 @@ def ceiling(values: Iterable[float]) -> float:
 
 def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1.0) -> NDArray[np.float64]:
     """Draw one arm's line and band, its values times `scale`; return what is drawn of the band, [2 * points]."""
-    drawn = look(arm)
+    drawn = arm_style(arm)
     marks = {"marker": drawn.marker, "markersize": 4.5} if len(x) <= 12 else {}
     panel.plot(x, scale * band.mean, drawn.line, color=drawn.colour, linewidth=1.8, **marks)
     panel.fill_between(x, scale * band.low, scale * band.high, color=drawn.colour, alpha=0.16, linewidth=0)
@@ -106,7 +106,7 @@ CHARACTERS = 14.5
 
 def site_panels(
     title: str, sites: list[str], caption: str, keys: list[Line2D], *, alt: str = ""
-) -> tuple[Sheet, list[str]]:
+) -> tuple[FigureLayout, list[str]]:
     """A sheet with one panel a site, and the sites' names as they fit above the panels."""
     few = len(sites) <= 4
     columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
@@ -114,7 +114,7 @@ def site_panels(
     prefix = _common_folder(sites) if max(map(len, sites)) > room else ""
     if prefix:
         caption += f" Names of sites go on from {prefix}"
-    drawn = sheet(
+    drawn = figure_layout(
         title,
         caption,
         len(sites),
@@ -137,5 +137,5 @@ def _common_folder(sites: list[str]) -> str:
 def score_label(summary: Summary) -> str:
     """The name of the axis: what is monitored, and its negative where more of it is better."""
     if summary.monitor.is_val_loss:
-        return "validation loss (nats)" if summary.judge.percent else "validation loss"
+        return "validation loss (nats)" if summary.comparison_metric.percent else "validation loss"
     return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"

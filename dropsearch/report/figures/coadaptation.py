@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
-from dropsearch.report.figures.layout import Sheet, key, sheet
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.strips import ROW, margin, strip
 
 CAPTION = (
@@ -18,13 +18,13 @@ CAPTION = (
 )
 
 
-def coadaptation(summary: Summary) -> Sheet | None:
+def coadaptation(summary: Summary) -> FigureLayout | None:
     """Correlation by arm beside the knock-out curves; None where either was not measured."""
     alike, knocked = measured_values.values(summary, "correlation"), measured_values.bands(summary, "knockout")
     if not alike or not knocked:
         return None
     arms = [arm for arm in summary.arms if arm in alike or arm in knocked]
-    drawn = sheet(
+    drawn = figure_layout(
         "Co-adaptation of hidden units in each arm's winner",
         f"{CAPTION} {axes.explained(measured_values.seeds(summary))}",
         2,

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from dropsearch.core.records import Comparison, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
-from dropsearch.report.figures.layout import Sheet, sheet
-from dropsearch.report.figures.palette import QUIET, look
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
+from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.text.numbers import probability
 from dropsearch.report.text.score_scale import Scale
 
@@ -21,7 +21,7 @@ CAPTION = (
 )
 
 
-def differences(summary: Summary) -> Sheet | None:
+def differences(summary: Summary) -> FigureLayout | None:
     """One row a planned contrast in test accuracy; None where nothing was compared."""
     contrasts = findings.comparisons(summary)
     if not contrasts:
@@ -32,29 +32,29 @@ def differences(summary: Summary) -> Sheet | None:
         Line2D([], [], color="black", marker="o", label="mean and interval: shown"),
         Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not shown"),
     ]
-    drawn = sheet(
-        _title(contrasts, summary.judge.label),
+    drawn = figure_layout(
+        _title(contrasts, summary.comparison_metric.label),
         CAPTION,
         1,
         keys,
-        alt="; ".join(_said(contrast, Scale(summary.judge)) for contrast in contrasts),
+        alt="; ".join(_said(contrast, Scale(summary.comparison_metric)) for contrast in contrasts),
         panel_height=0.25 + 0.45 * len(names),
         left=left,
         right=2.0,
     )
     panel = drawn.panels[0]
     for row, contrast in enumerate(contrasts):
-        _row(panel, row, contrast, Scale(summary.judge))
+        _row(panel, row, contrast, Scale(summary.comparison_metric))
     panel.axvline(0, color="black", linewidth=1.1, zorder=2)
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.45, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.grid(visible=False, axis="y")
     panel.spines["left"].set_visible(False)
-    panel.set_xlim(*_limits(contrasts, _factor(Scale(summary.judge))))
-    unit = " (percentage points)" if summary.judge.percent else ""
-    panel.set_xlabel(f"{summary.judge.label} of the first arm minus the second{unit}")
-    _column_titles(panel, "points" if summary.judge.percent else "difference")
+    panel.set_xlim(*_limits(contrasts, _factor(Scale(summary.comparison_metric))))
+    unit = " (percentage points)" if summary.comparison_metric.percent else ""
+    panel.set_xlabel(f"{summary.comparison_metric.label} of the first arm minus the second{unit}")
+    _column_titles(panel, "points" if summary.comparison_metric.percent else "difference")
     return drawn
 
 
@@ -67,11 +67,11 @@ def _said(contrast: Comparison, scale: Scale) -> str:
 
 
 def _factor(scale: Scale) -> float:
-    return 100 if scale.judge.percent else 1
+    return 100 if scale.comparison_metric.percent else 1
 
 
 def _row(panel: Axes, row: int, contrast: Comparison, scale: Scale) -> None:
-    colour, interval, factor = look(contrast.a).colour, contrast.difference, _factor(scale)
+    colour, interval, factor = arm_style(contrast.a).colour, contrast.difference, _factor(scale)
     seeds = [factor * difference for difference in contrast.differences]
     panel.plot(seeds, [row + 0.24] * len(seeds), "o", color=colour, markersize=3.4, alpha=0.5, markeredgewidth=0)
     if math.isfinite(interval.low):

@@ -13,7 +13,7 @@ from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
 from dropsearch.report.figures.axes import label_outer
-from dropsearch.report.figures.layout import Sheet, sheet
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, Line
 
 YARDSTICKS: Mapping[str, Line] = {
@@ -27,14 +27,14 @@ CAPTION = (
 )
 
 
-def ensemble(summary: Summary) -> Sheet | None:
+def ensemble(summary: Summary) -> FigureLayout | None:
     """One panel an arm with dropout: its loss by number of masks beside its yardsticks; None without any."""
     found = measured_values.bands(summary, "nll_by_samples")
     if not found:
         return None
     beside = {arm: _yardsticks(summary, arm) for arm in found}
     used = [name for name in YARDSTICKS if any(name in known for known in beside.values())]
-    drawn = sheet(
+    drawn = figure_layout(
         "Averaging over dropout masks",
         f"{CAPTION} {axes.explained(measured_values.seeds(summary))}",
         len(found),

@@ -19,8 +19,8 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from dropsearch.core.atomic_io import whole
-from dropsearch.report.figures.palette import GRID, QUIET, look
+from dropsearch.core.atomic_io import atomic_write
+from dropsearch.report.figures.palette import GRID, QUIET, arm_style
 
 WIDTH = 8.0
 """Inches; with `DPI` a figure is 1,200 pixels wide."""
@@ -66,7 +66,7 @@ def drawing() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class FigureLayout:
     """A figure with its panels, row by row, and what it says in words."""
 
     figure: Figure
@@ -83,12 +83,12 @@ class Sheet:
 
     def save(self, path: Path) -> Path:
         """Write the figure as PNG, whole or not at all, and return the path."""
-        with whole(path) as draft:
+        with atomic_write(path) as draft:
             FigureCanvasAgg(self.figure).print_png(str(draft))
         return path
 
 
-def sheet(
+def figure_layout(
     title: str,
     caption: str,
     count: int,
@@ -101,7 +101,7 @@ def sheet(
     right: float = 0.15,
     titled: bool = False,
     gap: float | None = None,
-) -> Sheet:
+) -> FigureLayout:
     """A sheet of `count` panels in `columns`, each `panel_height` inches high, with `keys` for a legend.
 
     All panels share both axes, unless a `gap` between columns is given, in inches: then each has its own.
@@ -128,7 +128,7 @@ def sheet(
     _legend(figure, keys, key_rows)
     below_all = figure.text(0.1 / WIDTH, 0.07 / height, "\n".join(lines), fontsize=8, color=QUIET, va="bottom")
     margins = (0.33, 0.07 + LINE * len(lines))
-    return Sheet(figure, panels, columns, title, caption, alt, (headline, below_all), margins)
+    return FigureLayout(figure, panels, columns, title, caption, alt, (headline, below_all), margins)
 
 
 def _panels(figure: Figure, grid: GridSpec, count: int, columns: int, *, shared: bool) -> list[Axes]:
@@ -157,7 +157,7 @@ def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
 
 def key(arm: str, label: str = "", *, dots: bool = False) -> Line2D:
     """An arm's entry in a legend."""
-    drawn = look(arm)
+    drawn = arm_style(arm)
     return Line2D(
         [],
         [],

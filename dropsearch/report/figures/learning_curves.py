@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from dropsearch.core.records import ArmOutcome, Summary, TrialResult
 from dropsearch.report.bands import FEWEST_FOR_INTERVAL, curve_band
 from dropsearch.report.figures.axes import label_outer, loss_axis, say, whole_numbers
-from dropsearch.report.figures.layout import Sheet, sheet
-from dropsearch.report.figures.palette import QUIET, Line, look
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
+from dropsearch.report.figures.palette import QUIET, Line, arm_style
 
 LOWEST = 1 / 40
 """A training loss below this share of the least validation loss leaves the axis: memorised is memorised."""
 
 
-def curves(summary: Summary) -> Sheet | None:
+def curves(summary: Summary) -> FigureLayout | None:
     """One panel an arm: mean over seeds with a band, validation solid and train dashed, by epoch.
 
     None where a module of the user's own logs no validation loss.
@@ -27,7 +27,7 @@ def curves(summary: Summary) -> Sheet | None:
         return None
     outcomes = list(summary.arms.items())
     columns = 2 if len(outcomes) in (2, 4) else min(3, max(len(outcomes), 1))
-    drawn = sheet(
+    drawn = figure_layout(
         "Train and validation loss of each arm's winner",
         _caption(summary),
         max(len(outcomes), 1),
@@ -62,7 +62,7 @@ def _panel(panel: Axes, name: str, outcome: ArmOutcome) -> list[float]:
         panel.set_title(name, fontweight="bold")
         say(panel, "no trial was completed")
         return []
-    colour = look(name).colour
+    colour = arm_style(name).colour
     values: list[float] = []
     for metric, (_, line) in _LINES.items():
         band = curve_band(results, metric)

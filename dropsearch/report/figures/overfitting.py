@@ -8,20 +8,20 @@ from dropsearch.core.records import Series, Summary
 from dropsearch.report import measured_values
 from dropsearch.report.bands import Band, series_band
 from dropsearch.report.figures import axes
-from dropsearch.report.figures.layout import Sheet, sheet
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.strips import BAND, ROW, keys, margin, strip
 
 MEASURES = ("gap_best", "gap_last")
 
 
-def gaps(summary: Summary) -> Sheet | None:
+def gaps(summary: Summary) -> FigureLayout | None:
     """A panel for the gap at the best epoch and one at the last; None where neither was measured."""
     found = {name: values for name in MEASURES if (values := measured_values.values(summary, name))}
     if summary.evidence is None or not found:
         return None
     arms = [arm for arm in summary.arms if any(arm in values for values in found.values())]
     quantities = {name: measured_values.quantity(summary.evidence, name) for name in found}
-    drawn = sheet(
+    drawn = figure_layout(
         "Overfitting gap of each arm's winner",
         f"Validation loss minus train loss, both with dropout off: zero is no overfitting. Lines: {BAND}.",
         len(found),
@@ -46,13 +46,13 @@ def _said(summary: Summary, name: str) -> str:
     )
 
 
-def train_sizes(summary: Summary) -> Sheet | None:
+def train_sizes(summary: Summary) -> FigureLayout | None:
     """One line an arm: the gap at the best epoch by the number of training examples; None where none was trained."""
     bands = _bands(summary)
     if not bands:
         return None
     seeds = min(len(values) for values in summary.evidence.train_sizes[0].gaps.values()) if summary.evidence else 0
-    drawn = sheet(
+    drawn = figure_layout(
         "Overfitting gap by size of the training set",
         "Each arm's winner retrained on parts of the training set, in as many steps: validation loss minus train loss "
         f"at the best epoch, both with dropout off. {axes.explained(seeds)}",

@@ -9,7 +9,7 @@ Line = Literal["-", "--", ":", "-."]
 
 
 @dataclass(frozen=True)
-class Look:
+class ArmStyle:
     """How an arm is drawn; marker and line tell arms apart without any colour."""
 
     colour: str
@@ -18,20 +18,20 @@ class Look:
 
 
 # Colours by Okabe and Ito (2008), which people with any common colour blindness can tell apart.
-LOOKS = {
-    "none": Look("#000000", "o", "-"),
-    "dropout": Look("#0072B2", "s", "-"),
-    "batchnorm": Look("#E69F00", "^", "-"),
-    "both": Look("#009E73", "D", "-"),
-    "dropout_shared": Look("#56B4E9", "v", "--"),
-    "textbook": Look("#CC79A7", "P", "--"),
+ARM_STYLES = {
+    "none": ArmStyle("#000000", "o", "-"),
+    "dropout": ArmStyle("#0072B2", "s", "-"),
+    "batchnorm": ArmStyle("#E69F00", "^", "-"),
+    "both": ArmStyle("#009E73", "D", "-"),
+    "dropout_shared": ArmStyle("#56B4E9", "v", "--"),
+    "typical": ArmStyle("#CC79A7", "P", "--"),
 }
-OTHER = Look("#D55E00", "X", ":")
+OTHER = ArmStyle("#D55E00", "X", ":")
 QUIET = "#6B6B6B"
 """For what is said beside the data: captions, ticks, zero lines."""
 GRID = "#E4E4E4"
 
 
-def look(arm: str) -> Look:
+def arm_style(arm: str) -> ArmStyle:
     """How the arm of this name is drawn."""
-    return LOOKS.get(arm, OTHER)
+    return ARM_STYLES.get(arm, OTHER)

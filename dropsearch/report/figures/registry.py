@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dropsearch.core.records import Summary
 
 if TYPE_CHECKING:
-    from dropsearch.report.figures.layout import Sheet
+    from dropsearch.report.figures.layout import FigureLayout
 
-    Draw = Callable[[Summary], Sheet | None]
+    Draw = Callable[[Summary], FigureLayout | None]
 
 
 @dataclass(frozen=True)

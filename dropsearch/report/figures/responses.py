@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 
 from dropsearch.core.records import Response, Summary
 from dropsearch.report.figures.axes import ceiling, label_outer, score_label, site_panels
-from dropsearch.report.figures.layout import Sheet, key
-from dropsearch.report.figures.palette import QUIET, look
+from dropsearch.report.figures.layout import FigureLayout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
 
 CAPTION = (
     "Lines: expected score at a rate, averaged over what else was searched; bands: 95 %. Rings: the rate that was "
-    "chosen; dotted: the textbook's. In brackets the site's share of what the rates explain of good trials' scores "
+    "chosen; dotted: the typical rate. In brackets the site's share of what the rates explain of good trials' scores "
     "(PED-ANOVA)."
 )
 
 
-def responses(summary: Summary) -> Sheet | None:
+def responses(summary: Summary) -> FigureLayout | None:
     """One panel a site, one line an arm; None where no response was estimated."""
     known = summary.evidence.responses if summary.evidence else {}
     by_site: dict[str, dict[str, Response]] = {}
@@ -47,7 +47,7 @@ def responses(summary: Summary) -> Sheet | None:
 
 
 def _curve(panel: Axes, arm: str, response: Response) -> None:
-    drawn = look(arm)
+    drawn = arm_style(arm)
     panel.plot(response.rates, response.expected, drawn.line, color=drawn.colour, linewidth=1.8)
     panel.fill_between(response.rates, response.low, response.high, color=drawn.colour, alpha=0.16, linewidth=0)
     if math.isfinite(response.typical):
@@ -63,7 +63,7 @@ def _shares(panel: Axes, found: Mapping[str, Response]) -> None:
     for row, (arm, response) in enumerate(found.items()):
         if math.isfinite(response.importance):
             place = {"xytext": (-3, -2 - 11 * row), "textcoords": "offset points", "ha": "right", "va": "top"}
-            colour = look(arm).colour
+            colour = arm_style(arm).colour
             panel.annotate(
                 f"({100 * response.importance:.0f} %)",
                 (1, 1),

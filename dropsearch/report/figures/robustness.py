@@ -6,7 +6,7 @@ from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
 from dropsearch.report.figures.axes import label_outer, whole_numbers
-from dropsearch.report.figures.layout import Sheet, sheet
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
 
 CORRUPTIONS = {
     "noise": "Gaussian noise",
@@ -18,14 +18,14 @@ CORRUPTIONS = {
 """The series of a corruption, and what it is called."""
 
 
-def robustness(summary: Summary) -> Sheet | None:
+def robustness(summary: Summary) -> FigureLayout | None:
     """One panel a corruption, one line an arm; None where no corruption was tried."""
     found = {name: bands for name in CORRUPTIONS if (bands := measured_values.bands(summary, name))}
     if not found:
         return None
     arms = [arm for arm in summary.arms if any(arm in bands for bands in found.values())]
     columns = 2 if len(found) in (2, 4) else min(3, len(found))
-    drawn = sheet(
+    drawn = figure_layout(
         "Accuracy on corrupted inputs",
         "Severity 0 is the clean input. The same corrupted examples for every model. "
         + axes.explained(measured_values.seeds(summary)),

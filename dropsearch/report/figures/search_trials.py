@@ -12,17 +12,17 @@ from dropsearch.core.records import ArmOutcome, Summary, TrialResult
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
 from dropsearch.report.figures.axes import ceiling, label_outer, loss_axis, say, score_label, site_panels, whole_numbers
-from dropsearch.report.figures.layout import Sheet, key, sheet
-from dropsearch.report.figures.palette import QUIET, look
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
 
 
-def best_so_far(summary: Summary) -> Sheet:
+def best_so_far(summary: Summary) -> FigureLayout:
     """Least validation loss after each trial, one line an arm, with every trial as a dot."""
     losses = [_loss(t) for arm in summary.arms.values() for t in arm.trials if t.state == "COMPLETE"]
     top = ceiling(losses)
     leaders = {name: arm.best.best.objective for name, arm in summary.arms.items() if arm.best and arm.best.best}
     keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
-    drawn = sheet(
+    drawn = figure_layout(
         _named(_lead(leaders), summary),
         _named(_caption(losses, top), summary),
         1,
@@ -43,7 +43,7 @@ def best_so_far(summary: Summary) -> Sheet:
     return drawn
 
 
-def rates(summary: Summary) -> Sheet | None:
+def rates(summary: Summary) -> FigureLayout | None:
     """Rate against validation loss, one panel a site; None where no arm searched a rate."""
     arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     sites = [site.name for site in summary.sites if site.controllable]
@@ -56,7 +56,7 @@ def rates(summary: Summary) -> Sheet | None:
     drawn, names = site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms), alt=_chosen(arms, sites))
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
-        _textbook(panel, arms, site)
+        _typical(panel, arms, site)
         for arm, trials in complete.items():
             _dots(panel, arm, trials, site, findings.chosen(arms[arm]), top)
     panel = drawn.panels[0]
@@ -81,12 +81,12 @@ def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
     return [
         *(key(name, dots=True) for name in arms),
         Line2D([], [], linestyle="", label="the configuration chosen", **ring),
-        Line2D([], [], linestyle=":", color=QUIET, label="textbook's rate"),
+        Line2D([], [], linestyle=":", color=QUIET, label="typical rate"),
     ]
 
 
 def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
-    drawn, least = look(name), math.inf
+    drawn, least = arm_style(name), math.inf
     numbers, best = [], []
     for trial in sorted(outcome.trials, key=lambda t: t.spec.number):
         if trial.state == "COMPLETE":
@@ -113,7 +113,7 @@ def _dots(panel: Axes, name: str, trials: list[TrialResult], site: str, chosen: 
                 markersize=10,
                 markerfacecolor="none",
                 markeredgewidth=1.5,
-                markeredgecolor=look(name).colour,
+                markeredgecolor=arm_style(name).colour,
                 clip_on=False,
                 zorder=4,
             )
@@ -123,7 +123,7 @@ def _dot(panel: Axes, x: float, y: float, top: float, arm: str, alpha: float) ->
     """One trial; above the axis an open triangle at its edge."""
     if not math.isfinite(y):
         return
-    drawn = look(arm)
+    drawn = arm_style(arm)
     if y > top:
         edge = panel.get_xaxis_transform()
         ring = {"markerfacecolor": "none", "markeredgecolor": drawn.colour, "clip_on": False}
@@ -132,8 +132,8 @@ def _dot(panel: Axes, x: float, y: float, top: float, arm: str, alpha: float) ->
         panel.plot([x], [y], drawn.marker, markersize=4, color=drawn.colour, alpha=alpha, markeredgewidth=0, zorder=3)
 
 
-def _textbook(panel: Axes, arms: Mapping[str, ArmOutcome], site: str) -> None:
-    known = [arm.textbook[site] for arm in arms.values() if site in arm.textbook]
+def _typical(panel: Axes, arms: Mapping[str, ArmOutcome], site: str) -> None:
+    known = [arm.typical[site] for arm in arms.values() if site in arm.typical]
     if known:
         panel.axvline(known[0], color=QUIET, linestyle=":", linewidth=1.2, zorder=1)
 

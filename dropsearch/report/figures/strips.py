@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.report.bands import finite, shown_interval
-from dropsearch.report.figures.palette import look
+from dropsearch.report.figures.palette import arm_style
 
 ROW = 0.45
 """Height of an arm's row, in inches."""
@@ -32,7 +32,7 @@ def strip(panel: Axes, arms: Sequence[str], values: Mapping[str, Sequence[float]
         known = finite(values.get(arm, ()))
         if not known:
             continue
-        drawn, interval = look(arm), shown_interval(known)
+        drawn, interval = arm_style(arm), shown_interval(known)
         seeds = {"markersize": 3.4, "alpha": 0.5, "markeredgewidth": 0, "color": drawn.colour}
         panel.plot(known, [row + 0.24] * len(known), "o", **seeds)
         if math.isfinite(interval.low):

@@ -6,15 +6,15 @@ from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
 from dropsearch.report.figures.axes import label_outer, whole_numbers
-from dropsearch.report.figures.layout import Sheet, sheet
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
 
 
-def shift(summary: Summary) -> Sheet | None:
+def shift(summary: Summary) -> FigureLayout | None:
     """Variance ratio by BatchNorm layer, one line an arm; None where no arm has both."""
     found = measured_values.bands(summary, "shift")
     if not found:
         return None
-    drawn = sheet(
+    drawn = figure_layout(
         "Variance shift at each BatchNorm layer",
         "Variance of the layer's inputs in evaluation over that in training: 1 is no shift. Li et al. (2019). "
         + axes.explained(measured_values.seeds(summary)),

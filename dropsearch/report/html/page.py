@@ -12,11 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dropsearch.core.atomic_io import write_whole
+from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.core.records import Claim, Summary
-from dropsearch.report.figures.palette import LOOKS
+from dropsearch.report.figures.palette import ARM_STYLES
 from dropsearch.report.figures.registry import Figure
-from dropsearch.report.tables.arms import arms_table, differences_table, extra_table, rates_table
+from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table
 from dropsearch.report.tables.evidence import (
     claim_number,
     contrasts_table,
@@ -58,7 +58,7 @@ def write_page(
     summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
 ) -> Path:
     """Write the page to `path`, whole or not at all, and return the path."""
-    write_whole(path, page(summary, figures, test_examples))
+    atomic_write_text(path, page(summary, figures, test_examples))
     return path
 
 
@@ -78,7 +78,8 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         commands=[(COMMANDS.get(name, f"{name}:"), command) for name, command in summary.commands.items()],
         settings=settings(summary.config),
         caveats=caveats(summary, test_examples),
-        swatches=dict.fromkeys(LOOKS) | {name: look.colour for name, look in LOOKS.items() if name != "none"},
+        swatches=dict.fromkeys(ARM_STYLES)
+        | {name: arm_style.colour for name, arm_style in ARM_STYLES.items() if name != "none"},
     )
     return drawable(text)
 
@@ -115,7 +116,7 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "rates",
         "Rates",
-        (rates_table(summary), extra_table(summary), single_sites_table(summary)),
+        (rates_table(summary), params_table(summary), single_sites_table(summary)),
         ("found", "responses", "rates"),
     )
     yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))

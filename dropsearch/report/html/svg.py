@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from dropsearch.report.figures.layout import STYLE, Sheet
+from dropsearch.report.figures.layout import STYLE, FigureLayout
 from dropsearch.report.figures.palette import GRID, QUIET
 from dropsearch.report.text.escaping import drawable
 
@@ -27,12 +27,12 @@ _COLOUR = re.compile("|".join(THEMED))
 _LINK = re.compile(r"url\(#(.+)\)|#(.+)")
 
 
-def inline(sheet: Sheet, name: str) -> str:
+def inline(figure_layout: FigureLayout, name: str) -> str:
     """Return the sheet without title and caption as an SVG element; `name` begins all its ids.
 
     Title and caption are for the page to set, in its own type and at any width.
     """
-    root = ElementTree.fromstring(drawable(_drawn(sheet, name)))
+    root = ElementTree.fromstring(drawable(_drawn(figure_layout, name)))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         element.attrib = {key.rpartition("}")[2]: _themed(key, value) for key, value in element.attrib.items()}
@@ -40,26 +40,28 @@ def inline(sheet: Sheet, name: str) -> str:
     for style in root.findall("defs/style/.."):
         root.remove(style)  # it would hold for the whole page
     _rename(root, name)
-    root.attrib = {"viewBox": _view(sheet), "role": "img", "aria-label": sheet.alt}
+    root.attrib = {"viewBox": _view(figure_layout), "role": "img", "aria-label": figure_layout.alt}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
-def _drawn(sheet: Sheet, name: str) -> str:
+def _drawn(figure_layout: FigureLayout, name: str) -> str:
     """The SVG that matplotlib writes: without background, and with text as text."""
     stream = io.StringIO()
-    sheet.figure.patch.set_visible(False)
-    for panel in sheet.panels:
+    figure_layout.figure.patch.set_visible(False)
+    for panel in figure_layout.panels:
         panel.patch.set_visible(False)
-    for text in sheet.words:
+    for text in figure_layout.words:
         text.set_visible(False)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        FigureCanvasSVG(sheet.figure).print_svg(stream, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        FigureCanvasSVG(figure_layout.figure).print_svg(
+            stream, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     return stream.getvalue()
 
 
-def _view(sheet: Sheet) -> str:
-    width, height = sheet.figure.get_size_inches()
-    above, below = sheet.margins
+def _view(figure_layout: FigureLayout) -> str:
+    width, height = figure_layout.figure.get_size_inches()
+    above, below = figure_layout.margins
     return f"0 {POINTS * above:.1f} {POINTS * width:.1f} {POINTS * (height - above - below):.1f}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from dropsearch.core.records import ArmOutcome, Comparison, Interval, Judge, Summary
+from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
 from dropsearch.report.tables.evidence import claims_table, l2_control_table, single_sites_table
@@ -23,8 +23,8 @@ from dropsearch.report.text.score_scale import Scale, judged, scores
 
 def arms_table(summary: Summary) -> Table:
     """One row an arm: how its trials ended, what search, confirmation and test set say about it."""
-    if not summary.judge.percent:
-        return _foreign_arms(summary)
+    if not summary.comparison_metric.percent:
+        return _user_arms(summary)
     columns = (
         "arm",
         "done/pruned/\nfailed",
@@ -39,9 +39,9 @@ def arms_table(summary: Summary) -> Table:
     return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
 
 
-def _foreign_arms(summary: Summary) -> Table:
+def _user_arms(summary: Summary) -> Table:
     """The arms of a module of the user's own, by what it logs."""
-    monitor, judge = summary.monitor, summary.judge
+    monitor, comparison_metric = summary.monitor, summary.comparison_metric
     name = shorten(monitor.name, 14)
     columns = [
         "arm",
@@ -49,19 +49,21 @@ def _foreign_arms(summary: Summary) -> Table:
         f"search\n{name}",
         f"confirmed\n{name}",
         "search\nluck",
-        f"{shorten(judge.label, 20)}\nmean (95 % interval)",
+        f"{shorten(comparison_metric.label, 20)}\nmean (95 % interval)",
     ]
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
     columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
-    rows = tuple(_foreign_row(arm, outcome, judge, with_accuracy) for arm, outcome in summary.arms.items())
+    rows = tuple(_user_row(arm, outcome, comparison_metric, with_accuracy) for arm, outcome in summary.arms.items())
     title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {monitor.name} is better"
     return Table(title, tuple(columns), rows, left=("arm",))
 
 
-def _foreign_row(name: str, outcome: ArmOutcome, judge: Judge, with_accuracy: bool) -> tuple[str, ...]:
-    interval, scale = judged(outcome, judge), Scale(judge)
+def _user_row(
+    name: str, outcome: ArmOutcome, comparison_metric: ComparisonMetric, with_accuracy: bool
+) -> tuple[str, ...]:
+    interval, scale = judged(outcome, comparison_metric), Scale(comparison_metric)
     bounds = f" ({scale.interval(interval.low, interval.high)})" if math.isfinite(interval.low) else ""
-    usable = len(finite(scores(outcome, judge)))
+    usable = len(finite(scores(outcome, comparison_metric)))
     return (
         *_before_the_test(name, outcome),
         scale.value(interval.mean) + bounds,
@@ -71,30 +73,30 @@ def _foreign_row(name: str, outcome: ArmOutcome, judge: Judge, with_accuracy: bo
 
 
 def rates_table(summary: Summary) -> Table:
-    """One row a site: the textbook's rate beside the rate that each arm with dropout found."""
+    """One row a site: the typical rate beside the rate that each arm with dropout found."""
     with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     found = {name: findings.rates(arm) for name, arm in with_dropout.items()}
     kinds = {site.name: site.kind for site in summary.sites}
     names = list(dict.fromkeys([*kinds, *(name for rates in found.values() for name in rates)]))
-    textbook = {name: rate for arm in summary.arms.values() for name, rate in arm.textbook.items()}
+    typical = {name: rate for arm in summary.arms.values() for name, rate in arm.typical.items()}
     fixed = {site.name for site in summary.sites if not site.controllable}
     rows = tuple(
         (
             name,
             kinds.get(name, EMPTY),
-            rate(textbook.get(name, math.nan)),
+            rate(typical.get(name, math.nan)),
             *("fixed" if name in fixed else rate(rates.get(name, math.nan)) for rates in found.values()),
         )
         for name in names
         if found
     )
-    columns = ("site", "kind", "textbook", *(f"in {name}" for name in found))
+    columns = ("site", "kind", "typical", *(f"in {name}" for name in found))
     return Table("Dropout rates found, by site", columns, rows, left=("site", "kind"))
 
 
-def extra_table(summary: Summary) -> Table:
+def params_table(summary: Summary) -> Table:
     """One row for each key that was searched beside the rates: what each arm found."""
-    found = {name: findings.extra(arm) for name, arm in summary.arms.items()}
+    found = {name: findings.hyperparameters(arm) for name, arm in summary.arms.items()}
     keys = dict.fromkeys(key for values in found.values() for key in values)
     rows = tuple((key, *(setting(values.get(key, EMPTY)) for values in found.values())) for key in keys)
     return Table("What else was searched, as found", ("key", *(f"in {name}" for name in found)), rows, left=("key",))
@@ -102,11 +104,11 @@ def extra_table(summary: Summary) -> Table:
 
 def differences_table(summary: Summary) -> Table:
     """One row a planned contrast: the paired difference in what arms are judged by."""
-    scale = Scale(summary.judge)
+    scale = Scale(summary.comparison_metric)
     columns = ("contrast", "difference", "95 % interval", "P(a > b)", "p", "p Holm", "seeds", "shown")
     rows = tuple(_difference_row(comparison, scale) for comparison in findings.comparisons(summary))
-    unit = ": percentage points" if summary.judge.percent else ""
-    return Table(f"Paired differences in {summary.judge.label}{unit}", columns, rows, left=("contrast",))
+    unit = ": percentage points" if summary.comparison_metric.percent else ""
+    return Table(f"Paired differences in {summary.comparison_metric.label}{unit}", columns, rows, left=("contrast",))
 
 
 def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
@@ -114,7 +116,7 @@ def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
     found = (
         arms_table(summary),
         rates_table(summary),
-        extra_table(summary),
+        params_table(summary),
         differences_table(summary),
         single_sites_table(summary),
         l2_control_table(summary),

@@ -78,7 +78,7 @@ def _seeds(summary: Summary) -> Iterator[str]:
                 f"paired seeds before it can show any difference, however large; this run has {seeds}."
             )
     for name, arm in summary.arms.items():
-        scores = judged_scores(arm, summary.judge) if arm.test else ()
+        scores = judged_scores(arm, summary.comparison_metric) if arm.test else ()
         diverged = len(scores) - len(finite(scores))
         if diverged:
             yield f"{diverged} of {len(scores)} seeds of {name}'s winner have no test score and are left out."
@@ -138,13 +138,13 @@ def _claims(summary: Summary) -> Iterator[str]:
 
 
 def _searched(summary: Summary) -> str:
-    keys = dict.fromkeys(key for arm in summary.arms.values() for key in findings.extra(arm))
+    keys = dict.fromkeys(key for arm in summary.arms.values() for key in findings.hyperparameters(arm))
     *first, last = ("a learning rate", "a weight decay", *keys)
     return f"{', '.join(first)} and {last}"
 
 
 def _tuned(arm: ArmOutcome) -> str:
-    *first, last = ("the learning rate", "weight decay", *findings.extra(arm))
+    *first, last = ("the learning rate", "weight decay", *findings.hyperparameters(arm))
     return f"{', '.join(first)} and {last}"
 
 
@@ -161,7 +161,7 @@ def _test_noise(summary: Summary, test_examples: int | None) -> Iterator[str]:
         "or another split."
     )
     accuracy = max(findings.test_acc(arm).mean for arm in tested.values())
-    if test_examples and summary.judge.percent:
+    if test_examples and summary.comparison_metric.percent:
         error = math.sqrt(accuracy * (1 - accuracy) / test_examples)
         yield (
             f"An accuracy of {percent(accuracy)} % on {test_examples} test examples has a standard error of "

@@ -21,7 +21,7 @@ def title(summary: Summary) -> str:
 
 
 def _question(summary: Summary) -> str:
-    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.judge.percent:
+    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.comparison_metric.percent:
         return "dropout, BatchNorm, both or neither"
     return "which dropout rates"
 

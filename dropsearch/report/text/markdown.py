@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dropsearch.core.atomic_io import write_whole
+from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.core.records import Summary
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
@@ -23,7 +23,7 @@ def write_markdown(
 ) -> Path:
     """Write the report as Markdown to `path`, figures linked relative to it, and return the path."""
     links = {_relative(figure.path, path.parent): figure.title for figure in figures}
-    write_whole(path, markdown(summary, links, test_examples))
+    atomic_write_text(path, markdown(summary, links, test_examples))
     return path
 
 

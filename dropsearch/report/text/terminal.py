@@ -73,15 +73,16 @@ def kept(summary: Summary) -> str:
     choice = f"The model to keep is that of {name}"
     confirmed = loss(findings.confirmed_loss(summary.arms[name]))
     why = f"the least validation loss on fresh seeds ({confirmed} nats)"
-    if not summary.judge.percent:
+    if not summary.comparison_metric.percent:
         why = f"the best {summary.monitor.name} on fresh seeds ({confirmed})"
-    scores = {arm: judged(outcome, summary.judge).mean for arm, outcome in findings.tested(summary).items()}
-    first = leader(scores, summary.judge) if scores else name
+    scores = {arm: judged(outcome, summary.comparison_metric).mean for arm, outcome in findings.tested(summary).items()}
+    first = leader(scores, summary.comparison_metric) if scores else name
     if first == name or scores[first] == scores.get(name) or not on_test(summary):
         return f"{choice}: it has {why}."
     return (
-        f"{choice}, for it has {why}. {first} has a better mean {summary.judge.label} "
-        f"({Scale(summary.judge).value(scores[first])}), but the test set judges the choice, and has no say in it."
+        f"{choice}, for it has {why}. {first} has a better mean {summary.comparison_metric.label} "
+        f"({Scale(summary.comparison_metric).value(scores[first])}), but the test set judges the choice, and has "
+        "no say in it."
     )
 
 

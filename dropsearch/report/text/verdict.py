@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dropsearch.core.records import ArmOutcome, Comparison, Judge, Summary
+from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Summary
 from dropsearch.report import findings
 from dropsearch.report.text.numbers import shorten
 from dropsearch.report.text.score_scale import Scale, judged, leader
@@ -50,13 +50,13 @@ def rates_by_site(summary: Summary) -> str:
     found = next((c for c in contrasts if c.differences), None)
     if found is None:
         return ""
-    scale, difference = Scale(summary.judge), found.difference
+    scale, difference = Scale(summary.comparison_metric), found.difference
     if findings.shown(found):
-        better = (difference.mean > 0) is summary.judge.higher_is_better
+        better = (difference.mean > 0) is summary.comparison_metric.higher_is_better
         one, other = (
             ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
         )
-        return f"{one} beats {other} by {_size(found, scale)} on {summary.judge.label}."
+        return f"{one} beats {other} by {_size(found, scale)} on {summary.comparison_metric.label}."
     bounds = f"{scale.difference(difference.low)} to {scale.difference(difference.high)}{scale.unit}"
     interval = f" (dropout minus dropout_shared, 95 % interval {bounds})" if math.isfinite(difference.low) else ""
     return f"Whether a rate for each site does better than one rate for all could not be shown{interval}."
@@ -80,7 +80,7 @@ def _untested(summary: Summary) -> tuple[str, str]:
     confirmed = {n: findings.confirmed_loss(arm) for n, arm in summary.arms.items() if arm.winner}
     losses = confirmed or {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
     first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
-    unit = " nats" if summary.judge.percent else ""
+    unit = " nats" if summary.comparison_metric.percent else ""
     how = "on fresh seeds" if confirmed else "in the search, where the luckiest trial leads until it is confirmed"
     return (
         "No arm has a test result, so none can be called best.",
@@ -89,11 +89,11 @@ def _untested(summary: Summary) -> tuple[str, str]:
 
 
 def _alone(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, str]:
-    score, scale = judged(outcome, summary.judge), Scale(summary.judge)
+    score, scale = judged(outcome, summary.comparison_metric), Scale(summary.comparison_metric)
     interval = ""
     if math.isfinite(score.low):
         interval = f" (95 % interval {scale.interval(score.low, score.high)})"
-    reached = f"{_titled(outcome)} reached {scale.value(score.mean)} {summary.judge.label}{interval}"
+    reached = f"{_titled(outcome)} reached {scale.value(score.mean)} {summary.comparison_metric.label}{interval}"
     return (
         f"{reached}, and no other arm {'was tested' if on_test(summary) else 'has a result'}.",
         f"What dropout or BatchNorm changes takes a second tested arm to tell{_missing(summary, [name])}.",
@@ -104,7 +104,7 @@ def _alone(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, str]:
 class _Standing:
     """The arm with the best mean test accuracy, or what else is the judge, and how each other arm stands to it."""
 
-    judge: Judge
+    comparison_metric: ComparisonMetric
     best: ArmOutcome
     against: dict[str, Comparison]
     """The planned contrast of the best arm with another, by the other's name."""
@@ -115,20 +115,22 @@ class _Standing:
     """Not compared with the best arm by plan."""
 
 
-def _standing(tested: dict[str, ArmOutcome], contrasts: list[Comparison], judge: Judge) -> _Standing:
-    best = leader({name: judged(arm, judge).mean for name, arm in tested.items()}, judge)
-    sign = 1 if judge.higher_is_better else -1
+def _standing(
+    tested: dict[str, ArmOutcome], contrasts: list[Comparison], comparison_metric: ComparisonMetric
+) -> _Standing:
+    best = leader({name: judged(arm, comparison_metric).mean for name, arm in tested.items()}, comparison_metric)
+    sign = 1 if comparison_metric.higher_is_better else -1
     against = {(c.b if c.a == best else c.a): c for c in contrasts if best in (c.a, c.b)}
     beaten = [name for name, c in against.items() if findings.shown(c) and sign * _lead(c, best) > 0]
     level = [name for name in against if name not in beaten]
     apart = [name for name in tested if name != best and name not in against]
-    return _Standing(judge, tested[best], against, beaten, level, apart)
+    return _Standing(comparison_metric, tested[best], against, beaten, level, apart)
 
 
 def _compared(summary: Summary, tested: dict[str, ArmOutcome]) -> tuple[str, str]:
     contrasts = [c for c in findings.comparisons(summary) if c.a in tested and c.b in tested]
-    judge, scale = summary.judge, Scale(summary.judge)
-    standing = _standing(tested, contrasts, judge)
+    comparison_metric, scale = summary.comparison_metric, Scale(summary.comparison_metric)
+    standing = _standing(tested, contrasts, comparison_metric)
     others = [c for c in contrasts if c not in standing.against.values() and findings.shown(c)]
     second = _certainty(summary, contrasts, standing, bool(standing.beaten or others))
     if others:
@@ -137,8 +139,12 @@ def _compared(summary: Summary, tested: dict[str, ArmOutcome]) -> tuple[str, str
 
 
 def _finding(standing: _Standing) -> str:
-    judge, scale = standing.judge, Scale(standing.judge)
-    name, score, label = _titled(standing.best), scale.value(judged(standing.best, judge).mean), judge.label
+    comparison_metric, scale = standing.comparison_metric, Scale(standing.comparison_metric)
+    name, score, label = (
+        _titled(standing.best),
+        scale.value(judged(standing.best, comparison_metric).mean),
+        comparison_metric.label,
+    )
     ahead = _and([f"{other} by {_size(standing.against[other], scale)}" for other in standing.beaten])
     level, has = _or(standing.level), f"{name} has the best mean {label} ({score})"
     if standing.beaten and not standing.level and not standing.apart:
@@ -171,7 +177,7 @@ def _certainty(summary: Summary, contrasts: list[Comparison], standing: _Standin
     bounds = [abs(bound) for interval in intervals for bound in (interval.low, interval.high)]
     widest = max((bound for bound in bounds if math.isfinite(bound)), default=math.nan)
     if not any_shown and math.isfinite(widest):
-        scale = Scale(summary.judge)
+        scale = Scale(summary.comparison_metric)
         return f"With {seeds} differences of up to {scale.size(widest)}{scale.unit} remain possible"
     return f"This rests on {seeds} and one {'test' if on_test(summary) else 'validation'} set"
 
@@ -201,14 +207,14 @@ def _lead(comparison: Comparison, name: str) -> float:
 
 def _ahead(comparison: Comparison, scale: Scale) -> str:
     one, other = comparison.a, comparison.b
-    if (comparison.difference.mean < 0) is scale.judge.higher_is_better:
+    if (comparison.difference.mean < 0) is scale.comparison_metric.higher_is_better:
         one, other = other, one
     return f"{one} beats {other} by {_size(comparison, scale)}"
 
 
 def on_test(summary: Summary) -> bool:
     """Whether arms are judged on a test set."""
-    return summary.judge.scores != "val_loss"
+    return summary.comparison_metric.scores != "val_loss"
 
 
 def _monitored(summary: Summary) -> str:

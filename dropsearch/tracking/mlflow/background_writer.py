@@ -30,7 +30,7 @@ class Job:
     """Whether a failure is worth a second attempt at the end."""
 
 
-class Writer:
+class BackgroundWriter:
     """Runs jobs one after another in a thread of its own.
 
     The first failure is said once, in `problems` and in the log. Jobs put with `again` are kept when

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dropsearch.core.atomic_io import discarded
+from dropsearch.core.atomic_io import temporary_draft
 from dropsearch.tracking.mlflow.address import Address
 
 
@@ -18,7 +18,7 @@ def make_database(address: Address) -> None:
     """
     if not address.is_yet_to_be_made:
         return
-    with discarded(address.database) as draft:
+    with temporary_draft(address.database) as draft:
         _make_tables(draft, address)
         _publish(draft, address.database)
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.mlflow.address import Address, knock
-from dropsearch.tracking.mlflow.background_writer import PATIENCE, Writer
+from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
 from dropsearch.tracking.mlflow.payloads import Curve, now
-from dropsearch.tracking.mlflow.worker_process import Recording, recording_at
+from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
 
 FLUSH_SECONDS = 20.0
 """For how long the curves of a running trial may be unseen."""
@@ -38,13 +38,13 @@ class MlflowTracker:
         address: Address,
         output_dir: Path,
         flush_seconds: float = FLUSH_SECONDS,
-        recording: Callable[[Address], Recording] = recording_at,
+        worker: Callable[[Address], WorkerConnection] = worker_at,
     ) -> None:
         self.problems: list[str] = []
         self._address = address
         self._output_dir = output_dir.absolute()
         self._flush_seconds = flush_seconds
-        self._make_recording = recording
+        self._make_recording = worker
         self._ids: dict[str, str] = {}
         self._is_started = False
         self._opened = threading.Event()
@@ -52,11 +52,11 @@ class MlflowTracker:
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
         """Keys of trials that have an ended run, or will have one when all is written."""
-        self._writer: Writer | None = None
+        self._writer: BackgroundWriter | None = None
         self._until_closed = contextlib.ExitStack()
 
     @property
-    def place(self) -> Mapping[str, str]:
+    def location(self) -> Mapping[str, str]:
         """tracking_uri and experiment, known from `connect` on."""
         return {"tracking_uri": self._address.shown, "experiment": self._experiment}
 
@@ -65,7 +65,7 @@ class MlflowTracker:
         """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until they are known."""
         if not self._opened.wait(PATIENCE):
             self._opened.set()  # once is enough
-        return {**self.place, **self._ids} if "run_id" in self._ids else {}
+        return {**self.location, **self._ids} if "run_id" in self._ids else {}
 
     def connect(self, experiment: str) -> None:
         """Reach MLflow, and make the experiment where there is none; no run is opened yet.
@@ -76,8 +76,8 @@ class MlflowTracker:
         knock(self._address)
         self._experiment = experiment
         self._nobody_waits = self._address.is_yet_to_be_made
-        self._recording = self._make_recording(self._address)
-        self._writer = Writer(self.problems, self._address.hide)
+        self._worker = self._make_recording(self._address)
+        self._writer = BackgroundWriter(self.problems, self._address.hide)
         self._begin("the experiment", partial(self._note, "experiment_id", "connect", experiment))
 
     def start(
@@ -125,7 +125,7 @@ class MlflowTracker:
         if self._writer is None or not unknown:
             return set()
         found: list[set[str]] = []
-        self._writer.put("the list of trials", lambda: found.append(self._recording.call("ended_keys")))
+        self._writer.put("the list of trials", lambda: found.append(self._worker.call("ended_keys")))
         self._writer.wait()
         if not found:
             return set()
@@ -186,7 +186,7 @@ class MlflowTracker:
         except BaseException:
             self._writer.close()
             self._writer = None
-            self._recording.close()
+            self._worker.close()
             raise
 
     @contextlib.contextmanager
@@ -205,14 +205,14 @@ class MlflowTracker:
             self._opened.set()
 
     def _note(self, key: str, name: str, *given: Any) -> None:
-        self._ids[key] = self._recording.call(name, *given)
+        self._ids[key] = self._worker.call(name, *given)
 
     def _put(self, label: str, name: str, *given: Any, again: bool = False) -> None:
         if self._writer is not None:
-            self._writer.put(label, partial(self._recording.call, name, *given), again=again)
+            self._writer.put(label, partial(self._worker.call, name, *given), again=again)
 
     def _log_model(self, *given: Any) -> None:
-        if problem := self._recording.call("log_model", *given):
+        if problem := self._worker.call("log_model", *given):
             self.problems.append(problem)
 
     def _close(self, status: str, hurry: bool = False) -> None:
@@ -228,7 +228,7 @@ class MlflowTracker:
             writer.close(hurry=True)
             raise
         finally:
-            self._recording.close()
+            self._worker.close()
             self._until_closed.close()
         if lost:
             self.problems.append(
@@ -236,9 +236,9 @@ class MlflowTracker:
                 "the next run of this study writes them"
             )
 
-    def _write_end(self, writer: Writer, status: str) -> None:
+    def _write_end(self, writer: BackgroundWriter, status: str) -> None:
         if self._is_started:
-            writer.put("the end of the runs", partial(self._recording.call, "end", status))
+            writer.put("the end of the runs", partial(self._worker.call, "end", status))
 
 
 def _pickled(module: Any) -> bytes | None:

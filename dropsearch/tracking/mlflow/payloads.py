@@ -69,7 +69,7 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
     """Return a trial's parameters: each rate by site, the optimiser's settings, what else is searched, seed, number."""
     params = {key("rate", site): repr(rate) for site, rate in spec.rates.items()}
     params |= {"lr": repr(spec.lr), "weight_decay": repr(spec.weight_decay)}
-    params |= {key(name): _setting(value) for name, value in spec.extra.items()}
+    params |= {key(name): _setting(value) for name, value in spec.hyperparameters.items()}
     params |= {"seed": str(spec.seed), "number": str(spec.number)}
     if spec.configuration is not None:
         params["configuration"] = str(spec.configuration)
@@ -160,7 +160,7 @@ def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
         return {}
     params = {key("best_rate", site): repr(rate) for site, rate in spec.rates.items()}
     number = spec.number if spec.configuration is None else spec.configuration
-    params |= {key(f"best_{name}"): _setting(value) for name, value in spec.extra.items()}
+    params |= {key(f"best_{name}"): _setting(value) for name, value in spec.hyperparameters.items()}
     return params | {
         "best_lr": repr(spec.lr),
         "best_weight_decay": repr(spec.weight_decay),

@@ -142,9 +142,9 @@ class RunTree:
     def _above(self, spec: TrialSpec) -> str:
         """Return the run that a trial stands under: its arm's, or that of the arm's retrainings or repetition."""
         arm = self._arm(spec.arm)
-        if spec.purpose == "search" and spec.repeat == 1:
+        if spec.phase == "search" and spec.repeat == 1:
             return arm
-        kind = "repeat" if spec.purpose == "search" else spec.purpose
+        kind = "repeat" if spec.phase == "search" else spec.phase
         part = f"repeat {spec.repeat}" if kind == "repeat" else kind
         if (spec.arm, part) not in self._parts:
             self._parts[spec.arm, part] = self._runs.create(f"{spec.arm} {part}", kind, {ARM: spec.arm}, parent=arm)
@@ -152,7 +152,7 @@ class RunTree:
 
     def _trial(self, spec: TrialSpec, start: int, state: Mapping[str, str] | None = None) -> OpenTrial:
         if spec.key not in self._trials:
-            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.purpose": spec.purpose, **(state or {})}
+            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.phase": spec.phase, **(state or {})}
             run_id = self._runs.create(spec.key, "trial", tags, parent=self._above(spec), start=start)
             self._trials[spec.key] = OpenTrial(run_id, start)
         return self._trials[spec.key]

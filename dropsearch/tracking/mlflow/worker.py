@@ -18,7 +18,7 @@ from dropsearch.tracking.mlflow.runs import Runs, open_experiment
 from dropsearch.tracking.mlflow.session import HASTE, SETTINGS, quiet, settings
 
 
-class Recorder:
+class MlflowWorker:
     """Writes the runs of one study: `connect`, then `open`, then whatever `RunTree` can write.
 
     Args:

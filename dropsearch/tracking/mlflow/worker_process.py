@@ -32,12 +32,12 @@ CLOSING_SECONDS = 10.0
 """For how long a process that is to end may go on with what it is doing."""
 
 
-class RecordingError(Exception):
+class MlflowWorkerError(Exception):
     """MLflow, or the process that calls it, failed; the message is the first cause."""
 
 
-class Recording(Protocol):
-    """Whatever calls the methods of a `Recorder`."""
+class WorkerConnection(Protocol):
+    """Whatever calls the methods of a `MlflowWorker`."""
 
     def call(self, name: str, *given: Any) -> Any:
         """Call the method of that name and return what it returns."""
@@ -48,31 +48,31 @@ class Recording(Protocol):
         ...
 
 
-def recording_at(address: Address) -> Recording:
+def worker_at(address: Address) -> WorkerConnection:
     """Return a recorder in a process of its own where processes can be forked, else in this one."""
     # As for PyTorch's data loaders: a forked process that leaves CUDA alone may have a parent that does not.
     # A process of a pool is a daemon, which must not have children.
     if sys.platform == "linux" and not multiprocessing.current_process().daemon:
         with suppress(OSError):  # no more processes, or no more memory
-            return RecordingProcess(partial(recording_here, address, this_process()))
-    return recording_here(address)
+            return MlflowWorkerProcess(partial(worker_here, address, this_process()))
+    return worker_here(address)
 
 
-def recording_here(address: Address, owner: str | None = None) -> Recording:
+def worker_here(address: Address, owner: str | None = None) -> WorkerConnection:
     """Return a recorder in this process, whose runs belong to `owner`, else to this process."""
-    from dropsearch.tracking.mlflow.worker import Recorder  # imports mlflow, most of a second
+    from dropsearch.tracking.mlflow.worker import MlflowWorker  # imports mlflow, most of a second
 
-    return Recorder(address, owner or this_process())
+    return MlflowWorker(address, owner or this_process())
 
 
-class RecordingProcess:
+class MlflowWorkerProcess:
     """A recorder in a forked process, which ends with this one, however this one ends.
 
     Args:
         make: Makes the recorder, in the process, when it is first called.
     """
 
-    def __init__(self, make: Callable[[], Recording]) -> None:
+    def __init__(self, make: Callable[[], WorkerConnection]) -> None:
         context = multiprocessing.get_context("fork")
         self._parent, self._turn = os.getpid(), threading.Lock()
         self._connection, theirs = context.Pipe()
@@ -88,7 +88,7 @@ class RecordingProcess:
 
         Raises:
             InputError: As the method raises it.
-            RecordingError: It raised something else, or its process ended.
+            MlflowWorkerError: It raised something else, or its process ended.
         """
         # Not as `Connection.send` does it, where torch's tensors would go through shared memory.
         words = pickle.dumps((name, given))
@@ -100,11 +100,11 @@ class RecordingProcess:
             self._process.join(1.0)
             code = self._process.exitcode or 0
             ending = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise RecordingError(f"the process that writes to MLflow ended ({ending})") from None
+            raise MlflowWorkerError(f"the process that writes to MLflow ended ({ending})") from None
         if word == "refused":
             raise InputError(answer)
         if word == "failed":
-            raise RecordingError(answer)
+            raise MlflowWorkerError(answer)
         return answer
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class RecordingProcess:
             atexit.unregister(self.close)
 
 
-def _work(make: Callable[[], Recording], parent: int, connection: Connection, inherited: Connection) -> None:
+def _work(make: Callable[[], WorkerConnection], parent: int, connection: Connection, inherited: Connection) -> None:
     # The parent decides what Ctrl-C and SIGTERM mean; both may reach the whole group of processes.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -136,16 +136,16 @@ def _work(make: Callable[[], Recording], parent: int, connection: Connection, in
         torch.set_num_threads(1)  # its threads are the parent's: they were not forked
     gc.freeze()  # what the parent has made is not ours to look through
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    recorder = cache(make)
+    worker = cache(make)
     with suppress(EOFError, OSError):  # the parent is gone, or needs us no more
         while words := connection.recv_bytes():
-            connection.send(_answer(recorder, words))
+            connection.send(_answer(worker, words))
 
 
-def _answer(recorder: Callable[[], Recording], words: bytes) -> tuple[str, Any]:
+def _answer(worker: Callable[[], WorkerConnection], words: bytes) -> tuple[str, Any]:
     try:
         name, given = pickle.loads(words)
-        return "done", recorder().call(name, *given)
+        return "done", worker().call(name, *given)
     except InputError as error:
         return "refused", str(error)
     except Exception as error:  # whatever a server, a driver or a disk comes up with

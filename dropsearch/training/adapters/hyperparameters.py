@@ -40,7 +40,7 @@ class Route:
         return self.how != "nothing"
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The route in words."""
         if self.how == "argument":
             return f"{self.setting} by the argument {self.argument}"
@@ -133,7 +133,11 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
         InputError: By `configure_optimizers`: no group has such an option, or a schedule moves it.
     """
     by_groups = {route.setting for route in chosen if route.how == "groups"}
-    options = {key.removeprefix("optimizer."): spec.extra[key] for key in OPTIMIZER_OPTIONS if key in spec.extra}
+    options = {
+        key.removeprefix("optimizer."): spec.hyperparameters[key]
+        for key in OPTIMIZER_OPTIONS
+        if key in spec.hyperparameters
+    }
     if not by_groups and not options:
         return
     configure = module.configure_optimizers
@@ -175,9 +179,9 @@ def _set_option(optimizers: list[Optimizer], name: str, value: Any) -> None:
     groups = [group for optimizer in optimizers for group in optimizer.param_groups if name in group]
     if not groups:
         kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
-        raise InputError(f"space.extra must leave out optimizer.{name}, which {kinds} does not have")
+        raise InputError(f"space.params must leave out optimizer.{name}, which {kinds} does not have")
     if name != "nesterov" and any("max_momentum" in group for group in groups):
-        raise InputError(f"space.extra must leave out optimizer.{name}, for the schedule of the module moves it")
+        raise InputError(f"space.params must leave out optimizer.{name}, for the schedule of the module moves it")
     for group in groups:
         group[name] = tuple(value) if name == "betas" else value
 

@@ -19,12 +19,12 @@ from dropsearch.training.epoch_metrics import ValidationNames
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning, told
+from dropsearch.training.sequential import describe_error, quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
 
 @dataclass(frozen=True)
-class Probe:
+class ModuleProbe:
     """What one batch showed."""
 
     sites: tuple[Site, ...]
@@ -51,7 +51,7 @@ class _Noting(Callback):
         self._names.after(trainer.callback_metrics)
 
 
-def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Probe:
+def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> ModuleProbe:
     """Fit a module for one batch, validate it on one, and throw it away.
 
     Args:
@@ -95,7 +95,8 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
         raise
     except Exception as error:
         raise InputError(
-            f"model={type(module).__name__} must train for one batch before it is searched, and did not: {told(error)}"
+            f"model={type(module).__name__} must train for one batch before it is searched, and did not: "
+            f"{describe_error(error)}"
         ) from error
     if not found:
         raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")
@@ -107,7 +108,7 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Pr
     sites, batch = found[0]
     logged = names.values(trainer.callback_metrics)
     elsewhere = {name: why for name, why in calls.items() if name not in logged}
-    return Probe(sites, list(trainer.optimizers), logged, elsewhere, batch)
+    return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
 
 
 def _noted_logs(module: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dropsearch._compat.lightning import is_lightnings_own
+from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.global_rng import generator_states
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.training.adapters.validation_copy import is_metric
@@ -50,7 +50,7 @@ READABLE = frozenset({"max_epochs", "logger", "loggers", "barebones"})
 """What a step may ask its Trainer: the same for all rows."""
 
 
-def obstacle(
+def incompatibility(
     make_module: Callable[[TrialSpec], Any], data: RowDataSource, spec: TrialSpec, monitor: Monitor, trainer: Any
 ) -> str:
     """Return why a module cannot be trained as a row of an array, or an empty string.
@@ -82,7 +82,7 @@ def _static(module: Any) -> Iterator[str]:
 
 def _overridden(module: Any) -> Iterator[str]:
     """Yield the methods of Lightning's own classes that the module defines anew."""
-    lightning = [base for base in type(module).__mro__ if is_lightnings_own(base)]
+    lightning = [base for base in type(module).__mro__ if is_lightning_class(base)]
     for name in dir(type(module)):
         if name.startswith("_") or name in HARMLESS:
             continue
@@ -99,13 +99,13 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
         if not isinstance(val, list | tuple) or not all(isinstance(part, torch.Tensor) for part in val):
             return f"a validation batch is a {type(val).__name__}, not a tuple of tensors"
         trained = _watched(set_to_train(module), "training_step", batch, trainer)
-        if trained.obstacle:
-            return trained.obstacle
+        if trained.incompatibility:
+            return trained.incompatibility
         if not isinstance(trained.answer, torch.Tensor) and "loss" not in (trained.answer or {}):
             return "training_step does not return a loss"
         with torch.no_grad():
             validated = _watched(module.eval(), "validation_step", val, trainer)
-        return validated.obstacle or next(_unusual(validated.calls, monitor), "")
+        return validated.incompatibility or next(_unusual(validated.calls, monitor), "")
     except Exception as error:  # somebody else's code: whatever it needs, only a Trainer of its own gives it
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
@@ -120,7 +120,7 @@ class _Watch:
     answer: Any
     calls: list[Call]
     """What it logged: name, value, options."""
-    obstacle: str
+    incompatibility: str
 
 
 def _watched(module: Any, step: str, batch: Any, trainer: Any) -> _Watch:

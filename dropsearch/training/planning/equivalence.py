@@ -19,8 +19,8 @@ from dropsearch.training.protocols import RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, UnsupportedError, configured, parameter_order
-from dropsearch.training.vectorized.stacked_state import Rows
-from dropsearch.training.vectorized.vmap_runner import Together
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 EXAMPLES = 64
 """Of the validation set, whose measurement is compared."""
@@ -88,10 +88,10 @@ def _compare(
     alone = [_module(make_module, spec, trainer) for spec in specs]
     rows_of = [_module(make_module, spec, trainer) for spec in specs]
     optimizer, _ = configured(rows_of[0])
-    rows = Rows(rows_of[0], 2, parameter_order(rows_of[0], optimizer), torch.device("cpu"), torch.float64)
+    rows = StackedState(rows_of[0], 2, parameter_order(rows_of[0], optimizer), torch.device("cpu"), torch.float64)
     for row, module in enumerate(rows_of):
         rows.bind(row, module)
-    together = Together(_module(make_module, specs[0], trainer))
+    runner = VmapRunner(_module(make_module, specs[0], trainer))
     stepping = [
         (configured(module)[0], RowOptimizer(rows, row, rows_of[row], configured(rows_of[row])[0]))
         for row, module in enumerate(alone)
@@ -103,8 +103,8 @@ def _compare(
     for step in range(2):
         batch = tuple(torch.stack(parts) for parts in zip(batches[0][step], batches[1][step], strict=True))
         drawn = bits.draw([spec.seed for spec in specs], [step, step])
-        with together.ready():
-            losses, _ = together.train(rows, batch, rates, drawn)
+        with runner.ready():
+            losses, _ = runner.train(rows, batch, rates, drawn)
         rows.take_gradients(losses)
         for row, spec in enumerate(specs):
             expected = _step_alone(alone[row], spec, batches[row][step], step)
@@ -114,7 +114,7 @@ def _compare(
         for optimizer, row_optimizer in stepping:
             optimizer.step()
             row_optimizer.step()
-    return _evaluation_difference(alone, rows, together, _validation_batch(data))
+    return _evaluation_difference(alone, rows, runner, _validation_batch(data))
 
 
 def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
@@ -124,11 +124,11 @@ def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
 
 
 def _evaluation_difference(
-    alone: list[LightningModule], rows: Rows, together: Together, batch: tuple[Tensor, ...]
+    alone: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: tuple[Tensor, ...]
 ) -> str:
     """Compare what the validation step logs, with dropout off."""
-    with together.ready():
-        logged = together.evaluate(rows, batch)
+    with runner.ready():
+        logged = runner.evaluate(rows, batch)
     for row, module in enumerate(alone):
         for name, value in evaluate(module, [batch]).items():
             if not _close(torch.tensor(value, dtype=torch.float64), logged[name][row].double().cpu()):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.training.vectorized.trials import Array, release
+from dropsearch.training.vectorized.trials import VectorizedTrials, release
 
 CONTAINER = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use."""
@@ -36,7 +36,7 @@ class Memory:
         return max(1, int((SHARE * free - self.fixed) // max(self.a_row, 1)))
 
 
-def measured(make_array: Callable[[int], Array]) -> Memory:
+def measured(make_array: Callable[[int], VectorizedTrials]) -> Memory:
     """Measure what arrays of one and of two trials take while they train a step.
 
     On CUDA it is what the allocator reserves at most. On a CPU, whose allocator tells nothing, it is what the rows
@@ -47,7 +47,7 @@ def measured(make_array: Callable[[int], Array]) -> Memory:
     return Memory(max(one - a_row, 0), a_row)
 
 
-def _taken(make_array: Callable[[int], Array], width: int) -> int:
+def _taken(make_array: Callable[[int], VectorizedTrials], width: int) -> int:
     array = make_array(width)
     if array.rows.flat.is_cuda:
         return _peak(array)
@@ -57,7 +57,7 @@ def _taken(make_array: Callable[[int], Array], width: int) -> int:
     return saved.bytes_apart_from(array.state()) + sum(_bytes(tensor) for tensor in array.state())
 
 
-def _peak(array: Array) -> int:
+def _peak(array: VectorizedTrials) -> int:
     """Return what the device had reserved at most while an array trained a step and was evaluated."""
     release(on_gpu=True)
     before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in array.state())

@@ -19,9 +19,9 @@ from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.equivalence import proof
 from dropsearch.training.planning.memory import Memory, free_memory, measured
-from dropsearch.training.planning.throughput import Speeds, widest
+from dropsearch.training.planning.throughput import Throughput, widest
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
-from dropsearch.training.sequential import ModuleFactory, quiet_lightning, told
+from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.row_optimizers import configured
 
@@ -80,38 +80,44 @@ def make_plan(
     Raises:
         InputError: An array is asked for, and what it gives differs from trials alone.
     """
-    if engine == "alone":
-        return Plan("alone", 1, "engine=alone")
+    if engine == "sequential":
+        return Plan("sequential", 1, "engine=sequential")
     for pair in pairs:
         difference = proof(make_module, data, settings, pair)
-        if difference and engine == "array":
+        if difference and engine == "vectorized":
             raise InputError(
-                f"engine=array needs a module that trains in an array as it does alone, but {difference}: "
-                "use engine=auto or engine=alone"
+                f"engine=vectorized needs a module that trains in an array as it does alone, but {difference}: "
+                "use engine=auto or engine=sequential"
             )
         if difference:
-            return Plan("alone", 1, difference)
+            return Plan("sequential", 1, difference)
     # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last. Of the
     # programs that trials may have, the one with most parameters: what fits then always fits.
     costliest = max(reversed(pairs), key=lambda pair: (len(pair[0].rates), _parameters(make_module, pair[0])))[0]
-    speeds = Speeds(make_module, data, settings, costliest)
+    throughput = Throughput(make_module, data, settings, costliest)
     try:
         if width is not None:
             reason = f"engine.width={width}{_narrow(apart)}"
-            return Plan("array", width, reason, convolutions=speeds.convolutions(width))
-        memory = measured(speeds.array)
-        rates = widest(speeds.rate, min(WIDEST, memory.widest(free_memory(speeds.device, processes))), speeds.budget)
+            return Plan("vectorized", width, reason, convolutions=throughput.convolutions(width))
+        memory = measured(throughput.array)
+        rates = widest(
+            throughput.rate, min(WIDEST, memory.widest(free_memory(throughput.device, processes))), throughput.budget
+        )
         alone = _rate_alone(make_module, data, settings, costliest)
     except Exception as error:  # the proof ran on a CPU in float64: elsewhere more may be impossible
-        if engine == "array":
-            raise InputError(f"engine=array cannot train this module ({told(error)}): use engine=auto") from error
-        return Plan("alone", 1, told(error))
+        if engine == "vectorized":
+            raise InputError(
+                f"engine=vectorized cannot train this module ({describe_error(error)}): use engine=auto"
+            ) from error
+        return Plan("sequential", 1, describe_error(error))
     chosen = max(rates, key=lambda w: rates[w])
     if engine == "auto" and alone > rates[chosen]:
         reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
-        return Plan("alone", 1, reason, rates, memory, speed=alone)
+        return Plan("sequential", 1, reason, rates, memory, speed=alone)
     speed = rates[1] if apart else rates[chosen]
-    return Plan("array", chosen, f"measured{_narrow(apart)}", rates, memory, speeds.convolutions(chosen), speed)
+    return Plan(
+        "vectorized", chosen, f"measured{_narrow(apart)}", rates, memory, throughput.convolutions(chosen), speed
+    )
 
 
 def _narrow(apart: str) -> str:
@@ -121,7 +127,7 @@ def _narrow(apart: str) -> str:
 
 def _parameters(make_module: ModuleFactory, spec: TrialSpec) -> int:
     """Return how many numbers a trial trains where trials may differ in that, else 0."""
-    return sum(parameter.numel() for parameter in make_module(spec).parameters()) if spec.extra else 0
+    return sum(parameter.numel() for parameter in make_module(spec).parameters()) if spec.hyperparameters else 0
 
 
 def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:

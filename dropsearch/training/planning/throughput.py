@@ -13,7 +13,7 @@ from torch import nn
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.vectorized.trials import Array, release
+from dropsearch.training.vectorized.trials import VectorizedTrials, release
 
 MEASURING_SECONDS = 1.5
 """No wider array is tried once measuring has taken this long."""
@@ -23,7 +23,7 @@ ON_GPU_SECONDS = 30.0
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class Speeds:
+class Throughput:
     """Measures what arrays of different widths do in a second, with the kind of convolution that is faster."""
 
     def __init__(
@@ -38,10 +38,10 @@ class Speeds:
         self._kinds: tuple[Convolutions, ...] = ("grouped", "by row") if convolves else ("grouped",)
         self._faster: dict[int, Convolutions] = {}
 
-    def array(self, width: int, kind: Convolutions = "grouped") -> Array:
+    def array(self, width: int, kind: Convolutions = "grouped") -> VectorizedTrials:
         """Make an array of copies of one trial."""
         settings = dataclasses.replace(self._settings, convolutions=kind)
-        return Array(self._make_module, self._data, settings, _Copies(self._spec, width), width)
+        return VectorizedTrials(self._make_module, self._data, settings, _Copies(self._spec, width), width)
 
     def rate(self, width: int) -> float | None:
         """Return the steps of trials a second at a width; None where memory ends."""

@@ -20,10 +20,10 @@ from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.row_control import RowRates, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.flat_optimizers import FlatOptimizer
-from dropsearch.training.vectorized.stacked_state import Rows
-from dropsearch.training.vectorized.step import ArrayStep, cast
-from dropsearch.training.vectorized.trial_row import Slot
-from dropsearch.training.vectorized.vmap_runner import Together
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.step import VectorizedStep, cast
+from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ WARM_UP = 3
 """Steps that are launched part by part before one is recorded: libraries choose their kernels and memory in them."""
 
 
-class DeviceStep(ArrayStep):
+class DeviceStep(VectorizedStep):
     """A step without a word from the host in it.
 
     Args:
@@ -43,9 +43,14 @@ class DeviceStep(ArrayStep):
     """
 
     def __init__(
-        self, together: Together, rows: Rows, shapes: Shapes, settings: TrainerSettings, optimizer: FlatOptimizer
+        self,
+        runner: VmapRunner,
+        rows: StackedState,
+        shapes: Shapes,
+        settings: TrainerSettings,
+        optimizer: FlatOptimizer,
     ) -> None:
-        super().__init__(together, rows, shapes, settings)
+        super().__init__(runner, rows, shapes, settings)
         self.optimizer = optimizer
         self.recording: torch.cuda.CUDAGraph | None = None
         self.problem = ""
@@ -54,44 +59,44 @@ class DeviceStep(ArrayStep):
         self._batch: tuple[Tensor, ...] = ()
         self._stocks: dict[int, Optimizer] = {}
 
-    def fill(self, row: int, slot: Slot, optimizer: Optimizer) -> None:
+    def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
         """Take the module's own optimiser for its options, which its schedules change."""
-        self._stocks[id(slot)] = optimizer
-        self.optimizer.begin(row, slot.module, optimizer)
+        self._stocks[id(trial_row)] = optimizer
+        self.optimizer.begin(row, trial_row.module, optimizer)
 
-    def refresh(self, slots: Sequence[Slot]) -> None:
+    def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
         """Write the rates of the present rows to where the step reads them."""
         device, dtype = self.rows.flat.device, self.rows.flat.dtype
-        self._stocks = {id(slot): self._stocks[id(slot)] for slot in slots}
-        rates = row_rates([slot.spec.rates for slot in slots], dtype, device)
+        self._stocks = {id(trial_row): self._stocks[id(trial_row)] for trial_row in trial_rows}
+        rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
         if not self._batch:
             self._rates: RowRates = rates
-            self._bits = DeviceBits(self.shapes, len(slots), device)
-            self._field = torch.zeros(len(slots), self._bits.size, dtype=torch.int16, device=device)
+            self._bits = DeviceBits(self.shapes, len(trial_rows), device)
+            self._field = torch.zeros(len(trial_rows), self._bits.size, dtype=torch.int16, device=device)
             return
         for site, fields in rates.items():
             for mine, given in zip(self._rates[site], fields, strict=True):
                 mine.copy_(given)
 
-    def narrow(self, rows: Rows, slots: Sequence[Slot], kept: Sequence[int]) -> None:
+    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], kept: Sequence[int]) -> None:
         """Forget the recording: it speaks of the rows that were."""
         self.rows = rows
         self.optimizer.narrow(rows, kept)
         self.recording, self._launched, self._batch, self._sums = None, 0, (), {}
 
-    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+    def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return what the optimiser keeps, the bits drawn ahead, and what the step reads."""
         return [*self.optimizer.tensors(), self._field, *self._bits.fields(), *self._batch]
 
-    def begin_epoch(self, slots: Sequence[Slot]) -> None:
+    def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Begin to sum up what the rows log, in the same place as before; schedules may have moved."""
-        for row, slot in enumerate(slots):
-            self.optimizer.take(row, self._stocks[id(slot)])
+        for row, trial_row in enumerate(trial_rows):
+            self.optimizer.take(row, self._stocks[id(trial_row)])
         self._steps = 0
         for total in self._sums.values():
             total.zero_()
 
-    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
+    def run(self, trial_rows: Sequence[TrialRow], batch: tuple[Tensor, ...]) -> None:
         """Write what this step reads, then play it."""
         given = cast(batch, self.rows.flat.dtype)
         if [part.shape for part in given] != [part.shape for part in self._batch]:
@@ -99,15 +104,15 @@ class DeviceStep(ArrayStep):
             self.recording, self._launched = None, 0
         for mine, part in zip(self._batch, given, strict=True):
             mine.copy_(part)
-        self._field.copy_(self._bits.field(self._seeds(slots), [slot.step for slot in slots]))
+        self._field.copy_(self._bits.field(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows]))
         self.optimizer.upload()
         self._play()
         self._steps += 1
-        for row, slot in enumerate(slots):
-            slot.step += 1
-            if any(schedule.interval == "step" for schedule in slot.schedules):
-                slot.advance("step", slot.step)
-                self.optimizer.take(row, self._stocks[id(slot)])
+        for row, trial_row in enumerate(trial_rows):
+            trial_row.step += 1
+            if any(schedule.interval == "step" for schedule in trial_row.schedules):
+                trial_row.advance("step", trial_row.step)
+                self.optimizer.take(row, self._stocks[id(trial_row)])
 
     def _play(self) -> None:
         if self.recording is None and not self.problem and self.rows.flat.is_cuda:

@@ -6,12 +6,12 @@ import torch
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings
-from dropsearch.training.sequential import AloneEngine, ModuleFactory, one_line, told
-from dropsearch.training.vectorized.partitioned_feed import WaitingRoom
-from dropsearch.training.vectorized.trials import Array, CancelledError, release
+from dropsearch.training.sequential import ModuleFactory, SequentialEngine, describe_error, one_line
+from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
+from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, release
 
 
-class ArrayEngine:
+class VectorizedEngine:
     """Trains the trials of a feed as rows of an array.
 
     Trials are functions of their own seeds, so one that is begun again gives what it would have given: an array
@@ -49,32 +49,34 @@ class ArrayEngine:
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
-        room = WaitingRoom(feed, self.width)
-        self._run(room)
+        partitioned = PartitionedFeed(feed, self.width)
+        self._run(partitioned)
         if feed.cancelled():
-            room.leave()
+            partitioned.leave()
 
-    def _run(self, room: WaitingRoom) -> None:
-        while not room.cancelled() and not self.problem:
+    def _run(self, partitioned: PartitionedFeed) -> None:
+        while not partitioned.cancelled() and not self.problem:
             try:
-                if not room.begin():
+                if not partitioned.begin():
                     return
-                array = Array(self.make_module, self.data, self.settings, room, self.width, self.checkpoint_path)
-                if array.slots:
+                array = VectorizedTrials(
+                    self.make_module, self.data, self.settings, partitioned, self.width, self.checkpoint_path
+                )
+                if array.trial_rows:
                     array.fit()
             except CancelledError:
                 return
             except (InputError, RunError):
                 raise
             except torch.cuda.OutOfMemoryError as error:
-                room.begin_again()
+                partitioned.begin_again()
                 if self.width == 1:
                     self.problem = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
             except Exception as error:
-                room.begin_again()
-                self.problem = told(error)
+                partitioned.begin_again()
+                self.problem = describe_error(error)
             array = None
             release(self.settings.accelerator == "gpu")
-        room.admit_all()
-        AloneEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(room)
+        partitioned.admit_all()
+        SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(partitioned)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dropsearch.training.vectorized.row_optimizers import Span, UnsupportedError, group_spans, is_plain
-from dropsearch.training.vectorized.stacked_state import Rows
+from dropsearch.training.vectorized.stacked_state import StackedState
 
 
 class FlatOptimizer(ABC):
@@ -33,7 +33,7 @@ class FlatOptimizer(ABC):
     state: ClassVar[tuple[str, ...]]
     """The names of what is kept for each parameter between steps."""
 
-    def __init__(self, rows: Rows, spans: Sequence[Span]) -> None:
+    def __init__(self, rows: StackedState, spans: Sequence[Span]) -> None:
         self.rows, self.spans = rows, tuple(spans)
         self.kept = {name: torch.zeros_like(rows.flat) for name in self.state}
         self.count = torch.zeros(rows.width, 1, dtype=torch.float64, device=rows.flat.device)
@@ -77,7 +77,7 @@ class FlatOptimizer(ABC):
             self._values.copy_(torch.tensor(self._given, dtype=torch.float64).permute(2, 0, 1))
             self._stale = False
 
-    def narrow(self, rows: Rows, kept: Sequence[int]) -> None:
+    def narrow(self, rows: StackedState, kept: Sequence[int]) -> None:
         """Go on with the rows `kept`, which lie in `rows` now, in that order."""
         chosen = torch.as_tensor(list(kept), device=rows.flat.device)
         self.rows = rows
@@ -141,7 +141,7 @@ class FlatSGD(FlatOptimizer):
 _KINDS: dict[type[Optimizer], type[FlatOptimizer]] = {Adam: FlatAdam, AdamW: FlatAdam, SGD: FlatSGD}
 
 
-def flat_optimizer(rows: Rows, module: LightningModule, optimizer: Optimizer) -> FlatOptimizer | None:
+def flat_optimizer(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> FlatOptimizer | None:
     """Return what steps all rows as their own optimisers of this form would; None where nothing here does.
 
     Args:

@@ -34,7 +34,7 @@ EXACT = frozenset(
 """What is computed in float32: norms, losses, and sums of what may be large."""
 
 
-class LowPrecision(TorchFunctionMode):
+class MixedPrecision(TorchFunctionMode):
     """Casts what goes into products to `dtype`, and what goes into norms and losses to float32.
 
     Weights stay float32 and so do their gradients, as with `torch.autocast`, whose lists these follow.

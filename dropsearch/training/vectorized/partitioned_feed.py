@@ -19,10 +19,10 @@ BY_ROW = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov", "optimi
 
 def partition(spec: TrialSpec) -> str:
     """Return what all rows of a trial's array must have in common: all that else was searched, but for `BY_ROW`."""
-    return json.dumps({key: value for key, value in spec.extra.items() if key not in BY_ROW}, sort_keys=True)
+    return json.dumps({key: value for key, value in spec.hyperparameters.items() if key not in BY_ROW}, sort_keys=True)
 
 
-class WaitingRoom:
+class PartitionedFeed:
     """A feed that hands out the trials of one partition at a time; those of others wait, and those that begin again.
 
     A feed's trials come in an order that the sampler chose, so which partition comes next cannot be asked for. At

@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import sgd
 
-from dropsearch.training.vectorized.stacked_state import Rows
+from dropsearch.training.vectorized.stacked_state import StackedState
 
 Span = tuple[int, int]
 
@@ -83,7 +83,7 @@ class RowOptimizer:
         optimizer: The module's optimiser.
     """
 
-    def __init__(self, rows: Rows, row: int, module: LightningModule, optimizer: Optimizer) -> None:
+    def __init__(self, rows: StackedState, row: int, module: LightningModule, optimizer: Optimizer) -> None:
         spans = group_spans(rows, module, optimizer)
         fused = _FUSED.get(type(optimizer)) if spans and is_plain(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
@@ -95,13 +95,13 @@ class RowOptimizer:
         kept = self._fused.states if self._fused else list(self._optimizer.state.values())
         return [value for state in kept for value in state.values() if isinstance(value, Tensor)]
 
-    def move(self, rows: Rows, row: int) -> None:
+    def move(self, rows: StackedState, row: int) -> None:
         """Go on in another row, with the state so far; the module has moved there already."""
         if self._fused:
             self._fused.move(rows, row)
 
 
-def group_spans(rows: Rows, module: LightningModule, optimizer: Optimizer) -> list[Span]:
+def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:
     """Return where each parameter group lies in a row; empty where one does not lie in one piece."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spans = []
@@ -124,13 +124,13 @@ class _Fused:
     """The fused steps of a row's groups."""
 
     def __init__(
-        self, step: Callable[..., None], rows: Rows, row: int, spans: list[Span], optimizer: Optimizer
+        self, step: Callable[..., None], rows: StackedState, row: int, spans: list[Span], optimizer: Optimizer
     ) -> None:
         self._step, self._optimizer, self._spans = step, optimizer, spans
         self.states: list[dict[str, Tensor]] = [{} for _ in spans]
         self.move(rows, row)
 
-    def move(self, rows: Rows, row: int) -> None:
+    def move(self, rows: StackedState, row: int) -> None:
         self._pieces = [(rows.flat[row, a:b], rows.gradients[row, a:b]) for a, b in self._spans]
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     return module.get_submodule(path), leaf
 
 
-class Rows:
+class StackedState:
     """Parameters, gradients and buffers of `width` modules of one shape.
 
     `flat` is `[width, P]`. `parameters` are views of it, `[width, *shape]` each, and their gradients views of
@@ -84,9 +84,9 @@ class Rows:
                 owner, leaf = _place(module, name)
                 owner._buffers[leaf] = mine
 
-    def narrowed(self, modules: Sequence[LightningModule]) -> Rows:
+    def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
         """Return rows for these modules alone, which move from here to there, in their order."""
-        kept = Rows(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
+        kept = StackedState(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
         for row, module in enumerate(modules):
             kept.bind(row, module)
         return kept

@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
-from dropsearch.training.vectorized.stacked_state import Rows
-from dropsearch.training.vectorized.trial_row import Slot
-from dropsearch.training.vectorized.vmap_runner import Together
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
-class ArrayStep(ABC):
+class VectorizedStep(ABC):
     """Steps the rows of an array.
 
     Args:
@@ -28,32 +28,32 @@ class ArrayStep(ABC):
         settings: What all trials share.
     """
 
-    def __init__(self, together: Together, rows: Rows, shapes: Shapes, settings: TrainerSettings) -> None:
-        self.together, self.rows, self.shapes, self.settings = together, rows, shapes, settings
+    def __init__(self, runner: VmapRunner, rows: StackedState, shapes: Shapes, settings: TrainerSettings) -> None:
+        self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
     @abstractmethod
-    def fill(self, row: int, slot: Slot, optimizer: Optimizer) -> None:
+    def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
         """Take up a trial that begins in a row; its module is bound to the row, `optimizer` is the module's own."""
 
     @abstractmethod
-    def refresh(self, slots: Sequence[Slot]) -> None:
+    def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
         """Take up the rates of the present rows, after some were filled or the array narrowed."""
 
     @abstractmethod
-    def narrow(self, rows: Rows, slots: Sequence[Slot], kept: Sequence[int]) -> None:
+    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], kept: Sequence[int]) -> None:
         """Go on in `rows` with those rows that are left: `kept` says which ones they were."""
 
     @abstractmethod
-    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
+    def run(self, trial_rows: Sequence[TrialRow], batch: tuple[Tensor, ...]) -> None:
         """Train every row for one step on its part of the batch `[rows, batch, ...]`."""
 
     @abstractmethod
-    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+    def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return what optimisers and masks keep from step to step."""
 
-    def begin_epoch(self, slots: Sequence[Slot]) -> None:
+    def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Begin to sum up what the rows log."""
         self._steps = 0
         self._sums = {}
@@ -64,50 +64,50 @@ class ArrayStep(ABC):
 
     def _gradients(self, batch: Any, rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put the gradients of one step into the rows; return what was logged, and the loss, whoever logs it."""
-        losses, logged = self.together.train(self.rows, batch, rates, bits)
+        losses, logged = self.runner.train(self.rows, batch, rates, bits)
         self.rows.take_gradients(losses)
-        if self.settings.gradient_clip is not None:
-            self.rows.clip(self.settings.gradient_clip)
+        if self.settings.gradient_clip_val is not None:
+            self.rows.clip(self.settings.gradient_clip_val)
         return {**logged, "train_loss": losses.detach()}
 
-    def _seeds(self, slots: Sequence[Slot]) -> list[int]:
-        return [self.settings.mask_seed(slot.spec) for slot in slots]
+    def _seeds(self, trial_rows: Sequence[TrialRow]) -> list[int]:
+        return [self.settings.mask_seed(trial_row.spec) for trial_row in trial_rows]
 
 
-class HostStep(ArrayStep):
+class HostStep(VectorizedStep):
     """A step whose parts the host launches one by one: masks from NumPy, a fused optimiser call for each row."""
 
-    def fill(self, row: int, slot: Slot, optimizer: Optimizer) -> None:
+    def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
         """Give the row an optimiser of its own."""
-        slot.optimizer = RowOptimizer(self.rows, row, slot.module, optimizer)
+        trial_row.optimizer = RowOptimizer(self.rows, row, trial_row.module, optimizer)
 
-    def refresh(self, slots: Sequence[Slot]) -> None:
+    def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
         """Take up the rates of the present rows."""
         device, dtype = self.rows.flat.device, self.rows.flat.dtype
-        self._rates = row_rates([slot.spec.rates for slot in slots], dtype, device)
-        self._bits = RowBits(self.shapes, len(slots), device)
+        self._rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
+        self._bits = RowBits(self.shapes, len(trial_rows), device)
 
-    def narrow(self, rows: Rows, slots: Sequence[Slot], kept: Sequence[int]) -> None:
+    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], kept: Sequence[int]) -> None:
         """Have the optimisers go on in their new rows."""
         self.rows = rows
-        for row, slot in enumerate(slots):
-            assert slot.optimizer is not None
-            slot.optimizer.move(rows, row)
+        for row, trial_row in enumerate(trial_rows):
+            assert trial_row.optimizer is not None
+            trial_row.optimizer.move(rows, row)
 
-    def state(self, slots: Sequence[Slot]) -> list[Tensor]:
+    def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return what the rows' optimisers keep, and the masks' bits."""
-        kept = [tensor for slot in slots if slot.optimizer for tensor in slot.optimizer.state()]
+        kept = [tensor for trial_row in trial_rows if trial_row.optimizer for tensor in trial_row.optimizer.state()]
         return [*kept, *self._bits.fields()]
 
-    def run(self, slots: Sequence[Slot], batch: tuple[Tensor, ...]) -> None:
+    def run(self, trial_rows: Sequence[TrialRow], batch: tuple[Tensor, ...]) -> None:
         """Train every row for one step."""
-        bits = self._bits.draw(self._seeds(slots), [slot.step for slot in slots])
+        bits = self._bits.draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
         logged = self._gradients(cast(batch, self.rows.flat.dtype), self._rates, bits)
-        for slot in slots:
-            assert slot.optimizer is not None
-            slot.optimizer.step()
-            slot.step += 1
-            slot.advance("step", slot.step)
+        for trial_row in trial_rows:
+            assert trial_row.optimizer is not None
+            trial_row.optimizer.step()
+            trial_row.step += 1
+            trial_row.advance("step", trial_row.step)
         for name, value in logged.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._steps += 1

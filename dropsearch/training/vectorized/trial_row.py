@@ -17,7 +17,7 @@ from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 
 
 @dataclass
-class Slot:
+class TrialRow:
     """One trial in its place: its own epoch and step, its schedule, its curve."""
 
     spec: TrialSpec
@@ -56,8 +56,8 @@ class RowBatches:
         slots: The array's own list, which changes between epochs as trials end and begin.
     """
 
-    def __init__(self, slots: list[Slot]) -> None:
-        self._slots = slots
+    def __init__(self, trial_rows: list[TrialRow]) -> None:
+        self._slots = trial_rows
 
     def __len__(self) -> int:
         return len(self._slots[0].loader) if self._slots else 0
@@ -65,7 +65,9 @@ class RowBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         loader = self._slots[0].loader
         size, tensors = loader.batch_size, loader.tensors
-        orders = torch.stack([slot.loader.order(slot.epoch) for slot in self._slots]).to(tensors[0].device)
+        orders = torch.stack([trial_row.loader.order(trial_row.epoch) for trial_row in self._slots]).to(
+            tensors[0].device
+        )
         for start in range(0, orders.shape[1], size):
             chosen = orders[:, start : start + size]
             yield tuple(t.index_select(0, chosen.reshape(-1)).view(*chosen.shape, *t.shape[1:]) for t in tensors)

@@ -21,7 +21,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch._compat.lightning_sigterm import OwnSigterm
+from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.dropout.row_control import mask_shapes
@@ -29,23 +29,23 @@ from dropsearch.training.epoch_metrics import diverged, epoch_metrics
 from dropsearch.training.logged_steps import batch_size, captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
-from dropsearch.training.sequential import ModuleFactory, quiet_lightning, save_checkpoint, told
+from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning, save_checkpoint
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.device_step import DeviceStep, records
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.row_optimizers import configured, parameter_order
-from dropsearch.training.vectorized.stacked_state import Rows
-from dropsearch.training.vectorized.step import ArrayStep, HostStep, cast
-from dropsearch.training.vectorized.trial_row import RowBatches, Slot
-from dropsearch.training.vectorized.vmap_runner import Together
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
+from dropsearch.training.vectorized.trial_row import RowBatches, TrialRow
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class CancelledError(Exception):
     """The feed was cancelled; the trials in the array have been told as interrupted."""
 
 
-class Array(LightningModule):
-    """The LightningModule whose rows are trials of one partition (see `waiting`); `slots` says which.
+class VectorizedTrials(LightningModule):
+    """The LightningModule whose rows are trials of one partition (see `waiting`); `trial_rows` says which.
 
     Args:
         make_module: Builds a trial's module.
@@ -73,59 +73,61 @@ class Array(LightningModule):
         # A trial's own module asks its Trainer how long it trains when it makes a schedule.
         with quiet_lightning():
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
-            self._own_trainer = _trainer(settings, -1)
-        self.slots: list[Slot] = []
+            self._user_trainer = _trainer(settings, -1)
+        self.trial_rows: list[TrialRow] = []
         width = min(width, feed.most_at_once or width)
-        while len(self.slots) < width and (slot := self._next()) is not None:
-            self.slots.append(slot)
-        if self.slots:
+        while len(self.trial_rows) < width and (trial_row := self._next()) is not None:
+            self.trial_rows.append(trial_row)
+        if self.trial_rows:
             self._build()
 
     # -- what the rows are made of
 
-    def _next(self) -> Slot | None:
+    def _next(self) -> TrialRow | None:
         """Return a slot for the next trial that can be built; those that cannot are told why."""
         while not self.feed.cancelled() and (spec := self.feed.ask()) is not None:
             try:
-                return self._slot(spec)
+                return self._trial_row(spec)
             except (InputError, RunError, torch.cuda.OutOfMemoryError):
                 raise
             except Exception as error:
-                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, told(error)))
+                self.feed.tell(TrialResult(spec, "FAIL", (), 0.0, describe_error(error)))
         return None
 
-    def _slot(self, spec: TrialSpec) -> Slot:
+    def _trial_row(self, spec: TrialSpec) -> TrialRow:
         module = self.make_module(spec)
         module.trainer = self._trial_trainer
         loader = self.data.train_loader(spec.seed)
-        return Slot(spec, set_to_train(module.to(loader.tensors[0].device)), loader, time.perf_counter())
+        return TrialRow(spec, set_to_train(module.to(loader.tensors[0].device)), loader, time.perf_counter())
 
     def _build(self) -> None:
-        first = self.slots[0]
+        first = self.trial_rows[0]
         device = first.loader.tensors[0].device
         dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
         optimizer, _ = configured(first.module)
-        self.rows = Rows(first.module, len(self.slots), parameter_order(first.module, optimizer), device, dtype)
+        self.rows = StackedState(
+            first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
+        )
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
-        self.together = Together(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
+        self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
         self.calling: set[str] = set()
         self.shapes = self._mask_shapes(skeleton)
         self.stepping = self._stepping(first.module, optimizer)
-        for row in range(len(self.slots)):
+        for row in range(len(self.trial_rows)):
             self._fill(row)
-        self.stepping.refresh(self.slots)
+        self.stepping.refresh(self.trial_rows)
 
-    def _stepping(self, module: LightningModule, optimizer: Optimizer) -> ArrayStep:
+    def _stepping(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # Rows of one array have the same limit of the gradient, whether it is searched or not.
-        settings = dataclasses.replace(self.settings, gradient_clip=self.settings.clip(self.slots[0].spec))
-        parts = (self.together, self.rows, self.shapes, settings)
+        settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
+        parts = (self.runner, self.rows, self.shapes, settings)
         if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
             return DeviceStep(*parts, flat)
         return HostStep(*parts)
 
     def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
-        first = self.slots[0]
+        first = self.trial_rows[0]
         batch = next(iter(first.loader))
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         with torch.no_grad(), captured_logs(skeleton):
@@ -136,19 +138,19 @@ class Array(LightningModule):
         return shapes
 
     def _fill(self, row: int) -> None:
-        slot = self.slots[row]
-        self.rows.bind(row, slot.module)
-        optimizer, slot.schedules = configured(slot.module)
-        self.stepping.fill(row, slot, optimizer)
+        trial_row = self.trial_rows[row]
+        self.rows.bind(row, trial_row.module)
+        optimizer, trial_row.schedules = configured(trial_row.module)
+        self.stepping.fill(row, trial_row, optimizer)
 
     # -- training
 
     def fit(self) -> None:
         """Train until every slot is empty."""
-        with quiet_lightning(), self.together.ready(self.calling), warnings.catch_warnings():
+        with quiet_lightning(), self.runner.ready(self.calling), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
-            self._own_trainer.fit(self, RowBatches(self.slots))
+            self._user_trainer.fit(self, RowBatches(self.trial_rows))
 
     def seconds_a_step(self, steps: int) -> float:
         """Return the least time that one of a few steps of all rows takes; they train the rows.
@@ -156,9 +158,9 @@ class Array(LightningModule):
         The least, for on a busy machine all others tell of its other work.
         """
         times = []
-        with self.together.ready(self.calling):
+        with self.runner.ready(self.calling):
             self.on_train_epoch_start()
-            for batch in itertools.islice(itertools.cycle(RowBatches(self.slots)), steps):
+            for batch in itertools.islice(itertools.cycle(RowBatches(self.trial_rows)), steps):
                 started = time.perf_counter()
                 self.training_step(batch, 0)
                 self.stepping.means()  # waits for a GPU
@@ -171,44 +173,44 @@ class Array(LightningModule):
 
     def state(self) -> list[Tensor]:
         """Return the tensors that are kept from step to step."""
-        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.slots)]
+        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.trial_rows)]
 
     def configure_optimizers(self) -> None:
         """Return nothing: each row has the optimiser of its own module."""
 
     def on_train_epoch_start(self) -> None:
         """Begin to sum up what the rows log."""
-        self.stepping.begin_epoch(self.slots)
+        self.stepping.begin_epoch(self.trial_rows)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Train one step of every row; the batch is `[rows, batch, ...]`."""
-        self.stepping.run(self.slots, batch)
+        self.stepping.run(self.trial_rows, batch)
         if self.feed.cancelled():
             self._interrupt()
 
     def _interrupt(self) -> None:
-        for slot in self.slots:
-            self._tell(slot, "FAIL", INTERRUPTED)
-        self.slots.clear()
+        for trial_row in self.trial_rows:
+            self._tell(trial_row, "FAIL", INTERRUPTED)
+        self.trial_rows.clear()
         raise CancelledError
 
     def on_train_epoch_end(self) -> None:
         """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
-        if not self.slots:
+        if not self.trial_rows:
             return
         as_trained = self.stepping.means()
         val = self.evaluated()
         part = self._evaluate(self.part)
         ended = []
-        for row, slot in enumerate(self.slots):
+        for row, trial_row in enumerate(self.trial_rows):
             metrics = epoch_metrics(
-                slot.epoch,
+                trial_row.epoch,
                 as_trained["train_loss"][row],
                 {name: values[row] for name, values in part.items()},
                 {name: values[row] for name, values in val.items()},
                 self.settings.monitor,
             )
-            if self._take_in(slot, metrics):
+            if self._take_in(trial_row, metrics):
                 ended.append(row)
         self._replace(ended)
 
@@ -217,43 +219,43 @@ class Array(LightningModule):
         count = 0
         for batch in batches:
             size = batch_size(batch)
-            logged = self.together.evaluate(self.rows, cast(batch, self.rows.flat.dtype))
+            logged = self.runner.evaluate(self.rows, cast(batch, self.rows.flat.dtype))
             for name, value in logged.items():
                 totals[name] = totals.get(name, 0.0) + value.double() * size
             count += size
         return {name: (total / count).tolist() for name, total in totals.items()}
 
-    def _take_in(self, slot: Slot, metrics: EpochMetrics) -> bool:
+    def _take_in(self, trial_row: TrialRow, metrics: EpochMetrics) -> bool:
         """Take in an epoch of a slot; return whether its trial ended."""
-        least = slot.least_objective
-        slot.curve.append(metrics)
-        slot.epoch += 1
+        least = trial_row.least_objective
+        trial_row.curve.append(metrics)
+        trial_row.epoch += 1
         if not math.isfinite(metrics.objective) or not math.isfinite(metrics.train_loss_as_trained):
-            self._tell(slot, "FAIL", diverged(metrics, self.settings.monitor))
+            self._tell(trial_row, "FAIL", diverged(metrics, self.settings.monitor))
             return True
-        if metrics.objective < least and self.checkpoint_path(slot.spec) is not None:
-            slot.best = {name: value.clone() for name, value in slot.module.state_dict().items()}
-        prune = self.feed.report(slot.spec, metrics)
+        if metrics.objective < least and self.checkpoint_path(trial_row.spec) is not None:
+            trial_row.best = {name: value.clone() for name, value in trial_row.module.state_dict().items()}
+        prune = self.feed.report(trial_row.spec, metrics)
         # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
-        if slot.epoch == self.settings.max_epochs:
-            self._tell(slot, "COMPLETE", "")
+        if trial_row.epoch == self.settings.max_epochs:
+            self._tell(trial_row, "COMPLETE", "")
             return True
         if prune:
-            self._tell(slot, "PRUNED", f"pruned after epoch {slot.epoch}")
+            self._tell(trial_row, "PRUNED", f"pruned after epoch {trial_row.epoch}")
             return True
-        slot.advance("epoch", slot.epoch)
+        trial_row.advance("epoch", trial_row.epoch)
         return False
 
-    def _tell(self, slot: Slot, state: State, reason: str) -> None:
-        path = self.checkpoint_path(slot.spec) if state == "COMPLETE" else None
-        if path is not None and slot.best is not None:
-            self._save(slot, path)
-        seconds = time.perf_counter() - slot.started
-        self.feed.tell(TrialResult(slot.spec, state, tuple(slot.curve), seconds, reason, str(path or "")))
+    def _tell(self, trial_row: TrialRow, state: State, reason: str) -> None:
+        path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
+        if path is not None and trial_row.best is not None:
+            self._save(trial_row, path)
+        seconds = time.perf_counter() - trial_row.started
+        self.feed.tell(TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or "")))
 
-    def _save(self, slot: Slot, path: Path) -> None:
-        module = self.make_module(slot.spec)
-        module.load_state_dict(slot.best or {})
+    def _save(self, trial_row: TrialRow, path: Path) -> None:
+        module = self.make_module(trial_row.spec)
+        module.load_state_dict(trial_row.best or {})
         trainer = self._trial_trainer
         trainer.strategy.connect(module)
         save_checkpoint(trainer, path)
@@ -262,24 +264,24 @@ class Array(LightningModule):
         """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
         empty = []
         for row in ended:
-            slot = self._next()
-            if slot is None:
+            trial_row = self._next()
+            if trial_row is None:
                 empty.append(row)
                 continue
-            self.slots[row] = slot
+            self.trial_rows[row] = trial_row
             self._fill(row)
         if empty:
-            self._narrow([row for row in range(len(self.slots)) if row not in empty])
-        if ended and self.slots:
-            self.stepping.refresh(self.slots)
+            self._narrow([row for row in range(len(self.trial_rows)) if row not in empty])
+        if ended and self.trial_rows:
+            self.stepping.refresh(self.trial_rows)
 
     def _narrow(self, kept: list[int]) -> None:
-        self.slots[:] = [self.slots[row] for row in kept]
-        if not self.slots:
+        self.trial_rows[:] = [self.trial_rows[row] for row in kept]
+        if not self.trial_rows:
             self.trainer.should_stop = True
             return
-        self.rows = self.rows.narrowed([slot.module for slot in self.slots])
-        self.stepping.narrow(self.rows, self.slots, kept)
+        self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
+        self.stepping.narrow(self.rows, self.trial_rows, kept)
 
 
 def release(on_gpu: bool) -> None:
@@ -294,7 +296,7 @@ def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
         max_epochs=max_epochs,
         accelerator=settings.accelerator,
         devices=1,
-        callbacks=[OwnSigterm()],
+        callbacks=[KeepSigtermHandler()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -82,7 +82,7 @@ def run_layers(
     return (x.transpose(0, 1) if batch_first else x, *last)
 
 
-class RecurrentCells(TorchFunctionMode):
+class VmapRNN(TorchFunctionMode):
     """Runs every `nn.LSTM` and `nn.GRU` step by step instead of by the fused kernel.
 
     Packed sequences have shapes that depend on the data and dropout between layers is out of reach inside the

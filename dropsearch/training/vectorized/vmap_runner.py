@@ -11,13 +11,13 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from dropsearch.dropout.row_control import ArrayControl, RowRates
+from dropsearch.dropout.row_control import RowDropoutControl, RowRates
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.modes import Modes, set_to_train
-from dropsearch.training.vectorized.mixed_precision import LowPrecision
+from dropsearch.training.vectorized.mixed_precision import MixedPrecision
 from dropsearch.training.vectorized.row_convolutions import RowConvolutions
-from dropsearch.training.vectorized.stacked_state import Rows
-from dropsearch.training.vectorized.vmap_rnn import RecurrentCells
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 
 class _Step(nn.Module):
@@ -48,7 +48,7 @@ def _as_if_compiled() -> Iterator[None]:
         torch.compiler.is_compiling = asked
 
 
-class Together:
+class VmapRunner:
     """Runs the steps of `skeleton` under ``torch.func.vmap``, each row with its own parameters and rates.
 
     Args:
@@ -59,12 +59,12 @@ class Together:
 
     def __init__(self, skeleton: LightningModule, precision: str = "32-true", convolutions: str = "grouped") -> None:
         self.skeleton = skeleton
-        self._precision = LowPrecision if precision == "bf16-mixed" else nullcontext
+        self._precision = MixedPrecision if precision == "bf16-mixed" else nullcontext
         self._convolutions = RowConvolutions if convolutions == "by row" else nullcontext
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
         self._call = _Step(skeleton)
-        self.control = ArrayControl(skeleton)
+        self.control = RowDropoutControl(skeleton)
 
     @contextmanager
     def ready(self, sites: Iterable[str] | None = None) -> Iterator[None]:
@@ -78,7 +78,7 @@ class Together:
             yield
 
     def train(
-        self, rows: Rows, batch: Any, rates: RowRates, bits: Mapping[str, Tensor]
+        self, rows: StackedState, batch: Any, rates: RowRates, bits: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
@@ -102,7 +102,7 @@ class Together:
         return vmap(one)(rows.parameters, rows.buffers, batch, rates, dict(bits))
 
     @torch.no_grad()
-    def evaluate(self, rows: Rows, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
+    def evaluate(self, rows: StackedState, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
         """Run an evaluation step of all rows on the same batch, with dropout off; return what was logged, `[rows]`."""
 
         def one(parameters: Any, buffers: Any) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ class Together:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
         # What the later modes write out in full passes through the earlier ones.
-        modes = (self._convolutions(), self._precision(), self.control.step(), RecurrentCells())
+        modes = (self._convolutions(), self._precision(), self.control.step(), VmapRNN())
         with captured_logs(self.skeleton) as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropsearch.analysis.measures.protocol import Examples, Settings, Trained
+from dropsearch.analysis.measures.protocol import Examples, Settings, TrainedModel
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier, build_net
 
@@ -37,7 +37,7 @@ def examples(layout: str = "image", size: int = 40, seed: int = 1) -> Examples:
 
 def winner(
     name: str = "mlp", layout: str = "image", *, arm: str = "dropout", rate: float = 0.3, seed: int = 7, **options: Any
-) -> Trained:
+) -> TrainedModel:
     """One of our networks with one rate at all sites; in arms with BatchNorm its statistics are of some data."""
     torch.manual_seed(seed)
     norm = "batch" if arm in ("both", "batchnorm") else "none"
@@ -57,14 +57,14 @@ def of_module(
     seed: int = 7,
     is_image: bool = False,
     passes: tuple[int, ...] = (1, 2, 5, 10),
-) -> Trained:
+) -> TrainedModel:
     """Any module, in evaluation mode, with the same examples for each set."""
     spec = TrialSpec(arm, 0, seed, rates, lr=1e-3, weight_decay=0.0)
     settings = Settings(monte_carlo=passes)
-    return Trained(spec, module.eval(), module, seen, seen, seen, is_image, settings)
+    return TrainedModel(spec, module.eval(), module, seen, seen, seen, is_image, settings)
 
 
-def state(trained: Trained) -> list[Any]:
+def state(trained: TrainedModel) -> list[Any]:
     """All of a winner's module that a measure must leave as it was, and torch's generator."""
     module = trained.module
     tensors = [*module.parameters(), *module.buffers()]

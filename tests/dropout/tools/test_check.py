@@ -15,22 +15,22 @@ from dropsearch.core.errors import InputError
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, Tagger
 from tests.dropout.user_lightning import Adversarial, Frozen, Litten
-from tests.dropout.user_modules import STRANGERS, features, labelled, sentences
+from tests.dropout.user_modules import USER_MODULES, features, labelled, sentences
 from tests.dropout.user_nets import Base, Child, Conditional, InAList
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", USER_MODULES)
 def test_every_controllable_site_of_every_stranger_is_alive_and_nothing_is_changed(name: str) -> None:
-    stranger = STRANGERS[name]
+    stranger = USER_MODULES[name]
     module, batch = stranger.make().train(), stranger.batch()
     with nothing_changed(module):
-        found = dropsearch.liveness(module, batch)
+        found = dropsearch.check_dropout(module, batch)
     assert [each.site.name for each in found.sites] == [row[0] for row in stranger.sites]
     assert all(each.alive for each in found.sites if each.site.controllable)
 
 
 def test_a_lightning_module_that_does_all_well_has_no_findings() -> None:
-    found = dropsearch.liveness(Litten(), labelled())
+    found = dropsearch.check_dropout(Litten(), labelled())
     assert found.ok
     assert found.alive == ("model",)
     assert repr(found).splitlines() == ["site   alive", "model  yes"]
@@ -38,7 +38,7 @@ def test_a_lightning_module_that_does_all_well_has_no_findings() -> None:
 
 @pytest.mark.parametrize(("make", "batch"), [(Litten, labelled), (Child, features(4, 5))])
 def test_a_module_in_eval_mode_trains_without_dropout(make: Any, batch: Any) -> None:
-    found = dropsearch.liveness(make().eval(), batch())
+    found = dropsearch.check_dropout(make().eval(), batch())
     assert found.alive == ()
     assert not found.ok
     assert "is in eval mode: Lightning trains a module in the mode in which it gets it" in found.findings[0]
@@ -46,7 +46,7 @@ def test_a_module_in_eval_mode_trains_without_dropout(make: Any, batch: Any) -> 
 
 
 def test_of_manual_optimisation_the_losses_that_it_gives_away_are_compared() -> None:
-    found = dropsearch.liveness(Adversarial(), labelled())
+    found = dropsearch.check_dropout(Adversarial(), labelled())
     assert found.alive == ("generator.1", "model", "model#2")
 
 
@@ -56,19 +56,19 @@ def test_a_step_that_shows_no_loss_cannot_be_tried() -> None:
             F.cross_entropy(self(batch[0]), batch[1]).backward()
 
     with pytest.raises(InputError, match=r"gives its loss to self\.manual_backward, got NoneType"):
-        dropsearch.liveness(Backward(), labelled())
+        dropsearch.check_dropout(Backward(), labelled())
 
 
 def test_a_part_in_eval_mode_is_named() -> None:
     module = nn.Sequential(Base(5), nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.2)))
     module[1].eval()
-    found = dropsearch.liveness(module, torch.randn(3, 5))
+    found = dropsearch.check_dropout(module, torch.randn(3, 5))
     assert (found.alive, found.dead, found.findings) == (("0.drop",), ("1.1",), ())
     assert found.sites[1].finding.startswith("1 is in eval mode and drops nothing: call 1.train()")
 
 
 def test_a_part_that_stays_in_eval_mode_is_dead() -> None:
-    found = dropsearch.liveness(Frozen(), labelled())
+    found = dropsearch.check_dropout(Frozen(), labelled())
     assert found.dead == ("backbone.drop",)
     assert "stays in eval mode (frozen)" in found.sites[0].finding
 
@@ -76,7 +76,7 @@ def test_a_part_that_stays_in_eval_mode_is_dead() -> None:
 def test_a_frozen_part_that_still_drops_is_noticed() -> None:
     module = nn.Sequential(Base(5), nn.Linear(5, 4))
     module[0].requires_grad_(False)
-    found = dropsearch.liveness(module, torch.randn(3, 5))
+    found = dropsearch.check_dropout(module, torch.randn(3, 5))
     assert found.sites[0].alive
     assert "0 is frozen (no parameter of it trains), and yet it drops" in found.sites[0].finding
 
@@ -94,7 +94,7 @@ class Detour(nn.Module):
 
 
 def test_a_site_without_effect_is_dead() -> None:
-    found = dropsearch.liveness(Detour(), torch.randn(3, 4))
+    found = dropsearch.check_dropout(Detour(), torch.randn(3, 4))
     assert found.dead == ("lost", "zero")
     assert "rates 0 and 0.9 give the same output" in found.sites[0].finding
 
@@ -105,13 +105,13 @@ def test_a_branch_that_reaches_the_log_but_not_the_loss_is_dead() -> None:
             self.log("noise", F.dropout(batch[0], 0.5, self.training).sum())
             return super().training_step(batch, batch_idx)
 
-    found = dropsearch.liveness(Logs(), labelled())
+    found = dropsearch.check_dropout(Logs(), labelled())
     assert (found.dead, found.alive) == (("model",), ("model#2",))
     assert "the same loss" in found.sites[0].finding
 
 
 def test_a_one_layer_lstm_has_a_dropout_that_does_nothing() -> None:
-    found = dropsearch.liveness(OneLayer(), torch.randn(2, 3, 4))
+    found = dropsearch.check_dropout(OneLayer(), torch.randn(2, 3, 4))
     assert found.dead == ("lstm",)
     assert "it does nothing: it would drop between layers, and there is one" in found.sites[0].finding
     assert found.alive == ("gru",)
@@ -119,18 +119,18 @@ def test_a_one_layer_lstm_has_a_dropout_that_does_nothing() -> None:
 
 def test_the_fused_dropout_of_two_layers_is_alive_in_training_and_dead_in_eval_mode() -> None:
     batch = {key: value for key, value in sentences().items() if key != "tags"}
-    assert dropsearch.liveness(Tagger(), batch).alive == ("drop", "lstm", "model")
-    assert dropsearch.liveness(Tagger().eval(), batch).alive == ()
+    assert dropsearch.check_dropout(Tagger(), batch).alive == ("drop", "lstm", "model")
+    assert dropsearch.check_dropout(Tagger().eval(), batch).alive == ()
 
 
 def test_a_site_behind_an_if_is_not_tried() -> None:
-    found = {each.site.name: each for each in dropsearch.liveness(Conditional(), torch.randn(4, 5)).sites}
+    found = {each.site.name: each for each in dropsearch.check_dropout(Conditional(), torch.randn(4, 5)).sites}
     assert found["sometimes"].alive is None
     assert "behind an `if`" in found["sometimes"].finding
 
 
 def test_what_is_random_out_of_reach_does_not_pass_for_an_effect() -> None:
-    found = dropsearch.liveness(nn.Sequential(Detour(), nn.RReLU()), torch.randn(3, 4))
+    found = dropsearch.check_dropout(nn.Sequential(Detour(), nn.RReLU()), torch.randn(3, 4))
     assert set(found.dead) == {"0.lost", "0.zero"}
 
 
@@ -150,11 +150,11 @@ class AttendsAlways(nn.Module):
 
 
 def test_a_call_that_forgot_training_drops_in_eval_mode_too() -> None:
-    first, second = dropsearch.liveness(ForgotTraining(), torch.randn(3, 4)).sites
+    first, second = dropsearch.check_dropout(ForgotTraining(), torch.randn(3, 4)).sites
     assert first.alive
     assert "it drops in eval mode too: give the call training=self.training" in first.finding
     assert second.finding == ""
-    (attention,) = dropsearch.liveness(AttendsAlways(), torch.randn(2, 3, 4)).sites
+    (attention,) = dropsearch.check_dropout(AttendsAlways(), torch.randn(2, 3, 4)).sites
     assert "in eval mode too" in attention.finding
 
 
@@ -165,11 +165,11 @@ def test_a_step_that_runs_in_training_mode_alone_is_tried_there() -> None:
                 raise ValueError("what for?")
             return super().training_step(batch, batch_idx)
 
-    assert dropsearch.liveness(TrainingOnly(), labelled()).ok
+    assert dropsearch.check_dropout(TrainingOnly(), labelled()).ok
 
 
 def test_a_dropout_in_a_plain_list_is_not_reached_by_eval() -> None:
-    found = dropsearch.liveness(InAList(), torch.randn(3, 5))
+    found = dropsearch.check_dropout(InAList(), torch.randn(3, 5))
     assert [each.alive for each in found.sites] == [True, True]
     assert found.findings[0].startswith("drops[0] (Dropout) is held where PyTorch does not find it")
     assert len(found.findings) == 2
@@ -184,14 +184,14 @@ def test_a_dropout_in_a_plain_list_is_not_reached_by_eval() -> None:
     ],
 )
 def test_a_module_without_dropout_is_told_about_an_insertion_that_works(layers: list[nn.Module], told: str) -> None:
-    found = dropsearch.liveness(nn.Sequential(*layers), torch.randn(3, 2))
+    found = dropsearch.check_dropout(nn.Sequential(*layers), torch.randn(3, 2))
     assert repr(found) == f"Sequential has no dropout site{told}"
 
 
 def test_the_encoder_in_eval_mode_does_not_hide_behind_its_fast_path() -> None:
     module = Encoder()
     module.encoder.layers[1].eval()
-    found = dropsearch.liveness(module, torch.randint(0, 11, (3, 4)))
+    found = dropsearch.check_dropout(module, torch.randint(0, 11, (3, 4)))
     assert set(found.dead) == {f"encoder.layers.1.{part}" for part in ("self_attn", "dropout1", "dropout", "dropout2")}
     assert "encoder.layers.1 is in eval mode" in found.sites[-1].finding
 
@@ -205,7 +205,7 @@ def test_an_output_that_is_a_dataclass_is_compared() -> None:
         def forward(self, x: Tensor) -> Output:
             return Output(F.dropout(x, 0.1, self.training))
 
-    assert dropsearch.liveness(Wraps(), torch.randn(3, 4)).alive == ("model",)
+    assert dropsearch.check_dropout(Wraps(), torch.randn(3, 4)).alive == ("model",)
 
 
 def test_a_module_that_returns_no_tensor_is_one_clear_line() -> None:
@@ -214,7 +214,7 @@ def test_a_module_that_returns_no_tensor_is_one_clear_line() -> None:
             return "hello"
 
     with pytest.raises(InputError, match=r"liveness needs a module that returns tensors.*got str from Says"):
-        dropsearch.liveness(Says(), torch.randn(3, 4))
+        dropsearch.check_dropout(Says(), torch.randn(3, 4))
 
 
 def test_a_step_that_returns_no_loss_is_one_clear_line() -> None:
@@ -223,4 +223,4 @@ def test_a_step_that_returns_no_loss_is_one_clear_line() -> None:
             return None
 
     with pytest.raises(InputError, match=r"Silent\.training_step returns a loss, got NoneType"):
-        dropsearch.liveness(Silent(), labelled())
+        dropsearch.check_dropout(Silent(), labelled())

@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 import dropsearch
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.row_control import ArrayControl, RowBits, mask_shapes, row_rates
+from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, Tagger, TwoAttentions
 from tests.dropout.user_lightning import Litten
@@ -58,7 +58,7 @@ def test_a_dropout_stands_behind_each_activation_and_is_a_site_of_that_name() ->
 def test_inserted_sites_are_alive_under_the_control() -> None:
     module = Plain()
     dropsearch.insert_dropout(module)
-    assert dropsearch.liveness(module, torch.randn(4, 6)).alive == ACTIVATIONS
+    assert dropsearch.check_dropout(module, torch.randn(4, 6)).alive == ACTIVATIONS
 
 
 def test_the_inserted_rate_is_the_share_that_is_dropped() -> None:
@@ -122,7 +122,7 @@ def test_one_relu_used_throughout_gives_a_site_for_each_use() -> None:
     assert dropsearch.insert_dropout(module).names == ("stem.2", "relu")
     found = dropsearch.dropout_sites(module, torch.randn(2, 1, 8, 8))
     assert [(site.name, site.kind) for site in found] == [("stem.2", "conv"), ("relu", "conv"), ("relu#2", "conv")]
-    assert all(each.alive for each in dropsearch.liveness(module, torch.randn(2, 1, 8, 8)).sites)
+    assert all(each.alive for each in dropsearch.check_dropout(module, torch.randn(2, 1, 8, 8)).sites)
 
 
 def test_a_module_under_two_names_is_found_by_either() -> None:
@@ -144,7 +144,7 @@ def test_behind_recurrent_layers_and_attention_the_output_is_dropped_and_the_res
     found = {site.name: site for site in dropsearch.dropout_sites(tagger, batch)}
     assert (found["lstm"].controllable, found["lstm"].kind) == (True, "rnn")
     assert not found["lstm:dropout"].controllable
-    assert "lstm" in dropsearch.liveness(tagger, batch).alive
+    assert "lstm" in dropsearch.check_dropout(tagger, batch).alive
 
     layers = OneLayer()
     dropsearch.insert_dropout(layers, nn.GRU, 1.0)
@@ -181,7 +181,7 @@ def test_a_lightning_module_takes_it_too() -> None:
     module = Litten()
     dropsearch.insert_dropout(module, ["bn"], 0.1)
     batch = (torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2]))
-    assert dropsearch.liveness(module, batch).alive == ("bn", "model")
+    assert dropsearch.check_dropout(module, batch).alive == ("bn", "model")
 
 
 def test_in_an_array_each_row_drops_at_its_own_rate_and_as_it_would_alone() -> None:
@@ -193,7 +193,7 @@ def test_in_an_array_each_row_drops_at_its_own_rate_and_as_it_would_alone() -> N
     parameters, buffers = stack_module_state(modules)  # type: ignore[arg-type]
     shapes = mask_shapes(skeleton, ACTIVATIONS, lambda: skeleton(x))
     bits = RowBits(shapes, 3, torch.device("cpu")).draw([1, 2, 3], [0, 0, 0])
-    control = ArrayControl(skeleton)
+    control = RowDropoutControl(skeleton)
 
     def row(parameters: Any, buffers: Any, rates: Any, bits: Any) -> Tensor:
         control.load(rates, bits)

@@ -19,7 +19,7 @@ import dropsearch
 from dropsearch.core.errors import InputError
 from tests.dropout.user_blocks import Block, Encoder
 from tests.dropout.user_lightning import Adversarial, Litten, Watching
-from tests.dropout.user_modules import STRANGERS, features, labelled
+from tests.dropout.user_modules import USER_MODULES, features, labelled
 from tests.dropout.user_nets import Conditional, LoopingNet, Moving, Renormed, SmallVision
 
 
@@ -53,18 +53,18 @@ def nothing_changed(module: nn.Module) -> Iterator[None]:
     assert same(before, state(module))
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", USER_MODULES)
 def test_the_inventory_of_a_strangers_module_is_exact(name: str) -> None:
-    stranger = STRANGERS[name]
+    stranger = USER_MODULES[name]
     found = dropsearch.dropout_sites(stranger.make(), stranger.batch())
     assert tuple((s.name, s.kind, s.rate, s.activations, s.controllable) for s in found) == stranger.sites
     assert all(bool(site.reason) != site.controllable for site in found)
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", USER_MODULES)
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_of_the_module_is_changed(name: str, training: bool) -> None:
-    stranger = STRANGERS[name]
+    stranger = USER_MODULES[name]
     module, batch = stranger.make().train(training), stranger.batch()
     next(module.parameters()).grad = torch.ones_like(next(module.parameters()))
     kept = copy.deepcopy(batch)
@@ -267,6 +267,6 @@ def test_printed_the_inventory_is_a_table_with_the_reasons() -> None:
 
 
 def test_a_trainer_that_a_step_asks_for_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    stranger = STRANGERS["dict_batch"]
+    stranger = USER_MODULES["dict_batch"]
     dropsearch.dropout_sites(stranger.make(), stranger.batch())
     assert capfd.readouterr() == ("", "")

@@ -16,7 +16,7 @@ from dropsearch.core.errors import InputError
 from tests.dropout.tools.test_inventory import same, state
 from tests.dropout.user_blocks import Encoder, Tagger
 from tests.dropout.user_lightning import Frozen, Litten
-from tests.dropout.user_modules import STRANGERS, sentences
+from tests.dropout.user_modules import USER_MODULES, sentences
 from tests.dropout.user_nets import Moving, SmallVision
 
 NOT_IN_EVALUATION = ("dict_batch", "pytorch_lightning", "renormed")
@@ -24,9 +24,9 @@ NOT_IN_EVALUATION = ("dict_batch", "pytorch_lightning", "renormed")
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", [name for name in STRANGERS if name not in NOT_IN_EVALUATION])
+@pytest.mark.parametrize("name", [name for name in USER_MODULES if name not in NOT_IN_EVALUATION])
 def test_nothing_of_the_module_is_changed_but_what_it_keeps_itself(name: str, training: bool) -> None:
-    stranger = STRANGERS[name]
+    stranger = USER_MODULES[name]
     module, batch = stranger.make().train(training), stranger.batch()
     inputs = batch[0] if hasattr(module, "training_step") else batch
     before = state(module)

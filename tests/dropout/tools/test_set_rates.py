@@ -20,13 +20,13 @@ from dropsearch.training.sequential import quiet_lightning
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, OwnAttention, TwoAttentions
 from tests.dropout.user_lightning import Litten, LittenMore, pytorch_lightning_net
-from tests.dropout.user_modules import STRANGERS, kept_copy, labelled
+from tests.dropout.user_modules import USER_MODULES, kept_copy, labelled
 from tests.dropout.user_nets import InAList, LoopingNet, Reusing
 
 
 def settable(name: str) -> dict[str, float]:
     """A rate of its own for each site that can be set: all that can be controlled, and fused ones."""
-    rows = [row for row in STRANGERS[name].sites if row[4] or (row[1] == "rnn" and row[3])]
+    rows = [row for row in USER_MODULES[name].sites if row[4] or (row[1] == "rnn" and row[3])]
     return {row[0]: round(0.3 + 0.05 * place, 2) for place, row in enumerate(rows)}
 
 
@@ -34,9 +34,9 @@ def rates_of(module: nn.Module, batch: Any) -> dict[str, float]:
     return {site.name: site.rate for site in dropsearch.dropout_sites(module, batch)}
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", USER_MODULES)
 def test_every_site_of_every_stranger_takes_the_rate_and_gives_it_back(name: str) -> None:
-    stranger, rates = STRANGERS[name], settable(name)
+    stranger, rates = USER_MODULES[name], settable(name)
     module, batch = stranger.make(), stranger.batch()
     before = rates_of(module, batch)
     with nothing_changed(module):

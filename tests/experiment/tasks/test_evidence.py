@@ -11,8 +11,8 @@ import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.runner import searched
-from dropsearch.experiment.tasks.evidence import measured_earlier
-from dropsearch.study.store import Ledger
+from dropsearch.experiment.tasks.evidence import measured_finished_run
+from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import LIGHT, Cli, composed
 
 GIVEN = (*LIGHT, "arms=[none,both]")
@@ -37,7 +37,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
 
 
 def measure(out: Path, *overrides: str) -> Any:
-    return measured_earlier(composed(*GIVEN, "task=evidence", f"output_dir={out}", *overrides))
+    return measured_finished_run(composed(*GIVEN, "task=evidence", f"output_dir={out}", *overrides))
 
 
 def test_a_run_that_measured_nothing_is_measured_later_as_it_would_have_been(finished: Path, tmp_path: Path):
@@ -49,7 +49,7 @@ def test_a_run_that_measured_nothing_is_measured_later_as_it_would_have_been(fin
 
 def test_it_trains_nothing_and_leaves_the_study_as_it_was(out: Path, monkeypatch: pytest.MonkeyPatch):
     journal = (out / "study.journal").read_bytes()
-    monkeypatch.setattr(Ledger, "ask", lambda *_: pytest.fail("a trial was asked for"))
+    monkeypatch.setattr(StudyStore, "ask", lambda *_: pytest.fail("a trial was asked for"))
     measure(out)
     assert (out / "study.journal").read_bytes() == journal
 

@@ -20,11 +20,11 @@ TINY = (
     "confirm.top_k=1",
     "confirm.seeds=1",
     "tracking=none",
-    "engine=alone",
+    "engine=sequential",
     "engine.processes=1",
     "output_dir=out",
 )
-HEAD = ["site", "kind", "rate", "textbook", "activations", "met", "searched", "alive"]
+HEAD = ["site", "kind", "rate", "typical", "activations", "met", "searched", "alive"]
 
 
 def own(net: str, *more: str) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def test_a_metric_that_is_not_logged_does_not_hide_the_sites(cli: Cli):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "kind", "textbook"),
+    ("kinds", "kind", "typical"),
     [
         ("sites.kinds={drop: residual}", ["rnn", "residual", "rnn"], ["0.25", "0.10", "0.25"]),
         ("sites.kinds={drop*: residual}", ["rnn", "residual", "residual"], ["0.25", "0.10", "0.10"]),
@@ -120,23 +120,23 @@ def test_a_metric_that_is_not_logged_does_not_hide_the_sites(cli: Cli):
         ("sites.kinds={drop#2: conv, drop*: input}", ["rnn", "input", "conv"], ["0.25", "0.15", "0.20"]),
     ],
 )
-def test_a_guessed_kind_can_be_corrected(cli: Cli, kinds: str, kind: list[str], textbook: list[str]):
+def test_a_guessed_kind_can_be_corrected(cli: Cli, kinds: str, kind: list[str], typical: list[str]):
     found = table(cli(*own("sleepers.Odd", "task=sites", kinds)))
     sites = ("lstm", "drop", "drop#2")
     assert [found[site][0] for site in sites] == kind
-    assert [found[site][2] for site in sites] == textbook
+    assert [found[site][2] for site in sites] == typical
 
 
-def test_the_kind_decides_the_textbook_s_rate_and_a_study_is_not_continued_with_another(tmp_path: Path):
-    result = search(nets.LitNet, tmp_path, arms=["textbook"], kinds={"drop": "residual"})
+def test_the_kind_decides_the_typical_rate_and_a_study_is_not_continued_with_another(tmp_path: Path):
+    result = search(nets.LitNet, tmp_path, arms=["typical"], kinds={"drop": "residual"})
     assert {site.name: site.kind for site in result.summary.sites} == {"model": "hidden", "drop": "residual"}
     assert dict(result.best_rates) == {"model": 0.4, "drop": 0.1}
     with pytest.raises(InputError, match=r"sites\.kinds"):
-        search(nets.LitNet, tmp_path, arms=["textbook"])
+        search(nets.LitNet, tmp_path, arms=["typical"])
 
 
 def search(make: Any, folder: Path, **more: Any) -> Any:
-    light = {"n_trials": 1, "max_epochs": 1, "confirm_top_k": 1, "confirm_seeds": 1, "engine": "alone"}
+    light = {"n_trials": 1, "max_epochs": 1, "confirm_top_k": 1, "confirm_seeds": 1, "engine": "sequential"}
     return dropsearch.search(
         make, data.Digits(), **{**light, "accelerator": "cpu", "output_dir": folder / "out", **more}
     )
@@ -146,7 +146,7 @@ ASLEEP = "the module Asleep is handed over in eval mode, and the search trains i
 
 
 def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli: Cli, tmp_path: Path):
-    ended = cli(*own("sleepers.Asleep", "arms=[textbook]"))
+    ended = cli(*own("sleepers.Asleep", "arms=[typical]"))
     assert ended.status == 0, ended.err
     assert f"; {ASLEEP}" in words(ended.out)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -164,7 +164,7 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
     ],
 )
 def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):
-    ended = cli(*own(net, "task=plan", "arms=[textbook]"))
+    ended = cli(*own(net, "task=plan", "arms=[typical]"))
     assert ended.status == 0, ended.err
     assert f"\nnote        {note}" in ended.out
 
@@ -173,7 +173,7 @@ def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):
 def test_a_module_none_of_whose_rates_changes_anything_is_refused(cli: Cli, task: str):
     ended = cli(*own("sleepers.Dead", f"task={task}"))
     assert ended.status == 2
-    assert "arms must not name textbook for a module whose rates change nothing, got model=Dead with drop" in ended.err
+    assert "arms must not name typical for a module whose rates change nothing, got model=Dead with drop" in ended.err
     assert ended.err.count("\n") == 1
     assert ended.left == []
 

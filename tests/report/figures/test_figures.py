@@ -18,11 +18,11 @@ from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.ensemble import ensemble
 from dropsearch.report.figures.layout import drawing
-from dropsearch.report.figures.palette import LOOKS, look
+from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
 from dropsearch.stats.means import mean_interval
 
-ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "textbook")
+ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 MANY = tuple(Site(f"encoder.layers.{i // 4}.sublayer{i % 4}.dropout", "hidden", 0.1, 8) for i in range(20))
 
 
@@ -73,11 +73,11 @@ def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(cases, tmp_path):
 def test_no_words_leave_the_figure_or_cover_each_other(cases, draw):
     for name, summary, _ in cases:
         with drawing():
-            sheet = draw(summary)
-            if sheet is None:
+            figure_layout = draw(summary)
+            if figure_layout is None:
                 continue
-            sheet.figure.draw_without_rendering()
-            outside, overlaps = _misplaced(sheet.figure)
+            figure_layout.figure.draw_without_rendering()
+            outside, overlaps = _misplaced(figure_layout.figure)
         assert (name, outside, overlaps) == (name, [], [])
 
 
@@ -140,8 +140,8 @@ def test_importing_the_report_does_not_import_matplotlib():
 
 
 def test_every_arm_has_a_colour_and_a_marker_of_its_own():
-    assert LOOKS.keys() == ARMS.keys()
-    assert len({look(arm).colour for arm in ARMS}) == len({look(arm).marker for arm in ARMS}) == len(ARMS)
+    assert ARM_STYLES.keys() == ARMS.keys()
+    assert len({arm_style(arm).colour for arm in ARMS}) == len({arm_style(arm).marker for arm in ARMS}) == len(ARMS)
 
 
 def test_the_title_of_the_differences_says_what_was_found(make):
@@ -194,8 +194,10 @@ def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
 
 @pytest.mark.parametrize("values", [[0.9], [0.9, 0.8], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])
 def test_report_and_evidence_agree_on_the_interval_of_a_mean(values):
-    ours, judge = bands.mean_interval(values), mean_interval(values)
-    assert (ours.mean, ours.low, ours.high) == pytest.approx((judge.mean, judge.low, judge.high), nan_ok=True)
+    ours, comparison_metric = bands.mean_interval(values), mean_interval(values)
+    assert (ours.mean, ours.low, ours.high) == pytest.approx(
+        (comparison_metric.mean, comparison_metric.low, comparison_metric.high), nan_ok=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dropsearch.core.records import Judge, Monitor, Site
+from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import write_figures, write_page
 from dropsearch.report.html.page import page
 from dropsearch.report.text import verdict
@@ -154,13 +154,16 @@ def test_the_file_is_far_below_three_megabytes(measured, figures, tmp_path):
 
 def bare(make):
     outcome = make.arm("dropout")
-    logged = Judge("val_f1", "val_loss", "validation F1", percent=False, higher_is_better=True)
+    logged = ComparisonMetric("val_f1", "val_loss", "validation F1", percent=False, higher_is_better=True)
     yield "nothing measured", make.summary()
     yield "one arm", make.with_evidence(("dropout",))
     yield "no arm", make.summary({}, config={}, commands={}, versions={}, mlflow={})
     yield "all failed", make.summary({name: make.failed(name) for name in ("none", "both")})
     yield "one failed", make.with_evidence({"none": make.arm("none"), "both": make.failed("both")})
-    yield "foreign", make.with_evidence({"dropout": outcome}, judge=logged, monitor=Monitor("val_f1", "max"))
+    yield (
+        "foreign",
+        make.with_evidence({"dropout": outcome}, comparison_metric=logged, monitor=Monitor("val_f1", "max")),
+    )
     yield "interrupted", make.summary({"none": make.searched("none")}, complete=False)
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropsearch.core.records import Confirmed, Judge, Site
+from dropsearch.core.records import ComparisonMetric, Confirmed, Site
 from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
-from dropsearch.report.tables.arms import extra_table, points, probability, shorten, tables
+from dropsearch.report.tables.arms import params_table, points, probability, shorten, tables
 
-ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "textbook")
+ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 
 
 def cells(table, row):
@@ -30,7 +30,7 @@ def test_an_arm_has_one_row_with_its_numbers(make):
 def test_the_luck_of_the_search_is_not_called_a_gap_which_is_that_of_overfitting(make):
     for table in (
         arms_table(make.summary()),
-        arms_table(replace(make.summary(), judge=Judge("f1", "val_loss", "f1", percent=False))),
+        arms_table(replace(make.summary(), comparison_metric=ComparisonMetric("f1", "val_loss", "f1", percent=False))),
     ):
         columns = [column.replace("\n", " ") for column in table.columns]
         assert "search luck" in columns
@@ -54,14 +54,14 @@ def test_a_winner_that_diverged_says_so(make):
     assert cells(table, table.rows[0])["confirmed\nval loss"] == "diverged"
 
 
-def test_rates_found_stand_beside_the_textbooks(make):
+def test_rates_found_stand_beside_the_typical_ones(make):
     summary = make.summary(ALL)
     table = rates_table(summary)
-    assert table.columns == ("site", "kind", "textbook", "in dropout", "in both", "in dropout_shared")
+    assert table.columns == ("site", "kind", "typical", "in dropout", "in both", "in dropout_shared")
     for site, row in zip(summary.sites, table.rows, strict=True):
         winner = summary.arms["both"].winner.results[0].spec.rates
         assert cells(table, row)["in both"] == f"{winner[site.name]:.2f}"
-        assert cells(table, row)["textbook"] == f"{summary.arms['both'].textbook[site.name]:.2f}"
+        assert cells(table, row)["typical"] == f"{summary.arms['both'].typical[site.name]:.2f}"
 
 
 def test_a_site_that_cannot_be_controlled_is_fixed(make):
@@ -77,13 +77,13 @@ def test_arms_without_dropout_have_no_table_of_rates(make):
 
 
 def test_what_else_was_found_stands_in_a_table_of_its_own(make):
-    assert extra_table(make.summary(ALL)).rows == ()
+    assert params_table(make.summary(ALL)).rows == ()
     found = {"model.hidden": [64, 64], "optimizer.momentum": 0.94321, "model.activation": "relu"}
     arm = make.arm("dropout")
     first, *rest = arm.winner.results
-    results = (replace(first, spec=replace(first.spec, extra=found)), *rest)
+    results = (replace(first, spec=replace(first.spec, hyperparameters=found)), *rest)
     summary = make.summary({"none": make.arm("none"), "dropout": replace(arm, winner=Confirmed(0, results))})
-    table = extra_table(summary)
+    table = params_table(summary)
     assert table.columns == ("key", "in none", "in dropout")
     assert [row[1:] for row in table.rows] == [("-", "[64,64]"), ("-", "0.9432"), ("-", "relu")]
     assert table in tables(summary)

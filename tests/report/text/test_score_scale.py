@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dropsearch.core.records import Judge, Monitor
+from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
 from dropsearch.report.text import verdict
 from dropsearch.report.text.score_scale import Scale
 from dropsearch.report.text.terminal import kept
 from dropsearch.stats.comparisons import compared
 
-LESS = Judge("val_loss", "val_loss", "val loss", percent=False, higher_is_better=False)
-MORE = Judge("test_f1", "test_loss", "test f1", percent=False, higher_is_better=True)
+LESS = ComparisonMetric("val_loss", "val_loss", "val loss", percent=False, higher_is_better=False)
+MORE = ComparisonMetric("test_f1", "test_loss", "test f1", percent=False, higher_is_better=True)
 
 
-def judged(make: Any, judge: Judge, monitor: Monitor, **values: list[float]) -> Any:
+def judged(make: Any, comparison_metric: ComparisonMetric, monitor: Monitor, **values: list[float]) -> Any:
     """A summary whose arms have these scores, one a seed."""
     arms = {}
     for name, scores in values.items():
         arm = replace(make.arm(name, seeds=len(scores)), monitor=monitor)
         arms[name] = replace(arm, test=replace(arm.test, loss=tuple(scores)))
-    return make.summary(arms, judge=judge, monitor=monitor, comparisons=compared(arms, judge))
+    return make.summary(
+        arms, comparison_metric=comparison_metric, monitor=monitor, comparisons=compared(arms, comparison_metric)
+    )
 
 
 LOW, HIGH = [0.40, 0.41, 0.42, 0.40] * 2, [0.61, 0.62, 0.63, 0.60] * 2
@@ -36,8 +38,8 @@ def test_more_of_a_score_wins_where_more_is_better(make):
 
 
 def test_less_of_it_wins_where_less_is_better(make):
-    judge = replace(MORE, metric="test_mae", label="test mae", higher_is_better=False)
-    text = verdict(judged(make, judge, Monitor("val_mae"), none=LOW, dropout=HIGH))
+    comparison_metric = replace(MORE, metric="test_mae", label="test mae", higher_is_better=False)
+    text = verdict(judged(make, comparison_metric, Monitor("val_mae"), none=LOW, dropout=HIGH))
     assert text.startswith("none (neither) is best on test mae (0.4075): it beats dropout by 0.2075")
 
 
@@ -76,5 +78,5 @@ def test_every_line_fits_and_every_figure_is_drawn(make, tmp_path):
 
 
 def test_no_accuracy_is_said_to_be_above_a_hundred_per_cent_or_below_zero():
-    assert Scale(Judge()).interval(-0.25, 1.125) == "0.00 to 100.00 %"
+    assert Scale(ComparisonMetric()).interval(-0.25, 1.125) == "0.00 to 100.00 %"
     assert Scale(LESS).interval(-0.25, 1.125) == "-0.25 to 1.125"

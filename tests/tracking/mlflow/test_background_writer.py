@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from dropsearch.tracking.mlflow import background_writer as writer_module
-from dropsearch.tracking.mlflow.background_writer import Writer
+from dropsearch.tracking.mlflow.background_writer import BackgroundWriter
 
 
 class Server:
@@ -33,20 +33,20 @@ def problems() -> list[str]:
 
 
 @pytest.fixture
-def writer(problems: list[str]) -> Iterator[Writer]:
-    writer = Writer(problems)
+def writer(problems: list[str]) -> Iterator[BackgroundWriter]:
+    writer = BackgroundWriter(problems)
     yield writer
     writer.close()
 
 
-def test_jobs_are_done_in_order(writer: Writer, server: Server):
+def test_jobs_are_done_in_order(writer: BackgroundWriter, server: Server):
     for thing in range(50):
         writer.put(f"job {thing}", lambda thing=thing: server.take(thing))
     assert writer.wait()
     assert server.took == list(range(50))
 
 
-def test_putting_does_not_wait_for_the_server(writer: Writer, server: Server):
+def test_putting_does_not_wait_for_the_server(writer: BackgroundWriter, server: Server):
     gate = threading.Event()
     writer.put("slow", gate.wait)
     writer.put("next", lambda: server.take(1))
@@ -56,7 +56,7 @@ def test_putting_does_not_wait_for_the_server(writer: Writer, server: Server):
     assert server.took == [1]
 
 
-def test_many_failures_are_one_line(writer: Writer, server: Server, problems: list[str]):
+def test_many_failures_are_one_line(writer: BackgroundWriter, server: Server, problems: list[str]):
     server.up = False
     for thing in range(3):
         writer.put(f"trial {thing}", lambda thing=thing: server.take(thing))
@@ -65,7 +65,7 @@ def test_many_failures_are_one_line(writer: Writer, server: Server, problems: li
     assert "trial 0: no answer to 0;" in problems[0]
 
 
-def test_after_a_failure_the_work_goes_on(writer: Writer, server: Server):
+def test_after_a_failure_the_work_goes_on(writer: BackgroundWriter, server: Server):
     server.up = False
     writer.put("lost", lambda: server.take(1))
     writer.wait()
@@ -75,7 +75,7 @@ def test_after_a_failure_the_work_goes_on(writer: Writer, server: Server):
     assert server.took == [2]
 
 
-def test_what_failed_is_done_when_it_is_tried_again(writer: Writer, server: Server):
+def test_what_failed_is_done_when_it_is_tried_again(writer: BackgroundWriter, server: Server):
     server.up = False
     for thing in range(3):
         writer.put(f"trial {thing}", lambda thing=thing: server.take(thing), again=thing != 1)
@@ -86,7 +86,7 @@ def test_what_failed_is_done_when_it_is_tried_again(writer: Writer, server: Serv
     assert server.took == [0, 2]
 
 
-def test_what_fails_again_is_named_at_the_end(writer: Writer, server: Server):
+def test_what_fails_again_is_named_at_the_end(writer: BackgroundWriter, server: Server):
     server.up = False
     for thing in range(3):
         writer.put(f"trial {thing}", lambda thing=thing: server.take(thing), again=True)
@@ -100,7 +100,7 @@ def test_a_server_that_hangs_is_given_up_and_named(
 ):
     monkeypatch.setattr(writer_module, limit, 0.1)
     problems: list[str] = []
-    writer, gate = Writer(problems), threading.Event()
+    writer, gate = BackgroundWriter(problems), threading.Event()
     writer.put("trial 0", gate.wait, again=True)
     writer.put("trial 1", lambda: server.take(1), again=True)
     assert writer.close(hurry) == ["trial 0", "trial 1"]
@@ -109,7 +109,7 @@ def test_a_server_that_hangs_is_given_up_and_named(
     assert problems == ["MLflow did not take trial 0: no answer in 0 seconds; the study goes on without it"]
 
 
-def test_what_is_forgotten_is_not_written(writer: Writer, server: Server):
+def test_what_is_forgotten_is_not_written(writer: BackgroundWriter, server: Server):
     gate = threading.Event()
     writer.put("slow", gate.wait)
     writer.put("forgotten", lambda: server.take(1))
@@ -122,7 +122,7 @@ def test_what_is_forgotten_is_not_written(writer: Writer, server: Server):
 
 def test_a_password_is_not_said(problems: list[str], server: Server):
     server.up = False
-    writer = Writer(problems, hide=lambda text: text.replace("answer", "***"))
+    writer = BackgroundWriter(problems, hide=lambda text: text.replace("answer", "***"))
     writer.put("trial 0", lambda: server.take(0))
     writer.close()
     assert "no *** to 0" in problems[0]

@@ -28,7 +28,7 @@ SMALL = (
     "study.n_trials=3",
     "confirm.top_k=1",
     "confirm.seeds=2",
-    "engine=alone",
+    "engine=sequential",
     "tracking=mlflow",
     "output_dir=out",
 )

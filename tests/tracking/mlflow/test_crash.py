@@ -67,7 +67,7 @@ def test_after_a_kill_each_trial_is_there_exactly_once(
         tracker.end(make_result(int(key.split("/")[1])))
     assert tracker.missing(keys) == set()
     tracker.close("KILLED")
-    runs = tracker._recording._runs.client.search_runs([tracker.info["experiment_id"]])
+    runs = tracker._worker._runs.client.search_runs([tracker.info["experiment_id"]])
     statuses = [(run.data.tags.get("dropsearch.key"), run.info.status) for run in runs]
     assert "RUNNING" not in {status for _, status in statuses}
     for key in keys:

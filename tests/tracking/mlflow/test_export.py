@@ -156,7 +156,7 @@ def test_the_winner_is_an_output_of_the_parent_with_signature_and_example(begin:
     tracker = begin()
     tracker.log_model(lambda: perceptron, images(8), {})
     tracker.finish(make_summary(), [])
-    client = tracker._recording._runs.client
+    client = tracker._worker._runs.client
     (output,) = client.get_run(tracker.info["run_id"]).outputs.model_outputs
     logged = client.get_logged_model(output.model_id)
     assert (logged.name, logged.status, logged.source_run_id) == ("model", "READY", tracker.info["run_id"])
@@ -178,6 +178,6 @@ def test_a_model_that_cannot_be_traced_is_a_problem_and_no_error(begin: Begin, f
 def test_without_a_winner_no_model_is_logged(begin: Begin):
     tracker = begin()
     tracker.finish(make_summary(), [])
-    run = tracker._recording._runs.client.get_run(tracker.info["run_id"])
+    run = tracker._worker._runs.client.get_run(tracker.info["run_id"])
     assert not run.outputs or not run.outputs.model_outputs
     assert tracker.problems == []

@@ -46,7 +46,7 @@ def server_down(output_dir: Path) -> Iterator[None]:
 def test_runs_stand_under_one_another(begin: Begin, find: Find):
     tracker = begin()
     tracker.end(make_result(3))
-    tracker.end(make_result(spec=make_spec(12, purpose="confirm", configuration=3)))
+    tracker.end(make_result(spec=make_spec(12, phase="confirm", configuration=3)))
     tracker.finish(make_summary(), [])
     runs = find()
     parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
@@ -313,11 +313,11 @@ def test_a_server_that_fails_in_between_loses_nothing(begin: Begin, find: Find, 
 
 def test_a_trial_that_was_half_written_is_completed(begin: Begin, find: Find, monkeypatch: pytest.MonkeyPatch):
     tracker = begin()
-    end = tracker._recording._runs.end
-    monkeypatch.setattr(tracker._recording._runs, "end", lambda *_: 1 / 0)
+    end = tracker._worker._runs.end
+    monkeypatch.setattr(tracker._worker._runs, "end", lambda *_: 1 / 0)
     tracker.end(make_result(1))
     assert tracker._writer.wait()
-    monkeypatch.setattr(tracker._recording._runs, "end", end)
+    monkeypatch.setattr(tracker._worker._runs, "end", end)
     tracker.close()
     run = find()["dropout/1"]
     assert run.info.status == "FINISHED"
@@ -482,7 +482,7 @@ def test_nobody_waits_twice_for_a_run_that_does_not_open(tmp_path: Path, monkeyp
 
     gate = threading.Event()
     monkeypatch.setattr(mlflow_tracker, "PATIENCE", 0.01)
-    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, recording=lambda _: Hanging())
+    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, worker=lambda _: Hanging())
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
     assert tracker.info == {}

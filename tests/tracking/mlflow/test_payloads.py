@@ -51,11 +51,11 @@ def test_every_leaf_of_a_configuration_is_text(config: dict[str, Any]):
 
 
 def test_what_else_was_searched_is_told_as_parameters():
-    extra = {"model.hidden": [64, 64], "optimizer.momentum": 0.9, "model.activation": "relu"}
+    hyperparameters = {"model.hidden": [64, 64], "optimizer.momentum": 0.9, "model.activation": "relu"}
     told = {"model.hidden": "[64, 64]", "optimizer.momentum": "0.9", "model.activation": "relu"}
-    assert told.items() <= payloads.params_of(make_spec(extra=extra)).items()
+    assert told.items() <= payloads.params_of(make_spec(hyperparameters=hyperparameters)).items()
     outcome = make_summary().arms["dropout"]
-    winner = Confirmed(3, (make_result(spec=make_spec(extra=extra, configuration=3)),))
+    winner = Confirmed(3, (make_result(spec=make_spec(hyperparameters=hyperparameters, configuration=3)),))
     best = payloads.best_params_of(replace(outcome, winner=winner))
     assert {f"best_{key}": value for key, value in told.items()}.items() <= best.items()
 
@@ -83,7 +83,7 @@ def test_a_trials_parameters_hold_each_rate_by_its_site():
 
 
 def test_a_confirmation_names_the_trial_that_it_retrains():
-    assert payloads.params_of(make_spec(12, purpose="confirm", configuration=3))["configuration"] == "3"
+    assert payloads.params_of(make_spec(12, phase="confirm", configuration=3))["configuration"] == "3"
 
 
 def test_accuracies_that_nobody_measured_are_left_out():

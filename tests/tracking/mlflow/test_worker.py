@@ -22,15 +22,15 @@ from dropsearch.core.process_id import GONE, started
 from dropsearch.tracking import make_tracker
 from dropsearch.tracking.mlflow import mlflow_tracker
 from dropsearch.tracking.mlflow.address import Address, resolve
-from dropsearch.tracking.mlflow.background_writer import Writer
+from dropsearch.tracking.mlflow.background_writer import BackgroundWriter
 from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
-from dropsearch.tracking.mlflow.worker import Recorder
+from dropsearch.tracking.mlflow.worker import MlflowWorker
 from dropsearch.tracking.mlflow.worker_process import (
     NICENESS,
-    RecordingError,
-    RecordingProcess,
-    recording_at,
-    recording_here,
+    MlflowWorkerError,
+    MlflowWorkerProcess,
+    worker_at,
+    worker_here,
 )
 from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_result, make_summary
 
@@ -70,8 +70,8 @@ class Desk:
 
 
 @pytest.fixture
-def process() -> Iterator[RecordingProcess]:
-    process = RecordingProcess(Desk)
+def process() -> Iterator[MlflowWorkerProcess]:
+    process = MlflowWorkerProcess(Desk)
     yield process
     process.close()
 
@@ -83,24 +83,24 @@ def ends(pid: int) -> bool:
     return started(pid) == GONE
 
 
-def test_calls_are_answered_in_order_by_one_recorder_in_another_process(process: RecordingProcess):
+def test_calls_are_answered_in_order_by_one_recorder_in_another_process(process: MlflowWorkerProcess):
     assert process.call("note", "first") == ["first"]
     assert process.call("note", "second") == ["first", "second"]
     assert process.call("where")[0] != os.getpid()
 
 
-def test_the_training_goes_before(process: RecordingProcess):
+def test_the_training_goes_before(process: MlflowWorkerProcess):
     assert process.call("where")[1] == min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
 
 
-def test_what_the_user_is_meant_to_read_comes_back_as_it_was(process: RecordingProcess):
+def test_what_the_user_is_meant_to_read_comes_back_as_it_was(process: MlflowWorkerProcess):
     with pytest.raises(InputError, match=r"^the experiment must not be deleted$"):
         process.call("refuse")
     assert process.call("note", "still there") == ["still there"]
 
 
-def test_any_other_failure_comes_back_as_its_first_cause(process: RecordingProcess):
-    with pytest.raises(RecordingError, match=r"^no space left$"):
+def test_any_other_failure_comes_back_as_its_first_cause(process: MlflowWorkerProcess):
+    with pytest.raises(MlflowWorkerError, match=r"^no space left$"):
         process.call("fail")
     assert process.call("note", "still there") == ["still there"]
 
@@ -109,28 +109,30 @@ def test_a_recorder_that_cannot_be_made_is_a_failure_of_the_call():
     def broken() -> Desk:
         raise ImportError("no module named mlflow")
 
-    process = RecordingProcess(broken)
-    with pytest.raises(RecordingError, match="no module named mlflow"):
+    process = MlflowWorkerProcess(broken)
+    with pytest.raises(MlflowWorkerError, match="no module named mlflow"):
         process.call("note", "first")
     process.close()
 
 
-def test_a_process_that_is_killed_is_named(process: RecordingProcess):
+def test_a_process_that_is_killed_is_named(process: MlflowWorkerProcess):
     pid, _ = process.call("where")
     os.kill(pid, signal.SIGKILL)
     for _ in range(2):
-        with pytest.raises(RecordingError, match=r"the process that writes to MLflow ended \(SIGKILL\)"):
+        with pytest.raises(MlflowWorkerError, match=r"the process that writes to MLflow ended \(SIGKILL\)"):
             process.call("note", "first")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_does_not_listen_to_signals_that_are_meant_for_its_parent(process: RecordingProcess, number: signal.Signals):
+def test_it_does_not_listen_to_signals_that_are_meant_for_its_parent(
+    process: MlflowWorkerProcess, number: signal.Signals
+):
     pid, _ = process.call("where")
     os.kill(pid, number)
     assert process.call("note", "still there") == ["still there"]
 
 
-def test_it_ends_when_it_is_closed(process: RecordingProcess):
+def test_it_ends_when_it_is_closed(process: MlflowWorkerProcess):
     pid, _ = process.call("where")
     process.close()
     assert ends(pid)
@@ -138,10 +140,10 @@ def test_it_ends_when_it_is_closed(process: RecordingProcess):
 
 def test_it_ends_with_a_parent_that_is_killed_even_in_the_middle_of_a_call():
     program = (
-        "import os, time; from dropsearch.tracking.mlflow.worker_process import RecordingProcess\n"
+        "import os, time; from dropsearch.tracking.mlflow.worker_process import MlflowWorkerProcess\n"
         "class Slow:\n"
         "    def call(self, name): print(os.getpid(), flush=True); time.sleep(60)\n"
-        "RecordingProcess(Slow).call('sleep')"
+        "MlflowWorkerProcess(Slow).call('sleep')"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -157,13 +159,13 @@ class Foreign:
         return int, ("no number",)
 
 
-def test_what_cannot_be_read_there_is_a_failure_of_the_call(process: RecordingProcess):
-    with pytest.raises(RecordingError, match="no number"):
+def test_what_cannot_be_read_there_is_a_failure_of_the_call(process: MlflowWorkerProcess):
+    with pytest.raises(MlflowWorkerError, match="no number"):
         process.call("note", Foreign())
     assert process.call("note", "still there") == ["still there"]
 
 
-def test_it_is_not_killed_where_another_process_holds_its_pipe_as_well(process: RecordingProcess):
+def test_it_is_not_killed_where_another_process_holds_its_pipe_as_well(process: MlflowWorkerProcess):
     """A data loader's worker, say, or the process of a second search in another thread."""
     neighbour = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     neighbour.start()
@@ -173,7 +175,7 @@ def test_it_is_not_killed_where_another_process_holds_its_pipe_as_well(process: 
     assert process._process.exitcode == 0
 
 
-def test_a_fork_of_its_owner_leaves_it_alone(process: RecordingProcess):
+def test_a_fork_of_its_owner_leaves_it_alone(process: MlflowWorkerProcess):
     pid = os.fork()
     if pid == 0:
         try:
@@ -193,13 +195,13 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def fails(process: RecordingProcess, name: str) -> None:
-    with pytest.raises(RecordingError):
+def fails(process: MlflowWorkerProcess, name: str) -> None:
+    with pytest.raises(MlflowWorkerError):
         process.call(name)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_who_does_not_wait_for_its_end_leaves_no_process_behind(process: RecordingProcess):
+def test_who_does_not_wait_for_its_end_leaves_no_process_behind(process: MlflowWorkerProcess):
     pid, _ = process.call("where")
     caller = threading.Thread(target=fails, args=(process, "sleep"))
     caller.start()
@@ -217,7 +219,7 @@ def test_a_process_that_may_not_be_nice_records_all_the_same(monkeypatch: pytest
         raise PermissionError("not permitted")
 
     monkeypatch.setattr(os, "nice", refused)
-    process = RecordingProcess(Desk)
+    process = MlflowWorkerProcess(Desk)
     assert process.call("note", "first") == ["first"]
     process.close()
 
@@ -263,7 +265,7 @@ def test_what_a_killed_process_did_not_write_is_one_line_and_the_next_run_writes
     tracker.end(make_result(0))
     assert tracker._writer is not None
     assert tracker._writer.wait()
-    os.kill(tracker._recording._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    os.kill(tracker._worker._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
     tracker.end(make_result(1))
     tracker.finish(make_summary(), [])
     first, last = tracker.problems
@@ -292,10 +294,10 @@ def test_nobody_waits_for_a_database_that_is_yet_to_be_made(tmp_path: Path):
 
         def end(self, status: str) -> None: ...
 
-    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, recording=lambda _: Slow())
+    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, worker=lambda _: Slow())
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
-    assert tracker.place["experiment"] == EXPERIMENT
+    assert tracker.location["experiment"] == EXPERIMENT
     gate.set()
     assert tracker.info["run_id"] == "1"
     tracker.close()
@@ -309,7 +311,7 @@ def test_a_new_database_that_cannot_be_made_is_a_problem_and_no_error(tmp_path: 
                 raise OSError("no space left")
             return {"connect": "1"}.get(name)
 
-    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, recording=lambda _: Failing())
+    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, worker=lambda _: Failing())
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
     tracker.end(make_result(3))
@@ -332,7 +334,7 @@ def test_what_this_process_ended_is_not_asked_for(tmp_path: Path):
             assert name != "ended_keys"
             return "1"
 
-    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, recording=lambda _: Deaf())
+    tracker = MlflowTracker(resolve(None, None, tmp_path), tmp_path, worker=lambda _: Deaf())
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
     tracker.end(make_result(3))
@@ -342,9 +344,9 @@ def test_what_this_process_ended_is_not_asked_for(tmp_path: Path):
 
 
 def test_on_linux_mlflow_is_called_elsewhere(output_dir: Path):
-    recording = recording_at(resolve(None, None, output_dir))
-    assert isinstance(recording, RecordingProcess)
-    recording.close()
+    worker = worker_at(resolve(None, None, output_dir))
+    assert isinstance(worker, MlflowWorkerProcess)
+    worker.close()
 
 
 def test_where_no_process_can_be_had_mlflow_is_called_in_this_one(output_dir: Path, monkeypatch: pytest.MonkeyPatch):
@@ -352,16 +354,16 @@ def test_where_no_process_can_be_had_mlflow_is_called_in_this_one(output_dir: Pa
         raise BlockingIOError("resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refused)
-    assert isinstance(recording_at(resolve(None, None, output_dir)), Recorder)
+    assert isinstance(worker_at(resolve(None, None, output_dir)), MlflowWorker)
 
 
 def test_a_pools_process_which_must_have_no_children_calls_mlflow_itself(output_dir: Path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(_kind_of_recording, [output_dir]) == "Recorder"
+        assert pool.apply(_kind_of_recording, [output_dir]) == "MlflowWorker"
 
 
 def _kind_of_recording(output_dir: Path) -> str:
-    return type(recording_at(resolve(None, None, output_dir))).__name__
+    return type(worker_at(resolve(None, None, output_dir))).__name__
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -370,7 +372,7 @@ def test_ctrl_c_while_the_runs_are_written_ends_them_killed_and_drops_what_waits
 ):
     waits = threading.Event()
 
-    class Watched(Writer):
+    class Watched(BackgroundWriter):
         def wait(self, hurry: bool = False) -> bool:
             waits.set()
             return super().wait(hurry)
@@ -379,7 +381,7 @@ def test_ctrl_c_while_the_runs_are_written_ends_them_killed_and_drops_what_waits
         """A recorder beside which Ctrl-C is pressed."""
 
         def __init__(self, address: Address) -> None:
-            self._recorder = recording_here(address)
+            self._recorder = worker_here(address)
             self.close = self._recorder.close
 
         def call(self, name: str, *given: Any) -> Any:
@@ -389,10 +391,10 @@ def test_ctrl_c_while_the_runs_are_written_ends_them_killed_and_drops_what_waits
                 interrupted.wait()
             return self._recorder.call(name, *given)
 
-    monkeypatch.setattr(mlflow_tracker, "Writer", Watched)
+    monkeypatch.setattr(mlflow_tracker, "BackgroundWriter", Watched)
     interrupted = threading.Event()
-    monkeypatch.setattr(Watched, "forget", lambda self: (Writer.forget(self), interrupted.set()))
-    tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, recording=Interrupted)
+    monkeypatch.setattr(Watched, "forget", lambda self: (BackgroundWriter.forget(self), interrupted.set()))
+    tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, worker=Interrupted)
     tracker.connect(EXPERIMENT)
     tracker.start(study="first", study_id="1d", config={}, tags={}, data=DATA)
     tracker.end(make_result(0))

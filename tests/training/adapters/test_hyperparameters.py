@@ -122,14 +122,14 @@ def test_what_cannot_be_set_is_not_searched_and_says_so():
 
     found = routes(set(), [Plain(weights())])
     assert [route.searched for route in found] == [False, False]
-    assert "lr is not searched" in found[0].told
+    assert "lr is not searched" in found[0].description
     assert math.isnan(found[0].own)
 
 
 def test_what_is_searched_of_an_optimiser_is_set_on_its_groups():
-    extra = {"optimizer.betas": [0.5, 0.6], "optimizer.gradient_clip": 1.0}
+    hyperparameters = {"optimizer.betas": [0.5, 0.6], "trainer.gradient_clip_val": 1.0}
     module = Configured(torch.optim.AdamW(weights(), lr=1e-3))
-    with_groups_set(module, dataclasses.replace(SPEC, extra=extra), ())
+    with_groups_set(module, dataclasses.replace(SPEC, hyperparameters=hyperparameters), ())
     (optimizer,) = optimizers_of(module.configure_optimizers())
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.6)
     assert optimizer.param_groups[0]["lr"] == 1e-3
@@ -139,6 +139,6 @@ def test_a_momentum_that_its_schedule_moves_cannot_be_searched():
     optimizer = torch.optim.SGD(weights(), lr=0.1, momentum=0.9)
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
     module = Configured(optimizer)
-    with_groups_set(module, dataclasses.replace(SPEC, extra={"optimizer.momentum": 0.5}), ())
+    with_groups_set(module, dataclasses.replace(SPEC, hyperparameters={"optimizer.momentum": 0.5}), ())
     with pytest.raises(InputError, match="the schedule of the module moves it"):
         module.configure_optimizers()

@@ -10,8 +10,8 @@ import torch
 from lightning import Trainer
 
 from dropsearch.core.records import Monitor, TrialSpec
-from dropsearch.datasets.user_data import OwnData
-from dropsearch.training.planning.compatibility import obstacle
+from dropsearch.datasets.user_data import UserData
+from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.sequential import quiet_lightning
 from tests.user_modules import data, nets
 
@@ -21,8 +21,8 @@ SPEC = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)
 def found(make: type, monitor: str = "val_loss") -> str:
     with quiet_lightning():
         trainer = Trainer(max_epochs=2, accelerator="cpu", barebones=True)
-    rows = OwnData(data.Digits(), "Digits").in_rows()
-    return obstacle(lambda spec: make(), rows, SPEC, Monitor(monitor), trainer)
+    rows = UserData(data.Digits(), "Digits").in_rows()
+    return incompatibility(lambda spec: make(), rows, SPEC, Monitor(monitor), trainer)
 
 
 @pytest.mark.parametrize("make", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed])

@@ -7,14 +7,14 @@ import torch
 
 from dropsearch.training.planning.memory import Memory, free_memory, measured
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.vectorized.trials import Array
+from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 
-def array(width: int, batch: int = 8) -> Array:
+def array(width: int, batch: int = 8) -> VectorizedTrials:
     factory, source = make_factory("mlp"), make_source("mlp")
     source.batch_size = batch
-    return Array(factory, source, TrainerSettings(2, "cpu"), Queue(make_specs("mlp", 4)), width)
+    return VectorizedTrials(factory, source, TrainerSettings(2, "cpu"), Queue(make_specs("mlp", 4)), width)
 
 
 def test_what_two_widths_tell_foretells_a_wider_one() -> None:

@@ -111,9 +111,9 @@ def test_what_an_array_cannot_do_is_trained_alone_and_the_reason_says_what(how: 
     assert words in reason
     assert "\n" not in reason
     plan = make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
-    assert (plan.engine, plan.reason) == ("alone", reason)
+    assert (plan.engine, plan.reason) == ("sequential", reason)
     with pytest.raises(InputError, match="use engine=auto"):
-        make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="array", width=None)
+        make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="vectorized", width=None)
 
 
 def test_a_module_whose_rows_touch_each_other_is_found_out() -> None:
@@ -148,19 +148,19 @@ def test_weights_of_low_precision_are_trained_alone() -> None:
 
 
 def test_an_engine_that_was_asked_for_is_not_measured() -> None:
-    alone = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="alone", width=None)
-    array = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="array", width=5)
-    assert (alone.engine, array.engine, array.width) == ("alone", "array", 5)
+    alone = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="sequential", width=None)
+    array = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="vectorized", width=5)
+    assert (alone.engine, array.engine, array.width) == ("sequential", "vectorized", 5)
 
 
 def test_a_measured_plan_names_a_width_and_what_was_measured() -> None:
     plan = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
-    assert plan.engine == "array"
+    assert plan.engine == "vectorized"
     assert plan.width in plan.rates
 
 
 def test_where_each_trial_is_its_own_program_the_speed_is_that_of_one_row() -> None:
-    given = {"settings": SETTINGS, "pairs": [pair()], "engine": "array", "apart": "model.slope"}
+    given = {"settings": SETTINGS, "pairs": [pair()], "engine": "vectorized", "apart": "model.slope"}
     plan = make_plan(make_factory("mlp"), make_source("mlp"), width=None, **given)
     assert plan.speed == plan.rates[1]
     assert plan.reason.endswith("arrays of one row, for model.slope makes each trial its own program")
@@ -200,8 +200,8 @@ def test_a_module_that_cannot_be_measured_trains_alone_and_says_why(monkeypatch:
     def broken(*_: object) -> float:
         raise RuntimeError("PReLU wants one dtype")
 
-    monkeypatch.setattr("dropsearch.training.planning.throughput.Speeds.rate", broken)
+    monkeypatch.setattr("dropsearch.training.planning.throughput.Throughput.rate", broken)
     given = make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu"), [pair()]
     assert make_plan(*given, engine="auto", width=None).reason == "RuntimeError: PReLU wants one dtype"
-    with pytest.raises(InputError, match="engine=array cannot train this module"):
-        make_plan(*given, engine="array", width=None)
+    with pytest.raises(InputError, match="engine=vectorized cannot train this module"):
+        make_plan(*given, engine="vectorized", width=None)

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.row_optimizers import UnsupportedError, parameter_order
-from dropsearch.training.vectorized.stacked_state import Rows
+from dropsearch.training.vectorized.stacked_state import StackedState
 
 CPU = torch.device("cpu")
 ROWS, STEPS = 3, 6
@@ -46,7 +46,7 @@ def pairs(kind: type[Optimizer], options: list[dict], dtype: torch.dtype = torch
     bound = [Two(row).to(dtype) for row in range(len(options))]
     own = [kind(m.groups(), **given) for m, given in zip(alone, options, strict=True)]  # type: ignore[arg-type]
     theirs = [kind(m.groups(), **given) for m, given in zip(bound, options, strict=True)]  # type: ignore[arg-type]
-    rows = Rows(bound[0], len(options), parameter_order(bound[0], theirs[0]), CPU, dtype)
+    rows = StackedState(bound[0], len(options), parameter_order(bound[0], theirs[0]), CPU, dtype)
     for row, module in enumerate(bound):
         rows.bind(row, module)
     flat = flat_optimizer(rows, bound[0], theirs[0])
@@ -151,7 +151,7 @@ def test_in_float32_the_first_steps_are_torchs_to_its_rounding() -> None:
 def test_other_optimisers_are_left_to_themselves(make) -> None:
     module = Two(0)
     optimizer = make(module.parameters())
-    rows = Rows(module, 1, parameter_order(module, optimizer), CPU, torch.float32)
+    rows = StackedState(module, 1, parameter_order(module, optimizer), CPU, torch.float32)
     assert flat_optimizer(rows, module, optimizer) is None
 
 

@@ -9,9 +9,9 @@ from dropsearch.dropout.control import TrialControl
 from dropsearch.models import Classifier
 from dropsearch.training.planning.equivalence import proof
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.device_step import DeviceStep
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue, Source, make_factory, make_source, make_specs
 
 pytestmark = pytest.mark.gpu
@@ -27,8 +27,8 @@ def test_an_array_on_the_gpu_gives_what_trials_alone_give_there(model: str, norm
     factory, source = make_factory(model, norm, torch.float64), on_gpu(make_source(model, torch.float64))
     settings, specs = TrainerSettings(4, "gpu", "64-true"), make_specs(model, 4)
     alone, array = Queue(list(specs)), Queue(list(specs))
-    AloneEngine(factory, source, settings).run(alone)
-    ArrayEngine(factory, source, settings, 3).run(array)
+    SequentialEngine(factory, source, settings).run(alone)
+    VectorizedEngine(factory, source, settings, 3).run(array)
     for number, result in alone.results.items():
         ours = [point.val_loss for point in array.results[number].curve]
         assert ours == pytest.approx([point.val_loss for point in result.curve], abs=1e-9)
@@ -64,12 +64,12 @@ def test_a_step_is_recorded_and_played_back(model: str, monkeypatch: pytest.Monk
     settings, source = TrainerSettings(4, "gpu", "64-true"), on_gpu(make_source(model, torch.float64))
     factory = make_factory(model, "batch" if model == "cnn" else "none", torch.float64)
     played = Queue(list(specs))
-    ArrayEngine(factory, source, settings, 2).run(played)
+    VectorizedEngine(factory, source, settings, 2).run(played)
     assert recorded
     assert not any(step.problem for step in recorded)
     monkeypatch.setattr("dropsearch.training.vectorized.trials.records", lambda _: False)
     launched = Queue(list(specs))
-    ArrayEngine(factory, source, settings, 2).run(launched)
+    VectorizedEngine(factory, source, settings, 2).run(launched)
     for number, result in launched.results.items():
         ours = [point.val_loss for point in played.results[number].curve]
         assert ours == pytest.approx([point.val_loss for point in result.curve], abs=1e-9)
@@ -95,7 +95,7 @@ def test_a_module_that_asks_the_host_trains_unrecorded(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(DeviceStep, "_record", noting)
     feed = Queue(make_specs("mlp", 3))
-    ArrayEngine(make, on_gpu(make_source("mlp")), TrainerSettings(2, "gpu"), 2).run(feed)
+    VectorizedEngine(make, on_gpu(make_source("mlp")), TrainerSettings(2, "gpu"), 2).run(feed)
     assert {result.state for result in feed.results.values()} == {"COMPLETE"}
     assert noted
     assert all(noted), "it was recorded"

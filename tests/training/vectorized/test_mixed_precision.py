@@ -9,15 +9,15 @@ from torch import Tensor
 
 from dropsearch.training.planning.equivalence import proof
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import AloneEngine
-from dropsearch.training.vectorized.engine import ArrayEngine
-from dropsearch.training.vectorized.mixed_precision import EXACT, PRODUCTS, LowPrecision
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
+from dropsearch.training.vectorized.mixed_precision import EXACT, PRODUCTS, MixedPrecision
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 
 def test_products_are_coarse_and_norms_and_losses_are_not() -> None:
     x, weight = torch.randn(4, 8), torch.randn(3, 8, requires_grad=True)
-    with LowPrecision():
+    with MixedPrecision():
         product = F.linear(x, weight)
         shares, normed = torch.softmax(product, -1), F.layer_norm(product, (3,))
         loss = F.cross_entropy(product, torch.tensor([0, 1, 2, 0]))
@@ -39,15 +39,15 @@ def test_an_array_in_bf16_follows_lightnings_own(model: str, norm: str) -> None:
     curves: dict[str, dict[int, Tensor]] = {}
     for precision in ("32-true", "bf16-mixed"):
         settings = TrainerSettings(4, "cpu", precision)
-        for kind in (AloneEngine, ArrayEngine):
+        for kind in (SequentialEngine, VectorizedEngine):
             feed = Queue(list(specs))
-            engine = kind(make_factory(model, norm), source, settings, *([2] if kind is ArrayEngine else []))
+            engine = kind(make_factory(model, norm), source, settings, *([2] if kind is VectorizedEngine else []))
             engine.run(feed)
             losses = {n: torch.tensor([m.val_loss for m in r.curve]) for n, r in feed.results.items()}
             curves[f"{kind.__name__} {precision}"] = losses
     for spec in specs:
-        ours, alone = (curves[f"{kind} bf16-mixed"][spec.number] for kind in ("ArrayEngine", "AloneEngine"))
-        exact = curves["ArrayEngine 32-true"][spec.number]
+        ours, alone = (curves[f"{kind} bf16-mixed"][spec.number] for kind in ("VectorizedEngine", "SequentialEngine"))
+        exact = curves["VectorizedEngine 32-true"][spec.number]
         assert ours.shape == (4,)
         assert torch.allclose(ours, alone, rtol=0.03, atol=0.03)
         assert not torch.equal(ours, exact), "nothing was coarse"

@@ -9,57 +9,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import INTERRUPTED, TrialResult, TrialSpec
-from dropsearch.training.vectorized.partitioned_feed import BY_ROW, WaitingRoom, partition
+from dropsearch.training.vectorized.partitioned_feed import BY_ROW, PartitionedFeed, partition
 from tests.training.conftest import Queue
 
 
 def specs(widths: Sequence[int]) -> list[TrialSpec]:
     return [
-        TrialSpec("none", number, number, {}, lr=1e-3, weight_decay=0.0, extra={"model.width": width})
+        TrialSpec("none", number, number, {}, lr=1e-3, weight_decay=0.0, hyperparameters={"model.width": width})
         for number, width in enumerate(widths)
     ]
 
 
-def taken(room: WaitingRoom) -> list[int]:
+def taken(partitioned: PartitionedFeed) -> list[int]:
     """All that can be had of the running partition now, by width."""
     found = []
-    while (spec := room.ask()) is not None:
-        found.append(spec.extra["model.width"])
+    while (spec := partitioned.ask()) is not None:
+        found.append(spec.hyperparameters["model.width"])
     return found
 
 
 @pytest.mark.parametrize("key", BY_ROW)
 def test_what_optimisers_take_row_by_row_divides_no_array(key: str):
     one, other = ({"model.width": 8, key: value} for value in (1, 2))
-    first, second = (TrialSpec("none", 0, 0, {}, 1e-3, 0.0, extra=extra) for extra in (one, other))
+    first, second = (
+        TrialSpec("none", 0, 0, {}, 1e-3, 0.0, hyperparameters=hyperparameters) for hyperparameters in (one, other)
+    )
     assert partition(first) == partition(second)
 
 
 def test_trials_of_the_largest_partition_come_first_and_the_others_wait():
     feed = Queue(specs([1, 2, 2, 1, 2, 3, 2]))
-    room = WaitingRoom(feed, places=5)
-    assert room.begin()
-    assert taken(room) == [2, 2, 2, 2]
-    assert room.begin()
-    assert taken(room) == [1, 1]
-    assert room.begin()
-    assert taken(room) == [3]
-    assert not room.begin()
+    partitioned = PartitionedFeed(feed, places=5)
+    assert partitioned.begin()
+    assert taken(partitioned) == [2, 2, 2, 2]
+    assert partitioned.begin()
+    assert taken(partitioned) == [1, 1]
+    assert partitioned.begin()
+    assert taken(partitioned) == [3]
+    assert not partitioned.begin()
 
 
 def test_no_more_trials_wait_than_there_are_places():
     feed = Queue(specs([1] * 3 + [2] * 20 + [1]))
-    room = WaitingRoom(feed, places=4)
-    room.begin()
-    assert taken(room) == [1, 1, 1]
+    partitioned = PartitionedFeed(feed, places=4)
+    partitioned.begin()
+    assert taken(partitioned) == [1, 1, 1]
     assert feed.asked == 3 + 4
 
 
 def test_a_room_whose_trials_are_all_alike_asks_for_no_more_than_are_trained():
     feed = Queue(specs([1] * 20))
-    room = WaitingRoom(feed, places=4)
-    room.begin()
-    assert [room.ask() is not None for _ in range(6)] == [True] * 6
+    partitioned = PartitionedFeed(feed, places=4)
+    partitioned.begin()
+    assert [partitioned.ask() is not None for _ in range(6)] == [True] * 6
     assert feed.asked == 6
 
 
@@ -73,51 +75,51 @@ def test_every_trial_is_trained_once_beside_its_like_and_no_more_are_open_than_m
     widths: list[int], places: int, most: int | None, rows: int
 ):
     feed = Queue(specs(widths), most_at_once=most)
-    room = WaitingRoom(feed, places)
-    while room.begin():
+    partitioned = PartitionedFeed(feed, places)
+    while partitioned.begin():
         running: list[TrialSpec] = []
         while True:
-            while len(running) < rows and (spec := room.ask()) is not None:
+            while len(running) < rows and (spec := partitioned.ask()) is not None:
                 running.append(spec)
             assert most is None or feed.asked - len(feed.results) <= most
             assert feed.asked - len(feed.results) - len(running) <= places
             assert len({partition(spec) for spec in running}) <= 1
             if not running:
                 break
-            room.tell(TrialResult(running.pop(0), "COMPLETE", (), 0.0))
+            partitioned.tell(TrialResult(running.pop(0), "COMPLETE", (), 0.0))
     assert {result.state for result in feed.results.values()} <= {"COMPLETE"}
     assert len(feed.results) == len(widths)
 
 
 def test_trials_that_wait_when_all_is_stopped_are_told_as_interrupted():
     feed = Queue(specs([1, 2, 1, 2, 2, 1]))
-    room = WaitingRoom(feed, places=6)
-    room.begin()
-    spec = room.ask()
+    partitioned = PartitionedFeed(feed, places=6)
+    partitioned.begin()
+    spec = partitioned.ask()
     assert spec is not None
-    room.leave()
+    partitioned.leave()
     assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
     assert set(feed.results) == set(range(6)) - {spec.number}
 
 
 def test_a_room_that_is_cancelled_asks_for_nothing():
     feed = Queue(specs([1, 2]), stop_after=0)
-    assert not WaitingRoom(feed, places=2).begin()
+    assert not PartitionedFeed(feed, places=2).begin()
     assert feed.asked == 0
 
 
 def test_trials_that_begin_again_come_before_new_ones():
     feed = Queue(specs([1, 1, 1, 1]))
-    room = WaitingRoom(feed, places=2)
-    room.begin()
-    first = room.ask()
-    room.begin_again()
-    room.begin()
-    assert room.ask() == first
+    partitioned = PartitionedFeed(feed, places=2)
+    partitioned.begin()
+    first = partitioned.ask()
+    partitioned.begin_again()
+    partitioned.begin()
+    assert partitioned.ask() == first
 
 
 def test_trained_alone_all_partitions_are_let_in_in_their_order():
-    room = WaitingRoom(Queue(specs([1, 2, 3, 1])), places=3)
-    room.begin()
-    room.admit_all()
-    assert taken(room) == [1, 2, 3, 1]
+    partitioned = PartitionedFeed(Queue(specs([1, 2, 3, 1])), places=3)
+    partitioned.begin()
+    partitioned.admit_all()
+    assert taken(partitioned) == [1, 2, 3, 1]

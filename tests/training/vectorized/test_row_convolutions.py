@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.vectorized.engine import ArrayEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 from dropsearch.training.vectorized.row_convolutions import RowConvolutions
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
@@ -54,7 +54,7 @@ def test_an_array_trains_the_same_either_way() -> None:
         settings = TrainerSettings(3, "cpu", "64-true", convolutions=convolutions)  # type: ignore[arg-type]
         feed = Queue(make_specs("cnn", 3))
         factory, source = make_factory("cnn", "batch", torch.float64), make_source("cnn", torch.float64)
-        ArrayEngine(factory, source, settings, 2).run(feed)
+        VectorizedEngine(factory, source, settings, 2).run(feed)
         curves.append([point.val_loss for _, result in sorted(feed.results.items()) for point in result.curve])
     assert curves[0] == pytest.approx(curves[1], abs=1e-9)
     assert len(curves[0]) == 9

@@ -14,11 +14,11 @@ import torch
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.models import MLP, Classifier
 from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings
-from dropsearch.training.sequential import AloneEngine
+from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.device_step import DeviceStep
-from dropsearch.training.vectorized.engine import ArrayEngine
-from dropsearch.training.vectorized.step import ArrayStep, HostStep
-from dropsearch.training.vectorized.trials import Array
+from dropsearch.training.vectorized.engine import VectorizedEngine
+from dropsearch.training.vectorized.step import HostStep, VectorizedStep
+from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 CASES = [
@@ -38,16 +38,16 @@ CASES = [
 @pytest.fixture(autouse=True, params=[HostStep, DeviceStep])
 def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test twice: with the steps of a CPU, and with those that a GPU records, here run as they are written."""
-    made: list[type[ArrayStep]] = []
-    make = Array._stepping
+    made: list[type[VectorizedStep]] = []
+    make = VectorizedTrials._stepping
 
-    def noting(self: Array, *given: Any) -> ArrayStep:
+    def noting(self: VectorizedTrials, *given: Any) -> VectorizedStep:
         step = make(self, *given)
         made.append(type(step))
         return step
 
     monkeypatch.setattr("dropsearch.training.vectorized.trials.records", lambda _: request.param is DeviceStep)
-    monkeypatch.setattr(Array, "_stepping", noting)
+    monkeypatch.setattr(VectorizedTrials, "_stepping", noting)
     yield
     wanted = HostStep if request.node.get_closest_marker("launched") else request.param
     assert set(made) <= {wanted}
@@ -74,13 +74,13 @@ def engines(
     width: int,
     epochs: int,
     clip: float | None = None,
-) -> tuple[AloneEngine, ArrayEngine]:
+) -> tuple[SequentialEngine, VectorizedEngine]:
     """The reference and the array in float64, both keeping the weights of the best epoch."""
     factory = make_factory(model, norm, torch.float64, **options)
     source = make_source(model, torch.float64)
     settings = TrainerSettings(epochs, "cpu", "64-true", clip)
-    alone = AloneEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
-    array = ArrayEngine(factory, source, settings, width, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = VectorizedEngine(factory, source, settings, width, lambda s: tmp_path / f"array-{s.number}.ckpt")
     return alone, array
 
 
@@ -141,7 +141,7 @@ def test_a_slot_that_is_refilled_in_the_middle_trains_as_alone(tmp_path: Path) -
 def test_curves_in_float32_stay_within_a_ten_thousandth(tmp_path: Path) -> None:
     specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
     factory = make_factory("mlp", "batch")
-    alone, array = AloneEngine(factory, source, settings), ArrayEngine(factory, source, settings, 4)
+    alone, array = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
     assert_same(run(alone, specs), run(array, specs), tolerance=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_a_row_is_an_ordinary_one_of_the_module(tmp_path: Path) 
 
 def test_an_array_that_is_cancelled_tells_its_trials_as_interrupted() -> None:
     feed = Queue(make_specs("mlp", 4), stop_after=1, prune=lambda spec, _: spec.number == 0)
-    ArrayEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(5, "cpu"), 3).run(feed)
+    VectorizedEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(5, "cpu"), 3).run(feed)
     assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
     assert feed.asked == 3
 
@@ -200,7 +200,9 @@ def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
 
     specs, source, settings = make_specs("mlp", 3), make_source("mlp"), TrainerSettings(4, "cpu")
     assert_same(
-        run(AloneEngine(make, source, settings), specs), run(ArrayEngine(make, source, settings, 2), specs), 1e-4
+        run(SequentialEngine(make, source, settings), specs),
+        run(VectorizedEngine(make, source, settings, 2), specs),
+        1e-4,
     )
 
 
@@ -212,7 +214,7 @@ def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> No
             raise ValueError("this one is broken")
         return factory(spec)
 
-    got = run(ArrayEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"), 2), make_specs("mlp", 5))
+    got = run(VectorizedEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"), 2), make_specs("mlp", 5))
     assert [got[n].state for n in range(5)] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert got[0].reason == "ValueError: this one is broken"
 
@@ -225,9 +227,9 @@ def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.Mon
         raise RuntimeError("no batching rule")
 
     source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 3)
-    expected = run(AloneEngine(make_factory("mlp"), source, settings), specs)
-    monkeypatch.setattr(vmap_runner.Together, "train", broken)
-    engine = ArrayEngine(make_factory("mlp"), source, settings, 2)
+    expected = run(SequentialEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(vmap_runner.VmapRunner, "train", broken)
+    engine = VectorizedEngine(make_factory("mlp"), source, settings, 2)
     assert_same(expected, run(engine, specs))
     assert engine.description == "alone on cpu: RuntimeError: no batching rule"
 
@@ -235,17 +237,17 @@ def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.Mon
 def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from dropsearch.training.vectorized import vmap_runner
 
-    real = vmap_runner.Together.train
+    real = vmap_runner.VmapRunner.train
 
-    def hungry(self: vmap_runner.Together, rows: object, *rest: object) -> object:
+    def hungry(self: vmap_runner.VmapRunner, rows: object, *rest: object) -> object:
         if rows.width > 2:  # type: ignore[attr-defined]
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(self, rows, *rest)  # type: ignore[arg-type]
 
     source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 7)
-    expected = run(AloneEngine(make_factory("mlp"), source, settings), specs)
-    monkeypatch.setattr(vmap_runner.Together, "train", hungry)
-    engine = ArrayEngine(make_factory("mlp"), source, settings, 8)
+    expected = run(SequentialEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(vmap_runner.VmapRunner, "train", hungry)
+    engine = VectorizedEngine(make_factory("mlp"), source, settings, 8)
     assert_same(expected, run(engine, specs), tolerance=1e-4)
     assert engine.width == 2
 
@@ -254,15 +256,17 @@ def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.Mo
 def test_common_masks_are_the_same_alone_and_together(width: int) -> None:
     source, specs = make_source("mlp", torch.float64), make_specs("mlp", 3)
     factory = make_factory("mlp", "none", torch.float64)
-    settings = TrainerSettings(3, "cpu", "64-true", common_masks=True)
-    alone, own = (run(AloneEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true")))
-    assert_same(alone, run(ArrayEngine(factory, source, settings, width), specs))
+    settings = TrainerSettings(3, "cpu", "64-true", shared_masks=True)
+    alone, own = (
+        run(SequentialEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true"))
+    )
+    assert_same(alone, run(VectorizedEngine(factory, source, settings, width), specs))
     assert alone[1].curve != own[1].curve
 
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
-    kind = AloneEngine if alone else ArrayEngine
+    kind = SequentialEngine if alone else VectorizedEngine
     more = () if alone else (2,)
     feed = Queue(make_specs("mlp", 2), prune=lambda spec, metrics: metrics.epoch == 2 - spec.number)
     kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
@@ -276,13 +280,13 @@ def searched_factory(optimizer: str) -> Callable[[TrialSpec], Classifier]:
     def make(spec: TrialSpec) -> Classifier:
         options: dict[str, Any] = {
             key.removeprefix("optimizer."): value
-            for key, value in spec.extra.items()
-            if key.startswith("optimizer.") and key != "optimizer.gradient_clip"
+            for key, value in spec.hyperparameters.items()
+            if key.startswith("optimizer.")
         }
         name = options.pop("name", optimizer)
         torch.manual_seed(spec.seed)
         rates = {site.removeprefix("net."): rate for site, rate in spec.rates.items()}
-        hidden = spec.extra.get("model.hidden", [12, 10])
+        hidden = spec.hyperparameters.get("model.hidden", [12, 10])
         net = MLP((1, 4, 4), 3, hidden=hidden, dropout=rates, norm="batch")
         return Classifier(net, optimizer=name, lr=spec.lr, weight_decay=spec.weight_decay, **options).double()
 
@@ -300,7 +304,7 @@ SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ),
     "by row, adamw": ("adamw", [{"optimizer.betas": betas} for betas in ([0.9, 0.999], [0.5, 0.9])]),
     "optimiser": ("sgd", [{"optimizer.name": name} for name in ("sgd", "adamw")]),
-    "clip": ("sgd", [{"optimizer.gradient_clip": clip} for clip in (None, 0.05)]),
+    "clip": ("sgd", [{"trainer.gradient_clip_val": clip} for clip in (None, 0.05)]),
     "shape and row": (
         "sgd",
         [
@@ -315,45 +319,46 @@ SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
 def test_whatever_else_trials_differ_in_they_train_as_alone(tmp_path: Path, case: str) -> None:
     optimizer, values = SEARCHED[case]
     specs = [
-        dataclasses.replace(spec, extra=values[spec.number % len(values)], lr=3e-3) for spec in make_specs("mlp", 5)
+        dataclasses.replace(spec, hyperparameters=values[spec.number % len(values)], lr=3e-3)
+        for spec in make_specs("mlp", 5)
     ]
     factory, source = searched_factory(optimizer), make_source("mlp", torch.float64)
-    settings = TrainerSettings(3, "cpu", "64-true", gradient_clip=1.0)
-    alone = AloneEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
-    array = ArrayEngine(factory, source, settings, 3, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    settings = TrainerSettings(3, "cpu", "64-true", gradient_clip_val=1.0)
+    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = VectorizedEngine(factory, source, settings, 3, lambda s: tmp_path / f"array-{s.number}.ckpt")
     expected = run(alone, specs)
     assert_same(expected, run(array, specs))
-    other = run(AloneEngine(factory, source, settings), [dataclasses.replace(specs[1], extra=values[0])])
+    other = run(SequentialEngine(factory, source, settings), [dataclasses.replace(specs[1], hyperparameters=values[0])])
     assert other[1].curve != expected[1].curve, "what differs makes a difference"
 
 
 def test_rows_of_one_program_share_an_array_and_those_of_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[set[str]] = []
-    fit = Array.fit
+    fit = VectorizedTrials.fit
 
-    def noting(self: Array) -> None:
-        widths.append({str(slot.spec.extra["model.hidden"]) for slot in self.slots})
+    def noting(self: VectorizedTrials) -> None:
+        widths.append({str(trial_row.spec.hyperparameters["model.hidden"]) for trial_row in self.trial_rows})
         fit(self)
 
-    monkeypatch.setattr(Array, "fit", noting)
+    monkeypatch.setattr(VectorizedTrials, "fit", noting)
     choices = ([12, 10], [6, 5])
     specs = [
-        dataclasses.replace(spec, extra={"model.hidden": choices[spec.number % 2], "optimizer.momentum": 0.1})
+        dataclasses.replace(spec, hyperparameters={"model.hidden": choices[spec.number % 2], "optimizer.momentum": 0.1})
         for spec in make_specs("mlp", 8)
     ]
-    engine = ArrayEngine(searched_factory("sgd"), make_source("mlp", torch.float64), TrainerSettings(2, "cpu"), 8)
+    engine = VectorizedEngine(searched_factory("sgd"), make_source("mlp", torch.float64), TrainerSettings(2, "cpu"), 8)
     assert {r.state for r in run(engine, specs).values()} == {"COMPLETE"}
     assert widths == [{"[12, 10]"}, {"[6, 5]"}]
 
 
 def test_an_array_that_is_cancelled_tells_the_trials_that_wait_as_interrupted_too() -> None:
     specs = [
-        dataclasses.replace(spec, extra={"model.hidden": ([12, 10], [6, 5])[spec.number % 2]})
+        dataclasses.replace(spec, hyperparameters={"model.hidden": ([12, 10], [6, 5])[spec.number % 2]})
         for spec in make_specs("mlp", 6)
     ]
     feed = Queue(specs, stop_after=1, prune=lambda spec, _: spec.number == 0)
     source = make_source("mlp", torch.float64)
-    ArrayEngine(searched_factory("sgd"), source, TrainerSettings(5, "cpu", "64-true"), 4).run(feed)
+    VectorizedEngine(searched_factory("sgd"), source, TrainerSettings(5, "cpu", "64-true"), 4).run(feed)
     assert feed.asked == len(feed.results) > 4
     assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
 
@@ -362,14 +367,14 @@ def test_a_program_of_which_no_trial_can_be_built_does_not_keep_others_from_trai
     factory = searched_factory("sgd")
 
     def make(spec: TrialSpec) -> Classifier:
-        if spec.extra["model.hidden"] == [6, 5]:
+        if spec.hyperparameters["model.hidden"] == [6, 5]:
             raise ValueError("too small")
         return factory(spec)
 
     specs = [
-        dataclasses.replace(spec, extra={"model.hidden": [6, 5] if spec.number < 4 else [12, 10]})
+        dataclasses.replace(spec, hyperparameters={"model.hidden": [6, 5] if spec.number < 4 else [12, 10]})
         for spec in make_specs("mlp", 6)
     ]
     source = make_source("mlp", torch.float64)
-    got = run(ArrayEngine(make, source, TrainerSettings(2, "cpu", "64-true"), 4), specs)
+    got = run(VectorizedEngine(make, source, TrainerSettings(2, "cpu", "64-true"), 4), specs)
     assert [got[n].state for n in range(6)] == ["FAIL"] * 4 + ["COMPLETE"] * 2
