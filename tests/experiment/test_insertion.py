@@ -50,10 +50,10 @@ def test_inserted_sites_train_in_an_array_as_they_do_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("net", "insert", "sites"),
     [
-        ("sleepers.Plain", "after_activation", ["relu", "tanh"]),
-        ("sleepers.Plain", "[after_activation]", ["relu", "tanh"]),
-        ("sleepers.Plain", "[t*,torch.nn.ReLU]", ["relu", "tanh"]),
-        ("sleepers.Plain", "torch.nn.Tanh", ["tanh"]),
+        ("inactive.Plain", "after_activation", ["relu", "tanh"]),
+        ("inactive.Plain", "[after_activation]", ["relu", "tanh"]),
+        ("inactive.Plain", "[t*,torch.nn.ReLU]", ["relu", "tanh"]),
+        ("inactive.Plain", "torch.nn.Tanh", ["tanh"]),
         ("nets.Deeper", "after_activation", ["drop", "between.2"]),
         ("nets.Deeper", "between.0", ["drop", "between.0", "between.2"]),
     ],
@@ -126,7 +126,7 @@ def test_a_study_is_not_continued_with_dropout_elsewhere(result: SearchResult):
 
 
 def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_sites(cli: Cli, tmp_path: Path):
-    ended = cli(*own("sleepers.Plain", "arms=[dropout]", "sites.insert=[torch.nn.ReLU]", "study.n_trials=1"))
+    ended = cli(*own("inactive.Plain", "arms=[dropout]", "sites.insert=[torch.nn.ReLU]", "study.n_trials=1"))
     assert ended.status == 0, ended.err
     loaded = Plain.load_from_checkpoint(tmp_path / "out" / "best" / "dropout.ckpt")
     assert list(loaded.state_dict()) == list(Plain().state_dict())
@@ -144,27 +144,27 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
 
 
 REFUSED = [
-    (own("sleepers.Plain", "sites.insert=after_activaton"), '(did you mean "after_activation"?)'),
+    (own("inactive.Plain", "sites.insert=after_activaton"), '(did you mean "after_activation"?)'),
     (
-        own("sleepers.Plain", "sites.insert=[rleu]"),
+        own("inactive.Plain", "sites.insert=[rleu]"),
         'sites.insert must name parts of Plain or types of parts that are called, got "',
     ),
     (
-        own("sleepers.Plain", "sites.insert=[torch.nn.Relu]"),
+        own("inactive.Plain", "sites.insert=[torch.nn.Relu]"),
         'got "torch.nn.Relu" (did you mean "torch.nn.ReLU"?): its parts are',
     ),
-    (own("sleepers.Plain", "sites.insert=[torch.nn.Conv2d]"), "got Conv2d: its parts are first"),
+    (own("inactive.Plain", "sites.insert=[torch.nn.Conv2d]"), "got Conv2d: its parts are first"),
     (
-        own("sleepers.Dead", "sites.insert=after_activation"),
+        own("inactive.Dead", "sites.insert=after_activation"),
         "sites.insert=after_activation must find activations that are modules",
     ),
     (
-        own("sleepers.Plain", "sites.insert=[]"),
+        own("inactive.Plain", "sites.insert=[]"),
         "sites.insert must be after_activation, a name, a pattern or a type",
     ),
-    (own("sleepers.Plain", "sites.insert=3"), "or a list of these, got 3"),
-    (own("sleepers.Plain", "sites.inset=relu"), '(did you mean "sites.insert"?)'),
-    (own("sleepers.Plain"), "give the model a dropout, as by sites.insert"),
+    (own("inactive.Plain", "sites.insert=3"), "or a list of these, got 3"),
+    (own("inactive.Plain", "sites.inset=relu"), '(did you mean "sites.insert"?)'),
+    (own("inactive.Plain"), "give the model a dropout, as by sites.insert"),
     (("sites.insert=after_activation",), "sites.insert must be null with the models of dropsearch"),
 ]
 

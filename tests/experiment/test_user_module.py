@@ -42,7 +42,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     package = folder / "mypackage"
     package.mkdir()
     for name in ("nets", "data"):
-        (package / f"{name}.py").write_text((ROOT / "tests" / "strangers" / f"{name}.py").read_text())
+        (package / f"{name}.py").write_text((ROOT / "tests" / "user_modules" / f"{name}.py").read_text())
     (package / "__init__.py").touch()
     tracked = [word for word in TINY if word != "tracking=none"]
     words = [

@@ -52,7 +52,7 @@ def words(text: str) -> str:
 
 
 def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
-    ended = cli(*own("sleepers.Odd", "task=sites"))
+    ended = cli(*own("inactive.Odd", "task=sites"))
     found = table(ended)
     assert {site: row[:7] for site, row in found.items()} == {
         "model": ["hidden", "0.3", "0.40", "12", "1", "yes", "yes"],
@@ -77,7 +77,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
 
 
 def test_the_table_is_that_of_the_inventory(cli: Cli):
-    found = table(cli(*own("sleepers.Odd", "task=sites")))
+    found = table(cli(*own("inactive.Odd", "task=sites")))
     source = data.Digits()
     source.setup()
     sites = dropsearch.dropout_sites(inactive.Odd(), next(iter(source.train_dataloader())))
@@ -97,18 +97,18 @@ def test_the_sites_of_a_model_of_ours_have_no_rates_of_their_own(cli: Cli):
 
 
 def test_a_module_without_dropout_is_told_how_to_get_some(cli: Cli):
-    ended = cli(*own("sleepers.Plain", "task=sites"))
+    ended = cli(*own("inactive.Plain", "task=sites"))
     assert "Plain has no dropout site. sites.insert=after_activation puts a dropout behind each" in words(ended.out)
     ended = cli(*own("nets.Bare", "task=sites"))
     assert "0 of 1 sites can be searched. sites.insert=[first] puts a dropout behind first." in words(ended.out)
-    assert table(cli(*own("sleepers.Plain", "task=sites", "sites.insert=after_activation"))) == {
+    assert table(cli(*own("inactive.Plain", "task=sites", "sites.insert=after_activation"))) == {
         "relu": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],
         "tanh": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],
     }
 
 
 def test_a_metric_that_is_not_logged_does_not_hide_the_sites(cli: Cli):
-    assert list(table(cli(*own("sleepers.Asleep", "task=sites", "monitor=f1")))) == ["model", "drop"]
+    assert list(table(cli(*own("inactive.Asleep", "task=sites", "monitor=f1")))) == ["model", "drop"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_metric_that_is_not_logged_does_not_hide_the_sites(cli: Cli):
     ],
 )
 def test_a_guessed_kind_can_be_corrected(cli: Cli, kinds: str, kind: list[str], typical: list[str]):
-    found = table(cli(*own("sleepers.Odd", "task=sites", kinds)))
+    found = table(cli(*own("inactive.Odd", "task=sites", kinds)))
     sites = ("lstm", "drop", "drop#2")
     assert [found[site][0] for site in sites] == kind
     assert [found[site][2] for site in sites] == typical
@@ -146,7 +146,7 @@ ASLEEP = "the module Asleep is handed over in eval mode, and the search trains i
 
 
 def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli: Cli, tmp_path: Path):
-    ended = cli(*own("sleepers.Asleep", "arms=[typical]"))
+    ended = cli(*own("inactive.Asleep", "arms=[typical]"))
     assert ended.status == 0, ended.err
     assert f"; {ASLEEP}" in words(ended.out)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -157,9 +157,9 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
 @pytest.mark.parametrize(
     ("net", "note"),
     [
-        ("sleepers.Asleep", ASLEEP),
-        ("sleepers.Odd", "the part between is handed over in eval mode"),
-        ("sleepers.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
+        ("inactive.Asleep", ASLEEP),
+        ("inactive.Odd", "the part between is handed over in eval mode"),
+        ("inactive.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
         ("nets.Wordless", "whether its rates change anything was not tried (liveness needs a batch for which Wordless"),
     ],
 )
@@ -171,7 +171,7 @@ def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):
 
 @pytest.mark.parametrize("task", ["search", "plan"])
 def test_a_module_none_of_whose_rates_changes_anything_is_refused(cli: Cli, task: str):
-    ended = cli(*own("sleepers.Dead", f"task={task}"))
+    ended = cli(*own("inactive.Dead", f"task={task}"))
     assert ended.status == 2
     assert "arms must not name typical for a module whose rates change nothing, got model=Dead with drop" in ended.err
     assert ended.err.count("\n") == 1
@@ -192,7 +192,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("word", "message"), REFUSED)
 def test_kinds_and_names_that_there_are_not_are_refused(cli: Cli, word: str, message: str):
-    ended = cli(*own("sleepers.Odd", word))
+    ended = cli(*own("inactive.Odd", word))
     assert ended.status == 2
     assert message in ended.err
     assert ended.err.count("\n") == 1
