@@ -107,7 +107,7 @@ class UserDataConfig(AnyDataConfig):
 
 @dataclass
 class DataConfig(AnyDataConfig):
-    """See `dropsearch.datasets.TensorDataModule`."""
+    """See `dropsearch.datasets.data_module.TensorDataModule`."""
 
     root: str = "data"
     batch_size: int = 64

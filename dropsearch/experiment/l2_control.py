@@ -35,11 +35,11 @@ def check_weight_decay(config: Config, source: build.Source) -> None:
         )
 
 
-def with_controls(evidence: Evidence, ablation: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
+def with_controls(evidence: Evidence, arm_runner: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Return the evidence with the control of each winner that drops anything, where that is asked for."""
     controls: dict[str, L2Control] = {}
     notes: list[str] = []
-    for studies in ablation.studies:
+    for studies in arm_runner.studies:
         name, winner = studies.arm.name, arms[studies.arm.name].winner
         if winner is None or "l2" not in studies.retrained:
             continue
@@ -51,7 +51,7 @@ def with_controls(evidence: Evidence, ablation: ArmRunner, arms: Mapping[str, Ar
         if chosen is None:
             notes.append(f"arm {name} has no L2 control: no weight decay gave a finite train loss on every seed")
             continue
-        found, missed = measured_again(ablation.config, ablation.source, chosen, ablation.checkpoints, MEASURED)
+        found, missed = measured_again(arm_runner.config, arm_runner.source, chosen, arm_runner.checkpoints, MEASURED)
         notes += [f"on the L2 control of arm {name}: {why}" for why in missed]
         controls[name] = _control(tried, chosen, found, winner, evidence.arms[name])
     quantities = {**evidence.quantities, **(MATCHED if controls else {})}

@@ -56,23 +56,23 @@ def most(arm: ArmStudies, phase: TrialPhase, sizes: Sequence[int]) -> int:
     return counts[phase]
 
 
-def vary(ablation: ArmRunner, watch: Watch, phase: TrialPhase, sized: Mapping[int, Engine]) -> None:
+def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase, sized: Mapping[int, Engine]) -> None:
     """Retrain the winners of all arms that have a study for it; on a part of the training set by that part's engine."""
     if phase != "sizes":
-        ablation.vary(watch, phase, feeds(ablation, phase, ()), ablation.engine)
+        arm_runner.vary(watch, phase, feeds(arm_runner, phase, ()), arm_runner.engine)
     for size, engine in sized.items() if phase == "sizes" else ():
-        if not ablation.cancelled():
-            ablation.vary(watch, phase, feeds(ablation, phase, (size,)), engine)
+        if not arm_runner.cancelled():
+            arm_runner.vary(watch, phase, feeds(arm_runner, phase, (size,)), engine)
 
 
-def feeds(ablation: ArmRunner, phase: TrialPhase, sizes: Sequence[int]) -> VariationFeeds:
+def feeds(arm_runner: ArmRunner, phase: TrialPhase, sizes: Sequence[int]) -> VariationFeeds:
     """Return what makes the feed of an arm's winner with something changed."""
-    stands = ablation.stands if phase in WITH_WEIGHTS else _always
+    stands = arm_runner.stands if phase in WITH_WEIGHTS else _always
 
     def feed(arm: ArmStudies, winner: Confirmed | None) -> VariationFeed:
         seeds, changed = winner.seeds if winner else (), variations_of(phase, winner, sizes)
         store = arm.retrained[phase]
-        return VariationFeed(store, arm.space, changed, seeds, cancelled=ablation.cancelled, stands=stands)
+        return VariationFeed(store, arm.space, changed, seeds, cancelled=arm_runner.cancelled, stands=stands)
 
     return feed
 

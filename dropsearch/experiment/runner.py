@@ -80,7 +80,7 @@ def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
 class ExperimentRun:
     """One invocation: the studies, the tracker and the progress bar, and what comes of them.
 
-    `work` does all of it. After `open`, its `ablation` can also be run part by part.
+    `work` does all of it. After `open`, its `arm_runner` can also be run part by part.
 
     Args:
         config: The configuration.
@@ -122,7 +122,7 @@ class ExperimentRun:
         """Open the studies, which are made where they are not there."""
         config, source = self.config, self.source
         studies = [arm_studies(config, source, self.sites, storage, name) for name in config.arms]
-        self.ablation = ArmRunner(
+        self.arm_runner = ArmRunner(
             config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption
         )
 
@@ -151,9 +151,9 @@ class ExperimentRun:
 
     def _track_untracked_results(self) -> None:
         """Track what processes that are gone told to the studies, and no tracker."""
-        for arm in self.ablation.studies:
+        for arm in self.arm_runner.studies:
             arm.close_abandoned()
-        results = {r.spec.key: r for arm in self.ablation.studies for r in arm.untracked_results()}
+        results = {r.spec.key: r for arm in self.arm_runner.studies for r in arm.untracked_results()}
         missing = self.tracker.missing(results) if results else set()
         for key in sorted(missing):
             self.tracker.end(results[key])
@@ -168,7 +168,7 @@ class ExperimentRun:
                 self._train()
             self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
-            summary = self.summary(self.ablation.outcomes(open_test=complete), complete)
+            summary = self.summary(self.arm_runner.outcomes(open_test=complete), complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
             artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
@@ -188,11 +188,11 @@ class ExperimentRun:
             self.tracker.log_model(model, example, tags)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
-        done = sum(len(arm.results()) for arm in self.ablation.studies)
+        done = sum(len(arm.results()) for arm in self.arm_runner.studies)
         return run_header(self.config, self.source, self.sites, self.engine.description, done, self.tracker.location)
 
     def _train(self) -> None:
-        config, studies = self.config, self.ablation.studies
+        config, studies = self.config, self.arm_runner.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
         total += config.confirm.seeds * sum(
@@ -207,18 +207,18 @@ class ExperimentRun:
 
         try:
             progress.phase("search")
-            self.ablation.search(watch)
+            self.arm_runner.search(watch)
             if not self.interruption.requested:
                 progress.phase("confirm")
-                self.ablation.confirm(watch)
+                self.arm_runner.confirm(watch)
             for phase in asked:
                 if not self.interruption.requested:
                     progress.phase(retrainings.PHASES[phase])
-                    retrainings.vary(self.ablation, watch, phase, self.sized)
+                    retrainings.vary(self.arm_runner, watch, phase, self.sized)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
-                    self.ablation.repeat(watch, number)
+                    self.arm_runner.repeat(watch, number)
         finally:
             progress.close()
 
@@ -232,7 +232,7 @@ class ExperimentRun:
             seed=self.config.seed,
             versions=versions(),
             seconds=time.perf_counter() - self.started,
-            engine=self.ablation.engine.description,
+            engine=self.arm_runner.engine.description,
             sites=self.sites,
             arms=arms,
             comparisons=compared(arms, comparison_metric),
@@ -249,7 +249,7 @@ class ExperimentRun:
         """Return the summary with what dropout did, or where that fails with a note: the run is not lost to it."""
         try:
             return self.with_evidence(summary)
-        except Exception as error:  # foreign modules and data are looked at, and all else is done and told
+        except Exception as error:  # user modules and data are looked at, and all else is done and told
             said = f"{type(error).__name__}: {first_cause(error)[:200]}"
             note = f"what dropout did in the winners was not measured ({said}); task=evidence tries it again"
             print(f"evidence: {note}", file=sys.stderr)
@@ -262,7 +262,7 @@ class ExperimentRun:
         models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
         print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
         with engines.all_cores():
-            evidence = collect_evidence(self.ablation, summary)
+            evidence = collect_evidence(self.arm_runner, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

@@ -52,10 +52,10 @@ def sized_engines(config: Config, source: build.Source, plan: Plan) -> Iterator[
         yield sized
 
 
-def with_train_sizes(evidence: Evidence, ablation: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
+def with_train_sizes(evidence: Evidence, arm_runner: ArmRunner, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Return the evidence with what the winners of all arms came to on parts of the training set."""
-    sizes = ablation.config.evidence.train_sizes
-    found = {size: _results(ablation, arms, size) for size in sizes}
+    sizes = arm_runner.config.evidence.train_sizes
+    found = {size: _results(arm_runner, arms, size) for size in sizes}
     contrasts = [*_contrasts(found, "gap_best", _gap), *_contrasts(found, "val_loss", _val_loss)]
     measured = tuple(
         TrainSize(
@@ -74,9 +74,9 @@ Results = Mapping[str, Mapping[int, TrialResult | None]]
 """By arm and seed; None where a retraining is missing."""
 
 
-def _results(ablation: ArmRunner, arms: Mapping[str, ArmOutcome], size: int) -> Results:
+def _results(arm_runner: ArmRunner, arms: Mapping[str, ArmOutcome], size: int) -> Results:
     found: dict[str, dict[int, TrialResult | None]] = {}
-    for studies in ablation.studies:
+    for studies in arm_runner.studies:
         winner = arms[studies.arm.name].winner
         if winner is not None:
             ((_, results),) = retrained(studies, winner, "sizes", (size,)).values()

@@ -27,7 +27,7 @@ class SpaceSettings:
     lr: tuple[float, float] = (3e-4, 3e-2)
     weight_decay: tuple[float, float] = (1e-6, 1e-1)
     off_is_given: bool = False
-    """Whether the sites of an arm without dropout are given a rate of 0: a foreign module has rates of its own."""
+    """Whether the sites of an arm without dropout are given a rate of 0: a user module has rates of its own."""
     fixed: tuple[str, ...] = ()
     """Which of lr and weight_decay are not searched."""
     hyperparameters: Mapping[str, Range] = field(default_factory=dict)

@@ -145,7 +145,7 @@ def _no_journal(path: Path, error: Exception) -> InputError:
 def _open_journal(path: Path) -> BaseStorage:
     try:
         return open_journal(path)
-    except Exception as error:  # a foreign entry may make Optuna raise anything
+    except Exception as error:  # an entry of another program may make Optuna raise anything
         raise _no_journal(path, error) from error
 
 

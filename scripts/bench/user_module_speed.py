@@ -2,7 +2,7 @@
 
 python scripts/bench/user_module_speed.py [--quick]
 
-The stranger's module (see user_module.py) drops by bare calls, has biases before its BatchNorms and logs as it likes;
+The user module (see user_module.py) drops by bare calls, has biases before its BatchNorms and logs as it likes;
 nothing in it was changed. Once it takes the catalogue's digits, once a data module of its own. Each side is an array
 of 16 in one process with one thread, and trains the same number of whole trials with validation, untracked. Sides
 take turns; the ratio is taken turn by turn.
@@ -29,11 +29,11 @@ from dropsearch.training.protocols import Engine
 WIDTH = 16
 ARM = "both"
 ARRAY = ("engine=vectorized", f"engine.width={WIDTH}", "engine.processes=1", "trainer.accelerator=cpu", f"arms=[{ARM}]")
-STRANGER = ("model._target_=user_module.LitMLP", "batchnorm.replace=identity")
+USER_MODULE = ("model._target_=user_module.LitMLP", "batchnorm.replace=identity")
 SIDES = {
     "zoo's MLP": (),
-    "stranger's module": STRANGER,
-    "stranger's module and data": (*STRANGER, "data._target_=user_module.Digits"),
+    "user module": USER_MODULE,
+    "user module and data": (*USER_MODULE, "data._target_=user_module.Digits"),
 }
 
 

@@ -151,7 +151,7 @@ def test_every_combination_of_values_must_be_legal():
 
 
 def test_a_module_of_one_s_own_makes_its_own_optimiser():
-    own = ["~model", "+schema/model@model=own", "model._target_=mine.Net", "arms=[none]"]
+    own = ["~model", "+schema/model@model=user", "model._target_=mine.Net", "arms=[none]"]
     with pytest.raises(
         InputError, match=r"Net makes its own optimiser, on which .* name an argument .* model.schedule"
     ):

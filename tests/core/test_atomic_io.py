@@ -40,8 +40,8 @@ def test_where_something_fails_the_old_file_stays_and_the_draft_goes(tmp_path: P
 
 def test_the_draft_of_a_process_that_was_killed_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from dropsearch.core.atomic_io import whole; "
-        "draft = whole(Path(sys.argv[1])).__enter__(); draft.write_text('half'); os._exit(9)"
+        "import os, sys; from pathlib import Path; from dropsearch.core.atomic_io import atomic_write; "
+        "draft = atomic_write(Path(sys.argv[1])).__enter__(); draft.write_text('half'); os._exit(9)"
     )
     path = tmp_path / "file.txt"
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False)

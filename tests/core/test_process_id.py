@@ -16,7 +16,7 @@ HOST = socket.gethostname()
 @pytest.fixture
 def ended() -> str:
     """The name of a process that is over."""
-    program = "from dropsearch.owner import this_process; print(this_process())"
+    program = "from dropsearch.core.process_id import this_process; print(this_process())"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     return done.stdout.strip()
@@ -28,7 +28,7 @@ def test_this_process_is_alive():
 
 def test_a_forked_process_is_not_its_parent():
     program = (
-        "import os; from dropsearch.owner import this_process; print(this_process(), flush=True); "
+        "import os; from dropsearch.core.process_id import this_process; print(this_process(), flush=True); "
         "child = os.fork(); print(this_process(), flush=True) if child == 0 else os.waitpid(child, 0)"
     )
     command = [sys.executable, "-c", program]

@@ -16,7 +16,7 @@ from dropsearch.dropout.typical_rates import KINDS, TYPICAL_BANDS, typical_rate,
 
 
 class Mixed(nn.Module):
-    """Modules, bare calls, a module used twice, attention: as strangers write them."""
+    """Modules, bare calls, a module used twice, attention: as users write them."""
 
     def __init__(self) -> None:
         super().__init__()

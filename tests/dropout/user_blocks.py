@@ -1,4 +1,4 @@
-"""Recurrent layers, attention and residual blocks as strangers write them."""
+"""Recurrent layers, attention and residual blocks as users write them."""
 
 from __future__ import annotations
 

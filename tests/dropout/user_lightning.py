@@ -1,4 +1,4 @@
-"""Lightning modules as strangers write them."""
+"""Lightning modules as users write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules as strangers write them, each with a batch and the inventory that it must give.
+"""Modules as users write them, each with a batch and the inventory that it must give.
 
 ``USER_MODULES`` holds one entry for each habit. A plain module's batch is what its forward takes (one argument, a
 tuple of arguments, or a dict of keyword arguments); a Lightning module's is what its ``training_step`` takes.

@@ -1,4 +1,4 @@
-"""Plain modules as strangers write them: layers, loops, lists, convolutions, buffers."""
+"""Plain modules as users write them: layers, loops, lists, convolutions, buffers."""
 
 from __future__ import annotations
 

@@ -127,9 +127,9 @@ def test_a_kill_while_mlflows_database_is_made_beside_the_training_loses_nothing
 
 KILLED_AT_THE_FIFTH_REPORT = """
 import os, signal
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 
-report, reports = Ledger.report, []
+report, reports = StudyStore.report, []
 
 def killed(self, spec, metrics):
     reports.append(spec)
@@ -137,7 +137,7 @@ def killed(self, spec, metrics):
         os.kill(os.getpid(), signal.SIGKILL)
     return report(self, spec, metrics)
 
-Ledger.report = killed
+StudyStore.report = killed
 """
 
 
@@ -168,9 +168,9 @@ def test_trials_that_wait_for_an_array_of_their_like_are_neither_lost_nor_repeat
 
 KILLED_BEFORE_THE_THIRD_STATE = """
 import os, signal
-from dropsearch.study.store import Ledger
+from dropsearch.study.store import StudyStore
 
-tell, told = Ledger._tell, []
+tell, told = StudyStore._tell, []
 
 def killed(self, number, result):
     told.append(number)
@@ -178,7 +178,7 @@ def killed(self, number, result):
         os.kill(os.getpid(), signal.SIGKILL)
     tell(self, number, result)
 
-Ledger._tell = killed
+StudyStore._tell = killed
 """
 
 
@@ -195,9 +195,9 @@ def test_a_trial_whose_result_was_written_but_not_its_state_is_neither_lost_nor_
 
 TOGETHER = """
 import os, pathlib, time
-from dropsearch.experiment.arm_runner import Ablation
+from dropsearch.experiment.arm_runner import ArmRunner
 
-search = Ablation.search
+search = ArmRunner.search
 
 def together(self, watch):
     pathlib.Path(f"FOLDER/ready.{os.getpid()}").touch()
@@ -205,7 +205,7 @@ def together(self, watch):
         time.sleep(0.001)
     return search(self, watch)
 
-Ablation.search = together
+ArmRunner.search = together
 """
 
 
@@ -229,8 +229,8 @@ def test_two_processes_that_work_on_one_storage_share_its_trials(
 
 KILLED_IN_A_TRIAL = """
 import os, signal
-from dropsearch.study.store import Ledger
-Ledger.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from dropsearch.study.store import StudyStore
+StudyStore.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -340,9 +340,9 @@ def test_where_only_the_tracking_has_no_space_the_study_ends_and_the_next_run_tr
 
 TRACKING_STARTS_BEFORE_THE_DISK_IS_FULL = """
 from pathlib import Path
-from dropsearch.experiment.arm_runner import Ablation
+from dropsearch.experiment.arm_runner import ArmRunner
 
-search = Ablation.search
+search = ArmRunner.search
 
 def full(self, watch):
     disk = Path(self.config.tracking.uri.removeprefix("sqlite:///")).parent
@@ -354,7 +354,7 @@ def full(self, watch):
             pass
     return search(self, watch)
 
-Ablation.search = full
+ArmRunner.search = full
 """
 
 
@@ -415,14 +415,14 @@ def test_a_tracking_server_that_dies_costs_a_line_and_the_next_run_tracks_what_i
         setup = f"""
 import os, signal
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # a dead server is known at once
-from dropsearch.study.store import Ledger
-tell, told = Ledger.tell, []
+from dropsearch.study.store import StudyStore
+tell, told = StudyStore.tell, []
 def and_kill_the_server(self, result):
     tell(self, result)
     told.append(result)
     if len(told) == 3:
         os.killpg({server.pid}, signal.SIGKILL)
-Ledger.tell = and_kill_the_server
+StudyStore.tell = and_kill_the_server
 """
         (printed,) = run(run_forker, job(folder, uri, setup=setup))
     assert printed.count("tracking: MLflow did not take") == 1
@@ -434,9 +434,9 @@ Ledger.tell = and_kill_the_server
 
 FAILING = """
 import os, pathlib, torch
-from dropsearch.experiment import ablation, build
+from dropsearch.experiment import arm_runner, build
 
-factory, search = build.module_factory, ablation.Ablation.search
+factory, search = build.module_factory, arm_runner.ArmRunner.search
 begun = pathlib.Path("BEGUN")
 
 def begin(self, watch):
@@ -446,12 +446,12 @@ def begin(self, watch):
 def failing(config, source):
     make = factory(config, source)
     def made(spec):
-        if begun.exists() and (spec.arm, spec.purpose) == ("none", "search") and spec.number in NUMBERS:
+        if begun.exists() and (spec.arm, spec.phase) == ("none", "search") and spec.number in NUMBERS:
             raise ERROR
         return make(spec)
     return made
 
-build.module_factory, ablation.Ablation.search = failing, begin
+build.module_factory, arm_runner.ArmRunner.search = failing, begin
 """
 
 

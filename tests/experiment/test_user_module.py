@@ -36,9 +36,9 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run from the folder in which a stranger's package lies, with nothing else on the path."""
-    folder = tmp_path_factory.mktemp("stranger")
+def user_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run from the folder in which a user's package lies, with nothing else on the path."""
+    folder = tmp_path_factory.mktemp("user_run")
     package = folder / "mypackage"
     package.mkdir()
     for name in ("nets", "data"):
@@ -68,18 +68,18 @@ def _shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_package_in_the_working_folder_is_found_and_its_arguments_pass_through(stranger: tuple[Path, str]):
-    found = results(stranger[0])
+def test_a_package_in_the_working_folder_is_found_and_its_arguments_pass_through(user_run: tuple[Path, str]):
+    found = results(user_run[0])
     assert (found["model"], found["data"]) == ("LitNet", "WithTest")
     assert found["config"]["model"] == {"_target_": "mypackage.nets.LitNet", "name": "LitNet", "width": 16}
     assert list(found["arms"]) == ["none", "typical", "dropout_shared", "dropout"]
     assert [site["name"] for site in found["sites"]] == ["model", "drop"]
 
 
-def test_every_file_is_there_and_mlflow_has_the_trials(stranger: tuple[Path, str]):
+def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str]):
     from mlflow import MlflowClient
 
-    folder, _ = stranger
+    folder, _ = user_run
     names = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
     assert {"results.json", "report.md", "study.journal", "best/dropout.yaml", "best/dropout.ckpt"} <= names
     assert {"figures/curves.png", "figures/best_so_far.png", "figures/rates.png", "figures/differences.png"} <= names
@@ -93,8 +93,8 @@ def test_every_file_is_there_and_mlflow_has_the_trials(stranger: tuple[Path, str
     assert runs["LitNet-WithTest"].data.params["model._target_"] == "mypackage.nets.LitNet"
 
 
-def test_the_printed_commands_reload_and_retrain_it(stranger: tuple[Path, str]):
-    folder, _ = stranger
+def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
+    folder, _ = user_run
     commands = results(folder)["commands"]
     loaded = _shell(folder, commands["reload"])
     assert loaded.returncode == 0, loaded.stderr
@@ -106,17 +106,17 @@ def test_the_printed_commands_reload_and_retrain_it(stranger: tuple[Path, str]):
     assert again.stdout.startswith("LitNet("), again.stderr
 
 
-def test_the_checkpoint_is_an_ordinary_one_of_the_user_s_class(stranger: tuple[Path, str]):
+def test_the_checkpoint_is_an_ordinary_one_of_the_user_s_class(user_run: tuple[Path, str]):
     import torch
 
-    folder, _ = stranger
+    folder, _ = user_run
     parts = torch.load(folder / "out" / "best" / "dropout.ckpt", weights_only=True)
     assert {"state_dict", "hyper_parameters", "pytorch-lightning_version"} <= set(parts)
     assert parts["hyper_parameters"]["width"] == 16
 
 
-def test_arms_are_judged_by_what_is_monitored_on_the_test_set(stranger: tuple[Path, str]):
-    folder, out = stranger
+def test_arms_are_judged_by_what_is_monitored_on_the_test_set(user_run: tuple[Path, str]):
+    folder, out = user_run
     found = results(folder)
     assert found["judge"]["metric"] == "test_loss"
     assert found["judge"]["higher_is_better"] is False
@@ -127,8 +127,8 @@ def test_arms_are_judged_by_what_is_monitored_on_the_test_set(stranger: tuple[Pa
     assert "then the test set, once" in " ".join(out.split())
 
 
-def test_an_arm_without_dropout_switches_the_module_s_own_off(stranger: tuple[Path, str]):
-    trial = results(stranger[0])["arms"]["none"]["trials"][0]
+def test_an_arm_without_dropout_switches_the_module_s_own_off(user_run: tuple[Path, str]):
+    trial = results(user_run[0])["arms"]["none"]["trials"][0]
     assert trial["rates"] == {"model": 0.0, "drop": 0.0}
 
 

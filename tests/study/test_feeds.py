@@ -27,7 +27,7 @@ from dropsearch.study.store import StudyStore, TrialKey
 from dropsearch.study.studies import check_studies, identity
 from tests.study.conftest import ended, make_feed, make_space, work
 
-MakeLedger = Callable[..., StudyStore]
+MakeStore = Callable[..., StudyStore]
 AsParent = Callable[[], AbstractContextManager[None]]
 
 
@@ -45,37 +45,37 @@ def as_parent(monkeypatch: pytest.MonkeyPatch) -> AsParent:
     return other
 
 
-def test_a_study_is_trained_to_its_total(make_store: MakeLedger) -> None:
+def test_a_study_is_trained_to_its_total(make_store: MakeStore) -> None:
     assert len(work(make_feed(make_store()))) == 5
     assert len(make_store().results()) == 5
 
 
-def test_a_continued_study_goes_to_the_same_total_and_not_beyond(make_store: MakeLedger) -> None:
+def test_a_continued_study_goes_to_the_same_total_and_not_beyond(make_store: MakeStore) -> None:
     work(make_feed(make_store()), 2)
     assert len(work(make_feed(make_store()))) == 3
     assert work(make_feed(make_store())) == []
     assert len(work(make_feed(make_store(), total=7))) == 2
 
 
-def test_trials_of_two_arms_pair_by_seed(make_store: MakeLedger) -> None:
+def test_trials_of_two_arms_pair_by_seed(make_store: MakeStore) -> None:
     ours = [spec.seed for spec in work(make_feed(make_store()))]
     theirs = [spec.seed for spec in work(make_feed(make_store(arm="both")))]
     assert ours == theirs == [trial_seed(0, i) for i in range(5)]
 
 
-def test_trials_that_are_drawn_blindly_have_the_same_optimiser_in_every_arm(make_store: MakeLedger) -> None:
+def test_trials_that_are_drawn_blindly_have_the_same_optimiser_in_every_arm(make_store: MakeStore) -> None:
     drawn = [[(s.lr, s.weight_decay) for s in work(make_feed(make_store(arm=arm)))] for arm in ("none", "dropout")]
     assert drawn[0][2:] == drawn[1][2:]
     assert len(set(drawn[0])) == 5
 
 
-def test_the_first_two_trials_are_the_typical_point_and_no_dropout(make_store: MakeLedger) -> None:
+def test_the_first_two_trials_are_the_typical_point_and_no_dropout(make_store: MakeStore) -> None:
     first, second, *_ = work(make_feed(make_store()))
     assert first.rates == pytest.approx({"a": 0.15, "b": 0.4})
     assert second.rates == {"a": 0.0, "b": 0.0}
 
 
-def test_results_come_back_from_the_storage_as_they_were_told(make_store: MakeLedger) -> None:
+def test_results_come_back_from_the_storage_as_they_were_told(make_store: MakeStore) -> None:
     feed = make_feed(make_store())
     told: list[TrialResult] = []
     while (spec := feed.ask()) is not None:
@@ -92,7 +92,7 @@ EXTRA: dict[str, Any] = {
 
 
 def test_what_else_was_searched_comes_back_from_the_storage_and_goes_on_into_the_confirmation(
-    make_store: MakeLedger,
+    make_store: MakeStore,
 ) -> None:
     asked = work(make_feed(make_store(), **EXTRA))
     assert asked[0].hyperparameters == EXTRA["start"]
@@ -111,12 +111,12 @@ def test_what_else_was_searched_comes_back_from_the_storage_and_goes_on_into_the
     assert retrained == {spec.number: spec.hyperparameters for spec in asked[2:4]}
 
 
-def test_arms_pair_in_what_else_is_searched_where_it_is_drawn_blindly(make_store: MakeLedger) -> None:
+def test_arms_pair_in_what_else_is_searched_where_it_is_drawn_blindly(make_store: MakeStore) -> None:
     drawn = [[s.hyperparameters for s in work(make_feed(make_store(arm=arm), **EXTRA))] for arm in ("none", "dropout")]
     assert drawn[0][2:] == drawn[1][2:]
 
 
-def test_optuna_sees_the_objective_and_the_states(make_store: MakeLedger, tmp_path: Path) -> None:
+def test_optuna_sees_the_objective_and_the_states(make_store: MakeStore, tmp_path: Path) -> None:
     feed = make_feed(make_store())
     for state in ("COMPLETE", "PRUNED", "FAIL"):
         spec = feed.ask()
@@ -127,7 +127,7 @@ def test_optuna_sees_the_objective_and_the_states(make_store: MakeLedger, tmp_pa
     assert study.trials[0].value == pytest.approx(study.trials[0].params["lr"])
 
 
-def test_an_interrupted_trial_is_asked_again_with_the_same_seed_and_parameters(make_store: MakeLedger) -> None:
+def test_an_interrupted_trial_is_asked_again_with_the_same_seed_and_parameters(make_store: MakeStore) -> None:
     feed = make_feed(make_store())
     work(feed, 2)
     spec = feed.ask()
@@ -143,11 +143,11 @@ def _in_another_process(folder: Path, code: str) -> None:
     """Run code with a feed over the same storage in a process that then dies without closing anything."""
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
-        "from dropsearch.study.store import Ledger; from dropsearch.study.storage import open_storage; "
+        "from dropsearch.study.store import StudyStore; from dropsearch.study.storage import open_storage; "
         "from tests.study.conftest import make_feed, ended; "
         "storage = open_storage(None, Path(sys.argv[1]) / 'study.journal'); "
-        "ledger = Ledger(storage, 's/dropout', arm='dropout', purpose='search', "
-        "fingerprint={'seed': 0, 'sites': ['a', 'b']}); feed = make_feed(ledger); " + code + "; os._exit(9)"
+        "store = StudyStore(storage, 's/dropout', arm='dropout', phase='search', "
+        "fingerprint={'seed': 0, 'sites': ['a', 'b']}); feed = make_feed(store); " + code + "; os._exit(9)"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program, str(folder), str(root)], check=False)
@@ -156,7 +156,7 @@ def _in_another_process(folder: Path, code: str) -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
-    make_store: MakeLedger, tmp_path: Path
+    make_store: MakeStore, tmp_path: Path
 ) -> None:
     _in_another_process(tmp_path, "feed.tell(ended(feed.ask())); feed.ask()")
     left = make_store().study.trials[1]
@@ -170,18 +170,18 @@ def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
 
 
 @pytest.mark.slow
-def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_store: MakeLedger, tmp_path: Path) -> None:
+def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_store: MakeStore, tmp_path: Path) -> None:
     _in_another_process(
         tmp_path,
         "spec = feed.ask(); "
-        "from dropsearch.search import entry; "
-        "ledger._open[0].set_user_attr(entry.RESULT, entry.written(ended(spec)))",
+        "from dropsearch.study import trial_entry; "
+        "store._open[0].set_user_attr(trial_entry.RESULT, trial_entry.written(ended(spec)))",
     )
     work(make_feed(make_store()))
     assert [t.state.name for t in make_store().study.trials] == ["COMPLETE"] * 5
 
 
-def test_a_trial_of_a_living_process_is_left_alone(make_store: MakeLedger, as_parent: AsParent) -> None:
+def test_a_trial_of_a_living_process_is_left_alone(make_store: MakeStore, as_parent: AsParent) -> None:
     with as_parent():
         neighbour = make_feed(make_store())
         spec = neighbour.ask()
@@ -194,7 +194,7 @@ def test_a_trial_of_a_living_process_is_left_alone(make_store: MakeLedger, as_pa
     assert ours.running_elsewhere() == ()
 
 
-def test_a_trial_that_this_process_gave_up_is_asked_again(make_store: MakeLedger) -> None:
+def test_a_trial_that_this_process_gave_up_is_asked_again(make_store: MakeStore) -> None:
     spec = make_feed(make_store()).ask()
     assert spec is not None
     again = work(make_feed(make_store()))
@@ -203,7 +203,7 @@ def test_a_trial_that_this_process_gave_up_is_asked_again(make_store: MakeLedger
 
 
 def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
-    make_store: MakeLedger, as_parent: AsParent
+    make_store: MakeStore, as_parent: AsParent
 ) -> None:
     ours, theirs = make_feed(make_store()), make_feed(make_store())
     trial_keys = theirs._next
@@ -230,7 +230,7 @@ def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
 
 
 def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_wakes(
-    make_store: MakeLedger, monkeypatch: pytest.MonkeyPatch
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("dropsearch.study.store.this_process", lambda: "elsewhere:1:1")
@@ -247,7 +247,7 @@ def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_
 
 
 def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
-    make_store: MakeLedger, monkeypatch: pytest.MonkeyPatch
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = make_feed(make_store())
     spec = feed.ask()
@@ -264,7 +264,7 @@ def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
 
 
 def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_is_ours(
-    make_store: MakeLedger, as_parent: AsParent, tmp_path: Path
+    make_store: MakeStore, as_parent: AsParent, tmp_path: Path
 ) -> None:
     _in_another_process(tmp_path, "feed.tell(ended(feed.ask()))")
     with as_parent():
@@ -274,7 +274,7 @@ def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_i
 
 
 def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
-    make_store: MakeLedger, tmp_path_factory: pytest.TempPathFactory
+    make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     storage = open_storage(None, tmp_path_factory.mktemp("other") / "study.journal")
     whole = StudyStore(
@@ -285,7 +285,7 @@ def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
     assert [r.spec.params for r in make_store().results()] == [s.params for s in work(make_feed(whole))]
 
 
-def test_a_storage_that_fails_is_told_in_one_line(make_store: MakeLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_fails_is_told_in_one_line(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = make_feed(make_store())
     spec = feed.ask()
     assert spec is not None
@@ -300,7 +300,7 @@ def test_a_storage_that_fails_is_told_in_one_line(make_store: MakeLedger, monkey
 
 
 def test_a_study_of_another_configuration_is_refused_with_the_key_that_differs(
-    make_store: MakeLedger, tmp_path: Path
+    make_store: MakeStore, tmp_path: Path
 ) -> None:
     work(make_feed(make_store()))
     with pytest.raises(InputError, match=r"seed must be as it was when study s/dropout began \(0\), got 1"):
@@ -310,14 +310,14 @@ def test_a_study_of_another_configuration_is_refused_with_the_key_that_differs(
         check_studies(storage, {"s/dropout": {"seed": 0, "sites": ["a"]}})
 
 
-def test_a_foreign_study_is_refused(make_store: MakeLedger, tmp_path: Path) -> None:
+def test_a_foreign_study_is_refused(make_store: MakeStore, tmp_path: Path) -> None:
     storage = open_storage(None, tmp_path / "study.journal")
     optuna.create_study(storage=storage, study_name="s/dropout").add_trial(optuna.create_trial(value=1.0))
     with pytest.raises(InputError, match="another study"):
         make_store()
 
 
-def test_five_failures_alike_stop_the_run(make_store: MakeLedger) -> None:
+def test_five_failures_alike_stop_the_run(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=9)
     for _ in range(4):
         feed.tell(ended(feed.ask(), "FAIL", reason="diverged: val_loss=nan"))  # type: ignore[arg-type]
@@ -327,7 +327,7 @@ def test_five_failures_alike_stop_the_run(make_store: MakeLedger) -> None:
         feed.ask()
 
 
-def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(make_store: MakeLedger) -> None:
+def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=9)
     well = feed.ask()
     assert well is not None
@@ -340,14 +340,14 @@ def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(
         feed.ask()
 
 
-def test_failures_that_differ_do_not_stop_the_run(make_store: MakeLedger) -> None:
+def test_failures_that_differ_do_not_stop_the_run(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=6)
     for index in range(6):
         feed.tell(ended(feed.ask(), "FAIL", reason=f"reason {index}: x"))  # type: ignore[arg-type]
     assert feed.ask() is None
 
 
-def test_a_half_written_last_line_of_the_journal_is_cut_off(make_store: MakeLedger, tmp_path: Path) -> None:
+def test_a_half_written_last_line_of_the_journal_is_cut_off(make_store: MakeStore, tmp_path: Path) -> None:
     work(make_feed(make_store()), 2)
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code": 8, "wor')
@@ -357,7 +357,7 @@ def test_a_half_written_last_line_of_the_journal_is_cut_off(make_store: MakeLedg
 
 
 def test_a_line_that_a_neighbour_left_half_written_does_not_spoil_what_is_written_behind_it(
-    make_store: MakeLedger, tmp_path: Path
+    make_store: MakeStore, tmp_path: Path
 ) -> None:
     feed = make_feed(make_store())
     work(feed, 2)
@@ -409,7 +409,7 @@ def test_an_sqlite_storage_works_like_a_journal(tmp_path: Path) -> None:
     assert os.path.exists(tmp_path / "study.db")
 
 
-def confirm(make_store: MakeLedger, stands: Callable[[TrialResult], bool] = lambda _: True) -> ConfirmFeed:
+def confirm(make_store: MakeStore, stands: Callable[[TrialResult], bool] = lambda _: True) -> ConfirmFeed:
     best = best_configurations(make_store().results(), 2)
     store = make_store("confirm")
     return ConfirmFeed(
@@ -417,7 +417,7 @@ def confirm(make_store: MakeLedger, stands: Callable[[TrialResult], bool] = lamb
     )  # fmt: skip
 
 
-def test_the_best_configurations_are_retrained_on_the_same_fresh_seeds(make_store: MakeLedger) -> None:
+def test_the_best_configurations_are_retrained_on_the_same_fresh_seeds(make_store: MakeStore) -> None:
     searched = work(make_feed(make_store()))
     retrained = work(confirm(make_store))  # type: ignore[arg-type]
     assert len(retrained) == 6
@@ -426,7 +426,7 @@ def test_the_best_configurations_are_retrained_on_the_same_fresh_seeds(make_stor
     assert all(spec.configuration is not None and spec.rates == rates[spec.configuration] for spec in retrained)
 
 
-def test_an_interrupted_confirmation_goes_on_where_it_was(make_store: MakeLedger) -> None:
+def test_an_interrupted_confirmation_goes_on_where_it_was(make_store: MakeStore) -> None:
     work(make_feed(make_store()))
     work(confirm(make_store), 2)  # type: ignore[arg-type]
     assert len(work(confirm(make_store))) == 4  # type: ignore[arg-type]
@@ -434,7 +434,7 @@ def test_an_interrupted_confirmation_goes_on_where_it_was(make_store: MakeLedger
     assert len(work(confirm(make_store, stands=lambda _: False))) == 6  # type: ignore[arg-type]
 
 
-def test_the_winner_has_the_best_mean_over_all_seeds(make_store: MakeLedger) -> None:
+def test_the_winner_has_the_best_mean_over_all_seeds(make_store: MakeStore) -> None:
     work(make_feed(make_store()))
     work(confirm(make_store))  # type: ignore[arg-type]
     best = best_configurations(make_store().results(), 2)

@@ -1,4 +1,4 @@
-"""More modules as strangers write them: each drops, or is built, in another way."""
+"""More modules as users write them: each drops, or is built, in another way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LightningDataModules as strangers write them."""
+"""LightningDataModules as users write them."""
 
 from __future__ import annotations
 

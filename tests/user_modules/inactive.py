@@ -1,4 +1,4 @@
-"""Modules of strangers whose dropout is absent, asleep, without effect, or in odd places."""
+"""User modules whose dropout is absent, asleep, without effect, or in odd places."""
 
 from __future__ import annotations
 

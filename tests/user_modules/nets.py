@@ -1,4 +1,4 @@
-"""LightningModules as strangers write them: nothing here knows dropsearch."""
+"""LightningModules as users write them: nothing here knows dropsearch."""
 
 from __future__ import annotations
 

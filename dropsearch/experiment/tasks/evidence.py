@@ -50,14 +50,14 @@ def measured_finished_run(config: Config) -> Summary:
     tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
     run = ExperimentRun(config, source, sites, nothing, folder, tracker, started)
     run.open_studies(storage)
-    arms = run.ablation.recorded()
-    for arm in run.ablation.studies:
+    arms = run.arm_runner.recorded()
+    for arm in run.arm_runner.studies:
         winner = arms[arm.arm.name].winner
         if what := retrainings.missing(arm, winner, config.evidence.train_sizes):
             raise InputError(unfinished(config.study.name, what))
         if winner and "l2" in arm.retrained:
             controls = retrainings.retrained(arm, winner, "l2").values()
-            run.ablation.check_kept([result for _, results in controls for result in results if result.checkpoint])
+            run.arm_runner.check_kept([result for _, results in controls for result in results if result.checkpoint])
     with reached(folder):
         return _written(run, storage, arms, _recorded_before(folder))
 
@@ -96,7 +96,7 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
         build.output_folder(run.config)
         run.start_tracking(storage, amends=True)
         found = run.with_evidence(run.summary(arms, complete=True))
-        trained = sum(r.seconds for arm in run.ablation.studies for r in arm.results())
+        trained = sum(r.seconds for arm in run.arm_runner.studies for r in arm.results())
         # The report remains that of the run: its configuration trains it again, and does not measure it again.
         told = {
             "engine": "an earlier run's",

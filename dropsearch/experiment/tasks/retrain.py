@@ -68,7 +68,7 @@ def retrain(config: Config) -> int:
 
 
 def _off(config: Config, sites: tuple[Site, ...]) -> dict[str, float]:
-    """Return the rates that switch a foreign module's own dropout off in an arm without it."""
+    """Return the rates that switch a user module's own dropout off in an arm without it."""
     if not user_module.is_user_module(config) or ARMS[config.retrain.arm].dropout != "off":
         return {}
     return {site.name: 0.0 for site in sites if site.controllable}

@@ -87,7 +87,7 @@ def points_of(metrics: EpochMetrics) -> Points:
     }
     accs = {"train/acc": metrics.train_acc, "val/acc": metrics.val_acc}
     known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
-    if metrics.monitored is not None:  # a foreign module need not log a loss, and what it logs keeps its name
+    if metrics.monitored is not None:  # a user module need not log a loss, and what it logs keeps its name
         known = {name: value for name, value in known.items() if not math.isnan(value)}
     known |= {key(name): value for name, value in metrics.logged.items()}
     return [(name, float(value), metrics.epoch) for name, value in known.items()]

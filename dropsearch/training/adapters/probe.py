@@ -1,4 +1,4 @@
-"""A first look at a foreign module: one batch of a real fit, to see where it drops, what it logs and how it learns."""
+"""A first look at a user module: one batch of a real fit, to see where it drops, what it logs and how it learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A foreign module's validation run aside, on a copy, so that what the module keeps for its own is not disturbed."""
+"""A user module's validation run aside, on a copy, so that what the module keeps for its own is not disturbed."""
 
 from __future__ import annotations
 

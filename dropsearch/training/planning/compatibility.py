@@ -1,4 +1,4 @@
-"""What a foreign module does that the rows of an array could not do, found before anything is trained."""
+"""What a user module does that the rows of an array could not do, found before anything is trained."""
 
 from __future__ import annotations
 

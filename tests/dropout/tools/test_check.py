@@ -21,11 +21,11 @@ from tests.dropout.user_nets import Base, Child, Conditional, InAList
 
 @pytest.mark.parametrize("name", USER_MODULES)
 def test_every_controllable_site_of_every_stranger_is_alive_and_nothing_is_changed(name: str) -> None:
-    stranger = USER_MODULES[name]
-    module, batch = stranger.make().train(), stranger.batch()
+    example = USER_MODULES[name]
+    module, batch = example.make().train(), example.batch()
     with nothing_changed(module):
         found = dropsearch.check_dropout(module, batch)
-    assert [each.site.name for each in found.sites] == [row[0] for row in stranger.sites]
+    assert [each.site.name for each in found.sites] == [row[0] for row in example.sites]
     assert all(each.alive for each in found.sites if each.site.controllable)
 
 

@@ -1,4 +1,4 @@
-"""The inventory of modules as strangers write them."""
+"""The inventory of modules as users write them."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def nothing_changed(module: nn.Module) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", USER_MODULES)
 def test_the_inventory_of_a_strangers_module_is_exact(name: str) -> None:
-    stranger = USER_MODULES[name]
-    found = dropsearch.dropout_sites(stranger.make(), stranger.batch())
-    assert tuple((s.name, s.kind, s.rate, s.activations, s.controllable) for s in found) == stranger.sites
+    example = USER_MODULES[name]
+    found = dropsearch.dropout_sites(example.make(), example.batch())
+    assert tuple((s.name, s.kind, s.rate, s.activations, s.controllable) for s in found) == example.sites
     assert all(bool(site.reason) != site.controllable for site in found)
 
 
 @pytest.mark.parametrize("name", USER_MODULES)
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_of_the_module_is_changed(name: str, training: bool) -> None:
-    stranger = USER_MODULES[name]
-    module, batch = stranger.make().train(training), stranger.batch()
+    example = USER_MODULES[name]
+    module, batch = example.make().train(training), example.batch()
     next(module.parameters()).grad = torch.ones_like(next(module.parameters()))
     kept = copy.deepcopy(batch)
     with nothing_changed(module):
@@ -267,6 +267,6 @@ def test_printed_the_inventory_is_a_table_with_the_reasons() -> None:
 
 
 def test_a_trainer_that_a_step_asks_for_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    stranger = USER_MODULES["dict_batch"]
-    dropsearch.dropout_sites(stranger.make(), stranger.batch())
+    example = USER_MODULES["dict_batch"]
+    dropsearch.dropout_sites(example.make(), example.batch())
     assert capfd.readouterr() == ("", "")

@@ -26,8 +26,8 @@ NOT_IN_EVALUATION = ("dict_batch", "pytorch_lightning", "renormed")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", [name for name in USER_MODULES if name not in NOT_IN_EVALUATION])
 def test_nothing_of_the_module_is_changed_but_what_it_keeps_itself(name: str, training: bool) -> None:
-    stranger = USER_MODULES[name]
-    module, batch = stranger.make().train(training), stranger.batch()
+    example = USER_MODULES[name]
+    module, batch = example.make().train(training), example.batch()
     inputs = batch[0] if hasattr(module, "training_step") else batch
     before = state(module)
     predict = dropsearch.MCDropout(module, samples=2)

@@ -36,8 +36,8 @@ def rates_of(module: nn.Module, batch: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", USER_MODULES)
 def test_every_site_of_every_stranger_takes_the_rate_and_gives_it_back(name: str) -> None:
-    stranger, rates = USER_MODULES[name], settable(name)
-    module, batch = stranger.make(), stranger.batch()
+    example, rates = USER_MODULES[name], settable(name)
+    module, batch = example.make(), example.batch()
     before = rates_of(module, batch)
     with nothing_changed(module):
         # One p serves two drops of one module: the second has a rate of its own only where it is named.

@@ -24,7 +24,7 @@ def in_other_processes(folder: Path, program: str, count: int = 1) -> list[int]:
 
 def test_a_process_that_is_killed_between_two_tables_leaves_no_half_made_database(tmp_path: Path):
     program = (
-        "import os, sys; from pathlib import Path; from dropsearch.tracking import database, address; "
+        "import os, sys; from pathlib import Path; from dropsearch.tracking.mlflow import database, address; "
         "database._make_tables = lambda draft, _: (draft.write_bytes(b'half'), os._exit(9)); "
         "database.make_database(address.resolve(None, None, Path(sys.argv[1])))"
     )
