@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.rnn import PackedSequence
 
+from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.control import DropoutMode
@@ -53,7 +53,7 @@ class _Recorder(DropoutMode):
             for name, module in self.model.named_modules():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue
-                if isinstance(module, _DropoutNd):
+                if isinstance(module, DropoutBase):
                     hooks.enter_context(_known_again(module))
                 hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
                 if kind := layer_kind(module):
@@ -98,7 +98,7 @@ class _Recorder(DropoutMode):
     def _note_lent(self, call: DropCall) -> None:
         written = getattr(call.rate, "written", call.rate)
         for name, part in self.whereabouts.module.named_modules():
-            if isinstance(part, _DropoutNd) and part.p is written:
+            if isinstance(part, DropoutBase) and part.p is written:
                 self._lent.add(f"{self.whereabouts.path}.{name}".strip("."))
 
     def _is_of_weights(self, call: DropCall) -> bool:
@@ -186,7 +186,7 @@ class _Recorder(DropoutMode):
 
 
 @contextmanager
-def _known_again(module: _DropoutNd) -> Iterator[None]:
+def _known_again(module: DropoutBase) -> Iterator[None]:
     """Give a dropout layer a number of its own for its rate, as large as before, to be known again in a call."""
     before = module.p
     module.p = float(before) + 0.0
@@ -198,7 +198,7 @@ def _known_again(module: _DropoutNd) -> Iterator[None]:
 
 def _idle_rate(module: nn.Module) -> float | None:
     """Return the rate of a module that drops when it is called; None for one that does not."""
-    if isinstance(module, _DropoutNd):
+    if isinstance(module, DropoutBase):
         return float(module.p)
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
         return float(module.dropout)

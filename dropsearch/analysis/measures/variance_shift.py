@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dropsearch._compat.torch_modules import BatchNormBase
 from dropsearch.analysis.measures.passes import Sampling, has_dropout, logits_of
 from dropsearch.analysis.measures.protocol import Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
@@ -31,8 +32,6 @@ PASSES = 10
 DEAD = 1e-10
 """Channels whose variance is at most this share of the layer's greatest are not compared."""
 
-_BatchNorm = nn.modules.batchnorm._BatchNorm
-
 
 def measure(trained: TrainedModel) -> Measured:
     """Measure how the variance in front of each BatchNorm changes as dropout is switched off (Li et al. 2019).
@@ -45,7 +44,7 @@ def measure(trained: TrainedModel) -> Measured:
     BatchNorm's statistics were measured again with dropout off, and `recalibration_gain` what that gained. Shifts are
     NaN without dropout, where the gain is that of statistics that lag behind the weights; all are without BatchNorm.
     """
-    if not any(isinstance(part, _BatchNorm) for part in trained.module.modules()):
+    if not any(isinstance(part, BatchNormBase) for part in trained.module.modules()):
         return Measured(dict.fromkeys(VALUES, math.nan))
     before, after = recalibration(trained)
     accuracies = {
@@ -98,7 +97,7 @@ class _Variances(TorchFunctionMode):
         """Know which BatchNorm runs while the context lasts, and sum up while this mode is on beside it."""
         with ExitStack() as hooks:
             for name, part in self.module.named_modules():
-                if isinstance(part, _BatchNorm):
+                if isinstance(part, BatchNormBase):
                     hooks.callback(part.register_forward_pre_hook(self._entering(name)).remove)
                     hooks.callback(part.register_forward_hook(self._leaving, always_call=True).remove)
             yield
@@ -151,7 +150,7 @@ def _recalibrated(trained: TrainedModel) -> Iterator[None]:
     They are written into copies of the buffers. Only BatchNorms are in training mode for it: PyTorch's `update_bn`
     puts the whole module there, dropout too, and would measure the same statistics again.
     """
-    norms = [part for part in trained.module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    norms = [part for part in trained.module.modules() if isinstance(part, BatchNormBase) and part.track_running_stats]
     held = [(norm, dict(norm._buffers), norm.momentum, norm.training) for norm in norms]
     try:
         for norm in norms:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
@@ -159,7 +160,7 @@ def _of_module(module: nn.Module, inventory: Inventory) -> Iterator[str]:
     if not inventory:
         yield f"{name} has no dropout site{_insertion(suggested_where(module))}"
     for where, part in hidden_modules(module).items():
-        if any(isinstance(each, nn.modules.dropout._DropoutNd) for each in part.modules()):
+        if any(isinstance(each, DropoutBase) for each in part.modules()):
             yield (
                 f"{where} ({type(part).__name__}) is held where PyTorch does not find it, so .eval() does not reach "
                 "it: use nn.ModuleList or nn.ModuleDict"

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.dropout.rates import checked_rate
 
@@ -190,7 +191,7 @@ def _followed_by_dropout(module: nn.Module) -> set[str]:
         for name, part in module.named_modules()
         if isinstance(part, nn.Sequential)
         for (first, _), second in zip(part.named_children(), [*part][1:], strict=False)
-        if isinstance(second, nn.modules.dropout._DropoutNd)
+        if isinstance(second, DropoutBase)
     }
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.dropout.control import owner_path
 from dropsearch.dropout.rates import checked_rate
 from dropsearch.dropout.tools.insert import inserted_dropout
 from dropsearch.dropout.tools.step_wrapper import never_drops, wrap
 from dropsearch.dropout.unsupported import is_compiled
-
-_Dropout = nn.modules.dropout._DropoutNd
 
 
 class RatesSet:
@@ -114,7 +113,7 @@ class _Attribute:
             return None
         if hooks and not own:
             return cls(hooks[0], "rate", rate)
-        if isinstance(part, _Dropout):
+        if isinstance(part, DropoutBase):
             return cls(part, "p", rate)
         several = isinstance(part, nn.RNNBase) and part.num_layers > 1
         return cls(part, "dropout", rate) if several or isinstance(part, nn.MultiheadAttention) else None

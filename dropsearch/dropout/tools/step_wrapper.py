@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.dropout.control import DropoutMode
 from dropsearch.dropout.ops import DropCall, Replaced
 from dropsearch.dropout.tools.insert import inserted_dropout
@@ -16,7 +17,7 @@ STEPS = ("forward", "training_step")
 """The methods by which a pass through a module begins; the names of sites are counted from there."""
 
 _DROPPING = (
-    nn.modules.dropout._DropoutNd,
+    DropoutBase,
     nn.MultiheadAttention,
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,

@@ -1,4 +1,4 @@
-"""The composition root: the one room that knows all the others."""
+"""The tasks: what `task=` names, one file each."""
 
 from __future__ import annotations
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from dropsearch._compat.torch_modules import BatchNormBase
 
 
 def batchnorms(module: nn.Module) -> list[str]:
     """Return the names of a module's BatchNorms."""
-    return [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
+    return [name for name, part in module.named_modules() if isinstance(part, BatchNormBase)]
 
 
 Taken = list[tuple[nn.Module, str, nn.Module]]
@@ -20,7 +21,7 @@ def without_batchnorm(module: nn.Module) -> Taken:
     taken: Taken = []
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, BatchNormBase):
                 taken.append((parent, name, child))
                 parent._modules[name] = nn.Identity()
     return taken
