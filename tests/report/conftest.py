@@ -28,7 +28,7 @@ from dropsearch.core.records import (
     TrialResult,
     TrialSpec,
 )
-from dropsearch.stats import comparisons
+from dropsearch.stats.comparisons import compare
 
 EPOCHS = 12
 LEVEL = {
@@ -149,7 +149,7 @@ class Maker:
             "engine": "sequential",
             "sites": sites,
             "arms": outcomes,
-            "comparisons": comparisons(outcomes),
+            "comparisons": compare(outcomes),
             "config": {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0},
             "mlflow": {
                 "tracking_uri": "sqlite:///mlflow.db",

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
-from dropsearch.stats import comparisons
-from dropsearch.stats.comparisons import contrasted, contrasts_of, paired, planned_contrasts
+from dropsearch.stats.comparisons import compare, contrasted, contrasts_of, paired, planned_contrasts
 from dropsearch.stats.paired_tests import holm
 from tests.stats.simulations import ALL_ARMS, family_wise_error
 
@@ -70,7 +69,7 @@ def test_pairs_that_are_not_finite_are_dropped_and_counted():
 
 
 def test_a_difference_is_that_of_a_minus_b():
-    (comparison,) = comparisons({"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [0.75] * 3)})
+    (comparison,) = compare({"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [0.75] * 3)})
     assert (comparison.a, comparison.b, comparison.metric) == ("dropout", "none", "test_acc")
     assert comparison.difference.mean == 0.25
 
@@ -80,22 +79,22 @@ def test_each_metric_is_a_family_of_its_own():
         name: arm_with(name, np.random.default_rng(seed).normal(0.9, 0.01, 10), [0.1 * seed] * 10)
         for seed, name in enumerate(("none", "dropout", "batchnorm", "both"))
     }
-    both = comparisons(arms, ("test_acc", "test_loss"))
+    both = compare(arms, ("test_acc", "test_loss"))
     assert [c.metric for c in both] == ["test_acc"] * 5 + ["test_loss"] * 5
-    assert both[:5] == comparisons(arms, ("test_acc",))
+    assert both[:5] == compare(arms, ("test_acc",))
 
 
 def test_arms_whose_test_set_stayed_closed_are_not_compared():
     closed = replace(arm_with("dropout", [0.9] * 3), test=None)
-    assert comparisons({"none": replace(arm_with("none", [0.5] * 3), test=None), "dropout": closed}) == ()
+    assert compare({"none": replace(arm_with("none", [0.5] * 3), test=None), "dropout": closed}) == ()
 
 
 def test_an_arm_without_test_scores_stays_in_the_family_and_makes_nothing_easier_to_show():
     seeds = 8
     good = {"none": arm_with("none", [0.5] * seeds), "batchnorm": arm_with("batchnorm", [0.6] * seeds)}
-    (alone,) = comparisons(good)
+    (alone,) = compare(good)
     diverged = replace(arm_with("dropout", [0.9] * seeds), test=None, winner=None)
-    family = {(c.a, c.b): c for c in comparisons({**good, "dropout": diverged})}
+    family = {(c.a, c.b): c for c in compare({**good, "dropout": diverged})}
     assert family["dropout", "none"].p == 1.0
     assert family["batchnorm", "none"].p == alone.p
     assert family["batchnorm", "none"].p_holm == pytest.approx(2 * alone.p)
@@ -103,8 +102,8 @@ def test_an_arm_without_test_scores_stays_in_the_family_and_makes_nothing_easier
 
 def test_an_arm_that_diverged_on_every_seed_stays_in_the_family():
     arms = {name: arm_with(name, np.linspace(0.8, 0.9, 6) + shift) for name, shift in [("none", 0), ("both", 0.05)]}
-    (alone,) = comparisons(arms)
-    with_diverged = comparisons(arms | {"dropout": arm_with("dropout", [math.nan] * 6)})
+    (alone,) = compare(arms)
+    with_diverged = compare(arms | {"dropout": arm_with("dropout", [math.nan] * 6)})
     by_pair = {(c.a, c.b): c for c in with_diverged}
     assert by_pair["dropout", "none"].p == 1.0
     assert math.isnan(by_pair["dropout", "none"].difference.mean)
@@ -125,19 +124,19 @@ def test_any_number_by_seed_has_the_planned_contrasts_as_its_family():
 
 def test_a_contrast_says_how_often_a_seed_of_one_beats_a_seed_of_the_other():
     arms = {"none": arm_with("none", [0.5, 0.6, 0.7]), "dropout": arm_with("dropout", [0.6, 0.7, 0.8])}
-    (comparison,) = comparisons(arms)
+    (comparison,) = compare(arms)
     assert comparison.effect == pytest.approx(7 / 9)
 
 
 def test_an_arm_that_diverged_has_no_effect():
     arms = {"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [math.nan] * 3)}
-    assert math.isnan(comparisons(arms)[0].effect)
+    assert math.isnan(compare(arms)[0].effect)
 
 
 def test_an_unknown_metric_is_refused():
     arms = {name: arm_with(name, [0.5] * 3) for name in ("none", "dropout")}
     with pytest.raises(ValueError, match="test_acc, test_loss"):
-        comparisons(arms, ("f1",))
+        compare(arms, ("f1",))
 
 
 def test_the_family_wise_error_of_all_planned_contrasts_is_at_most_5_percent():

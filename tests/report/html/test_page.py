@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import write_figures, write_page
 from dropsearch.report.html.page import page
-from dropsearch.report.text import verdict
+from dropsearch.report.text.verdict import verdict
 
 VOID = {"meta", "wbr", "br"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;</style></svg>]]>--><!--`|`{{7*7}}"

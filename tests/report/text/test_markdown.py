@@ -16,12 +16,12 @@ from dropsearch.report.figures.registry import Figure
 from dropsearch.report.html.page import page
 from dropsearch.report.tables.evidence import claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
-from dropsearch.report.text import verdict
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import duration
 from dropsearch.report.text.escaping import block, code, escaped
 from dropsearch.report.text.markdown import markdown
 from dropsearch.report.text.terminal import kept
+from dropsearch.report.text.verdict import verdict
 
 
 def test_the_verdict_comes_first(summary):

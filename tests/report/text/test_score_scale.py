@@ -7,9 +7,9 @@ from typing import Any
 
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
-from dropsearch.report.text import verdict
 from dropsearch.report.text.score_scale import Scale
 from dropsearch.report.text.terminal import kept
+from dropsearch.report.text.verdict import verdict
 from dropsearch.stats.comparisons import compared
 
 LESS = ComparisonMetric("val_loss", "val_loss", "val loss", percent=False, higher_is_better=False)

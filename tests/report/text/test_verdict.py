@@ -8,9 +8,8 @@ import pytest
 from dropsearch.core.records import Comparison, Interval
 from dropsearch.report import closing
 from dropsearch.report.html.page import page
-from dropsearch.report.text import verdict
 from dropsearch.report.text.markdown import markdown
-from dropsearch.report.text.verdict import rates_by_site
+from dropsearch.report.text.verdict import rates_by_site, verdict
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
