@@ -1,6 +1,6 @@
 """dropsearch finds the dropout rate that each layer wants.
 
-A module of your own is searched by a call, see `docs/own-module.md`::
+A module of your own is searched by a call, see `docs/user-module.md`::
 
     result = dropsearch.search(lambda: LitNet(width=64), MyData(), n_trials=50)
 
@@ -17,12 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dropsearch.app.scripting import search
-    from dropsearch.dropout.insertion import insert_dropout, remove_dropout
-    from dropsearch.dropout.inventory import dropout_sites
-    from dropsearch.dropout.liveness import liveness
-    from dropsearch.dropout.montecarlo import MCDropout
-    from dropsearch.dropout.setting import set_rates
+    from dropsearch.api.search import search
+    from dropsearch.dropout.tools.check import check_dropout
+    from dropsearch.dropout.tools.insert import insert_dropout, remove_dropout
+    from dropsearch.dropout.tools.inventory import dropout_sites
+    from dropsearch.dropout.tools.monte_carlo import MCDropout
+    from dropsearch.dropout.tools.set_rates import set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
@@ -33,22 +33,23 @@ __all__ = [
     "Classifier",
     "MCDropout",
     "Transformer",
+    "check_dropout",
     "dropout_sites",
     "insert_dropout",
-    "liveness",
     "remove_dropout",
     "search",
     "set_rates",
 ]
 
-_ROOMS = {
+_HOMES = {
     **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
-    "dropout_sites": "dropsearch.dropout.inventory",
-    "insert_dropout": "dropsearch.dropout.insertion",
-    "liveness": "dropsearch.dropout.liveness",
-    "remove_dropout": "dropsearch.dropout.insertion",
-    "set_rates": "dropsearch.dropout.setting",
-    "MCDropout": "dropsearch.dropout.montecarlo",
+    "dropout_sites": "dropsearch.dropout.tools.inventory",
+    "insert_dropout": "dropsearch.dropout.tools.insert",
+    "check_dropout": "dropsearch.dropout.tools.check",
+    "remove_dropout": "dropsearch.dropout.tools.insert",
+    "set_rates": "dropsearch.dropout.tools.set_rates",
+    "search": "dropsearch.api.search",
+    "MCDropout": "dropsearch.dropout.tools.monte_carlo",
 }
 
 
@@ -59,8 +60,6 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     # Importing torch and lightning takes seconds: only when something that needs them is asked for.
-    if name in _ROOMS:
-        return getattr(import_module(_ROOMS[name]), name)
-    if name == "search":  # the room of that name is the function too, for whoever calls it
-        return import_module("dropsearch.search")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

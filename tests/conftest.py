@@ -15,11 +15,11 @@ MLFLOW_WARNINGS = (
     # It says so of types of its own, when mlflow.pyfunc is imported.
     "ignore:.*Any type hint is inferred as AnyType",
 )
-WITH_MLFLOW = [Path(__file__).parent / room for room in ("app", "tracking")]
+WITH_MLFLOW = [Path(__file__).parent / package for package in ("api", "experiment", "tracking")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(room in item.path.parents for room in WITH_MLFLOW):
+        if any(folder in item.path.parents for folder in WITH_MLFLOW):
             for warning in MLFLOW_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dropsearch.config.extra_rules import extra_problems
-from dropsearch.config.own_rules import own_problems
-from dropsearch.config.schema import SCHEMAS, Config, OwnDataConfig, OwnModelConfig
-from dropsearch.data.catalogue import DATA_SETS
-from dropsearch.dropout.typical import KINDS
-from dropsearch.errors import InputError, close_match
-from dropsearch.records import ARMS
+from dropsearch.config.params_rules import params_problems
+from dropsearch.config.schema import SCHEMAS, Config, UserDataConfig, UserModelConfig
+from dropsearch.config.user_rules import user_problems
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records import ARMS
+from dropsearch.datasets.catalogue import DATA_SETS
+from dropsearch.dropout.typical_rates import KINDS
 
 HIGHEST_RATE = 0.95
 """Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
@@ -35,8 +35,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("none", "cosine", "step", "warmup_cosine"),
     "sampler.name": ("tpe", "random", "gp"),
     "pruner.name": ("none", "median", "hyperband"),
-    "engine.name": ("auto", "array", "alone"),
-    "engine.masks": ("own", "common"),
+    "engine.name": ("auto", "vectorized", "sequential"),
+    "engine.mask_seed": ("per_trial", "shared"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": _PRECISIONS,
     "trainer.matmul": ("highest", "high", "medium"),
@@ -55,8 +55,8 @@ _AT_LEAST: dict[str, float] = {
     "data.train_size": 1,
     "confirm.top_k": 1,
     "confirm.seeds": 1,
-    "sampler.startup_trials": 1,
-    "pruner.startup_trials": 0,
+    "sampler.n_startup_trials": 1,
+    "pruner.n_startup_trials": 0,
     "pruner.warmup_epochs": 0,
     "evidence.severities": 1,
     "model.kernel_size": 1,
@@ -78,7 +78,7 @@ _AT_LEAST: dict[str, float] = {
 _ABOVE: dict[str, float] = {
     "space.lr.low": 0,
     "space.weight_decay.low": 0,  # its range is logarithmic
-    "optimizer.gradient_clip": 0,
+    "trainer.gradient_clip_val": 0,
     "retrain.lr": 0,
     "data.val_fraction": 0,
 }
@@ -127,11 +127,11 @@ def _file(config: Config, key: str) -> str:
 def _problems(config: Config) -> Iterator[str]:
     yield from _values(config)
     yield from _arms(config.arms)
-    yield from own_problems(config)
+    yield from user_problems(config)
     yield from _kinds(config.sites.kinds)
     yield from _ranges(config)
     yield from _engine(config)
-    yield from extra_problems(config, _values)
+    yield from params_problems(config, _values)
     yield from _names(config)
     yield from _evidence(config)
     if config.task == "retrain":
@@ -149,7 +149,7 @@ def _values(config: Config) -> Iterator[str]:
 
 def _value(config: Config, key: str) -> Any:
     """Return the value at a dotted key; None where this model has no such key, or has it from the user's own class."""
-    if isinstance(getattr(config, key.partition(".")[0], None), OwnModelConfig | OwnDataConfig):
+    if isinstance(getattr(config, key.partition(".")[0], None), UserModelConfig | UserDataConfig):
         return None
     value: Any = config
     for part in key.split("."):
@@ -217,7 +217,7 @@ def _ranges(config: Config) -> Iterator[str]:
 
 def _model(config: Config) -> Iterator[str]:
     schemas, name = SCHEMAS["model"], config.model.name
-    if isinstance(config.model, OwnModelConfig):
+    if isinstance(config.model, UserModelConfig):
         return
     if not isinstance(config.model, schemas.get(name, type(None))):
         owner = next((known for known, schema in schemas.items() if type(config.model) is schema), "")

@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
-from dropsearch.config.extra import with_extra
 from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
-from dropsearch.config.own import is_free
-from dropsearch.config.schema import OWN, SCHEMAS, Config, DataConfig, OpenConfig
-from dropsearch.errors import InputError
+from dropsearch.config.params import with_params
+from dropsearch.config.schema import SCHEMAS, USER, Config, DataConfig, OpenConfig
+from dropsearch.config.user_targets import is_free
+from dropsearch.core.errors import InputError
 
 
 def conf_folder() -> str:
@@ -37,7 +37,7 @@ def register_schemas() -> None:
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             # What belongs to the user's own class has names of the user's choice.
-            node: Any = OmegaConf.structured(schema, flags={"struct": False}) if name == OWN else schema
+            node: Any = OmegaConf.structured(schema, flags={"struct": False}) if name == USER else schema
             store.store(group=f"schema/{group}", name=name, node=node)
 
 
@@ -52,7 +52,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     running.clear()  # the caller may be a Hydra application of its own
     try:
         with initialize_config_dir(conf_folder(), version_base="1.3"):
-            return typed(compose("config", overrides=with_extra(overrides)))
+            return typed(compose("config", overrides=with_params(overrides)))
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
     finally:

@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from dropsearch.config.schema import SCHEMAS, Config
-from dropsearch.errors import close_match
+from dropsearch.core.errors import close_match
 
 GROUPS = (
     "model",
@@ -32,7 +32,7 @@ GROUPS = (
     "experiment",
 )
 
-FREE_KEYS = ("retrain.rates.", "retrain.extra.", "sites.kinds.", "space.extra.")
+FREE_KEYS = ("retrain.rates.", "retrain.params.", "sites.kinds.", "space.params.")
 """Below them keys are the names of a model's sites, or other keys whose values are searched."""
 
 SEE_ALL = "python -m dropsearch --cfg job shows them all"

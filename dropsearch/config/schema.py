@@ -22,7 +22,7 @@ class ModelConfig:
 
 
 @dataclass
-class ZooModelConfig(ModelConfig):
+class BuiltInModelConfig(ModelConfig):
     """What every model of the zoo shares."""
 
     norm: str = "none"
@@ -30,7 +30,7 @@ class ZooModelConfig(ModelConfig):
 
 
 @dataclass
-class OwnModelConfig(ModelConfig):
+class UserModelConfig(ModelConfig):
     """A LightningModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
 
     name: str = "${last_part:${model._target_}}"
@@ -40,7 +40,7 @@ class OwnModelConfig(ModelConfig):
 
 
 @dataclass
-class MLPConfig(ZooModelConfig):
+class MLPConfig(BuiltInModelConfig):
     """See `dropsearch.models.MLP`."""
 
     hidden: list[int] = field(default_factory=lambda: [128, 128])
@@ -50,7 +50,7 @@ class MLPConfig(ZooModelConfig):
 
 
 @dataclass
-class CNNConfig(ZooModelConfig):
+class CNNConfig(BuiltInModelConfig):
     """See `dropsearch.models.CNN`."""
 
     channels: list[int] = field(default_factory=lambda: [32, 64])
@@ -65,7 +65,7 @@ class CNNConfig(ZooModelConfig):
 
 
 @dataclass
-class RNNConfig(ZooModelConfig):
+class RNNConfig(BuiltInModelConfig):
     """See `dropsearch.models.RNN`."""
 
     cell: str = "lstm"
@@ -77,7 +77,7 @@ class RNNConfig(ZooModelConfig):
 
 
 @dataclass
-class TransformerConfig(ZooModelConfig):
+class TransformerConfig(BuiltInModelConfig):
     """See `dropsearch.models.Transformer`."""
 
     width: int = 64
@@ -96,7 +96,7 @@ class AnyDataConfig:
 
 
 @dataclass
-class OwnDataConfig(AnyDataConfig):
+class UserDataConfig(AnyDataConfig):
     """A LightningDataModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
 
     name: str = "${last_part:${data._target_}}"
@@ -107,7 +107,7 @@ class OwnDataConfig(AnyDataConfig):
 
 @dataclass
 class DataConfig(AnyDataConfig):
-    """See `dropsearch.data.TensorDataModule`."""
+    """See `dropsearch.datasets.data_module.TensorDataModule`."""
 
     root: str = "data"
     batch_size: int = 64
@@ -133,8 +133,8 @@ class SpaceConfig:
     zero_share: float = 0.2
     lr: RangeConfig = field(default_factory=lambda: RangeConfig(3e-4, 3e-2))
     weight_decay: RangeConfig = field(default_factory=lambda: RangeConfig(1e-6, 1e-1))
-    extra: dict[str, Any] = field(default_factory=dict)
-    """What else is searched: ranges by key of `model` or `optimizer`; see `dropsearch.config.extra`."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """What else is searched: ranges by key of `model` or `optimizer`; see `dropsearch.config.params`."""
 
 
 @dataclass
@@ -146,7 +146,6 @@ class OptimizerConfig:
     momentum: float = 0.9
     nesterov: bool = False
     schedule: str = "none"
-    gradient_clip: float | None = None
 
 
 @dataclass
@@ -154,7 +153,7 @@ class SamplerConfig:
     """Optuna's sampler."""
 
     name: str = "tpe"
-    startup_trials: int = 10
+    n_startup_trials: int = 10
 
 
 @dataclass
@@ -162,7 +161,7 @@ class PrunerConfig:
     """Optuna's pruner."""
 
     name: str = "median"
-    startup_trials: int = 5
+    n_startup_trials: int = 5
     warmup_epochs: int = 3
 
 
@@ -175,8 +174,8 @@ class EngineConfig:
     """How many trials train at once in a process: auto, or a number."""
     processes: str = "auto"
     """How many processes train: auto, or a number."""
-    masks: str = "own"
-    """own: each trial draws its own masks; common: all trials threshold one field of uniform numbers."""
+    mask_seed: str = "per_trial"
+    """per_trial: each trial draws its own masks; shared: all trials threshold one field of uniform numbers."""
 
 
 @dataclass
@@ -185,6 +184,8 @@ class TrainerConfig:
 
     max_epochs: int = 20
     accelerator: str = "auto"
+    gradient_clip_val: float | None = None
+    """The largest norm of a gradient; null clips nothing."""
     precision: str = "32-true"
     matmul: str = "highest"
     """What `torch.set_float32_matmul_precision` is given: highest, high or medium."""
@@ -245,7 +246,7 @@ class RetrainConfig:
     rates: dict[str, float] = field(default_factory=dict)
     lr: float = 1e-3
     weight_decay: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     """What is set on the optimiser of a module of the user's own, by key of `optimizer`."""
     seed: int = 0
     """Of the retraining alone; the data is split by `seed`."""
@@ -264,7 +265,7 @@ class SitesConfig:
     """Where a model drops, and what its sites are."""
 
     kinds: dict[str, str] = field(default_factory=dict)
-    """Kind by site name or pattern, where the guessed one is wrong; it decides the textbook's rate."""
+    """Kind by site name or pattern, where the guessed one is wrong; it decides the typical rate."""
     insert: Any = None
     """Where a module of the user's own gets dropout: after_activation, a name, a pattern or a type, or a list."""
     where = None
@@ -333,16 +334,16 @@ def _in_words(value: Any) -> Any:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-OWN = "own"
+USER = "user"
 SCHEMAS: dict[str, dict[str, type]] = {
     "model": {
         "mlp": MLPConfig,
         "cnn": CNNConfig,
         "rnn": RNNConfig,
         "transformer": TransformerConfig,
-        OWN: OwnModelConfig,
+        USER: UserModelConfig,
     },
-    "data": {"catalogue": DataConfig, OWN: OwnDataConfig},
-    "trainer": {OWN: TrainerConfig},
+    "data": {"catalogue": DataConfig, USER: UserDataConfig},
+    "trainer": {USER: TrainerConfig},
 }
 """Groups whose options differ in their keys, and the schema of each option."""

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from dropsearch.config.compose import typed
 from dropsearch.config.messages import ConfigurationErrors, one_line
 from dropsearch.config.schema import Config
-from dropsearch.errors import BAD_INPUT, InputError
+from dropsearch.core.errors import BAD_INPUT, InputError
 
 
 class CheckJobs(Callback):

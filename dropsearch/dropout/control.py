@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch.dropout.calls import DropCall, at_rate, exposed_attention, read_call
-from dropsearch.dropout.rate import Rate
-from dropsearch.dropout.seeded_noise import SeededNoise
+from dropsearch.dropout.ops import DropCall, at_rate, exposed_attention, read_call
+from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.seeded_bits import SeededNoise
 
 
 def owner_path(model: nn.Module, site: str) -> str:
@@ -39,7 +39,7 @@ def owner_path(model: nn.Module, site: str) -> str:
     raise KeyError(path)
 
 
-class Whereabouts:
+class ModuleLocation:
     """Which module of a model runs right now, and how often it has dropped in this step."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -112,7 +112,7 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.whereabouts = Whereabouts(model)
+        self.whereabouts = ModuleLocation(model)
         self._attention = exposed_attention(self._inner_call)
 
     def watching(self, sites: Iterable[str] | None = None) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.noise import site_word
+from dropsearch.dropout.mask_bits import site_word
 from dropsearch.dropout.philox import philox, words
 
 _PER_BLOCK = 16

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.rnn import PackedSequence
 
-from dropsearch.dropout import reach
-from dropsearch.dropout.calls import DropCall
+from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.core.records import Site
+from dropsearch.dropout import unsupported
 from dropsearch.dropout.control import DropoutMode
-from dropsearch.dropout.kinds import guess_kind, layer_kind
-from dropsearch.records import Site
+from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.site_kinds import guess_kind, layer_kind
 
 __all__ = ["dropout_sites", "guess_kind"]
 
@@ -53,7 +53,7 @@ class _Recorder(DropoutMode):
             for name, module in self.model.named_modules():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue
-                if isinstance(module, _DropoutNd):
+                if isinstance(module, DropoutBase):
                     hooks.enter_context(_known_again(module))
                 hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
                 if kind := layer_kind(module):
@@ -85,7 +85,7 @@ class _Recorder(DropoutMode):
         self._note_lent(call)
         if self.model.training:
             seen = self._site(self.whereabouts.last_drop, call)
-            self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, reach.STAYS_IN_EVAL))
+            self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, unsupported.STAYS_IN_EVAL))
         return original()
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
@@ -98,7 +98,7 @@ class _Recorder(DropoutMode):
     def _note_lent(self, call: DropCall) -> None:
         written = getattr(call.rate, "written", call.rate)
         for name, part in self.whereabouts.module.named_modules():
-            if isinstance(part, _DropoutNd) and part.p is written:
+            if isinstance(part, DropoutBase) and part.p is written:
                 self._lent.add(f"{self.whereabouts.path}.{name}".strip("."))
 
     def _is_of_weights(self, call: DropCall) -> bool:
@@ -118,7 +118,7 @@ class _Recorder(DropoutMode):
         result = super().__torch_function__(func, types, args, kwargs)
         if self._dropped is before:  # this call was no drop itself
             self._look_around(func, args, result)
-        if (name := reach.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
+        if (name := unsupported.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
             self._on_draw(name, result)
         return result
 
@@ -134,7 +134,7 @@ class _Recorder(DropoutMode):
         certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
         if func in _ADD and _activations_added(args, dropped) and not certain:
             self.sites[site] = self._site(site, call, added=True)
-        if reach.own_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
+        if unsupported.custom_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.shape:
                 self._dropped = (site, call, result)
         elif isinstance(result, Tensor | tuple):
@@ -151,7 +151,7 @@ class _Recorder(DropoutMode):
         owner = self.whereabouts.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
         kind = guess_kind(owner, "draw", self.last_layer)
-        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, reach.draw_reason(function)))
+        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, unsupported.draw_reason(function)))
 
     def _add(self, site: Site) -> None:
         self._note_time(site.name)
@@ -169,24 +169,24 @@ class _Recorder(DropoutMode):
 
     def _complete(self, name: str, module: nn.Module) -> None:
         """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
-        site, reason, called = name or "model", reach.own_kind(module), self.met.get(f"{name} called")
+        site, reason, called = name or "model", unsupported.custom_kind(module), self.met.get(f"{name} called")
         if reason and site not in self.sites:
             drawn = [self.sites.pop(key) for key in list(self.sites) if key.startswith(f"{site}:")]
             activations = drawn[0].activations if drawn else 0
-            self.sites[site] = Site(site, "residual", reach.own_rate(module), activations, False, reason)
+            self.sites[site] = Site(site, "residual", unsupported.custom_rate(module), activations, False, reason)
             if called is not None:
                 self.met[site] = called
         elif isinstance(module, torch.jit.ScriptModule):
             outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
             if not name or not isinstance(outer, torch.jit.ScriptModule):
-                self.sites[site] = Site(site, "hidden", math.nan, 0, False, reach.SCRIPTED)
+                self.sites[site] = Site(site, "hidden", math.nan, 0, False, unsupported.SCRIPTED)
         elif called is None and (rate := _idle_rate(module)) is not None and name not in self._lent:
             kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")
-            self.sites[site] = Site(site, kind, rate, 0, False, reach.UNMET)
+            self.sites[site] = Site(site, kind, rate, 0, False, unsupported.UNMET)
 
 
 @contextmanager
-def _known_again(module: _DropoutNd) -> Iterator[None]:
+def _known_again(module: DropoutBase) -> Iterator[None]:
     """Give a dropout layer a number of its own for its rate, as large as before, to be known again in a call."""
     before = module.p
     module.p = float(before) + 0.0
@@ -198,7 +198,7 @@ def _known_again(module: _DropoutNd) -> Iterator[None]:
 
 def _idle_rate(module: nn.Module) -> float | None:
     """Return the rate of a module that drops when it is called; None for one that does not."""
-    if isinstance(module, _DropoutNd):
+    if isinstance(module, DropoutBase):
         return float(module.p)
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
         return float(module.dropout)
@@ -206,7 +206,7 @@ def _idle_rate(module: nn.Module) -> float | None:
 
 
 def _fused_site(name: str, module: nn.RNNBase, activations: int) -> Site:
-    reason = reach.FUSED if module.num_layers > 1 else reach.ONE_LAYER
+    reason = unsupported.FUSED if module.num_layers > 1 else unsupported.ONE_LAYER
     return Site(name, "rnn", float(module.dropout), activations * (module.num_layers - 1), False, reason)
 
 

@@ -8,7 +8,7 @@ from dropsearch.models.classifier import Classifier, accuracy
 from dropsearch.models.cnn import CNN
 from dropsearch.models.mlp import MLP
 from dropsearch.models.network import Network
-from dropsearch.models.optimizer import OPTIMIZERS, SCHEDULES, build_optimizer, schedule_factor
+from dropsearch.models.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, schedule_factor
 from dropsearch.models.rnn import RNN
 from dropsearch.models.transformer import Transformer
 

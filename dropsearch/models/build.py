@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.errors import InputError, close_match
+from dropsearch.core.errors import InputError, close_match
 from dropsearch.models.cnn import CNN
 from dropsearch.models.mlp import MLP
 from dropsearch.models.network import Network

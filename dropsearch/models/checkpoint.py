@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from dropsearch.models.classifier import Classifier
 
 _PARTS = ("state_dict", "hyper_parameters", "pytorch-lightning_version")

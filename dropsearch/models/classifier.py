@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from dropsearch.errors import InputError, close_match
+from dropsearch.core.errors import InputError, close_match
 from dropsearch.models.build import NETS, build_net
-from dropsearch.models.optimizer import (
+from dropsearch.models.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
     OptimizerName,
@@ -79,7 +79,7 @@ class Classifier(lightning.LightningModule):
         _require(good, "betas must be two numbers in [0, 1)", own["betas"])
 
     def _remember_net(self, hparams: Any) -> None:
-        # Only our own: a foreign network may have a `config` that means something else.
+        # Only our own: a user network may have a `config` that means something else.
         if type(self.net) in NETS.values():
             hparams["net"] = self.net.config
 

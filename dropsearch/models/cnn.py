@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dropsearch.models.input_shape import Layout
 from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, arrange, make_norm, needs_bias
-from dropsearch.models.layout import Layout
 from dropsearch.models.network import Network, Rates, require_one_of, require_positive
 
 DropoutUnit = Literal["element", "channel"]

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from dropsearch.models.input_shape import InputShape, Layout
 from dropsearch.models.layers import NORMS, Norm
-from dropsearch.models.layout import InputShape, Layout
 
 Rates = float | Mapping[str, float]
 """One rate for all sites, or rates by site name; sites that a mapping leaves out do not drop."""

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.layers import Norm, make_norm, make_step_norm, normalise
-from dropsearch.models.layout import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.network import Network, Rates, require_one_of, require_positive
 
 Cell = Literal["lstm", "gru"]

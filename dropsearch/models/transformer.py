@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, make_step_norm, normalise
-from dropsearch.models.layout import Layout, as_steps, at_least_one, real_steps
 from dropsearch.models.network import Network, Rates, require_one_of, require_positive
 
 

@@ -3,14 +3,14 @@
 Importing this package does not import matplotlib; drawing the first figure does.
 """
 
-from dropsearch.report.figures import Figure, write_figures
-from dropsearch.report.markdown import write_markdown
-from dropsearch.report.page import write_page
+from dropsearch.report.figures.registry import Figure, write_figures
+from dropsearch.report.html.page import write_page
 from dropsearch.report.progress import Progress
 from dropsearch.report.results import results, write_results
-from dropsearch.report.tables import Table, arms_table, differences_table, rates_table
-from dropsearch.report.terminal import closing, opening
-from dropsearch.report.verdict import verdict
+from dropsearch.report.tables.arms import Table, arms_table, differences_table, rates_table
+from dropsearch.report.text.markdown import write_markdown
+from dropsearch.report.text.terminal import closing, opening
+from dropsearch.report.text.verdict import verdict
 
 __all__ = [
     "Figure",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dropsearch import means
-from dropsearch.records import Interval, Series, TrialResult
+from dropsearch.core.records import Interval, Series, TrialResult
+from dropsearch.stats import means
 
 FEWEST_FOR_INTERVAL = 3
 """With two curves Student's interval is wider than any axis: their range is shown instead."""

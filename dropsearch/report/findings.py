@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.means import shown_side
-from dropsearch.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
+from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.bands import finite, mean_interval
-from dropsearch.report.scale import scores
+from dropsearch.report.text.score_scale import scores
+from dropsearch.stats.means import shown_side
 
 
 def measuring(summary: Summary) -> str:
@@ -42,10 +42,10 @@ def rates(outcome: ArmOutcome) -> Mapping[str, float]:
     return spec.rates if spec else {}
 
 
-def extra(outcome: ArmOutcome) -> Mapping[str, Any]:
+def hyperparameters(outcome: ArmOutcome) -> Mapping[str, Any]:
     """What else was searched, as it was found: values by configuration key, of the winner or the best trial."""
     spec = found(outcome)
-    return spec.extra if spec else {}
+    return spec.hyperparameters if spec else {}
 
 
 def found(outcome: ArmOutcome) -> TrialSpec | None:
@@ -87,12 +87,12 @@ def test_loss(outcome: ArmOutcome) -> Interval:
 
 def tested(summary: Summary) -> dict[str, ArmOutcome]:
     """The arms with at least one finite score of what arms are judged by, in the order in which they ran."""
-    return {name: arm for name, arm in summary.arms.items() if finite(scores(arm, summary.judge))}
+    return {name: arm for name, arm in summary.arms.items() if finite(scores(arm, summary.comparison_metric))}
 
 
 def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]:
     """The planned contrasts of one metric: of that by which arms are judged, unless another is named."""
-    wanted = summary.judge.metric if metric is None else metric
+    wanted = summary.comparison_metric.metric if metric is None else metric
     return [comparison for comparison in summary.comparisons if comparison.metric == wanted]
 
 

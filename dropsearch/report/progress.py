@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dropsearch.records import Monitor, TrialResult
+from dropsearch.core.records import Monitor, TrialResult
 
 SECONDS_BETWEEN_LINES = 5.0
 BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
@@ -57,7 +57,7 @@ class Progress:
         self._total = max(self._total, self._done)
         self._arm = result.spec.arm
         best = result.best
-        if result.state == "COMPLETE" and result.spec.purpose == "search" and result.spec.repeat == 1 and best:
+        if result.state == "COMPLETE" and result.spec.phase == "search" and result.spec.repeat == 1 and best:
             self._best = min(self._best, (best.objective, result.spec.arm))
         if self._bar is None:
             self._line()

@@ -10,21 +10,21 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dropsearch.records import (
+from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.core.records import (
     ArmOutcome,
     Comparison,
+    ComparisonMetric,
     Confirmed,
     Evidence,
     Interval,
-    Judge,
     Monitor,
     Summary,
     TrialResult,
 )
 from dropsearch.report import findings
-from dropsearch.report.files import write_whole
-from dropsearch.report.scale import scores
-from dropsearch.report.verdict import verdict
+from dropsearch.report.text.score_scale import scores
+from dropsearch.report.text.verdict import verdict
 
 
 def results(summary: Summary) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def results(summary: Summary) -> dict[str, Any]:
             "engine": summary.engine,
             "complete": summary.complete,
             "monitor": asdict(summary.monitor),
-            "judge": asdict(summary.judge),
+            "judge": asdict(summary.comparison_metric),
             "notes": summary.notes,
             "verdict": verdict(summary),
             "sites": [asdict(site) for site in summary.sites],
-            "arms": {name: _arm(outcome, summary.judge) for name, outcome in summary.arms.items()},
+            "arms": {name: _arm(outcome, summary.comparison_metric) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
             "evidence": _evidence(summary.evidence),
             "mlflow": summary.mlflow,
@@ -56,11 +56,11 @@ def results(summary: Summary) -> dict[str, Any]:
 
 def write_results(summary: Summary, path: Path) -> Path:
     """Write `results` as JSON to `path`, whole or not at all, and return the path."""
-    write_whole(path, json.dumps(results(summary), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    atomic_write_text(path, json.dumps(results(summary), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     return path
 
 
-def _arm(outcome: ArmOutcome, judge: Judge) -> dict[str, Any]:
+def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, Any]:
     monitor = outcome.monitor
     return {
         "title": outcome.arm.title,
@@ -68,13 +68,13 @@ def _arm(outcome: ArmOutcome, judge: Judge) -> dict[str, Any]:
         "trials": [_trial(trial, monitor) for trial in outcome.trials],
         "best": _best(outcome.best, monitor),
         "confirmed": [_confirmed(confirmed, monitor) for confirmed in outcome.confirmed],
-        "winner": _winner(outcome, judge),
+        "winner": _winner(outcome, comparison_metric),
         "gap": {
             "search_val_loss": findings.search_loss(outcome),
             "confirmed_val_loss": findings.confirmed_loss(outcome),
             "difference": findings.gap(outcome),
         },
-        "textbook": outcome.textbook,
+        "typical": outcome.typical,
         "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
@@ -89,7 +89,7 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
         "rates": trial.spec.rates,
         "lr": trial.spec.lr,
         "weight_decay": trial.spec.weight_decay,
-        "extra": trial.spec.extra,
+        "hyperparameters": trial.spec.hyperparameters,
         "seed": trial.spec.seed,
         "val_loss": best.val_loss if best else None,
         "val_acc": best.val_acc if best else None,
@@ -101,7 +101,7 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
 
 
 def _best(trial: TrialResult | None, monitor: Monitor) -> dict[str, Any] | None:
-    keys = ("number", "params", "rates", "lr", "weight_decay", "extra", "val_loss", "val_acc", "monitored")
+    keys = ("number", "params", "rates", "lr", "weight_decay", "hyperparameters", "val_loss", "val_acc", "monitored")
     return {key: value for key, value in _trial(trial, monitor).items() if key in keys} if trial else None
 
 
@@ -116,7 +116,7 @@ def _confirmed(confirmed: Confirmed, monitor: Monitor) -> dict[str, Any]:
     }
 
 
-def _winner(outcome: ArmOutcome, judge: Judge) -> dict[str, Any] | None:
+def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, Any] | None:
     if outcome.winner is None:
         return None
     test, acc, trial = outcome.test, findings.test_acc(outcome), findings.chosen(outcome)
@@ -124,10 +124,10 @@ def _winner(outcome: ArmOutcome, judge: Judge) -> dict[str, Any] | None:
         "number": outcome.winner.number,
         "params": trial.spec.params if trial else {},
         "rates": findings.rates(outcome),
-        "extra": findings.extra(outcome),
+        "hyperparameters": findings.hyperparameters(outcome),
         "seeds": outcome.winner.seeds,
         "mean_val_loss": outcome.monitor.objective(outcome.winner.mean_val_loss),
-        "judged": scores(outcome, judge),
+        "judged": scores(outcome, comparison_metric),
         "opened_at": test.opened_at if test else None,
         "test_loss": test.loss if test else [],
         "test_acc": test.acc if test else [],

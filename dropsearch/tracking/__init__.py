@@ -1,4 +1,4 @@
-"""The tracking room: what happened, as it happens, where people look for it."""
+"""Tracking: what happened, as it happens, where people look for it."""
 
 from dropsearch.tracking.tracker import NullTracker, Tracker, make_tracker
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dropsearch.errors import InputError, close_match
-from dropsearch.records import EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 
 KINDS = ("mlflow", "none")
 
@@ -21,7 +21,7 @@ class Tracker(Protocol):
     """
 
     @property
-    def place(self) -> Mapping[str, str]:
+    def location(self) -> Mapping[str, str]:
         """tracking_uri and experiment, known from `connect` on; empty if not tracked."""
         ...
 
@@ -99,7 +99,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Tracks nothing."""
 
-    place: Mapping[str, str] = {}
+    location: Mapping[str, str] = {}
     info: Mapping[str, str] = {}
     problems: Sequence[str] = ()
 
@@ -142,7 +142,7 @@ def make_tracker(kind: str, *, uri: str | None, output_dir: Path) -> Tracker:
         return NullTracker()
     if kind != "mlflow":
         raise InputError(f"tracking must be one of {', '.join(KINDS)}, got {kind!r}{close_match(kind, KINDS)}")
-    from dropsearch.tracking.address import resolve
-    from dropsearch.tracking.mlflow_tracker import MlflowTracker
+    from dropsearch.tracking.mlflow.address import resolve
+    from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir), output_dir)

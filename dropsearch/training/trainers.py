@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from dropsearch import lightnings
-from dropsearch.errors import InputError
-from dropsearch.training.feed import TrainerSettings
+from dropsearch._compat import lightning
+from dropsearch.core.errors import InputError
+from dropsearch.training.protocols import TrainerSettings
 
 AnyTrainer = TypeVar("AnyTrainer", bound=Any)
 
@@ -18,12 +18,12 @@ def trainer_class(module: Any) -> type[Any]:
     Raises:
         InputError: The module is no LightningModule.
     """
-    package = lightnings.package_of(module)
+    package = lightning.package_of(module)
     if not package:
         raise InputError(
             f"model must be a LightningModule of lightning or pytorch_lightning, got {type(module).__name__}"
         )
-    return lightnings.trainer_class(package)
+    return lightning.trainer_class(package)
 
 
 def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **ours: Any) -> Any:

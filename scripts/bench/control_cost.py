@@ -21,11 +21,11 @@ from parts import Parts
 from section import Section
 from torch import Tensor
 
-from dropsearch.dropout.array import mask_shapes
-from dropsearch.dropout.calls import DropCall
 from dropsearch.dropout.control import DropoutMode, TrialControl
-from dropsearch.dropout.seeded_noise import SeededNoise
-from dropsearch.training.logs import captured_logs
+from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.row_control import mask_shapes
+from dropsearch.dropout.seeded_bits import SeededNoise
+from dropsearch.training.logged_steps import captured_logs
 
 
 class Onlooker(DropoutMode):

@@ -67,7 +67,7 @@ def product_seconds(product: Product, width: int, device: torch.device, repeats:
 
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
-    parts = Parts.load(name, "engine=array", quick=quick)
+    parts = Parts.load(name, "engine=vectorized", quick=quick)
     width, device = parts.plan().width, parts.device
     flops, operations = step_alone(parts)
     array = parts.array(width)

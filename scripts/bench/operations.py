@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dropsearch.dropout.control import TrialControl
-from dropsearch.training.cells import RecurrentCells
-from dropsearch.training.logs import captured_logs
+from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 Product = tuple[int, int, int, int]
 """Batch, rows, inner length and columns of a matrix product."""
@@ -86,7 +86,7 @@ def step_alone(parts: Parts) -> tuple[int, Operations]:
     control, batch = TrialControl(module, spec.rates, spec.seed), next(iter(loader))
 
     def step() -> None:
-        with control.training_step(0), RecurrentCells():
+        with control.training_step(0), VmapRNN():
             loss = module.training_step(batch, 0)
         optimizer.zero_grad()
         loss.backward()

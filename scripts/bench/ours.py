@@ -22,12 +22,12 @@ STARTED = time.perf_counter()
 
 from workloads import overrides  # noqa: E402
 
-from dropsearch.app import build, engines  # noqa: E402
-from dropsearch.app.invocation import Run  # noqa: E402
-from dropsearch.app.watch import WatchedFeed  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.data.loader import TensorLoader  # noqa: E402
-from dropsearch.data.tensors import TensorDataModule  # noqa: E402
+from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
+from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
+from dropsearch.experiment import build, engines  # noqa: E402
+from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
+from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.report import Progress  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 
@@ -58,15 +58,15 @@ def main(name: str, folder: Path, *more: str) -> None:
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
     engine = engines.engine(config, source, plan, lambda _: None)
-    run = Run(config, source, sites, engine, folder, tracker, STARTED)
+    run = ExperimentRun(config, source, sites, engine, folder, tracker, STARTED)
     run.open(folder / "study.journal")
     begun, cpu = time.perf_counter(), cpu_seconds()
     progress = Progress(config.study.n_trials)
-    run.ablation.search(partial(WatchedFeed, tracker=tracker, progress=progress))
+    run.arm_runner.search(partial(TrackedFeed, tracker=tracker, progress=progress))
     tracker.close("KILLED")
     ended = time.perf_counter()
     engine.close()  # its processes have ended then, and their seconds count
-    done = [result for result in run.ablation.studies[0].search.results() if result.state == "COMPLETE"]
+    done = [result for result in run.arm_runner.studies[0].search.results() if result.state == "COMPLETE"]
     times = {"startup": begun - STARTED, "run": ended - begun, "cpu": cpu_seconds() - cpu, "trials": len(done)}
     print(json.dumps({**times, "engine": engine.description}))
 

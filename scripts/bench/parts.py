@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from workloads import QUICK, WORKLOADS, overrides
 
-from dropsearch.app import build, engines
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config
-from dropsearch.data.tensors import TensorDataModule
-from dropsearch.records import EpochMetrics, Site, TrialResult, TrialSpec
-from dropsearch.training.array import Array
-from dropsearch.training.feed import TrainerSettings
-from dropsearch.training.plan import Plan
+from dropsearch.core.records import EpochMetrics, Site, TrialResult, TrialSpec
+from dropsearch.datasets.data_module import TensorDataModule
+from dropsearch.experiment import build, engines
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.trials import VectorizedTrials
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Parts:
         """Return how dropsearch would train the workload."""
         return engines.plan(self.config, self.source, self.sites)
 
-    def array(self, width: int) -> Array:
+    def array(self, width: int) -> VectorizedTrials:
         """Return an array of `width` trials."""
-        return Array(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)), width)
+        return VectorizedTrials(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)), width)
 
     def specs(self, count: int) -> list[TrialSpec]:
         """Return `count` trials, drawn from the ranges of the search: always the same ones, all rates above 0."""
@@ -91,7 +91,7 @@ class Parts:
         ]
 
 
-def step_seconds(array: Array, seconds: float) -> float:
+def step_seconds(array: VectorizedTrials, seconds: float) -> float:
     """Return the median time of an array's step, over about `seconds` and at least three steps."""
     return array.seconds_a_step(max(3, int(seconds / array.seconds_a_step(1))))
 

@@ -25,9 +25,9 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from workloads import WORKLOADS, overrides  # noqa: E402
 
-from dropsearch.app.engines import use_precision  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.data.tensors import data_module  # noqa: E402
+from dropsearch.datasets.data_module import data_module  # noqa: E402
+from dropsearch.experiment.engines import use_precision  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from parts import Parts
 from torch import Tensor
 
-from dropsearch.models.optimizer import parameter_groups
-from dropsearch.records import TrialSpec
+from dropsearch.core.records import TrialSpec
+from dropsearch.models.optimizers import parameter_groups
 
 WARMING_STEPS = 3
 

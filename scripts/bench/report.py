@@ -2,7 +2,7 @@
 
 python scripts/bench/report.py [SECTION ...] [--workloads NAME ...] [--quick]
 
-Sections: peer, serial, processes, ceiling, widths, tracking, control, refill, foreign; all of them where none is named.
+Sections: peer, serial, processes, ceiling, widths, tracking, control, refill, user_module; all if none is named.
 What each measures, and how, is told at the top of its file. On a machine with CUDA everything runs there, but for the
 last, which is of the CPU. Both sides of a ratio run in turn on one machine in one run; figures are medians of several
 repetitions. --quick takes few repetitions and narrow arrays, to see that everything works: its numbers mean little.
@@ -18,27 +18,27 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import array_widths
 import compare
 import control_cost
-import foreign
 import machine_ceiling
+import row_refill
 import serial_baseline
 import several_processes
-import slot_refill
 import torch
 import tracking_share
+import user_module_speed
+import widths
 from workloads import QUICK, WORKLOADS
 
 SECTIONS = {
     "serial": serial_baseline.SECTION,
     "processes": several_processes.SECTION,
     "ceiling": machine_ceiling.SECTION,
-    "widths": array_widths.SECTION,
+    "widths": widths.SECTION,
     "tracking": tracking_share.SECTION,
     "control": control_cost.SECTION,
-    "refill": slot_refill.SECTION,
-    "foreign": foreign.SECTION,
+    "refill": row_refill.SECTION,
+    "user_module": user_module_speed.SECTION,
 }
 NAMES = ("peer", *SECTIONS)
 

@@ -20,7 +20,7 @@ from parts import Parts, step_seconds
 from raw import RawLoop
 from section import Section, median_and_range
 
-from dropsearch.records import TrialSpec
+from dropsearch.core.records import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def raw_turn(loop: RawLoop, specs: Iterator[TrialSpec], epochs: int, seconds: fl
 def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
     turns, seconds = (2, 0.2) if quick else (5, 2.0)
-    parts = Parts.load(name, "engine=array", quick=quick)
+    parts = Parts.load(name, "engine=vectorized", quick=quick)
     array, loop = parts.array(parts.plan().width), RawLoop(parts)
     specs, epochs = itertools.cycle(parts.specs(32)), parts.epochs
     raw_turn(loop, specs, 1, 0.0)
     found = [
-        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(array.slots) / step_seconds(array, seconds))
+        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(array.trial_rows) / step_seconds(array, seconds))
         for _ in range(turns)
     ]
     return [
@@ -66,7 +66,7 @@ def rows(name: str, quick: bool) -> list[list[str]]:
             name,
             f"{statistics.median(turn.raw for turn in found):,.0f}",
             f"{1000 * statistics.median(turn.begin for turn in found):.1f}",
-            str(len(array.slots)),
+            str(len(array.trial_rows)),
             f"{statistics.median(turn.ours for turn in found):,.0f}",
             median_and_range([turn.ours / turn.raw for turn in found]),
         ]

@@ -24,9 +24,9 @@ from parts import Parts, SpecFeed
 from raw import RawLoop
 from section import Section, median_and_range
 
-from dropsearch.app import engines
-from dropsearch.records import TrialSpec
-from dropsearch.training.feed import Engine
+from dropsearch.core.records import TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.training.protocols import Engine
 
 _ready: tuple[RawLoop, Any] | None = None
 """What a process of the raw side holds: its loop, and the barrier of all."""

@@ -27,12 +27,12 @@ from pathlib import Path
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from dropsearch.records import ARMS, EpochMetrics, Site, TrialResult
-from dropsearch.search.feeds import SearchFeed
-from dropsearch.search.ledger import Ledger
-from dropsearch.search.samplers import make_pruner, make_sampler
-from dropsearch.search.space import Space, SpaceSettings
-from dropsearch.search.storage import open_storage
+from dropsearch.core.records import ARMS, EpochMetrics, Site, TrialResult
+from dropsearch.study.feeds import SearchFeed
+from dropsearch.study.samplers import make_pruner, make_sampler
+from dropsearch.study.search_space import Space, SpaceSettings
+from dropsearch.study.storage import open_storage
+from dropsearch.study.store import StudyStore
 
 SITES = tuple(Site(f"hidden{n}.dropout", "hidden", 0.1, 64) for n in range(4))
 LOOKED_AT = 100
@@ -136,11 +136,11 @@ def main() -> None:
             for epochs in map(int, given.epochs.split(",")):
                 for batch in map(int, given.batches.split(",")):
                     with opened(kind, given.postgres) as storage:
-                        ledger = Ledger(
+                        store = StudyStore(
                             storage,
                             f"bench-{uuid.uuid4().hex[:8]}/dropout",
                             arm="dropout",
-                            purpose="search",
+                            phase="search",
                             fingerprint={},
                             make_sampler=partial(make_sampler, sampler),
                             pruner=make_pruner(given.pruner, epochs),
@@ -148,7 +148,7 @@ def main() -> None:
                         space = Space(
                             SpaceSettings(), ARMS["dropout"], SITES, dict.fromkeys((site.name for site in SITES), 0.3)
                         )
-                        feed = SearchFeed(ledger, space, total=marks[-1], seed=0, cancelled=lambda: False)
+                        feed = SearchFeed(store, space, total=marks[-1], seed=0, cancelled=lambda: False)
                         for mark, cost in Study(feed, epochs).run(marks[-1], batch, marks).items():
                             print(f"{kind:10} {sampler:7} {epochs:6} {batch:5} {mark:6} {cost}", flush=True)
 

@@ -101,9 +101,9 @@ def laws(check: Check) -> Any:
     """Own rates, the same trial anywhere, no harm from neighbours: on the device."""
     options = ("-q", "-W", "default", "-p", "no:cacheprovider", "-p", "no:xdist", "-rf", "--no-header", "--tb=short")
     if check.rehearse:
-        wanted = ("tests/training/test_array.py", "-k", "width and 3", "-m", "not gpu")
+        wanted = ("tests/training/vectorized/test_trials.py", "-k", "width and 3", "-m", "not gpu")
     else:
-        wanted = ("tests/training/test_gpu.py", "-m", "gpu")
+        wanted = ("tests/training/vectorized/test_gpu.py", "-m", "gpu")
     try:
         printed = check.run("-m", "pytest", *wanted, *options)
     except RuntimeError as error:

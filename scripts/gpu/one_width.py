@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from parts import Parts, SpecFeed, step_seconds
 
-from dropsearch.training.array import Array
+from dropsearch.training.vectorized.trials import VectorizedTrials
 
 
 def main(name: str, width: int, convolutions: Any, quick: bool) -> None:
@@ -24,7 +24,7 @@ def main(name: str, width: int, convolutions: Any, quick: bool) -> None:
         try:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            array = Array(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
+            array = VectorizedTrials(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
             seconds = step_seconds(array, 0.2)
             break
         except torch.cuda.OutOfMemoryError:

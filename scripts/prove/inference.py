@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.evidence import simulations as simulated  # the checkout's tests
+from tests.stats import simulations as simulated  # the checkout's tests
 
 
 def main() -> None:

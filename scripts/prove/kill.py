@@ -17,15 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.app.campaign import Campaign  # the checkout's tests
-from tests.app.nursery import Nursery
+from tests.experiment.forked_runs import RunForker
+from tests.experiment.kill_campaign import Campaign  # the checkout's tests
 
 PLANS = (
     # share of the kills, storage, how trials are trained, about as many seconds as a run takes
-    (0.4, "", ("engine=alone",), 1.6),
-    (0.3, "sqlite:///FOLDER/study.db", ("engine=alone",), 2.0),
-    (0.15, "", ("engine=array", "engine.processes=1"), 2.5),
-    (0.15, "", ("engine=array", "engine.processes=2"), 3.0),
+    (0.4, "", ("engine=sequential",), 1.6),
+    (0.3, "sqlite:///FOLDER/study.db", ("engine=sequential",), 2.0),
+    (0.15, "", ("engine=vectorized", "engine.processes=1"), 2.5),
+    (0.15, "", ("engine=vectorized", "engine.processes=2"), 3.0),
 )
 
 
@@ -36,10 +36,10 @@ def main() -> None:
     wanted = given.parse_args()
     warnings.simplefilter("ignore")  # MLflow's and Optuna's own, about themselves
     started, kills, endings = time.monotonic(), 0, 0
-    with Nursery() as nursery, tempfile.TemporaryDirectory(prefix="dropsearch-kill-") as folder:
+    with RunForker() as run_forker, tempfile.TemporaryDirectory(prefix="dropsearch-kill-") as folder:
         for number, (share, storage, overrides, span) in enumerate(PLANS):
             campaign = Campaign(
-                nursery, Path(folder) / str(number), storage, wanted.seed + number, overrides, span=span, say=print
+                run_forker, Path(folder) / str(number), storage, wanted.seed + number, overrides, span=span, say=print
             )
             campaign.run(round(share * wanted.kills))
             kills, endings = kills + campaign.kills, endings + campaign.endings

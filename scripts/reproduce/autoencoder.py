@@ -10,8 +10,8 @@ from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropsearch.data.catalogue import describe
-from dropsearch.data.pool import read_pool
+from dropsearch.datasets.catalogue import describe
+from dropsearch.datasets.raw_data import read_raw_data
 
 PIXELS = 784
 
@@ -51,7 +51,7 @@ class Pixels(LightningDataModule):
 
     def __init__(self, root: str = "data", train: int = 10_000, val: int = 2_000) -> None:
         super().__init__()
-        pool = read_pool(describe("mnist"), root)
+        pool = read_raw_data(describe("mnist"), root)
         images = torch.from_numpy(pool.x).flatten(1)
         self.train, self.val = images[:train].float() / 255, images[train : train + val].float() / 255
         self.test = images[-pool.published_test :].float() / 255

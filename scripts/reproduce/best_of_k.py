@@ -1,6 +1,6 @@
 """`best_of_k.py RESULTS FIGURE`: the validation accuracy to expect of the best of k random trials, by arm.
 
-Expectation and band of an arm are those of `dropsearch.evidence.budget`. Differences are paired, for trials of one
+Expectation and band of an arm are those of `dropsearch.analysis.budget`. Differences are paired, for trials of one
 number have one learning rate and weight decay in every arm: their intervals are Student's on the jackknife's standard
 error, too short at large k, where a few trials count. Trials 0 and 1 are left out: some arms do not draw them. A trial
 that diverged counts as chance, as it does in the publication.
@@ -20,15 +20,15 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from dropsearch.evidence.budget import random_search
-from dropsearch.records import Budget, EpochMetrics, TrialResult, TrialSpec
-from dropsearch.report.axes import label_outer
-from dropsearch.report.palette import look
-from dropsearch.report.sheet import drawing, key, sheet
+from dropsearch.analysis.budget import random_search
+from dropsearch.core.records import Budget, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.report.figures.axes import label_outer
+from dropsearch.report.figures.layout import drawing, figure_layout, key
+from dropsearch.report.figures.palette import arm_style
 
 PUBLISHED = {
     "none": {1: 91.96, 5: 98.39, 10: 98.49, 20: 98.56},
-    "textbook": {1: 66.23, 5: 97.70, 10: 98.51, 20: 98.65},
+    "typical": {1: 66.23, 5: 97.70, 10: 98.51, 20: 98.65},
     "batchnorm": {1: 98.08, 5: 98.47, 10: 98.55, 20: 98.60},
 }
 """Test accuracy, %, computed from the raw runs of Garbin et al. (2020); their dropout has fixed rates."""
@@ -105,7 +105,7 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
     )
     title = "The winner by budget: MNIST, MLP 784-256-256-10"
     with drawing():
-        drawn = sheet(title, caption, 1, [key(arm) for arm in values], panel_height=3)
+        drawn = figure_layout(title, caption, 1, [key(arm) for arm in values], panel_height=3)
         for arm, accuracy in values.items():
             _curve(drawn.panels[0], arm, accuracy)
         # Logarithmic: the arms differ by tens of points at first, and in the end by tenths.
@@ -119,7 +119,7 @@ def draw(values: Mapping[str, Floats], path: Path) -> None:
 
 
 def _curve(panel: Axes, arm: str, accuracy: Floats) -> None:
-    found, drawn = budget(accuracy), look(arm)
+    found, drawn = budget(accuracy), arm_style(arm)
     shown = slice(max(BUDGETS))
     trials = found.trials[shown]
     panel.plot(trials, found.expected[shown], drawn.line, color=drawn.colour, marker=drawn.marker)

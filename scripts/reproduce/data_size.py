@@ -16,10 +16,10 @@ from statistics import fmean
 
 from trainings import WEIGHT_DECAY, Contrast, Trainings, columns, rates, show
 
-from dropsearch.evidence import mean_interval
-from dropsearch.evidence.measures import coadaptation
-from dropsearch.records import TrialSpec
-from dropsearch.seeds import confirmation_seeds, trial_seed
+from dropsearch.analysis.measures import coadaptation
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import confirmation_seeds, trial_seed
+from dropsearch.stats.means import mean_interval
 
 EPOCHS = {100: 150, 500: 80, 1000: 50, 5000: 25}
 """By the number of training examples: where validation loss has long turned, or at the largest stands still."""
@@ -34,7 +34,7 @@ MEASURES = {
     "correlation": ("mean correlation of two units", 3),
     "knockout_area": ("accuracy kept as units are knocked out", 3),
 }
-"""Of `dropsearch.evidence.measures.coadaptation`: in words, and how many digits of each are told."""
+"""Of `dropsearch.analysis.measures.coadaptation`: in words, and how many digits of each are told."""
 
 
 @dataclass(frozen=True)

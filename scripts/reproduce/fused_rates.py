@@ -7,7 +7,7 @@ from modelbatch import ModelBatch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from dropsearch.dropout.array import ArrayControl, RowBits, row_rates
+from dropsearch.dropout.row_control import RowBits, RowDropoutControl, row_rates
 
 RATES = (0.1, 0.5, 0.9)
 UNITS = 100_000
@@ -42,7 +42,7 @@ def by_dropsearch() -> list[float]:
     parameters, _ = stack_module_state(models)
     rates = row_rates([{"drop": rate} for rate in RATES], torch.float32, torch.device("cpu"))
     bits = RowBits({"drop": torch.Size((1, UNITS))}, len(RATES), torch.device("cpu")).draw([1, 2, 3], [0, 0, 0])
-    control = ArrayControl(models[0])
+    control = RowDropoutControl(models[0])
 
     def one(parameters: dict[str, Tensor], rates: dict, bits: dict[str, Tensor]) -> Tensor:
         control.load(rates, bits)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from trainings import Contrast, Trainings, columns, show
 
-from dropsearch.evidence import mean_interval
-from dropsearch.records import TrialSpec
-from dropsearch.seeds import confirmation_seeds
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import confirmation_seeds
+from dropsearch.stats.means import mean_interval
 
 SEEDS = 10
 RATE = 0.5

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropsearch.app import build, engines
-from dropsearch.app.scoring import load, test_scores
-from dropsearch.app.trained import looked_at, trained
+from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.own import with_own
 from dropsearch.config.schema import Config
-from dropsearch.evidence import paired_difference, wilcoxon_exact
-from dropsearch.evidence.measures.trained import Trained
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.config.user_targets import with_user_targets
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.experiment import build, engines
+from dropsearch.experiment.scoring import load, test_scores
+from dropsearch.experiment.winners import measurement_data, trained
+from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.paired_tests import wilcoxon_exact
 
 WEIGHT_DECAY = 1e-4
 """Of every training here, with AdamW."""
@@ -33,7 +34,7 @@ class Trainings:
     def __init__(self, overrides: Sequence[str], arms: Iterable[str]) -> None:
         self._folder = tempfile.TemporaryDirectory()
         fixed = [f"arms=[{','.join(arms)}]", "engine.width=10", "tracking=none", f"output_dir={self._folder.name}"]
-        self.config: Config = compose_overrides(with_own([*fixed, *overrides]))
+        self.config: Config = compose_overrides(with_user_targets([*fixed, *overrides]))
         self.source: Any = build.data(self.config, build.device(self.config))
         self._results: dict[str, TrialResult] = {}
         self.sites = [site.name for site in build.sites(self.config, self.source)]
@@ -61,9 +62,9 @@ class Trainings:
         """Return the module of a trial that was trained, on the CPU, in evaluation mode."""
         return load(self.config, self.source, spec, self.path(spec))
 
-    def trained(self, spec: TrialSpec) -> Trained:
-        """Return it as the measures of `dropsearch.evidence` take it, with at most 2,048 examples of each set."""
-        shared = looked_at(self.config, self.source)
+    def trained(self, spec: TrialSpec) -> TrainedModel:
+        """Return it as the measures of `dropsearch.analysis` take it, with at most 2,048 examples of each set."""
+        shared = measurement_data(self.config, self.source)
         return trained(self.config, self.source, shared, self._results[spec.key], self.path(spec))
 
     def test_accuracy(self, spec: TrialSpec) -> float:

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from trainings import WEIGHT_DECAY, Contrast, Trainings, columns, show
 
-from dropsearch.evidence import mean_interval
-from dropsearch.evidence.measures.trained import Trained
-from dropsearch.evidence.measures.variance_shift import DEAD, recalibration, shifts
-from dropsearch.records import TrialSpec
-from dropsearch.seeds import confirmation_seeds
+from dropsearch.analysis.measures.protocol import TrainedModel
+from dropsearch.analysis.measures.variance_shift import DEAD, recalibration, shifts
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import confirmation_seeds
+from dropsearch.stats.means import mean_interval
 
 PUBLISHED = {0.1: 0.860, 0.2: 0.732, 0.3: 0.614, 0.5: 0.405}
 """Ratio by dropping rate, for ReLU(N(0, 1))."""
@@ -86,7 +86,7 @@ def closed_form(mean: Tensor, variance: Tensor, rate: float) -> Tensor:
 
 
 @torch.no_grad()
-def moments(trained: Trained) -> Moments:
+def moments(trained: TrainedModel) -> Moments:
     """Return mean and variance of what goes into each BatchNorm, with dropout off, on training examples."""
     found: Moments = {}
 

@@ -4,7 +4,7 @@ import pytest
 
 from dropsearch.config.check import check
 from dropsearch.config.schema import CNNConfig, Config, DataConfig, MLPConfig, TransformerConfig
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
 
@@ -49,11 +49,11 @@ ILLEGAL = [
     ("data.val_fraction", 1.0, "data.val_fraction must be below 1"),
     ("data.val_fraction", NAN, "data.val_fraction must be a finite number"),
     ("sampler.name", "tpee", 'sampler.name must be one of tpe, random, gp, got "tpee" (did you mean "tpe"?)'),
-    ("sampler.startup_trials", 0, "sampler.startup_trials must be at least 1"),
+    ("sampler.n_startup_trials", 0, "sampler.n_startup_trials must be at least 1"),
     ("pruner.warmup_epochs", -1, "pruner.warmup_epochs must be at least 0"),
     ("optimizer.betas", [0.9], "optimizer.betas must be two numbers in [0, 1), got [0.9]"),
     ("optimizer.betas", [0.9, 1.0], "optimizer.betas must be two numbers in [0, 1)"),
-    ("optimizer.gradient_clip", 0.0, "optimizer.gradient_clip must be above 0"),
+    ("trainer.gradient_clip_val", 0.0, "trainer.gradient_clip_val must be above 0"),
     ("optimizer.momentum", NAN, "optimizer.momentum must be a finite number"),
     ("engine.width", "0", 'engine.width must be auto or a number from 1 to 1024, got "0"'),
     ("engine.width", "wide", "engine.width must be auto or a number"),
@@ -115,7 +115,7 @@ def test_a_broken_rule_is_told_with_its_key_and_value_on_one_line(key: str, valu
         ("model.hidden", []),
         ("study.name", "naïve/試し"),
         ("engine.width", "16"),
-        ("arms", ["textbook"]),
+        ("arms", ["typical"]),
     ],
 )
 def test_the_edge_of_a_rule_is_legal(key: str, value: object):

@@ -8,7 +8,7 @@ from omegaconf import open_dict
 from dropsearch.config.compose import compose_overrides, typed
 from dropsearch.config.messages import known_keys, unknown_key
 from dropsearch.config.schema import CNNConfig
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from tests.config.conftest import Compose, RawCompose
 
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from dropsearch.config.compose import conf_folder
 from dropsearch.config.messages import GROUPS
 from dropsearch.config.schema import SCHEMAS, Config
-from dropsearch.data.catalogue import DATA_SETS
-from dropsearch.data.tensors import TensorDataModule
+from dropsearch.datasets.catalogue import DATA_SETS
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.models.build import NETS
 from tests.config.conftest import Compose, RawCompose
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dropsearch.config.sweep import check_jobs
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from tests.config.conftest import RawCompose
 
 

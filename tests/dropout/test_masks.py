@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dropsearch.dropout.calls import SELU_SATURATION, attend
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.noise import SiteBits
-from dropsearch.dropout.rate import Rate
+from dropsearch.dropout.mask_bits import SiteBits
+from dropsearch.dropout.ops import SELU_SATURATION, attend
+from dropsearch.dropout.rates import Rate
 
 MODULES = [nn.Dropout, nn.AlphaDropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout]
 

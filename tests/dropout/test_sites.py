@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dropsearch.dropout.array import ArrayControl, RowBits, mask_shapes, row_rates
 from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
 from dropsearch.dropout.sites import dropout_sites, guess_kind
-from dropsearch.dropout.typical import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
+from dropsearch.dropout.typical_rates import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
 
 
 class Mixed(nn.Module):
-    """Modules, bare calls, a module used twice, attention: as strangers write them."""
+    """Modules, bare calls, a module used twice, attention: as users write them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def test_attention_at_rate_zero_takes_a_rate_from_the_control_and_from_an_array(
     assert torch.allclose(alone(0.0, 1), run(x), atol=1e-6)
     assert not torch.allclose(alone(0.5, 1), run(x), atol=1e-3)
     bits = RowBits(mask_shapes(model, ["model"], lambda: run(x)), 2, x.device).draw([1, 2], [0, 0])
-    control = ArrayControl(model)
+    control = RowDropoutControl(model)
 
     def row(rates: Any, bits: Any) -> torch.Tensor:
         control.load(rates, bits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from dropsearch.models import NETS, build_net
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from dropsearch.models import MLP, Classifier, accuracy, schedule_factor
 
 pytestmark = [

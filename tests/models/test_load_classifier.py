@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from dropsearch.models import NETS, Classifier, build_net, load_classifier
 
 pytestmark = [

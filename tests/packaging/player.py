@@ -39,7 +39,7 @@ def command(words: list[str]) -> None:
     """Run ``python -m dropsearch`` with these words, without a process of its own."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from dropsearch.__main__ import main
+    from dropsearch.cli import main
 
     GlobalHydra.instance().clear()
     sys.argv = ["dropsearch", *words]

@@ -17,7 +17,7 @@ from tests.packaging.programs import ROOT, run
 
 pytestmark = pytest.mark.slow
 
-GUIDE, OWN_MODULE, README, EXAMPLES = "docs/guide.md", "docs/own-module.md", "README.md", "examples/own_module.py"
+GUIDE, OWN_MODULE, README, EXAMPLES = "docs/guide.md", "docs/user-module.md", "README.md", "examples/user_module.py"
 LITTLE = (
     "study.n_trials=1",
     "trainer.max_epochs=1",
@@ -65,14 +65,14 @@ def little(code: str) -> str:
     for name, number in NUMBERS.items():
         code = re.sub(rf"\b{name}=\d+", f"{name}={number}", code)
     code = code.replace(
-        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='alone', overrides=['evidence=off'], output_dir="
+        "output_dir=", "confirm_top_k=1, confirm_seeds=1, engine='sequential', overrides=['evidence=off'], output_dir="
     )
     return code.replace("confirm_seeds=1,\n", "confirm_seeds=1, confirm_top_k=1, overrides=['evidence=off'],\n")
 
 
 STEPS = [
     *(step for page in (GUIDE, OWN_MODULE, README) for step in steps_of(page)),
-    Step(EXAMPLES, "script", "own_module.py"),
+    Step(EXAMPLES, "script", "user_module.py"),
 ]
 
 
@@ -104,7 +104,7 @@ def asked_of(place: int, home: Path, filters: list[tuple[str, str]]) -> dict[str
     folder = home / f"{Path(step.page).stem}{place if step.kind == 'command' else ''}"
     folder.mkdir(exist_ok=True)
     example = (ROOT / EXAMPLES).read_text()
-    (folder / "own_module.py").write_text(little(example) if step.kind == "script" else example)
+    (folder / "user_module.py").write_text(little(example) if step.kind == "script" else example)
     return {"folder": str(folder), "kind": step.kind, "text": step.text, "words": step.words, "filters": filters}
 
 
@@ -120,7 +120,7 @@ def test_the_pages_have_steps_of_every_kind() -> None:
     assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
     assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (4, 1)
     assert counts[README].count("python") == 2
-    assert [path.name for path in (ROOT / "examples").iterdir()] == ["own_module.py"]
+    assert [path.name for path in (ROOT / "examples").iterdir()] == ["user_module.py"]
 
 
 def test_what_runs_is_the_installed_package(played: Played, bin_folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_source_distribution_holds_what_it_takes_to_test_it(dist: Path) -> N
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "README.md", "pyproject.toml", "conf/config.yaml", "scripts/test", "scripts/constraints.txt"}
-    assert wanted | {"tests/packaging/test_wheel.py", "dropsearch/__main__.py"} <= names
+    assert wanted | {"tests/packaging/test_wheel.py", "dropsearch/cli.py"} <= names
 
 
 def test_the_installed_program_shows_the_configuration_that_it_brings(bin_folder: Path, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_installed_program_shows_the_configuration_that_it_brings(bin_folder
 
 
 def test_the_installed_program_searches_and_confirms_in_an_empty_folder(bin_folder: Path, tmp_path: Path) -> None:
-    program = (str(bin_folder / "python"), "-m", "dropsearch", *SMALL, "engine=alone", "tracking=none")
+    program = (str(bin_folder / "python"), "-m", "dropsearch", *SMALL, "engine=sequential", "tracking=none")
     assert "Paired differences" in run(*program, cwd=tmp_path)
     results = json.loads((tmp_path / "outputs/mlp-digits/results.json").read_text())
     assert [len(arm["trials"]) for arm in results["arms"].values()] == [2, 2]

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dropsearch.evidence import compare
-from dropsearch.records import (
+from dropsearch.core.records import (
     ARMS,
     ArmEvidence,
     ArmOutcome,
@@ -29,6 +28,7 @@ from dropsearch.records import (
     TrialResult,
     TrialSpec,
 )
+from dropsearch.stats.comparisons import compare
 
 EPOCHS = 12
 LEVEL = {
@@ -37,10 +37,10 @@ LEVEL = {
     "batchnorm": 0.30,
     "both": 0.25,
     "dropout_shared": 0.28,
-    "textbook": 0.29,
+    "typical": 0.29,
 }
 OPTIMUM = {"input": 0.05, "hidden": 0.55, "conv": 0.2, "rnn": 0.3, "attention": 0.1}
-TEXTBOOK = {"input": 0.15, "hidden": 0.4, "conv": 0.2, "rnn": 0.25, "attention": 0.1}
+TYPICAL = {"input": 0.15, "hidden": 0.4, "conv": 0.2, "rnn": 0.25, "attention": 0.1}
 DEFAULT_SITES = (
     Site("input_dropout", "input", 0.1, 64),
     Site("blocks.0.dropout", "hidden", 0.4, 128),
@@ -81,17 +81,17 @@ def curve(level, overfit, generator, epochs=EPOCHS):
 class Maker:
     """Makes arms and summaries; equal arguments give equal records."""
 
-    def spec(self, arm, number, seed, rates, purpose="search"):
+    def spec(self, arm, number, seed, rates, phase="search"):
         lr = 10 ** (-3 + 0.05 * number)
         params = {f"rate:{site}": rate for site, rate in rates.items()} | {"lr": lr, "weight_decay": 1e-4}
-        configuration = number // 10 if purpose == "confirm" else None
-        return TrialSpec(arm, number, seed, rates, lr, 1e-4, params, purpose, configuration)
+        configuration = number // 10 if phase == "confirm" else None
+        return TrialSpec(arm, number, seed, rates, lr, 1e-4, params, phase, configuration)
 
     def rates(self, arm, number, sites, generator):
         if ARMS[arm].dropout == "off":
             return {}
-        if number == 0 or ARMS[arm].dropout == "textbook":
-            return {site.name: TEXTBOOK.get(site.kind, 0.3) for site in sites}
+        if number == 0 or ARMS[arm].dropout == "typical":
+            return {site.name: TYPICAL.get(site.kind, 0.3) for site in sites}
         if number == 1:
             return {site.name: 0.0 for site in sites}
         if ARMS[arm].dropout == "shared":
@@ -133,8 +133,8 @@ class Maker:
         drawn = np.round(360 * (1.05 - LEVEL[name] / 3 + luck + generator.normal(0, 0.003, seeds))) / 360
         acc = tuple(float(value) for value in (drawn if acc is None else acc))
         test = TestScores("2026-11-01T12:00:00+00:00", tuple(4 * (1.03 - value) for value in acc), acc)
-        textbook = {site.name: TEXTBOOK.get(site.kind, 0.3) for site in sites}
-        return ArmOutcome(ARMS[name], done, confirmed, winner, test, textbook)
+        typical = {site.name: TYPICAL.get(site.kind, 0.3) for site in sites}
+        return ArmOutcome(ARMS[name], done, confirmed, winner, test, typical)
 
     def summary(self, arms=("none", "dropout", "batchnorm", "both"), sites=DEFAULT_SITES, **changes):
         """A summary of arms given by name, or as outcomes by name."""
@@ -146,7 +146,7 @@ class Maker:
             "seed": 0,
             "versions": {"dropsearch": "0.1.0", "torch": "2.13.0", "optuna": "5.0.0"},
             "seconds": 125.4,
-            "engine": "alone",
+            "engine": "sequential",
             "sites": sites,
             "arms": outcomes,
             "comparisons": compare(outcomes),
@@ -258,7 +258,7 @@ class Maker:
                 ),
             ),
             responses={
-                name: tuple(self.response(site, TEXTBOOK.get(site.kind, 0.3)) for site in sites) for name in searched
+                name: tuple(self.response(site, TYPICAL.get(site.kind, 0.3)) for site in sites) for name in searched
             },
             budgets={
                 name: Budget(

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report import Progress
 
 
@@ -24,8 +24,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def ended(arm="dropout", val_loss=0.5, state="COMPLETE", purpose="search"):
-    spec = TrialSpec(arm, 0, 0, {}, 1e-3, 0.0, purpose=purpose)
+def ended(arm="dropout", val_loss=0.5, state="COMPLETE", phase="search"):
+    spec = TrialSpec(arm, 0, 0, {}, 1e-3, 0.0, phase=phase)
     return TrialResult(spec, state, (EpochMetrics(0, 0.4, 0.5, val_loss),), 1.0)
 
 
@@ -87,7 +87,7 @@ def test_the_best_so_far_is_that_of_complete_trials_of_the_search(log, clock):
     progress = Progress(4, log, clock=clock)
     progress.end(ended(val_loss=0.5))
     progress.end(ended(val_loss=0.1, state="PRUNED"))
-    progress.end(ended(val_loss=0.2, purpose="confirm"))
+    progress.end(ended(val_loss=0.2, phase="confirm"))
     progress.end(ended("none", val_loss=0.6))
     assert "best 0.5000 (dropout)" in log.getvalue().splitlines()[-1]
 

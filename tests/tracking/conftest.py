@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dropsearch.tracking.address import resolve
+from dropsearch.tracking.mlflow.address import resolve
 from tests.tracking.tracked_studies import DATA, EXPERIMENT
 
 
@@ -32,15 +32,15 @@ def output_dir(tmp_path: Path, empty_database: Path) -> Path:
 @pytest.fixture
 def begin(output_dir: Path) -> Iterator[Callable[..., Any]]:
     """Return a function that starts a tracker in `output_dir`; all are closed when the test ends."""
-    from dropsearch.tracking.mlflow_tracker import MlflowTracker
-    from dropsearch.tracking.recording import recording_here
+    from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
+    from dropsearch.tracking.mlflow.worker_process import worker_here
 
     trackers = []
 
     def start(
         study: str = "first", study_id: str = "1d", flush_seconds: float = 5.0, amends: bool = False, **config: Any
     ) -> MlflowTracker:
-        tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, flush_seconds, recording_here)
+        tracker = MlflowTracker(resolve(None, None, output_dir), output_dir, flush_seconds, worker_here)
         tags = {"mlflow.source.git.commit": "0" * 40}
         tracker.connect(EXPERIMENT)
         tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=DATA, amends=amends)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dropsearch.errors import InputError
+from dropsearch.core.errors import InputError
 from dropsearch.tracking import NullTracker, Tracker, make_tracker
 from tests.tracking.tracked_studies import DATA, make_curve, make_result, make_spec, make_summary
 

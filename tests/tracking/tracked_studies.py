@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dropsearch.records import (
+from dropsearch.core.records import (
     ARMS,
     ArmOutcome,
     Confirmed,
@@ -46,7 +46,7 @@ def make_result(number: int = 3, state: State = "COMPLETE", **changes: Any) -> T
 
 def make_summary(**changes: Any) -> Summary:
     trials = (make_result(3), make_result(4, "PRUNED"))
-    spec = make_spec(0, purpose="confirm", configuration=3)
+    spec = make_spec(0, phase="confirm", configuration=3)
     winner = Confirmed(3, (make_result(spec=spec),))
     scores = TestScores("2026-01-01T00:00:00Z", loss=(0.2, 0.4), acc=(0.9, 0.8))
     arms = {
@@ -54,5 +54,5 @@ def make_summary(**changes: Any) -> Summary:
         "dropout": ArmOutcome(ARMS["dropout"], trials, (winner,), winner, scores),
     }
     given = {"study": "first", "model": "mlp", "data": "digits", "seed": 0, "versions": {"torch": "2.13"}}
-    given |= {"seconds": 12.0, "engine": "alone", "sites": (), "arms": arms, "comparisons": ()}
+    given |= {"seconds": 12.0, "engine": "sequential", "sites": (), "arms": arms, "comparisons": ()}
     return Summary(**(given | changes))

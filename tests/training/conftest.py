@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.models import Classifier, build_net
-from dropsearch.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.feed import Feed
+from dropsearch.training.protocols import Feed
+from dropsearch.training.vectorized.engine import VectorizedEngine
 
 
 @dataclass
@@ -171,10 +171,10 @@ def arrays_do_not_fall_back(request: pytest.FixtureRequest, monkeypatch: pytest.
     """Make it an error that an array breaks and its trials train alone: a test would compare alone with alone."""
     if request.node.get_closest_marker("falls_back"):
         return
-    run = ArrayEngine.run
+    run = VectorizedEngine.run
 
-    def strictly(self: ArrayEngine, feed: Feed) -> None:
+    def strictly(self: VectorizedEngine, feed: Feed) -> None:
         run(self, feed)
         assert not self.problem, self.problem
 
-    monkeypatch.setattr(ArrayEngine, "run", strictly)
+    monkeypatch.setattr(VectorizedEngine, "run", strictly)

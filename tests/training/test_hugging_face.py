@@ -11,37 +11,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from dropsearch.data.own import OwnData
-from dropsearch.data.randomness import seeded
+from dropsearch.core.global_rng import seeded
+from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.user_data import UserData
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.rate import Rate
+from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.sites import dropout_sites
-from dropsearch.records import TrialSpec
-from dropsearch.training.alone import AloneEngine
-from dropsearch.training.array_engine import ArrayEngine
-from dropsearch.training.feed import TrainerSettings
-from dropsearch.training.logs import captured_logs
-from dropsearch.training.proof import proof
-from tests.strangers import hugging_face as strangers
+from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.planning.equivalence import proof
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
+from tests.user_modules import hugging_face as user_modules
 
-SETTINGS = TrainerSettings(2, "cpu", "64-true", foreign=True)
+SETTINGS = TrainerSettings(2, "cpu", "64-true", is_user_module=True)
 MODELS = [
     (make, attention, data)
     for make, data in (
-        (strangers.Unpacking, strangers.Tuples),
-        (strangers.Language, strangers.Texts),
-        (strangers.Images, strangers.Pictures),
+        (user_modules.Unpacking, user_modules.Tuples),
+        (user_modules.Language, user_modules.Texts),
+        (user_modules.Images, user_modules.Pictures),
     )
     for attention in ("eager", "sdpa")
 ]
 
 
-def own(data: type) -> OwnData:
-    return OwnData(data(), data.__name__)
+def own(data: type) -> UserData:
+    return UserData(data(), data.__name__)
 
 
-def specs_of(make: type, attention: str, data: OwnData) -> list[TrialSpec]:
+def specs_of(make: type, attention: str, data: UserData) -> list[TrialSpec]:
     """Two trials, each with a rate of its own at each site."""
     module = make(attention=attention)
     batch = next(iter(data.val_dataloader()))
@@ -67,15 +67,15 @@ def test_alone_or_together_is_one_trial(make: type, attention: str, data: type) 
     first, second = specs
     assert proof(factory(make, attention, torch.float32), examples.in_rows(), SETTINGS, (first, second)) == ""
     for engine in (
-        ArrayEngine(factory(make, attention), examples.in_rows(), SETTINGS, 2),
-        AloneEngine(factory(make, attention), examples, SETTINGS),
+        VectorizedEngine(factory(make, attention), examples.in_rows(), SETTINGS, 2),
+        SequentialEngine(factory(make, attention), examples, SETTINGS),
     ):
         feed = Queue(list(specs))
         engine.run(feed)
         curves.append([[point.val_loss for point in feed.results[n].curve] for n in (0, 1)])
     together, alone = (torch.tensor(each, dtype=torch.float64) for each in curves)
     # The language model computes its loss in float32, whatever its weights are.
-    tolerance = 1e-5 if make is strangers.Language else 1e-9
+    tolerance = 1e-5 if make is user_modules.Language else 1e-9
     assert torch.allclose(together, alone, rtol=0, atol=tolerance)
     assert not torch.allclose(together[0], together[1], atol=1e-4)
 
@@ -111,7 +111,7 @@ def test_every_site_drops_the_share_that_was_asked_for(
 
 
 def test_stochastic_depth_is_trained_alone_and_the_reason_says_so() -> None:
-    data = own(strangers.Pictures)
+    data = own(user_modules.Pictures)
     rates = {"model.classifier.0": 0.3}
     first, second = (TrialSpec("dropout", n, 5 + n, rates, 1e-2, 1e-3) for n in (0, 1))
-    assert "random" in proof(factory(strangers.Deep, "", torch.float32), data.in_rows(), SETTINGS, (first, second))
+    assert "random" in proof(factory(user_modules.Deep, "", torch.float32), data.in_rows(), SETTINGS, (first, second))

@@ -6,13 +6,13 @@ import pytest
 from lightning import LightningModule
 from torch import nn
 
-from dropsearch.data.own import OwnData
-from dropsearch.records import TrialSpec
-from dropsearch.training.feed import TrainerSettings
+from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.user_data import UserData
+from dropsearch.training.adapters.probe import probe
 from dropsearch.training.modes import Modes, set_to_train
-from dropsearch.training.probe import probe
-from dropsearch.training.together import Together
-from tests.strangers import assortment, data, sleepers
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
+from tests.user_modules import assortment, data, inactive
 
 SPEC = TrialSpec("dropout", 0, 3, {"model": 0.3, "drop": 0.5}, lr=1e-3, weight_decay=0.0)
 
@@ -48,15 +48,17 @@ def test_modes_are_put_back_part_by_part():
 
 def test_an_array_s_module_returns_from_an_evaluation_to_its_own_modes():
     module = assortment.Backbone()
-    before, together = modes(module), Together(module)
+    before, together = modes(module), VmapRunner(module)
     for training in (False, True):
         together._set_mode(training=training)
     assert modes(module) == before
 
 
 @pytest.mark.parametrize(
-    ("make", "dropping"), [(assortment.Backbone, {"model", "drop"}), (sleepers.Asleep, {"model", "drop"})]
+    ("make", "dropping"), [(assortment.Backbone, {"model", "drop"}), (inactive.Asleep, {"model", "drop"})]
 )
 def test_the_probe_finds_the_sites_that_drop_in_training(make: type[LightningModule], dropping: set[str]):
-    found = probe(make(), OwnData(data.Digits(), "Digits").for_trainer(0), TrainerSettings(1, "cpu", foreign=True))
+    found = probe(
+        make(), UserData(data.Digits(), "Digits").for_trainer(0), TrainerSettings(1, "cpu", is_user_module=True)
+    )
     assert {site.name for site in found.sites if site.controllable} == dropping

@@ -1,0 +1,1 @@
+"""Private APIs of other libraries that dropsearch depends on, one file each."""

@@ -1,0 +1,46 @@
+"""The two packages by the name of Lightning: whose class a class is, and how their notes are kept back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+PREFIXES = ("lightning.", "pytorch_lightning.")
+"""How the names of modules begin in which Lightning defines its own classes."""
+
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+
+
+def is_lightning_class(kind: type) -> bool:
+    """Return whether Lightning itself defines a class."""
+    return kind.__module__.startswith(PREFIXES)
+
+
+def package_of(module: object) -> str:
+    """Return the package whose LightningModule a module is; empty for what is no LightningModule."""
+    bases = (kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule" and is_lightning_class(kind))
+    base = next(bases, None)
+    if base is None:
+        return ""
+    return "pytorch_lightning" if base.__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
+
+
+def trainer_class(package: str) -> type[Any]:
+    """Return the Trainer of a package, as `package_of` names it."""
+    return import_module(package).Trainer
+
+
+@contextmanager
+def quiet_loggers(level: int) -> Iterator[None]:
+    """Keep back what Lightning logs below a level, while the context lasts."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in levels:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, before in levels.items():
+            logger.setLevel(before)

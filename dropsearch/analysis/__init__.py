@@ -1,0 +1,1 @@
+"""What dropout did: measures on the winners, claims, response curves and budgets."""

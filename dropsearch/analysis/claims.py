@@ -1,0 +1,128 @@
+"""What is claimed of dropout, and what the numbers of a run say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, quantity, ran, untested
+from dropsearch.analysis.claim_rules import (
+    EFFECTS,
+    ENSEMBLE,
+    Finding,
+    Rule,
+    describe_finding,
+    disagreeing,
+    settled,
+    unsettled,
+)
+from dropsearch.analysis.score_claims import batchnorm, rates
+from dropsearch.core.records import Claim, Evidence, Summary
+from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.means import shown_side
+from dropsearch.stats.paired_tests import holm, wilcoxon_exact
+
+WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
+"""The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides,
+unless another is shown to point the other way."""
+OF_ONE_ARM = ("dropout", "both", "dropout_shared", "typical")
+"""The arms that show what one network with dropout does; the first that was measured with a rate above 0 decides."""
+
+
+def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
+    """Return what this run says of each claim, in the order of `rules.RULES`.
+
+    The answer follows from a number, its 95 % interval and its p-value by the rules of
+    `dropsearch.analysis.claim_rules`, and from nothing else. What was not measured, or not tested since
+    every rate was 0, is not shown.
+    """
+    return (
+        *(_effect(rule, evidence, summary) for rule in EFFECTS),
+        _ensemble(evidence, summary),
+        rates(summary),
+        batchnorm(evidence, summary),
+    )
+
+
+def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
+    present, what = _with_and_without(evidence, rule.measure), quantity(evidence, rule.measure)
+    if not present:
+        takes = f"It takes the {what.label} of dropout and none, or of both and batchnorm: {ran(summary)}."
+        return unsettled(rule, what.label, takes)
+    tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
+    if not tested:
+        return unsettled(rule, what.label, untested(a for a, _ in present))
+    found = [present[pair] for pair in tested]
+    if {shown_side(each.difference, each.p_holm) for each in found} >= {-1, 1}:
+        return disagreeing(rule, found)
+    beside = _with_and_without(evidence, rule.beside)
+    others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
+    return settled(rule, found[0], doubt=_doubt(rule, evidence, tested), more="; ".join(map(describe_finding, others)))
+
+
+def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
+    """The contrasts that show what dropout does to a measure, as far as they were measured."""
+    family, what = [c for c in evidence.contrasts if c.metric == measure], quantity(evidence, measure)
+    known = {(c.a, c.b): finding(c, what.label, len(family), unit=what.unit) for c in family if c.differences}
+    return {pair: known[pair] for pair in WITH_AND_WITHOUT if pair in known}
+
+
+def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) -> str:
+    """What speaks against a claim though its own number speaks for it, as a clause; empty where nothing does."""
+    if rule.checked_by is None:
+        return ""
+    measure, side = rule.checked_by
+    known = _with_and_without(evidence, measure)
+    found = [known[pair] for pair in tested if pair in known]
+    return "; ".join(
+        f"the {describe_finding(each)}" for each in found if shown_side(each.difference, each.p_holm) == -side
+    )
+
+
+def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
+    what = quantity(evidence, ENSEMBLE.measure)
+    values = {
+        name: [value for value in evidence.arms[name].measures.get(ENSEMBLE.measure, ()) if math.isfinite(value)]
+        for name in OF_ONE_ARM
+        if name in evidence.arms
+    }
+    present = {name: found for name, found in values.items() if found}
+    if not present:
+        return unsettled(ENSEMBLE, what.label, f"It takes the samples of an arm with dropout: {ran(summary)}.")
+    tested = {name: found for name, found in present.items() if drops(summary, name)}
+    if not tested:
+        return unsettled(ENSEMBLE, what.label, untested(present))
+    arm, found = next(iter(tested.items()))
+    adjusted = holm([wilcoxon_exact(each) for each in tested.values()])
+    number = Finding(
+        label=f"{what.label}, {arm}",
+        subject=f"the loss of {arm} averaged over masks",
+        of="than that of the same networks with one temperature each",
+        difference=paired_difference(found, [0.0] * len(found)),
+        p_holm=adjusted[0],
+        seeds=len(found),
+        family=len(tested),
+        unit="nats",
+    )
+    return settled(ENSEMBLE, number, more=_beside(evidence, arm))
+
+
+def _beside(evidence: Evidence, arm: str) -> str:
+    """What averaging gives by itself, and what an ensemble of retrainings gives, as clauses."""
+    clauses = []
+    gain = measured_mean(evidence, arm, "mc_nll_gain")
+    if math.isfinite(gain):
+        change = "lowers" if gain >= 0 else "raises"
+        clauses.append(f"without any temperature averaging {change} the loss by {abs(gain):.3g} nats")
+    both = [measured_mean(evidence, arm, name) for name in ("mc_scaled_nll", "scaled_nll")]
+    if all(map(math.isfinite, both)):
+        clauses.append(
+            f"with a temperature of its own the average has a loss of {both[0]:.3g}, the network {both[1]:.3g}"
+        )
+    members = evidence.arms[arm].series.get("nll_by_members")
+    if members and members.x:
+        together, averaged = finite_mean(row[-1] for row in members.values), measured_mean(evidence, arm, "mc_nll")
+        clauses.append(
+            f"{members.x[-1]:g} retrainings together have a loss of {together:.3g}, one over masks {averaged:.3g}"
+        )
+    return ", and ".join(clauses)

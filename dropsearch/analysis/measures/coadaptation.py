@@ -1,0 +1,154 @@
+"""Co-adaptation: how much the hidden units of a network are alike, how few speak, and how it does without some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dropsearch.analysis.measures.activations import Hidden, hearing, hidden_layers
+from dropsearch.analysis.measures.protocol import Examples, Measured, TrainedModel
+from dropsearch.core.records import Quantity
+
+VALUES = {
+    "correlation": Quantity("mean |correlation| between hidden units", higher_is_better=False),
+    "participation": Quantity("participation ratio of hidden units", higher_is_better=True),
+    "mean_activation": Quantity("mean size of an activation"),
+    "active_share": Quantity("share of activations above a tenth of the largest"),
+    "dead_share": Quantity("share of hidden units that are dead", higher_is_better=False),
+    "knockout_area": Quantity("accuracy kept when hidden units are knocked out", higher_is_better=True),
+}
+SERIES = {"knockout": Quantity("accuracy with a share of hidden units knocked out", higher_is_better=True)}
+
+EXAMPLES = 512
+"""Of the held-out set: each is seen `len(SHARES) * ORDERS` times."""
+SHARES = tuple(tenth / 10 for tenth in range(10))
+ORDERS = 3
+"""Random orders in which units are knocked out, over which accuracies are averaged."""
+ALIKE = 1e-6
+"""Units whose activations differ by no more than this share of the largest are constant: they are dead."""
+
+
+def measure(trained: TrainedModel) -> Measured:
+    """Measure the hidden activations on held-out examples, in evaluation mode, and how much hangs on single units.
+
+    Dead units, whose activation is the same for every input, are told by `dead_share` and left out of the others:
+    `correlation`, `participation`, `mean_activation` and `active_share`, each a mean over hidden layers. `knockout`
+    is the accuracy with a share of the units of every hidden layer replaced by their means, `knockout_area` the mean
+    of that curve relative to the accuracy of the whole network.
+
+    Raises:
+        NotMeasuredError: No hidden layer is found (see `hidden_layers`).
+    """
+    examples = _some(trained.held_out, trained.settings.seed)
+    layers, logits = hidden_layers(trained, examples.inputs)
+    each = [layer_measures(layer.values) for layer in layers]
+    values = {name: _mean([found[name] for found in each]) for name in each[0]}
+    curve = [_accuracy(logits, examples.targets), *_knockout(trained, examples, layers)]
+    return Measured({**values, "knockout_area": relative_area(SHARES, curve)}, {"knockout": (SHARES, curve)})
+
+
+def layer_measures(values: Tensor) -> dict[str, float]:
+    """Return what is measured of one layer's activations [observations, units]; NaN where no unit is alive."""
+    values = values.double()
+    sizes = values.abs()
+    alive = (values.amax(0) - values.amin(0)) > ALIKE * sizes.amax()
+    live = values[:, alive]
+    found = {"dead_share": 1 - alive.double().mean().item()}
+    if not live.shape[1]:
+        return found | dict.fromkeys(("correlation", "participation", "mean_activation", "active_share"), math.nan)
+    sizes = sizes[:, alive]
+    return found | {
+        "correlation": mean_correlation(live),
+        "participation": participation_ratio(live),
+        "mean_activation": sizes.mean().item(),
+        "active_share": (sizes > sizes.amax() / 10).double().mean().item(),
+    }
+
+
+def mean_correlation(values: Tensor) -> float:
+    """Return the mean size of Pearson's correlation over all pairs of units [observations, units]; NaN of one unit.
+
+    Cogswell et al. 2016 penalise it, as covariance, for what dropout is said to do.
+    """
+    units = values.shape[1]
+    if units < 2:
+        return math.nan
+    centred = values - values.mean(0)
+    scaled = centred / centred.norm(dim=0)
+    sizes = (scaled.T @ scaled).abs()
+    return ((sizes.sum() - sizes.diagonal().sum()) / (units * (units - 1))).item()
+
+
+def participation_ratio(values: Tensor) -> float:
+    """Return over how many dimensions the units [observations, units] vary, as a share of their number.
+
+    (trace C)^2 / trace(C^2) of the covariance C, divided by the number of units (Gao et al. 2017): 1 where all vary
+    alike and independently, 1 / units where they are multiples of one another.
+    """
+    centred = values - values.mean(0)
+    covariance = centred.T @ centred
+    ratio = covariance.trace().square() / covariance.square().sum()
+    return (ratio / values.shape[1]).item()
+
+
+def relative_area(shares: Sequence[float], accuracies: Sequence[float]) -> float:
+    """Return the mean of a curve over its range, by the trapezoid rule, relative to its first value; NaN of zero."""
+    points = pairwise(zip(shares, accuracies, strict=True))
+    area = sum((right - left) * (high + low) / 2 for (left, low), (right, high) in points)
+    return area / (shares[-1] - shares[0]) / accuracies[0] if accuracies[0] else math.nan
+
+
+def _knockout(trained: TrainedModel, examples: Examples, layers: Sequence[Hidden]) -> list[float]:
+    """Return the accuracy at each of `SHARES` but the first, over `ORDERS` in which units go."""
+    means = {layer.number: layer.values.mean(0) for layer in layers}
+    orders = [_order(means, trained.settings.seed + repeat) for repeat in range(ORDERS)]
+    return [
+        sum(_accuracy_without(trained, examples, means, order, share) for order in orders) / ORDERS
+        for share in SHARES[1:]
+    ]
+
+
+def _order(means: Mapping[int, Tensor], seed: int) -> dict[int, Tensor]:
+    """Return the place of each unit of each layer in a random order, the same for layers of the same size."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        number: torch.randperm(len(mean), generator=generator).argsort().to(mean.device)
+        for number, mean in means.items()
+    }
+
+
+def _accuracy_without(
+    trained: TrainedModel, examples: Examples, means: Mapping[int, Tensor], order: Mapping[int, Tensor], share: float
+) -> float:
+    def replaced(number: int, activations: Tensor, axis: int) -> Tensor | None:
+        if number not in means:
+            return None
+        gone = order[number] < round(share * len(order[number]))
+        units = activations.movedim(axis, -1)
+        return torch.where(gone, means[number].to(units.dtype), units).movedim(-1, axis)
+
+    with torch.no_grad(), hearing(trained.module, replaced):
+        return _accuracy(trained.predict(*examples.inputs), examples.targets)
+
+
+def _accuracy(logits: Tensor, targets: Tensor) -> float:
+    return (logits.argmax(-1) == targets).double().mean().item()
+
+
+def _some(examples: Examples, seed: int) -> Examples:
+    """Return `EXAMPLES` of the examples, drawn by the seed; all where there are no more."""
+    if len(examples) <= EXAMPLES:
+        return examples
+    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:EXAMPLES]
+    rows = drawn.sort().values.to(examples.targets.device)
+    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean over layers, of those that have the number."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,53 @@
+"""Overfitting: by how much the validation loss exceeds the train loss, both with dropout off."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from dropsearch.analysis.measures.protocol import Measured
+from dropsearch.core.records import EpochMetrics, Quantity
+
+VALUES = {
+    "gap_best": Quantity("gap at the best epoch", "nats", higher_is_better=False),
+    "gap_last": Quantity("gap at the last epoch", "nats", higher_is_better=False),
+    "val_loss_best": Quantity("validation loss at the best epoch", "nats", higher_is_better=False),
+}
+SERIES = {"gap": Quantity("validation loss minus train loss", "nats", higher_is_better=False)}
+
+
+class Curve(Protocol):
+    """A training that was watched, such as a `TrialResult`."""
+
+    @property
+    def curve(self) -> tuple[EpochMetrics, ...]:
+        """Its epochs, in order."""
+        ...
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The epoch whose weights were kept."""
+        ...
+
+
+def measure(trained: Curve) -> Measured:
+    """Measure the generalisation gap, validation loss minus train loss, in nats.
+
+    Both losses are means over as many examples, with dropout off and the weights at the end of the epoch. The loss
+    as trained would not do: dropout makes it larger, so that the gap would shrink with the rate and not with the
+    overfitting. Values `gap_best` (at the epoch whose weights were kept) and `gap_last` (at the last one), and
+    `val_loss_best`, for a network that has learnt nothing has no gap either; series `gap` by epoch, counted from 1. All
+    is NaN where a module logs no losses.
+    """
+    gaps = [_gap(point) for point in trained.curve]
+    epochs = [point.epoch + 1 for point in trained.curve]
+    values = {
+        "gap_best": _gap(trained.best) if trained.best else math.nan,
+        "gap_last": gaps[-1] if gaps else math.nan,
+        "val_loss_best": trained.best.val_loss if trained.best else math.nan,
+    }
+    return Measured(values, {"gap": (epochs, gaps)})
+
+
+def _gap(point: EpochMetrics) -> float:
+    return point.val_loss - point.train_loss

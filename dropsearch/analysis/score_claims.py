@@ -1,0 +1,157 @@
+"""The claims that are decided by what arms are judged by: typical rates, and dropout beside BatchNorm."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from dropsearch.analysis.claim_inputs import (
+    drops,
+    finding,
+    finite_mean,
+    judged,
+    measured_mean,
+    ran,
+    untested,
+    winner_rates,
+)
+from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
+from dropsearch.core.records import ArmOutcome, Claim, Comparison, ComparisonMetric, Evidence, Interval, Summary
+from dropsearch.dropout.typical_rates import TYPICAL_BANDS
+from dropsearch.stats.comparisons import compared
+from dropsearch.stats.means import shown_side
+
+RELATIVE_MARGIN = 0.01
+"""The least difference that would matter where arms are not judged by accuracy, as a share of the reference's score."""
+KINDS = tuple(kind for kind, (low, high) in TYPICAL_BANDS.items() if low < high)
+"""Kinds of sites for which textbooks give a range, and not one rate."""
+
+
+def rates(summary: Summary) -> Claim:
+    """Return what the run says of typical rates: whether an arm with them is no worse than one with the rates found.
+
+    No worse is held only where dropout at either rates is shown to be better than none. Without the arm `typical`
+    nothing is shown, and the number is the share of the rates found that are typical.
+    """
+    arm = next((name for name in ("dropout", "both") if _is_searched(summary, name)), None)
+    label = "share of the rates found that are typical"
+    if arm is None:
+        return unsettled(RATES, label, f"It takes an arm whose rates were searched: {ran(summary)}.")
+    kinds = {site.name: site.kind for site in summary.sites}
+    found = {site: rate for site, rate in winner_rates(summary, arm).items() if kinds.get(site) in KINDS}
+    if not found:
+        return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
+    outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
+    told = _placed(arm, found, outside)
+    contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
+    if contrast is None:
+        takes = (
+            f"{told[:1].upper()}{told[1:]}; whether typical rates would do as well takes the arms dropout and typical."
+        )
+        return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
+    rule = _of_judge(RATES, summary, "dropout")
+    return settled(rule, _finding(_turned(contrast), summary), no_worse=True, doubt=_insensitive(summary), more=told)
+
+
+def _insensitive(summary: Summary) -> str:
+    """Why it says nothing that typical rates do as well as those found, as a clause; empty where it does say something.
+
+    Where dropout itself makes no difference any rates do as well as any others: one of the two must be shown to be
+    better than no dropout (assay sensitivity, ICH E10 2000).
+    """
+    if "none" not in summary.arms or summary.arms["none"].winner is None:
+        return "whether rates matter here at all takes the arm none"
+    found = compared(summary.arms, summary.comparison_metric, more=[("typical", "none")])
+    better = 1 if summary.comparison_metric.higher_is_better else -1
+    against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
+    if any(shown_side(c.difference, c.p_holm) == better for c in against):
+        return ""
+    return "neither typical rates nor those found are shown to be better than none: rates do not matter here"
+
+
+def _is_searched(summary: Summary, arm: str) -> bool:
+    return arm in summary.arms and summary.arms[arm].arm.dropout == "search" and bool(winner_rates(summary, arm))
+
+
+def _is_typical(rate: float, kind: str) -> bool:
+    low, high = TYPICAL_BANDS[kind]
+    return low <= round(rate, 2) <= high  # as it is shown: a rate of 0.20 is within 0.1 to 0.2
+
+
+def _placed(arm: str, found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:
+    inside = f"of the rates found in {arm} {len(found) - len(outside)} of {len(found)} are typical"
+    each = [f"{site} {found[site]:.2f} (typical {low:g} to {high:g})" for site, (low, high) in outside.items()]
+    return f"{inside}, but not {', '.join(each)}" if each else inside
+
+
+def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
+    """Return what the run says of dropout beside BatchNorm: whether both together beat the better one alone.
+
+    The better one is that with the less validation loss: the test set judges the choice and does not make it.
+    """
+    label = f"{summary.comparison_metric.label}, both minus the better of dropout and batchnorm"
+    single = {name: summary.arms[name].winner for name in ("dropout", "batchnorm") if name in summary.arms}
+    losses = {name: winner.mean_val_loss for name, winner in single.items() if winner}
+    contrasts = {c.b: c for c in judged(summary) if c.a == "both" and c.differences}
+    if len(losses) < 2 or not losses.keys() <= contrasts.keys():
+        return unsettled(BATCHNORM, label, f"It takes results of both, dropout and batchnorm: {ran(summary)}.")
+    if not drops(summary, "both"):
+        return unsettled(BATCHNORM, label, untested(["both"]))
+    better = min(losses, key=losses.__getitem__)
+    rule, shift = _of_judge(BATCHNORM, summary, better), _shift(evidence)
+    rule = rule if shift else dataclasses.replace(rule, figure="differences")
+    return settled(rule, _finding(contrasts[better], summary), more=shift)
+
+
+def _shift(evidence: Evidence) -> str:
+    """What dropout in front of BatchNorm did, as a clause; empty where that was not measured."""
+    shift, gain = (measured_mean(evidence, "both", name) for name in ("shift_mean", "recalibration_gain"))
+    if not (math.isfinite(shift) and math.isfinite(gain)):
+        return ""
+    alone = measured_mean(evidence, "batchnorm", "recalibration_gain")
+    lag = f", in batchnorm without dropout by {100 * alone:+.2f}" if math.isfinite(alone) else ""
+    return (
+        f"with dropout off BatchNorm meets {shift:.2f} times the variance that it meets with dropout on, and measuring "
+        f"its statistics again changes accuracy by {100 * gain:+.2f} points{lag}"
+    )
+
+
+def _of_judge(rule: Rule, summary: Summary, reference: str) -> Rule:
+    """Return a rule whose side is the better one by the run's judge, with a margin in its unit."""
+    comparison_metric = summary.comparison_metric
+    margin = (
+        rule.margin
+        if comparison_metric.percent
+        else RELATIVE_MARGIN * abs(_mean_score(summary.arms[reference], comparison_metric))
+    )
+    return dataclasses.replace(rule, side=1 if comparison_metric.higher_is_better else -1, margin=margin)
+
+
+def _mean_score(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> float:
+    if comparison_metric.scores == "val_loss":
+        losses = outcome.winner.val_loss if outcome.winner else ()
+        return finite_mean(outcome.monitor.objective(loss) for loss in losses)
+    if outcome.test is None:
+        return math.nan
+    return finite_mean(outcome.test.acc if comparison_metric.scores == "test_acc" else outcome.test.loss)
+
+
+def _finding(contrast: Comparison, summary: Summary) -> Finding:
+    comparison_metric, family = summary.comparison_metric, len(judged(summary))
+    if comparison_metric.percent:
+        return finding(contrast, comparison_metric.label, family, unit="points", scale=100)
+    return finding(contrast, comparison_metric.label, family)
+
+
+def _turned(contrast: Comparison) -> Comparison:
+    """Return the same contrast the other way round."""
+    of = contrast.difference
+    return dataclasses.replace(
+        contrast,
+        a=contrast.b,
+        b=contrast.a,
+        differences=tuple(-each for each in contrast.differences),
+        difference=Interval(-of.mean, -of.high, -of.low),
+        effect=1 - contrast.effect,
+    )

@@ -1,0 +1,199 @@
+"""The search as a call: for scripts and notebooks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dropsearch.api.arguments import KEYS, MAYBE, RANGES, check_overrides, mapping, put, put_bounds
+from dropsearch.api.result import SearchResult
+from dropsearch.config.check import check
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.schema import USER, Config, SitesConfig
+from dropsearch.config.user_targets import USER_ARMS
+from dropsearch.core.errors import InputError
+
+_PLACEHOLDER = "python"
+
+
+def search(
+    make_module: Callable[..., Any],
+    datamodule: Any,
+    *,
+    n_trials: int = 30,
+    monitor: str = "val_loss",
+    mode: str = "min",
+    arms: Sequence[str] = USER_ARMS,
+    max_epochs: int = 20,
+    seed: int = 0,
+    name: str | None = None,
+    output_dir: str | Path | None = None,
+    tracking: str = "none",
+    tracking_uri: str | None = None,
+    engine: str = "auto",
+    accelerator: str = "auto",
+    confirm_top_k: int = 3,
+    confirm_seeds: int = 10,
+    lr: tuple[float, float] | None = None,
+    weight_decay: tuple[float, float] | None = None,
+    rates: tuple[float, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    arm_args: Mapping[str, Mapping[str, Any]] | None = None,
+    batchnorm: str | None = None,
+    insert: str | type | Sequence[str | type] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    callbacks: Callable[[], Sequence[Any]] | Sequence[Any] | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> SearchResult:
+    """Search the dropout rates of a LightningModule that you wrote, without a change to it.
+
+    Called again with the same `output_dir`, the study continues until it has `n_trials`.
+
+    Args:
+        make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments that are searched:
+            ``lr``, ``weight_decay``, and those of `params`. A LightningModule's class will do.
+        datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
+            is a test set.
+        n_trials: The total of each arm's study.
+        monitor: The metric that trials are chosen by, as the module logs it at validation.
+        mode: min or max: whether less or more of it is better.
+        arms: What is compared.
+        max_epochs: Of each trial.
+        seed: All else follows from it: the trials' own seeds, what the data module draws in `setup`.
+        name: What reports call the module; by default its class's or function's name.
+        output_dir: Where all files go; outputs/NAME-DATA by default.
+        tracking: mlflow or none.
+        tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
+        engine: auto, array or alone.
+        accelerator: auto, cpu or gpu.
+        confirm_top_k: How many of the best configurations of each arm are retrained.
+        confirm_seeds: On how many fresh seeds each.
+        lr: The range of the learning rate.
+        weight_decay: The range of the weight decay.
+        rates: The range of the dropout rates; zero is always within reach.
+        params: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
+            where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
+            ``"trainer.gradient_clip_val"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the
+            module's optimiser has them.
+        arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
+        batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
+        insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
+            name, a pattern, a type of parts, or a list of these.
+        kinds: By site name or pattern, kinds that are known better than guessed, as `dropout_sites` takes them.
+        callbacks: Your own callbacks, or a function that makes them anew for each trial; trials train alone then.
+        trainer: Your own arguments of the Trainer; trials train alone then.
+        overrides: Any further key, as on the command line: ``["sampler=random"]``.
+
+    Raises:
+        InputError: Something that was given cannot be used: one line says what and what to do.
+        RunError: The training failed.
+    """
+    given = dict(locals())
+    check_overrides(overrides, given)
+    config = _config(make_module, datamodule, name, overrides)
+    given["output_dir"] = str(output_dir or f"outputs/{config.study.name}")
+    given["arms"] = list(arms) if isinstance(arms, tuple) else arms
+    for argument, key in KEYS.items():
+        put(config, key, given[argument], argument)
+    for argument in ("tracking_uri", "batchnorm"):
+        if given[argument] is not None:
+            put(config, MAYBE[argument], given[argument], argument)
+    for argument in RANGES:
+        if given[argument] is not None:
+            put_bounds(config, argument, given[argument])
+    config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
+    config.sites = _sites(config.sites, insert, kinds)
+    searched_too = mapping("params", params).items()
+    config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
+    _put_trainer(config, mapping("trainer", trainer))
+    config.trainer.made_by = _maker(callbacks)
+    check(config)
+
+    # torch, lightning and optuna take seconds to import: not for what is refused above.
+    from dropsearch.experiment.insertion import where_of
+    from dropsearch.experiment.preflight import check_prerequisites
+    from dropsearch.experiment.runner import searched
+    from dropsearch.experiment.warn_once import each_warning_once
+
+    check_prerequisites(config)
+    with each_warning_once():
+        return SearchResult(searched(config), where_of(config.sites))
+
+
+def _copied(values: Any) -> Any:
+    return dict(values) if isinstance(values, Mapping) else values
+
+
+def _put_trainer(config: Config, given: Mapping[str, Any]) -> None:
+    """Set what is a key of ours as such, and the rest as the user's own arguments of the Trainer."""
+    ours = {field.name for field in dataclasses.fields(config.trainer)}
+    for name, value in given.items():
+        if name in ours:
+            put(config, f"trainer.{name}", value, f"trainer[{name!r}]")
+        else:
+            setattr(config.trainer, name, value)
+
+
+def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:
+    """Return where sites are put and what kind they are; types are kept by name in what is written."""
+    if not isinstance(insert, str | type | Sequence | None):
+        raise InputError(
+            f'insert must be "after_activation", a name, a pattern, a type of parts, or a list of these, got {insert!r}'
+        )
+    listed = [insert] if isinstance(insert, str | type) else list(insert or ())
+    if insert is not None:
+        named = [f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else each for each in listed]
+        sites.insert, sites.where = named[0] if isinstance(insert, str | type) else named, listed
+    if kinds is not None:
+        sites.kinds = dict(mapping("kinds", kinds))
+    return sites
+
+
+def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequence[str]) -> Config:
+    if not callable(make_module) or _is_module(make_module):
+        raise InputError(
+            f"make_module must be a function that builds a new LightningModule, got {_described(make_module)}: give "
+            "lambda: MyModule(...)"
+        )
+    if not hasattr(datamodule, "train_dataloader") or inspect.isclass(datamodule):
+        raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: give MyData(...)")
+    own = [word for group in ("model", "data") for word in (f"~{group}", f"+schema/{group}@{group}={USER}")]
+    named = [f"{group}._target_={_PLACEHOLDER}" for group in ("model", "data")]
+    config: Any = compose_overrides([*own, *named, "arms=[none]", *overrides])
+    config.model.made_by, config.model.name = make_module, name or _name(make_module)
+    config.data.made_by, config.data.name = datamodule, type(datamodule).__name__
+    if config.study.name == f"{_PLACEHOLDER}-{_PLACEHOLDER}":
+        config.study.name = f"{config.model.name}-{config.data.name}"
+    return config
+
+
+def _is_module(given: Any) -> bool:
+    return hasattr(given, "training_step") and not inspect.isclass(given)
+
+
+def _described(given: Any) -> str:
+    return f"the class {given.__name__}" if inspect.isclass(given) else f"a {type(given).__name__}"
+
+
+def _name(make_module: Any) -> str:
+    name = getattr(make_module, "__name__", "module")
+    return "module" if name == "<lambda>" else name
+
+
+def _maker(callbacks: Any) -> Any:
+    if callbacks is None or callable(callbacks):
+        return callbacks
+    listed = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    for each in listed:
+        if not hasattr(each, "on_fit_start"):
+            raise InputError(
+                f"callbacks must be a list of Lightning callbacks or a function that makes one, got {each!r}: as in "
+                "callbacks=[EarlyStopping(...)]"
+            )
+    # Callbacks keep state, of which a trial is to know only its own.
+    return lambda: copy.deepcopy(listed)

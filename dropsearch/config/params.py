@@ -1,0 +1,188 @@
+"""`space.params`: what else is searched, in the words of Hydra's sweeps."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, QuotedString, RangeSweep, Sweep
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, ValidationError
+
+from dropsearch.config.schema import Config, UserModelConfig
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records import Choice, Numbers, Range
+from dropsearch.core.records.ranges import written
+
+FORMS = "choice(A,B), interval(LOW,HIGH) or range(LOW,HIGH[,STEP])"
+_FUNCTIONS = ("choice", "interval", "range", "tag", "int", "float", "str", "bool", "sort", "shuffle")
+_GIVEN = re.compile(r"^\+{0,2}(space\.params(?:\.[^=]+)?)=")
+
+
+def with_params(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose `space.params` reaches the configuration as text: to Hydra a sweep is several runs.
+
+    ``space.params={model.width: choice(32,64)}`` becomes ``++space.params={model.width:'choice(32,64)'}``, since each
+    key below `params` is a new one.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    return [_quoted(argument, match[1]) if (match := _GIVEN.match(argument)) else argument for argument in arguments]
+
+
+def _quoted(argument: str, key: str) -> str:
+    try:
+        value: Any = OverridesParser.create().parse_override(argument).value()
+        if isinstance(value, Sweep) and getattr(value, "simple_form", False):
+            return argument  # A,B without a function: several runs
+        return f"++{key}={_text(value)}"
+    except (HydraException, ValueError) as error:
+        given = argument.partition("=")[2]
+        raise InputError(f'{key} must hold {FORMS}, got "{given}" ({_reason(error)})') from error
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+    return written(str(_range_of(value))) if isinstance(value, Sweep | Glob) else written(value)
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(error).splitlines()[0].split())
+    unknown = re.search(r"Unknown function '(\w+)'", said)
+    return f"{said}{close_match(unknown[1], _FUNCTIONS)}" if unknown else said
+
+
+def ranges(config: Config) -> dict[str, Range]:
+    """Return what else is searched, by configuration key.
+
+    Raises:
+        InputError: A range cannot be read, or its values are of the wrong type.
+    """
+    return {key: _fitting(config, key, _read(key, given)) for key, given in flat(config.space.params)}
+
+
+def flat(params: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
+    """Yield each range under its whole key, whether it was given as {model.width: ...} or as {model: {width: ...}}."""
+    for key, given in params.items():
+        if isinstance(given, Mapping):
+            yield from flat(given, *above, str(key))
+        else:
+            yield ".".join((*above, str(key))), given
+
+
+def _read(key: str, given: Any) -> Range:
+    """Return a range that was given as Hydra's text, a list (a choice) or, in Python, a pair (an interval)."""
+    try:
+        return _range_of(_parsed(given))
+    except (HydraException, ValueError) as error:
+        raise InputError(f"space.params.{key} must be {FORMS}, got {given} ({_reason(error)})") from error
+
+
+def _parsed(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    value: Any = OverridesParser.create().parse_override(f"range={given}").value()
+    return value
+
+
+def _range_of(value: Any) -> Range:
+    if isinstance(value, list | ChoiceSweep):
+        return _choice(value if isinstance(value, list) else value.list)
+    if isinstance(value, IntervalSweep):
+        return _interval(value.start, value.end, value.tags)
+    if isinstance(value, tuple) and len(value) == 2:
+        return _interval(*value, set())
+    if isinstance(value, RangeSweep):
+        return _range(value)
+    raise ValueError("it is none of them")
+
+
+def _choice(values: Sequence[Any]) -> Choice:
+    plain = tuple(_plain(value) for value in values)
+    if len(plain) < 2:
+        raise ValueError("a choice needs two values or more")
+    if any(value in plain[:index] for index, value in enumerate(plain)):  # and 1 is true, to Python and Optuna
+        raise ValueError("a choice names each value once")
+    return Choice(plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value} is no number, word or list of them")
+
+
+def _interval(low: Any, high: Any, tags: set[str]) -> Numbers:
+    if any(isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end) for end in (low, high)):
+        raise ValueError("its ends are finite numbers")
+    if low >= high:
+        raise ValueError("its first end is the lower one")
+    if tags - {"log"}:
+        raise ValueError(f"the tag log is the only one that means something, got {', '.join(sorted(tags))}")
+    if tags and low <= 0:
+        raise ValueError("on a log scale it begins above 0")
+    is_integer = isinstance(low, int) and isinstance(high, int)
+    return Numbers(low, high, log=bool(tags), step=1 if is_integer else None)
+
+
+def _range(sweep: Any) -> Numbers:
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    if sweep.tags:
+        raise ValueError("a range has no tag: give an interval")
+    if not all(math.isfinite(number) for number in (start, stop, step)) or step <= 0:
+        raise ValueError("it has finite numbers and a step above 0")
+    is_integer = all(isinstance(number, int) for number in (start, stop, step))
+    first, apart = Decimal(str(start)), Decimal(str(step))
+    last = first + apart * (math.ceil((Decimal(str(stop)) - first) / apart) - 1)
+    if last <= first:
+        raise ValueError("it holds two numbers or more; its end is left out")
+    kind = int if is_integer else float
+    return Numbers(kind(first), kind(last), step=kind(apart))
+
+
+def _fitting(config: Config, key: str, found: Range) -> Range:
+    """Return a range in the type of a key of ours: where that is a whole number, an interval has whole numbers."""
+    group, _, name = key.partition(".")
+    if isinstance(config.model, UserModelConfig) and group == "model":
+        return found
+    typed = OmegaConf.structured(getattr(config, group))
+    if isinstance(found, Choice):
+        return Choice(tuple(_converted(typed, key, name, value) for value in found.values))
+    current = getattr(getattr(config, group), name)
+    if isinstance(current, bool | str | list):
+        raise InputError(f"space.params.{key} must be choice(A,B), for it is no number, got {found}")
+    if isinstance(current, int) and not found.is_integer and all(float(end).is_integer() for end in found.ends):
+        found = Numbers(int(found.low), int(found.high), found.log, 1)
+    for end in found.ends:
+        _converted(typed, key, name, end)
+    return found
+
+
+def _converted(typed: Any, key: str, name: str, value: Any) -> Any:
+    try:
+        typed[name] = value
+    except ValidationError as error:
+        said = " ".join(str(error).splitlines()[0].split())
+        raise InputError(f"space.params.{key} must hold values of its type: {said}") from error
+    return OmegaConf.to_container(typed)[name]  # type: ignore[call-overload, index]
+
+
+def applied(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a configuration in which these keys, of ours, have these values."""
+    changed = copy.copy(config)
+    for key, value in values.items():
+        group, _, name = key.partition(".")
+        setattr(changed, group, dataclasses.replace(getattr(changed, group), **{name: value}))
+    return changed

@@ -1,0 +1,1 @@
+"""Records, errors, seeds, atomic files and process identity: what every other package may import."""

@@ -1,0 +1,56 @@
+"""What travels between packages: frozen dataclasses, standard library only."""
+
+from dropsearch.core.records.arms import ARMS, Arm, Site
+from dropsearch.core.records.evidence import (
+    Answer,
+    ArmEvidence,
+    Budget,
+    Claim,
+    Evidence,
+    L2Control,
+    Quantity,
+    Response,
+    Series,
+    TrainSize,
+    Variation,
+)
+from dropsearch.core.records.metrics import ComparisonMetric, EpochMetrics, Monitor
+from dropsearch.core.records.outcomes import ArmOutcome, Comparison, Confirmed, Interval, TestScores, best_arm
+from dropsearch.core.records.ranges import Choice, Numbers, Range
+from dropsearch.core.records.summary import Summary
+from dropsearch.core.records.trials import INTERRUPTED, State, TrialPhase, TrialResult, TrialSpec
+
+__all__ = [
+    "ARMS",
+    "INTERRUPTED",
+    "Answer",
+    "Arm",
+    "ArmEvidence",
+    "ArmOutcome",
+    "Budget",
+    "Choice",
+    "Claim",
+    "Comparison",
+    "ComparisonMetric",
+    "Confirmed",
+    "EpochMetrics",
+    "Evidence",
+    "Interval",
+    "L2Control",
+    "Monitor",
+    "Numbers",
+    "Quantity",
+    "Range",
+    "Response",
+    "Series",
+    "Site",
+    "State",
+    "Summary",
+    "TestScores",
+    "TrainSize",
+    "TrialPhase",
+    "TrialResult",
+    "TrialSpec",
+    "Variation",
+    "best_arm",
+]

@@ -1,0 +1,47 @@
+"""The places where a model drops activations, and the settings of the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a model drops activations."""
+
+    name: str
+    """The module's path, with ``#2``, ``#3`` ... where one module drops more than once in a forward."""
+    kind: str
+    """input, hidden, conv, rnn, attention, embedding or residual."""
+    rate: float
+    """The probability that an activation is dropped, as the module itself has it; nan where that cannot be known."""
+    activations: int
+    """How many activations one example passes through the site."""
+    controllable: bool = True
+    reason: str = ""
+    """Why the site cannot be controlled; empty where it can."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting of the ablation."""
+
+    name: str
+    dropout: Literal["off", "search", "shared", "typical"]
+    batchnorm: bool
+    title: str
+
+
+ARMS: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("none", "off", batchnorm=False, title="neither"),
+        Arm("dropout", "search", batchnorm=False, title="dropout"),
+        Arm("batchnorm", "off", batchnorm=True, title="BatchNorm"),
+        Arm("both", "search", batchnorm=True, title="dropout and BatchNorm"),
+        Arm("dropout_shared", "shared", batchnorm=False, title="dropout, one rate for all sites"),
+        Arm("typical", "typical", batchnorm=False, title="dropout at the typical rates"),
+    )
+}

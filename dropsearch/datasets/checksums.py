@@ -1,0 +1,81 @@
+"""Reading pinned files: right size, right sha256, or one line that says which file and how to mend it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropsearch.core.errors import InputError
+from dropsearch.datasets.catalogue import DataSet, RawFile
+
+
+def fetch_command(name: str, root: str | Path) -> str:
+    """Return the command that brings the set `name` into `root`."""
+    return f"scripts/fetch_data {name}" + ("" if str(root) == "data" else f" --root {root}")
+
+
+def path_of(folder: Path, file: RawFile) -> Path | None:
+    """Return where `file` lies in `folder`, plain or compressed with gzip; None where it does not."""
+    candidates = (folder / file.name, folder / f"{file.name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def folder_of(data_set: DataSet, root: str | Path) -> Path:
+    """Return the folder that holds all files of a set: in `root`, or where the system's package puts them.
+
+    Raises:
+        InputError: Neither has them all; the message names the command that fetches them.
+    """
+    folders = [Path(root) / data_set.name, *([Path(data_set.installed)] if data_set.installed else [])]
+    for folder in folders:
+        if all(path_of(folder, file) for file in data_set.files):
+            return folder
+    looked = " and ".join(str(folder) for folder in folders)
+    command = fetch_command(data_set.name, root)
+    raise InputError(
+        f"data {data_set.name} must be fetched before it is used, nothing complete in {looked} "
+        f"(data.root={root}): run `{command}`"
+    )
+
+
+def content_of(path: Path, file: RawFile) -> bytes:
+    """Return what `path` holds, decompressed, after comparing size and sha256 with what pins `file`.
+
+    No more than one byte above the pinned size is ever read.
+
+    Raises:
+        ValueError: The file is not the one that is pinned; the message says in what.
+        OSError: The file cannot be read.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as stream:
+            content = stream.read(file.size + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"must be a whole gzip file ({error})") from error
+    if len(content) != file.size:
+        got = f"{len(content)}" if len(content) < file.size else "more"
+        raise ValueError(f"must hold {file.size} bytes, got {got}")
+    if (sha256 := hashlib.sha256(content).hexdigest()) != file.sha256:
+        raise ValueError(f"must have sha256 {file.sha256[:16]}..., got {sha256[:16]}...")
+    return content
+
+
+def is_verified(folder: Path, file: RawFile) -> bool:
+    """Return whether `file` lies in `folder`, whole and unchanged."""
+    path = path_of(folder, file)
+    if path is None:
+        return False
+    try:
+        content_of(path, file)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def digest_of(files: Sequence[RawFile]) -> str:
+    """Return the sha256 of a set: of its files' own, in the order of the catalogue."""
+    return hashlib.sha256("\n".join(file.sha256 for file in files).encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""Data sets that fit in memory, as Lightning data modules."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from dropsearch.core.errors import InputError
+from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
+from dropsearch.datasets.loaders import TensorLoader
+from dropsearch.datasets.raw_data import RawData, read_raw_data
+from dropsearch.datasets.splits import Indices, Purpose, split, stratified
+from dropsearch.datasets.standardization import Scale, measure
+
+__all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
+
+EVAL_BATCH = 2048
+Part = Literal["train", "val", "test", "train_part"]
+
+
+class TensorDataModule(LightningDataModule):
+    """A named data set, split, standardised by its training part, and sliced from tensors on one device.
+
+    Batches are ``(x [batch, channels, height, width], y [batch])`` for images,
+    ``(x [batch, channels, length], y)`` for signals and ``(x [batch, longest, features], lengths [batch], y)``
+    for sequences, padded with zeros. x is float32, lengths and y are int64.
+
+    Args:
+        name: One of `DATA_SETS`.
+        root: The folder under which fetched sets lie.
+        batch_size: Of the training batches.
+        train_size: The number of training examples, a stratified subset; None takes all.
+        val_fraction: The share of validation among training and validation examples, in (0, 1).
+        seed: Decides the split, and the order of `train_dataloader`.
+
+    Raises:
+        InputError: A value cannot be used. Files, and sizes that depend on them, are looked at in `setup`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        root: str | Path = "data",
+        batch_size: int = 64,
+        train_size: int | None = None,
+        val_fraction: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(batch_size, train_size, val_fraction, seed)
+        self.data_set = describe(name)
+        self.name: str = name  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.root = root
+        self.batch_size = batch_size
+        self.train_size = train_size
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.input_shape = self.data_set.input_shape
+        self.layout = self.data_set.layout
+        self.classes = self.data_set.classes
+        self._device = torch.device("cpu")
+        self._parts: dict[Part, tuple[Tensor, ...]] = {}
+        self._digest = self._source = ""
+        self._epoch_size: int | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, split and standardise the data; done once, whatever the stage.
+
+        Raises:
+            InputError: The data is missing or corrupt, or `train_size` or `batch_size` exceeds it.
+        """
+        if self._parts:
+            return
+        pool = read_raw_data(self.data_set, self.root)
+        splits = split(
+            pool.labels,
+            published_test=pool.published_test,
+            train_size=self.train_size,
+            val_fraction=self.val_fraction,
+            seed=self.seed,
+        )
+        if self.batch_size > len(splits.train):
+            raise InputError(
+                f"data.batch_size must be at most the {len(splits.train)} training examples, got {self.batch_size}"
+            )
+        scale = _scale(pool, splits.train)
+        self._parts = {
+            "train": self._tensors(pool, splits.train, scale),
+            "val": self._tensors(pool, splits.val, scale),
+            "test": self._tensors(pool, splits.test, scale),
+        }
+        self._parts["train_part"] = self._train_part("train_part", len(splits.val))
+        self._digest, self._source = pool.digest, pool.source
+
+    def to(self, device: torch.device | str) -> TensorDataModule:
+        """Move the tensors to `device`, once; loaders made from now on slice them there."""
+        self.setup()
+        self._device = torch.device(device)
+        self._parts = {
+            part: tuple(tensor.to(self._device) for tensor in tensors) for part, tensors in self._parts.items()
+        }
+        return self
+
+    def with_train_size(self, size: int) -> TensorDataModule:
+        """Return the same data with a stratified part of the training set.
+
+        Validation and test set stay. An epoch stays as long, and goes through the part as often as that takes: so
+        trainings on parts of any size take the same number of steps.
+
+        Args:
+            size: At most the number of training examples.
+        """
+        part = copy.copy(self)
+        part._epoch_size = self.sizes["train"]
+        part._parts = {**self._parts, "train": self._train_part("train", size)}
+        part._parts["train_part"] = part._train_part("train_part", self.sizes["val"])
+        return part
+
+    def train_loader(self, seed: int) -> TensorLoader:
+        """Return the training set in an order that is a function of `seed` and epoch.
+
+        Examples that do not fill a batch are left out of their epoch: all training batches have one shape.
+        """
+        train, size = self._part("train"), self._epoch_size
+        return TensorLoader(train, self.batch_size, seed=seed, drop_last=True, epoch_size=size)
+
+    def train_dataloader(self) -> TensorLoader:
+        """Return `train_loader` with the module's own seed."""
+        return self.train_loader(self.seed)
+
+    def train_part_loader(self) -> TensorLoader:
+        """Return a fixed, stratified part of the training set, as large as validation, in order.
+
+        All of the training set where that is smaller. On it and on validation alike, with dropout off, losses
+        can be compared.
+        """
+        return _in_order(self._part("train_part"))
+
+    def val_dataloader(self) -> TensorLoader:
+        """Return the validation set, in order, in big batches."""
+        return _in_order(self._part("val"))
+
+    def test_dataloader(self) -> TensorLoader:
+        """Return the test set, in order, in big batches."""
+        return _in_order(self._part("test"))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples train, val and test hold."""
+        return {part: len(self._part(part)[-1]) for part in ("train", "val", "test")}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the data that the splits came from."""
+        self.setup()
+        return self._digest
+
+    @property
+    def source(self) -> str:
+        """Where the data was read."""
+        self.setup()
+        return self._source
+
+    def _part(self, part: Part) -> tuple[Tensor, ...]:
+        self.setup()
+        return self._parts[part]
+
+    def _tensors(self, pool: RawData, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
+        x, y = torch.from_numpy(pool.x[rows]), torch.from_numpy(pool.labels[rows])
+        if pool.lengths is None:
+            return scale.apply(x, channel=1), y
+        lengths = torch.from_numpy(pool.lengths[rows])
+        return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
+
+    def _train_part(self, purpose: Purpose, size: int) -> tuple[Tensor, ...]:
+        labels = self._parts["train"][-1]
+        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, purpose)
+        rows = torch.from_numpy(chosen.nonzero()[0]).to(labels.device)
+        return tuple(tensor.index_select(0, rows) for tensor in self._parts["train"])
+
+
+def data_module(name: str, **options: Any) -> TensorDataModule:
+    """Return the data module of a named set; options as in `TensorDataModule`.
+
+    Raises:
+        InputError: No set has this name, or an option cannot be used.
+    """
+    return TensorDataModule(name, **options)
+
+
+def _check(batch_size: int, train_size: int | None, val_fraction: float, seed: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
+    if train_size is not None and train_size < 1:
+        raise InputError(f"data.train_size must be at least 1, or null for all, got {train_size}")
+    if not 0 < val_fraction < 1:
+        raise InputError(f"data.val_fraction must lie between 0 and 1, both excluded, got {val_fraction}")
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
+
+
+def _scale(pool: RawData, rows: Indices) -> Scale:
+    x = torch.from_numpy(pool.x[rows])
+    if pool.lengths is None:
+        return measure(x)
+    return measure(x[_frames(x, torch.from_numpy(pool.lengths[rows]))])
+
+
+def _frames(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return which frames of padded sequences ``[batch, longest, features]`` are no padding, as bool."""
+    return torch.arange(x.shape[1]) < lengths[:, None]
+
+
+def _in_order(tensors: tuple[Tensor, ...]) -> TensorLoader:
+    return TensorLoader(tensors, EVAL_BATCH)

@@ -1,0 +1,171 @@
+"""Everything that a data set holds, as it was published and before it is split."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropsearch.core.errors import InputError
+from dropsearch.datasets import idx, mnist1d
+from dropsearch.datasets.catalogue import SEQUENCES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, DataSet
+from dropsearch.datasets.checksums import content_of, digest_of, fetch_command, folder_of, path_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RawData:
+    """All examples of a set, training examples first."""
+
+    x: NDArray[Any]
+    """``[examples, *input_shape]``: bytes or floats, not standardised; sequences padded with zeros."""
+    labels: NDArray[np.int64]
+    """``[examples]``, from 0."""
+    digest: str
+    """sha256 of the data."""
+    source: str
+    """Where it was read, in words or as a path."""
+    published_test: int = 0
+    """How many examples at the end are the published test split; 0 where none was published."""
+    lengths: NDArray[np.int64] | None = None
+    """``[examples]``, frames of each sequence; None for images and signals."""
+
+
+def read_raw_data(data_set: DataSet, root: str | Path) -> RawData:
+    """Read or generate a data set.
+
+    Raises:
+        InputError: Its files are not there, or not what they must be.
+    """
+    if data_set.name == "digits":
+        return _digits()
+    if data_set.name == "mnist1d":
+        return _mnist1d()
+    read = _sequences if data_set.layout == "sequence" else _image_files
+    return read(data_set, _Folder(data_set, root))
+
+
+class _Folder:
+    """The folder of a set whose files are read: every complaint names the file and what mends it."""
+
+    def __init__(self, data_set: DataSet, root: str | Path) -> None:
+        self.data_set, self.root = data_set, root
+        self.path = folder_of(data_set, root)
+
+    def read(self, role: str, parse: Callable[[bytes], T]) -> T:
+        file = self.data_set.file(role)
+        path = path_of(self.path, file)
+        assert path is not None, "folder_of found it"
+        try:
+            return parse(content_of(path, file))
+        except (ValueError, OSError) as error:
+            command = fetch_command(self.data_set.name, self.root)
+            raise InputError(f"data file {path} {error}: run `{command}` to replace it") from error
+
+
+def _image_files(data_set: DataSet, folder: _Folder) -> RawData:
+    train = _labelled_images(data_set, folder, TRAIN_IMAGES, TRAIN_LABELS)
+    test = _labelled_images(data_set, folder, TEST_IMAGES, TEST_LABELS)
+    images, labels = (np.concatenate(parts) for parts in zip(train, test, strict=True))
+    return RawData(
+        images,
+        labels.astype(np.int64),
+        digest=digest_of(data_set.files),
+        source=str(folder.path),
+        published_test=len(test[0]),
+    )
+
+
+def _labelled_images(
+    data_set: DataSet, folder: _Folder, images_role: str, labels_role: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = folder.read(images_role, lambda content: _images(content, data_set))
+
+    def labels_of(content: bytes) -> NDArray[np.uint8]:
+        labels = idx.parse(content)
+        _check_labels(labels, len(images), data_set.classes)
+        return labels
+
+    return images, folder.read(labels_role, labels_of)
+
+
+def _images(content: bytes, data_set: DataSet) -> NDArray[np.uint8]:
+    images = idx.parse(content)
+    channels, height, width = data_set.input_shape
+    expected = (height, width) if images.ndim == 3 else (channels, height, width)
+    if images.shape[1:] != expected:
+        raise ValueError(f"must hold images of {expected}, got {images.shape[1:]}")
+    return images.reshape(len(images), channels, height, width)
+
+
+def _check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
+    if labels.shape != (count,):
+        raise ValueError(f"must hold {count} labels, one an example, got shape {labels.shape}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"must hold labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+
+
+def _sequences(data_set: DataSet, folder: _Folder) -> RawData:
+    """Read sequences and pad them.
+
+    The spoken digits come without their speakers' names and without a published split: every part holds
+    recordings of all six speakers, so that accuracy is that for known voices.
+    """
+    frames, lengths, labels = folder.read(SEQUENCES, lambda content: _sequence_arrays(content, data_set))
+    longest, features = data_set.input_shape
+    padded = np.zeros((len(lengths), longest, features), np.float32)
+    padded[np.arange(longest) < lengths[:, None]] = frames
+    return RawData(
+        padded,
+        labels.astype(np.int64),
+        digest=digest_of(data_set.files),
+        source=str(folder.path),
+        lengths=lengths.astype(np.int64),
+    )
+
+
+def _sequence_arrays(content: bytes, data_set: DataSet) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return frames ``[all frames, features]``, lengths ``[examples]`` and labels ``[examples]``."""
+    longest, features = data_set.input_shape
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            frames, lengths, labels = arrays["X"], arrays["lengths"], arrays["y"]
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"must be an npz of X, lengths and y ({error})") from error
+    if frames.shape != (int(lengths.sum()), features):
+        raise ValueError(f"must hold {lengths.sum()} frames of {features} features, got {frames.shape}")
+    if not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest:
+        raise ValueError(f"must hold sequences of 1 to {longest} frames, got {lengths.min()} to {lengths.max()}")
+    _check_labels(labels, len(lengths), data_set.classes)
+    return frames, lengths, labels
+
+
+def _digits() -> RawData:
+    import sklearn
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    images = bunch.images.astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    return RawData(images, labels, _digest(images, labels), f"scikit-learn {sklearn.__version__}")
+
+
+def _mnist1d() -> RawData:
+    signals, labels, test = mnist1d.generate()
+    signals = signals.astype(np.float32)[:, None]
+    return RawData(signals, labels, _digest(signals, labels), "generated (MNIST-1D, seed 42)", published_test=test)
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    sha256 = hashlib.sha256()
+    for array in arrays:
+        sha256.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()

@@ -1,0 +1,134 @@
+"""The control of an array: every row drops at its own rates, with the masks it would have alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dropsearch.dropout.control import DropoutControl, DropoutMode
+from dropsearch.dropout.mask_bits import SiteBits
+from dropsearch.dropout.ops import DropCall, attend
+from dropsearch.dropout.rates import Rate
+
+Shapes = dict[str, torch.Size]
+"""The shape of each site's mask for one trial's batch, by site name."""
+
+RowRates = dict[str, tuple[Tensor, Tensor, Tensor]]
+"""Value, threshold and scale of each site's rate, each `[rows]`: what `Rate` holds, as `vmap` takes it."""
+
+
+class _ShapeRecorder(DropoutMode):
+    def __init__(self, model: nn.Module, sites: Iterable[str]) -> None:
+        super().__init__(model)
+        self.sites = set(sites)
+        self.shapes: Shapes = {}
+        self.calling: set[str] = set()
+
+    def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        self.calling.add(site)
+        if call.rate > 0 or site in self.sites:
+            self.shapes[site] = call.mask_shape
+        return original()
+
+    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        self.calling.add(self.whereabouts.last_drop)
+        return original()
+
+
+def mask_shapes(
+    model: nn.Module, sites: Iterable[str], run: Callable[[], Any], calling: set[str] | None = None
+) -> Shapes:
+    """Return the shapes of the masks that one training step of a single trial needs.
+
+    Args:
+        model: The model, in training mode.
+        sites: The sites whose rates are set, whatever the module's own rates are.
+        run: Runs the step.
+        calling: Takes in the places that call a dropout function, whether they drop or not: who follows some modules
+            alone must follow these, or the drops of the others are counted for the module around them.
+    """
+    recorder = _ShapeRecorder(model, sites)
+    with recorder.watching(), recorder.step():
+        run()
+    if calling is not None:
+        calling |= recorder.calling
+    return recorder.shapes
+
+
+def row_rates(rates: Sequence[Mapping[str, float]], dtype: torch.dtype, device: torch.device) -> RowRates:
+    """Stack the rates of trials; every trial names the same sites."""
+    stacked = {
+        site: Rate.stack([row[site] for row in rates], dtype=dtype, device=device)
+        for site in (rates[0] if rates else ())
+    }
+    return {
+        site: (torch.as_tensor(rate.value), torch.as_tensor(rate.threshold), torch.as_tensor(rate.scale))
+        for site, rate in stacked.items()
+    }
+
+
+class RowBits:
+    """The random bits of all rows' masks, drawn for one step at a time.
+
+    Args:
+        shapes: The shape of each site's mask for one row.
+        rows: How many rows.
+        device: Where the bits go.
+    """
+
+    def __init__(self, shapes: Shapes, rows: int, device: torch.device) -> None:
+        self.shapes = shapes
+        self.device = device
+        self._sites = SiteBits()
+        self._host = {site: np.empty((rows, math.prod(shape)), np.int16) for site, shape in shapes.items()}
+
+    def fields(self) -> list[Tensor]:
+        """Return the memory that the bits are drawn into."""
+        return [torch.from_numpy(field) for field in self._host.values()]
+
+    def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
+        """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
+
+        The tensors share memory with the next draw.
+        """
+        first_row: dict[tuple[int, int], int] = {}
+        for row, key in enumerate(zip(seeds, steps, strict=True)):
+            same = first_row.setdefault(key, row)  # with common masks most rows share one field
+            for site, field in self._host.items():
+                field[row] = self._sites.draw(key[0], site, key[1], field.shape[1]) if same == row else field[same]
+        return {
+            site: torch.from_numpy(field).view(len(field), *self.shapes[site]).to(self.device)
+            for site, field in self._host.items()
+        }
+
+
+class _RowNoise:
+    """Hands the control the bits of the row that `vmap` is at."""
+
+    def __init__(self) -> None:
+        self.rows: Mapping[str, Tensor] = {}
+
+    def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
+        return self.rows[site]
+
+
+class RowDropoutControl(DropoutControl):
+    """The control inside ``torch.func.vmap``: `load` a row's rates and bits, then run the row's step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._noise = _RowNoise()
+        super().__init__(model, {}, self._noise)
+
+    def load(self, rates: Mapping[str, tuple[Tensor, Tensor, Tensor]], bits: Mapping[str, Tensor]) -> None:
+        """Take the rates and bits of the row whose step runs next."""
+        self.rates = {site: Rate(*fields) for site, fields in rates.items()}
+        self._noise.rows = bits
+
+    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        """Run a call that does not drop; the fused attention has no batching rule, so it is written out."""
+        return attend(**dict(call.attention or {})) if call.form == "attention" else original()

@@ -1,0 +1,94 @@
+"""The kind of a site, guessed from its name and from what stands around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records import Site
+from dropsearch.dropout.typical_rates import KINDS
+
+_LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    ((nn.modules.conv._ConvNd,), "conv"),
+    ((nn.RNNBase, nn.RNNCellBase), "rnn"),
+    ((nn.Embedding, nn.EmbeddingBag), "embedding"),
+    ((nn.MultiheadAttention,), "residual"),
+    ((nn.Linear, nn.Bilinear), "hidden"),
+)
+
+_ALIASES = {"attn": "attention", "emb": "embedding", "embed": "embedding", "embeddings": "embedding"}
+"""Words that people use in names, weaker evidence than what is seen around the site."""
+
+
+def layer_kind(module: nn.Module) -> str:
+    """Return the kind of the sites behind a layer; empty for a module that is no layer of weights."""
+    return next((kind for types, kind in _LAYER_KINDS if isinstance(module, types)), "")
+
+
+def guess_kind(
+    site: str, form: str, layer_before: str, *, weights: bool = False, added: bool = False, flat: bool = False
+) -> str:
+    """Guess a site's kind: attention by its function, else by the words of its name, else by what is around it.
+
+    Args:
+        site: The site's name.
+        form: How it drops (`DropCall.form`).
+        layer_before: The kind of the layer that ran last, empty where none did.
+        weights: Whether what is dropped are attention weights, straight from a softmax.
+        added: Whether the result is added to another tensor of activations.
+        flat: Whether the activations are a plain vector an example.
+    """
+    if form == "attention" or weights:
+        return "attention"
+    words = [word.rstrip("0123456789") for word in reversed(re.split(r"[._#]", site.lower()))]
+    named = [word for word in words if word in KINDS]
+    branch = added and layer_before not in ("", "embedding")
+    # What a sum ends are no weights of attention, whatever the block around them is called.
+    if named and not (branch and named[0] == "attention"):
+        return named[0]
+    if branch:
+        return "residual"
+    aliases = [_ALIASES[word] for word in words if word in _ALIASES]
+    if aliases:
+        return aliases[0]
+    # Flattened features go into a classifier's linear layers, whatever convolution they come from.
+    return "hidden" if layer_before == "conv" and flat else layer_before or "input"
+
+
+def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kinds") -> tuple[Site, ...]:
+    """Return the sites with the kinds that the user gives.
+
+    Args:
+        sites: All sites of a model.
+        kinds: Kind by site name, or by a pattern of names such as ``encoder.*``; the first that fits counts.
+        key: Where the user gave them, for messages.
+
+    Raises:
+        InputError: A kind is unknown, or a name or pattern fits no site.
+    """
+    sites = tuple(sites)
+    if not isinstance(kinds, Mapping):
+        raise InputError(
+            f'{key} must be a kind by site name or pattern, got {kinds!r}: as in {{"encoder.*": "residual"}}'
+        )
+    for pattern, kind in kinds.items():
+        if kind not in KINDS:
+            raise InputError(
+                f'{key}["{pattern}"] must be one of {", ".join(KINDS)}, got "{kind}"{close_match(kind, KINDS)}'
+            )
+        if not any(fnmatchcase(site.name, pattern) for site in sites):
+            names = [site.name for site in sites]
+            raise InputError(
+                f'{key} must name sites of the module, got "{pattern}"{close_match(pattern, names)}: '
+                f"its sites are {', '.join(names) or 'none'}"
+            )
+    chosen = {
+        site.name: next((kind for pattern, kind in kinds.items() if fnmatchcase(site.name, pattern)), site.kind)
+        for site in sites
+    }
+    return tuple(replace(site, kind=chosen[site.name]) for site in sites)

@@ -1,0 +1,218 @@
+"""Dropout where a module has none, by hooks that can be taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.dropout.rates import checked_rate
+
+AFTER_ACTIVATION = "after_activation"
+
+# Not those that make gates or outputs (Sigmoid, Softmax and their like): what they give is no hidden activation.
+_ACTIVATIONS = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.GLU,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.RReLU,
+    nn.SELU,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Threshold,
+)
+
+Where = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+
+
+class InsertedDropout:
+    """A forward hook that drops what a module returns, while that module is in training mode.
+
+    It is no module, so names and contents of ``state_dict`` stay as they are; it is copied and pickled with the module
+    that it hangs on. Of a tuple, as from an ``nn.LSTM``, the first element is dropped.
+
+    Args:
+        rate: The probability that an activation is dropped.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, module: nn.Module, _: Any, output: Any) -> Any:
+        """Return the output with the hook's rate applied to it."""
+        if isinstance(output, PackedSequence):
+            return output._replace(data=self._drop(module, output.data))
+        if isinstance(output, tuple) and output:
+            return (self(module, _, output[0]), *output[1:])
+        return self._drop(module, output) if isinstance(output, Tensor) else output
+
+    def _drop(self, module: nn.Module, x: Tensor) -> Tensor:
+        # What follows a SELU wants its mean and variance kept (Klambauer et al. 2017).
+        drop = F.alpha_dropout if isinstance(module, nn.SELU) else F.dropout
+        return drop(x, self.rate, module.training)
+
+
+@dataclass(frozen=True, repr=False)
+class Insertion:
+    """What `insert_dropout` did."""
+
+    names: tuple[str, ...]
+    """The modules behind which a dropout stands now: the names of the new sites."""
+    rate: float
+    left_out: tuple[str, ...] = ()
+    """Activations behind which there was a dropout already."""
+
+    def __repr__(self) -> str:
+        """Say it in one line."""
+        kept = f"; a dropout stood behind {', '.join(self.left_out)}" if self.left_out else ""
+        return f"dropout at rate {self.rate:g} behind {', '.join(self.names) or 'nothing'}{kept}"
+
+
+def insert_dropout(module: nn.Module, where: Where = AFTER_ACTIVATION, rate: float = 0.0) -> Insertion:
+    """Put a dropout behind parts of a module, by forward hooks; `remove_dropout` takes them away.
+
+    The new sites have the names of the modules behind which they stand, in `dropout_sites` and in a search. Neither
+    ``state_dict`` nor the source of the module changes, and at rate 0 its output does not.
+
+    Args:
+        module: Any module.
+        where: ``"after_activation"``: behind each activation that is a module of its own and has no dropout behind it
+            (those that make gates or outputs, such as Sigmoid and Softmax, are left out). Or a name, a pattern of
+            names such as ``"encoder.*.relu"``, a type of module, or a list of these.
+        rate: The probability that an activation is dropped, in [0, 1].
+
+    Returns:
+        The names of the new sites, and the activations that were left out.
+
+    Raises:
+        InputError: `where` fits nothing, a dropout was inserted there before, or `rate` is out of its range.
+    """
+    return put_behind(module, where, checked_rate(rate, "rate"))
+
+
+def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where") -> Insertion:
+    """Do what `insert_dropout` does, with the `key` by which the user said `where` in the messages."""
+    if not where or not isinstance(where, str | type | Sequence):
+        raise InputError(
+            f"{key} must be {AFTER_ACTIVATION}, a name, a pattern, a type of parts, or a list of these, got {where!r}"
+        )
+    chosen = _after_activations(module, key) if where == AFTER_ACTIVATION else _fitting(module, where, key)
+    followed = _followed_by_dropout(module) if where == AFTER_ACTIVATION else set()
+    names = {name: part for name, part in chosen.items() if name not in followed}
+    twice = [name for name, part in names.items() if inserted_dropout(part)]
+    if twice:
+        raise InputError(
+            f"insert_dropout must find no dropout that it inserted before, got one behind {', '.join(twice)}: "
+            "remove_dropout(module) takes all away, set_rates changes their rates"
+        )
+    for part in names.values():
+        part.register_forward_hook(InsertedDropout(rate))
+    return Insertion(tuple(names), rate, tuple(sorted(followed & chosen.keys())))
+
+
+def remove_dropout(module: nn.Module) -> tuple[str, ...]:
+    """Take away every dropout that `insert_dropout` put into a module, and return where they stood."""
+    removed = []
+    for name, part in module.named_modules():
+        for key in inserted_dropout(part):
+            del part._forward_hooks[key]
+            removed.append(name)
+    return tuple(removed)
+
+
+def inserted_dropout(part: nn.Module) -> dict[int, InsertedDropout]:
+    """Return the inserted dropout that hangs on a module, by the key of its hook."""
+    if isinstance(part, torch.jit.ScriptModule):
+        return {}
+    return {key: hook for key, hook in part._forward_hooks.items() if isinstance(hook, InsertedDropout)}
+
+
+def _can_carry(part: nn.Module) -> bool:
+    # Attention uses the weights of its output layer and never calls it; TorchScript takes no hooks.
+    return not isinstance(part, nn.modules.linear.NonDynamicallyQuantizableLinear | torch.jit.ScriptModule)
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, part) for name, part in module.named_modules() if name and _can_carry(part))
+
+
+def _after_activations(module: nn.Module, key: str) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {name: part for name, part in _parts(module) if isinstance(part, _ACTIVATIONS)}
+    if not found:
+        raise InputError(
+            f"{key}={AFTER_ACTIVATION} must find activations that are modules, and {type(module).__name__} has none: "
+            f"name what dropout is to follow, {_examples(module, key)}"
+        )
+    return found
+
+
+def suggested_where(module: nn.Module) -> str:
+    """Return where dropout can be inserted: ``after_activation``, else the name of a layer; empty without layers."""
+    if any(isinstance(part, _ACTIVATIONS) for _, part in _parts(module)):
+        return AFTER_ACTIVATION
+    return next(_layers(module), "")
+
+
+def _layers(module: nn.Module) -> Iterator[str]:
+    """Yield the names of the parts that have weights of their own: a loss has none."""
+    return (name for name, part in _parts(module) if next(part.parameters(recurse=False), None) is not None)
+
+
+def _examples(module: nn.Module, key: str) -> str:
+    name = next(_layers(module), "")
+    if not name:
+        return "but it has no parts"
+    kind = type(module.get_submodule(name))
+    known = getattr(nn, kind.__name__, None) is kind
+    return f'for instance {key}=["{name}"]' + (f" or {key}=[torch.nn.{kind.__name__}]" if known else "")
+
+
+def _followed_by_dropout(module: nn.Module) -> set[str]:
+    """Return the names of modules that stand right in front of a dropout in an `nn.Sequential`."""
+    return {
+        f"{name}.{first}" if name else first
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Sequential)
+        for (first, _), second in zip(part.named_children(), [*part][1:], strict=False)
+        if isinstance(second, DropoutBase)
+    }
+
+
+def _fitting(module: nn.Module, where: Where, key: str) -> dict[str, nn.Module]:
+    wanted = [where] if isinstance(where, str | type) else list(where)
+    parts = dict(_parts(module))
+    first_names = {id(part): name for name, part in parts.items()}
+    aliases = dict(module.named_modules(remove_duplicate=False))
+    found: set[str] = set()
+    for each in wanted:
+        if isinstance(each, type):
+            fits = {name for name, part in parts.items() if isinstance(part, each)}
+        else:
+            named = (part for name, part in aliases.items() if fnmatchcase(name, each))
+            fits = {first_names[id(part)] for part in named if id(part) in first_names}
+        if not fits:
+            known = [AFTER_ACTIVATION, *parts, *(f"torch.nn.{type(part).__name__}" for part in parts.values())]
+            shown = each.__name__ if isinstance(each, type) else f'"{each}"{close_match(each, known)}'
+            raise InputError(
+                f"{key} must name parts of {type(module).__name__} or types of parts that are called, got {shown}: "
+                f"its parts are {', '.join(parts) or 'none'}"
+            )
+        found |= fits
+    return {name: part for name, part in parts.items() if name in found}

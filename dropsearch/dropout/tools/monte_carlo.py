@@ -1,0 +1,159 @@
+"""Monte Carlo dropout: a trained module evaluated with dropout on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+
+from dropsearch.core.errors import InputError
+from dropsearch.dropout.tools.snapshot import hidden_modules
+
+# What keeps statistics, or refines a weight with each pass in training mode (spectral norm).
+_STAYS_IN_EVAL = (nn.modules.batchnorm._NormBase, parametrize.ParametrizationList)
+
+
+class MCDropout(nn.Module):
+    """Evaluates a module with dropout on at every site, BatchNorm in eval mode (Gal & Ghahramani 2016).
+
+    Called like the module, it runs it `samples` times, each with masks of its own, and returns the mean of what the
+    module returns: of the same form and the same shapes, tuples and dicts included. Tensors that are not real numbers
+    (classes, booleans) and what is no tensor are those of the first sample. `draw` returns all samples. ::
+
+        predict = MCDropout(net, samples=50, transform=lambda logits: logits.softmax(-1))
+        mean = predict(x)  # [batch, classes]
+        spread = predict.draw(x).std(0)  # of [samples, batch, classes]
+
+        with MCDropout(net):  # dropout is on in each call of the module itself, until the block ends
+            one_sample = net(x)
+
+    The module's own rates are used. Every part is in training mode while a sample runs, functional dropout with
+    ``training=self.training`` among them, but for PyTorch's norms with running statistics and weights that are
+    parametrised; what else is random in training (stochastic depth) is random too. Afterwards modes and buffers are as
+    they were. Masks come from PyTorch's global generator: ``torch.manual_seed``
+    repeats them. Whether gradients are recorded is left to the caller.
+
+    Args:
+        module: A module, with or without BatchNorm, in any mode.
+        samples: How many passes a call makes, at least 1.
+        transform: Applied to what each pass returns, before the mean. A mean of probabilities is not the softmax of a
+            mean of logits: the paper averages probabilities.
+
+    Raises:
+        InputError: `samples` is below 1, or `module` is no module.
+    """
+
+    def __init__(self, module: nn.Module, samples: int = 50, transform: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise InputError(f"MCDropout needs a torch.nn.Module, got {type(module).__name__}")
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise InputError(f"samples must be a whole number of at least 1, got {samples!r}")
+        self.module = module
+        self.samples = samples
+        self.transform = transform
+        self._entered: list[ExitStack] = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the mean over the samples, of the form that the module returns."""
+        with _dropping(self.module):
+            total = self._sample(*args, **kwargs)
+            for _ in range(self.samples - 1):
+                total = _joined(torch.add, [total, self._sample(*args, **kwargs)])
+        return _joined(lambda x: x / self.samples, [total])
+
+    def draw(self, *args: Any, **kwargs: Any) -> Any:
+        """Return all samples: each tensor with one more dimension in front, `[samples, ...]`."""
+        with _dropping(self.module):
+            drawn = [self._sample(*args, **kwargs) for _ in range(self.samples)]
+        return _joined(lambda *each: torch.stack(each), drawn, real=False)
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.module(*args, **kwargs)
+        return result if self.transform is None else self.transform(result)
+
+    def __enter__(self) -> MCDropout:
+        stack = ExitStack()
+        stack.enter_context(_dropping(self.module))
+        self._entered.append(stack)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.pop().close()
+
+
+@contextmanager
+def _dropping(module: nn.Module) -> Iterator[None]:
+    """Turn dropout on and nothing that learns, and put modes and buffers back when the context ends."""
+    parts = [*module.modules(), *(part for top in hidden_modules(module).values() for part in top.modules())]
+    modes = {part: part.training for part in parts}
+    held = {part: dict(part._buffers) for part in parts if not isinstance(part, torch.jit.ScriptModule)}
+    contents = [(buffer, buffer.detach().clone()) for part in parts for buffer in part.buffers(recurse=False)]
+    still = {each for part in parts if isinstance(part, _STAYS_IN_EVAL) for each in part.modules()}
+    try:
+        for part in parts:
+            part.training = part not in still
+        with _FixedStatistics():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for part, buffers in held.items():
+            part._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, before in contents:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+class _FixedStatistics(TorchFunctionMode):
+    """Runs norms that are called as functions with the statistics that they have, whatever the module's mode."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        learning = {F.batch_norm: "training", F.instance_norm: "use_input_stats"}.get(func)
+        if learning is not None and (args[1] if len(args) > 1 else kwargs.get("running_mean")) is not None:
+            kwargs = {**dict(zip((learning, "momentum", "eps"), args[5:], strict=False)), **kwargs, learning: False}
+            args = args[:5]
+        return func(*args, **kwargs)
+
+
+def _joined(join: Callable[..., Tensor], results: list[Any], *, real: bool = True) -> Any:
+    """Join results of one form tensor by tensor; what cannot be joined is taken from the first.
+
+    Args:
+        join: Takes one tensor of each result.
+        results: All of the same form.
+        real: Whether only tensors of real (or complex) numbers are joined.
+    """
+    first = results[0]
+    if isinstance(first, Tensor):
+        return join(*results) if not real or first.is_floating_point() or first.is_complex() else first
+    if isinstance(first, Mapping):
+        joined = {key: _joined(join, [each[key] for each in results], real=real) for key in first}
+        return joined if type(first) is dict else _of_type(first, joined)
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(_joined(join, list(each), real=real) for each in zip(*results, strict=True)))
+    if isinstance(first, list | tuple):
+        return type(first)(_joined(join, list(each), real=real) for each in zip(*results, strict=True))
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first) if field.init]
+        values = {name: _joined(join, [getattr(each, name) for each in results], real=real) for name in names}
+        return dataclasses.replace(first, **values)
+    return first
+
+
+def _of_type(example: Mapping[Any, Any], content: dict[Any, Any]) -> Any:
+    try:
+        return type(example)(content)  # type: ignore[call-arg]
+    except TypeError:
+        return content

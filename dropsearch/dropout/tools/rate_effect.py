@@ -1,0 +1,100 @@
+"""What a rate does to the result of a training pass."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dropsearch.core.errors import InputError
+from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.tools.dry_run import DryRun, tensors
+
+HIGH = 0.9
+"""The rate that is held against 0."""
+
+_TRIES = 3
+"""At so high a rate a mask may still keep all of very few activations, by chance."""
+
+
+class RateEffect:
+    """Compares training passes of one module whose rates differ.
+
+    All else that is random in a pass is drawn from the same seeds each time.
+
+    Args:
+        rehearsal: The module and its batch.
+        sites: All sites that can be controlled; they are at rate 0 where nothing else is said.
+        train: Whether the module is put into training mode first; else it runs in the modes that it has.
+    """
+
+    def __init__(self, dry_run: DryRun, sites: Iterable[str], *, train: bool) -> None:
+        self.dry_run = dry_run
+        self.sites = tuple(sites)
+        self.train = train
+        self._undropped = self._result({})
+        # A GPU may add up in another order each time: what differs anyway is no effect of a rate.
+        self._noise = largest_difference(self._undropped, self._result({}))
+
+    def alive(self, site: str) -> bool:
+        """Whether a site's rate changes the result."""
+        return any(self._differs(self._undropped, self._result({site: HIGH}, seed)) for seed in range(_TRIES))
+
+    def fused(self, layer: nn.RNNBase) -> bool:
+        """Whether the rate between a recurrent layer's own layers changes the result."""
+        return self._differs(*(self._result({}, fused=(layer, rate)) for rate in (0.0, HIGH)))
+
+    def _differs(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+        return largest_difference(a, b) > 2 * self._noise
+
+    def _result(
+        self, rates: Mapping[str, float], seed: int = 0, fused: tuple[nn.RNNBase, float] | None = None
+    ) -> list[Tensor]:
+        module = self.dry_run.module
+        control = TrialControl(module, {**dict.fromkeys(self.sites, 0.0), **rates}, seed)
+        with self.dry_run.unchanged():
+            if self.train:
+                module.train()
+            if fused is not None:
+                fused[0].dropout = fused[1]
+            _seed_all(module)
+            with control.watching(), control.training_step(0):
+                result = self.dry_run.run()
+            found = [each.detach().clone() for each in tensors(result)]
+        if not found:
+            raise InputError(
+                f"{self.dry_run.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
+                f"got {type(result).__name__} from {type(module).__name__}"
+            )
+        return found
+
+
+def _seed_all(module: nn.Module) -> None:
+    """Seed the generators that a rehearsal puts back."""
+    torch.default_generator.manual_seed(0)
+    for device in {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Return the largest absolute difference of two results; infinite where their form differs."""
+    if len(a) != len(b) or any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
+        return math.inf
+    return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+
+
+def _difference(x: Tensor, y: Tensor) -> float:
+    if not x.numel() or torch.equal(x, y):
+        return 0.0
+    wide = torch.complex128 if x.is_complex() else torch.float64
+    x, y = x.to(wide), y.to(wide)
+    # Equal infinities and a NaN in both are no difference; a NaN in one of them is.
+    apart = torch.where((x == y) | (x.isnan() & y.isnan()), 0.0, (x - y).abs())
+    return float(apart.nan_to_num(nan=math.inf).max())

@@ -1,0 +1,146 @@
+"""Setting the rates of a module for good, or until they are taken back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.dropout.control import owner_path
+from dropsearch.dropout.rates import checked_rate
+from dropsearch.dropout.tools.insert import inserted_dropout
+from dropsearch.dropout.tools.step_wrapper import never_drops, wrap
+from dropsearch.dropout.unsupported import is_compiled
+
+
+class RatesSet:
+    """What `set_rates` did. `remove()` undoes it, and so does the end of a ``with`` block.
+
+    Where rates are set more than once, the settings are to be removed in the reverse order.
+    """
+
+    def __init__(self, module: nn.Module, attributes: Mapping[str, _Attribute], called: Mapping[str, float]) -> None:
+        self.attributes = {site: attribute.rate for site, attribute in attributes.items()}
+        """The rates that are numbers on parts of the module (``nn.Dropout.p``, ``nn.LSTM.dropout``), by site name."""
+        self.calls = dict(called)
+        """The rates that a wrapper around the module's forward and ``training_step`` sets, by site name."""
+        self._undo: list[Callable[[], Any]] = [attribute.set() for attribute in attributes.values()]
+        if called:
+            self._undo.append(wrap(module, called))
+
+    def remove(self) -> None:
+        """Put all rates back as they were; a second time does nothing."""
+        while self._undo:
+            self._undo.pop()()
+
+    def __enter__(self) -> RatesSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        """Say in one line which rates are set, and how."""
+        if not self._undo:
+            return "rates taken back"
+        parts = [f"{site}={rate:g}" for site, rate in self.attributes.items()]
+        parts += [f"{site}={rate:g} (call)" for site, rate in self.calls.items()]
+        return f"rates set: {', '.join(parts)}"
+
+
+def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
+    """Set the dropout rates of a module's sites, so that it trains at them under any Trainer or loop.
+
+    Where a part holds its rate as a number (``nn.Dropout.p``, ``dropout`` of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and
+    ``nn.MultiheadAttention``, an inserted dropout), the number is set. Any other site is a call, in a forward or a
+    ``training_step``, with or without an ordinal (``model``, ``block#2``): there a wrapper hands the call its rate.
+    The wrapper adds nothing to ``state_dict`` and is copied and pickled with the module. ::
+
+        set_rates(module, {"drop": 0.2, "model#2": 0.4})  # until further notice
+        with set_rates(module, {"drop": 0.0}):  # until the block ends
+            ...
+
+    Args:
+        module: Any ``nn.Module`` or LightningModule.
+        rates: Rate in [0, 1] by site name, as `dropout_sites` lists them. A name without an ordinal whose part holds
+            its rate as a number means all of the part's drops that have no rate of their own in `rates`.
+
+    Returns:
+        What takes the rates back: ``.remove()``, or the end of a ``with`` block.
+
+    Raises:
+        InputError: A name is not that of a site, a rate is not in [0, 1], or a site is a call and the module is
+            compiled by ``torch.compile``. Nothing is set then.
+    """
+    if not isinstance(rates, Mapping):
+        raise InputError(f'rates must be a rate by site name, got {rates!r}: as in {{"drop": 0.2}}')
+    attributes: dict[str, _Attribute] = {}
+    called: dict[str, float] = {}
+    for site, given in rates.items():
+        rate = checked_rate(given, f'rates["{site}"]')
+        part = _owner(module, site)
+        attribute = None if "#" in site else _Attribute.of(part, rate, within=site.partition(":")[2])
+        if attribute is not None:
+            attributes[site] = attribute
+        elif ":" in site or never_drops(part):
+            raise InputError(_unknown(module, site))
+        else:
+            called[site] = rate
+    if called and is_compiled(module):
+        raise InputError(
+            f"rates of calls ({', '.join(called)}) can be set on a module that is not compiled, got a compiled "
+            f"{type(module).__name__}: leave torch.compile out, or use nn.Dropout there"
+        )
+    return RatesSet(module, attributes, called)
+
+
+class _Attribute:
+    """A number on a part of a module that is the rate of its dropout."""
+
+    def __init__(self, holder: Any, name: str, rate: float) -> None:
+        self.holder, self.name, self.rate = holder, name, rate
+
+    @classmethod
+    def of(cls, part: nn.Module, rate: float, within: str = "") -> _Attribute | None:
+        """Find the number; `within` is what a site's name has behind a colon: of two in one part, the part's own."""
+        own = within == "dropout" and isinstance(part, nn.RNNBase)
+        hooks = list(inserted_dropout(part).values())
+        if (within and not own) or (hooks and isinstance(part, nn.MultiheadAttention)):
+            return None
+        if hooks and not own:
+            return cls(hooks[0], "rate", rate)
+        if isinstance(part, DropoutBase):
+            return cls(part, "p", rate)
+        several = isinstance(part, nn.RNNBase) and part.num_layers > 1
+        return cls(part, "dropout", rate) if several or isinstance(part, nn.MultiheadAttention) else None
+
+    def set(self) -> Callable[[], None]:
+        before = getattr(self.holder, self.name)
+        setattr(self.holder, self.name, self.rate)
+        return functools.partial(setattr, self.holder, self.name, before)
+
+
+def _owner(module: nn.Module, site: str) -> nn.Module:
+    try:
+        return module.get_submodule(owner_path(module, site))
+    except KeyError:
+        raise InputError(_unknown(module, site)) from None
+
+
+def _unknown(module: nn.Module, site: str) -> str:
+    parts = {name: part for name, part in module.named_modules() if name}
+    known = [name for name, part in parts.items() if _Attribute.of(part, 0.0) or not never_drops(part)]
+    why = ""
+    part = parts.get(site)
+    if isinstance(part, nn.RNNBase):
+        why = f": {type(part).__name__} of one layer has no dropout between layers"
+    elif part is not None:
+        why = f': {type(part).__name__} does not drop; insert_dropout(module, "{site}") puts a dropout behind it'
+    return (
+        f'rates must name dropout sites of {type(module).__name__}, got "{site}"{close_match(site, ["model", *known])}'
+        f"{why or ': dropout_sites(module, batch) lists them'}"
+    )

@@ -1,0 +1,162 @@
+"""Keeping the state of a module, to put it back as it was."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Undo = Callable[[], Any]
+"""Puts one thing back, and leaves it alone where nothing changed."""
+
+_CONTAINERS = (list, dict, set, deque)
+
+
+def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return modules that a model holds in plain lists, tuples and dicts, where PyTorch does not find them.
+
+    The keys tell where, such as ``block.drops[0]``. What is registered elsewhere in the model is not hidden.
+    """
+    registered = {id(part) for part in model.modules()}
+    found: dict[str, nn.Module] = {}
+    for name, part in model.named_modules():
+        for attribute, value in vars(part).items():
+            if attribute.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(each, nn.Module) and id(each) not in registered:
+                    found[f"{name}.{attribute}[{key!r}]".lstrip(".")] = each
+    return found
+
+
+class ModuleSnapshot:
+    """The state of a module and of the random generators, to be put back."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._undo: list[Undo] = [_random_state(module)]
+        seen: set[int] = set()
+        hidden = (part for top in hidden_modules(module).values() for part in top.modules())
+        for part in (*module.modules(), *hidden):
+            if isinstance(part, torch.jit.ScriptModule):
+                self._undo.append(_mode(part))
+            else:
+                self._undo.append(_attributes(part, seen))
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                self._keep_tensor(tensor, seen)
+
+    def _keep_tensor(self, tensor: Tensor, seen: set[int]) -> None:
+        if id(tensor) in seen or tensor.is_meta:
+            return
+        seen.add(id(tensor))
+        self._undo.append(_content(tensor))
+        if isinstance(tensor, nn.Parameter):
+            self._undo.append(_gradient(tensor))
+
+    def put_back(self) -> None:
+        """Put all back."""
+        for undo in self._undo:
+            undo()
+
+
+def _mode(part: nn.Module) -> Undo:
+    training = part.training
+
+    def undo() -> None:
+        part.training = training
+
+    return undo
+
+
+def _attributes(part: nn.Module, seen: set[int]) -> Undo:
+    held = dict(vars(part))
+    inside = [each for value in held.values() if (each := _inside(value, seen)) is not None]
+
+    def undo() -> None:
+        now = vars(part)
+        if now.keys() != held.keys() or any(now[name] is not value for name, value in held.items()):
+            vars(part).clear()
+            vars(part).update(held)
+        for each in inside:
+            each()
+
+    return undo
+
+
+def _inside(value: Any, seen: set[int]) -> Undo | None:
+    """Return what puts back the inside of an attribute; None for what has none, or is looked after elsewhere."""
+    if id(value) in seen:
+        return None
+    if type(value) is Tensor:
+        seen.add(id(value))
+        return _content(value)
+    if isinstance(value, torch.Generator):
+        return functools.partial(value.set_state, value.get_state())
+    if isinstance(value, _CONTAINERS):
+        return _contents(value)
+    return None
+
+
+def _contents(value: Any) -> Undo:
+    before = value.copy()
+
+    def undo() -> None:
+        items = list(value.items()) if isinstance(value, dict) else list(value)
+        old = list(before.items()) if isinstance(before, dict) else list(before)
+        if len(items) == len(old) and all(_same(a, b) for a, b in zip(items, old, strict=True)):
+            return
+        value.clear()
+        value.extend(before) if isinstance(value, list | deque) else value.update(before)
+
+    return undo
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is tuple and type(b) is tuple and len(a) == len(b):
+        return all(x is y for x, y in zip(a, b, strict=True))
+    return a is b
+
+
+def _content(tensor: Tensor) -> Undo:
+    before, requires_grad = tensor.detach().clone(), tensor.requires_grad
+
+    def undo() -> None:
+        if tensor.is_leaf:
+            tensor.requires_grad_(requires_grad)
+        if not torch.equal(tensor.detach(), before):
+            with torch.no_grad():
+                tensor.copy_(before)
+
+    return undo
+
+
+def _gradient(parameter: nn.Parameter) -> Undo:
+    gradient = parameter.grad
+    content = None if gradient is None else _content(gradient)
+
+    def undo() -> None:
+        parameter.grad = gradient
+        if content is not None:
+            content()
+
+    return undo
+
+
+def _random_state(module: nn.Module) -> Undo:
+    cpu, python, numbers = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    on_devices = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def undo() -> None:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        np.random.set_state(numbers)
+        for device, state in on_devices.items():
+            torch.cuda.set_rng_state(state, device)
+
+    return undo

@@ -1,0 +1,121 @@
+"""A wrapper around a module's steps that hands some of its dropout calls other rates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.dropout.control import DropoutMode
+from dropsearch.dropout.ops import DropCall, Replaced
+from dropsearch.dropout.tools.insert import inserted_dropout
+
+STEPS = ("forward", "training_step")
+"""The methods by which a pass through a module begins; the names of sites are counted from there."""
+
+_DROPPING = (
+    DropoutBase,
+    nn.MultiheadAttention,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
+
+
+def never_drops(part: nn.Module) -> bool:
+    """Whether a part is a layer of PyTorch's own that calls no dropout that could be seen (its subclasses may)."""
+    own = type(part).__module__.startswith("torch.nn.modules.")
+    return own and not isinstance(part, _DROPPING) and not inserted_dropout(part)
+
+
+class RateMode(DropoutMode):
+    """Hands each named call its rate, and leaves the dropping to PyTorch."""
+
+    def __init__(self, model: nn.Module, rates: Mapping[str, float]) -> None:
+        super().__init__(model)
+        self.rates = rates
+        self.met: set[str] = set()
+
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Let the call run, at its rate where it has one."""
+        if site not in self.rates:
+            return original()
+        self.met.add(site)
+        return original(Replaced(self.rates[site], call.rate))
+
+
+class _Setting:
+    """The rates that the wrapped steps of one module share."""
+
+    def __init__(self, module: nn.Module, rates: Mapping[str, float]) -> None:
+        self.module = module
+        self.rates = dict(rates)
+        self.is_running = False
+        self.is_checked = False
+
+    def run(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a step with the rates set, unless it is the forward that a running step calls."""
+        if self.is_running or not self.rates:
+            return step(*args, **kwargs)
+        mode = RateMode(self.module, self.rates)
+        self.is_running = True
+        try:
+            with mode.watching(self._owners()), mode.step():
+                result = step(*args, **kwargs)
+        finally:
+            self.is_running = False
+        if self.module.training and not self.is_checked:
+            self.is_checked = True
+            self._warn_of(set(self.rates) - mode.met)
+        return result
+
+    def _owners(self) -> list[str]:
+        return [name for name, part in self.module.named_modules() if not never_drops(part)]
+
+    def _warn_of(self, missed: set[str]) -> None:
+        if missed:
+            warnings.warn(
+                f"set_rates: the first training pass of {type(self.module).__name__} met no dropout site named "
+                f"{', '.join(sorted(missed))}; dropout_sites(module, batch) lists those that it has",
+                stacklevel=4,
+            )
+
+
+class _Wrapped:
+    """A step of a module that runs with the rates of some of its calls set.
+
+    A plain object, so that a copy or a pickle of the module holds one that belongs to the copy.
+    """
+
+    def __init__(self, step: Callable[..., Any], setting: _Setting) -> None:
+        self.__wrapped__ = step  # Lightning reads the signature, and asks whether the step is overridden
+        self.setting = setting
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step."""
+        return self.setting.run(self.__wrapped__, *args, **kwargs)
+
+
+def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
+    """Wrap the steps of one module, and return what takes the wrapper off.
+
+    Args:
+        module: Any module. Its ``forward``, and ``training_step`` where it has one, become attributes of the object.
+        rates: Rate by site name, ordinals as in `DropoutMode`.
+    """
+    setting = _Setting(module, rates)
+    names = [name for name in STEPS if hasattr(module, name)]
+    before = {name: vars(module)[name] for name in names if name in vars(module)}
+    wrapped = {name: _Wrapped(getattr(module, name), setting) for name in names}
+    vars(module).update(wrapped)
+
+    def undo() -> None:
+        setting.rates.clear()  # all that is to be done where another wrapper stands around this one
+        for name, wrapper in wrapped.items():
+            if vars(module).get(name) is wrapper:
+                del vars(module)[name]
+                vars(module).update({name: before[name]} if name in before else {})
+
+    return undo

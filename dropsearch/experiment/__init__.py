@@ -1,0 +1,1 @@
+"""From a checked configuration to an answer: all other packages are put together here."""

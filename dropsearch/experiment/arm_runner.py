@@ -1,0 +1,275 @@
+"""The run of all arms: search, confirmation, and the one opening of the test set."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.seeds import confirmation_seeds, repeat_seed
+from dropsearch.dropout.typical_rates import typical_rates
+from dropsearch.experiment.build import Source, monitor
+from dropsearch.experiment.engines import most_at_once
+from dropsearch.experiment.scoring import has_test, test_scores
+from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
+from dropsearch.study.search_space import Space
+from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
+from dropsearch.study.store import StudyStore
+from dropsearch.training.protocols import Engine, Feed
+
+Watch = Callable[[Feed], Feed]
+"""Puts tracking and progress around a feed."""
+Variations = Callable[["ArmStudies", Confirmed | None], StudyFeed]
+"""Makes the feed of an arm's winner with something changed."""
+
+POLL_SECONDS = 0.5
+"""How often to look whether another process, which works on the same studies, is done."""
+
+
+@dataclass(frozen=True)
+class ArmStudies:
+    """The studies of an arm, and the space that they share."""
+
+    arm: Arm
+    space: Space
+    search: StudyStore
+    confirm: StudyStore
+    repeats: tuple[StudyStore, ...] = ()
+    """The second and further repetitions of the search."""
+    retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
+    """Retrainings of the winner with something changed, by what that is; only those that are asked for."""
+
+    @property
+    def stores(self) -> tuple[StudyStore, ...]:
+        """All of them."""
+        return (self.search, self.confirm, *self.repeats, *self.retrained.values())
+
+    def results(self) -> tuple[TrialResult, ...]:
+        """Return all trials that ended, whatever they were for."""
+        return tuple(result for store in self.stores for result in store.results())
+
+    def close_abandoned(self) -> None:
+        """End the trials that processes left running when they died."""
+        for store in self.stores:
+            store.close_abandoned()
+
+    def untracked_results(self) -> tuple[TrialResult, ...]:
+        """Return those of `results` that no living process but this one will track."""
+        return tuple(result for store in self.stores for result in store.untracked_results())
+
+
+class ArmRunner:
+    """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        sites: The model's sites.
+        studies: The arms' studies, in the order in which they run.
+        engine: What trains.
+        checkpoints: Folder of the confirmed models.
+        cancelled: Whether to stop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: Source,
+        sites: tuple[Site, ...],
+        studies: Sequence[ArmStudies],
+        engine: Engine,
+        checkpoints: Path,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.config, self.source, self.sites = config, source, sites
+        self.studies, self.engine = studies, engine
+        self.checkpoints, self.cancelled = checkpoints, cancelled
+        self.seeds = confirmation_seeds(config.seed, config.confirm.seeds)
+
+    def search(self, watch: Watch) -> None:
+        """Run each arm's study to its total."""
+        self._fill([self._search_feed(arm, arm.search) for arm in self.studies], watch)
+
+    def repeat(self, watch: Watch, number: int) -> None:
+        """Run a repetition of each arm's search, 2 being the first, to the same total.
+
+        Nothing is chosen among its trials, or the arms would have had more of them than their budget says.
+        """
+        self._fill([self._search_feed(arm, arm.repeats[number - 2]) for arm in self.studies], watch)
+
+    def _search_feed(self, arm: ArmStudies, store: StudyStore) -> SearchFeed:
+        return SearchFeed(
+            store,
+            arm.space,
+            total=self.config.study.n_trials,
+            seed=repeat_seed(self.config.seed, store.repeat),
+            cancelled=self.cancelled,
+            most_at_once=most_at_once(self.config),
+        )
+
+    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations, engine: Engine) -> None:
+        """Retrain the winners with something changed, in the arms that have a study for it."""
+        arms = [arm for arm in self.studies if phase in arm.retrained]
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch, engine)
+
+    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch, engine: Engine | None = None) -> None:
+        """Train all that the feeds have, and wait for what other processes train of the same studies.
+
+        What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
+        """
+        watched = [watch(feed) for feed in feeds]
+        told = False
+        while True:
+            for feed in watched:
+                (engine or self.engine).run(feed)
+            others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
+            if self.cancelled() or not others:
+                return
+            if not told:
+                print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
+            told = True
+            time.sleep(POLL_SECONDS)
+
+    def confirm(self, watch: Watch) -> None:
+        """Retrain the best configurations of each arm on the same fresh seeds."""
+        feeds = [
+            ConfirmFeed(
+                arm.confirm,
+                arm.space,
+                self._configurations(arm),
+                self.seeds,
+                cancelled=self.cancelled,
+                stands=self.stands,
+            )
+            for arm in self.studies
+        ]
+        self._fill(feeds, watch)
+
+    def stands(self, result: TrialResult) -> bool:
+        """Return whether an earlier run's retraining need not be done again."""
+        return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
+
+    def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
+        return best_configurations(arm.search.results(), self.config.confirm.top_k)
+
+    def outcomes(self, *, open_test: bool) -> dict[str, ArmOutcome]:
+        """Return what is known of each arm.
+
+        Args:
+            open_test: Let the confirmed winners see the test set: once, and only after every selection.
+        """
+        found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
+        if open_test and has_test(self.source):
+            for arm in self.studies:
+                outcome = found[arm.arm.name]
+                if outcome.winner:
+                    found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner))
+        return found
+
+    def recorded(self) -> dict[str, ArmOutcome]:
+        """Return what an earlier run that came to its end found; nothing is trained, measured or recorded.
+
+        Raises:
+            InputError: The study is not finished, or a winner's checkpoint is gone.
+        """
+        for arm in self.studies:
+            missing = self._trial_keys(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
+            if missing or not arm.search.results():
+                what = f"{len(missing)} retrainings" if missing else "all trials"
+                raise InputError(unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
+        found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
+        for arm in self.studies:
+            outcome = found[arm.arm.name]
+            if outcome.winner is not None:
+                found[arm.arm.name] = dataclasses.replace(outcome, test=self._recorded_test(arm, outcome.winner))
+                self.check_kept(outcome.winner.results)
+        return found
+
+    def _trial_keys(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
+        return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
+
+    def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
+        if not has_test(self.source):
+            return None
+        if _opening(best) not in arm.confirm.notes:
+            raise InputError(unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
+        return self._test(arm, best)
+
+    def check_kept(self, results: Sequence[TrialResult]) -> None:
+        """Check that the weights of retrainings are where they were left.
+
+        Raises:
+            InputError: A checkpoint is gone.
+        """
+        for result in results:
+            path = kept_checkpoint(self.checkpoints, result)
+            if not path.exists():
+                raise InputError(
+                    f"task=evidence needs the checkpoints of the run, and {path} is gone: give the same command "
+                    f"without task=evidence, and {result.spec.key} is trained again"
+                )
+
+    def _outcome(self, arm: ArmStudies) -> ArmOutcome:
+        confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
+        best = winner(confirmed, len(self.seeds))
+        typical = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
+        shown = monitor(self.config)
+        again = tuple(store.results() for store in arm.repeats)
+        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=shown, repeats=again)
+
+    def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
+        """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
+        opening = _opening(best)
+        scores = arm.confirm.notes.get(opening)
+        if scores is None:
+            measured = [self._score(result) for result in best.results]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
+            arm.confirm.note(opening, scores)
+        openings = sum(name.startswith("test.") for name in arm.confirm.notes)
+        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
+
+    def _score(self, result: TrialResult) -> tuple[float, float]:
+        path = kept_checkpoint(self.checkpoints, result)
+        if not path.exists():
+            raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
+        return test_scores(self.config, self.source, result.spec, path)
+
+
+def _opening(best: Confirmed) -> str:
+    """Return the name under which a study notes what a winner scored when the test set was opened."""
+    return f"test.{best.number}.{len(best.seeds)}"
+
+
+def unfinished(study: str, what: str) -> str:
+    """Return what to say where `task=evidence` meets a study that is not finished."""
+    return (
+        f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
+        "task=evidence, and it goes on"
+    )
+
+
+def checkpoint_folder(output_dir: Path, study: str) -> Path:
+    """Return where a study keeps its weights: apart from those of another study in the same output directory."""
+    # Absolute, for a process that runs elsewhere may look for it.
+    return output_dir.absolute() / "checkpoints" / study
+
+
+def checkpoint(folder: Path, spec: TrialSpec) -> Path:
+    """Return where the weights of a confirmation's trial are kept, or of a retraining with something changed."""
+    if spec.phase == "confirm":
+        return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
+    return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
+
+
+def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
+    """Return where the weights of a trial are that were kept: here, or where another process left them."""
+    here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
+    return left if result.checkpoint and not here.exists() else here

@@ -1,0 +1,121 @@
+"""The files that a run leaves in its output directory."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from dropsearch.config.schema import USER, Config, UserDataConfig, UserModelConfig, arguments, plain
+from dropsearch.core.atomic_io import atomic_write, atomic_write_text
+from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
+from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
+from dropsearch.experiment import build
+from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
+from dropsearch.experiment.scoring import load
+from dropsearch.report import write_figures, write_markdown, write_page, write_results
+
+
+def best_retraining(winner: Confirmed) -> TrialResult:
+    """Return the winner's seed with the least validation loss: the model to keep."""
+    return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
+
+
+def winning_model(config: Config, source: build.Source, summary: Summary, checkpoints: Path) -> tuple[Any, Any]:
+    """Return what makes the best arm's model, and a batch for it; None where there is none."""
+    name = best_arm(summary.arms)
+    winner = summary.arms[name].winner if name else None
+    if winner is None or not summary.complete or not config.tracking.log_model:
+        return None, None
+    path = kept_checkpoint(checkpoints, best_retraining(winner))
+    batch = next(iter(source.val_dataloader()))
+    if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
+        return None, None  # nobody can tell which part of it is the model's input
+    inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
+    spec = best_retraining(winner).spec
+    return partial(load, config, source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
+
+
+def write_files(summary: Summary, config: Config, folder: Path, test_examples: int | None = None) -> list[Path]:
+    """Write results.json, the figures, report.html, report.md and best/; return their paths.
+
+    `test_examples` is the size of the test set, for the caveat that follows from it.
+    """
+    for name, outcome in summary.arms.items():
+        if outcome.winner:
+            _write_best(name, outcome.winner, config, folder)
+    figures = write_figures(summary, folder / "figures")
+    write_results(summary, folder / "results.json")
+    write_page(summary, folder / "report.html", figures, test_examples=test_examples)
+    write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
+    return [
+        folder / "results.json",
+        folder / "report.html",
+        folder / "report.md",
+        *(figure.path for figure in figures),
+        *sorted((folder / "best").glob("*.yaml")),
+    ]
+
+
+def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> None:
+    best = folder / "best"
+    best.mkdir(exist_ok=True)
+    kept = best_retraining(winner)
+    atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
+    source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
+    if source.exists():
+        with atomic_write(best / f"{arm}.ckpt") as draft:
+            shutil.copyfile(source, draft)
+
+
+def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
+    """Return a configuration that retrains what an arm found, as Hydra reads it."""
+    values: dict[str, Any] = copy.deepcopy(plain(config))
+    on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
+    for key, value in kept.spec.hyperparameters.items():
+        group, _, name = key.partition(".")
+        if key not in on_optimizer:
+            values[group][name] = value
+    values["space"]["params"] = {}
+    values["task"] = "retrain"
+    values["seed"] = config.seed
+    values["output_dir"] = os.path.join(config.output_dir, "retrained", arm)
+    values["retrain"] = {
+        "arm": arm,
+        "rates": dict(kept.spec.rates),
+        # What was not searched is not used: any number that is legal.
+        "lr": kept.spec.lr if math.isfinite(kept.spec.lr) else 1e-3,
+        "weight_decay": kept.spec.weight_decay if math.isfinite(kept.spec.weight_decay) else 0.0,
+        "params": {key: value for key, value in kept.spec.hyperparameters.items() if key in on_optimizer},
+        "seed": kept.spec.seed,
+    }
+    head = {
+        "defaults": [
+            "schema/config@_global_",
+            {"/schema/model@model": USER if isinstance(config.model, UserModelConfig) else config.model.name},
+            {"/schema/data@data": USER if isinstance(config.data, UserDataConfig) else "catalogue"},
+            *([{"/schema/trainer@trainer": USER}] if arguments(config.trainer) else []),
+            "_self_",
+            {"override hydra/job_logging": "disabled"},
+            {"override hydra/hydra_logging": "disabled"},
+        ]
+    }
+    hydra = {"job": {"name": "dropsearch"}, "output_subdir": None, "run": {"dir": "."}}
+    return _first_line(arm, config, folder) + OmegaConf.to_yaml(OmegaConf.create({**head, **values, "hydra": hydra}))
+
+
+def _first_line(arm: str, config: Config, folder: Path) -> str:
+    given: tuple[Any, Any] = (config.model, config.data)
+    if any(getattr(group, "made_by", None) is not None for group in given):
+        return (
+            "# Searched from Python, so no command retrains it: give retrain.rates to dropsearch.set_rates(module, "
+            "rates), or call apply(module) of the search's result.\n"
+        )
+    return f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"

@@ -1,0 +1,192 @@
+"""What dropout did in the confirmed winners: every measure on every retraining, put together by arm."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dropsearch.analysis.measures import MEASURES, robustness
+from dropsearch.analysis.measures.ensemble import deep_ensemble
+from dropsearch.analysis.measures.passes import logits_of
+from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import first_cause
+from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
+from dropsearch.experiment import build
+from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
+from dropsearch.stats.comparisons import contrasts
+
+
+@dataclass
+class _Notes:
+    """Why what could not be measured was not, each reason told once."""
+
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By what was not measured and why, on how many models."""
+    others: list[str] = field(default_factory=list)
+
+    def add(self, what: str, why: str) -> None:
+        self.counts[what, why] = self.counts.get((what, why), 0) + 1
+
+    def as_notes(self, models: int) -> tuple[str, ...]:
+        """Return the notes of a run in which `models` were looked at."""
+        lines = [
+            f"{what} not measured{'' if count == models else f' on {count} of {models} models'}: {why}"
+            for (what, why), count in self.counts.items()
+        ]
+        return (*self.others, *lines)
+
+
+def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome], checkpoints: Path) -> Evidence:
+    """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
+
+    Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        arms: What was found, the test set opened.
+        checkpoints: Folder of the confirmed models.
+    """
+    notes = _Notes()
+    winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    shared = _shared(config, source, notes)
+    found = _related(
+        {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
+    )
+    return Evidence(
+        found,
+        contrasts=contrasts(found),
+        notes=notes.as_notes(sum(len(winner.results) for winner in winners.values())),
+        quantities=quantities(),
+    )
+
+
+def measured_again(
+    config: Config, source: build.Source, retrained: Confirmed, checkpoints: Path, names: Collection[str]
+) -> tuple[ArmEvidence, tuple[str, ...]]:
+    """Return some of `MEASURES`, by name, of other models than the winners, and what could not be measured on them.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        retrained: The models' trainings.
+        checkpoints: Folder of the kept models.
+        names: What is measured.
+    """
+    notes = _Notes()
+    found = _arm(config, source, _shared(config, source, _Notes()), retrained, checkpoints, notes, names)
+    return found, notes.as_notes(len(retrained.results))
+
+
+def quantities() -> dict[str, Quantity]:
+    """Return what each value and each series is, by its name."""
+    return {
+        name: quantity
+        for known in (*(each for m in MEASURES.values() for each in (m.values, m.series)), robustness.RELATIVE)
+        for name, quantity in known.items()
+    }
+
+
+def _related(arms: Mapping[str, ArmEvidence]) -> dict[str, ArmEvidence]:
+    """Return the arms with their errors under corruption relative to those of the arm `none`, seed by seed."""
+    reference = _corrupted(arms["none"]) if "none" in arms else {}
+    curves = {name: _corrupted(arm) for name, arm in arms.items()} if reference else {}
+    return {name: _relative(arm, curves.get(name, {}), reference) for name, arm in arms.items()}
+
+
+def _corrupted(arm: ArmEvidence) -> dict[int, dict[str, Sequence[float]]]:
+    """Accuracies by seed and corruption, by severity."""
+    known = {name: arm.series[name].values for name in robustness.SERIES if name in arm.series}
+    return {seed: {name: rows[i] for name, rows in known.items()} for i, seed in enumerate(arm.seeds)} if known else {}
+
+
+def _relative(
+    arm: ArmEvidence,
+    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    reference: Mapping[int, Mapping[str, Sequence[float]]],
+) -> ArmEvidence:
+    if not curves:
+        return arm
+    errors = tuple(
+        robustness.mean_corruption_error(curves[seed], reference[seed]) if seed in reference else math.nan
+        for seed in arm.seeds
+    )
+    return dataclasses.replace(arm, measures={**arm.measures, "mean_corruption_error": errors})
+
+
+def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementData | None:
+    try:
+        shared = measurement_data(config, source)
+    except NotMeasuredError as error:
+        notes.others.append(f"only the curves were looked at, not the models: {error}")
+        return None
+    if shared.held_out_size > (looked := len(shared.held_out)):
+        notes.others.append(f"models were looked at with {looked:,} of the {shared.held_out_size:,} held-out examples")
+    return shared
+
+
+def _arm(
+    config: Config,
+    source: build.Source,
+    shared: MeasurementData | None,
+    winner: Confirmed,
+    checkpoints: Path,
+    notes: _Notes,
+    measured: Collection[str] = tuple(MEASURES),
+) -> ArmEvidence:
+    models, logits = [], []
+    for result in winner.results:
+        model = None
+        if shared is not None:
+            try:
+                model = trained(config, source, shared, result, kept_checkpoint(checkpoints, result))
+                logits.append(logits_of(model, shared.held_out.inputs))
+            except NotMeasuredError as error:
+                notes.add("the models were", str(error))
+        models.append(_model(result, model, notes, measured))
+    names = dict.fromkeys(name for model in models for name in model.values)
+    curves = dict.fromkeys(name for model in models for name in model.series)
+    series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}
+    if "ensemble" in measured and shared is not None and len(models) == len(logits) > 1:
+        series |= deep_ensemble(torch.stack(logits), shared.held_out.targets)
+    values = {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names}
+    return ArmEvidence(winner.seeds, values, series)
+
+
+def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]) -> Measured:
+    """Return what is measured on one retraining, NaN for what cannot be."""
+    values, series = {}, {}
+    for name, found in _each(result, model, notes, measured):
+        values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
+        series |= found.series
+    return Measured(values, series)
+
+
+def _each(
+    result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]
+) -> Iterator[tuple[str, Measured]]:
+    for name in measured:
+        measure, found = MEASURES[name], Measured()
+        subject = result if measure.of_curve else model
+        if subject is not None:
+            try:
+                found = measure.measure(subject)
+            except NotMeasuredError as error:
+                notes.add(f"{name} was", str(error))
+            except Exception as error:  # the module is anybody's, and one that fails is not to end the run
+                notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
+        yield name, found
+
+
+def _series(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Series:
+    """Return the curves of several models as one series, over the longest x; a shorter curve ends in NaN."""
+    x = max((points for points, _ in curves), key=len)
+    rows = [tuple(map(float, values)) + (math.nan,) * (len(x) - len(values)) for _, values in curves]
+    return Series(tuple(map(float, x)), tuple(rows))

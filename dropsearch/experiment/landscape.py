@@ -1,0 +1,99 @@
+"""What the searches themselves show: how the score depends on each site's rate, and on the number of trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from dropsearch.analysis.budget import random_search, repeated_searches
+from dropsearch.analysis.response_curves import responses
+from dropsearch.config.schema import Config
+from dropsearch.core.records import ArmOutcome, Budget, Evidence, Monitor, Response, TrialResult
+from dropsearch.experiment.arm_runner import ArmStudies
+from dropsearch.study.importance import site_importances, unknown
+
+Curve = TypeVar("Curve", Response, Budget)
+
+
+def with_searches(
+    evidence: Evidence, config: Config, studies: Sequence[ArmStudies], outcomes: Mapping[str, ArmOutcome]
+) -> Evidence:
+    """Return the evidence with the response curves and the budgets of each arm's search.
+
+    Args:
+        evidence: What was measured on the winners.
+        config: The configuration.
+        studies: The arms' studies.
+        outcomes: What is known of each arm.
+    """
+    pairs = [(arm, outcomes[arm.arm.name]) for arm in studies]
+    curves = {arm.arm.name: _responses(config, arm, outcome) for arm, outcome in pairs}
+    budgets = {arm.arm.name: _budget(config, arm, outcome) for arm, outcome in pairs}
+    return dataclasses.replace(
+        evidence,
+        responses={name: curve for name, curve in curves.items() if curve},
+        budgets={name: budget for name, budget in budgets.items() if budget},
+        notes=(*evidence.notes, *_notes(studies)),
+    )
+
+
+def _notes(studies: Sequence[ArmStudies]) -> Iterator[str]:
+    for arm in studies:
+        reason = unknown(arm.search, arm.space) if arm.space.parameter_sites else ""
+        if reason:
+            yield f"the importance of the sites of {arm.arm.name} is not known: {reason}"
+
+
+def _responses(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> tuple[Response, ...]:
+    found = responses(
+        outcome.trials,
+        arm.space.sites,
+        site_importances(arm.search, arm.space),
+        _found(outcome),
+        outcome.typical,
+        config.space.low,
+        config.space.high,
+    )
+    return tuple(_shown(response, outcome.monitor) for response in found)
+
+
+def _found(outcome: ArmOutcome) -> Mapping[str, float]:
+    chosen = outcome.winner.results[0] if outcome.winner else outcome.best
+    return chosen.spec.rates if chosen else {}
+
+
+def _budget(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:
+    """Return the arm's best score by number of trials: from repetitions, or else where its trials are independent."""
+    searches = (outcome.trials, *outcome.repeats)
+    floor = _floor(outcome.monitor, [trial for search in searches for trial in search])
+    found = repeated_searches(searches, floor)
+    if found is None and config.sampler.name == "random":
+        # The typical rates and the zeros, which come first, were not drawn.
+        found = random_search([t for t in outcome.trials if not arm.space.is_given(t.spec.params)], floor)
+    return _shown(found, outcome.monitor) if found else None
+
+
+def _floor(monitor: Monitor, trials: Sequence[TrialResult]) -> float:
+    """What no score can be below, as far as its name or all that was seen of it tell.
+
+    A loss ends at 0. Of what somebody's module logs, what was never negative is taken to end at 0 where less is better,
+    and what was never outside [0, 1] to be a share where more is better.
+    """
+    if monitor.is_val_loss:
+        return 0.0
+    seen = [monitor.objective(trial.best.objective) for trial in trials if trial.best]
+    if monitor.mode == "min":
+        return 0.0 if min(seen, default=-1.0) >= 0 else -math.inf
+    return -1.0 if seen and min(seen) >= 0 and max(seen) <= 1 else -math.inf
+
+
+def _shown(curve: Curve, monitor: Monitor) -> Curve:
+    """Return a curve of what is minimised as one of what is monitored."""
+    if monitor.mode == "min":
+        return curve
+    expected, low, high = (
+        tuple(monitor.objective(value) for value in line) for line in (curve.expected, curve.high, curve.low)
+    )
+    return dataclasses.replace(curve, expected=expected, low=low, high=high)

@@ -1,0 +1,92 @@
+"""What a run needs around it, looked at before anything heavy is imported and before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dropsearch.config.schema import Config, DataConfig
+from dropsearch.core.errors import InputError, RunError
+from dropsearch.datasets.catalogue import describe
+from dropsearch.datasets.checksums import folder_of
+from dropsearch.study.storage import check_storage
+from dropsearch.tracking.mlflow.address import knock, resolve
+
+
+def check_prerequisites(config: Config) -> None:
+    """Check the device, the data's files, the output directory, and where a study is opened storage and tracking too.
+
+    Raises:
+        InputError: The first of them that cannot be used.
+    """
+    _check_device(config.trainer.accelerator)
+    if isinstance(config.data, DataConfig):
+        data_set = describe(config.data.name)
+        if data_set.files:
+            folder_of(data_set, config.data.root)
+    check_folder(Path(config.output_dir))
+    if config.task in ("search", "evidence"):
+        check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
+        _check_tracking(config)
+
+
+def _check_device(accelerator: str) -> None:
+    if accelerator != "gpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "trainer.accelerator=gpu needs a CUDA device that torch can see, and there is none: "
+            "use trainer.accelerator=cpu or auto"
+        )
+
+
+def check_folder(folder: Path, key: str = "output_dir") -> None:
+    """Check that a folder can be made and written, without making it.
+
+    Args:
+        folder: The folder.
+        key: Where its path was given.
+
+    Raises:
+        InputError: It cannot.
+    """
+    # A path below a file is no folder, though pathlib would find its nearest folder beyond the file.
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    problem = None
+    if not nearest.is_dir():
+        problem = f"{nearest} is not a folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        problem = f"{nearest} must not be written"
+    if problem:
+        raise InputError(f'{key} must be a folder that can be written, got "{folder}" ({problem}): name another')
+
+
+def _check_tracking(config: Config) -> None:
+    """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
+    if config.tracking.name != "mlflow":
+        return
+    address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
+    if address.is_yet_to_be_made:
+        check_folder(address.database.parent, address.origin)
+    else:
+        knock(address)
+
+
+@contextmanager
+def reached(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk failed.
+
+    Raises:
+        RunError: A file in the folder could not be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
+            "space, then give the same command again; it continues from what the study holds"
+        ) from error

@@ -1,0 +1,139 @@
+"""What a result came from: versions, the state of the code, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import dropsearch
+from dropsearch.config.schema import Config, UserModelConfig, arguments
+from dropsearch.core.records import ARMS
+
+_PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of dropsearch, of Python and of what decides the numbers."""
+    found = {"dropsearch": dropsearch.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, str]:
+    """Return MLflow's tags for the commit that the working folder is at; empty outside a checkout."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    branch, changes = _git("rev-parse", "--abbrev-ref", "HEAD"), _git("status", "--porcelain")
+    return {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.branch": branch,
+        "mlflow.source.git.dirty": str(bool(changes)).lower(),
+    }
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def python() -> str:
+    """Return this interpreter as one would type it from the working folder."""
+    executable, here = Path(sys.executable), Path.cwd()
+    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
+
+
+def this_command(without: str = "") -> str:
+    """Return the command that was given, so that it can be given again, without one of its words."""
+    return shlex.join([python(), "-m", "dropsearch", *(word for word in sys.argv[1:] if word != without)])
+
+
+def commands(
+    config: Config, best: str | None, mlflow: Mapping[str, str], carried: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the exact commands that lead on from a run, by what they do.
+
+    Args:
+        config: The configuration.
+        best: The arm whose confirmed model is best, None where none was confirmed.
+        mlflow: What the tracker tells of itself, empty where nothing is tracked.
+        carried: What the user's class gets for the best trial beside the arguments of the configuration.
+    """
+    found: dict[str, str] = {}
+    by_function = (
+        getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
+    )
+    uri = mlflow.get("tracking_uri", "")
+    if uri and not uri.startswith(("http://", "https://", "databricks")):
+        found["mlflow"] = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shorter(uri)])
+    if best:
+        folder = os.path.join(config.output_dir, "best")
+        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried)
+        if command:
+            found["reload"] = command
+        if not by_function:
+            found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
+    if not by_function:
+        found["continue"] = this_command(without="task=evidence")
+    return found
+
+
+def reload_command(
+    checkpoint: str, config: Config | None = None, arm: str = "", carried: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Return the command that loads a checkpoint and prints its network; empty where no one line could.
+
+    Args:
+        checkpoint: The file.
+        config: The configuration that it was trained with; None for a model of ours.
+        arm: The arm that it was trained in.
+        carried: What the user's class gets for its trial beside the arguments of the configuration.
+    """
+    code = _reload_code(config, arm, checkpoint, carried)
+    return shlex.join([python(), "-c", code]) if code else ""
+
+
+def _reload_code(config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any]) -> str:
+    if config is None or not isinstance(config.model, UserModelConfig):
+        return _loading("dropsearch.Classifier", checkpoint, {})
+    # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
+    if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
+        return ""
+    return _loading(config.model._target_, checkpoint, {**arguments(config.model), **carried})
+
+
+def _loading(target: str, checkpoint: str, given: Mapping[str, Any]) -> str:
+    module, _, name = target.rpartition(".")
+    nested = any("_target_" in repr(value) for value in given.values())
+    # In double quotes where it can be, for the shell wants the single ones.
+    words = [json.dumps(checkpoint, ensure_ascii=False)]
+    words += [
+        f"{key}={f'instantiate({value!r})' if '_target_' in repr(value) else repr(value)}"
+        for key, value in given.items()
+    ]
+    start = "from hydra.utils import instantiate; " if nested else ""
+    return f"{start}from {module} import {name}; print({name}.load_from_checkpoint({', '.join(words)}))"
+
+
+def shorter(uri: str) -> str:
+    """Return a SQLite URI relative to the working folder where that is shorter."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.is_relative_to(Path.cwd()):
+        return f"sqlite:///{path.relative_to(Path.cwd())}"
+    return uri

@@ -1,0 +1,71 @@
+"""Classes of the user's own by their dotted names: imported from the working folder, and built."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+
+from dropsearch.core.errors import InputError, close_match, first_cause
+
+
+def imported(target: str, key: str) -> Any:
+    """Return the class or function of this dotted name, looked for in the working folder too.
+
+    Raises:
+        InputError: There is none.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the console script, unlike `python -m`, does not look there
+    try:
+        found = get_object(target)
+    except Exception as error:  # importing somebody else's code may raise anything
+        said = " ".join(first_cause(error).split())[:200]
+        raise InputError(
+            f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}"{_meant(target)} '
+            f"({said}): give it as package.module.Class"
+        ) from error
+    if not callable(found):
+        raise InputError(f'{key} must name a class or a function, got "{target}", a {type(found).__name__}')
+    return found
+
+
+def _meant(target: str) -> str:
+    """Return the name that may be meant, in words, where one part of a dotted name is misspelt."""
+    parts = target.split(".")
+    paths = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    depth = next((depth for depth, path in enumerate(paths) if path not in sys.modules), len(paths))
+    above = ".".join(parts[:depth])
+    folders = list(getattr(sys.modules[above], "__path__", [])) if above else [os.getcwd()]
+    held = [name for name, value in vars(sys.modules[above]).items() if callable(value)] if above else []
+    near = close_match(parts[depth], [*held, *(module.name for module in pkgutil.iter_modules(folders))])
+    whole = ".".join([*parts[:depth], r"\1", *parts[depth + 1 :]])
+    return re.sub(r'"(.*)"', f'"{whole}"', near)
+
+
+def instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
+    """Build a class of the user's own with these arguments.
+
+    Raises:
+        InputError: It cannot be built.
+    """
+    try:
+        return instantiate({"_target_": target, **given, "_convert_": "all"})
+    except Exception as error:
+        said, cause = " ".join(first_cause(error).split())[:300], error.__cause__ or error
+        raise InputError(
+            f"{group}={target} cannot be built: {type(cause).__name__}: {said}{_to_give(cause, said, group)}"
+        ) from error
+
+
+def _to_give(cause: BaseException, said: str, group: str) -> str:
+    """Return the keys of arguments that a constructor misses, as a next step."""
+    if not isinstance(cause, TypeError) or "missing" not in said:
+        return ""
+    missing = re.findall(r"'(\w+)'", said.partition("missing")[2])
+    return f": give {' '.join(f'{group}.{name}=VALUE' for name in missing)}" if missing else ""

@@ -1,0 +1,114 @@
+"""`task=evidence`: what dropout did in the winners of an earlier run; nothing is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import ARMS, ArmOutcome, Summary
+from dropsearch.experiment import build, engines, retrainings
+from dropsearch.experiment.arm_runner import unfinished
+from dropsearch.experiment.artifacts import write_files
+from dropsearch.experiment.preflight import reached
+from dropsearch.experiment.runner import ExperimentRun
+from dropsearch.experiment.studies import fingerprints, retraining_phases
+from dropsearch.report import closing
+from dropsearch.study.storage import open_storage, storage_exists
+from dropsearch.study.studies import RETRAINED, check_studies, missing_studies
+from dropsearch.tracking import make_tracker
+from dropsearch.training.sequential import SequentialEngine
+
+
+def measure_finished_run(config: Config) -> int:
+    """Measure the winners of an earlier run, write its report again and print it; return 0."""
+    summary = measured_finished_run(config)
+    print(closing(summary))
+    return 0
+
+
+def measured_finished_run(config: Config) -> Summary:
+    """Measure the winners of an earlier run, write its report again, and return what was found.
+
+    Raises:
+        InputError: There is no such study, it is not finished, or its checkpoints are gone.
+    """
+    started = time.perf_counter()
+    source = build.data(config, build.device(config))
+    sites = build.sites(config, source)
+    engines.use_precision(config)
+    engines.use_threads(config, source)
+    folder = Path(config.output_dir)
+    storage = _storage(config, folder / "study.journal", fingerprints(config, source, sites))
+    nothing = SequentialEngine(build.module_factory(config, source), source, build.settings(config), lambda _: None)
+    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
+    run = ExperimentRun(config, source, sites, nothing, folder, tracker, started)
+    run.open_studies(storage)
+    arms = run.arm_runner.recorded()
+    for arm in run.arm_runner.studies:
+        winner = arms[arm.arm.name].winner
+        if what := retrainings.missing(arm, winner, config.evidence.train_sizes):
+            raise InputError(unfinished(config.study.name, what))
+        if winner and "l2" in arm.retrained:
+            controls = retrainings.retrained(arm, winner, "l2").values()
+            run.arm_runner.check_kept([result for _, results in controls for result in results if result.checkpoint])
+    with reached(folder):
+        return _written(run, storage, arms, _recorded_before(folder))
+
+
+def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
+    """Open the storage, which holds the studies of every arm."""
+    there = storage_exists(config.study.storage, journal)
+    storage = open_storage(config.study.storage, journal) if there else None
+    parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
+    names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
+    for arm in config.arms:
+        names += [f"{config.study.name}/{arm}/{RETRAINED[phase]}" for phase in retraining_phases(config, ARMS[arm])]
+    missing = names if storage is None else missing_studies(storage, names)
+    if missing:
+        where = config.study.storage or journal
+        raise InputError(
+            f"task=evidence needs an earlier run, and there is no study {missing[0]} in {where}: give the overrides "
+            "of that run, or run it first, without task=evidence"
+        )
+    check_studies(storage, wanted)  # type: ignore[arg-type]  # nothing is missing, so it is there
+    return storage
+
+
+def _recorded_before(folder: Path) -> dict[str, Any]:
+    """Return what only the run itself knew: how it trained and how long that took, as far as it is still told."""
+    try:
+        told = json.loads((folder / "results.json").read_text())
+        return {"engine": str(told["engine"]), "seconds": float(told["seconds"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
+    try:
+        run.tracker.connect(f"{run.config.model.name}-{run.source.name}")
+        build.output_folder(run.config)
+        run.start_tracking(storage, amends=True)
+        found = run.with_evidence(run.summary(arms, complete=True))
+        trained = sum(r.seconds for arm in run.arm_runner.studies for r in arm.results())
+        # The report remains that of the run: its configuration trains it again, and does not measure it again.
+        told = {
+            "engine": "an earlier run's",
+            "seconds": trained,
+            "config": {**found.config, "task": "search"},
+            **before,
+        }
+        summary = dataclasses.replace(found, **told)
+        run.tracker.finish(summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None))
+    except BaseException:
+        run.tracker.close("FAILED")
+        raise
+    for problem in run.tracker.problems:
+        print(f"tracking: {problem}", file=sys.stderr)
+    return summary

@@ -1,0 +1,74 @@
+"""`task=plan`: what a run would train, with what, how wide and how long; nothing is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from dropsearch.config.params import ranges
+from dropsearch.config.schema import Config
+from dropsearch.core.records import Site, TrialSpec
+from dropsearch.dropout.typical_rates import typical_rate
+from dropsearch.experiment import build, engines
+from dropsearch.experiment.dropout_check import notes, require_active_dropout
+from dropsearch.experiment.params import programs
+from dropsearch.training.planning.plan import Plan
+
+
+def show_plan(config: Config) -> int:
+    """Print the plan and return 0."""
+    source = build.data(config, build.device(config))
+    sites = build.sites(config, source)
+    require_active_dropout(config, source, sites)
+    engines.use_precision(config)
+    engines.use_threads(config, source)
+    plan = engines.plan(config, source, sites)
+    for line in _lines(config, source, sites, plan):
+        print(line)
+    return 0
+
+
+def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: Plan) -> Iterator[str]:
+    yield f"{config.model.name} on {source.name}, {build.device(config).type}"
+    yield from _sites(sites)
+    yield ""
+    if searched := ranges(config):
+        yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
+    processes = engines.process_count(config, source)
+    width = f"an array of {plan.width}" if plan.engine == "vectorized" else "one trial alone"
+    yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
+    if plan.rates:
+        measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
+        yield f"measured    steps of trials a second in one process, by width: {measured}"
+    yield f"memory      {_memory(_parameters(config, source), plan)}"
+    if plan.speed:
+        hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
+        yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
+    yield from (f"note        {note}" for note in notes(config, source))
+
+
+def _memory(parameters: int, plan: Plan) -> str:
+    known = f"{parameters:,} parameters a trial"
+    if plan.memory is None:
+        return known
+    row, all_rows = plan.memory.a_row / 2**20, plan.memory.total(plan.width) / 2**20
+    return f"{known}; {row:,.1f} MiB for each in training, {all_rows:,.1f} MiB in each process"
+
+
+def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
+    width = max((len(site.name) for site in sites), default=4)
+    yield f"{'site':{width}}  {'kind':9}  typical  activations"
+    for site in sites:
+        note = "" if site.controllable else f"  not controllable: {site.reason}"
+        yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):7.2f}  {site.activations:11,}{note}"
+
+
+def _parameters(config: Config, source: build.Source) -> int:
+    """Return how many numbers a trial trains: the most that it may, where what is searched decides that."""
+    make, begun = build.module_factory(config, source), build.first_values(config, source)
+    spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
+    with torch.no_grad():
+        made = [make(replace(spec, hyperparameters={**begun, **values})) for values in programs(ranges(config))]
+    return max(sum(parameter.numel() for parameter in module.parameters()) for module in made)

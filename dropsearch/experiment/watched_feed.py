@@ -1,0 +1,74 @@
+"""What happens around the training of trials: tracking, progress, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.report import Progress
+from dropsearch.tracking import Tracker
+from dropsearch.training.protocols import Feed
+
+
+class TrackedFeed:
+    """A feed whose trials are tracked and counted as they pass."""
+
+    def __init__(self, feed: Feed, tracker: Tracker, progress: Progress) -> None:
+        self._feed, self._tracker, self._progress = feed, tracker, progress
+        self.most_at_once = feed.most_at_once
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        return self._feed.ask(count)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Pass epochs on."""
+        for spec, metrics in reports:
+            self._tracker.epoch(spec, metrics)
+        return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Pass results on: to the study first, for what it holds can be tracked later, but not the reverse."""
+        self._feed.tell(results)
+        for result in results:
+            # What was interrupted is trained again, as another trial.
+            if not result.interrupted:
+                self._tracker.end(result)
+                self._progress.end(result)
+
+    def cancelled(self) -> bool:
+        """Return whether to stop."""
+        return self._feed.cancelled()
+
+
+class Interruption:
+    """Whether the user wants to stop: asked once, the run ends cleanly; asked twice, it ends now."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        return self.requested
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM as the wish to stop while the context lasts; only the main thread hears them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

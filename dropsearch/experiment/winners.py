@@ -1,0 +1,155 @@
+"""The confirmed models, with the data that they are looked at with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropsearch.analysis.measures.passes import operations
+from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import first_cause
+from dropsearch.core.records import TrialResult
+from dropsearch.core.seeds import derived_seed
+from dropsearch.datasets.user_data import UserData
+from dropsearch.experiment import build
+from dropsearch.experiment.scoring import has_test, load
+
+MOST, LEAST = 2048, 256
+"""Examples of each set that models are looked at with: a cost that does not grow with the data."""
+AFFORDABLE = 1e6
+"""Floating-point operations an example of a model that is looked at with `MOST`; one that takes more gets fewer."""
+LARGEST = 1_000_000
+"""Examples of a set that are read, to draw from: one that does not end is given up there."""
+LARGEST_SIZE = 4 * 2**30
+"""Bytes of them."""
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass(frozen=True)
+class MeasurementData:
+    """What every model of a run is looked at with."""
+
+    held_out: Examples
+    """The test set, or where there is none the validation set."""
+    validation: Examples
+    train: Examples
+    is_image: bool
+    settings: Settings
+    held_out_size: int
+    """How many held-out examples there are, of which no more than `MOST` are looked at."""
+
+
+def measurement_data(config: Config, source: build.Source) -> MeasurementData:
+    """Return what the models are looked at with.
+
+    Raises:
+        NotMeasuredError: Batches are not inputs and classes, as tensors, or a set is too large to be read.
+    """
+    if isinstance(source, UserData) and source.changes_batches:
+        raise NotMeasuredError("the data module changes batches in hooks of its own")
+    held_out = _examples(source.test_dataloader() if has_test(source) else source.val_dataloader())
+    settings = Settings(
+        tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
+    )
+    layout = None if isinstance(source, UserData) else source.layout
+    most = _most(build.specimen(config, source)[0], held_out.inputs)
+    return MeasurementData(
+        _at_most(most, held_out, settings.seed),
+        _at_most(most, _examples(source.val_dataloader()), settings.seed),
+        _at_most(most, _examples(source.train_part_loader()), settings.seed),
+        is_image=layout == "image" if layout else held_out.inputs[0].dim() == 4,
+        settings=settings,
+        held_out_size=len(held_out),
+    )
+
+
+def _examples(loader: Iterable[Any]) -> Examples:
+    batches = list(_labelled(loader))
+    try:
+        *inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    except (RuntimeError, ValueError) as error:
+        raise NotMeasuredError("it needs batches of one shape, and they differ, as with padding") from error
+    return Examples(tuple(inputs), targets.long())
+
+
+def _labelled(loader: Iterable[Any]) -> Iterator[Sequence[Tensor]]:
+    read = size = 0
+    for batch in loader:
+        if not _is_labelled(batch):
+            raise NotMeasuredError(
+                "it needs batches whose last part are integer classes [batch], beside inputs as tensors"
+            )
+        read, size = read + len(batch[-1]), size + sum(part.nbytes for part in batch)
+        if read > LARGEST or size > LARGEST_SIZE:
+            raise NotMeasuredError(
+                f"it reads no set of more than {LARGEST:,} examples or {LARGEST_SIZE / 2**30:.3g} GiB, nor one that "
+                "does not end: give the data module a smaller test and validation set"
+            )
+        yield batch
+
+
+def _is_labelled(batch: Any) -> bool:
+    return (
+        type(batch) in (list, tuple)
+        and len(batch) > 1
+        and all(isinstance(part, Tensor) and part.dim() and len(part) == len(batch[0]) for part in batch)
+        and batch[-1].dim() == 1
+        and batch[-1].dtype in _INTEGERS
+    )
+
+
+def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Return how many examples a model is looked at with, by what one costs: the same number on any machine."""
+    try:
+        cost = operations(module.eval(), [part[:1] for part in inputs])
+    except Exception:  # the module is anybody's, and whether it can be looked at is told of the trained ones
+        return MOST
+    return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)
+
+
+def _at_most(most: int, examples: Examples, seed: int) -> Examples:
+    """Return `most` of the examples, drawn by the seed, in their order; all where there are no more."""
+    if len(examples) <= most:
+        return examples
+    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:most].sort().values
+    rows = drawn.to(examples.targets.device)
+    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
+
+
+def trained(
+    config: Config, source: build.Source, shared: MeasurementData, result: TrialResult, path: Path
+) -> TrainedModel:
+    """Return a retraining's model, with the weights of its best epoch, where the data is, in evaluation mode.
+
+    Raises:
+        NotMeasuredError: The checkpoint cannot be loaded, or gives no finite logits [examples, classes].
+    """
+    try:
+        module = load(config, source, result.spec, path).to(shared.held_out.targets.device).eval()
+        with torch.no_grad():
+            logits = module(*shared.held_out.inputs)
+    except Exception as error:  # the module and what its forward wants are anybody's
+        raise NotMeasuredError(f"{type(error).__name__}: {first_cause(error)[:200]}") from error
+    targets = shared.held_out.targets
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(targets):
+        raise NotMeasuredError("it needs a module whose forward gives logits [batch, classes]")
+    if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
+        raise NotMeasuredError(f"it needs classes from 0 to {logits.shape[1] - 1}, and the data has others")
+    if not bool(logits.isfinite().all()):
+        raise NotMeasuredError("its logits are not finite")
+    return TrainedModel(
+        result.spec,
+        module,
+        module,
+        shared.held_out,
+        shared.validation,
+        shared.train,
+        shared.is_image,
+        shared.settings,
+    )

@@ -1,0 +1,141 @@
+"""What the axes of a figure show: names, ticks, scales and limits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from dropsearch.core.records import Summary
+from dropsearch.report.bands import FEWEST_FOR_INTERVAL, Band, finite
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
+from dropsearch.report.text.numbers import shorten
+
+
+def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
+    """Name the axes once: y at the first column, x below the lowest panel of each column."""
+    for place, panel in enumerate(drawn.panels):
+        if place % drawn.columns == 0:
+            panel.set_ylabel(y)
+        if place + drawn.columns >= len(drawn.panels):
+            panel.set_xlabel(x)
+
+
+def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
+    """Fit the y axis to losses: logarithmic where they span more than a factor of six."""
+    known = [max(value, floor) for value in finite(list(values))]
+    if not known:
+        return
+    low, high = min(known), max(known)
+    if low > 0 and high > 6 * low:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.set_ylim(low / 1.15, high * 1.15)
+    else:
+        room = 0.06 * (high - low) or 0.05 * abs(high) or 0.1
+        panel.set_ylim(low - room, high + room)
+
+
+def whole_numbers(panel: Axes) -> None:
+    """Ticks of x at whole numbers only."""
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def say(panel: Axes, text: str) -> None:
+    """Words in the middle of a panel that has nothing to draw, and no ticks unless other panels need them."""
+    if len(panel.get_shared_x_axes().get_siblings(panel)) == 1:
+        panel.set_xticks([])
+        panel.set_yticks([])
+    panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color=QUIET)
+
+
+def ceiling(values: Iterable[float]) -> float:
+    """The greatest value worth an axis, at most three quartile ranges above the third quartile."""
+    known = sorted(finite(list(values)))
+    if not known:
+        return math.inf
+    low, high = known[len(known) // 4], known[(3 * len(known)) // 4]
+    fence = high + 3 * max(high - low, 1e-3 * abs(high))
+    return max(value for value in known if value <= fence)
+
+
+def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1.0) -> NDArray[np.float64]:
+    """Draw one arm's line and band, its values times `scale`; return what is drawn of the band, [2 * points]."""
+    drawn = arm_style(arm)
+    marks = {"marker": drawn.marker, "markersize": 4.5} if len(x) <= 12 else {}
+    panel.plot(x, scale * band.mean, drawn.line, color=drawn.colour, linewidth=1.8, **marks)
+    panel.fill_between(x, scale * band.low, scale * band.high, color=drawn.colour, alpha=0.16, linewidth=0)
+    return scale * np.concatenate([band.mean, band.low, band.high])
+
+
+def legend(arms: Iterable[str]) -> list[Line2D]:
+    """One entry an arm."""
+    return [key(arm) for arm in arms]
+
+
+def explained(seeds: int) -> str:
+    """What lines and bands are, with so many seeds."""
+    if seeds == 1:
+        return "Lines: one seed."
+    if seeds < FEWEST_FOR_INTERVAL:
+        return f"Lines: mean over {seeds} seeds; bands: range from least to greatest."
+    return f"Lines: mean over {seeds} seeds; bands: 95 % interval of the mean (Student's t)."
+
+
+def ends(bands: Mapping[str, tuple[Sequence[float], Band]], write: str = "{:.3g}", scale: float = 1.0) -> str:
+    """In words, for each arm, where its line begins and ends."""
+    said = []
+    for arm, (_, band) in bands.items():
+        known = scale * band.mean[np.isfinite(band.mean)]
+        said.append(f"{arm} from {write.format(known[0])} to {write.format(known[-1])}")
+    return "; ".join(said)
+
+
+CHARACTERS = 14.5
+"""Of a panel's title that fit into an inch."""
+
+
+def site_panels(
+    title: str, sites: list[str], caption: str, keys: list[Line2D], *, alt: str = ""
+) -> tuple[FigureLayout, list[str]]:
+    """A sheet with one panel a site, and the sites' names as they fit above the panels."""
+    few = len(sites) <= 4
+    columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
+    room = int(CHARACTERS * 6.6 / columns)
+    prefix = _common_folder(sites) if max(map(len, sites)) > room else ""
+    if prefix:
+        caption += f" Names of sites go on from {prefix}"
+    drawn = figure_layout(
+        title,
+        caption,
+        len(sites),
+        keys,
+        alt=alt,
+        columns=columns,
+        panel_height=2.4 if few else 1.35,
+        titled=True,
+    )
+    return drawn, [shorten(site.removeprefix(prefix), room) for site in sites]
+
+
+def _common_folder(sites: list[str]) -> str:
+    """What all paths begin with, up to and with a dot."""
+    paths = [site.split(".")[:-1] for site in sites]
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "".join(f"{parts[0]}." for parts in shared)
+
+
+def score_label(summary: Summary) -> str:
+    """The name of the axis: what is monitored, and its negative where more of it is better."""
+    if summary.monitor.is_val_loss:
+        return "validation loss (nats)" if summary.comparison_metric.percent else "validation loss"
+    return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"

@@ -1,0 +1,120 @@
+"""The picture of the answer: paired differences between arms with their intervals."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from dropsearch.core.records import Comparison, Summary
+from dropsearch.report import findings
+from dropsearch.report.bands import finite
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
+from dropsearch.report.figures.palette import QUIET, arm_style
+from dropsearch.report.text.numbers import probability
+from dropsearch.report.text.score_scale import Scale
+
+CAPTION = (
+    "Small dots: one pair of seeds each; lines: 95 % interval of the mean. Shown: p Holm (exact Wilcoxon, "
+    "adjusted for all planned contrasts) below 0.05 and an interval without zero."
+)
+
+
+def differences(summary: Summary) -> FigureLayout | None:
+    """One row a planned contrast in test accuracy; None where nothing was compared."""
+    contrasts = findings.comparisons(summary)
+    if not contrasts:
+        return None
+    names = [f"{contrast.a} \N{MINUS SIGN} {contrast.b}" for contrast in contrasts]
+    left = 0.35 + 0.078 * max(map(len, names))
+    keys = [
+        Line2D([], [], color="black", marker="o", label="mean and interval: shown"),
+        Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not shown"),
+    ]
+    drawn = figure_layout(
+        _title(contrasts, summary.comparison_metric.label),
+        CAPTION,
+        1,
+        keys,
+        alt="; ".join(_said(contrast, Scale(summary.comparison_metric)) for contrast in contrasts),
+        panel_height=0.25 + 0.45 * len(names),
+        left=left,
+        right=2.0,
+    )
+    panel = drawn.panels[0]
+    for row, contrast in enumerate(contrasts):
+        _row(panel, row, contrast, Scale(summary.comparison_metric))
+    panel.axvline(0, color="black", linewidth=1.1, zorder=2)
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(len(names) - 0.45, -0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=False, axis="y")
+    panel.spines["left"].set_visible(False)
+    panel.set_xlim(*_limits(contrasts, _factor(Scale(summary.comparison_metric))))
+    unit = " (percentage points)" if summary.comparison_metric.percent else ""
+    panel.set_xlabel(f"{summary.comparison_metric.label} of the first arm minus the second{unit}")
+    _column_titles(panel, "points" if summary.comparison_metric.percent else "difference")
+    return drawn
+
+
+def _said(contrast: Comparison, scale: Scale) -> str:
+    interval = contrast.difference
+    said = f"{contrast.a} minus {contrast.b}: {scale.difference(interval.mean)}{scale.unit}"
+    if math.isfinite(interval.low):
+        said += f", 95 % interval {scale.difference(interval.low)} to {scale.difference(interval.high)}"
+    return f"{said}, {'' if findings.shown(contrast) else 'not '}shown"
+
+
+def _factor(scale: Scale) -> float:
+    return 100 if scale.comparison_metric.percent else 1
+
+
+def _row(panel: Axes, row: int, contrast: Comparison, scale: Scale) -> None:
+    colour, interval, factor = arm_style(contrast.a).colour, contrast.difference, _factor(scale)
+    seeds = [factor * difference for difference in contrast.differences]
+    panel.plot(seeds, [row + 0.24] * len(seeds), "o", color=colour, markersize=3.4, alpha=0.5, markeredgewidth=0)
+    if math.isfinite(interval.low):
+        panel.plot([factor * interval.low, factor * interval.high], [row, row], color=colour, linewidth=2.4, zorder=3)
+    if math.isfinite(interval.mean):
+        fill = colour if findings.shown(contrast) else "white"
+        ring = {"markerfacecolor": fill, "markeredgecolor": colour, "markeredgewidth": 1.8}
+        panel.plot([factor * interval.mean], [row], "o", markersize=7.5, zorder=4, **ring)
+    _beside(panel, row, scale.difference(interval.mean).replace("-", "\N{MINUS SIGN}"), probability(contrast.p_holm))
+
+
+def _limits(contrasts: list[Comparison], factor: float) -> tuple[float, float]:
+    """What the x axis shows: everything drawn, zero, and of accuracies never less than a tenth of a point."""
+    drawn = [value for c in contrasts for value in (*c.differences, c.difference.low, c.difference.high)]
+    known = [0.0, *(factor * value for value in finite(drawn))]
+    room = max(0.06 * (max(known) - min(known)), 0.05 if factor == 100 else 1e-6)
+    return min(known) - room, max(known) + room
+
+
+def _column_titles(panel: Axes, difference: str) -> None:
+    _beside(panel, -0.62, difference, "p Holm", color=QUIET)
+
+
+def _beside(panel: Axes, row: float, difference: str, p: str, color: str = "black") -> None:
+    """Two columns of numbers to the right of the axis."""
+    for place, text in ((0.85, difference), (1.7, p)):
+        panel.annotate(
+            text,
+            (1, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(72 * place, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center_baseline",
+            color=color,
+            annotation_clip=False,
+        )
+
+
+def _title(contrasts: list[Comparison], label: str) -> str:
+    shown = sum(findings.shown(contrast) for contrast in contrasts)
+    if not shown:
+        return f"No difference in {label} could be shown"
+    if len(contrasts) == 1:
+        return f"The difference in {label} could be shown"
+    return f"{shown} of {len(contrasts)} differences in {label} could be shown"

@@ -1,0 +1,169 @@
+"""A figure's frame: its size, title, legend, panels and caption, without pyplot's global state."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from dropsearch.core.atomic_io import atomic_write
+from dropsearch.report.figures.palette import GRID, QUIET, arm_style
+
+WIDTH = 8.0
+"""Inches; with `DPI` a figure is 1,200 pixels wide."""
+DPI = 150
+LINE = 0.16
+"""Height of a line of the caption, in inches."""
+STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": QUIET,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib's own defaults and `STYLE` while figures are drawn; then the caller's settings again."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        with warnings.catch_warnings():
+            # Names may be in any script, and a box for a letter that the font lacks is no matter for the user.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+            yield
+
+
+@dataclass(frozen=True)
+class FigureLayout:
+    """A figure with its panels, row by row, and what it says in words."""
+
+    figure: Figure
+    panels: list[Axes]
+    columns: int
+    title: str
+    caption: str
+    alt: str
+    """What the figure shows, in numbers, for those who do not see it."""
+    words: tuple[Text, Text]
+    """Title and caption as they are drawn."""
+    margins: tuple[float, float]
+    """Inches that the title takes above, and the caption below."""
+
+    def save(self, path: Path) -> Path:
+        """Write the figure as PNG, whole or not at all, and return the path."""
+        with atomic_write(path) as draft:
+            FigureCanvasAgg(self.figure).print_png(str(draft))
+        return path
+
+
+def figure_layout(
+    title: str,
+    caption: str,
+    count: int,
+    keys: Sequence[Line2D] = (),
+    *,
+    alt: str = "",
+    columns: int = 1,
+    panel_height: float = 2.0,
+    left: float = 0.7,
+    right: float = 0.15,
+    titled: bool = False,
+    gap: float | None = None,
+) -> FigureLayout:
+    """A sheet of `count` panels in `columns`, each `panel_height` inches high, with `keys` for a legend.
+
+    All panels share both axes, unless a `gap` between columns is given, in inches: then each has its own.
+    `titled` leaves room for a title above each.
+    """
+    rows = math.ceil(count / columns)
+    lines = textwrap.wrap(caption, 126)
+    key_rows = math.ceil(sum(0.62 + 0.075 * len(str(key.get_label())) for key in keys) / (WIDTH - 0.2))
+    above, below, between = 0.52 + (0.23 if titled else 0) + 0.23 * key_rows, 0.62 + LINE * len(lines), 0.42
+    height = above + below + rows * panel_height + (rows - 1) * between
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    grid = figure.add_gridspec(
+        rows,
+        columns,
+        left=left / WIDTH,
+        right=1 - right / WIDTH,
+        top=1 - above / height,
+        bottom=below / height,
+        hspace=between / panel_height,
+        wspace=0.12 if gap is None else gap * columns / (WIDTH - left - right - gap * (columns - 1)),
+    )
+    panels = _panels(figure, grid, count, columns, shared=gap is None)
+    headline = figure.text(0.1 / WIDTH, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
+    _legend(figure, keys, key_rows)
+    below_all = figure.text(0.1 / WIDTH, 0.07 / height, "\n".join(lines), fontsize=8, color=QUIET, va="bottom")
+    margins = (0.33, 0.07 + LINE * len(lines))
+    return FigureLayout(figure, panels, columns, title, caption, alt, (headline, below_all), margins)
+
+
+def _panels(figure: Figure, grid: GridSpec, count: int, columns: int, *, shared: bool) -> list[Axes]:
+    panels: list[Axes] = []
+    for place in range(count):
+        first = panels[0] if panels and shared else None
+        panels.append(figure.add_subplot(grid[place // columns, place % columns], sharex=first, sharey=first))
+        if shared:
+            panels[-1].tick_params(labelleft=place % columns == 0, labelbottom=place + columns >= count)
+    return panels
+
+
+def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
+    """Keys between title and panels, in as many rows as they need."""
+    if keys:
+        figure.legend(
+            handles=keys,
+            loc="upper left",
+            bbox_to_anchor=(0.06 / WIDTH, 1 - 0.36 / figure.get_figheight()),
+            ncols=math.ceil(len(keys) / rows),
+            borderaxespad=0,
+            handletextpad=0.5,
+            columnspacing=1.4,
+        )
+
+
+def key(arm: str, label: str = "", *, dots: bool = False) -> Line2D:
+    """An arm's entry in a legend."""
+    drawn = arm_style(arm)
+    return Line2D(
+        [],
+        [],
+        color=drawn.colour,
+        marker=drawn.marker,
+        linestyle="" if dots else drawn.line,
+        markersize=5.5,
+        label=label or arm,
+    )

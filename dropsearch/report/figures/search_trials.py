@@ -1,0 +1,178 @@
+"""The pictures of the search: best so far by trial, and rate against score at each site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from dropsearch.core.records import ArmOutcome, Summary, TrialResult
+from dropsearch.report import findings
+from dropsearch.report.bands import finite
+from dropsearch.report.figures.axes import ceiling, label_outer, loss_axis, say, score_label, site_panels, whole_numbers
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
+
+
+def best_so_far(summary: Summary) -> FigureLayout:
+    """Least validation loss after each trial, one line an arm, with every trial as a dot."""
+    losses = [_loss(t) for arm in summary.arms.values() for t in arm.trials if t.state == "COMPLETE"]
+    top = ceiling(losses)
+    leaders = {name: arm.best.best.objective for name, arm in summary.arms.items() if arm.best and arm.best.best}
+    keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
+    drawn = figure_layout(
+        _named(_lead(leaders), summary),
+        _named(_caption(losses, top), summary),
+        1,
+        keys,
+        alt=", ".join(
+            f"{name} {least:.4f} after {len(summary.arms[name].trials)} trials" for name, least in leaders.items()
+        ),
+        panel_height=3.6,
+    )
+    panel = drawn.panels[0]
+    for name, outcome in summary.arms.items():
+        _steps(panel, name, outcome, top)
+    loss_axis(panel, [min(loss, top) for loss in losses])
+    whole_numbers(panel)
+    if not leaders:
+        say(panel, "no trial was completed")
+    label_outer(drawn, "trial number in the arm's study", score_label(summary))
+    return drawn
+
+
+def rates(summary: Summary) -> FigureLayout | None:
+    """Rate against validation loss, one panel a site; None where no arm searched a rate."""
+    arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
+    sites = [site.name for site in summary.sites if site.controllable]
+    if not arms or not sites:
+        return None
+    complete = {name: [t for t in arm.trials if t.state == "COMPLETE" and t.best] for name, arm in arms.items()}
+    losses = [_loss(trial) for trials in complete.values() for trial in trials]
+    top = ceiling(losses)
+    title = _named("Dropout rate against validation loss, by site", summary)
+    drawn, names = site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms), alt=_chosen(arms, sites))
+    for site, name, panel in zip(sites, names, drawn.panels, strict=True):
+        panel.set_title(name, fontsize=9)
+        _typical(panel, arms, site)
+        for arm, trials in complete.items():
+            _dots(panel, arm, trials, site, findings.chosen(arms[arm]), top)
+    panel = drawn.panels[0]
+    panel.set_xlim(-0.04, 0.95)
+    panel.set_xticks([0, 0.3, 0.6, 0.9])
+    for panel in drawn.panels:
+        loss_axis(panel, [min(loss, top) for loss in losses])
+    if not losses:
+        say(drawn.panels[0], "no trial was completed")
+    label_outer(drawn, "dropout rate", score_label(summary))
+    return drawn
+
+
+def _chosen(arms: Mapping[str, ArmOutcome], sites: list[str]) -> str:
+    rates = {name: findings.rates(arm) for name, arm in arms.items()}
+    said = {name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()}
+    return "; ".join(f"{name} chose {', '.join(chosen)}" for name, chosen in said.items() if chosen)
+
+
+def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
+    ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgecolor": "black"}
+    return [
+        *(key(name, dots=True) for name in arms),
+        Line2D([], [], linestyle="", label="the configuration chosen", **ring),
+        Line2D([], [], linestyle=":", color=QUIET, label="typical rate"),
+    ]
+
+
+def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
+    drawn, least = arm_style(name), math.inf
+    numbers, best = [], []
+    for trial in sorted(outcome.trials, key=lambda t: t.spec.number):
+        if trial.state == "COMPLETE":
+            least = min(least, _loss(trial))
+            _dot(panel, trial.spec.number, _loss(trial), top, name, alpha=0.6)
+        if math.isfinite(least):
+            numbers.append(trial.spec.number)
+            best.append(min(least, top))
+    marker = drawn.marker if len(numbers) == 1 else None
+    panel.step(numbers, best, where="post", color=drawn.colour, linestyle=drawn.line, linewidth=2, marker=marker)
+
+
+def _dots(panel: Axes, name: str, trials: list[TrialResult], site: str, chosen: TrialResult | None, top: float) -> None:
+    for trial in trials:
+        if site not in trial.spec.rates:
+            continue
+        x, y = trial.spec.rates[site], _loss(trial)
+        _dot(panel, x, y, top, name, alpha=0.75)
+        if trial is chosen:
+            panel.plot(
+                [x],
+                [min(y, top)],
+                "o",
+                markersize=10,
+                markerfacecolor="none",
+                markeredgewidth=1.5,
+                markeredgecolor=arm_style(name).colour,
+                clip_on=False,
+                zorder=4,
+            )
+
+
+def _dot(panel: Axes, x: float, y: float, top: float, arm: str, alpha: float) -> None:
+    """One trial; above the axis an open triangle at its edge."""
+    if not math.isfinite(y):
+        return
+    drawn = arm_style(arm)
+    if y > top:
+        edge = panel.get_xaxis_transform()
+        ring = {"markerfacecolor": "none", "markeredgecolor": drawn.colour, "clip_on": False}
+        panel.plot([x], [1.0], "^", markersize=5, transform=edge, zorder=3, **ring)
+    else:
+        panel.plot([x], [y], drawn.marker, markersize=4, color=drawn.colour, alpha=alpha, markeredgewidth=0, zorder=3)
+
+
+def _typical(panel: Axes, arms: Mapping[str, ArmOutcome], site: str) -> None:
+    known = [arm.typical[site] for arm in arms.values() if site in arm.typical]
+    if known:
+        panel.axvline(known[0], color=QUIET, linestyle=":", linewidth=1.2, zorder=1)
+
+
+def _loss(trial: TrialResult) -> float:
+    return trial.best.objective if trial.best else math.nan
+
+
+def _named(text: str, summary: Summary) -> str:
+    return text if summary.monitor.is_val_loss else text.replace("validation loss", score_label(summary))
+
+
+def _lead(leaders: Mapping[str, float]) -> str:
+    if not leaders:
+        return "Best validation loss by trial: none yet"
+    if len(leaders) == 1:
+        return f"Best validation loss by trial of {next(iter(leaders))}"
+    return f"Best validation loss by trial: {min(leaders, key=leaders.__getitem__)} leads the search"
+
+
+def _caption(losses: list[float], top: float) -> str:
+    text = (
+        "Lines: least validation loss until then, with its last value in the legend; dots: trials trained to "
+        "their end. The least of many trials flatters: confirmed scores decide."
+    )
+    return text + _beyond(losses, top)
+
+
+def _rates_caption(losses: list[float], top: float) -> str:
+    text = (
+        "Each dot is a trial of the search trained to its end; its other rates, learning rate and weight "
+        "decay differ too, so that a column of dots is a range, not noise."
+    )
+    return text + _beyond(losses, top)
+
+
+def _beyond(losses: list[float], top: float) -> str:
+    beyond = [loss for loss in finite(losses) if loss > top]
+    if not beyond:
+        return ""
+    noun = "trial" if len(beyond) == 1 else "trials"
+    return f" Open triangles at the upper edge: {len(beyond)} {noun} with losses of up to {max(beyond):.3g}."

@@ -1,0 +1,151 @@
+"""report.html: the run for a human reader, one file that needs no other, the answer first."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.core.records import Claim, Summary
+from dropsearch.report.figures.palette import ARM_STYLES
+from dropsearch.report.figures.registry import Figure
+from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table
+from dropsearch.report.tables.evidence import (
+    claim_number,
+    contrasts_table,
+    evidence_table,
+    l2_control_table,
+    single_sites_table,
+)
+from dropsearch.report.tables.table import Table, heading
+from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
+from dropsearch.report.text.caveats import caveats, without_dropout
+from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
+from dropsearch.report.text.escaping import drawable, spans
+from dropsearch.report.text.terminal import kept
+from dropsearch.report.text.verdict import rates_by_site, verdict
+
+ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open"}
+"""The class of each answer in `page.css`."""
+
+_STEP = re.compile(r"(?<=[._/])(?=.)")
+"""Where the path of a module may be broken into lines."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under a heading of its own."""
+
+    name: str
+    """What links lead to."""
+    heading: str
+    tables: tuple[Table, ...] = ()
+    figures: tuple[str, ...] = ()
+    """The names of its figures, in reading order; those that were not drawn are left out."""
+    folded: tuple[Table, ...] = ()
+    """Tables that a reader unfolds."""
+    words: str = ""
+
+
+def write_page(
+    summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
+) -> Path:
+    """Write the page to `path`, whole or not at all, and return the path."""
+    atomic_write_text(path, page(summary, figures, test_examples))
+    return path
+
+
+def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | None = None) -> str:
+    """The page as HTML; `figures` stand in it as SVG."""
+    drawn = {figure.name: figure for figure in figures}
+    text = _template().render(
+        title=title(summary),
+        study=summary.study,
+        complete=summary.complete,
+        verdict=verdict(summary),
+        beside=[text for text in (rates_by_site(summary), kept(summary), *without_dropout(summary)) if text],
+        sections=[*_filled(_sections(summary), drawn)],
+        figures=drawn,
+        claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
+        facts=[*facts(summary)],
+        commands=[(COMMANDS.get(name, f"{name}:"), command) for name, command in summary.commands.items()],
+        settings=settings(summary.config),
+        caveats=caveats(summary, test_examples),
+        swatches=dict.fromkeys(ARM_STYLES)
+        | {name: arm_style.colour for name, arm_style in ARM_STYLES.items() if name != "none"},
+    )
+    return drawable(text)
+
+
+@cache
+def _template() -> Any:
+    """The template: it escapes all that it is given, but for the SVG of figures and the package's own style and script.
+
+    The page allows this one script by its digest, and no other, wherever one might come from.
+    """
+    # A twentieth of a second to import, for which a run that writes nothing need not wait.
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "parts": lambda text: list(spans(text)),
+        "heading": heading,
+        "breakable": lambda text: Markup("<wbr>").join(_STEP.split(text)),
+        "hash": lambda text: b64encode(sha256(text.encode()).digest()).decode(),
+        "drawn": Markup,  # what the SVG of a figure says was escaped when it was drawn
+    }
+    environment.globals |= {"css": Markup(_file("page.css")), "js": Markup(_file("page.js"))}
+    return environment.from_string(_file("page.html"))
+
+
+def _file(name: str) -> str:
+    return files("dropsearch.report.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _sections(summary: Summary) -> Iterator[Section]:
+    answer = (arms_table(summary), differences_table(summary))
+    yield Section("arms", "The arms", answer, ("differences",), words=reading(summary))
+    yield Section(
+        "rates",
+        "Rates",
+        (rates_table(summary), params_table(summary), single_sites_table(summary)),
+        ("found", "responses", "rates"),
+    )
+    yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))
+    yield Section(
+        "evidence",
+        "Evidence",
+        (evidence_table(summary, intervals=True), l2_control_table(summary), sizes_table(summary)),
+        ("gaps", "train_sizes", "coadaptation", "robustness", "ensemble", "shift"),
+        (size_contrasts_table(summary), contrasts_table(summary)),
+    )
+
+
+def _filled(sections: Iterator[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
+    """The sections that have anything to show, without what they lack."""
+    for section in sections:
+        tables = tuple(table for table in section.tables if table.rows)
+        folded = tuple(table for table in section.folded if table.rows)
+        figures = tuple(name for name in section.figures if name in drawn)
+        if tables or figures:
+            yield Section(section.name, section.heading, tables, figures, folded, section.words if tables else "")
+
+
+def _claim(claim: Claim, drawn: Mapping[str, Figure]) -> dict[str, Any]:
+    return {
+        "statement": claim.statement,
+        "answer": claim.answer,
+        "kind": ANSWERS[claim.answer],
+        "reason": claim.reason,
+        "measure": claim.measure,
+        "number": claim_number(claim),
+        "figure": claim.figure if claim.figure in drawn else "",
+    }

@@ -1,0 +1,177 @@
+"""The tables of a run, as rows that the terminal and the page render alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Interval, Summary
+from dropsearch.report import findings
+from dropsearch.report.bands import finite
+from dropsearch.report.tables.evidence import claims_table, l2_control_table, single_sites_table
+from dropsearch.report.tables.table import WIDTH as WIDTH
+from dropsearch.report.tables.table import Table as Table
+from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
+from dropsearch.report.text.numbers import EMPTY as EMPTY
+from dropsearch.report.text.numbers import loss as loss
+from dropsearch.report.text.numbers import percent as percent
+from dropsearch.report.text.numbers import points as points
+from dropsearch.report.text.numbers import probability, rate, setting
+from dropsearch.report.text.numbers import shorten as shorten
+from dropsearch.report.text.score_scale import Scale, judged, scores
+
+
+def arms_table(summary: Summary) -> Table:
+    """One row an arm: how its trials ended, what search, confirmation and test set say about it."""
+    if not summary.comparison_metric.percent:
+        return _user_arms(summary)
+    columns = (
+        "arm",
+        "done/pruned/\nfailed",
+        "search\nval loss",
+        "confirmed\nval loss",
+        "search\nluck",
+        "test accuracy\nmean (95 % interval)",
+        "test\nloss",
+        "seeds",
+    )
+    rows = tuple(_arm_row(name, outcome) for name, outcome in summary.arms.items())
+    return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
+
+
+def _user_arms(summary: Summary) -> Table:
+    """The arms of a module of the user's own, by what it logs."""
+    monitor, comparison_metric = summary.monitor, summary.comparison_metric
+    name = shorten(monitor.name, 14)
+    columns = [
+        "arm",
+        "done/pruned/\nfailed",
+        f"search\n{name}",
+        f"confirmed\n{name}",
+        "search\nluck",
+        f"{shorten(comparison_metric.label, 20)}\nmean (95 % interval)",
+    ]
+    with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
+    columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
+    rows = tuple(_user_row(arm, outcome, comparison_metric, with_accuracy) for arm, outcome in summary.arms.items())
+    title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {monitor.name} is better"
+    return Table(title, tuple(columns), rows, left=("arm",))
+
+
+def _user_row(
+    name: str, outcome: ArmOutcome, comparison_metric: ComparisonMetric, with_accuracy: bool
+) -> tuple[str, ...]:
+    interval, scale = judged(outcome, comparison_metric), Scale(comparison_metric)
+    bounds = f" ({scale.interval(interval.low, interval.high)})" if math.isfinite(interval.low) else ""
+    usable = len(finite(scores(outcome, comparison_metric)))
+    return (
+        *_before_the_test(name, outcome),
+        scale.value(interval.mean) + bounds,
+        *([percent(findings.test_acc(outcome).mean)] if with_accuracy else []),
+        str(usable) if usable else EMPTY,
+    )
+
+
+def rates_table(summary: Summary) -> Table:
+    """One row a site: the typical rate beside the rate that each arm with dropout found."""
+    with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
+    found = {name: findings.rates(arm) for name, arm in with_dropout.items()}
+    kinds = {site.name: site.kind for site in summary.sites}
+    names = list(dict.fromkeys([*kinds, *(name for rates in found.values() for name in rates)]))
+    typical = {name: rate for arm in summary.arms.values() for name, rate in arm.typical.items()}
+    fixed = {site.name for site in summary.sites if not site.controllable}
+    rows = tuple(
+        (
+            name,
+            kinds.get(name, EMPTY),
+            rate(typical.get(name, math.nan)),
+            *("fixed" if name in fixed else rate(rates.get(name, math.nan)) for rates in found.values()),
+        )
+        for name in names
+        if found
+    )
+    columns = ("site", "kind", "typical", *(f"in {name}" for name in found))
+    return Table("Dropout rates found, by site", columns, rows, left=("site", "kind"))
+
+
+def params_table(summary: Summary) -> Table:
+    """One row for each key that was searched beside the rates: what each arm found."""
+    found = {name: findings.hyperparameters(arm) for name, arm in summary.arms.items()}
+    keys = dict.fromkeys(key for values in found.values() for key in values)
+    rows = tuple((key, *(setting(values.get(key, EMPTY)) for values in found.values())) for key in keys)
+    return Table("What else was searched, as found", ("key", *(f"in {name}" for name in found)), rows, left=("key",))
+
+
+def differences_table(summary: Summary) -> Table:
+    """One row a planned contrast: the paired difference in what arms are judged by."""
+    scale = Scale(summary.comparison_metric)
+    columns = ("contrast", "difference", "95 % interval", "P(a > b)", "p", "p Holm", "seeds", "shown")
+    rows = tuple(_difference_row(comparison, scale) for comparison in findings.comparisons(summary))
+    unit = ": percentage points" if summary.comparison_metric.percent else ""
+    return Table(f"Paired differences in {summary.comparison_metric.label}{unit}", columns, rows, left=("contrast",))
+
+
+def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
+    """The tables that have rows, in the order in which they are shown; `brief` as the terminal's width wants them."""
+    found = (
+        arms_table(summary),
+        rates_table(summary),
+        params_table(summary),
+        differences_table(summary),
+        single_sites_table(summary),
+        l2_control_table(summary),
+        sizes_table(summary),
+        size_contrasts_table(summary),
+        claims_table(summary, brief=brief),
+    )
+    return [table for table in found if table.rows]
+
+
+def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    """The cells of an arm's row that search and confirmation fill."""
+    gap = findings.gap(outcome)
+    return (
+        name,
+        "/".join(str(count) for count in findings.states(outcome).values()),
+        loss(findings.search_loss(outcome)),
+        loss(findings.confirmed_loss(outcome)),
+        f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+    )
+
+
+def _arm_row(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
+    return (
+        *_before_the_test(name, outcome),
+        _with_interval(findings.test_acc(outcome)),
+        loss(findings.test_loss(outcome).mean),
+        _seeds(outcome),
+    )
+
+
+def _seeds(outcome: ArmOutcome) -> str:
+    if outcome.test is None:
+        return EMPTY
+    usable, tested = len(finite(outcome.test.acc)), len(outcome.test.acc)
+    return str(tested) if usable == tested else f"{usable}/{tested}"
+
+
+def _with_interval(interval: Interval) -> str:
+    if not math.isfinite(interval.low):
+        return percent(interval.mean)
+    # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
+    low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+    return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
+
+
+def _difference_row(comparison: Comparison, scale: Scale) -> tuple[str, ...]:
+    low, high = scale.difference(comparison.difference.low), scale.difference(comparison.difference.high)
+    return (
+        f"{comparison.a} - {comparison.b}",
+        scale.difference(comparison.difference.mean),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        rate(comparison.effect),
+        probability(comparison.p),
+        probability(comparison.p_holm),
+        str(len(comparison.differences)),
+        "yes" if findings.shown(comparison) else "no",
+    )

@@ -1,0 +1,150 @@
+"""The tables of what was measured on the winners, and of the claims about dropout."""
+
+from __future__ import annotations
+
+import math
+
+from dropsearch.core.records import Claim, Comparison, Evidence, Interval, L2Control, Summary, Variation
+from dropsearch.report import findings, measured_values
+from dropsearch.report.bands import mean_interval
+from dropsearch.report.tables.table import Table
+from dropsearch.report.text.numbers import EMPTY, probability, shorten
+from dropsearch.report.text.score_scale import signed
+
+
+def claims_table(summary: Summary, *, brief: bool = False) -> Table:
+    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is.
+
+    Where it is to be brief the measure is left out, and long names of arms are shortened.
+    """
+    columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
+    rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
+    if brief:
+        columns = (*columns[:2], *columns[3:])
+        rows = tuple((claim, said, shorten(arms, 30), number) for claim, said, _, arms, number in rows)
+    return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
+
+
+def _claim_row(claim: Claim) -> tuple[str, str, str, str, str]:
+    measure, _, arms = claim.measure.rpartition(", ")
+    if not measure:
+        measure, arms = arms, EMPTY
+    return claim.name, claim.answer, measure, arms, claim_number(claim) or EMPTY
+
+
+def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
+    """One row a measure, one column an arm: the mean over seeds, with its interval where that is asked for."""
+    evidence = summary.evidence
+    arms = [arm for arm in summary.arms if evidence and arm in evidence.arms]
+    names = measured_values.measures(evidence) if evidence else []
+    rows = tuple(_row(summary, evidence, name, arms, intervals) for name in names if evidence)
+    how = "mean over seeds (95 % interval)" if intervals else "mean over seeds"
+    return Table(f"Measured on each arm's winner: {how}", ("measure", *arms), rows, left=("measure",))
+
+
+def contrasts_table(summary: Summary) -> Table:
+    """One row a planned contrast of each measure: the paired difference between two arms' winners."""
+    evidence = summary.evidence
+    columns = ("measure", "contrast", "difference", "95 % interval", "p Holm", "seeds", "shown")
+    rows = tuple(_contrast(evidence, contrast) for contrast in (evidence.contrasts if evidence else ()) if evidence)
+    return Table("Paired differences in what was measured", columns, rows, left=("measure", "contrast"))
+
+
+def single_sites_table(summary: Summary) -> Table:
+    """One row a change of one site's rate: what is monitored of the winner with it, minus the winner's own."""
+    varied = summary.evidence.single_sites if summary.evidence else {}
+    columns = ("site = rate", "arm", "difference", "95 % interval", "p Holm", "seeds", "shown")
+    rows = tuple(_variation_row(arm, variation) for arm, found in varied.items() for variation in found)
+    better = "more" if summary.monitor.mode == "max" else "less"
+    title = f"Single sites: {summary.monitor.name} with one rate changed, minus the winner's own ({better} is better)"
+    return Table(title, columns, rows, left=("site = rate", "arm"))
+
+
+def l2_control_table(summary: Summary) -> Table:
+    """One row a measure: that of an arm's winner beside that of its control with L2 in place of dropout."""
+    evidence = summary.evidence
+    controls = evidence.l2_controls if evidence else {}
+    columns = ("measure", "arm", "winner", "L2 control", "difference", "95 % interval", "p Holm", "shown")
+    rows = tuple(
+        _control_row(evidence, arm, control, contrast)
+        for arm, control in controls.items()
+        for contrast in control.contrasts
+        if evidence
+    )
+    decays = ", ".join(f"{control.weight_decay:.3g} in {arm}" for arm, control in controls.items())
+    title = f"Winners minus controls without dropout, as far from the training set by weight decay ({decays})"
+    return Table(title, columns, rows, left=("measure", "arm"))
+
+
+def with_interval(interval: Interval, *, signed: bool = False) -> str:
+    """A mean and its interval, or its lack, to three digits."""
+    if not math.isfinite(interval.mean):
+        return EMPTY
+    if not math.isfinite(interval.low):
+        return _number(interval.mean, signed)
+    return f"{_number(interval.mean, signed)} ({_number(interval.low, signed)} to {_number(interval.high, signed)})"
+
+
+def claim_number(claim: Claim) -> str:
+    """The number that decides a claim, with its interval, in its unit; empty where there is none."""
+    if not math.isfinite(claim.number.mean):
+        return ""
+    told = Interval(*(claim.scale * each for each in (claim.number.mean, claim.number.low, claim.number.high)))
+    return f"{with_interval(told, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
+
+
+def _variation_row(arm: str, variation: Variation) -> tuple[str, ...]:
+    found = variation.comparison
+    low, high = signed(found.difference.low), signed(found.difference.high)
+    return (
+        variation.name,
+        arm,
+        signed(found.difference.mean),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(found.p_holm),
+        str(len(found.differences)),
+        "yes" if findings.shown(found) else "no",
+    )
+
+
+def _control_row(evidence: Evidence, arm: str, control: L2Control, found: Comparison) -> tuple[str, ...]:
+    winner, own = (mean_interval(each[found.metric]).mean for each in (control.winners, control.measures))
+    low, high = (_number(bound, signed=True) for bound in (found.difference.low, found.difference.high))
+    return (
+        measured_values.titled(measured_values.quantity(evidence, found.metric)),
+        arm,
+        _number(winner, signed=False),
+        _number(own, signed=False),
+        _number(found.difference.mean, signed=True),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(found.p_holm),
+        "yes" if findings.shown(found) else "no",
+    )
+
+
+def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:
+    found = measured_values.means(summary, name)
+    nothing = Interval(math.nan, math.nan, math.nan)
+    cells = [found.get(arm, nothing) for arm in arms]
+    label = measured_values.titled(measured_values.quantity(evidence, name))
+    return label, *(with_interval(cell) if intervals else _number(cell.mean, signed=False) for cell in cells)
+
+
+def _contrast(evidence: Evidence, contrast: Comparison) -> tuple[str, ...]:
+    interval = contrast.difference
+    low, high = (_number(bound, signed=True) for bound in (interval.low, interval.high))
+    return (
+        measured_values.titled(measured_values.quantity(evidence, contrast.metric)),
+        f"{contrast.a} - {contrast.b}",
+        _number(interval.mean, signed=True),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(contrast.p_holm),
+        str(len(contrast.differences)),
+        "yes" if findings.shown(contrast) else "no",
+    )
+
+
+def _number(value: float, signed: bool) -> str:
+    if not math.isfinite(value):
+        return EMPTY
+    return f"{value:+.3g}" if signed else f"{value:.3g}"

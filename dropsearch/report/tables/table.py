@@ -1,0 +1,58 @@
+"""A table of text, as the terminal and Markdown want it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dropsearch.report.text.escaping import escaped
+from dropsearch.report.text.numbers import shorten
+
+WIDTH = 100
+"""Of the terminal that a table must fit into, in characters."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column names (a line break where the terminal may break them) and rows of text.
+
+    Columns named in `left` are aligned to the left, all others to the right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[str, ...] = ()
+
+    def as_text(self, width: int = WIDTH) -> str:
+        """Aligned plain text; the first column is shortened where the table would be wider than `width`."""
+        heads = [column.split("\n") for column in self.columns]
+        depth = max(len(head) for head in heads)
+        padded = [[""] * (depth - len(head)) + head for head in heads]
+        head_rows = [tuple(head[line] for head in padded) for line in range(depth)]
+        sizes = [max(map(len, column)) for column in zip(*head_rows, *self.rows, strict=True)]
+        spare = width - sum(sizes[1:]) - 2 * (len(sizes) - 1)
+        sizes[0] = min(sizes[0], max(spare, 8))
+        lines = [self._line(row, sizes) for row in head_rows]
+        lines += ["  ".join("-" * size for size in sizes)]
+        lines += [self._line((shorten(row[0], sizes[0]), *row[1:]), sizes) for row in self.rows]
+        return "\n".join([self.title, *lines])
+
+    def as_markdown(self) -> str:
+        """A table of GitHub's Markdown under its title in bold."""
+        marks = [":--" if column in self.left else "--:" for column in self.columns]
+        rows = [tuple(heading(column) for column in self.columns), *self.rows]
+        lines = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows]
+        lines.insert(1, "| " + " | ".join(marks) + " |")
+        return "\n".join([f"**{escaped(self.title)}**", "", *lines])
+
+    def _line(self, row: tuple[str, ...], sizes: list[int]) -> str:
+        cells = [
+            cell.ljust(size) if column in self.left else cell.rjust(size)
+            for cell, size, column in zip(row, sizes, self.columns, strict=True)
+        ]
+        return "  ".join(cells).rstrip()
+
+
+def heading(column: str) -> str:
+    """A column's name on one line."""
+    return column.replace("/\n", "/").replace("\n", " ")

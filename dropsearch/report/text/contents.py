@@ -1,0 +1,84 @@
+"""What both reports say beside tables and figures: the title, how to read it, what was run and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dropsearch.core.records import Summary
+from dropsearch.report import findings
+from dropsearch.report.text.terminal import PURPOSES
+
+COMMANDS = PURPOSES | {
+    "continue": "To reproduce this run, in a new folder; given again here with a larger study.n_trials, it goes on:"
+}
+"""What each command of a summary is for."""
+
+
+def title(summary: Summary) -> str:
+    """The model, the data and the question."""
+    return f"{summary.model} on {summary.data}: {_question(summary)}"
+
+
+def _question(summary: Summary) -> str:
+    if any(arm.arm.batchnorm for arm in summary.arms.values()) or summary.comparison_metric.percent:
+        return "dropout, BatchNorm, both or neither"
+    return "which dropout rates"
+
+
+def reading(summary: Summary) -> str:
+    """How the tables are to be read."""
+    text = (
+        "Search and confirmed validation losses are those of the same configuration; search luck is by "
+        "how much the confirmed one is worse. Rates are probabilities that an activation is dropped."
+    )
+    if summary.comparisons:
+        text += (
+            " Differences are paired by seed: p is the exact two-sided Wilcoxon signed-rank test, p Holm is "
+            "adjusted for all planned contrasts. A difference counts as shown where p Holm is below 0.05 and "
+            "the interval leaves out zero."
+        )
+    return text
+
+
+def facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    """What was run, a topic and what there is to say of it."""
+    trials = sum(len(arm.trials) for arm in summary.arms.values())
+    retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
+    yield "study", f"{summary.study}, seed {summary.seed}, engine {summary.engine}"
+    yield "trained", f"{trials} trials and {retrained} retrainings in {duration(summary.seconds)}"
+    if measured := findings.measuring(summary):
+        yield "evidence", measured
+    seeds = next((arm.winner.seeds for arm in summary.arms.values() if arm.winner), ())
+    if seeds:
+        yield "confirmation seeds", ", ".join(map(str, seeds))
+    opened = [f"{name} {arm.test.opened_at}" for name, arm in summary.arms.items() if arm.test]
+    if opened:
+        yield "test set opened", ", ".join(opened)
+    if summary.versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())
+    if summary.mlflow:
+        yield "MLflow", ", ".join(f"{key} {value}" for key, value in summary.mlflow.items())
+
+
+def settings(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Each leaf of the configuration as ``group.key=value``, in alphabetical order."""
+    return sorted(_flat(config, prefix))
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={'null' if value is None else value}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``48 s``, ``2 min 05 s``, ``3 h 20 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

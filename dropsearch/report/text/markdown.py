@@ -1,0 +1,87 @@
+"""report.md: the run for terminals and pull requests, the verdict first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.core.records import Summary
+from dropsearch.report.figures.registry import Figure
+from dropsearch.report.tables.arms import tables
+from dropsearch.report.tables.evidence import contrasts_table, evidence_table
+from dropsearch.report.text.caveats import caveats
+from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
+from dropsearch.report.text.escaping import block, escaped, prose
+from dropsearch.report.text.terminal import kept
+from dropsearch.report.text.verdict import rates_by_site, verdict
+
+
+def write_markdown(
+    summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
+) -> Path:
+    """Write the report as Markdown to `path`, figures linked relative to it, and return the path."""
+    links = {_relative(figure.path, path.parent): figure.title for figure in figures}
+    atomic_write_text(path, markdown(summary, links, test_examples))
+    return path
+
+
+def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_examples: int | None = None) -> str:
+    """The report as Markdown; `links` are the figures' paths as seen from it, with their titles."""
+    blocks = [
+        f"# {escaped(title(summary))}",
+        *(escaped(text) for text in (verdict(summary), rates_by_site(summary), kept(summary))),
+        "## Numbers",
+        *(table.as_markdown() for table in tables(summary)),
+        reading(summary),
+        *_evidence(summary),
+        *_figures(links or {}),
+        "## Caveats",
+        _bullets(map(prose, caveats(summary, test_examples))) or "The numbers raise none.",
+        "## What was run",
+        _bullets(f"{topic}: {escaped(said)}" for topic, said in facts(summary)),
+        *_commands(summary.commands),
+        *_config(settings(summary.config)),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _evidence(summary: Summary) -> Iterator[str]:
+    if summary.evidence is None:
+        return
+    yield "## Evidence"
+    yield _bullets(
+        f"{escaped(claim.statement)} **{claim.answer}**: {escaped(claim.reason)}" for claim in summary.evidence.claims
+    )
+    for table in (evidence_table(summary), contrasts_table(summary)):
+        if table.rows:
+            yield table.as_markdown()
+
+
+def _figures(links: Mapping[str, str]) -> Iterator[str]:
+    if links:
+        yield "## Figures"
+    for link, shown in links.items():
+        yield f"![{escaped(shown)}](<{link}>)"
+
+
+def _commands(commands: Mapping[str, str]) -> Iterator[str]:
+    if commands:
+        yield "## Commands"
+    for purpose, command in commands.items():
+        yield f"{COMMANDS.get(purpose, f'{purpose}:')}\n\n{block(command)}"
+
+
+def _config(lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield "## Configuration"
+        yield block("\n".join(lines))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _relative(figure: Path, folder: Path) -> str:
+    return Path(os.path.relpath(figure, folder)).as_posix()

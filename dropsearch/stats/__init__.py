@@ -1,0 +1,1 @@
+"""Intervals, exact tests, planned contrasts and effect sizes."""

@@ -1,0 +1,74 @@
+"""95 % intervals for means of few values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropsearch.core.records import Interval
+from dropsearch.stats.means import LEVEL, mean_interval
+
+RESAMPLES = 4999
+"""Of the bootstrap: the 2.5 % tails then rest on 125 resamples each."""
+FEWEST_FOR_BOOTSTRAP = 6
+"""Below, resamples of so few values repeat themselves: at n = 4 an interval of the studentised bootstrap is
+in one of twenty cases 17 times as long as Student's, at n = 6 at most about twice."""
+LARGEST_SHARE_WITHOUT_SPREAD = 0.01
+"""Where more resamples than this consist of one value only (ties), their t cannot be computed."""
+
+Array = NDArray[np.float64]
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> Interval:
+    """Mean of ``a - b`` [n], pair by pair, and its 95 % interval by the studentised bootstrap.
+
+    The percentile bootstrap is not used: with ten pairs it covers 88 to 90 % instead of 95. Studentising
+    (bootstrap-t, Efron and Tibshirani 1993, chapter 12.5) covers 94 to 95 %, with skewed differences too.
+    With fewer than six pairs, or so many ties that resamples have no spread, the interval is Student's.
+    Raises ValueError where `a` and `b` differ in length. The same input gives the same interval.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired values must be as many, got {len(a)} and {len(b)}")
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if differences.size < FEWEST_FOR_BOOTSTRAP or not np.isfinite(differences).all():
+        return mean_interval(differences.tolist())
+    lows, highs = studentised_bounds(differences[None, :], seed)
+    if not math.isfinite(lows[0]):
+        return mean_interval(differences.tolist())
+    return Interval(float(differences.mean()), float(lows[0]), float(highs[0]))
+
+
+def studentised_bounds(samples: Array, seed: int = 0) -> tuple[Array, Array]:
+    """Lower and upper bounds [rows] of the mean of each row of `samples` [rows, n]; NaN where ties forbid it.
+
+    All rows share the resamples: a resample is how often each value is drawn, so that the moments of all
+    resamples are one matrix product.
+    """
+    size = samples.shape[1]
+    draws = _draws(size, seed)
+    mean = samples.mean(axis=1)
+    error = samples.std(axis=1, ddof=1) / math.sqrt(size)
+    centred = samples - mean[:, None]
+    shift = centred @ draws / size
+    spread = np.sqrt(np.maximum((centred**2) @ draws / size - shift**2, 0.0) / (size - 1))
+    usable = spread > 1e-6 * error[:, None]
+    t = np.divide(shift, spread, out=np.full_like(shift, np.nan), where=usable)
+    enough = (~usable).mean(axis=1) <= LARGEST_SHARE_WITHOUT_SPREAD
+    lows, highs = (np.full(len(samples), np.nan) for _ in range(2))
+    if enough.any():
+        tails = np.nanquantile(t[enough], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+        lows[enough] = mean[enough] - tails[1] * error[enough]
+        highs[enough] = mean[enough] - tails[0] * error[enough]
+    return lows, highs
+
+
+@lru_cache(maxsize=16)
+def _draws(size: int, seed: int) -> Array:
+    """How often each of `size` values is drawn in each resample [size, resamples]."""
+    generator = np.random.default_rng([seed, size])
+    counts = generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
+    return np.ascontiguousarray(counts.T, dtype=np.float64)

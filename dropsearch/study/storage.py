@@ -1,0 +1,163 @@
+"""Where studies are kept: a journal file, or any storage that Optuna knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
+
+from dropsearch.core.errors import InputError
+from dropsearch.study.journal import open_journal
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Open the storage of a study, and make it where there is none.
+
+    Args:
+        url: An Optuna storage URL, or the path of a journal file; None for `journal`.
+        journal: The journal file to use by default.
+
+    Raises:
+        InputError: It cannot be opened, or holds something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_storage(url, journal)
+    if url is None or "://" not in url:
+        return _open_journal(Path(url) if url else journal)
+    try:
+        return _open_database(url)
+    except Exception as error:
+        raise _no_database(url, error) from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    # A server's connections are tried before they are used: it may have been started again since.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for _ in range(3):
+        # Of several processes that make the tables at the same time all but one find them made, and fail.
+        with suppress(OperationalError, IntegrityError):
+            return RDBStorage(url, engine_kwargs=options)
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def storage_exists(url: str | None, journal: Path) -> bool:
+    """Return whether there may be studies to continue: a file that is not there has none, a server may have."""
+    file = _file_of(url, journal)
+    return file is None or file.exists()
+
+
+def check_storage(url: str | None, journal: Path) -> None:
+    """Check, as far as a look can tell, that a storage can be opened or made. Nothing is written.
+
+    Raises:
+        InputError: It cannot.
+    """
+    file = _file_of(url, journal)
+    if file is None:
+        _check_server(str(url))
+    elif url is not None and "://" in url:
+        _check_database(url, file)
+    elif file.exists():
+        try:
+            with file.open("rb") as stream:
+                _check_first_line(stream.readline())
+        except (OSError, ValueError) as error:
+            raise _no_journal(file, error) from error
+    elif url is not None:
+        _check_folder(url, file.absolute().parent)
+
+
+def _file_of(url: str | None, journal: Path) -> Path | None:
+    """Return the file that a storage is kept in, None for a server."""
+    if url is None or "://" not in url:
+        return Path(url) if url else journal
+    if not url.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url  # comes with optuna
+
+    database = make_url(url).database
+    if not database or database == ":memory:":
+        raise _no_database(url, ValueError("memory is lost with the process: give a file, sqlite:///study.db"))
+    return Path(database)
+
+
+def _check_server(url: str) -> None:
+    from sqlalchemy import create_engine
+
+    try:
+        engine = create_engine(url)
+        engine.connect().close()
+        engine.dispose()
+    except Exception as error:  # each driver has exceptions of its own
+        raise _no_database(url, error) from error
+
+
+def _check_database(url: str, file: Path) -> None:
+    if not file.exists():
+        _check_folder(url, file.absolute().parent, must_exist=True)
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    except sqlite3.Error as error:
+        raise _no_database(url, error) from error
+    if not os.access(file, os.W_OK) or not os.access(file.absolute().parent, os.W_OK):
+        raise _no_database(url, ValueError("it can be read, but not written"))
+    if tables and "studies" not in tables:
+        raise _no_database(url, ValueError(f"it holds tables of something else, such as {sorted(tables)[0]}"))
+
+
+def _check_folder(url: str, folder: Path, must_exist: bool = False) -> None:
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    if not usable or (must_exist and nearest != folder):
+        raise InputError(f'study.storage must lie in a folder that can be written, got "{url}": make {folder} first')
+
+
+def _no_database(url: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        f'study.storage must be an Optuna storage that can be opened, got "{_without_password(url)}" ({reason}): '
+        "give another URL, or leave study.storage out for a journal file in output_dir"
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def _no_journal(path: Path, error: Exception) -> InputError:
+    # What Optuna stumbles over in a broken entry is a name within that entry: of no use without its class.
+    plain = isinstance(error, OSError | ValueError)
+    reason = (getattr(error, "strerror", None) or str(error)) if plain else f"a broken entry: {error!r}"
+    return InputError(
+        f'study.storage must be a journal file that Optuna wrote, got "{path}" ({reason}): '
+        "name another file, or move this one away"
+    )
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    try:
+        return open_journal(path)
+    except Exception as error:  # an entry of another program may make Optuna raise anything
+        raise _no_journal(path, error) from error
+
+
+def _check_first_line(line: bytes) -> None:
+    if not line.endswith(b"\n"):
+        if line[:1] not in (b"", b"{"):
+            raise ValueError("it does not begin with a journal entry")
+        return
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or "op_code" not in entry:
+        raise ValueError("it does not begin with a journal entry")

@@ -1,0 +1,158 @@
+"""Optuna's studies by name: opened, made, checked, and known by an id that moves with the storage."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
+
+from dropsearch.core.errors import InputError, RunError, first_cause
+from dropsearch.core.records import ARMS, TrialPhase
+
+FINGERPRINT, IDENTITY = "fingerprint", "id"
+RETRAINED: Mapping[TrialPhase, str] = {
+    "sites": "evidence/single_sites",
+    "l2": "evidence/l2_control",
+    "sizes": "evidence/train_sizes",
+}
+"""What follows an arm's name in the name of the study of its winner with something changed."""
+_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(RETRAINED.values())})$")
+"""What follows an arm's name in the names of its studies beside the first search."""
+_PATIENCE = 2.0
+"""Seconds in which another process, which has just made a study, will have noted its id."""
+
+
+def open_study(
+    storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None
+) -> optuna.Study:
+    """Return the study of this name, which is made where there is none.
+
+    Raises:
+        InputError: It was made by another configuration, or not by dropsearch.
+    """
+    check_studies(storage, {name: fingerprint})
+    try:  # first, for even an attempt to make it would write to a journal
+        study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+    except KeyError:
+        study = _made(storage, name, pruner)
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(FINGERPRINT, _plain(fingerprint))
+    return study
+
+
+def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", pruner=pruner)
+        shared = _PART.sub("", name).rpartition("/")[0]
+        study.set_user_attr(IDENTITY, _noted(storage, shared) or uuid.uuid4().hex[:8])
+    except DuplicatedStudyError:  # another process was faster
+        study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+    return study
+
+
+def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
+    """Return those of the names of which a storage holds no study. Nothing is written."""
+    there = set(optuna.get_all_study_names(storage))
+    return [name for name in names if name not in there]
+
+
+def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the studies which a storage holds under these names can be continued. Nothing is written.
+
+    Args:
+        storage: Where the studies are, if they are there.
+        fingerprints: By study name, what must be the same for it to be continued.
+
+    Raises:
+        InputError: A study of one of these names was made by another configuration, or not by dropsearch.
+    """
+    for name, fingerprint in fingerprints.items():
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            continue
+        _check_same(study, _plain(fingerprint))
+
+
+def identity(storage: BaseStorage, name: str) -> str:
+    """Return the id that the studies called `name/...` share: no other storage holds studies of that id.
+
+    A path or an address would not do: two machines may have the same, and a folder may be moved.
+    """
+    until = time.monotonic() + _PATIENCE
+    while (found := _noted(storage, name)) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    if found is None:  # who made them was killed before it noted one
+        found = uuid.uuid4().hex[:8]
+        first = min(study for study in optuna.get_all_study_names(storage) if _is_of(study, name))
+        optuna.load_study(storage=storage, study_name=first).set_user_attr(IDENTITY, found)
+    return found
+
+
+def _noted(storage: BaseStorage, name: str) -> str | None:
+    names = [study for study in optuna.get_all_study_names(storage) if _is_of(study, name)]
+    attrs = [optuna.load_study(storage=storage, study_name=study).user_attrs for study in names]
+    return min((a[IDENTITY] for a in attrs if IDENTITY in a), default=None)
+
+
+def _is_of(study: str, name: str) -> bool:
+    """Say whether a study is one of `name/ARM`, alone or with its part; a name may hold slashes of its own."""
+    return study.startswith(f"{name}/") and _PART.sub("", study).removeprefix(f"{name}/") in ARMS
+
+
+def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint as it reads when it has been through JSON."""
+    return json.loads(json.dumps(dict(fingerprint)))
+
+
+def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
+    name, stored = study.study_name, study.user_attrs.get(FINGERPRINT)
+    if stored is None and not study.trials and study.directions == [StudyDirection.MINIMIZE]:
+        return  # its maker was killed before the first trial
+    if stored is None:
+        raise InputError(
+            f'study.name must be new or a study that dropsearch made, got "{name}", which is another study in this '
+            "storage: choose another study.name or study.storage"
+        )
+    for key in sorted({*stored, *given}):
+        if stored.get(key) != given.get(key):
+            raise InputError(
+                f"{key} must be as it was when study {name} began ({stored.get(key)}), got {given.get(key)}: "
+                "choose another study.name to begin anew"
+            )
+
+
+@contextmanager
+def kept(name: str) -> Iterator[None]:
+    """Say in one line that a storage failed, whatever it is made of.
+
+    Raises:
+        RunError: The storage of the study could not be read or written.
+    """
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        raise RunError(
+            f"the storage of study {name} failed ({first_cause(error)}): see that it has space and can be written, "
+            "then give the same command again; it continues from what the storage holds"
+        ) from error
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's notes on experimental features off the terminal: they were chosen on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -1,0 +1,249 @@
+"""The tracker that writes to MLflow: a parent run, a run an arm, a run a trial."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.tracking.mlflow.address import Address, knock
+from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
+from dropsearch.tracking.mlflow.payloads import Curve, now
+from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
+
+FLUSH_SECONDS = 20.0
+"""For how long the curves of a running trial may be unseen."""
+
+
+class MlflowTracker:
+    """Writes a study to MLflow, which is called in a process of its own.
+
+    A trial is written when it ends, in three calls. The curves of a trial that takes longer than `flush_seconds` are
+    written while it runs.
+
+    To import MLflow and to make its tables takes three seconds. Nobody waits for that where nobody can say no any
+    more: at a database file that is yet to be made, in a folder that can be written. Should it fail after all, the
+    study goes on without it, and `problems` says why; the next run writes what is missing.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        output_dir: Path,
+        flush_seconds: float = FLUSH_SECONDS,
+        worker: Callable[[Address], WorkerConnection] = worker_at,
+    ) -> None:
+        self.problems: list[str] = []
+        self._address = address
+        self._output_dir = output_dir.absolute()
+        self._flush_seconds = flush_seconds
+        self._make_recording = worker
+        self._ids: dict[str, str] = {}
+        self._is_started = False
+        self._opened = threading.Event()
+        """Set when the parent run is open, or cannot be opened, or nobody waits for it any more."""
+        self._curves: dict[str, Curve] = {}
+        self._ended: set[str] = set()
+        """Keys of trials that have an ended run, or will have one when all is written."""
+        self._writer: BackgroundWriter | None = None
+        self._until_closed = contextlib.ExitStack()
+
+    @property
+    def location(self) -> Mapping[str, str]:
+        """tracking_uri and experiment, known from `connect` on."""
+        return {"tracking_uri": self._address.shown, "experiment": self._experiment}
+
+    @property
+    def info(self) -> Mapping[str, str]:
+        """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until they are known."""
+        if not self._opened.wait(PATIENCE):
+            self._opened.set()  # once is enough
+        return {**self.location, **self._ids} if "run_id" in self._ids else {}
+
+    def connect(self, experiment: str) -> None:
+        """Reach MLflow, and make the experiment where there is none; no run is opened yet.
+
+        Raises:
+            InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
+        """
+        knock(self._address)
+        self._experiment = experiment
+        self._nobody_waits = self._address.is_yet_to_be_made
+        self._worker = self._make_recording(self._address)
+        self._writer = BackgroundWriter(self.problems, self._address.hide)
+        self._begin("the experiment", partial(self._note, "experiment_id", "connect", experiment))
+
+    def start(
+        self,
+        *,
+        study: str,
+        study_id: str,
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        data: Mapping[str, Any],
+        amends: bool = False,
+    ) -> None:
+        """Open the parent run of this invocation and clear away what a dead process left open.
+
+        With `amends`, take the parent run of the study's last invocation that came to its end, where there is one.
+
+        Raises:
+            InputError: MLflow cannot be used.
+        """
+        self._is_started = True
+        self._begin("the study", partial(self._open, study, study_id, tags, amends))
+        self._put("the configuration", "describe", config, data)
+
+    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
+        """Note one point of a running trial's curves; it is written when some seconds' worth has come."""
+        if due := self._curves.setdefault(spec.key, Curve()).with_point(metrics, self._flush_seconds):
+            points, start = due
+            self._put(f"trial {spec.key}", "write_points", spec, points, start)
+
+    def end(self, result: TrialResult) -> None:
+        """Write a trial that ended, whole; returns at once."""
+        key = result.spec.key
+        if key in self._ended:
+            return
+        self._ended.add(key)
+        self._curves.pop(key, None)
+        self._put(f"trial {key}", "write_trial", result, now(), again=True)
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the `TrialSpec.key` of this study that have no ended run yet.
+
+        Of a server that does not answer nothing is missing: the next run of the study asks again.
+        """
+        unknown = set(keys) - self._ended
+        if self._writer is None or not unknown:
+            return set()
+        found: list[set[str]] = []
+        self._writer.put("the list of trials", lambda: found.append(self._worker.call("ended_keys")))
+        self._writer.wait()
+        if not found:
+            return set()
+        self._ended |= found[0]
+        return unknown - self._ended
+
+    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
+        """Have the winner exported and logged; one that cannot be handed to another process is exported here."""
+        if self._writer is None:
+            return
+        try:
+            module = model()
+            pickled = _pickled(module)
+        except Exception as error:  # somebody else's module is made and loaded
+            self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
+            return
+        if pickled is not None:
+            self._writer.put("the winner", partial(self._log_model, pickled, example, tags))
+            return
+        from dropsearch.tracking.mlflow.export import exported  # imports mlflow.pytorch
+
+        folder = Path(self._until_closed.enter_context(tempfile.TemporaryDirectory(prefix="dropsearch-model-")))
+        if problem := exported(module, example, folder / "model"):
+            self.problems.append(problem)
+        else:
+            self._put("the winner", "upload_model", folder / "model", tags)
+
+    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
+        """Write what the study found, and close every run: FINISHED, or KILLED if it was interrupted."""
+        if self._writer is None:
+            return
+        self._writer.retry()
+        for name, outcome in summary.arms.items():
+            self._put(f"arm {name}", "write_arm", name, outcome)
+        self._put("the summary", "write_summary", summary)
+        if summary.evidence is not None:
+            self._put("what was measured", "write_evidence", summary.evidence)
+        for path in artifacts:
+            self._put(str(path), "write_artifact", path.absolute(), self._output_dir)
+        self._close("FINISHED" if summary.complete else "KILLED")
+
+    def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
+        """Close every open run with that status; does nothing after `finish`."""
+        if self._writer is not None:
+            self._writer.retry()
+            self._close(status, hurry=status == "KILLED")
+
+    def _begin(self, label: str, job: Callable[[], object]) -> None:
+        """Take a step without which nothing can be written: now, or when its turn comes where nobody waits."""
+        if self._writer is None:
+            return
+        if self._nobody_waits:
+            self._writer.put(label, job)
+            return
+        try:
+            with self._refusing():
+                job()
+        except BaseException:
+            self._writer.close()
+            self._writer = None
+            self._worker.close()
+            raise
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # MLflow lets through what its drivers and its HTTP library raise
+            raise self._address.refuse("MLflow must be able to open the experiment", first_cause(error)) from error
+
+    def _open(self, *given: Any) -> None:
+        try:
+            self._note("run_id", "open", *given)
+        finally:
+            self._opened.set()
+
+    def _note(self, key: str, name: str, *given: Any) -> None:
+        self._ids[key] = self._worker.call(name, *given)
+
+    def _put(self, label: str, name: str, *given: Any, again: bool = False) -> None:
+        if self._writer is not None:
+            self._writer.put(label, partial(self._worker.call, name, *given), again=again)
+
+    def _log_model(self, *given: Any) -> None:
+        if problem := self._worker.call("log_model", *given):
+            self.problems.append(problem)
+
+    def _close(self, status: str, hurry: bool = False) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        self._write_end(writer, status)
+        try:
+            lost = writer.close(hurry)
+        except KeyboardInterrupt:  # what waits is for the next run; that this one ended is soon said
+            writer.forget()
+            self._write_end(writer, "KILLED")
+            writer.close(hurry=True)
+            raise
+        finally:
+            self._worker.close()
+            self._until_closed.close()
+        if lost:
+            self.problems.append(
+                f"MLflow lacks {len(lost)} of the trials that ended, first {lost[0]}: "
+                "the next run of this study writes them"
+            )
+
+    def _write_end(self, writer: BackgroundWriter, status: str) -> None:
+        if self._is_started:
+            writer.put("the end of the runs", partial(self._worker.call, "end", status))
+
+
+def _pickled(module: Any) -> bytes | None:
+    """Return a module of torch's in bytes, None where something in it has no name to be found by."""
+    try:
+        return pickle.dumps(module)
+    except Exception:  # each kind of object says no in its own way
+        return None

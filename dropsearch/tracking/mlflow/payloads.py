@@ -1,0 +1,240 @@
+"""What MLflow is told: records turned into parameters, metrics and tables, in words that it accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import posixpath
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+
+KEY_LENGTH = 250
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+"""MLflow's limits, in characters."""
+
+Point = tuple[str, float, int]
+"""Name, value, step."""
+Points = list[Point]
+
+
+def now() -> int:
+    """Return the time as MLflow counts it, in milliseconds."""
+    return int(time.time() * 1000)
+
+
+def key(*parts: str) -> str:
+    """Join `parts` with dots into a name that MLflow takes: other characters become ``_``, ``#`` a colon.
+
+    A name that is too long keeps its beginning and ends in a digest, so that two do not become one.
+    """
+    name = re.sub(r"[^/\w.\- :]", "_", ".".join(parts).replace("#", ":"))
+    if posixpath.normpath(name) != name or name == "." or name.startswith(("/", "..")):
+        name = "_" + name.replace("/", ".")
+    return name if len(name) <= KEY_LENGTH else f"{name[: KEY_LENGTH - 9]}-{_digest(name)}"
+
+
+def cut(text: str, length: int) -> str:
+    """Return `text`, or its beginning and an ellipsis where it is longer than `length`."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def flatten(config: Mapping[str, Any], *above: str) -> dict[str, str]:
+    """Return the leaves of nested mappings under dotted names; a list is one leaf, written as JSON."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        path = (*above, str(name))
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, *path)
+        else:
+            flat[key(*path)] = _setting(value)
+    return flat
+
+
+def _setting(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def params_of(spec: TrialSpec) -> dict[str, str]:
+    """Return a trial's parameters: each rate by site, the optimiser's settings, what else is searched, seed, number."""
+    params = {key("rate", site): repr(rate) for site, rate in spec.rates.items()}
+    params |= {"lr": repr(spec.lr), "weight_decay": repr(spec.weight_decay)}
+    params |= {key(name): _setting(value) for name, value in spec.hyperparameters.items()}
+    params |= {"seed": str(spec.seed), "number": str(spec.number)}
+    if spec.configuration is not None:
+        params["configuration"] = str(spec.configuration)
+    if spec.variation:
+        params["variation"] = spec.variation
+    return params
+
+
+def points_of(metrics: EpochMetrics) -> Points:
+    """Return one epoch's points; an accuracy that nobody measured (NaN) has none."""
+    losses = {
+        "train/loss": metrics.train_loss,
+        "train/loss_as_trained": metrics.train_loss_as_trained,
+        "val/loss": metrics.val_loss,
+    }
+    accs = {"train/acc": metrics.train_acc, "val/acc": metrics.val_acc}
+    known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
+    if metrics.monitored is not None:  # a user module need not log a loss, and what it logs keeps its name
+        known = {name: value for name, value in known.items() if not math.isnan(value)}
+    known |= {key(name): value for name, value in metrics.logged.items()}
+    return [(name, float(value), metrics.epoch) for name, value in known.items()]
+
+
+def totals_of(result: TrialResult) -> Points:
+    """Return what is known when a trial has ended: its best epoch's loss and accuracy, epochs, seconds.
+
+    A table of runs shows the last value of a curve, which is not the one that the trial is judged by.
+    """
+    totals: Points = [("epochs", float(len(result.curve)), 0), ("seconds", float(result.seconds), 0)]
+    best = result.best
+    if best is not None and not math.isnan(best.val_loss):
+        totals.append(("val/loss_best", best.val_loss, best.epoch))
+    if best is not None:
+        totals += [(key(f"{name}_best"), value, best.epoch) for name, value in best.logged.items()]
+        if not math.isnan(best.val_acc):
+            totals.append(("val/acc_best", best.val_acc, best.epoch))
+    return totals
+
+
+def state_of(result: TrialResult) -> dict[str, str]:
+    """Return how a trial ended, as tags."""
+    state = {"dropsearch.state": result.state}
+    return state | ({"dropsearch.reason": result.reason} if result.reason else {})
+
+
+def scores_of(outcome: ArmOutcome) -> dict[str, float]:
+    """Return the numbers that stand for an arm, by metric name; what is not known is left out."""
+    scores: dict[str, float] = {"trials": float(len(outcome.trials))}
+    for state in ("COMPLETE", "PRUNED", "FAIL"):
+        scores[f"trials_{state.lower()}"] = float(sum(trial.state == state for trial in outcome.trials))
+    if outcome.best is not None and outcome.best.best is not None:
+        scores["val/loss_best"] = outcome.best.best.val_loss
+        if not outcome.monitor.is_val_loss:
+            name = key(outcome.monitor.name)
+            scores[f"{name}_best"] = outcome.monitor.objective(outcome.best.best.objective)
+        scores["val/acc_best"] = outcome.best.best.val_acc
+    if outcome.winner is not None:
+        name = "val/loss" if outcome.monitor.is_val_loss else key(outcome.monitor.name)
+        scores[f"{name}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
+        scores["val/acc_confirmed"] = _mean(outcome.winner.val_acc)
+    if outcome.test is not None:
+        scores["test/loss"] = _mean(outcome.test.loss)
+        scores["test/acc"] = _mean(outcome.test.acc)
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
+
+
+def measures_of(found: ArmEvidence) -> dict[str, float]:
+    """Return the mean over seeds of each measure of an arm's winner; what the arm does not have is left out."""
+    finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.measures.items()}
+    return {name: _mean(values) for name, values in finite.items() if values}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def winner_of(outcome: ArmOutcome) -> TrialSpec | None:
+    """Return the configuration that the arm found: its confirmed winner's, else its best trial's."""
+    if outcome.winner is not None and outcome.winner.results:
+        return outcome.winner.results[0].spec
+    return outcome.best.spec if outcome.best is not None else None
+
+
+def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
+    """Return the configuration that the arm found, as parameters of the arm's run."""
+    spec = winner_of(outcome)
+    if spec is None:
+        return {}
+    params = {key("best_rate", site): repr(rate) for site, rate in spec.rates.items()}
+    number = spec.number if spec.configuration is None else spec.configuration
+    params |= {key(f"best_{name}"): _setting(value) for name, value in spec.hyperparameters.items()}
+    return params | {
+        "best_lr": repr(spec.lr),
+        "best_weight_decay": repr(spec.weight_decay),
+        "best_number": str(number),
+    }
+
+
+def table_of(summary: Summary) -> dict[str, list[Any]]:
+    """Return the table of arms by column, with one row an arm; None where nothing is known."""
+    columns = ("trials", "val/loss_best", "val/loss_confirmed", "val/acc_confirmed", "test/loss", "test/acc")
+    sites = dict.fromkeys(site for outcome in summary.arms.values() for site in _rates(outcome))
+    scores = [scores_of(outcome) for outcome in summary.arms.values()]
+    table: dict[str, list[Any]] = {"arm": list(summary.arms)}
+    table |= {column: [_finite(score.get(column)) for score in scores] for column in columns}
+    return table | {f"rate.{site}": [_rates(outcome).get(site) for outcome in summary.arms.values()] for site in sites}
+
+
+def _finite(value: float | None) -> float | None:
+    """Return the number, None for one that JSON cannot hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _rates(outcome: ArmOutcome) -> Mapping[str, float]:
+    spec = winner_of(outcome)
+    return spec.rates if spec is not None else {}
+
+
+def note_of(summary: Summary) -> str:
+    """Return the parent run's description in Markdown: what was asked, the table of arms, the rates."""
+    table = table_of(summary)
+    scores = [name for name in table if not name.startswith("rate.")]
+    rates = [name for name in table if name.startswith("rate.")]
+    parts = [
+        f"**{summary.study}**: {summary.model} on {summary.data}"
+        + ("" if summary.complete else " (interrupted: this is what was done)"),
+        _markdown(table, scores),
+        _markdown(table, ["arm", *rates]) if rates else "",
+    ]
+    return cut("\n\n".join(part for part in parts if part), TAG_LENGTH)
+
+
+def _markdown(table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> str:
+    rows: Iterable[tuple[Any, ...]] = zip(*(table[name] for name in names), strict=True)
+    lines = [names, ["---"] * len(names), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+TimedPoints = list[tuple[EpochMetrics, int]]
+"""Points with the times at which they came, in milliseconds."""
+
+
+@dataclass
+class Curve:
+    """Collects a trial's points until some seconds' worth has come."""
+
+    since: float = field(default_factory=time.monotonic)
+    flushed: float = field(default_factory=time.monotonic)
+    epochs: int = 0
+    waiting: TimedPoints = field(default_factory=list)
+
+    def with_point(self, metrics: EpochMetrics, flush_seconds: float) -> tuple[TimedPoints, int] | None:
+        """Add a point; return all that wait, and when the trial began in milliseconds, if they have waited so long."""
+        self.waiting.append((metrics, now()))
+        self.epochs += 1
+        at = time.monotonic()
+        if at - self.flushed < flush_seconds or self.epochs < 2:
+            return None
+        # The first point came when one epoch was over; the pace since then says how long that epoch took.
+        lasted = (at - self.since) * self.epochs / (self.epochs - 1)
+        points, self.waiting, self.flushed = self.waiting, [], at
+        return points, now() - int(1000 * lasted)

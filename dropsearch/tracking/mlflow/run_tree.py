@@ -1,0 +1,164 @@
+"""Which run stands for what, and what is written to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dropsearch.core.records import ArmOutcome, EpochMetrics, Evidence, Summary, TrialResult, TrialSpec
+from dropsearch.tracking.mlflow import payloads
+from dropsearch.tracking.mlflow.runs import ARM, KEY, STATUS, Runs
+
+TABLE = "arms.json"
+
+
+@dataclass
+class OpenTrial:
+    """The run of a trial that did not end yet."""
+
+    run_id: str
+    start: int
+    """In milliseconds."""
+    written: set[int] = field(default_factory=set)
+    """Epochs whose points are there."""
+
+
+class RunTree:
+    """The parent run of one invocation and all that stands under it.
+
+    A run is opened when something is first written to it: an arm's with its first trial, an arm's
+    confirmation with its first retraining. Each method may be called again after it failed.
+    """
+
+    def __init__(self, runs: Runs, parent: str, *, is_ended: bool = False) -> None:
+        self._runs = runs
+        self.parent = parent
+        self.is_ended = is_ended
+        """Whether the parent ended before and is only added to: what it and its arms say stays, and none is closed."""
+        self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
+        self._parts: dict[tuple[str, str], str] = {}
+        """Runs of an arm that stand for its retrainings of one purpose, or for a repetition of its search."""
+        self._trials: dict[str, OpenTrial] = {}
+
+    def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write to the parent what is known before the first trial."""
+        if self.is_ended:
+            return
+        self._runs.write(self.parent, params=payloads.flatten(config))
+        self._runs.client.log_dict(self.parent, dict(config), "config.yaml")
+        self._runs.add_data(self.parent, data)
+
+    def write_points(self, spec: TrialSpec, points: Sequence[tuple[EpochMetrics, int]], start: int) -> None:
+        """Write a part of a running trial's curve; each point comes with its time in milliseconds."""
+        trial = self._trial(spec, start)
+        timed = [(point, at) for metrics, at in points for point in payloads.points_of(metrics)]
+        self._runs.write(trial.run_id, [point for point, _ in timed], stamps=[at for _, at in timed])
+        trial.written |= {metrics.epoch for metrics, _ in points}
+
+    def write_trial(self, result: TrialResult, at: int) -> None:
+        """Write all of an ended trial that is not there; all times follow from `at`, its end, or its start.
+
+        The run's duration is the trial's seconds, and its points are spread evenly over it.
+        """
+        lasted = int(1000 * result.seconds)
+        state = payloads.state_of(result)
+        # What is told when a run is opened need not be written to it: a call of MLflow's takes milliseconds.
+        tags = state if result.spec.key in self._trials else {}
+        trial = self._trial(result.spec, at - lasted, state)
+        points, stamps = payloads.totals_of(result), []
+        stamps += [trial.start + lasted] * len(points)
+        for i, metrics in enumerate(result.curve, start=1):
+            if metrics.epoch not in trial.written:
+                added = payloads.points_of(metrics)
+                points += added
+                stamps += [trial.start + lasted * i // len(result.curve)] * len(added)
+        self._runs.write(trial.run_id, points, payloads.params_of(result.spec), tags, stamps)
+        self._runs.end(trial.run_id, STATUS[result.state], trial.start + lasted)
+        del self._trials[result.spec.key]
+
+    def write_arm(self, name: str, outcome: ArmOutcome) -> None:
+        """Write to an arm's run what the arm found."""
+        if self.is_ended:
+            return
+        points = [(metric, value, 0) for metric, value in payloads.scores_of(outcome).items()]
+        self._runs.write(self._arm(name), points, payloads.best_params_of(outcome))
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write to the parent what all arms found, so that it alone answers."""
+        if self.is_ended:
+            return
+        points: payloads.Points = [("seconds", summary.seconds, 0)]
+        params: dict[str, str] = {}
+        for arm, outcome in summary.arms.items():
+            scores = payloads.scores_of(outcome).items()
+            points += [(payloads.key(f"{arm}/{name.replace('/', '_')}"), value, 0) for name, value in scores]
+            params |= {payloads.key(arm, name): text for name, text in payloads.best_params_of(outcome).items()}
+        tags = {payloads.key("versions", name): version for name, version in summary.versions.items()}
+        tags["mlflow.note.content"] = payloads.note_of(summary)
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
+        self._runs.client.log_dict(self.parent, _split(payloads.table_of(summary)), TABLE)
+        self._runs.write(self.parent, points, params, tags)
+
+    def write_evidence(self, evidence: Evidence) -> None:
+        """Write to the parent, and to each arm's run that there is, what was measured on the arm's winner."""
+        points: payloads.Points = [("evidence_seconds", evidence.seconds, 0)]
+        for arm, found in evidence.arms.items():
+            means = payloads.measures_of(found)
+            points += [(payloads.key(f"{arm}/{name}"), value, 0) for name, value in means.items()]
+            if arm in self._arms:
+                measured = [(payloads.key(f"evidence/{name}"), value, 0) for name, value in means.items()]
+                self._runs.write(self._arms[arm], measured)
+        self._runs.write(self.parent, points)
+
+    def write_artifact(self, path: Path, output_dir: Path) -> None:
+        """Log a file or a folder to the parent, in the place that it has under `output_dir`."""
+        inside = path.is_relative_to(output_dir)
+        place = path.relative_to(output_dir).parent.as_posix() if inside else "."
+        if place == "." and path.suffix == ".png":
+            place = "figures"
+        if path.is_dir():
+            self._runs.client.log_artifacts(self.parent, str(path), (Path(place) / path.name).as_posix())
+        else:
+            self._runs.client.log_artifact(self.parent, str(path), None if place == "." else place)
+
+    def end(self, status: str) -> None:
+        """Close arms, confirmations and parent; a trial that did not end is deleted, as after a crash."""
+        for trial in self._trials.values():
+            self._runs.client.delete_run(trial.run_id)
+        self._trials.clear()
+        if self.is_ended:
+            return
+        for run_id in (*self._parts.values(), *self._arms.values(), self.parent):
+            self._runs.end(run_id, status)
+
+    def _arm(self, arm: str) -> str:
+        if arm not in self._arms:
+            self._arms[arm] = self._runs.create(arm, "arm", {ARM: arm}, parent=self.parent)
+        return self._arms[arm]
+
+    def _above(self, spec: TrialSpec) -> str:
+        """Return the run that a trial stands under: its arm's, or that of the arm's retrainings or repetition."""
+        arm = self._arm(spec.arm)
+        if spec.phase == "search" and spec.repeat == 1:
+            return arm
+        kind = "repeat" if spec.phase == "search" else spec.phase
+        part = f"repeat {spec.repeat}" if kind == "repeat" else kind
+        if (spec.arm, part) not in self._parts:
+            self._parts[spec.arm, part] = self._runs.create(f"{spec.arm} {part}", kind, {ARM: spec.arm}, parent=arm)
+        return self._parts[spec.arm, part]
+
+    def _trial(self, spec: TrialSpec, start: int, state: Mapping[str, str] | None = None) -> OpenTrial:
+        if spec.key not in self._trials:
+            tags = {ARM: spec.arm, KEY: spec.key, "dropsearch.phase": spec.phase, **(state or {})}
+            run_id = self._runs.create(spec.key, "trial", tags, parent=self._above(spec), start=start)
+            self._trials[spec.key] = OpenTrial(run_id, start)
+        return self._trials[spec.key]
+
+
+def _split(table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return a table as `MlflowClient.log_table` writes it, which needs pandas and a read before a write."""
+    rows = zip(*table.values(), strict=True)
+    return {"columns": list(table), "data": [list(row) for row in rows]}

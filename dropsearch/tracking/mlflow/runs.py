@@ -1,0 +1,180 @@
+"""The runs of one study in one MLflow experiment: opened, written, ended, found again."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from dropsearch.core.process_id import is_dead
+from dropsearch.tracking.mlflow.address import Address
+from dropsearch.tracking.mlflow.payloads import PARAM_LENGTH, TAG_LENGTH, Point, cut, now
+
+STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
+    f"dropsearch.{word}" for word in ("study", "study_id", "key", "arm", "kind", "owner")
+)
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+"""Optuna's states in MLflow's words, as MLflow's own Optuna storage maps them."""
+PAGE = 1000
+
+
+_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's UI open the experiment with its table of runs and its charts, not with traces of language models."""
+
+
+def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
+    """Return the id of the experiment of that name, which is created where there is none.
+
+    Raises:
+        InputError: the experiment was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=address.artifacts, tags=_TRAINING)
+        except MlflowException:
+            # Another process may have been faster.
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        command = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise address.refuse(f"MLflow's experiment {name!r} must not be deleted", f"`{command}` brings it back")
+    return experiment.experiment_id
+
+
+class Runs:
+    """All runs of one study; every call names its run, none touches MLflow's active run.
+
+    A study is known by its id: on a server that several people use, its name may not be the only one. `owner` is the
+    process that the runs belong to, by the name that `owner.this_process` gives it.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str, owner: str) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self._study, self._study_id = study, study_id
+        self._owner = owner
+
+    def create(
+        self,
+        name: str,
+        kind: str,
+        tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+        start: int | None = None,
+    ) -> str:
+        """Open a run and return its id; it is RUNNING until `end`."""
+        known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: self._owner}
+        known |= _user()
+        known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
+        if parent is not None:
+            known["mlflow.parentRunId"] = parent
+        all_tags = {name: cut(value, TAG_LENGTH) for name, value in {**known, **tags}.items()}
+        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=name)
+        return run.info.run_id
+
+    def write(
+        self,
+        run_id: str,
+        points: Sequence[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        stamps: Sequence[int] | None = None,
+    ) -> None:
+        """Write points, parameters and tags at once; `stamps` are the times of the points, else it is now.
+
+        A parameter that is too long for MLflow is cut and stands whole in `long_params/NAME.txt`.
+        """
+        times = stamps if stamps is not None else [now()] * len(points)
+        params = params or {}
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, at, step) for (name, value, step), at in zip(points, times, strict=True)],
+            params=[Param(name, cut(value, PARAM_LENGTH)) for name, value in params.items()],
+            tags=[RunTag(name, cut(value, TAG_LENGTH)) for name, value in (tags or {}).items()],
+            synchronous=True,
+        )
+        for name, value in params.items():
+            if len(value) > PARAM_LENGTH:
+                self.client.log_text(run_id, value, f"long_params/{name.replace('/', '.')}.txt")
+
+    def add_data(self, run_id: str, data: Mapping[str, Any]) -> None:
+        """Note the data set as an input of a run."""
+        dataset = Dataset(
+            name=str(data["name"]),
+            digest=str(data["digest"])[:36],
+            source_type="local",
+            source=json.dumps({"uri": str(data["source"])}),
+            schema=json.dumps({"mlflow_tensorspec": _tensors(data["input_shape"])}),
+            profile=json.dumps({"sizes": dict(data["sizes"]), "classes": data["classes"]}, default=str),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+
+    def end(self, run_id: str, status: str, at: int | None = None) -> None:
+        """Close a run as FINISHED, KILLED or FAILED."""
+        self.client.set_terminated(run_id, status=status, end_time=at)
+
+    def ended_keys(self) -> set[str]:
+        """Return the keys of the trials that have an ended run."""
+        runs = self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'")
+        return {run.data.tags[KEY] for run in runs}
+
+    def last_parent(self) -> str | None:
+        """Return the parent run of the study's last invocation that came to its end, None where there is none."""
+        parents = self._search(f"tags.`{KIND}` = 'parent' and attributes.status = 'FINISHED'")
+        last = max(parents, key=lambda run: run.info.start_time, default=None)
+        return last.info.run_id if last is not None else None
+
+    def arms_under(self, parent: str) -> dict[str, str]:
+        """Return the runs of the arms that stand under a parent run, by arm."""
+        arms = self._search(f"tags.`{KIND}` = 'arm' and tags.`mlflow.parentRunId` = '{parent}'")
+        return {run.data.tags[ARM]: run.info.run_id for run in arms}
+
+    def sweep(self) -> None:
+        """Close what a process that died left open.
+
+        Its trials are deleted, since they stopped anywhere and will be written again, whole; its arms and
+        parents become KILLED. A run that the owner opened earlier counts as left open as well.
+        """
+        for run in list(self._search("attributes.status = 'RUNNING'")):
+            owner = run.data.tags.get(OWNER, "")
+            if owner != self._owner and not is_dead(owner):
+                continue
+            if run.data.tags.get(KIND) == "trial":
+                self.client.delete_run(run.info.run_id)
+            else:
+                self.end(run.info.run_id, "KILLED")
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        """Yield the study's runs that are not deleted and meet `condition`."""
+        words = f"tags.`{STUDY_ID}` = '{self._study_id}' and {condition}"
+        token: str | None = None
+        while token is None or token:
+            page = self.client.search_runs([self.experiment_id], words, max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token or ""
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (OSError, KeyError):  # a container's user may have a number only
+        return {}
+
+
+def _tensors(input_shape: Sequence[int]) -> dict[str, str]:
+    """Describe inputs [batch, *input_shape] and targets [batch] as MLflow's tensor data sets do."""
+    import numpy as np
+    from mlflow.types import Schema, TensorSpec
+
+    features = Schema([TensorSpec(np.dtype(np.float32), (-1, *input_shape))])
+    targets = Schema([TensorSpec(np.dtype(np.int64), (-1,))])
+    return {"features": features.to_json(), "targets": targets.to_json()}

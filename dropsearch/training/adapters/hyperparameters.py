@@ -1,0 +1,209 @@
+"""How a trial's learning rate and weight decay reach a module that somebody else wrote."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+
+from dropsearch._compat.lightning import PREFIXES
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
+
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
+"""The names by which constructors take each."""
+
+_SCALED = ("lr", "initial_lr", "max_lr", "min_lr")
+"""What a group holds in units of the learning rate: schedules keep some of it there."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How one of the two reaches a module."""
+
+    setting: str
+    """lr or weight_decay."""
+    how: str
+    """argument, groups, or nothing: it is not searched then."""
+    argument: str = ""
+    own: float = math.nan
+    """What the module has by itself."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether trials can differ in it."""
+        return self.how != "nothing"
+
+    @property
+    def description(self) -> str:
+        """The route in words."""
+        if self.how == "argument":
+            return f"{self.setting} by the argument {self.argument}"
+        if self.how == "groups":
+            return f"{self.setting} in the groups of the optimiser"
+        return f"{self.setting} is not searched: the module takes no such argument, and its optimiser has none"
+
+
+def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of the arguments that a class or function takes, and whether it takes any other too.
+
+    A class that hands ``**kwargs`` on takes what its base class takes; any other argument too where the last of its own
+    bases has ``**kwargs``.
+    """
+    if not inspect.isclass(function):
+        return _named(function)
+    names: set[str] = set()
+    others = False
+    for owner in function.__mro__:
+        if "__init__" in owner.__dict__ and owner.__init__ is not object.__init__:
+            if owner.__module__.startswith((*PREFIXES, "torch.")):
+                break
+            own, others = _named(owner.__init__)
+            names |= own
+            if not others:
+                break
+    return names - {"self"}, others
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the values that arguments of a class or function have where they are not given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set(), True  # it does not say
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, open_ended
+
+
+def routes(names: set[str], optimizers: list[Optimizer]) -> tuple[Route, ...]:
+    """Return how learning rate and weight decay reach a module.
+
+    Args:
+        names: The arguments that its constructor takes.
+        optimizers: What `configure_optimizers` of one of them returned.
+    """
+    return tuple(_route(setting, names, optimizers) for setting in ARGUMENTS)
+
+
+def _route(setting: str, names: set[str], optimizers: list[Optimizer]) -> Route:
+    own = reference(optimizers, setting)
+    argument = next((name for name in ARGUMENTS[setting] if name in names), "")
+    if argument:
+        return Route(setting, "argument", argument, own)
+    if math.isfinite(own) and (setting == "weight_decay" or own > 0):
+        return Route(setting, "groups", own=own)
+    return Route(setting, "nothing", own=own)
+
+
+def reference(optimizers: list[Optimizer], setting: str) -> float:
+    """Return the learning rate (before any schedule) or weight decay of the first group, NaN where it has none."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        value = group.get("initial_lr", group.get("lr")) if setting == "lr" else group.get(setting)
+        return math.nan if value is None else float(value)
+    return math.nan
+
+
+def arguments_of(spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, float]:
+    """Return the constructor's arguments that carry a trial's learning rate and weight decay."""
+    values = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    return {route.argument: values[route.setting] for route in chosen if route.how == "argument"}
+
+
+def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> None:
+    """Let the optimisers that `module.configure_optimizers` returns have a trial's learning rate and weight decay.
+
+    The first group gets the trial's learning rate and the others keep their ratio to it; schedules that were made
+    with them follow. Weight decay is set where the module has some: groups that are exempt beside others that are
+    not stay exempt. `OPTIMIZER_OPTIONS` that are searched are set on every group that has them.
+
+    Raises:
+        InputError: By `configure_optimizers`: no group has such an option, or a schedule moves it.
+    """
+    by_groups = {route.setting for route in chosen if route.how == "groups"}
+    options = {
+        key.removeprefix("optimizer."): spec.hyperparameters[key]
+        for key in OPTIMIZER_OPTIONS
+        if key in spec.hyperparameters
+    }
+    if not by_groups and not options:
+        return
+    configure = module.configure_optimizers
+
+    def configure_optimizers() -> Any:
+        answer = configure()
+        found = optimizers_of(answer)
+        if "lr" in by_groups:
+            _scale(found, list(_schedulers(answer)), spec.lr / reference(found, "lr"))
+        if "weight_decay" in by_groups:
+            _set_weight_decay(found, spec.weight_decay)
+        for name, value in options.items():
+            _set_option(found, name, value)
+        return answer
+
+    # On the instance: the class is the user's, and stays as it is.
+    module.__dict__["configure_optimizers"] = configure_optimizers
+
+
+def _scale(optimizers: list[Optimizer], schedulers: list[Any], factor: float) -> None:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        for name in _SCALED:
+            if name in group:
+                group[name] = group[name] * factor
+    for scheduler in schedulers:
+        for name in ("base_lrs", "_last_lr", "max_lrs"):
+            if isinstance(getattr(scheduler, name, None), list):
+                setattr(scheduler, name, [value * factor for value in getattr(scheduler, name)])
+
+
+def _set_weight_decay(optimizers: list[Optimizer], value: float) -> None:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups if "weight_decay" in group]
+    decayed = [group for group in groups if float(group["weight_decay"]) > 0] or groups
+    for group in decayed:
+        group["weight_decay"] = value
+
+
+def _set_option(optimizers: list[Optimizer], name: str, value: Any) -> None:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups if name in group]
+    if not groups:
+        kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
+        raise InputError(f"space.params must leave out optimizer.{name}, which {kinds} does not have")
+    if name != "nesterov" and any("max_momentum" in group for group in groups):
+        raise InputError(f"space.params must leave out optimizer.{name}, for the schedule of the module moves it")
+    for group in groups:
+        group[name] = tuple(value) if name == "betas" else value
+
+
+def optimizers_of(answer: Any) -> list[Optimizer]:
+    """Return the optimisers in what `configure_optimizers` returned, in any of Lightning's forms."""
+    return [part for part in _parts(answer) if isinstance(part, Optimizer)]
+
+
+def _schedulers(answer: Any) -> Iterator[Any]:
+    for part in _parts(answer):
+        if hasattr(part, "base_lrs") or hasattr(part, "_schedulers"):
+            yield part
+            yield from _schedulers(list(getattr(part, "_schedulers", ())))
+
+
+def _parts(answer: Any) -> Iterator[Any]:
+    if isinstance(answer, Mapping):
+        for value in answer.values():
+            yield from _parts(value)
+    elif isinstance(answer, list | tuple):
+        for value in answer:
+            yield from _parts(value)
+    elif answer is not None:
+        yield answer

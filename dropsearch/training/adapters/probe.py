@@ -1,0 +1,126 @@
+"""A first look at a user module: one batch of a real fit, to see where it drops, what it logs and how it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import Callback
+from torch.optim import Optimizer
+
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import Site
+from dropsearch.dropout.sites import dropout_sites
+from dropsearch.dropout.tools.dry_run import copied, examples_in
+from dropsearch.training.epoch_metrics import ValidationNames
+from dropsearch.training.logged_steps import wrapped_step
+from dropsearch.training.modes import set_to_train
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.sequential import describe_error, quiet_lightning
+from dropsearch.training.trainers import make_trainer
+
+
+@dataclass(frozen=True)
+class ModuleProbe:
+    """What one batch showed."""
+
+    sites: tuple[Site, ...]
+    optimizers: list[Optimizer]
+    """As `configure_optimizers` returned them."""
+    logged: dict[str, float]
+    """What the module logs at validation."""
+    elsewhere: dict[str, str]
+    """What it logs that no validation is left with, by name: why."""
+    batch: Any
+    """As the Trainer hands it to `training_step`."""
+
+
+class _Noting(Callback):
+    """Notes what is logged at validation."""
+
+    def __init__(self, names: ValidationNames) -> None:
+        self._names = names
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self._names.before(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._names.after(trainer.callback_metrics)
+
+
+def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> ModuleProbe:
+    """Fit a module for one batch, validate it on one, and throw it away.
+
+    Args:
+        module: It trains, so it is not the same afterwards.
+        batches: What `Trainer.fit` takes its batches from.
+        settings: What all trials share.
+
+    Raises:
+        InputError: The module cannot be trained like this.
+    """
+    found: list[tuple[tuple[Site, ...], Any]] = []
+
+    def recording(training_step: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            answer: list[Any] = []
+            batch = copied(next(iter((*args, *kwargs.values()))))
+            sites = dropout_sites(
+                module,
+                lambda: answer.append(training_step(*args, **kwargs)),
+                examples=examples_in(batch),
+                own_step=True,
+            )
+            found.append((sites, batch))
+            return answer[0]
+
+        return step
+
+    names, calls = ValidationNames(), _noted_logs(module)
+    # The user's callbacks wait for the trials: they may write files.
+    given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
+    settings = dataclasses.replace(settings, trainer=lambda: given)
+    set_to_train(module)
+    try:
+        with quiet_lightning(), wrapped_step(module, recording):
+            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")  # refused below
+            trainer = make_trainer(
+                module, settings, [_Noting(names)], max_epochs=1, limit_train_batches=1, limit_val_batches=1
+            )
+            trainer.fit(module, **batches)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"model={type(module).__name__} must train for one batch before it is searched, and did not: "
+            f"{describe_error(error)}"
+        ) from error
+    if not found:
+        raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")
+    if module.automatic_optimization and not any(each.state_dict() for each in trainer.optimizers):
+        raise InputError(
+            f"model={type(module).__name__} must return an optimiser from configure_optimizers, got none: without one "
+            "nothing is trained"
+        )
+    sites, batch = found[0]
+    logged = names.values(trainer.callback_metrics)
+    elsewhere = {name: why for name, why in calls.items() if name not in logged}
+    return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
+
+
+def _noted_logs(module: Any) -> dict[str, str]:
+    """Note each call of a module's `log` from now on: why the validation may be left without what it logs."""
+    calls: dict[str, str] = {}
+    log = module.log
+
+    def noting(name: str, value: Any, *args: Any, **options: Any) -> Any:
+        hook = module._current_fx_name or "a hook"
+        validating = "validation" in hook
+        calls[name] = f"{hook} logs for each step only: log it with on_epoch=True" if validating else f"{hook} logs"
+        return log(name, value, *args, **options)
+
+    module.log = noting  # `log_dict` calls it too
+    return calls

@@ -1,0 +1,1 @@
+"""Which engine trains and how wide: compatibility, equivalence, throughput and memory."""

@@ -1,0 +1,258 @@
+"""One trial at a time through plain Lightning: the reference that everything faster must equal."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from dropsearch._compat.lightning import quiet_loggers
+from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch.core.atomic_io import atomic_write
+from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.global_rng import seeded
+from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.dropout.control import TrialControl
+from dropsearch.training.adapters.validation_copy import measured_on_copy
+from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
+from dropsearch.training.logged_steps import evaluate, wrapped_step
+from dropsearch.training.modes import set_to_train
+from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
+from dropsearch.training.trainers import make_trainer
+
+ModuleFactory = Callable[[TrialSpec], LightningModule]
+"""Builds the module of a trial; its initial weights are a function of the trial's seed."""
+
+
+@dataclass
+class _Ending:
+    """How a trial is ending; filled in while it runs."""
+
+    state: State = "COMPLETE"
+    reason: str = ""
+    curve: list[EpochMetrics] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    """Of the batches of the epoch so far, as `training_step` returned them."""
+    best_weights: dict[str, Any] | None = None
+
+
+class _CancelledError(Exception):
+    """The feed was cancelled in the middle of an epoch."""
+
+
+class _EpochReport(Callback):
+    """Reports each epoch to the feed and stops the trial when it says so."""
+
+    def __init__(
+        self, spec: TrialSpec, feed: Feed, part: Any, ending: _Ending, keep_best: bool, settings: TrainerSettings
+    ) -> None:
+        self.spec, self.feed, self.part = spec, feed, part
+        self.ending, self.keep_best, self.settings = ending, keep_best, settings
+        self._names = ValidationNames()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._names.before(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._names.after(trainer.callback_metrics)
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self.feed.cancelled():
+            raise _CancelledError
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        as_trained = bool(self.ending.losses)
+        metrics = self._measure(trainer, pl_module)
+        if not math.isfinite(metrics.objective) or (as_trained and not math.isfinite(metrics.train_loss_as_trained)):
+            self._stop(trainer, "FAIL", diverged(metrics, self.settings.monitor))
+            self.ending.curve.append(metrics)
+            return
+        if self.keep_best and metrics.objective < min((p.objective for p in self.ending.curve), default=math.inf):
+            self.ending.best_weights = copy.deepcopy(pl_module.state_dict())
+        self.ending.curve.append(metrics)
+        (prune,) = self.feed.report([(self.spec, metrics)])
+        # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+        if prune and metrics.epoch + 1 < (trainer.max_epochs or 0):
+            self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch + 1}")
+
+    def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
+        logged, losses = trainer.callback_metrics, self.ending.losses
+        context = trainer.precision_plugin.val_step_context
+        if self.settings.is_user_module:
+            part = measured_on_copy(module, trainer, self.part, context)
+        else:
+            part = evaluate(module, self.part, context=context)
+        as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
+        losses.clear()
+        val = self._names.values(logged, self.settings.monitor.name)
+        return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor)
+
+    def _stop(self, trainer: Trainer, state: State, reason: str) -> None:
+        # Raising here would lose the epoch's metrics; `should_stop` ends the fit cleanly.
+        self.ending.state, self.ending.reason = state, reason
+        trainer.should_stop = True
+
+
+class SequentialEngine:
+    """Trains the trials of a feed one after the other, each by a `lightning.Trainer` of its own.
+
+    Args:
+        make_module: Builds a trial's module.
+        data: Where batches come from.
+        settings: What all trials share.
+        checkpoint_path: Where the weights of a trial's best epoch go.
+        reason: Why trials train alone.
+    """
+
+    def __init__(
+        self,
+        make_module: ModuleFactory,
+        data: DataSource,
+        settings: TrainerSettings,
+        checkpoint_path: CheckpointPath = lambda _: None,
+        reason: str = "",
+    ) -> None:
+        self.make_module = make_module
+        self.data = data
+        self.settings = settings
+        self.checkpoint_path = checkpoint_path
+        self.reason = reason
+        self._part, self._val = data.train_part_loader(), data.val_dataloader()
+
+    @property
+    def description(self) -> str:
+        """What trains, where, and why not something faster."""
+        where = "cuda" if self.settings.accelerator == "gpu" else "cpu"
+        return f"alone on {where}: {self.reason}" if self.reason else f"alone on {where}"
+
+    def run(self, feed: Feed) -> None:
+        """Train until the feed has no more trials or is cancelled."""
+        while not feed.cancelled() and (specs := feed.ask(1)):
+            feed.tell([self.train(spec, feed) for spec in specs])
+
+    def close(self) -> None:
+        """Hold nothing between runs, so do nothing."""
+
+    def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
+        """Train one trial. What goes wrong in it becomes the reason of a failed result."""
+        ending, started = _Ending(), time.perf_counter()
+        path = self.checkpoint_path(spec)
+        try:
+            self._fit(spec, feed, ending, path)
+        except _CancelledError:
+            ending.state, ending.reason = "FAIL", INTERRUPTED
+        except (InputError, RunError):  # what fails is not this trial
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
+        except Exception as error:
+            ending.state, ending.reason = "FAIL", describe_error(error)
+        seconds = time.perf_counter() - started
+        saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
+        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
+
+    def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
+        with seeded(spec.seed):
+            self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
+
+    def _fit_seeded(
+        self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
+    ) -> None:
+        set_to_train(module)
+        report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
+        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
+        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
+            trainer = self._trainer(module, spec, report)
+            trainer.fit(module, **self._batches(spec.seed))
+        if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
+            module.load_state_dict(ending.best_weights)
+            save_checkpoint(trainer, path)
+
+    def _batches(self, seed: int) -> dict[str, Any]:
+        """Return what `Trainer.fit` takes its batches from."""
+        own = getattr(self.data, "for_trainer", None)
+        if own is not None:
+            return own(seed)
+        return {"train_dataloaders": self.data.train_loader(seed), "val_dataloaders": self._val}
+
+    def _trainer(self, module: LightningModule, spec: TrialSpec, report: Callback) -> Trainer:
+        return make_trainer(
+            module,
+            self.settings,
+            [report, KeepSigtermHandler()],
+            max_epochs=self.settings.max_epochs,
+            gradient_clip_val=self.settings.clip(spec),
+        )
+
+
+def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
+    def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
+        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
+        steps = itertools.count()
+
+        def controlled_step(*args: Any, **kwargs: Any) -> Any:
+            with control.training_step(next(steps)):
+                answer = training_step(*args, **kwargs)
+            loss = answer["loss"] if isinstance(answer, Mapping) else answer
+            if isinstance(loss, torch.Tensor):
+                losses.append(loss.detach())
+            return answer
+
+        return controlled_step
+
+    return wrap
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write a Lightning checkpoint of the weights alone, whole or not at all.
+
+    Raises:
+        RunError: It could not be written.
+    """
+    try:
+        with atomic_write(path) as draft:
+            trainer.save_checkpoint(draft, weights_only=True)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
+            "again; it continues from what the study holds"
+        ) from error
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an error and what it says, on one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line and not too long."""
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes for interactive users (devices found, tips, workers) off the terminal."""
+    with quiet_loggers(logging.WARNING), warnings.catch_warnings():
+        # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
+        # slow them down. The second comes with any training set of few batches.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        # What trains on a GPU is looked at on the CPU first.
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Parts in eval mode are named before the search, once and not in each trial.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        yield

@@ -1,0 +1,1 @@
+"""Trials trained together, as rows of stacked tensors."""

@@ -1,0 +1,333 @@
+"""Many trials at once: rows of one array, trained by one Lightning Trainer.
+
+The array is itself a LightningModule. Each of its epochs is one epoch of every row, whichever epoch of its own
+trial the row is in: when a trial ends, its row takes the next one at the epoch's end, and when no trial is
+left to take, the array narrows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.dropout.row_control import mask_shapes
+from dropsearch.training.epoch_metrics import diverged, epoch_metrics
+from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.modes import set_to_train
+from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
+from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning, save_checkpoint
+from dropsearch.training.trainers import with_steps
+from dropsearch.training.vectorized.cuda_graph import WARM_UP
+from dropsearch.training.vectorized.device_step import DeviceStep, records
+from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
+from dropsearch.training.vectorized.row_batches import RowBatches
+from dropsearch.training.vectorized.row_evaluation import RowEvaluation
+from dropsearch.training.vectorized.row_optimizers import configured, parameter_order
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
+from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.vmap_rnn import keep_weights_apart
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
+
+
+class CancelledError(Exception):
+    """The feed was cancelled; the trials in the array have been told as interrupted."""
+
+
+class VectorizedTrials(LightningModule):
+    """The LightningModule whose rows are trials of one partition (see `waiting`); `trial_rows` says which.
+
+    Args:
+        make_module: Builds a trial's module.
+        data: Where batches come from; its loaders tell the order of an epoch.
+        settings: What all trials share.
+        feed: Hands out the trials.
+        width: How many trials train at once, at most.
+        checkpoint_path: Where the weights of a trial's best epoch go.
+    """
+
+    def __init__(
+        self,
+        make_module: ModuleFactory,
+        data: RowDataSource,
+        settings: TrainerSettings,
+        feed: Feed,
+        width: int,
+        checkpoint_path: CheckpointPath = lambda _: None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.make_module, self.data, self.settings = make_module, data, settings
+        self.feed, self.checkpoint_path = feed, checkpoint_path
+        self.sets = {"val": data.val_dataloader(), "part": data.train_part_loader()}
+        # A trial's own module asks its Trainer how long it trains when it makes a schedule.
+        with quiet_lightning():
+            self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
+            self._user_trainer = _trainer(settings, -1)
+        self._measured = False
+        self.trial_rows: list[TrialRow] = self._next(min(width, feed.most_at_once or width))
+        self.batches = RowBatches(self.trial_rows)
+        if self.trial_rows:
+            self._build()
+
+    # -- what the rows are made of
+
+    def _next(self, count: int) -> list[TrialRow]:
+        """Return slots for the next trials that can be built; those that cannot are told why."""
+        trial_rows: list[TrialRow] = []
+        while (
+            len(trial_rows) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(trial_rows)))
+        ):
+            failed = []
+            for spec in specs:
+                try:
+                    trial_rows.append(self._trial_row(spec))
+                except (InputError, RunError, torch.cuda.OutOfMemoryError):
+                    raise
+                except Exception as error:
+                    failed.append(TrialResult(spec, "FAIL", (), 0.0, describe_error(error)))
+            if failed:
+                self.feed.tell(failed)
+        return trial_rows
+
+    def _trial_row(self, spec: TrialSpec) -> TrialRow:
+        module = self.make_module(spec)
+        module.trainer = self._trial_trainer
+        return TrialRow(spec, set_to_train(module), self.data.train_loader(spec.seed), time.perf_counter())
+
+    def _build(self) -> None:
+        first = self.trial_rows[0]
+        device = first.loader.tensors[0].device
+        dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
+        optimizer, _ = configured(first.module)
+        self.rows = StackedState(
+            first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
+        )
+        skeleton = self.make_module(first.spec).to(device)
+        skeleton.trainer = self._trial_trainer
+        self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
+        self.evaluation = RowEvaluation(self.runner, self.sets, recorded=records(device))
+        self.calling: set[str] = set()
+        self.shapes = self._mask_shapes(skeleton)
+        keep_weights_apart(skeleton)
+        self.stepping = self._stepping(first.module, optimizer)
+        for row in range(len(self.trial_rows)):
+            self._fill(row)
+        self.stepping.refresh(self.trial_rows)
+
+    def _stepping(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
+        # Rows of one array have the same limit of the gradient, whether it is searched or not.
+        settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
+        parts = (self.runner, self.rows, self.shapes, settings, self.trial_rows[0].loader.tensors)
+        if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
+            return DeviceStep(*parts, flat)
+        return HostStep(*parts)
+
+    def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
+        first = self.trial_rows[0]
+        batch = next(iter(first.loader))
+        state = {name: value.clone() for name, value in skeleton.state_dict().items()}
+        with torch.no_grad(), captured_logs(skeleton):
+            step = skeleton.training_step
+            run = lambda: step(cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
+            shapes = mask_shapes(skeleton, first.spec.rates, run, self.calling)
+        skeleton.load_state_dict(state)  # a batch of BatchNorm statistics was taken
+        return shapes
+
+    def _fill(self, row: int) -> None:
+        trial_row = self.trial_rows[row]
+        self.rows.bind(row, trial_row.module)
+        keep_weights_apart(trial_row.module)
+        trial_row.module.to(self.rows.flat.device)  # so that a module which asks knows where it is
+        optimizer, trial_row.schedules = configured(trial_row.module)
+        self.stepping.fill(row, trial_row, optimizer)
+
+    # -- training
+
+    def fit(self) -> None:
+        """Train until every slot is empty."""
+        with quiet_lightning(), self.runner.ready(self.calling), warnings.catch_warnings():
+            # The array has no optimiser of its own: each row has one.
+            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
+            self._user_trainer.fit(self, self.batches)
+
+    def seconds_a_step(self, steps: int) -> float:
+        """Return the least time that one of a few steps of all rows takes, once it is recorded; they train the rows.
+
+        The least, for on a busy machine all others tell of its other work.
+        """
+        times = []
+        with self.runner.ready(self.calling):
+            pieces = itertools.cycle([None, *self.batches.pieces])
+            unmeasured = WARM_UP + 1 if records(self.rows.flat.device) and not self._measured else 0
+            self._measured = True
+            while len(times) < unmeasured + steps:
+                piece = next(pieces)
+                if piece is None:
+                    self.on_train_epoch_start()
+                    continue
+                started = time.perf_counter()
+                self.training_step([piece], 0)
+                if self.rows.flat.is_cuda:
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - started)
+        return min(times[unmeasured:])
+
+    def evaluated(self) -> dict[str, list[float]]:
+        """Return what every row logs on the validation set."""
+        self.evaluation.launch(self.rows)
+        return self.evaluation.means()["val"]
+
+    def state(self) -> list[Tensor]:
+        """Return the tensors that are kept from step to step."""
+        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.trial_rows)]
+
+    def configure_optimizers(self) -> None:
+        """Return nothing: each row has the optimiser of its own module."""
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to sum up what the rows log."""
+        self.stepping.begin_epoch(self.trial_rows, self.batches.orders())
+
+    def training_step(self, batch: list[slice], batch_idx: int) -> None:
+        """Train every row on the pieces of its order, a step each."""
+        for piece in batch:
+            self.stepping.run(self.trial_rows, piece)
+            if self.feed.cancelled():
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        training = [trial_row for trial_row in self.trial_rows if not trial_row.is_idle]
+        self.feed.tell([self._result(trial_row, "FAIL", INTERRUPTED) for trial_row in training])
+        self.trial_rows.clear()
+        raise CancelledError
+
+    def on_train_epoch_end(self) -> None:
+        """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
+        if not self.trial_rows:
+            return
+        self.evaluation.launch(self.rows)
+        if self.rows.flat.is_cuda:
+            self.batches.prepare(self.settings.max_epochs)
+        measured = self.evaluation.means()
+        as_trained, val, part = self.stepping.means(), measured["val"], measured["part"]
+        metrics = {
+            row: epoch_metrics(
+                trial_row.epoch,
+                as_trained["train_loss"][row],
+                {name: values[row] for name, values in part.items()},
+                {name: values[row] for name, values in val.items()},
+                self.settings.monitor,
+            )
+            for row, trial_row in enumerate(self.trial_rows)
+            if not trial_row.is_idle
+        }
+        self._replace(self._take_in(metrics))
+
+    def _take_in(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
+        """Take in an epoch of each row's trial; return the rows whose trials ended, which are told in their order."""
+        results, reported = {}, []
+        for row, point in metrics.items():
+            trial_row = self.trial_rows[row]
+            least = trial_row.least_objective
+            trial_row.curve.append(point)
+            trial_row.epoch += 1
+            if not math.isfinite(point.objective) or not math.isfinite(point.train_loss_as_trained):
+                results[row] = self._result(trial_row, "FAIL", diverged(point, self.settings.monitor))
+                continue
+            if point.objective < least and self.checkpoint_path(trial_row.spec) is not None:
+                trial_row.best = {name: value.clone() for name, value in trial_row.module.state_dict().items()}
+            reported.append(row)
+        prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
+        for row, prune in zip(reported, prunes, strict=True):
+            trial_row = self.trial_rows[row]
+            # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+            if trial_row.epoch == self.settings.max_epochs:
+                results[row] = self._result(trial_row, "COMPLETE", "")
+            elif prune:
+                results[row] = self._result(trial_row, "PRUNED", f"pruned after epoch {trial_row.epoch}")
+            else:
+                trial_row.advance("epoch", trial_row.epoch)
+        ended = sorted(results)
+        if ended:
+            self.feed.tell([results[row] for row in ended])
+        return ended
+
+    def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
+        """Return how a trial ended; the weights of a complete one are saved first."""
+        path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
+        if path is not None and trial_row.best is not None:
+            self._save(trial_row, path)
+        seconds = time.perf_counter() - trial_row.started
+        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""))
+
+    def _save(self, trial_row: TrialRow, path: Path) -> None:
+        module = self.make_module(trial_row.spec)
+        module.load_state_dict(trial_row.best or {})
+        trainer = self._trial_trainer
+        trainer.strategy.connect(module)
+        save_checkpoint(trainer, path)
+
+    def _replace(self, ended: list[int]) -> None:
+        """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
+        idle = [row for row, trial_row in enumerate(self.trial_rows) if trial_row.is_idle]
+        free = sorted([*ended, *idle])
+        trial_rows = self._next(len(free))
+        for row, trial_row in zip(free, trial_rows, strict=False):
+            self.trial_rows[row] = trial_row
+            self._fill(row)
+        for row in free[len(trial_rows) :]:
+            self.trial_rows[row].is_idle = True
+        training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
+        if len(training) <= self._least_busy * len(self.trial_rows) and len(training) < len(self.trial_rows):
+            self._narrow(training)
+        if (ended or trial_rows) and self.trial_rows:
+            self.stepping.refresh(self.trial_rows)
+
+    @property
+    def _least_busy(self) -> float:
+        """The share of busy rows down to which an array stays as wide as it is: a narrower one is recorded anew."""
+        return 0.5 if records(self.rows.flat.device) else 1.0
+
+    def _narrow(self, kept: list[int]) -> None:
+        self.trial_rows[:] = [self.trial_rows[row] for row in kept]
+        if not self.trial_rows:
+            self.trainer.should_stop = True
+            return
+        self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
+        self.stepping.narrow(self.rows, self.trial_rows, kept)
+
+
+def release(on_gpu: bool) -> None:
+    """Free what arrays that are done held on a GPU: an array and its Trainer know each other, so the collector must."""
+    if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
+    return Trainer(
+        max_epochs=max_epochs,
+        accelerator=settings.accelerator,
+        devices=1,
+        callbacks=[KeepSigtermHandler()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dropsearch.core.process_id import is_dead, started, this_process
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def ended() -> str:
+    """The name of a process that is over."""
+    program = "from dropsearch.core.process_id import this_process; print(this_process())"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    return done.stdout.strip()
+
+
+def test_this_process_is_alive():
+    assert not is_dead(this_process())
+
+
+def test_a_forked_process_is_not_its_parent():
+    program = (
+        "import os; from dropsearch.core.process_id import this_process; print(this_process(), flush=True); "
+        "child = os.fork(); print(this_process(), flush=True) if child == 0 else os.waitpid(child, 0)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    parent, child = done.stdout.split()
+    assert parent != child
+    assert is_dead(child)
+
+
+def test_a_process_that_ended_is_dead(ended: str):
+    assert is_dead(ended)
+
+
+def test_a_later_process_with_the_same_number_is_somebody_else():
+    assert is_dead(f"{HOST}:{os.getpid()}:1")
+
+
+def test_a_process_that_nobody_has_waited_for_is_dead():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True)
+    name = f"{HOST}:{child.pid}:{started(child.pid)}"
+    assert not is_dead(name)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, but still listed
+    assert is_dead(name)
+    child.communicate()
+
+
+def test_processes_of_other_hosts_are_left_alone():
+    assert not is_dead("elsewhere:1:1")
+
+
+@pytest.mark.parametrize("owner", ["", "nobody", f"{HOST}:x:1", f"{HOST}:1:", f"{HOST}:1"])
+def test_a_name_that_cannot_be_read_counts_as_alive(owner: str):
+    assert not is_dead(owner)
+
+
+def test_where_there_is_no_proc_ps_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
+    assert started(os.getpid())
+    assert started(2**22 + 1) == ""
+
+
+def test_where_nobody_tells_all_count_as_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert started(os.getpid()) is None
+    assert not is_dead(f"{HOST}:{os.getpid()}:1")

@@ -1,0 +1,167 @@
+"""A data module of the user's own: in which order it gives its batches, and when its examples are held in memory."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from dropsearch.core.errors import InputError
+from dropsearch.core.global_rng import seeded
+from dropsearch.datasets.user_data import UserData
+from tests.user_modules import data
+
+
+def own(module: object) -> UserData:
+    return UserData(module, type(module).__name__)
+
+
+@pytest.mark.parametrize("batch_size", [32, 1000])
+def test_the_user_s_loader_and_the_rows_give_the_same_batches_in_every_epoch(batch_size: int):
+    source = own(data.Digits(batch_size=batch_size))
+    loader, rows = source.train_loader(7), source.in_rows().train_loader(7)
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        theirs, ours = list(loader), [tuple(t[piece] for t in rows.tensors) for piece in _pieces(rows, epoch)]
+        assert len(theirs) == len(ours) == max(105 // batch_size, 1)
+        for one, other in zip(theirs, ours, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _pieces(rows: object, epoch: int) -> list[torch.Tensor]:
+    return list(rows.order(epoch).split(rows.batch_size))  # type: ignore[attr-defined]
+
+
+def test_the_order_is_a_function_of_the_seed():
+    source = own(data.Digits())
+    first, again, other = (next(iter(source.train_loader(seed)))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_set_that_is_not_shuffled_stays_in_order():
+    source = own(data.Ordered())
+    assert torch.equal(next(iter(source.train_loader(1)))[0], next(iter(source.in_rows().train_loader(2)))[0])
+
+
+def test_what_setup_draws_follows_from_the_seed():
+    torch.manual_seed(1)
+    first = own(data.Digits())
+    torch.manual_seed(2)
+    assert own(data.Digits()).digest == first.digest
+    assert UserData(data.Digits(), "Digits", seed=5).digest != first.digest
+
+
+def test_a_setup_that_splits_for_each_stage_keeps_the_test_set_out_of_training():
+    source = own(data.ThreeWays())
+    train, val, test = map(examples, (source.in_rows().train_loader(0).tensors[0], *held_out(source)))
+    assert (len(train), len(val), len(test)) == (90, 30, 30)
+    assert train.isdisjoint(test)
+    assert train.isdisjoint(val)
+    assert source.notes == ()
+
+
+def held_out(source: UserData) -> list[torch.Tensor]:
+    return [torch.cat([x for x, _ in loader]) for loader in (source.val_dataloader(), source.test_dataloader())]
+
+
+def examples(rows: torch.Tensor) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in rows.tolist()}
+
+
+def test_test_examples_that_are_training_examples_are_counted_and_said():
+    source = own(data.Leaking())
+    shared = len(examples(source.in_rows().train_loader(0).tensors[0]) & examples(held_out(source)[1]))
+    assert shared > 0
+    assert source.notes == (
+        f"{shared} of 30 test examples of data=Leaking are training examples too, so test figures are too good: split "
+        "with a generator of a fixed seed",
+    )
+
+
+def test_asking_changes_nobody_s_random_numbers():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    own(data.Digits())
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_sizes_and_what_is_left_out_are_known():
+    source = own(data.WithTest())
+    assert source.sizes == {"train": 105, "val": 45, "test": 100}
+    assert (source.left_out, source.batch_size, source.input_shape) == (9, 32, (64,))
+    assert own(data.Digits()).test_dataloader() is None
+
+
+def test_the_part_is_as_large_as_validation_and_the_same_each_time():
+    part = own(data.Digits()).train_part_loader()
+    first, again = ([batch[0] for batch in part] for _ in range(2))
+    assert sum(map(len, first)) == 64, "whole batches of 32 that hold 45"
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (data.Augmented(), "differ from one reading to the next"),
+        (data.SeldomAugmented(random.random), "differ from one reading to the next"),
+        (data.SeldomAugmented(np.random.random), "differ from one reading to the next"),
+        (data.SeldomAugmented(lambda: float(torch.rand(()))), "differ from one reading to the next"),
+        (data.SeldomAugmented(random.random, last=True), "differ from one reading to the next"),
+        (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
+        (data.Sampled(), "a sampler that covers a part of it"),
+        (data.Shortened(), "a sampler that covers a part of it"),
+        (data.Shortening(), "come from a Brief, not a DataLoader"),
+        (data.Redrawn(), "sampled with replacement"),
+        (data.Streamed(), "iterable"),
+        (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
+        (data.Padded(), "more than its examples side by side"),
+        (data.Moving(), "overrides on_after_batch_transfer"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_what_cannot_be_rows_says_why_and_still_gives_batches(module: data.Digits, why: str):
+    source = own(module)
+    assert source.rows is None
+    assert why in source.incompatibility
+    assert next(iter(source.train_loader(0))) is not None
+
+
+@pytest.mark.parametrize(("make", "in_an_epoch"), [(data.Sampled, 64), (data.Redrawn, 105), (data.Shortened, 64)])
+def test_a_sampler_that_is_no_plain_shuffle_keeps_its_own_epochs(make: type, in_an_epoch: int):
+    loader = own(make()).train_loader(0)
+    epochs = [torch.cat([x for x, _ in loader]) for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [in_an_epoch] * 3
+    seen = len(examples(torch.cat(epochs)))
+    assert seen == 64 if make is data.Shortened else 64 < seen <= 105
+    assert len(examples(epochs[0])) < 105
+
+
+def test_a_kind_of_dataloader_of_the_user_s_own_gives_its_own_batches_and_the_run_says_so():
+    source = own(data.Shortening())
+    first, again, other = (_drawn(source, seed) for seed in (1, 1, 2))
+    assert len(first) == 2
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    assert "Brief is a DataLoader of its own" in source.notes[0]
+
+
+def _drawn(source: UserData, seed: int) -> list[torch.Tensor]:
+    with seeded(seed):
+        return [x for x, _ in source.train_loader(seed)]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (data.WithoutTraining(), "must return batches from train_dataloader, got none"),
+        (data.Failing(), "failed in setup: FileNotFoundError: no file digits.bin"),
+    ],
+)
+def test_what_gives_no_batches_is_refused(module: object, message: str):
+    with pytest.raises(InputError) as caught:
+        own(module)
+    assert message in str(caught.value)

@@ -1,0 +1,157 @@
+"""Runs of the program in this process: as a user types them, or as a composed configuration."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.schema import Config
+from dropsearch.core.records import Summary, TrialResult
+from dropsearch.study.search_space import Space
+from dropsearch.study.store import StudyStore
+
+LIGHT = (
+    "model.hidden=[16]",
+    "data.train_size=90",
+    "data.batch_size=30",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "study.n_trials=3",
+    "confirm.top_k=2",
+    "confirm.seeds=2",
+    "engine=sequential",
+    "tracking=none",
+)
+"""A study of all four arms in a few seconds."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Networks this small gain nothing from threads, and lose much where others want the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def composed(*overrides: str) -> Config:
+    register_schemas()
+    with initialize_config_dir(conf_folder(), version_base="1.3"):
+        return typed(compose("config", list(overrides)))
+
+
+@contextmanager
+def trials_told() -> Iterator[list[TrialResult]]:
+    """Yield the trials that are told to studies while the context lasts, in the order in which they end."""
+    trained: list[TrialResult] = []
+    tell = StudyStore.tell
+
+    def told(self: StudyStore, results: Sequence[TrialResult]) -> None:
+        trained.extend(results)
+        tell(self, results)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudyStore, "tell", told)
+        yield trained
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that came to its end, and the trials that it trained; a module of tests adds what it looks at."""
+
+    config: Config
+    summary: Summary
+    trained: tuple[TrialResult, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        from dropsearch.experiment.runner import searched
+
+        with trials_told() as trained:
+            summary = searched(config)
+        return cls(config, summary, tuple(trained))
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.output_dir)
+
+
+@contextmanager
+def every_first_point_drops() -> Iterator[None]:
+    """Begin each search with rates above 0 at all sites, so that whoever wins drops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dropsearch.study.search_space.Space.first_points", property(_dropping))
+        yield
+
+
+def _dropping(space: Space) -> tuple[dict[str, float], ...]:
+    rates = {name: 0.2 + 0.1 * i for i, name in enumerate(space.distributions) if name.startswith("rate.")}
+    return tuple({"lr": 1e-2, "weight_decay": 1e-4, **rates} for _ in range(3))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the example of a module of one's own in it."""
+    example = Path(__file__).parents[2] / "examples" / "user_module.py"
+    (tmp_path / "user_module.py").write_text(example.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, what it said, and what it left in its working folder."""
+
+    status: int
+    out: str
+    err: str
+    left: list[str]
+
+
+@contextmanager
+def loggers_as_they_are() -> Iterator[None]:
+    """Undo that Hydra silences every logger of the process, which is other tests' process too."""
+    before = {name: logging.getLogger(name).disabled for name in list(logging.root.manager.loggerDict)}
+    try:
+        yield
+    finally:
+        for name in list(logging.root.manager.loggerDict):
+            logging.getLogger(name).disabled = before.get(name, False)
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Return a function that runs the command line in this process, in a folder of its own."""
+    from dropsearch.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*arguments: str) -> Ended:
+        before = set(tmp_path.rglob("*"))
+        monkeypatch.setattr(sys, "argv", ["dropsearch", *arguments])
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended, loggers_as_they_are():
+            main()
+        captured = capfd.readouterr()
+        new = [path.relative_to(tmp_path) for path in set(tmp_path.rglob("*")) - before]
+        # Python keeps what it compiled of a module in the folder; that is none of ours.
+        left = sorted(str(path) for path in new if "__pycache__" not in path.parts)
+        return Ended(int(ended.value.code or 0), captured.out, captured.err, left)
+
+    return run

@@ -1,0 +1,173 @@
+"""Runs of the program in forked processes that die when they are told to.
+
+One process imports everything, which takes seconds, and forks a child for each run, which takes none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60.0
+"""Seconds after which a run is taken to hang."""
+TINY = (
+    "data.train_size=200",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "tracking.log_model=false",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the program."""
+
+    overrides: tuple[str, ...]
+    log: str
+    """Where its output goes."""
+    kill_after: float | None = None
+    """Seconds after which it is killed."""
+    kill_at_write: int | None = None
+    """It is killed when for the nth time it opens for writing, renames, links or removes what `where` is part of."""
+    where: str = ""
+    setup: str = ""
+    """Python that its process runs first."""
+    cwd: str | None = None
+
+
+class RunForker:
+    """The process that forks the runs. Use as a context manager."""
+
+    def __enter__(self) -> RunForker:
+        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.experiment.forked_runs"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+
+    def run(self, *jobs: Job) -> list[int]:
+        """Run jobs side by side; return their exit statuses, -9 for one that was killed, -6 for one that hung."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process that forks the runs has died: {self._process.wait()}")
+        return json.loads(answer)
+
+
+def _serve() -> None:
+    import matplotlib.pyplot  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+
+    import dropsearch.experiment.runner
+    import dropsearch.tracking.mlflow.worker  # noqa: F401
+
+    for line in sys.stdin:
+        jobs = [Job(**fields) for fields in json.loads(line)]
+        print(json.dumps(_run(jobs)), flush=True)
+
+
+def _run(jobs: Sequence[Job]) -> list[int]:
+    began = time.monotonic()
+    pids = [_fork(job) for job in jobs]
+    statuses: dict[int, int] = {}
+    while len(statuses) < len(pids):
+        for pid, job in zip(pids, jobs, strict=True):
+            if pid in statuses:
+                continue
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                statuses[pid] = os.waitstatus_to_exitcode(status)
+            elif job.kill_after is not None and time.monotonic() - began > job.kill_after:
+                os.kill(pid, signal.SIGKILL)
+            elif time.monotonic() - began > LIMIT:
+                os.kill(pid, signal.SIGABRT)
+        time.sleep(0.001)
+    return [statuses[pid] for pid in pids]
+
+
+def _fork(job: Job) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        status = _child(job)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _child(job: Job) -> int:
+    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    if job.cwd:
+        os.chdir(job.cwd)
+    if job.kill_at_write is not None:
+        _die_at_write(job.kill_at_write, job.where)
+    sys.argv = ["dropsearch", *job.overrides]
+    exec(job.setup, {})
+    from dropsearch.cli import main
+
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _die_at_write(count: int, where: str) -> None:
+    left, run = count, os.getpid()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "open":
+            writes = isinstance(args[1], str) and bool(set(args[1]) & set("wax+"))
+        else:
+            writes = event in ("os.rename", "os.link", "os.remove", "os.mkdir")
+        if writes and isinstance(args[0], str | bytes | os.PathLike) and where in os.fsdecode(args[0]):
+            left -= 1
+            if left == 0:  # it may be a process that the run has forked
+                os.kill(run, signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    _serve()

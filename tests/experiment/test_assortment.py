@@ -1,0 +1,81 @@
+"""An assortment of modules that nobody wrote for this: which train in an array, and that nothing depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dropsearch
+from dropsearch.core.errors import InputError
+from tests.user_modules import assortment as user_modules
+from tests.user_modules import data, nets
+
+TINY = {
+    "n_trials": 2,
+    "max_epochs": 2,
+    "confirm_top_k": 1,
+    "confirm_seeds": 1,
+    "accelerator": "cpu",
+    "arms": ["dropout"],
+}
+# In float32 a bias before a BatchNorm has a gradient of noise alone, which Adam makes steps of: what is compared
+# is float64.
+DOUBLE = "trainer.precision=64-true"
+ARRAYED = ["engine.processes=1", "engine.width=2", DOUBLE]
+
+
+def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dropsearch.api.result.SearchResult:  # type: ignore[name-defined]
+    return dropsearch.search(make, data.Digits(), engine=engine, output_dir=folder, overrides=overrides, **TINY)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("make", "sites"),
+    [
+        (user_modules.Listed, ["drops.0", "drops.1", "model"]),
+        (user_modules.Looped, ["model", "model#2", "drop", "drop#2"]),
+        (
+            user_modules.Encoder,
+            [
+                "encoder.layers.0.self_attn",
+                "encoder.layers.0.dropout1",
+                "encoder.layers.0.dropout",
+                "encoder.layers.0.dropout2",
+            ],
+        ),
+        (user_modules.OneLayer, ["drop"]),
+        (user_modules.Tied, ["drop"]),
+        (user_modules.Frozen, ["model", "drop"]),
+        (user_modules.Backbone, ["model", "drop"]),
+        (user_modules.Averaging, ["model", "drop"]),
+        (user_modules.OneCycle, ["model", "drop"]),
+        (nets.Normed, ["model", "drop"]),
+    ],
+)
+def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str], tmp_path: Path):
+    array = searched(make, tmp_path / "vectorized", "vectorized", ARRAYED)
+    alone = searched(make, tmp_path / "sequential", "sequential", [DOUBLE])
+    assert array.summary.engine.startswith("array of 2")
+    assert [site.name for site in array.summary.sites if site.controllable] == sites
+    one, other = (found.to_dataframe() for found in (array, alone))
+    assert list(one["state"]) == list(other["state"]) == ["COMPLETE"] * 2
+    assert list(one["val_loss"]) == pytest.approx(list(other["val_loss"]), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (user_modules.Recurrent, "lstm"),
+        (user_modules.Noisy, "random"),
+        (user_modules.Branching, "data-dependent control flow"),
+        (user_modules.Reassigning, "differs from the trial alone"),
+        (nets.Warming, "asks its Trainer for current_epoch"),
+    ],
+)
+def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: str, tmp_path: Path):
+    with pytest.raises(InputError, match="engine=vectorized needs a module") as caught:
+        searched(make, tmp_path / "vectorized", "vectorized", [])
+    assert reason in str(caught.value)
+    found = searched(make, tmp_path / "auto", "auto", ["engine.processes=1"])
+    assert found.summary.engine.startswith("alone on cpu: ")
+    assert list(found.to_dataframe()["state"]) == ["COMPLETE"] * 2

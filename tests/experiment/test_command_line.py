@@ -1,0 +1,119 @@
+"""The command line as the shell sees it, and what Hydra gives it: help, completion, sweeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.experiment.conftest import LIGHT, Cli
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "lightning", "mlflow", "optuna", "sklearn", "scipy", "numpy", "matplotlib", "sqlalchemy"}
+
+
+def shell(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{folder}:{os.environ['PATH']}"}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return shell(folder, sys.executable, *arguments)
+
+
+def imported(report: str) -> set[str]:
+    """Return the top packages that `python -X importtime` lists."""
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in report.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["study.n_trials=0"], ["-m", "model=mlp,foo"]])
+def test_what_needs_no_training_imports_nothing_heavy(tmp_path: Path, arguments: list[str]):
+    ended = module(tmp_path, "-X", "importtime", "-m", "dropsearch", *arguments)
+    assert "hydra" in imported(ended.stderr), "the report of what was imported can be read"
+    assert not imported(ended.stderr) & HEAVY
+
+
+def test_the_shell_sees_status_two_and_one_line(tmp_path: Path):
+    lines = ["model=mlpp", "study.n_trials=-1", "space.high=2", "arms=[none,none]", "n_trials=3", "data=mnist"]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda line: module(tmp_path, "-m", "dropsearch", line), lines))
+    assert [one.returncode for one in ended] == [2] * len(lines)
+    assert [one.stderr.count("\n") for one in ended] == [1] * len(lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_what_it_is_and_how_to_go_on(cli: Cli):
+    ended = cli("--help")
+    assert ended.status == 0
+    assert ended.out.startswith("dropsearch finds the dropout rate that each layer of a model wants")
+    assert ended.out.count("python -m dropsearch") >= 4
+    assert "README.md" in ended.out
+    assert 'eval "$(dropsearch -sc install=bash)"' in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 120
+
+
+def test_the_configuration_in_use_can_be_shown(cli: Cli):
+    ended = cli("--cfg", "job", "model=cnn", "study.n_trials=7")
+    assert ended.status == 0
+    assert "  n_trials: 7\n" in ended.out
+    assert "  channels:\n" in ended.out
+    assert ended.left == []
+
+
+def test_where_it_comes_from_can_be_shown(tmp_path: Path):
+    ended = module(tmp_path, "-m", "dropsearch", "--info", "defaults", "model=cnn")
+    assert ended.returncode == 0
+    assert "model/cnn" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+COMPLETE = """
+eval "$(dropsearch -sc install=bash)"
+COMP_LINE="dropsearch $1"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($COMP_LINE); COMP_CWORD=1
+hydra_bash_completion
+echo "${COMPREPLY[*]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("model=", "model=cnn model=mlp model=rnn model=transformer"),
+        ("study.", "study.n_trials= study.name= study.repeats= study.storage="),
+        ("sampler=t", "sampler=tpe"),
+    ],
+)
+def test_bash_completes_what_is_typed(tmp_path: Path, typed: str, offered: str):
+    script = tmp_path / "dropsearch"  # as the console script that pip makes
+    script.write_text(f"#!{sys.executable}\nfrom dropsearch.__main__ import main\nmain()\n")
+    script.chmod(0o755)
+    ended = shell(tmp_path, "bash", "-c", COMPLETE, "bash", typed)
+    assert ended.stdout.split() == offered.split()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    small = [override for override in LIGHT if not override.startswith(("model.", "confirm."))]
+    once = ["confirm.top_k=1", "confirm.seeds=1", "study.n_trials=1", "trainer.max_epochs=1", "arms=[none,dropout]"]
+    ended = module(folder, "-m", "dropsearch", "-m", "model=mlp,cnn", "data=digits,mnist1d", *small, *once)
+    return folder, ended
+
+
+def test_a_sweep_runs_every_pair(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, ended = sweep
+    assert ended.returncode == 0, ended.stderr
+    runs = {path.parent.name for path in (folder / "outputs").glob("*/results.json")}
+    assert runs == {"mlp-digits", "mlp-mnist1d", "cnn-digits", "cnn-mnist1d"}
+
+
+def test_a_sweep_leaves_no_folders_of_hydra(sweep: tuple[Path, subprocess.CompletedProcess[str]]):
+    folder, _ = sweep
+    assert [path.name for path in folder.iterdir()] == ["outputs"]
+    assert not list(folder.rglob(".hydra"))
+    assert not list(folder.rglob("*.log"))

@@ -1,0 +1,321 @@
+"""A module and data that somebody else wrote, searched from the command line without a change to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.experiment.conftest import Cli
+
+ROOT = Path(__file__).parents[2]
+NETS, DATA = "tests.user_modules.nets", "tests.user_modules.data"
+TINY = (
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "study.n_trials=2",
+    "confirm.top_k=1",
+    "confirm.seeds=2",
+    "tracking=none",
+    "output_dir=out",
+)
+
+
+def own(net: str, data: str = "Digits", *more: str) -> tuple[str, ...]:
+    return (f"model._target_={NETS}.{net}", f"data._target_={DATA}.{data}", *TINY, *more)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "out" / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def user_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run from the folder in which a user's package lies, with nothing else on the path."""
+    folder = tmp_path_factory.mktemp("user_run")
+    package = folder / "mypackage"
+    package.mkdir()
+    for name in ("nets", "data"):
+        (package / f"{name}.py").write_text((ROOT / "tests" / "user_modules" / f"{name}.py").read_text())
+    (package / "__init__.py").touch()
+    tracked = [word for word in TINY if word != "tracking=none"]
+    words = [
+        "model._target_=mypackage.nets.LitNet",
+        "+model.width=16",
+        "data._target_=mypackage.data.WithTest",
+        *tracked,
+    ]
+    ended = _python(folder, "-m", "dropsearch", *words, "tracking.log_model=false")
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout
+
+
+def _python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return _shell(folder, shlex.join([sys.executable, *words]))
+
+
+def _shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment = given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_package_in_the_working_folder_is_found_and_its_arguments_pass_through(user_run: tuple[Path, str]):
+    found = results(user_run[0])
+    assert (found["model"], found["data"]) == ("LitNet", "WithTest")
+    assert found["config"]["model"] == {"_target_": "mypackage.nets.LitNet", "name": "LitNet", "width": 16}
+    assert list(found["arms"]) == ["none", "typical", "dropout_shared", "dropout"]
+    assert [site["name"] for site in found["sites"]] == ["model", "drop"]
+
+
+def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str]):
+    from mlflow import MlflowClient
+
+    folder, _ = user_run
+    names = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
+    assert {"results.json", "report.md", "study.journal", "best/dropout.yaml", "best/dropout.ckpt"} <= names
+    assert {"figures/curves.png", "figures/best_so_far.png", "figures/rates.png", "figures/differences.png"} <= names
+    uri = f"sqlite:///{folder / 'out' / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name("LitNet-WithTest")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {f"{arm}/{number}" for arm in results(folder)["arms"] for number in (0, 1)} <= set(runs)
+    assert {"val/loss", "val/acc"} <= set(runs["dropout/0"].data.metrics)
+    assert runs["LitNet-WithTest"].data.params["model._target_"] == "mypackage.nets.LitNet"
+
+
+def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
+    folder, _ = user_run
+    commands = results(folder)["commands"]
+    loaded = _shell(folder, commands["reload"])
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.startswith("LitNet(")
+    assert "out_features=16" in loaded.stdout
+    retrained = _shell(folder, commands["retrain"])
+    assert retrained.returncode == 0, retrained.stderr
+    again = _shell(folder, retrained.stdout.splitlines()[-1].strip())
+    assert again.stdout.startswith("LitNet("), again.stderr
+
+
+def test_the_checkpoint_is_an_ordinary_one_of_the_user_s_class(user_run: tuple[Path, str]):
+    import torch
+
+    folder, _ = user_run
+    parts = torch.load(folder / "out" / "best" / "dropout.ckpt", weights_only=True)
+    assert {"state_dict", "hyper_parameters", "pytorch-lightning_version"} <= set(parts)
+    assert parts["hyper_parameters"]["width"] == 16
+
+
+def test_arms_are_judged_by_what_is_monitored_on_the_test_set(user_run: tuple[Path, str]):
+    folder, out = user_run
+    found = results(folder)
+    assert found["judge"]["metric"] == "test_loss"
+    assert found["judge"]["higher_is_better"] is False
+    winner = found["arms"]["dropout"]["winner"]
+    assert winner["judged"] == winner["test_loss"]
+    assert len(winner["test_loss"]) == 2
+    assert "Paired differences in test loss" in out
+    assert "then the test set, once" in " ".join(out.split())
+
+
+def test_an_arm_without_dropout_switches_the_module_s_own_off(user_run: tuple[Path, str]):
+    trial = results(user_run[0])["arms"]["none"]["trials"][0]
+    assert trial["rates"] == {"model": 0.0, "drop": 0.0}
+
+
+def test_an_array_and_trials_alone_give_the_same(cli: Cli, tmp_path: Path):
+    found = []
+    for engine in ("sequential", "vectorized"):
+        width = ("engine.width=2",) if engine == "vectorized" else ()
+        ended = cli(*own("Deeper", "Digits", f"engine={engine}", "engine.processes=1", *width, f"output_dir={engine}"))
+        assert ended.status == 0, ended.err
+        values = json.loads((tmp_path / engine / "results.json").read_text())
+        assert values["engine"].startswith({"sequential": "alone", "vectorized": "array"}[engine])
+        found.append([t["val_loss"] for arm in values["arms"].values() for t in arm["trials"]])
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_any_metric_can_be_monitored_and_the_more_may_be_the_better(cli: Cli, tmp_path: Path):
+    ended = cli(*own("Scored", "Digits", "monitor=valid/f1", "mode=max", "engine.processes=1", "arms=[none,dropout]"))
+    assert ended.status == 0, ended.err
+    found = results(tmp_path)
+    for arm in found["arms"].values():
+        trials = [trial["monitored"] for trial in arm["trials"]]
+        assert all(0 <= value <= 1 for value in trials)
+        assert arm["best"]["monitored"] == max(trials)
+        assert arm["winner"]["mean_val_loss"] == pytest.approx(sum(arm["winner"]["judged"]) / 2)
+        assert set(arm["trials"][0]["logged"]) == {"valid/f1", "valid/loss"}
+    assert "more valid/f1 is better" in ended.out
+    assert "f1 is a metric object that keeps state" in ended.out
+    assert "there is no test set" in " ".join(ended.out.split())
+
+
+def test_nested_targets_are_built(cli: Cli, tmp_path: Path):
+    backbone = (
+        "model.backbone._target_=torch.nn.Linear",
+        "model.backbone.in_features=64",
+        "model.backbone.out_features=12",
+    )
+    ended = cli(*own("Scored", "Digits", "monitor=valid/loss", "arms=[none]", "engine=sequential", *backbone))
+    assert ended.status == 0, ended.err
+    command = results(tmp_path)["commands"]["reload"]
+    assert "instantiate({'_target_': 'torch.nn.Linear'" in shlex.split(command)[2]
+
+
+def test_a_catalogue_s_data_set_serves_a_module_of_one_s_own(cli: Cli, tmp_path: Path):
+    words = [
+        word for word in own("LitNet", "", "data=digits", "data.train_size=90", "arms=[none]") if "data._t" not in word
+    ]
+    ended = cli(*words, "engine=sequential")
+    assert ended.status == 0, ended.err
+    assert results(tmp_path)["data"] == "digits"
+
+
+def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retrained(cli: Cli, tmp_path: Path):
+    import torch
+
+    searched = "space.params={model.width: choice(6,12), optimizer.momentum: interval(0.5,0.99)}"
+    losses, momenta = [], []
+    for engine in ("sequential", "vectorized"):
+        more = (f"engine={engine}", "engine.processes=1", f"output_dir={engine}", "trainer.precision=64-true")
+        width = ("engine.width=2",) if engine == "vectorized" else ()
+        ended = cli(
+            *own("Steep", "Digits", "arms=[dropout]", "study.n_trials=4", "sampler=random", *more, *width, searched)
+        )
+        assert ended.status == 0, ended.err
+        trials = json.loads((tmp_path / engine / "results.json").read_text())["arms"]["dropout"]["trials"]
+        trials.sort(key=lambda trial: trial["seed"])
+        losses.append([trial["val_loss"] for trial in trials])
+        momenta.append([trial["hyperparameters"]["optimizer.momentum"] for trial in trials])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-8)
+    assert momenta[0] == momenta[1]
+    assert len(set(momenta[0])) > 2
+    retrained = cli("--config-dir", "sequential/best", "--config-name", "dropout")
+    assert retrained.status == 0, retrained.err
+    paths = ("sequential/best/dropout.ckpt", next(name for name in retrained.left if name.endswith(".ckpt")))
+    first, again = (torch.load(tmp_path / path, weights_only=False)["state_dict"] for path in paths)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+REFUSED = [
+    (
+        own("LitNet", "Digits", "space.params.optimizer.momentum=interval(0.5,0.99)"),
+        "space.params must leave out optimizer.momentum, which AdamW does not have",
+    ),
+    (own("LitNet", "Digits", "space.params.optimizer.momentm=interval(0.5,0.99)"), '"optimizer.momentum"?)'),
+    (own("Nope"), "model._target_ must name a class that can be imported from"),
+    (("model._target_=nowhere.Net", *TINY), 'got "nowhere.Net"'),
+    (own("Broken"), "cannot be built: ValueError: no such table"),
+    (own("LitNet", "Digits", "model.wdth=3"), 'got "wdth" (did you mean "width"?): it takes lr, norm, width'),
+    (own("LitNet", "Digits", "data.sede=3"), 'data must name arguments of Digits, got "sede"'),
+    (own("LitNet", "Digits", "trainer.acumulate_grad_batches=3"), '(did you mean "accumulate_grad_batches"?)'),
+    (own("LitNet", "Digits", "trainer.gradient_clip=1"), "trainer.gradient_clip_val says it for every engine"),
+    (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, for it is searched, got 0.1"),
+    (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
+    (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
+    (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
+    (
+        own("Stepwise"),
+        'got "val_loss", which validation_step logs for each step only: log it with on_epoch=True; at val',
+    ),
+    (
+        own("LitNet", "Digits", "monitor=train/loss"),
+        "which training_step logs; at validation it logs val_acc, val_loss",
+    ),
+    (own("LitNte"), f'got "{NETS}.LitNte" (did you mean "{NETS}.LitNet"?)'),
+    ((f"model._target_={NETS[:-1]}.LitNet", *own("LitNet")[1:]), f'(did you mean "{NETS}.LitNet"?)'),
+    (own("Wanting"), "missing 1 required positional argument: 'backbone': give model.backbone=VALUE"),
+    (own("Untrained"), "model=Untrained must return an optimiser from configure_optimizers, got none"),
+    (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
+    (
+        own("Bare"),
+        "arms must not name typical, dropout_shared, dropout for a model without dropout sites to search, "
+        "got model=Bare with drop, which is out of reach (this pass did not call it",
+    ),
+    (own("LitNet", "Digits", "arms=[none,batchnorm]"), "without saying how it gets BatchNorm"),
+    (
+        own("LitNet", "Digits", "arm_args.batchnorm.nrm=batch", "arms=[none,batchnorm]"),
+        'got "nrm" (did you mean "norm"?): it takes lr, norm, width',
+    ),
+    (own("LitNet", "Digits", "arm_args.batchnrm.norm=batch"), '(did you mean "batchnorm"?)'),
+    (own("LitNet", "Digits", "batchnorm.replace=identity"), "needs a module with BatchNorm, and LitNet has none"),
+    (own("LitNet", "Digits", "trainer.max_steps=3"), "trainer.max_steps must be left out"),
+    (
+        own("Manual", "Digits", "engine=vectorized"),
+        "engine=vectorized needs a module and data that can be rows of an array",
+    ),
+    ((f"data._target_={DATA}.Digits",), "model._target_ must name a module of your own"),
+    (("monitor=val_acc",), "monitor must be val_loss with the models of dropsearch, got val_acc"),
+    (("batchnorm.replace=identity",), "batchnorm.replace must be null with the models of dropsearch"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_what_cannot_be_used_is_told_in_one_line_and_nothing_is_left(cli: Cli, words: tuple[str, ...], message: str):
+    ended = cli(*words)
+    assert ended.status == 2
+    assert message in ended.err
+    assert ended.err.startswith("dropsearch: ")
+    assert ended.err.count("\n") == 1, "one line"
+    assert ended.left == []
+
+
+def test_a_monitor_that_is_no_number_ends_the_run(cli: Cli):
+    ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=sequential"))
+    assert ended.status == 1
+    assert "all failed alike (diverged: val_loss=nan after epoch 1)" in ended.err
+
+
+def test_where_too_few_trials_failed_to_end_it_the_run_says_that_none_was_completed(cli: Cli):
+    ended = cli(*own("Nan", "Digits", "arms=[none]", "engine.processes=1", "engine.width=2"))
+    assert ended.status == 1
+    assert "No trial was completed" in ended.out
+    assert "most often with: diverged: val_loss=nan after epoch 1" in " ".join(ended.out.split())
+    assert "differs from the trial alone" not in " ".join(ended.out.split())
+    assert "results.json." in ended.out, "there are no models"
+
+
+def weights(folder: Path, arm: str) -> set[str]:
+    import torch
+
+    return set(torch.load(folder / "out" / "best" / f"{arm}.ckpt", weights_only=False)["state_dict"])
+
+
+def test_an_argument_that_is_named_gives_an_arm_its_batchnorm(cli: Cli, tmp_path: Path):
+    ended = cli(*own("LitNet", "Digits", "arms=[none,batchnorm]", "arm_args.batchnorm.norm=batch", "engine=sequential"))
+    assert ended.status == 0, ended.err
+    assert "norm.running_mean" in weights(tmp_path, "batchnorm")
+    assert "norm.running_mean" not in weights(tmp_path, "none")
+    assert "is BatchNorm better" in " ".join(ended.out.split())
+
+
+def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli: Cli, tmp_path: Path):
+    arrayed = ("engine=vectorized", "engine.width=2", "engine.processes=1")
+    ended = cli(*own("Normed", "Digits", "arms=[none,batchnorm]", "batchnorm.replace=identity", *arrayed))
+    assert ended.status == 0, ended.err
+    assert "norm.running_mean" in weights(tmp_path, "batchnorm")
+    assert "norm.running_mean" not in weights(tmp_path, "none")
+
+
+def test_what_trains_alone_is_told_by_the_plan(cli: Cli):
+    ended = cli(*own("Manual", "Digits", "task=plan", "monitor=val_acc", "mode=max"))
+    assert ended.status == 0, ended.err
+    assert "(manual optimisation)" in ended.out
+    assert ended.left == []
+
+
+def test_manual_optimisation_with_two_optimisers_is_searched(cli: Cli, tmp_path: Path):
+    ended = cli(*own("Manual", "Digits", "arms=[dropout]", "engine.processes=1"))
+    assert ended.status == 0, ended.err
+    found = results(tmp_path)
+    assert {trial["state"] for trial in found["arms"]["dropout"]["trials"]} == {"COMPLETE"}
+    assert "lr in the groups of the optimiser" in found["notes"]

@@ -1,0 +1,59 @@
+"""What is tracked of a trial, and when."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pytest
+
+from dropsearch.core.errors import RunError
+from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
+from dropsearch.experiment.watched_feed import TrackedFeed
+from dropsearch.report import Progress
+from dropsearch.tracking import NullTracker
+
+
+class Study:
+    """A feed that notes what it is told, and a tracker that does."""
+
+    most_at_once = None
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.told: list[str] = []
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        if self.error:
+            raise self.error
+        self.told.append("study")
+
+
+class Tracker(NullTracker):
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def end(self, result: TrialResult) -> None:
+        self.told.append("tracker")
+
+
+def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]:
+    feed = TrackedFeed(study, Tracker(study.told), Progress(1, io.StringIO()))  # type: ignore[arg-type]
+    feed.tell([TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason)])
+    return study.told
+
+
+def test_a_trial_is_told_to_the_study_before_it_is_tracked() -> None:
+    assert tell(Study()) == ["study", "tracker"]
+    assert tell(Study(), "FAIL", "KeyError: 'x'") == ["study", "tracker"]
+
+
+def test_an_interrupted_trial_is_not_tracked_for_it_is_trained_again() -> None:
+    assert tell(Study(), "FAIL", INTERRUPTED) == ["study"]
+
+
+def test_what_the_study_did_not_take_is_not_tracked() -> None:
+    study = Study(RunError("the storage failed"))
+    with pytest.raises(RunError):
+        tell(study)
+    assert study.told == []

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import stats
+
+from dropsearch.core.records import ARMS, Site
+from dropsearch.report import bands, write_figures
+from dropsearch.report.figures.axes import ceiling
+from dropsearch.report.figures.differences import differences
+from dropsearch.report.figures.ensemble import ensemble
+from dropsearch.report.figures.layout import drawing
+from dropsearch.report.figures.palette import ARM_STYLES, arm_style
+from dropsearch.report.figures.registry import drawings
+from dropsearch.stats.means import mean_interval
+
+ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
+MANY = tuple(Site(f"encoder.layers.{i // 4}.sublayer{i % 4}.dropout", "hidden", 0.1, 8) for i in range(20))
+
+
+def ruin(arm):
+    """The arm with NaN and inf in its curves, and one trial without any."""
+
+    def spoil(result, value):
+        return replace(result, curve=(*result.curve[:3], replace(result.curve[3], val_loss=value, train_loss=value)))
+
+    trials = (spoil(arm.trials[0], math.nan), spoil(arm.trials[1], math.inf), replace(arm.trials[2], curve=()))
+    results = (spoil(arm.winner.results[0], math.inf), replace(arm.winner.results[1], curve=()))
+    winner = replace(arm.winner, results=results + arm.winner.results[2:])
+    return replace(arm, trials=trials + arm.trials[3:], winner=winner)
+
+
+@pytest.fixture(scope="module")
+def cases(make):
+    """Summaries of every kind by name, with the number of figures that they have data for."""
+    return list(_cases(make))
+
+
+def _cases(make):
+    yield "four arms", make.summary(), 5
+    yield "six arms and twenty sites", make.with_evidence(ALL, sites=MANY), 12
+    yield "one arm", make.with_evidence(("dropout",)), 10
+    yield "no dropout", make.summary(("none", "batchnorm")), 3
+    yield "nothing confirmed", make.summary({n: make.searched(n) for n in ("none", "both")}), 4
+    yield "all failed", make.summary({n: make.failed(n) for n in ("none", "both")}), 3
+    yield "no arm", make.summary({}), 2
+    yield "not finite", make.summary({n: ruin(make.arm(n)) for n in ("none", "both")}), 5
+    yield "one trial, one seed", make.with_evidence({n: make.arm(n, 1, 1, 1) for n in ("none", "both")}), 12
+    yield "all seeds alike", make.tested(none=[0.9] * 3, dropout=[0.9] * 3), 5
+    yield "no pair", make.tested(none=[0.9] * 3, dropout=[math.nan] * 3), 5
+
+
+def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(cases, tmp_path):
+    for name, summary, count in cases:
+        if summary.sites == MANY:  # seconds of pixels: the next test looks at its words
+            continue
+        figures = write_figures(summary, tmp_path / name)
+        assert (name, len(figures)) == (name, count)
+        for figure in figures:
+            with Image.open(figure.path) as image:
+                assert image.size[0] == 1200
+
+
+@pytest.mark.parametrize("draw", [draw for _, draw in drawings()], ids=lambda draw: draw.__name__)
+def test_no_words_leave_the_figure_or_cover_each_other(cases, draw):
+    for name, summary, _ in cases:
+        with drawing():
+            figure_layout = draw(summary)
+            if figure_layout is None:
+                continue
+            figure_layout.figure.draw_without_rendering()
+            outside, overlaps = _misplaced(figure_layout.figure)
+        assert (name, outside, overlaps) == (name, [], [])
+
+
+def _misplaced(figure: Figure):
+    """Texts that leave the figure, and pairs of texts that overlap."""
+    texts = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text().strip()]
+    hidden = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if not label.get_visible() or not _within(axis, tick)
+    }
+    boxes = {text: text.get_window_extent() for text in texts if text not in hidden}
+    width, height = figure.bbox.width, figure.bbox.height
+    outside = [
+        t.get_text() for t, b in boxes.items() if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+    ]
+    listed = list(boxes.items())
+    overlaps = [
+        (one.get_text(), other.get_text())
+        for index, (one, box) in enumerate(listed)
+        for other, beside in listed[index + 1 :]
+        if box.padded(-1).overlaps(beside.padded(-1))
+    ]
+    return outside, overlaps
+
+
+def _within(axis, tick):
+    low, high = sorted(axis.get_view_interval())
+    return low <= tick.get_loc() <= high
+
+
+def test_a_figure_of_an_earlier_run_does_not_stay(make, tmp_path):
+    write_figures(make.summary(), tmp_path)
+    write_figures(make.summary(("none",)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "best_so_far.png"}
+
+
+def test_the_callers_matplotlib_settings_are_left_alone(make, tmp_path):
+    with mpl.rc_context({"font.size": 17.0, "axes.grid": False}):
+        before = dict(mpl.rcParams)
+        write_figures(make.summary(("none", "dropout")), tmp_path)
+        assert dict(mpl.rcParams) == before
+
+
+def test_the_callers_matplotlib_settings_do_not_change_the_figures(make, tmp_path):
+    summary = make.summary(("none", "dropout"))
+    (first, *_) = write_figures(summary, tmp_path / "plain")
+    with mpl.rc_context({"font.size": 30.0, "savefig.dpi": 40}):
+        (second, *_) = write_figures(summary, tmp_path / "styled")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    assert first.svg == second.svg
+
+
+def test_importing_the_report_does_not_import_matplotlib():
+    program = "import sys, dropsearch.report; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_arm_has_a_colour_and_a_marker_of_its_own():
+    assert ARM_STYLES.keys() == ARMS.keys()
+    assert len({arm_style(arm).colour for arm in ARMS}) == len({arm_style(arm).marker for arm in ARMS}) == len(ARMS)
+
+
+def test_the_title_of_the_differences_says_what_was_found(make):
+    def title(summary):
+        return differences(summary).figure.texts[0].get_text()
+
+    assert title(make.tested(none=[0.9] * 9, dropout=[0.9] * 9)) == "No difference in test accuracy could be shown"
+    assert title(make.tested(none=[0.9, 0.91] * 4, dropout=[0.95, 0.97] * 4)) == (
+        "The difference in test accuracy could be shown"
+    )
+
+
+def test_a_band_is_students_interval_epoch_by_epoch(make):
+    results = make.arm("none").winner.results
+    losses = np.array([[point.val_loss for point in result.curve] for result in results])
+    low, high = stats.t.interval(0.95, 9, losses.mean(axis=0), stats.sem(losses))
+    band = bands.curve_band(results, "val_loss")
+    assert np.allclose([band.mean, band.low, band.high], [losses.mean(axis=0), low, high], rtol=1e-12)
+
+
+def test_a_band_of_two_curves_is_their_range(make):
+    results = make.arm("none").winner.results[:2]
+    band = bands.curve_band(results, "train_loss")
+    ends = [result.curve[-1].train_loss for result in results]
+    assert (band.low[-1], band.high[-1]) == (min(ends), max(ends))
+
+
+def test_a_band_leaves_out_what_is_not_finite(make):
+    results = ruin(make.arm("none")).winner.results
+    assert np.isfinite(bands.curve_band(results, "val_loss").mean).all()
+
+
+def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
+    measured = make.with_evidence()
+    # So far up the ensemble of `both` comes to lie in the margin below the other lines.
+    moved = {
+        name: replace(arm.series["nll_by_members"], values=tuple(tuple(y + 0.025 for y in row) for row in rows))
+        for name, arm in measured.evidence.arms.items()
+        if "nll_by_members" in arm.series and (rows := arm.series["nll_by_members"].values)
+    }
+    arms = {
+        name: replace(arm, series=arm.series | ({"nll_by_members": moved[name]} if name in moved else {}))
+        for name, arm in measured.evidence.arms.items()
+    }
+    for panel in ensemble(replace(measured, evidence=replace(measured.evidence, arms=arms))).panels:
+        low, high = panel.get_ylim()
+        assert len(panel.lines) == 4
+        assert min(min(y - low, high - y) / (high - low) for line in panel.lines for y in line.get_ydata()) > 0.04
+
+
+@pytest.mark.parametrize("values", [[0.9], [0.9, 0.8], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])
+def test_report_and_evidence_agree_on_the_interval_of_a_mean(values):
+    ours, comparison_metric = bands.mean_interval(values), mean_interval(values)
+    assert (ours.mean, ours.low, ours.high) == pytest.approx(
+        (comparison_metric.mean, comparison_metric.low, comparison_metric.high), nan_ok=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "top"), [([0.3, 0.31, 0.32, 0.33, 40.0], 0.33), ([0.3, 0.4, math.inf, math.nan], 0.4), ([2.0], 2.0)]
+)
+def test_an_outlier_does_not_stretch_the_axis(losses, top):
+    assert ceiling(losses) == top

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropsearch.core.records import ComparisonMetric, Confirmed, Site
+from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
+from dropsearch.report.tables.arms import params_table, points, probability, shorten, tables
+
+ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
+
+
+def cells(table, row):
+    return dict(zip(table.columns, row, strict=True))
+
+
+def test_an_arm_has_one_row_with_its_numbers(make):
+    summary = make.tested(none=[0.9, 0.9, 0.9], dropout=[0.95, 0.96, 0.97])
+    table = arms_table(summary)
+    row = cells(table, table.rows[1])
+    assert [r[0] for r in table.rows] == ["none", "dropout"]
+    assert row["done/pruned/\nfailed"] == "10/2/0"
+    assert row["test accuracy\nmean (95 % interval)"] == "96.00 (93.52 to 98.48)"
+
+
+def test_the_luck_of_the_search_is_not_called_a_gap_which_is_that_of_overfitting(make):
+    for table in (
+        arms_table(make.summary()),
+        arms_table(replace(make.summary(), comparison_metric=ComparisonMetric("f1", "val_loss", "f1", percent=False))),
+    ):
+        columns = [column.replace("\n", " ") for column in table.columns]
+        assert "search luck" in columns
+        assert not [column for column in columns if "gap" in column]
+
+
+def test_an_arm_without_results_has_dashes(make):
+    table = arms_table(make.summary({"none": make.failed("none")}))
+    assert table.rows == (("none", "0/0/12", "-", "-", "-", "-", "-", "-"),)
+
+
+def test_seeds_without_a_score_are_counted(make):
+    (row,) = arms_table(make.tested(none=[0.9, math.nan, 0.8])).rows
+    assert row[-1] == "2/3"
+
+
+def test_a_winner_that_diverged_says_so(make):
+    arm = make.arm("none")
+    ruined = tuple(replace(result, curve=()) for result in arm.winner.results)
+    table = arms_table(make.summary({"none": replace(arm, winner=replace(arm.winner, results=ruined))}))
+    assert cells(table, table.rows[0])["confirmed\nval loss"] == "diverged"
+
+
+def test_rates_found_stand_beside_the_typical_ones(make):
+    summary = make.summary(ALL)
+    table = rates_table(summary)
+    assert table.columns == ("site", "kind", "typical", "in dropout", "in both", "in dropout_shared")
+    for site, row in zip(summary.sites, table.rows, strict=True):
+        winner = summary.arms["both"].winner.results[0].spec.rates
+        assert cells(table, row)["in both"] == f"{winner[site.name]:.2f}"
+        assert cells(table, row)["typical"] == f"{summary.arms['both'].typical[site.name]:.2f}"
+
+
+def test_a_site_that_cannot_be_controlled_is_fixed(make):
+    sites = (Site("lstm", "rnn", 0.2, 10, controllable=False, reason="inside a fused kernel"),)
+    arm = make.arm("dropout", sites=(Site("head", "hidden", 0.1, 10),))
+    rows = rates_table(make.summary({"dropout": arm}, sites=sites)).rows
+    assert [row[0] for row in rows] == ["lstm", "head"]
+    assert rows[0][-1] == "fixed"
+
+
+def test_arms_without_dropout_have_no_table_of_rates(make):
+    assert rates_table(make.summary(("none", "batchnorm"))).rows == ()
+
+
+def test_what_else_was_found_stands_in_a_table_of_its_own(make):
+    assert params_table(make.summary(ALL)).rows == ()
+    found = {"model.hidden": [64, 64], "optimizer.momentum": 0.94321, "model.activation": "relu"}
+    arm = make.arm("dropout")
+    first, *rest = arm.winner.results
+    results = (replace(first, spec=replace(first.spec, hyperparameters=found)), *rest)
+    summary = make.summary({"none": make.arm("none"), "dropout": replace(arm, winner=Confirmed(0, results))})
+    table = params_table(summary)
+    assert table.columns == ("key", "in none", "in dropout")
+    assert [row[1:] for row in table.rows] == [("-", "[64,64]"), ("-", "0.9432"), ("-", "relu")]
+    assert table in tables(summary)
+
+
+def test_differences_are_in_percentage_points(make):
+    table = differences_table(make.tested(none=[0.90, 0.91, 0.92] * 3, dropout=[0.93, 0.94, 0.95] * 3))
+    row = cells(table, table.rows[0])
+    assert (row["contrast"], row["difference"], row["seeds"]) == ("dropout - none", "+3.00", "9")
+    assert (row["P(a > b)"], row["p"], row["p Holm"], row["shown"]) == ("1.00", "0.0039", "0.0039", "yes")
+
+
+def test_a_contrast_without_pairs_has_dashes(make):
+    (row,) = differences_table(make.tested(none=[0.9] * 3, dropout=[math.nan] * 3)).rows
+    assert row[1:4] == ("-", "-", "-")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "+1.23"), (-0.0123, "-1.23"), (-0.00001, "0.00"), (0.0, "0.00"), (math.nan, "-")]
+)
+def test_points_carry_their_sign_and_zero_has_none(value, text):
+    assert points(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.05, "0.0500"), (0.00001, "<0.0001"), (1.0, "1.0000")])
+def test_a_small_p_is_never_rounded_to_zero(value, text):
+    assert probability(value) == text
+
+
+@given(st.text(max_size=60), st.integers(8, 40))
+def test_a_shortened_name_fits_and_keeps_its_end(text, size):
+    short = shorten(text, size)
+    assert len(short) <= size
+    assert short == text or (short.startswith(text[:2]) and short.endswith(text[-4:]))
+
+
+def test_terminal_and_page_show_the_same_cells(summary):
+    table = differences_table(summary)
+    text, markdown = table.as_text(), table.as_markdown()
+    assert all(cell in text and cell in markdown for row in table.rows for cell in row)
+
+
+def test_columns_are_aligned(summary):
+    lines = arms_table(summary).as_text().splitlines()
+    ends = [index for index, mark in enumerate(lines[3]) if lines[3][index : index + 2] == "- "]
+    assert all(line[end + 1 : end + 3].strip() == "" for line in lines[1:] for end in ends)
+
+
+def test_a_cell_cannot_break_a_markdown_table():
+    table = Table("t", ("a",), (("x|y",),))
+    assert table.as_markdown().splitlines()[-1] == "| x\\|y |"
+
+
+def test_tables_fit_the_terminal_whatever_the_names(make):
+    long = tuple(Site(f"encoder.layers.{i}.{'block.' * 12}dropout", "attention", 0.1, 8) for i in range(3))
+    text = closing(make.summary(ALL, sites=long))
+    assert max(map(len, text.splitlines())) <= 100

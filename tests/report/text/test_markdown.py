@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from dropsearch.core.records import Claim, Interval, Site
+from dropsearch.report import closing, write_markdown
+from dropsearch.report.figures.registry import Figure
+from dropsearch.report.html.page import page
+from dropsearch.report.tables.evidence import claims_table, contrasts_table
+from dropsearch.report.tables.table import Table
+from dropsearch.report.text.caveats import caveats
+from dropsearch.report.text.contents import duration
+from dropsearch.report.text.escaping import block, code, escaped
+from dropsearch.report.text.markdown import markdown
+from dropsearch.report.text.terminal import kept
+from dropsearch.report.text.verdict import verdict
+
+
+def test_the_verdict_comes_first(summary):
+    assert markdown(summary).split("\n\n")[1] == verdict(summary)
+
+
+def test_figures_are_linked_relative_to_the_markdown(summary, tmp_path):
+    figures = [Figure("curves", tmp_path / "run" / "figures" / "curves.png", "Curves", "", "", "")]
+    path = write_markdown(summary, tmp_path / "run" / "report.md", figures)
+    assert "![Curves](<figures/curves.png>)" in path.read_text(encoding="utf-8")
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_what_was_run_can_be_read_off(summary):
+    text = markdown(summary)
+    for part in ("study.n_trials=12", "torch 2.13.0", "5000, 5001", "120 retrainings", "mlflow ui", "2 min 05 s"):
+        assert part in text
+
+
+def test_a_run_without_anything_still_has_a_page(make):
+    text = markdown(make.summary({}, config={}, commands={}, versions={}, mlflow={}))
+    assert "The numbers raise none." in text
+    assert "## Commands" not in text
+
+
+def test_the_noise_of_a_test_accuracy_follows_from_the_number_of_examples(make):
+    text = " ".join(caveats(make.tested(none=[0.9, 0.9]), test_examples=360))
+    assert f"standard error of {100 * math.sqrt(0.9 * 0.1 / 360):.2f} points" in text
+
+
+def test_without_the_number_of_examples_no_noise_is_claimed(summary):
+    assert "standard error" not in " ".join(caveats(summary))
+
+
+def test_few_seeds_are_a_caveat(make):
+    assert "at least 6 paired seeds" in " ".join(caveats(make.tested(none=[0.9] * 3, dropout=[0.8] * 3)))
+    assert "Few seeds" not in " ".join(caveats(make.tested(none=[0.9] * 6, dropout=[0.8] * 6)))
+
+
+def test_the_luck_of_the_search_is_a_caveat(summary):
+    assert any(line.startswith("Search scores flatter") for line in caveats(summary))
+
+
+def test_unequal_chances_failures_and_an_interruption_are_caveats(make):
+    arms = {"none": make.arm("none"), "both": make.failed("both", trials=5)}
+    text = "\n".join(caveats(make.summary(arms, complete=False)))
+    assert "none 12, both 5" in text
+    assert "5 of 5 trials of both failed, most often with: `CUDA out of memory`" in text
+    assert text.startswith("The run was interrupted")
+
+
+def test_seeds_without_a_score_are_a_caveat(make):
+    assert "1 of 3 seeds of none" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+
+
+def test_an_arm_that_chose_no_dropout_is_a_caveat_that_names_the_arm_it_equals(make):
+    outcome = make.arm("both")
+    trial = next(t for t in outcome.trials if t.spec.rates and not any(t.spec.rates.values()))
+    without = replace(outcome, winner=make.confirmed(trial, 10, np.random.default_rng(0)))
+    arms = {"none": make.arm("none"), "batchnorm": make.arm("batchnorm"), "both": without}
+    told = " ".join(caveats(make.summary(arms)))
+    assert "The dropout rates chosen for both are all zero: it is the model of batchnorm" in told
+    assert "all zero" not in " ".join(caveats(make.summary(arms | {"both": outcome})))
+    assert "chosen for both are all zero" in " ".join(closing(make.summary(arms)).split())
+
+
+def test_claims_come_with_what_they_do_not_say(make):
+    confounded = (
+        "Claims compare tuned configurations: each arm's winner has a learning rate and a weight decay of its own"
+    )
+    unadjusted = "P-values of claims are adjusted for the contrasts of one measure, not for there being 2 claims."
+    for text in (markdown(make.with_evidence()), page(make.with_evidence())):
+        assert confounded.replace("'", "&#39;" if text.startswith("<!") else "'") in text
+        assert unadjusted in text
+    assert "claims" not in markdown(make.summary()).lower()
+
+
+def with_winner(make, name, number, rates):
+    """An arm whose winner is the trial of this number, with these rates."""
+    arm = make.arm(name)
+    results = [replace(result, spec=replace(result.spec, rates=rates)) for result in arm.winner.results]
+    return replace(arm, winner=replace(arm.winner, number=number, results=tuple(results)))
+
+
+@pytest.mark.parametrize(("number", "rate", "same"), [(7, 0.2, True), (8, 0.2, False), (7, 0.3, False)])
+def test_one_proposal_that_won_in_two_arms_is_a_caveat(make, number, rate, same):
+    arms = {
+        "dropout": with_winner(make, "dropout", 7, {"input_dropout": 0.2}),
+        "both": with_winner(make, "both", number, {"input_dropout": rate}),
+    }
+    told = "The winners of dropout and both are the same proposal: trial 7 of both, with the same rates."
+    assert (told in markdown(make.summary(arms))) is same
+
+
+def test_rates_of_zero_are_no_finding_that_two_arms_could_share(make):
+    arms = {name: with_winner(make, name, 1, {"input_dropout": 0.0}) for name in ("dropout", "both")}
+    assert "same proposal" not in markdown(make.summary(arms))
+
+
+def test_a_site_out_of_control_is_a_caveat(make):
+    site = Site("lstm", "rnn", 0.2, 10, controllable=False, reason="inside a fused kernel")
+    text = " ".join(caveats(replace(make.summary(("none",)), sites=(site,))))
+    assert "The site lstm kept its own rate of 0.20: inside a fused kernel." in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (48, "48 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (12000, "3 h 20 min")]
+)
+def test_a_duration_reads_as_people_say_it(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_end_shows_tables_then_verdict_then_commands(summary):
+    text = closing(summary)
+    positions = [text.index(part) for part in ("Arms:", "Dropout rates", "Paired", "both (dropout and", "mlflow ui")]
+    assert positions == sorted(positions)
+
+
+def test_commands_are_not_broken_and_continuing_comes_last(make):
+    command = "python -m dropsearch " + " ".join(f"key{i}=value" for i in range(30))
+    text = closing(make.summary(commands={"continue": command, "mlflow": "mlflow ui"}))
+    assert text.splitlines()[-1].strip() == command
+
+
+def test_the_terminal_needs_no_unicode(make):
+    text = closing(make.summary(("none", "dropout", "both")))
+    assert text.isascii()
+    assert "\x1b" not in text
+
+
+READER = MarkdownIt("gfm-like", {"linkify": False})
+"""An independent reader of GitHub's Markdown."""
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=20).map(
+    lambda text: " ".join(text.split())
+) | st.sampled_from(["a|b", "\\|", "`|`", "``", "<b>x</b>", "*x*", "_x_", "[x](y)", "&amp;", "~~x~~", "<!--", "\\"])
+
+
+def shown(text, kind):
+    """What a reader sees of the inline parts of a document, table cell by table cell."""
+    inline = [token for token in READER.parse(text) if token.type == "inline"]
+    return ["".join(child.content for child in token.children or () if child.type in kind) for token in inline]
+
+
+@given(cells=st.lists(st.tuples(words, words), min_size=1, max_size=3))
+def test_no_cell_can_break_a_table_or_become_markup(cells):
+    table = Table("t", ("one", "two"), tuple(cells), left=("one",))
+    seen = shown(table.as_markdown(), ("text", "text_special"))
+    assert seen[1:] == ["one", "two", *(cell for row in cells for cell in row)]
+
+
+@given(text=words)
+@example(text="__0__")
+def test_a_sentence_shows_every_character(text):
+    (seen,) = shown(f"x {escaped(text)} x", ("text", "text_special"))
+    assert " ".join(seen.split()) == " ".join(f"x {text} x".split())
+
+
+@given(text=words.filter(bool))
+def test_code_shows_every_character_backticks_too(text):
+    assert shown(f"x {code(text)}", ("code_inline",)) == [text]
+    (token,) = READER.parse(block(text))
+    assert (token.type, token.content) == ("fence", f"{text}\n")
+
+
+def test_what_was_measured_and_claimed_is_told_in_short(make):
+    text = markdown(make.with_evidence())
+    assert "- Dropout prevents overfitting. **held**: With dropout the gap is 0.07 nats smaller" in text
+    assert "| gap at the best epoch (nats) | 0.118 | 0.0558 | 0.125 | 0.0513 |" in text
+    assert "what dropout did in the winners was measured in 4.2 s (3 % of the run)" in text
+    assert "## Evidence" not in markdown(make.summary())
+
+
+def test_the_markdown_has_the_model_to_keep_and_every_contrast(make):
+    measured = make.with_evidence()
+    text = markdown(measured)
+    assert kept(measured).startswith("The model to keep is that of ")
+    assert escaped(kept(measured)) in text
+    assert contrasts_table(measured).as_markdown() in text
+
+
+def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
+    text = markdown(make.with_evidence())
+    assert "| overfitting | held | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
+    assert "| robustness | not shown | robustness | dropout minus none | - |" in text
+
+
+def test_an_accuracy_is_told_in_points_and_long_names_fit_the_terminal(make):
+    measured = make.with_evidence()
+    arms = "both minus the better of dropout and batchnorm"
+    number = Interval(-0.0123, -0.0234, -0.0012)
+    claim = Claim("batchnorm", "B.", "not shown", f"test accuracy, {arms}", number, "R.", "", "points", 100)
+    summary = replace(measured, evidence=replace(measured.evidence, claims=(claim,)))
+    assert f"| test accuracy | {arms} | -1.23 (-2.34 to -0.12) points |" in markdown(summary)
+    table = claims_table(summary, brief=True).as_text()
+    assert "-1.23 (-2.34 to -0.12) points" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_the_terminal_shows_the_claims_and_names_the_report(make):
+    text = closing(make.with_evidence(config={"output_dir": "outputs/here"}))
+    assert "overfitting  held       dropout minus none  -0.07 (-0.09 to -0.05) nats" in text
+    assert re.search(r"robustness +not shown +dropout minus none +-\n", text)
+    assert "In outputs/here: report.html" in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 100

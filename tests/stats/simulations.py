@@ -1,0 +1,251 @@
+"""Experiments with a known truth, and how often the statistics say it: for the tests, and at length for the proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropsearch.analysis.budget import random_search, repeated_searches
+from dropsearch.analysis.response_curves import responses
+from dropsearch.core.records import ARMS, Budget, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.stats.comparisons import contrasts_of
+from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.paired_tests import holm, wilcoxon_exact
+
+Array = NDArray[np.float64]
+Random = np.random.Generator
+TEST_EXAMPLES = 360
+"""Of digits: accuracies come in steps of one in 360."""
+
+
+# Null experiments: arms that differ in nothing but luck
+
+
+def family_wise_error(experiments: int, seeds: int, arms: Sequence[str], generator: Random) -> float:
+    """Share of null experiments in which any contrast comes below 0.05; arms share the seeds' luck, and tie."""
+    errors = 0
+    for _ in range(experiments):
+        luck = generator.normal(0, 0.01, seeds)
+        values = {
+            arm: dict(enumerate(_accuracies(0.95 + luck + generator.normal(0, 0.005, seeds)).tolist())) for arm in arms
+        }
+        errors += any(comparison.p_holm < 0.05 for comparison in contrasts_of(values, "test_acc"))
+    return errors / experiments
+
+
+def _accuracies(values: Array) -> Array:
+    return np.round(TEST_EXAMPLES * values) / TEST_EXAMPLES
+
+
+# Differences with a known mean
+
+DIFFERENCES: dict[str, tuple[Callable[[Random, tuple[int, int]], Array], float]] = {
+    "normal": (lambda r, shape: r.normal(0.3, 1, shape), 0.3),
+    "Student, 3 degrees": (lambda r, shape: r.standard_t(3, shape), 0.0),
+    "gamma, skewness 1": (lambda r, shape: r.gamma(4, size=shape), 4.0),
+    "gamma, skewness 1.4": (lambda r, shape: r.gamma(2, size=shape), 2.0),
+    "lognormal, skewness 6.2": (lambda r, shape: r.lognormal(0, 1, shape), math.exp(0.5)),
+    "ties: of accuracies, sd 2 examples": (
+        lambda r, shape: _accuracies(r.normal(0.9 / 360, 2 / 360, shape)),
+        0.9 / 360,
+    ),
+    "ties: of accuracies, sd 0.7 examples": (
+        lambda r, shape: _accuracies(r.normal(0.5 / 360, 0.7 / 360, shape)),
+        0.5 / 360,
+    ),
+    "ties: 9 of 10 are zero": (lambda r, shape: (r.random(shape) < 0.1) / 360, 0.1 / 360),
+}
+"""By name: what draws differences [experiments, seeds], and their mean."""
+
+
+def interval_coverage(name: str, experiments: int, seeds: int, generator: Random) -> float:
+    """Share of experiments whose 95 % interval holds the mean of the differences."""
+    draw, mean = DIFFERENCES[name]
+    samples = draw(generator, (experiments, seeds))
+    intervals = [paired_difference(sample, np.zeros(seeds)) for sample in samples]
+    return float(np.mean([interval.low <= mean <= interval.high for interval in intervals]))
+
+
+def power(effect: float, seeds: int, contrasts: int, experiments: int, generator: Random) -> float:
+    """Share of experiments that show a mean difference of `effect` standard deviations among `contrasts`.
+
+    The other contrasts show nothing, so that Holm asks the most of this one.
+    """
+    samples = generator.normal(effect, 1, (experiments, seeds))
+    return float(np.mean([holm([wilcoxon_exact(s)] + [1.0] * (contrasts - 1))[0] < 0.05 for s in samples]))
+
+
+# Searches whose scores have a known distribution
+
+Scores = Callable[[Random, tuple[int, ...]], Array]
+
+
+def _bowl(sites: int) -> Scores:
+    def draw(generator: Random, shape: tuple[int, ...]) -> Array:
+        distance = generator.uniform(-0.6, 0.4, (*shape, sites)) ** 2
+        return 0.1 + distance.sum(axis=-1) + generator.normal(0, 0.01, shape)
+
+    return draw
+
+
+def _plateau(generator: Random, shape: tuple[int, ...]) -> Array:
+    good = 0.1 + generator.normal(0, 0.01, shape)
+    return np.where(generator.random(shape) < 0.5, good, generator.uniform(0.2, 2.3, shape))
+
+
+def _needle(generator: Random, shape: tuple[int, ...]) -> Array:
+    rare = 0.1 + generator.gamma(2, 0.01, shape)
+    return np.where(generator.random(shape) < 0.1, rare, 0.5 + generator.gamma(3, 0.1, shape))
+
+
+SCORES: dict[str, Scores] = {
+    "bowl of 2 sites": _bowl(2),
+    "bowl of 6 sites": _bowl(6),
+    "half good, half far off": _plateau,
+    "one in ten is good": _needle,
+    "gamma": lambda r, shape: r.gamma(2, size=shape),
+    "lognormal": lambda r, shape: r.lognormal(-1, 0.7, shape),
+    "uniform down to 0": lambda r, shape: r.random(shape),
+}
+
+
+def scored(scores: Sequence[float], states: Sequence[str] | None = None) -> list[TrialResult]:
+    """Trials with these objectives."""
+    return [
+        TrialResult(TrialSpec("none", i, i, {}, 1e-3, 0.0), state, (EpochMetrics(0, score, score, score),), 1.0)  # type: ignore[arg-type]
+        for i, (score, state) in enumerate(zip(scores, states or ["COMPLETE"] * len(scores), strict=True))
+    ]
+
+
+def expected_best(ordered: Array, k: int, ceiling: float = math.inf) -> float:
+    """Expected best of k draws of an ordered sample so large that it stands for the distribution."""
+    cut = np.minimum(ordered, ceiling)
+    above = 1 - np.arange(cut.size) / cut.size
+    return float(cut[0] + np.diff(cut) @ above[1:] ** k)
+
+
+def budget_coverage(name: str, trials: int, experiments: int, generator: Random) -> dict[int, float]:
+    """By budget, the share of random searches whose band holds the expected best."""
+    draw, inside = SCORES[name], np.zeros(trials)
+    everything = np.sort(draw(generator, (20_000,)))
+    for experiment in range(experiments):
+        scores = draw(generator, (trials,))
+        budget = random_search(scored(scores), seed=experiment)
+        assert budget is not None
+        truth = [expected_best(everything, k, scores.max()) for k in budget.trials]
+        inside += _holds(budget, truth)
+    return dict(zip(range(1, trials + 1), (inside / experiments).tolist(), strict=True))
+
+
+def repeats_coverage(name: str, trials: int, repeats: int, experiments: int, generator: Random) -> dict[int, float]:
+    """By budget, the share of sets of searches whose band holds the expected best."""
+    draw, inside = SCORES[name], np.zeros(trials)
+    everything = np.sort(draw(generator, (20_000,)))
+    truth = [expected_best(everything, k) for k in range(1, trials + 1)]
+    for _ in range(experiments):
+        budget = repeated_searches([scored(scores) for scores in draw(generator, (repeats, trials))])
+        assert budget is not None
+        inside += _holds(budget, truth)
+    return dict(zip(range(1, trials + 1), (inside / experiments).tolist(), strict=True))
+
+
+def _holds(budget: Budget, truth: Sequence[float]) -> Array:
+    points = zip(truth, budget.low, budget.high, strict=True)
+    return np.array([low <= value <= high for value, low, high in points], dtype=float)
+
+
+# Searches whose scores are a known function of the rates
+
+Surface = Callable[[Array], Array]
+"""From rates [trials, sites] to the score without noise [trials]."""
+
+
+def _quadratic(generator: Random, sites: int) -> Surface:
+    best, weight = generator.uniform(0, 0.7, sites), generator.uniform(0, 1.5, sites) * (generator.random(sites) < 0.6)
+    return lambda rates: (weight * (rates - best) ** 2).sum(axis=1)
+
+
+def _rising(generator: Random, sites: int) -> Surface:
+    weight = generator.uniform(0, 0.5, sites)
+    return lambda rates: (weight * np.exp(2 * rates - 1.8)).sum(axis=1)
+
+
+def _interacting(generator: Random, sites: int) -> Surface:
+    best = generator.uniform(0.1, 0.5, sites)
+    return lambda rates: ((rates - best) ** 2).sum(axis=1) + 0.8 * rates[:, 0] * rates[:, -1]
+
+
+def _wavy(generator: Random, sites: int) -> Surface:
+    phase = generator.uniform(0, 6, sites)
+    return lambda rates: (0.2 * np.sin(4 * rates + phase)).sum(axis=1)
+
+
+def _steep(generator: Random, sites: int) -> Surface:
+    return lambda rates: (0.5 / (1 + np.exp(-15 * (rates - 0.7)))).sum(axis=1)
+
+
+def _flat(generator: Random, sites: int) -> Surface:
+    return lambda rates: np.zeros(len(rates))
+
+
+SURFACES: dict[str, Callable[[Random, int], Surface]] = {
+    "bowl": _quadratic,
+    "rising": _rising,
+    "interacting": _interacting,
+    "wavy": _wavy,
+    "steep at 0.7": _steep,
+    "flat": _flat,
+}
+HIGH = 0.9
+
+
+def drawn_rates(generator: Random, trials: int, sites: int) -> Array:
+    """Rates as random search draws them: zero for a fifth of the trials."""
+    return np.maximum(generator.uniform(-HIGH / 4, HIGH, (trials, sites)), 0)
+
+
+def search_of(surface: Surface, rates: Array, noise: float, generator: Random) -> list[TrialResult]:
+    """A random search over a surface, whose scores depend on learning rate and weight decay as well."""
+    settings = generator.uniform(-1, 1, (len(rates), 2))
+    scores = surface(rates) + 0.3 * (settings[:, 0] - 0.2) ** 2 + 0.1 * settings[:, 1]
+    scores = scores + noise * generator.standard_t(4, len(rates)) / math.sqrt(2)
+    return [
+        TrialResult(
+            TrialSpec(
+                "dropout",
+                number,
+                number,
+                {f"site{site}": float(rate) for site, rate in enumerate(row)},
+                lr=float(np.exp(-5.8 + 2.3 * setting[0])),
+                weight_decay=float(np.exp(-8 + 5.7 * setting[1])),
+            ),
+            "COMPLETE",
+            (EpochMetrics(0, score, score, score),),
+            1.0,
+        )
+        for number, (row, setting, score) in enumerate(zip(rates, settings, scores.tolist(), strict=True))
+    ]
+
+
+def response_coverage(
+    name: str, trials: int, sites: int, noise: float, experiments: int, generator: Random
+) -> tuple[float, float]:
+    """Share of a curve's rates at which the band holds the expected score, and the band's mean width."""
+    inside, widths = [], []
+    for _ in range(experiments):
+        surface = SURFACES[name](generator, sites)
+        found = search_of(surface, drawn_rates(generator, trials, sites), noise, generator)
+        (curve,) = responses(found, ["site0"], {}, {}, {}, 0.0, HIGH)
+        many = drawn_rates(generator, 4000, sites)
+        for rate, low, high in zip(curve.rates, curve.low, curve.high, strict=True):
+            many[:, 0] = rate
+            truth = float(surface(many).mean()) + 0.3 * (1 / 3 + 0.04)
+            inside.append(low <= truth <= high)
+            widths.append(high - low)
+    return float(np.mean(inside)), float(np.mean(widths))
+
+
+ALL_ARMS = tuple(ARMS)

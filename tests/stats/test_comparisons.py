@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
+from dropsearch.stats.comparisons import compare, contrasted, contrasts_of, paired, planned_contrasts
+from dropsearch.stats.paired_tests import holm
+from tests.stats.simulations import ALL_ARMS, family_wise_error
+
+
+def arm_with(name, acc, loss=None, seeds=None):
+    """An arm whose winner has these test scores."""
+    seeds = range(100, 100 + len(acc)) if seeds is None else seeds
+    results = tuple(
+        TrialResult(TrialSpec(name, number, seed, {}, 1e-3, 0.0, phase="confirm"), "COMPLETE", (), 1.0)
+        for number, seed in enumerate(seeds)
+    )
+    winner = Confirmed(number=0, results=results)
+    scores = TestScores("2026-11-01T12:00:00+00:00", tuple(loss or [0.5] * len(acc)), tuple(acc))
+    return ArmOutcome(ARMS[name], (), (winner,), winner, scores)
+
+
+def test_all_arms_give_all_planned_contrasts():
+    assert planned_contrasts(ARMS) == [
+        ("dropout", "none"),
+        ("batchnorm", "none"),
+        ("both", "none"),
+        ("both", "dropout"),
+        ("both", "batchnorm"),
+        ("dropout", "dropout_shared"),
+        ("dropout", "typical"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arms", "contrasts"),
+    [
+        ([], []),
+        (["none"], []),
+        (["dropout", "batchnorm"], []),
+        (["none", "dropout"], [("dropout", "none")]),
+        (["typical", "dropout"], [("dropout", "typical")]),
+    ],
+)
+def test_only_contrasts_whose_arms_ran_are_planned(arms, contrasts):
+    assert planned_contrasts(arms) == contrasts
+
+
+def test_arms_are_paired_by_seed_whatever_their_order():
+    a = arm_with("dropout", [0.9, 0.8, 0.7], seeds=[3, 1, 2])
+    b = arm_with("none", [0.5, 0.6, 0.4], seeds=[1, 2, 3])
+    assert paired(a, b, "test_acc").differences == pytest.approx((0.5, 0.3, 0.1))
+
+
+def test_seeds_that_only_one_arm_has_are_no_pairs():
+    a, b = arm_with("dropout", [0.9, 0.8], seeds=[1, 2]), arm_with("none", [0.5, 0.6], seeds=[2, 3])
+    pairs = paired(a, b, "test_acc")
+    assert (pairs.a, pairs.b, pairs.dropped) == ((0.8,), (0.5,), 0)
+
+
+def test_pairs_that_are_not_finite_are_dropped_and_counted():
+    a, b = arm_with("dropout", [0.9, math.nan, 0.8]), arm_with("none", [0.5, 0.6, math.inf])
+    pairs = paired(a, b, "test_acc")
+    assert (pairs.differences, pairs.dropped) == (pytest.approx((0.4,)), 2)
+
+
+def test_a_difference_is_that_of_a_minus_b():
+    (comparison,) = compare({"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [0.75] * 3)})
+    assert (comparison.a, comparison.b, comparison.metric) == ("dropout", "none", "test_acc")
+    assert comparison.difference.mean == 0.25
+
+
+def test_each_metric_is_a_family_of_its_own():
+    arms = {
+        name: arm_with(name, np.random.default_rng(seed).normal(0.9, 0.01, 10), [0.1 * seed] * 10)
+        for seed, name in enumerate(("none", "dropout", "batchnorm", "both"))
+    }
+    both = compare(arms, ("test_acc", "test_loss"))
+    assert [c.metric for c in both] == ["test_acc"] * 5 + ["test_loss"] * 5
+    assert both[:5] == compare(arms, ("test_acc",))
+
+
+def test_arms_whose_test_set_stayed_closed_are_not_compared():
+    closed = replace(arm_with("dropout", [0.9] * 3), test=None)
+    assert compare({"none": replace(arm_with("none", [0.5] * 3), test=None), "dropout": closed}) == ()
+
+
+def test_an_arm_without_test_scores_stays_in_the_family_and_makes_nothing_easier_to_show():
+    seeds = 8
+    good = {"none": arm_with("none", [0.5] * seeds), "batchnorm": arm_with("batchnorm", [0.6] * seeds)}
+    (alone,) = compare(good)
+    diverged = replace(arm_with("dropout", [0.9] * seeds), test=None, winner=None)
+    family = {(c.a, c.b): c for c in compare({**good, "dropout": diverged})}
+    assert family["dropout", "none"].p == 1.0
+    assert family["batchnorm", "none"].p == alone.p
+    assert family["batchnorm", "none"].p_holm == pytest.approx(2 * alone.p)
+
+
+def test_an_arm_that_diverged_on_every_seed_stays_in_the_family():
+    arms = {name: arm_with(name, np.linspace(0.8, 0.9, 6) + shift) for name, shift in [("none", 0), ("both", 0.05)]}
+    (alone,) = compare(arms)
+    with_diverged = compare(arms | {"dropout": arm_with("dropout", [math.nan] * 6)})
+    by_pair = {(c.a, c.b): c for c in with_diverged}
+    assert by_pair["dropout", "none"].p == 1.0
+    assert math.isnan(by_pair["dropout", "none"].difference.mean)
+    assert by_pair["both", "none"].p_holm == pytest.approx(3 * alone.p)
+
+
+def test_any_number_by_seed_has_the_planned_contrasts_as_its_family():
+    values = {"none": {1: 0.0, 2: 0.5, 3: 0.25}, "batchnorm": {3: 0.5, 2: 1.0, 4: 9.0}, "both": {}}
+    found = contrasts_of(values, "gap")
+    assert [(c.a, c.b, c.metric) for c in found] == [
+        ("batchnorm", "none", "gap"),
+        ("both", "none", "gap"),
+        ("both", "batchnorm", "gap"),
+    ]
+    assert found[0].differences == (0.25, 0.5)
+    assert [c.p_holm for c in found] == holm([c.p for c in found])
+
+
+def test_a_contrast_says_how_often_a_seed_of_one_beats_a_seed_of_the_other():
+    arms = {"none": arm_with("none", [0.5, 0.6, 0.7]), "dropout": arm_with("dropout", [0.6, 0.7, 0.8])}
+    (comparison,) = compare(arms)
+    assert comparison.effect == pytest.approx(7 / 9)
+
+
+def test_an_arm_that_diverged_has_no_effect():
+    arms = {"none": arm_with("none", [0.5] * 3), "dropout": arm_with("dropout", [math.nan] * 3)}
+    assert math.isnan(compare(arms)[0].effect)
+
+
+def test_an_unknown_metric_is_refused():
+    arms = {name: arm_with(name, [0.5] * 3) for name in ("none", "dropout")}
+    with pytest.raises(ValueError, match="test_acc, test_loss"):
+        compare(arms, ("f1",))
+
+
+def test_the_family_wise_error_of_all_planned_contrasts_is_at_most_5_percent():
+    experiments = 1000
+    error = family_wise_error(experiments, 10, ALL_ARMS, np.random.default_rng(20261102))
+    assert error <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / experiments)
+
+
+def test_what_is_compared_with_one_reference_is_one_family():
+    seeds = range(7)
+    own = {seed: float(seed) for seed in seeds}
+    values = {name: {seed: seed + shift for seed in seeds} for name, shift in (("x = 0", 1.0), ("y = 0", -2.0))}
+    found = contrasted({**values, "dropout": own}, [("x = 0", "dropout"), ("y = 0", "dropout")], "val_loss")
+    assert [c.differences for c in found] == [(1.0,) * 7, (-2.0,) * 7]
+    assert [c.p_holm for c in found] == holm([c.p for c in found])
+
+
+def test_a_seed_that_failed_on_one_side_is_left_out_of_a_pair():
+    values = {"x = 0": {1: 1.0, 2: math.inf, 3: 3.0}, "dropout": {3: 0.0, 2: 0.0, 1: 0.0}}
+    (found,) = contrasted(values, [("x = 0", "dropout")], "val_loss")
+    assert found.differences == (1.0, 3.0)

@@ -1,0 +1,120 @@
+"""A database that is away for a while is waited for; one that stays away ends the run in one line."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import OperationalError, PendingRollbackError
+
+from dropsearch.core.errors import RunError
+from dropsearch.study import reconnect
+from dropsearch.study.reconnect import patiently
+from dropsearch.study.store import StudyStore
+from tests.study.conftest import ask, ended, make_feed
+
+
+class Database:
+    """Answers after some failures."""
+
+    def __init__(self, failures: int, error: Exception) -> None:
+        self.failures, self.error = failures, error
+
+    def __call__(self) -> str:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise self.error
+        return "answer"
+
+
+class DriverError(Exception):
+    """What a driver of a server raises."""
+
+
+def dropped() -> OperationalError:
+    return OperationalError("SELECT 1", {}, DriverError("server closed the connection unexpectedly"))
+
+
+def wrapped() -> StorageInternalError:
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = dropped()
+    return error
+
+
+def broken_session() -> StorageInternalError:
+    """What Optuna makes of a connection that is dropped while it reads trials."""
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+    error.__cause__.__context__ = dropped()
+    return error
+
+
+LOCKED = OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+FULL = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect, "FIRST_PAUSE", 0.0)
+
+
+@pytest.mark.parametrize(
+    "error", [dropped(), wrapped(), broken_session(), LOCKED], ids=["dropped", "wrapped", "broken session", "locked"]
+)
+def test_an_outage_is_waited_for_and_said_once(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert patiently("s/none", Database(3, error)) == "answer"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("the storage of study s/none does not answer (")
+    assert said.endswith("trying again for 60 s\n")
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device"), StorageInternalError("bad value")])
+def test_what_does_not_pass_by_itself_is_an_error_at_once(error: Exception) -> None:
+    database = Database(1, error)
+    with pytest.raises(RunError, match="the storage of study s/none failed"):
+        patiently("s/none", database)
+    assert database.failures == 0
+
+
+def test_a_database_that_stays_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect, "PATIENCE", 0.0)
+    with pytest.raises(RunError, match=r"failed \(.*server closed the connection unexpectedly\)"):
+        patiently("s/none", Database(1000, dropped()))
+
+
+def test_a_study_goes_on_when_its_database_is_free_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = RDBStorage(f"sqlite:///{tmp_path}/study.db", engine_kwargs={"connect_args": {"timeout": 0.01}})
+    store = StudyStore(storage, "s/dropout", arm="dropout", phase="search", fingerprint={})
+    feed = make_feed(store)
+    spec = ask(feed)
+    other = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store._bulk = Releasing(store._bulk, other)  # type: ignore[assignment]
+    feed.tell([ended(spec)])
+    assert "does not answer (database is locked)" in capsys.readouterr().err
+    assert [result.spec for result in store.results()] == [spec]
+    other.close()
+    storage.engine.dispose()
+
+
+class Releasing:
+    """Passes all on, and has the other writer let go after the first failure."""
+
+    def __init__(self, bulk: object, other: sqlite3.Connection) -> None:
+        self._bulk, self._other = bulk, other
+
+    def __getattr__(self, name: str) -> object:
+        act = getattr(self._bulk, name)
+
+        def tried(*given: object) -> object:
+            try:
+                return act(*given)
+            except OperationalError:
+                self._other.execute("ROLLBACK")
+                raise
+
+        return tried

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropsearch.core.records import TrialSpec
+from dropsearch.study.retrainings import WEIGHT_DECAYS, l2_controls, single_sites, trial_keys
+
+
+def winner(**rates: float) -> TrialSpec:
+    return TrialSpec("dropout", 3, 7, rates, lr=1e-2, weight_decay=1e-4, phase="confirm", configuration=5)
+
+
+def test_each_site_is_set_to_zero_and_to_the_mean_of_the_others():
+    found = single_sites(winner(a=0.5, b=0.25, c=0.75))
+    assert {name: varied.rates for name, varied in found.items()} == {
+        "a = 0": {"a": 0.0, "b": 0.25, "c": 0.75},
+        "b = 0": {"a": 0.5, "b": 0.0, "c": 0.75},
+        "b = mean": {"a": 0.5, "b": 0.625, "c": 0.75},
+        "c = 0": {"a": 0.5, "b": 0.25, "c": 0.0},
+        "c = mean": {"a": 0.5, "b": 0.25, "c": 0.375},
+    }
+
+
+def test_all_else_is_the_winners():
+    for name, varied in single_sites(winner(a=0.5, b=0.25)).items():
+        assert (varied.lr, varied.weight_decay, varied.configuration) == (1e-2, 1e-4, 5)
+        assert varied.variation == name
+
+
+@pytest.mark.parametrize(
+    ("rates", "names"), [({"a": 0.5}, ["a = 0"]), ({"a": 0.0}, []), ({}, []), ({"a": 0.0, "b": 0.0}, [])]
+)
+def test_what_would_change_nothing_is_left_out(rates: dict[str, float], names: list[str]):
+    assert list(single_sites(winner(**rates))) == names
+
+
+@given(st.lists(st.floats(0, 0.95), max_size=5))
+def test_each_variation_changes_one_rate_and_no_two_are_alike(rates: list[float]):
+    own = {f"site{i}": rate for i, rate in enumerate(rates)}
+    found = single_sites(winner(**own))
+    for varied in found.values():
+        assert [varied.rates[site] != own[site] for site in own].count(True) == 1
+        assert all(0 <= rate <= 0.95 for rate in varied.rates.values())
+
+
+def test_a_place_is_a_variation_on_a_seed():
+    found = trial_keys(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
+    assert found == [(5, index, seed) for index in range(4) for seed in (11, 12)]
+
+
+@given(st.floats(1e-6, 0.1))
+def test_a_control_drops_nothing_and_its_weight_decay_rises_from_the_winners(decay: float):
+    own = dataclasses.replace(winner(a=0.5, b=0.25), weight_decay=decay)
+    found = list(l2_controls(own).values())
+    assert all(set(varied.rates.items()) == {("a", 0.0), ("b", 0.0)} for varied in found)
+    assert [varied.weight_decay for varied in found] == [decay, *(d for d in WEIGHT_DECAYS if d > 1.5 * decay)]
+    assert {varied.lr for varied in found} == {own.lr}

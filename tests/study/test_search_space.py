@@ -1,0 +1,120 @@
+"""The space: one rate a site, with zero itself within reach."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropsearch.core.records import ARMS, Choice, Numbers, Range, Site
+from dropsearch.study.search_space import Space, SpaceSettings
+
+SITES = (Site("a", "input", 0.1, 4), Site("b", "hidden", 0.1, 4), Site("c", "hidden", 0.1, 4))
+TYPICAL = {"a": 0.15, "b": 0.4, "c": 0.4}
+
+
+def space(arm: str = "dropout", **settings: object) -> Space:
+    return Space(SpaceSettings(**settings), ARMS[arm], SITES, TYPICAL)  # type: ignore[arg-type]
+
+
+def sampled(space: Space, trials: int = 400) -> list[dict[str, float]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space.rates(study.ask(fixed_distributions=space.distributions).params) for _ in range(trials)]
+
+
+def test_zero_is_proposed_with_the_share_asked_for() -> None:
+    rates = [rate for trial in sampled(space(zero_share=0.25)) for rate in trial.values()]
+    share = sum(rate == 0 for rate in rates) / len(rates)
+    assert share == pytest.approx(0.25, abs=0.05)
+    assert all(0 <= rate <= 0.9 for rate in rates)
+
+
+def test_without_a_share_for_zero_rates_stay_in_their_range() -> None:
+    rates = [rate for trial in sampled(space(zero_share=0.0, low=0.2), 50) for rate in trial.values()]
+    assert min(rates) >= 0.2
+
+
+def test_each_site_has_its_own_rate() -> None:
+    assert [p for p in space().distributions if p.startswith("rate.")] == ["rate.a", "rate.b", "rate.c"]
+    assert len(set(sampled(space(), 1)[0].values())) == 3
+
+
+def test_one_shared_rate_serves_every_site() -> None:
+    (trial,) = sampled(space(rates="shared", zero_share=0.0), 1)
+    assert len(set(trial.values())) == 1
+    (trial,) = sampled(space("dropout_shared", zero_share=0.0), 1)
+    assert len(set(trial.values())) == 1
+
+
+@given(first=st.floats(0, 0.9), last=st.floats(0, 0.9))
+def test_by_depth_rates_lie_on_a_line(first: float, last: float) -> None:
+    rates = space(rates="depth").rates({"rate.first": first, "rate.last": last})
+    assert rates["a"] == pytest.approx(first)
+    assert rates["b"] == pytest.approx((first + last) / 2)
+    assert rates["c"] == pytest.approx(last)
+
+
+@pytest.mark.parametrize("form", ["per_layer", "shared", "depth"])
+def test_the_first_trial_is_the_typical_point_and_the_second_has_no_dropout(form: str) -> None:
+    typical, zero = (space(rates=form).rates(point) for point in space(rates=form).first_points)
+    assert set(zero.values()) == {0.0}
+    assert typical["a"] == pytest.approx({"shared": sum(TYPICAL.values()) / 3}.get(form, 0.15))
+
+
+def test_the_first_points_are_inside_the_space() -> None:
+    for settings in ({}, {"low": 0.2, "high": 0.3}, {"zero_share": 0.0}):
+        it = space(**settings)
+        for point in it.first_points:
+            assert all(it.distributions[name]._contains(value) for name, value in point.items())
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_every_arm_tunes_the_optimiser_in_the_same_ranges(arm: str) -> None:
+    own, reference = space(arm).distributions, space("dropout").distributions
+    assert own["lr"] == reference["lr"]
+    assert own["weight_decay"] == reference["weight_decay"]
+
+
+def test_arms_without_dropout_have_no_rates() -> None:
+    assert sampled(space("none"), 1) == [{}]
+    assert sampled(space("batchnorm"), 1) == [{}]
+
+
+def test_the_typical_arm_keeps_the_typical_rates() -> None:
+    assert sampled(space("typical"), 1) == [TYPICAL]
+
+
+def test_a_site_out_of_reach_is_not_searched() -> None:
+    fused = Site("lstm", "rnn", 0.2, 4, controllable=False, reason="fused")
+    it = Space(SpaceSettings(), ARMS["dropout"], (*SITES, fused), {**TYPICAL, "lstm": 0.2})
+    assert "rate.lstm" not in it.distributions
+
+
+EXTRA: dict[str, Range] = {
+    "model.hidden": Choice(([8], [16])),
+    "model.width": Numbers(4, 64, log=True, step=1),
+    "optimizer.momentum": Numbers(0.5, 0.99),
+}
+START = {"model.hidden": [16], "model.width": 16, "optimizer.momentum": 0.9}
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_every_arm_searches_what_else_is_asked_for_in_the_same_ranges_before_its_rates(arm: str) -> None:
+    own, reference = (space(name, hyperparameters=EXTRA, start=START).distributions for name in (arm, "none"))
+    assert list(own.items())[: len(reference)] == list(reference.items())
+    assert set(EXTRA) <= set(reference)
+
+
+def test_the_first_points_have_the_first_values_of_what_else_is_searched() -> None:
+    for arm in ("none", "dropout"):
+        it = space(arm, hyperparameters=EXTRA, start=START)
+        assert [it.hyperparameters(point) for point in it.first_points] == [START] * len(it.first_points)
+
+
+def test_what_else_is_proposed_comes_back_as_values() -> None:
+    it = space(hyperparameters=EXTRA, start=START)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = it.hyperparameters(study.ask(fixed_distributions=it.distributions).params)
+    assert list(values) == list(EXTRA)
+    assert all(EXTRA[key].holds(value) for key, value in values.items())

@@ -1,0 +1,52 @@
+"""MLflow's SQLite file is made whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dropsearch.tracking.mlflow.address import resolve
+from dropsearch.tracking.mlflow.database import make_database
+
+ROOT = Path(__file__).parents[3]
+
+
+def in_other_processes(folder: Path, program: str, count: int = 1) -> list[int]:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-c", program, str(folder)]
+    makers = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(count)]
+    return [maker.wait() for maker in makers]
+
+
+def test_a_process_that_is_killed_between_two_tables_leaves_no_half_made_database(tmp_path: Path):
+    program = (
+        "import os, sys; from pathlib import Path; from dropsearch.tracking.mlflow import database, address; "
+        "database._make_tables = lambda draft, _: (draft.write_bytes(b'half'), os._exit(9)); "
+        "database.make_database(address.resolve(None, None, Path(sys.argv[1])))"
+    )
+    assert in_other_processes(tmp_path, program) == [9]
+    (draft,) = tmp_path.iterdir()
+    assert draft.name.startswith(".mlflow.db.")
+    make_database(resolve(None, None, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.slow
+def test_processes_that_make_it_at_the_same_time_all_find_it_whole(tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from dropsearch.tracking import make_tracker; "
+        "tracker = make_tracker('mlflow', uri=None, output_dir=Path(sys.argv[1])); "
+        "tracker.connect('e'); tracker.close(); assert not tracker.problems"
+    )
+    assert in_other_processes(tmp_path, program, count=3) == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_database_that_is_there_is_left_alone(output_dir: Path):
+    before = (output_dir / "mlflow.db").stat()
+    make_database(resolve(None, None, output_dir))
+    assert (output_dir / "mlflow.db").stat() == before

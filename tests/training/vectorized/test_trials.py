@@ -1,0 +1,414 @@
+"""Laws 2 and 3: a trial's result does not depend on the array, its slot or its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.models import MLP, Classifier
+from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.vectorized.device_step import DeviceStep
+from dropsearch.training.vectorized.engine import VectorizedEngine
+from dropsearch.training.vectorized.step import HostStep, VectorizedStep
+from dropsearch.training.vectorized.trials import VectorizedTrials
+from tests.training.conftest import Queue, make_factory, make_source, make_specs
+
+CASES = [
+    ("mlp", "none", {}),
+    ("mlp", "batch", {"optimizer": "sgd", "nesterov": True}),
+    ("mlp", "layer", {"schedule": "cosine"}),
+    ("cnn", "batch", {}),
+    ("cnn", "none", {"dropout_unit": "channel", "optimizer": "sgd"}),
+    ("rnn", "none", {}),
+    ("rnn", "batch", {"cell": "gru", "mask": "step"}),
+    ("rnn", "layer", {"schedule": "step"}),
+    ("transformer", "layer", {"optimizer": "adam"}),
+    ("transformer", "batch", {"schedule": "warmup_cosine"}),
+]
+
+
+@pytest.fixture(autouse=True, params=[HostStep, DeviceStep])
+def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test twice: with the steps of a CPU, and with those that a GPU records, here run as they are written."""
+    made: list[type[VectorizedStep]] = []
+    make = VectorizedTrials._stepping
+
+    def noting(self: VectorizedTrials, *given: Any) -> VectorizedStep:
+        step = make(self, *given)
+        made.append(type(step))
+        return step
+
+    monkeypatch.setattr("dropsearch.training.vectorized.trials.records", lambda _: request.param is DeviceStep)
+    monkeypatch.setattr(VectorizedTrials, "_stepping", noting)
+    yield
+    wanted = HostStep if request.node.get_closest_marker("launched") else request.param
+    assert set(made) <= {wanted}
+
+
+NET_OPTIONS = ("cell", "mask", "dropout_unit")
+
+
+def run(engine: Engine, specs: Sequence[TrialSpec]) -> dict[int, TrialResult]:
+    feed = Queue(list(specs))
+    engine.run(feed)
+    return feed.results
+
+
+def weights(result: TrialResult) -> dict[str, torch.Tensor]:
+    return torch.load(result.checkpoint, weights_only=True)["state_dict"]
+
+
+def engines(
+    tmp_path: Path,
+    model: str,
+    norm: str,
+    options: dict[str, object],
+    width: int,
+    epochs: int,
+    clip: float | None = None,
+) -> tuple[SequentialEngine, VectorizedEngine]:
+    """The reference and the array in float64, both keeping the weights of the best epoch."""
+    factory = make_factory(model, norm, torch.float64, **options)
+    source = make_source(model, torch.float64)
+    settings = TrainerSettings(epochs, "cpu", "64-true", clip)
+    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = VectorizedEngine(factory, source, settings, width, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    return alone, array
+
+
+def assert_same(alone: dict[int, TrialResult], array: dict[int, TrialResult], tolerance: float = 1e-9) -> None:
+    assert set(alone) == set(array)
+    for number, expected in alone.items():
+        got = array[number]
+        assert (got.state, len(got.curve)) == (expected.state, len(expected.curve)), (expected.reason, got.reason)
+        for ours, theirs in zip(got.curve, expected.curve, strict=True):
+            assert ours.epoch == theirs.epoch
+            for name in ("train_loss", "train_loss_as_trained", "val_loss", "train_acc", "val_acc"):
+                assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=max(tolerance, 1e-7)), name
+        if expected.checkpoint:
+            ours_w, theirs_w = weights(got), weights(expected)
+            assert ours_w.keys() == theirs_w.keys()
+            for name, value in theirs_w.items():
+                assert torch.allclose(ours_w[name].double(), value.double(), rtol=0, atol=tolerance), name
+
+
+@pytest.mark.parametrize(("model", "norm", "options"), CASES)
+def test_parameters_after_fifty_steps_are_those_of_plain_lightning_alone(
+    tmp_path: Path, model: str, norm: str, options: dict[str, object]
+) -> None:
+    net_options = {k: v for k, v in options.items() if k in NET_OPTIONS}
+    specs = make_specs(model, 3, **net_options)
+    alone, array = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
+    assert_same(run(alone, specs), run(array, specs))
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_the_width_of_the_array_changes_nothing(tmp_path: Path, width: int) -> None:
+    specs = make_specs("mlp", 8)
+    alone, array = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
+    assert_same(run(alone, specs), run(array, specs))
+
+
+def test_neither_the_slot_nor_the_neighbours_change_anything(tmp_path: Path) -> None:
+    specs = make_specs("cnn", 6)
+    _, array = engines(tmp_path / "a", "cnn", "batch", {}, width=4, epochs=3)
+    _, other = engines(tmp_path / "b", "cnn", "batch", {}, width=4, epochs=3)
+    assert_same(run(array, specs), run(other, specs[::-1]))
+
+
+def test_a_slot_that_is_refilled_in_the_middle_trains_as_alone(tmp_path: Path) -> None:
+    specs = make_specs("mlp", 6)
+    alone, array = engines(tmp_path, "mlp", "none", {"schedule": "cosine"}, width=2, epochs=4)
+
+    def prune(spec: TrialSpec, metrics: object) -> bool:
+        return spec.number in (0, 3) and metrics.epoch == spec.number % 2  # type: ignore[attr-defined]
+
+    expected, got = Queue(specs, prune), Queue(specs, prune)
+    alone.run(expected)
+    array.run(got)
+    assert [r.state for _, r in sorted(got.results.items())].count("PRUNED") == 2
+    assert_same(expected.results, got.results)
+
+
+def test_rows_are_reported_together_told_in_their_order_and_asked_for_at_once(tmp_path: Path) -> None:
+    calls: list[tuple[str, list[int]]] = []
+
+    class Noting(Queue):
+        def ask(self, count: int) -> list[TrialSpec]:
+            specs = super().ask(count)
+            calls.append(("ask", [spec.number for spec in specs]))
+            return specs
+
+        def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+            calls.append(("report", [spec.number for spec, _ in reports]))
+            return super().report(reports)
+
+        def tell(self, results: Sequence[TrialResult]) -> None:
+            calls.append(("tell", [result.spec.number for result in results]))
+            super().tell(results)
+
+    _, array = engines(tmp_path, "mlp", "none", {}, width=3, epochs=2)
+    array.run(Noting(make_specs("mlp", 5), prune=lambda spec, metrics: spec.number == 1))
+    assert [call for call in calls if call != ("ask", [])] == [
+        ("ask", [0, 1, 2]),
+        ("report", [0, 1, 2]),
+        ("tell", [1]),
+        ("ask", [3]),
+        ("report", [0, 3, 2]),
+        ("tell", [0, 2]),
+        ("ask", [4]),
+        ("report", [4, 3]),
+        ("tell", [3]),
+        ("report", [4]),
+        ("tell", [4]),
+    ]
+
+
+def test_curves_in_float32_stay_within_a_ten_thousandth(tmp_path: Path) -> None:
+    specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
+    factory = make_factory("mlp", "batch")
+    alone, array = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
+    assert_same(run(alone, specs), run(array, specs), tolerance=1e-4)
+
+
+def test_a_neighbour_that_turns_nan_harms_nobody(tmp_path: Path) -> None:
+    good = make_specs("mlp", 3)
+    wild = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e30, weight_decay=0.0)
+    _, array = engines(tmp_path / "a", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    _, calm = engines(tmp_path / "b", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    quiet = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e-3, weight_decay=0.0)
+    beside_wild, beside_quiet = run(array, [good[0], wild, *good[1:]]), run(calm, [good[0], quiet, *good[1:]])
+    assert beside_wild[9].state == "FAIL"
+    assert "diverged" in beside_wild[9].reason
+    for spec in good:
+        assert beside_wild[spec.number].curve == pytest.approx(beside_quiet[spec.number].curve, abs=0)
+
+
+def test_a_diverged_trial_ends_as_it_does_alone(tmp_path: Path) -> None:
+    wild = [TrialSpec("dropout", 0, 7, make_specs("mlp", 1)[0].rates, lr=1e30, weight_decay=0.0)]
+    alone, array = engines(tmp_path, "mlp", "none", {"optimizer": "sgd"}, width=2, epochs=4)
+    expected, got = run(alone, wild)[0], run(array, wild)[0]
+    assert (expected.state, expected.reason) == (got.state, got.reason)
+    assert not math.isfinite(got.curve[-1].val_loss) or not math.isfinite(got.curve[-1].train_loss_as_trained)
+
+
+def test_a_checkpoint_of_a_row_is_an_ordinary_one_of_the_module(tmp_path: Path) -> None:
+    specs = make_specs("cnn", 2)
+    _, array = engines(tmp_path, "cnn", "batch", {}, width=2, epochs=3)
+    result = run(array, specs)[1]
+    module = Classifier.load_from_checkpoint(result.checkpoint)
+    assert {f"net.{site}": rate for site, rate in module.net.rates.items()} == pytest.approx(dict(specs[1].rates))
+    source = make_source("cnn", torch.float64)
+    with torch.no_grad():
+        logits = module.double().eval()(source.val[0])
+    loss = torch.nn.functional.cross_entropy(logits, source.val[1])
+    assert result.best is not None
+    assert float(loss) == pytest.approx(result.best.val_loss, abs=1e-6)
+
+
+def test_an_array_that_is_cancelled_tells_its_trials_as_interrupted() -> None:
+    feed = Queue(make_specs("mlp", 4), stop_after=1, prune=lambda spec, _: spec.number == 0)
+    VectorizedEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(5, "cpu"), 3).run(feed)
+    assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
+    assert feed.asked == 3
+
+
+@pytest.mark.launched
+def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
+    class Rms(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.RMSprop(self.parameters(), lr=self.hparams["lr"])
+
+    factory = make_factory("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        return Rms(factory(spec).net, lr=spec.lr)
+
+    specs, source, settings = make_specs("mlp", 3), make_source("mlp"), TrainerSettings(4, "cpu")
+    assert_same(
+        run(SequentialEngine(make, source, settings), specs),
+        run(VectorizedEngine(make, source, settings, 2), specs),
+        1e-4,
+    )
+
+
+def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> None:
+    factory = make_factory("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.number in (0, 2):
+            raise ValueError("this one is broken")
+        return factory(spec)
+
+    got = run(VectorizedEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"), 2), make_specs("mlp", 5))
+    assert [got[n].state for n in range(5)] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert got[0].reason == "ValueError: this one is broken"
+
+
+@pytest.mark.falls_back
+def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropsearch.training.vectorized import vmap_runner
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no batching rule")
+
+    source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 3)
+    expected = run(SequentialEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(vmap_runner.VmapRunner, "train", broken)
+    engine = VectorizedEngine(make_factory("mlp"), source, settings, 2)
+    assert_same(expected, run(engine, specs))
+    assert engine.description == "alone on cpu: RuntimeError: no batching rule"
+
+
+def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dropsearch.training.vectorized import vmap_runner
+
+    real = vmap_runner.VmapRunner.train
+
+    def hungry(self: vmap_runner.VmapRunner, rows: object, *rest: object) -> object:
+        if rows.width > 2:  # type: ignore[attr-defined]
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(self, rows, *rest)  # type: ignore[arg-type]
+
+    source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 7)
+    expected = run(SequentialEngine(make_factory("mlp"), source, settings), specs)
+    monkeypatch.setattr(vmap_runner.VmapRunner, "train", hungry)
+    engine = VectorizedEngine(make_factory("mlp"), source, settings, 8)
+    assert_same(expected, run(engine, specs), tolerance=1e-4)
+    assert engine.width == 2
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_common_masks_are_the_same_alone_and_together(width: int) -> None:
+    source, specs = make_source("mlp", torch.float64), make_specs("mlp", 3)
+    factory = make_factory("mlp", "none", torch.float64)
+    settings = TrainerSettings(3, "cpu", "64-true", shared_masks=True)
+    alone, own = (
+        run(SequentialEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true"))
+    )
+    assert_same(alone, run(VectorizedEngine(factory, source, settings, width), specs))
+    assert alone[1].curve != own[1].curve
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
+    kind = SequentialEngine if alone else VectorizedEngine
+    more = () if alone else (2,)
+    feed = Queue(make_specs("mlp", 2), prune=lambda spec, metrics: metrics.epoch == 2 - spec.number)
+    kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
+    assert [(feed.results[n].state, len(feed.results[n].curve)) for n in range(2)] == [("COMPLETE", 3), ("PRUNED", 2)]
+    assert feed.results[1].reason == "pruned after epoch 2"
+
+
+def searched_factory(optimizer: str) -> Callable[[TrialSpec], Classifier]:
+    """Builds modules as wide, and with such an optimiser, as a trial's values say."""
+
+    def make(spec: TrialSpec) -> Classifier:
+        options: dict[str, Any] = {
+            key.removeprefix("optimizer."): value
+            for key, value in spec.hyperparameters.items()
+            if key.startswith("optimizer.")
+        }
+        name = options.pop("name", optimizer)
+        torch.manual_seed(spec.seed)
+        rates = {site.removeprefix("net."): rate for site, rate in spec.rates.items()}
+        hidden = spec.hyperparameters.get("model.hidden", [12, 10])
+        net = MLP((1, 4, 4), 3, hidden=hidden, dropout=rates, norm="batch")
+        return Classifier(net, optimizer=name, lr=spec.lr, weight_decay=spec.weight_decay, **options).double()
+
+    return make
+
+
+MOMENTA = [(0.5, True, "none"), (0.95, False, "cosine"), (0.0, False, "step")]
+SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "by row, sgd": (
+        "sgd",
+        [
+            {"optimizer.momentum": momentum, "optimizer.nesterov": nesterov, "optimizer.schedule": schedule}
+            for momentum, nesterov, schedule in MOMENTA
+        ],
+    ),
+    "by row, adamw": ("adamw", [{"optimizer.betas": betas} for betas in ([0.9, 0.999], [0.5, 0.9])]),
+    "optimiser": ("sgd", [{"optimizer.name": name} for name in ("sgd", "adamw")]),
+    "clip": ("sgd", [{"trainer.gradient_clip_val": clip} for clip in (None, 0.05)]),
+    "shape and row": (
+        "sgd",
+        [
+            {"model.hidden": hidden, "optimizer.momentum": momentum}
+            for hidden, momentum in (([12, 10], 0.9), ([6, 5], 0.5), ([12, 10], 0.3))
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SEARCHED)
+def test_whatever_else_trials_differ_in_they_train_as_alone(tmp_path: Path, case: str) -> None:
+    optimizer, values = SEARCHED[case]
+    specs = [
+        dataclasses.replace(spec, hyperparameters=values[spec.number % len(values)], lr=3e-3)
+        for spec in make_specs("mlp", 5)
+    ]
+    factory, source = searched_factory(optimizer), make_source("mlp", torch.float64)
+    settings = TrainerSettings(3, "cpu", "64-true", gradient_clip_val=1.0)
+    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
+    array = VectorizedEngine(factory, source, settings, 3, lambda s: tmp_path / f"array-{s.number}.ckpt")
+    expected = run(alone, specs)
+    assert_same(expected, run(array, specs))
+    other = run(SequentialEngine(factory, source, settings), [dataclasses.replace(specs[1], hyperparameters=values[0])])
+    assert other[1].curve != expected[1].curve, "what differs makes a difference"
+
+
+def test_rows_of_one_program_share_an_array_and_those_of_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[set[str]] = []
+    fit = VectorizedTrials.fit
+
+    def noting(self: VectorizedTrials) -> None:
+        widths.append({str(trial_row.spec.hyperparameters["model.hidden"]) for trial_row in self.trial_rows})
+        fit(self)
+
+    monkeypatch.setattr(VectorizedTrials, "fit", noting)
+    choices = ([12, 10], [6, 5])
+    specs = [
+        dataclasses.replace(spec, hyperparameters={"model.hidden": choices[spec.number % 2], "optimizer.momentum": 0.1})
+        for spec in make_specs("mlp", 8)
+    ]
+    engine = VectorizedEngine(searched_factory("sgd"), make_source("mlp", torch.float64), TrainerSettings(2, "cpu"), 8)
+    assert {r.state for r in run(engine, specs).values()} == {"COMPLETE"}
+    assert widths == [{"[12, 10]"}, {"[6, 5]"}]
+
+
+def test_an_array_that_is_cancelled_tells_the_trials_that_wait_as_interrupted_too() -> None:
+    specs = [
+        dataclasses.replace(spec, hyperparameters={"model.hidden": ([12, 10], [6, 5])[spec.number % 2]})
+        for spec in make_specs("mlp", 6)
+    ]
+    feed = Queue(specs, stop_after=1, prune=lambda spec, _: spec.number == 0)
+    source = make_source("mlp", torch.float64)
+    VectorizedEngine(searched_factory("sgd"), source, TrainerSettings(5, "cpu", "64-true"), 4).run(feed)
+    assert feed.asked == len(feed.results) > 4
+    assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
+
+
+def test_a_program_of_which_no_trial_can_be_built_does_not_keep_others_from_training() -> None:
+    factory = searched_factory("sgd")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.hyperparameters["model.hidden"] == [6, 5]:
+            raise ValueError("too small")
+        return factory(spec)
+
+    specs = [
+        dataclasses.replace(spec, hyperparameters={"model.hidden": [6, 5] if spec.number < 4 else [12, 10]})
+        for spec in make_specs("mlp", 6)
+    ]
+    source = make_source("mlp", torch.float64)
+    got = run(VectorizedEngine(make, source, TrainerSettings(2, "cpu", "64-true"), 4), specs)
+    assert [got[n].state for n in range(6)] == ["FAIL"] * 4 + ["COMPLETE"] * 2
