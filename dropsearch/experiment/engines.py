@@ -19,7 +19,7 @@ from dropsearch.experiment.build import Source
 from dropsearch.experiment.params import in_one_array, never_alike, programs
 from dropsearch.training.multiprocess import ProcessEngine, can_fork, cores
 from dropsearch.training.planning.compatibility import incompatibility
-from dropsearch.training.planning.equivalence import proof_specs
+from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, Engine
 from dropsearch.training.sequential import SequentialEngine, quiet_lightning
@@ -53,8 +53,8 @@ def plan(config: Config, source: Source, found: tuple[Site, ...]) -> Plan:
         engine=config.engine.name,
         width=None if config.engine.width == "auto" else int(config.engine.width),
         processes=process_count(config, source),
-        apart=never_alike(searched),
-        most_rows=most_rows(config),
+        unstackable=never_alike(searched),
+        max_open=most_rows(config),
     )
 
 
@@ -79,7 +79,7 @@ def _pair(
     config: Config, arm: str, found: tuple[Site, ...], values: tuple[Mapping[str, Any], Mapping[str, Any]]
 ) -> tuple[TrialSpec, TrialSpec]:
     dropping = ARMS[arm].dropout != "off"
-    one, other = proof_specs(arm, found, dropping=dropping)
+    one, other = equivalence_specs(arm, found, dropping=dropping)
     if not dropping and user_module.is_user_module(config):
         off = {site.name: 0.0 for site in found if site.controllable}  # the module has rates of its own
         one, other = dataclasses.replace(one, rates=off), dataclasses.replace(other, rates=off)

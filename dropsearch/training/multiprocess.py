@@ -83,8 +83,12 @@ class ProcessEngine:
 
     @property
     def description(self) -> str:
-        """What trains in how many processes."""
-        return f"{self.count} processes, each an {self.engine.description}".replace("an alone", "one trial alone")
+        """The description of the engine and the number of processes."""
+        return self.engine.describe(self.count)
+
+    def describe(self, processes: int) -> str:
+        """Return the description of `processes` times as many processes."""
+        return self.engine.describe(self.count * processes)
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled.

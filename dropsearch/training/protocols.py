@@ -1,4 +1,4 @@
-"""Between an engine that trains and those who want trials trained."""
+"""Protocols between engines, which train trials, and feeds, which hand out trials and receive their results."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpe
 
 Convolutions = Literal["grouped", "by row"]
 SHARED_MASK_SEED = 0
-"""The seed of all masks where trials share them."""
+"""The mask seed of all trials if they share masks."""
 
 
 class Feed(Protocol):
-    """Hands out trials and takes in what becomes of them, many at a time: a study writes each batch at once."""
+    """Hands out trials and receives their metrics and results. Each call handles several trials in one write."""
 
     most_at_once: int | None
-    """How many trials may be open at once, None for any number: a sampler learns only from trials that ended."""
+    """Maximum number of open trials, None for no limit. Samplers learn only from trials that have ended."""
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials to train: as many as asked for, fewer where no more are left."""
+        """Return up to `count` trials to train; fewer if no more are left."""
         ...
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in an epoch of each of some trials; return of each whether it is to be pruned."""
+        """Record one epoch of several trials; return for each trial whether it is to be pruned."""
         ...
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Take in how trials ended; when this returns, nothing can lose it any more."""
+        """Record the results of trials. They are stored durably when this returns."""
         ...
 
     def cancelled(self) -> bool:
-        """Return whether training is to stop now, with the running trials closed as interrupted."""
+        """Return whether to stop training now and tell the open trials as interrupted."""
         ...
 
 
@@ -45,7 +45,11 @@ class Engine(Protocol):
 
     @property
     def description(self) -> str:
-        """What trains, how wide, and where: one line."""
+        """Engine, width and device in one line, with the reason if a faster engine cannot be used."""
+        ...
+
+    def describe(self, processes: int) -> str:
+        """Return the description of several processes that run this engine."""
         ...
 
     def run(self, feed: Feed) -> None:
@@ -53,19 +57,47 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the engine holds."""
+        """Release the engine's resources."""
         ...
+
+
+def describe_engine(mode: str, device: str, width: int, *, processes: int = 1, reason: str = "") -> str:
+    """Return the description of an engine.
+
+    Args:
+        mode: vectorized or sequential.
+        device: cpu or cuda.
+        width: Number of trials that train at once in a process.
+        processes: Number of processes.
+        reason: Why no faster engine is used.
+
+    Example:
+        >>> describe_engine("vectorized", "cuda", 32)
+        'vectorized, 32 trials at once on cuda'
+        >>> describe_engine("vectorized", "cpu", 16, processes=2)
+        '2 processes x 16 trials, vectorized, on cpu'
+        >>> describe_engine("sequential", "cpu", 1, reason="engine=sequential")
+        'sequential on cpu: engine=sequential'
+    """
+    trials = "1 trial" if width == 1 else f"{width} trials"
+    if processes > 1:
+        described = f"{processes} processes x {trials}, {mode}, on {device}"
+    elif mode == "vectorized":
+        described = f"vectorized, {trials} at once on {device}"
+    else:
+        described = f"{mode} on {device}"
+    return f"{described}: {reason}" if reason else described
 
 
 class DataSource(Protocol):
-    """The part of a data module that training needs."""
+    """Data that any engine can train on."""
 
     def train_loader(self, seed: int) -> Any:
-        """Return the training batches, in an order that is a function of (seed, epoch)."""
+        """Return the training batches; their order is a function of seed and epoch."""
         ...
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, as large as the validation set."""
+        """Return a fixed part of the training set, of the size of the validation set."""
         ...
 
     def val_dataloader(self) -> Any:
@@ -74,13 +106,14 @@ class DataSource(Protocol):
 
 
 class RowLoader(Protocol):
-    """The part of a loader that an array needs: examples in memory, and the order of an epoch."""
+    """A loader for vectorized training: examples in memory, and the order of each epoch."""
 
     tensors: tuple[Tensor, ...]
+    """All examples, `[examples, ...]` each."""
     batch_size: int
 
     def order(self, epoch: int) -> Tensor:
-        """Return the indices of the examples of an epoch, int64, whole batches only."""
+        """Return the indices of an epoch's examples, int64; their number is a multiple of the batch size."""
         ...
 
     def __len__(self) -> int: ...
@@ -89,42 +122,42 @@ class RowLoader(Protocol):
 
 
 class RowDataSource(DataSource, Protocol):
-    """Data that lies in memory, so that each row of an array can take its own batches."""
+    """Data in memory, so that each row can take its own batches."""
 
     def train_loader(self, seed: int) -> RowLoader:
-        """Return the training batches, in an order that is a function of (seed, epoch)."""
+        """Return the training batches; their order is a function of seed and epoch."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """What every trial's training shares."""
+    """Training settings shared by all trials."""
 
     max_epochs: int
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     precision: str = "32-true"
     gradient_clip_val: float | None = None
-    """The largest norm of a trial's gradient, None for no limit; see `clip`."""
+    """Maximum gradient norm, None for no limit; see `clip`."""
     monitor: Monitor = field(default_factory=Monitor)
-    """What trials are chosen by."""
+    """The metric by which trials are compared."""
     is_user_module: bool = False
-    """The module is somebody else's: it may keep state, draw random numbers and log what it likes."""
+    """Whether the module is a user module, which may have state, draw random numbers and log any values."""
     trainer: Callable[[], Mapping[str, Any]] = dict
-    """Makes the user's own arguments of the Trainer, callbacks among them, anew for each trial that trains alone."""
+    """Returns the user's Trainer arguments, with new callbacks for each sequential trial."""
     shared_masks: bool = False
-    """All trials of a search draw their masks from one field of uniform numbers: those of two rates are nested."""
+    """Whether all trials of a search draw their masks from the same uniform numbers, so that masks are nested."""
     convolutions: Convolutions = "grouped"
-    """How an array runs a convolution: one of all rows, in groups, or one for each row."""
+    """Whether vectorized convolutions run as one grouped convolution or row by row."""
 
     def clip(self, spec: TrialSpec) -> float | None:
-        """Return the largest norm of a trial's gradient: its own where that is searched, None for no limit."""
+        """Return the maximum gradient norm of a trial: its own value if that is searched; None for no limit."""
         return spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
 
     def mask_seed(self, spec: TrialSpec) -> int:
-        """Return the seed of a trial's masks: its own in a confirmation, whose seeds are to be independent."""
+        """Return the mask seed of a trial. Confirmation trials never share masks: they must be independent."""
         return SHARED_MASK_SEED if self.shared_masks and spec.phase == "search" else spec.seed
 
 
 CheckpointPath = Callable[[TrialSpec], Path | None]
-"""Where the weights of a trial's best epoch go; None where they are not wanted."""
+"""Returns where to save the weights of a trial's best epoch, or None to save nothing."""

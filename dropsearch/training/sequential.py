@@ -28,7 +28,14 @@ from dropsearch.training.adapters.validation_copy import measured_on_copy
 from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, wrapped_step
 from dropsearch.training.modes import set_to_train
-from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
+from dropsearch.training.protocols import (
+    INTERRUPTED,
+    CheckpointPath,
+    DataSource,
+    Feed,
+    TrainerSettings,
+    describe_engine,
+)
 from dropsearch.training.trainers import make_trainer
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
@@ -133,8 +140,12 @@ class SequentialEngine:
     @property
     def description(self) -> str:
         """What trains, where, and why not something faster."""
-        where = "cuda" if self.settings.accelerator == "gpu" else "cpu"
-        return f"alone on {where}: {self.reason}" if self.reason else f"alone on {where}"
+        return self.describe()
+
+    def describe(self, processes: int = 1) -> str:
+        """Return the description of several processes that run this engine."""
+        device = "cuda" if self.settings.accelerator == "gpu" else "cpu"
+        return describe_engine("sequential", device, 1, processes=processes, reason=self.reason)
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""

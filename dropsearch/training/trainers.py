@@ -1,4 +1,4 @@
-"""The Trainer that fits a module: of the module's own Lightning, with the user's own arguments."""
+"""Builds the Trainer of a module, from the module's Lightning package and with the user's arguments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ AnyTrainer = TypeVar("AnyTrainer", bound=Any)
 
 
 def trainer_class(module: Any) -> type[Any]:
-    """Return the Trainer of the package that a module's class comes from: `lightning` or `pytorch_lightning`.
+    """Return the Trainer class of a module's Lightning package: `lightning` or `pytorch_lightning`.
 
     Raises:
-        InputError: The module is no LightningModule.
+        InputError: The module is not a LightningModule.
     """
     package = lightning.package_of(module)
     if not package:
@@ -26,17 +26,17 @@ def trainer_class(module: Any) -> type[Any]:
     return lightning.trainer_class(package)
 
 
-def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **ours: Any) -> Any:
-    """Return a Trainer for one trial, or for a part of one.
+def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any], **defaults: Any) -> Any:
+    """Return a Trainer for a trial or a part of it.
 
     Args:
-        module: What it will fit.
-        settings: What all trials share; the user's own arguments come on top of ours.
-        callbacks: Ours, which come before the user's.
-        ours: Further arguments.
+        module: The module to fit.
+        settings: Training settings shared by all trials. Their Trainer arguments override all others.
+        callbacks: Callbacks that come before the user's.
+        defaults: Further arguments of the Trainer.
     """
-    given = dict(settings.trainer())
-    callbacks = [*callbacks, *_listed(given.pop("callbacks", None))]
+    user_arguments = dict(settings.trainer())
+    callbacks = [*callbacks, *_as_list(user_arguments.pop("callbacks", None))]
     arguments = {
         "accelerator": settings.accelerator,
         "devices": 1,
@@ -46,25 +46,25 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        **ours,
-        **given,
+        **defaults,
+        **user_arguments,
     }
     return trainer_class(module)(callbacks=list(callbacks), **arguments)
 
 
 def with_steps(trainer: AnyTrainer, batches: int) -> AnyTrainer:
-    """Let a Trainer that gets no loader tell a schedule how many steps there will be, and return it.
+    """Set `estimated_stepping_batches` of a Trainer that has no loader, for modules that build schedules; return it.
 
     Args:
-        trainer: Its ``estimated_stepping_batches`` would otherwise look for a loader.
-        batches: Those of an epoch.
+        trainer: The Trainer.
+        batches: Number of batches per epoch.
     """
     steps = batches * max(trainer.max_epochs or 0, 1)
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
     return trainer
 
 
-def _listed(callbacks: Any) -> list[Any]:
+def _as_list(callbacks: Any) -> list[Any]:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]

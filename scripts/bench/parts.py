@@ -93,7 +93,7 @@ class Parts:
 
 def step_seconds(array: VectorizedTrials, seconds: float) -> float:
     """Return the median time of an array's step, over about `seconds` and at least three steps."""
-    return array.seconds_a_step(max(3, int(seconds / array.seconds_a_step(1))))
+    return array.seconds_per_step(max(3, int(seconds / array.seconds_per_step(1))))
 
 
 class SpecFeed:

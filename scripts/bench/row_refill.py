@@ -42,7 +42,7 @@ def seconds(parts: Parts, width: int, feeds: Sequence[SpecFeed]) -> float:
     if parts.device.type == "cuda":
         torch.cuda.synchronize()
     ended = time.perf_counter()
-    if engine.width != width or engine.problem:
+    if engine.width != width or engine.failure:
         raise SystemExit(f"the array could not be trained as it is: {engine.description}")
     return ended - started
 

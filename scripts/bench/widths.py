@@ -111,7 +111,7 @@ def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
     _short(parts, 1).fit()  # what is made once in a process is not the array's
     peak = Peak(parts.device)
     array = _short(parts, width)
-    array.seconds_a_step(2)
+    array.seconds_per_step(2)
     stepping = peak()
     array.fit()
     evaluating = peak()

@@ -26,12 +26,12 @@ def main(name: str, width: int, quick: bool) -> None:
     began = time.perf_counter()
     array = parts.array(width)
     build = time.perf_counter() - began
-    seconds = array.seconds_a_step(5)
+    seconds = array.seconds_per_step(5)
     epoch = _epoch_end(array)
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with profiled(activities=activities) as run, array.together.ready(array.calling):
+    with profiled(activities=activities) as run, array.runner.ready(array.dropout_callers):
         array.on_train_epoch_start()
-        array.training_step(array.batches.pieces[:1] * STEPS, 0)
+        array.training_step(array.batches.slices[:1] * STEPS, 0)
         if cuda:
             torch.cuda.synchronize()
     found: dict[str, Any] = {
@@ -54,10 +54,10 @@ def main(name: str, width: int, quick: bool) -> None:
 
 def _epoch_end(array: Any) -> dict[str, float]:
     """Return the milliseconds of an evaluation, and of computing the orders of an epoch."""
-    with array.together.ready(array.calling):
+    with array.runner.ready(array.dropout_callers):
         for _ in range(3):
             began = time.perf_counter()
-            array.evaluated()
+            array.evaluate()
             evaluation = time.perf_counter() - began
         began = time.perf_counter()
         array.batches.orders()

@@ -170,7 +170,7 @@ def test_any_argument_of_the_function_is_searched_beside_the_rates(search: Call)
     frame = found.to_dataframe()
     assert set(frame["model.width"]) == {6, 12}
     assert frame["model.slope"].between(0.1, 0.3).all()
-    assert "array of" in found.summary.engine
+    assert "vectorized" in found.summary.engine
     assert set(found.best_params) == {"model.width", "model.slope"}
     assert found.best_checkpoint is not None
     weights = torch.load(found.best_checkpoint, weights_only=True)["state_dict"]
@@ -199,7 +199,7 @@ def test_callbacks_and_arguments_of_the_trainer_are_honoured(search: Call, tmp_p
     trainer = {"accumulate_grad_batches": 2}
     found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
     assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
-    assert found.summary.engine.startswith("alone on cpu: trainer.accumulate_grad_batches is honoured")
+    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches is honoured")
 
 
 def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):

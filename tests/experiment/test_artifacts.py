@@ -103,7 +103,7 @@ def test_it_says_first_what_it_will_do(finished: Finished):
     assert "net.input.dropout (input), net.hidden1.dropout (hidden)" in head
     assert "2 arms (none, both) x 5 trials of up to 4 epochs" in head
     assert "the best 2 of each arm on 2 fresh seeds" in head
-    assert "alone on cpu" in head
+    assert "sequential on cpu" in head
     assert "sqlite:///it's here/mlflow.db" in head
 
 

@@ -55,7 +55,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
 def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str], tmp_path: Path):
     array = searched(make, tmp_path / "vectorized", "vectorized", ARRAYED)
     alone = searched(make, tmp_path / "sequential", "sequential", [DOUBLE])
-    assert array.summary.engine.startswith("array of 2")
+    assert array.summary.engine.startswith("vectorized, 2 trials")
     assert [site.name for site in array.summary.sites if site.controllable] == sites
     one, other = (found.to_dataframe() for found in (array, alone))
     assert list(one["state"]) == list(other["state"]) == ["COMPLETE"] * 2
@@ -69,7 +69,7 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
         (user_modules.Noisy, "random"),
         (user_modules.Branching, "data-dependent control flow"),
         (user_modules.Reassigning, "differs from the trial alone"),
-        (nets.Warming, "asks its Trainer for current_epoch"),
+        (nets.Warming, "reads trainer.current_epoch"),
     ],
 )
 def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: str, tmp_path: Path):
@@ -77,5 +77,5 @@ def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: 
         searched(make, tmp_path / "vectorized", "vectorized", [])
     assert reason in str(caught.value)
     found = searched(make, tmp_path / "auto", "auto", ["engine.processes=1"])
-    assert found.summary.engine.startswith("alone on cpu: ")
+    assert found.summary.engine.startswith("sequential on cpu: ")
     assert list(found.to_dataframe()["state"]) == ["COMPLETE"] * 2

@@ -60,5 +60,8 @@ def test_every_engine_gives_the_same_table_trial_by_trial(
 
 
 def test_the_engine_is_named_in_the_results(alone: dict[str, Any], tmp_path: Path) -> None:
-    assert alone["engine"].startswith("alone on cpu")
-    assert "array of 3" in table(tmp_path, "engine=vectorized", "engine.width=3", "engine.processes=1")["engine"]
+    assert alone["engine"].startswith("sequential on cpu")
+    assert (
+        "vectorized, 3 trials at once"
+        in table(tmp_path, "engine=vectorized", "engine.width=3", "engine.processes=1")["engine"]
+    )

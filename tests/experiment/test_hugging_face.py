@@ -26,7 +26,7 @@ def test_from_python_it_trains_in_an_array_and_the_rates_found_are_set(tmp_path:
         overrides=["engine.processes=1", "engine.width=2"],
         **TINY,  # type: ignore[arg-type]
     )
-    assert found.summary.engine == "array of 2 on cpu"
+    assert found.summary.engine == "vectorized, 2 trials at once on cpu"
     assert list(found.rates("dropout")) == SITES
     module = found.apply(user_modules.Unpacking(attention="eager")).train()
     batch = tuple(user_modules.sentences().values())
@@ -39,5 +39,5 @@ def test_from_the_command_line_batches_of_dictionaries_train_alone_and_the_plan_
     little = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "confirm.top_k=1", "confirm.seeds=1")
     ended = cli(*words, *little, "study.n_trials=1", "tracking=none", "engine.processes=1", "output_dir=out")
     assert ended.status == 0, ended.err
-    assert "alone on cpu: a training batch is a dict, not a tuple of tensors" in " ".join(ended.out.split())
+    assert "sequential on cpu: a training batch is a dict, not a tuple of tensors" in " ".join(ended.out.split())
     assert all(site in ended.out for site in SITES)

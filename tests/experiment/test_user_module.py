@@ -155,7 +155,7 @@ def test_any_metric_can_be_monitored_and_the_more_may_be_the_better(cli: Cli, tm
         assert arm["winner"]["mean_val_loss"] == pytest.approx(sum(arm["winner"]["judged"]) / 2)
         assert set(arm["trials"][0]["logged"]) == {"valid/f1", "valid/loss"}
     assert "more valid/f1 is better" in ended.out
-    assert "f1 is a metric object that keeps state" in ended.out
+    assert "f1 is a metric object, which has state" in ended.out
     assert "there is no test set" in " ".join(ended.out.split())
 
 
@@ -309,7 +309,7 @@ def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli:
 def test_what_trains_alone_is_told_by_the_plan(cli: Cli):
     ended = cli(*own("Manual", "Digits", "task=plan", "monitor=val_acc", "mode=max"))
     assert ended.status == 0, ended.err
-    assert "(manual optimisation)" in ended.out
+    assert "(the module uses manual optimization)" in ended.out
     assert ended.left == []
 
 

@@ -15,7 +15,7 @@ from dropsearch.training.vectorized.engine import VectorizedEngine
 
 @dataclass
 class Loader:
-    """Batches from tensors, written apart from the project's own loader."""
+    """A loader of tensors, implemented independently of the project's loader."""
 
     tensors: tuple[Tensor, ...]
     batch_size: int
@@ -41,7 +41,7 @@ class Loader:
 
 @dataclass
 class Source:
-    """A data source of random examples whose classes can be learnt."""
+    """A data source of random examples with learnable classes."""
 
     train: tuple[Tensor, ...]
     val: tuple[Tensor, ...]
@@ -113,7 +113,7 @@ def make_factory(
 
 @dataclass
 class Queue:
-    """A feed of given trials."""
+    """A feed that hands out a list of trials."""
 
     specs: list[TrialSpec]
     prune: Callable[[TrialSpec, EpochMetrics], bool] = lambda *_: False
@@ -140,13 +140,13 @@ class Queue:
 
 
 def net_sites(model: str, **options: object) -> tuple[str, ...]:
-    """The sites of a model, as its module names them."""
+    """Return the names of a model's sites."""
     module = make_factory(model, **options)(TrialSpec("dropout", 0, 0, {}, 1e-3, 0.0))  # type: ignore[arg-type]
     return tuple(f"net.{site}" for site in module.net.rates)
 
 
 def make_specs(model: str, count: int, lr: float = 3e-3, **options: object) -> list[TrialSpec]:
-    """Trials whose rates, learning rates and seeds all differ."""
+    """Return trials with different rates, learning rates and seeds."""
     sites = net_sites(model, **options)
     return [
         TrialSpec(
@@ -167,14 +167,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def arrays_do_not_fall_back(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make it an error that an array breaks and its trials train alone: a test would compare alone with alone."""
+def _no_fallback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if vectorized training falls back to sequential training, unless the test has the marker falls_back."""
     if request.node.get_closest_marker("falls_back"):
         return
     run = VectorizedEngine.run
 
-    def strictly(self: VectorizedEngine, feed: Feed) -> None:
+    def run_without_fallback(self: VectorizedEngine, feed: Feed) -> None:
         run(self, feed)
-        assert not self.problem, self.problem
+        assert not self.failure, self.failure
 
-    monkeypatch.setattr(VectorizedEngine, "run", strictly)
+    monkeypatch.setattr(VectorizedEngine, "run", run_without_fallback)

@@ -18,7 +18,7 @@ from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.training.logged_steps import captured_logs
-from dropsearch.training.planning.equivalence import proof
+from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
@@ -65,7 +65,9 @@ def test_alone_or_together_is_one_trial(make: type, attention: str, data: type) 
     examples = own(data)
     specs, curves = specs_of(make, attention, examples), []
     first, second = specs
-    assert proof(factory(make, attention, torch.float32), examples.in_rows(), SETTINGS, (first, second)) == ""
+    assert (
+        check_equivalence(factory(make, attention, torch.float32), examples.in_rows(), SETTINGS, (first, second)) == ""
+    )
     for engine in (
         VectorizedEngine(factory(make, attention), examples.in_rows(), SETTINGS, 2),
         SequentialEngine(factory(make, attention), examples, SETTINGS),
@@ -114,4 +116,6 @@ def test_stochastic_depth_is_trained_alone_and_the_reason_says_so() -> None:
     data = own(user_modules.Pictures)
     rates = {"model.classifier.0": 0.3}
     first, second = (TrialSpec("dropout", n, 5 + n, rates, 1e-2, 1e-3) for n in (0, 1))
-    assert "random" in proof(factory(user_modules.Deep, "", torch.float32), data.in_rows(), SETTINGS, (first, second))
+    assert "random" in check_equivalence(
+        factory(user_modules.Deep, "", torch.float32), data.in_rows(), SETTINGS, (first, second)
+    )

@@ -60,7 +60,7 @@ def test_a_module_trains_alone_and_in_an_array_alike(package: str, tmp_path: Any
             r.reason for r in feed.results.values()
         ]
         curves.append([[p.val_loss for p in feed.results[n].curve] for n in range(2)])
-    assert engine.description.startswith("array of 2"), engine.description
+    assert engine.description.startswith("vectorized, 2 trials"), engine.description
     for one, other in zip(*curves, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     loaded = net.load_from_checkpoint(tmp_path / "array1.ckpt")  # type: ignore[attr-defined]

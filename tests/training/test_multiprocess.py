@@ -1,4 +1,4 @@
-"""Engines in processes of their own give what they give in this one, and survive one another."""
+"""Engines in worker processes return the results of a single process, and survive the death of a worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
 from dropsearch.training import multiprocess
 from dropsearch.training.multiprocess import ProcessEngine, can_fork
-from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings
+from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings, describe_engine
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
@@ -38,28 +38,38 @@ def in_processes(engine: Engine, count: int = 2) -> Iterator[ProcessEngine]:
 
 
 @pytest.mark.parametrize(
-    ("told", "allowed"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("?", 4)]
+    ("quota", "allowed"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("?", 4)]
 )
-def test_a_container_gets_no_more_processes_than_its_share_of_the_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, allowed: int
+def test_cores_respect_container_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, allowed: int
 ) -> None:
-    (tmp_path / "cpu.max").write_text(f"{told}\n")
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
     monkeypatch.setattr(multiprocess, "QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert multiprocess.cores() == allowed
 
 
-def make_engine(alone: bool) -> Engine:
+def make_engine(sequential: bool) -> Engine:
     factory, source = make_factory("mlp", "batch"), make_source("mlp")
-    return SequentialEngine(factory, source, SETTINGS) if alone else VectorizedEngine(factory, source, SETTINGS, 2)
+    return SequentialEngine(factory, source, SETTINGS) if sequential else VectorizedEngine(factory, source, SETTINGS, 2)
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_results_are_those_of_one_process(alone: bool) -> None:
+def test_engine_descriptions() -> None:
+    assert describe_engine("vectorized", "cuda", 32) == "vectorized, 32 trials at once on cuda"
+    assert describe_engine("vectorized", "cpu", 1) == "vectorized, 1 trial at once on cpu"
+    assert describe_engine("sequential", "cpu", 1, reason="engine=sequential") == "sequential on cpu: engine=sequential"
+    with in_processes(make_engine(sequential=False)) as engine:
+        assert engine.description == "2 processes x 2 trials, vectorized, on cpu"
+    with in_processes(make_engine(sequential=True)) as engine:
+        assert engine.description == "2 processes x 1 trial, sequential, on cpu"
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_results_equal_single_process(sequential: bool) -> None:
     specs = make_specs("mlp", 7)
     here, there = Queue(list(specs)), Queue(list(specs))
-    make_engine(alone).run(here)
-    with in_processes(make_engine(alone)) as engine:
+    make_engine(sequential).run(here)
+    with in_processes(make_engine(sequential)) as engine:
         engine.run(there)
     assert here.results.keys() == there.results.keys()
     for number, result in here.results.items():
@@ -68,15 +78,15 @@ def test_results_are_those_of_one_process(alone: bool) -> None:
         assert [p.val_loss for p in theirs.curve] == pytest.approx([p.val_loss for p in result.curve], abs=1e-6)
 
 
-def test_an_engine_runs_one_feed_after_another() -> None:
-    with in_processes(make_engine(alone=False)) as engine:
+def test_engine_runs_several_feeds() -> None:
+    with in_processes(make_engine(sequential=False)) as engine:
         for _ in range(2):
             feed = Queue(make_specs("mlp", 3))
             engine.run(feed)
             assert len(feed.results) == 3
 
 
-def test_a_limit_on_open_trials_is_shared_by_the_processes() -> None:
+def test_limit_of_open_trials_is_shared() -> None:
     class Counting(Queue):
         most = 0
 
@@ -92,14 +102,14 @@ def test_a_limit_on_open_trials_is_shared_by_the_processes() -> None:
     assert feed.most <= 2
 
 
-def test_pruning_reaches_the_processes() -> None:
+def test_pruning() -> None:
     feed = Queue(make_specs("mlp", 4), prune=lambda spec, _: spec.number == 2)
-    with in_processes(make_engine(alone=False)) as engine:
+    with in_processes(make_engine(sequential=False)) as engine:
         engine.run(feed)
     assert [feed.results[n].state for n in range(4)] == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
 
 
-def test_cancelling_ends_every_process_with_its_trials_told() -> None:
+def test_cancel_tells_all_trials() -> None:
     feed = Queue(make_specs("mlp", 40), prune=lambda spec, _: spec.number == 0, stop_after=1)
     long = VectorizedEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(100_000, "cpu"), 2)
     with in_processes(long) as engine:
@@ -109,7 +119,7 @@ def test_cancelling_ends_every_process_with_its_trials_told() -> None:
 
 
 def killing(numbers: set[int]) -> SequentialEngine:
-    """An engine whose process dies when it builds one of these trials."""
+    """Return an engine whose process is killed when it builds one of these trials."""
     factory = make_factory("mlp")
 
     def make(spec: TrialSpec) -> Classifier:
@@ -120,7 +130,7 @@ def killing(numbers: set[int]) -> SequentialEngine:
     return SequentialEngine(make, make_source("mlp"), SETTINGS)
 
 
-def test_a_process_that_dies_fails_its_trial_and_the_others_go_on() -> None:
+def test_killed_process_fails_its_trial_only() -> None:
     feed = Queue(make_specs("mlp", 6))
     with in_processes(killing({1})) as engine:
         engine.run(feed)
@@ -129,12 +139,12 @@ def test_a_process_that_dies_fails_its_trial_and_the_others_go_on() -> None:
     assert "SIGKILL" in feed.results[1].reason
 
 
-def test_when_every_process_has_died_the_run_says_so() -> None:
+def test_all_processes_killed_raises() -> None:
     with in_processes(killing({0, 1})) as engine, pytest.raises(RunError, match="every training process died"):
         engine.run(Queue(make_specs("mlp", 6)))
 
 
-def test_a_process_trains_with_one_thread() -> None:
+def test_worker_uses_one_thread() -> None:
     class Threads(Classifier):
         def configure_optimizers(self) -> object:
             assert torch.get_num_threads() == 1
@@ -148,7 +158,7 @@ def test_a_process_trains_with_one_thread() -> None:
     assert {r.state for r in feed.results.values()} == {"COMPLETE"}
 
 
-def test_an_array_whose_process_dies_is_told_as_interrupted_for_nobody_in_it_can_be_blamed() -> None:
+def test_killed_process_interrupts_its_vectorized_trials() -> None:
     factory = make_factory("mlp")
 
     class Dying(Classifier):
@@ -166,24 +176,27 @@ def test_an_array_whose_process_dies_is_told_as_interrupted_for_nobody_in_it_can
     assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
 
 
-def test_no_more_processes_work_than_may_have_trials_open() -> None:
+def test_fewer_open_trials_than_processes() -> None:
     feed = Queue(make_specs("mlp", 6), most_at_once=1)
-    with in_processes(make_engine(alone=False), 3) as engine:
+    with in_processes(make_engine(sequential=False), 3) as engine:
         engine.run(feed)
         assert len(feed.results) == 6
 
 
 class Idle:
-    """An engine that is never asked for anything."""
+    """An engine that is never used."""
 
     description = "idle"
+
+    def describe(self, processes: int) -> str:
+        return self.description
 
     def run(self, feed: object) -> None: ...
 
     def close(self) -> None: ...
 
 
-def test_an_idle_process_ends_with_its_owner_though_a_later_fork_holds_its_pipe() -> None:
+def test_idle_worker_ends_with_its_parent() -> None:
     ours, theirs = multiprocessing.Pipe()
     owner = os.fork()
     if owner == 0:
@@ -205,6 +218,6 @@ def test_an_idle_process_ends_with_its_owner_though_a_later_fork_holds_its_pipe(
     assert ended == GONE
 
 
-def test_a_pools_process_must_not_fork() -> None:
+def test_pool_process_cannot_fork() -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert not pool.apply(can_fork)

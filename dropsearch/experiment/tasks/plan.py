@@ -15,6 +15,7 @@ from dropsearch.experiment import build, engines
 from dropsearch.experiment.dropout_check import notes, require_active_dropout
 from dropsearch.experiment.params import programs
 from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import describe_engine
 
 
 def show_plan(config: Config) -> int:
@@ -37,11 +38,11 @@ def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: 
     if searched := ranges(config):
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
     processes = engines.process_count(config, source)
-    width = f"an array of {plan.width}" if plan.engine == "vectorized" else "one trial alone"
-    yield f"engine      {width}{f' in each of {processes} processes' if processes > 1 else ''} ({plan.reason})"
+    description = describe_engine(plan.engine, build.device(config).type, plan.width, processes=processes)
+    yield f"engine      {description} ({plan.reason})"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
-        yield f"measured    steps of trials a second in one process, by width: {measured}"
+        yield f"measured    trial steps per second in one process, by width: {measured}"
     yield f"memory      {_memory(_parameters(config, source), plan)}"
     if plan.speed:
         hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
@@ -53,7 +54,7 @@ def _memory(parameters: int, plan: Plan) -> str:
     known = f"{parameters:,} parameters a trial"
     if plan.memory is None:
         return known
-    row, all_rows = plan.memory.a_row / 2**20, plan.memory.total(plan.width) / 2**20
+    row, all_rows = plan.memory.per_row / 2**20, plan.memory.total(plan.width) / 2**20
     return f"{known}; {row:,.1f} MiB for each in training, {all_rows:,.1f} MiB in each process"
 
 

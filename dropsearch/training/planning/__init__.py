@@ -1,1 +1,1 @@
-"""Which engine trains and how wide: compatibility, equivalence, throughput and memory."""
+"""Selection of engine and width: compatibility, equivalence, throughput and memory."""

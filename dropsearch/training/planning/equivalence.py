@@ -1,4 +1,4 @@
-"""The proof before the money: an array of two trials must equal the two trials alone."""
+"""Checks that two trials trained vectorized equal the same trials trained sequentially."""
 
 from __future__ import annotations
 
@@ -18,45 +18,49 @@ from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
-from dropsearch.training.vectorized.row_optimizers import RowOptimizer, UnsupportedError, configured, parameter_order
+from dropsearch.training.vectorized.row_optimizers import (
+    RowOptimizer,
+    UnsupportedError,
+    configure_optimizer,
+    parameter_order,
+)
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 EXAMPLES = 64
-"""Of the validation set, whose measurement is compared."""
+"""Number of validation examples on which the evaluation is compared."""
 
 TOLERANCE = 1e-9
-"""How far an array's numbers may lie from those of trials alone, relative to their size, in float64."""
+"""Maximum difference in float64, relative to the largest value of a tensor, or absolute if that is below 1."""
 
-_IMPOSSIBLE = {
-    "random operation": "the module draws random numbers of its own from torch",
-    "data-dependent control flow": "the module decides by the value of a tensor (data-dependent control flow)",
-    ".item()": "the module takes a number out of a tensor (`.item()`)",
-    "dynamic shape": "the module makes tensors whose size depends on their values, as by a boolean mask",
+_VMAP_ERRORS = {
+    "random operation": "the module draws random numbers from torch outside of dropout",
+    "data-dependent control flow": "the module branches on the value of a tensor (data-dependent control flow)",
+    ".item()": "the module converts a tensor to a number (`.item()`)",
+    "dynamic shape": "the module creates tensors whose shape depends on values, for example with a boolean mask",
 }
-"""What rows of an array cannot do, by what is in `torch.func.vmap`'s words for it."""
+"""Explanations of errors of `torch.func.vmap`, by a part of their message."""
 
 
-def proof(
+def check_equivalence(
     make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
 ) -> str:
-    """Train two trials for two steps, as rows of an array and alone, and say what differs.
+    """Train two trials for two steps, vectorized and sequentially, and compare them.
 
-    Loss, gradients and buffers are compared in float64, with different rates and the same masks. Batches and
-    masks are those of the trials themselves.
+    Compares losses, gradients, buffers and the values of a validation step, in float64. The trials have different
+    rates; batches and masks are those that the trials would have in a search.
 
     Args:
         make_module: Builds a trial's module.
-        data: Where batches come from.
-        settings: What all trials share.
+        data: Data in memory.
+        settings: Training settings shared by all trials.
         specs: Two trials of one arm.
 
     Returns:
-        Empty where nothing differs; else why trials have to be trained alone, in one line.
+        An empty string if they are equal; otherwise the reason for training sequentially, in one line.
     """
-    unusual = _unusual(settings)
-    if unusual:
-        return unusual
+    if settings.precision not in ("32-true", "64-true", "bf16-mixed"):
+        return f"trainer.precision={settings.precision} is not supported by vectorized training"
     try:
         with quiet_lightning():
             trainer = Trainer(max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True)
@@ -65,36 +69,30 @@ def proof(
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
         return str(error)
-    except Exception as error:  # whatever a module does that an array cannot: it is trained alone
-        return _in_words(error)
+    except Exception as error:  # user code can fail in any way under vmap; it is then trained sequentially
+        return _explain(error)
 
 
-def _in_words(error: Exception) -> str:
-    """Say what rows cannot do; what `vmap` says of it is for those who wrote the call of it."""
-    said = " ".join(str(error).split())
-    known = (words for part, words in _IMPOSSIBLE.items() if "vmap" in said and part in said)
-    return next(known, f"{type(error).__name__}: {said[:200]}")
-
-
-def _unusual(settings: TrainerSettings) -> str:
-    if settings.precision not in ("32-true", "64-true", "bf16-mixed"):
-        return f"trainer.precision={settings.precision} is not trained in an array"
-    return ""
+def _explain(error: Exception) -> str:
+    """Return an explanation of a vmap error if there is one, otherwise the error itself, in one line."""
+    message = " ".join(str(error).split())
+    explanations = (text for part, text in _VMAP_ERRORS.items() if "vmap" in message and part in message)
+    return next(explanations, f"{type(error).__name__}: {message[:200]}")
 
 
 def _compare(
     make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
 ) -> str:
-    alone = [_module(make_module, spec, trainer) for spec in specs]
-    rows_of = [_module(make_module, spec, trainer) for spec in specs]
-    optimizer, _ = configured(rows_of[0])
-    rows = StackedState(rows_of[0], 2, parameter_order(rows_of[0], optimizer), torch.device("cpu"), torch.float64)
-    for row, module in enumerate(rows_of):
+    sequential = [_module(make_module, spec, trainer) for spec in specs]
+    vectorized = [_module(make_module, spec, trainer) for spec in specs]
+    optimizer, _ = configure_optimizer(vectorized[0])
+    rows = StackedState(vectorized[0], 2, parameter_order(vectorized[0], optimizer), torch.device("cpu"), torch.float64)
+    for row, module in enumerate(vectorized):
         rows.bind(row, module)
     runner = VmapRunner(_module(make_module, specs[0], trainer))
-    stepping = [
-        (configured(module)[0], RowOptimizer(rows, row, rows_of[row], configured(rows_of[row])[0]))
-        for row, module in enumerate(alone)
+    optimizers = [
+        (configure_optimizer(module)[0], RowOptimizer(rows, row, bound, configure_optimizer(bound)[0]))
+        for row, (module, bound) in enumerate(zip(sequential, vectorized, strict=True))
     ]
     batches = [_batches(data, spec, 2) for spec in specs]
     shapes = _shapes(_module(make_module, specs[0], trainer), specs[0], batches[0][0])
@@ -105,16 +103,20 @@ def _compare(
         drawn = bits.draw([spec.seed for spec in specs], [step, step])
         with runner.ready():
             losses, _ = runner.train(rows, batch, rates, drawn)
-        rows.take_gradients(losses)
+        rows.compute_gradients(losses)
         for row, spec in enumerate(specs):
-            expected = _step_alone(alone[row], spec, batches[row][step], step)
-            difference = _difference(alone[row], rows_of[row], expected, losses[row])
+            expected = _sequential_step(sequential[row], spec, batches[row][step], step)
+            difference = _difference(sequential[row], vectorized[row], expected, losses[row])
             if difference:
-                return f"in an array {difference} of {type(alone[row]).__name__} differs from the trial alone"
-        for optimizer, row_optimizer in stepping:
+                return _different(difference, sequential[row])
+        for optimizer, row_optimizer in optimizers:
             optimizer.step()
             row_optimizer.step()
-    return _evaluation_difference(alone, rows, runner, _validation_batch(data))
+    return _evaluation_difference(sequential, rows, runner, _validation_batch(data))
+
+
+def _different(what: str, module: LightningModule) -> str:
+    return f"{what} of {type(module).__name__} differs between vectorized and sequential training"
 
 
 def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
@@ -124,15 +126,15 @@ def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
 
 
 def _evaluation_difference(
-    alone: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: tuple[Tensor, ...]
+    sequential: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: tuple[Tensor, ...]
 ) -> str:
-    """Compare what the validation step logs, with dropout off."""
+    """Compare the values that the validation step logs, with dropout off."""
     with runner.ready():
         logged = runner.evaluate(rows, batch)
-    for row, module in enumerate(alone):
+    for row, module in enumerate(sequential):
         for name, value in evaluate(module, [batch]).items():
             if not _close(torch.tensor(value, dtype=torch.float64), logged[name][row].double().cpu()):
-                return f"in an array {name} of {type(module).__name__} differs from the trial alone"
+                return _different(name, module)
     return ""
 
 
@@ -161,7 +163,8 @@ def _shapes(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...])
         return mask_shapes(module, spec.rates, lambda: module.training_step(batch, 0))
 
 
-def _step_alone(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...], step: int) -> Tensor:
+def _sequential_step(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...], step: int) -> Tensor:
+    """Run a training step and its backward pass; return the loss."""
     control = TrialControl(module, spec.rates, spec.seed)
     module.zero_grad()
     with captured_logs(module), control.watching(), control.training_step(step):
@@ -171,14 +174,15 @@ def _step_alone(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, .
     return loss.detach()
 
 
-def _difference(alone: LightningModule, row: LightningModule, expected: Tensor, loss: Tensor) -> str:
+def _difference(sequential: LightningModule, vectorized: LightningModule, expected: Tensor, loss: Tensor) -> str:
+    """Return the first quantity that differs, or an empty string."""
     if not _close(expected, loss.detach()):
-        return f"the loss ({float(loss.detach()):.6g} for {float(expected):.6g})"
-    for (name, ours), theirs in zip(row.named_parameters(), alone.parameters(), strict=True):
-        if ours.requires_grad and not _close(theirs.grad, ours.grad):
+        return f"the loss ({float(loss.detach()):.6g} instead of {float(expected):.6g})"
+    for (name, parameter), reference in zip(vectorized.named_parameters(), sequential.parameters(), strict=True):
+        if parameter.requires_grad and not _close(reference.grad, parameter.grad):
             return f"the gradient of {name}"
-    for (name, ours), theirs in zip(row.named_buffers(), alone.buffers(), strict=True):
-        if not _close(theirs, ours):
+    for (name, buffer), reference in zip(vectorized.named_buffers(), sequential.buffers(), strict=True):
+        if not _close(reference, buffer):
             return f"the buffer {name}"
     return ""
 
@@ -187,12 +191,12 @@ def _close(expected: Tensor | None, got: Tensor | None) -> bool:
     if expected is None or got is None:
         return expected is None and (got is None or not bool(got.any()))
     scale = max(float(expected.abs().max()) if expected.numel() else 0.0, 1.0)
-    alike = (expected == got) | (expected.isnan() & got.isnan())
-    return bool((alike | ((expected - got).abs() <= TOLERANCE * scale)).all())
+    equal = (expected == got) | (expected.isnan() & got.isnan())
+    return bool((equal | ((expected - got).abs() <= TOLERANCE * scale)).all())
 
 
-def proof_specs(arm: str, sites: tuple[Site, ...], dropping: bool) -> tuple[TrialSpec, TrialSpec]:
-    """Return two trials with rates that differ between them and between sites."""
+def equivalence_specs(arm: str, sites: tuple[Site, ...], dropping: bool) -> tuple[TrialSpec, TrialSpec]:
+    """Return two trials of an arm whose rates differ between trials and sites; no rates if not `dropping`."""
     names = [site.name for site in sites if site.controllable] if dropping else []
     first = {name: 0.1 + 0.5 * index / max(len(names), 1) for index, name in enumerate(names)}
     second = {name: 0.6 - rate / 2 for name, rate in first.items()}
@@ -203,18 +207,18 @@ def proof_specs(arm: str, sites: tuple[Site, ...], dropping: bool) -> tuple[Tria
 
 
 class DoublePrecision(TorchFunctionMode):
-    """Gives float64 to whoever asks for float32, by ``x.float()``, ``x.to(torch.float32)`` or a ``dtype`` argument.
+    """Replaces casts to float32 by casts to float64: `x.float()`, `x.to(torch.float32)` and `dtype` arguments.
 
-    Many modules compute softmax, norms or the loss in float32 whatever their weights are. In a module whose weights
-    are float64 that would round away what is to be compared, or meet a layer that refuses it.
+    Many modules compute softmax, norms or the loss in float32 regardless of the dtype of their weights. In a float64
+    module this would round the compared values or fail with a dtype mismatch.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = {name: _doubled(value) for name, value in (kwargs or {}).items()}
-        return (Tensor.double if func is Tensor.float else func)(*map(_doubled, args), **given)
+        options = {name: _to_float64(value) for name, value in (kwargs or {}).items()}
+        return (Tensor.double if func is Tensor.float else func)(*map(_to_float64, args), **options)
 
 
-def _doubled(value: Any) -> Any:
+def _to_float64(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value

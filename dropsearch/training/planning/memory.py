@@ -1,4 +1,4 @@
-"""What memory an array takes, measured at widths 1 and 2."""
+"""Memory needs of vectorized training, measured at widths 1 and 2."""
 
 from __future__ import annotations
 
@@ -12,76 +12,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.training.vectorized.trials import VectorizedTrials, release
+from dropsearch.training.vectorized.trials import VectorizedTrials, free_gpu_memory
 
-CONTAINER = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Control group of this process, with the memory limit of its container (Linux, cgroup v2)."""
 SHARE = 0.8
-"""Of the free memory, what an array may take: the rest is for evaluation and for what else runs."""
+"""Share of the free memory that training may use; the rest is for evaluation and other processes."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that an array takes: `fixed` whatever its width, and `a_row` for each trial."""
+    """Memory of vectorized training in bytes: a fixed part, and a part per row."""
 
     fixed: int
-    a_row: int
+    per_row: int
 
     def total(self, width: int) -> int:
-        """Return the bytes of an array of a width."""
-        return self.fixed + width * self.a_row
+        """Return the memory in bytes at a width."""
+        return self.fixed + width * self.per_row
 
-    def widest(self, free: int) -> int:
-        """Return how many trials fit, at least 1."""
-        return max(1, int((SHARE * free - self.fixed) // max(self.a_row, 1)))
+    def max_width(self, free: int) -> int:
+        """Return how many trials fit into `free` bytes, at least 1."""
+        return max(1, int((SHARE * free - self.fixed) // max(self.per_row, 1)))
 
 
-def measured(make_array: Callable[[int], VectorizedTrials]) -> Memory:
-    """Measure what arrays of one and of two trials take while they train a step.
+def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
+    """Measure the memory that one and two trials take during a training step.
 
-    On CUDA it is what the allocator reserves at most. On a CPU, whose allocator tells nothing, it is what the rows
-    and their optimisers keep and what the step saves for its backward pass.
+    On CUDA this is the peak of the memory reserved by the allocator. The CPU allocator has no such statistics; there it
+    is the size of rows and optimizer state, and of the tensors that autograd saves for the backward pass.
+
+    Args:
+        make_trials: Builds vectorized trials of a width.
     """
-    one, two = (_taken(make_array, width) for width in (1, 2))
-    a_row = max(two - one, 0)
-    return Memory(max(one - a_row, 0), a_row)
+    one, two = (_measure(make_trials, width) for width in (1, 2))
+    per_row = max(two - one, 0)
+    return Memory(max(one - per_row, 0), per_row)
 
 
-def _taken(make_array: Callable[[int], VectorizedTrials], width: int) -> int:
-    array = make_array(width)
-    if array.rows.flat.is_cuda:
-        return _peak(array)
-    saved = _Saved()
-    with torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor):
-        array.seconds_a_step(1)
-    return saved.bytes_apart_from(array.state()) + sum(_bytes(tensor) for tensor in array.state())
+def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> int:
+    trials = make_trials(width)
+    if trials.rows.flat.is_cuda:
+        return _peak_reserved(trials)
+    saved = _SavedStorages()
+    with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
+        trials.seconds_per_step(1)
+    return saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state())
 
 
-def _peak(array: VectorizedTrials) -> int:
-    """Return what the device had reserved at most while an array trained a step and was evaluated."""
-    release(on_gpu=True)
-    before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in array.state())
+def _peak_reserved(trials: VectorizedTrials) -> int:
+    """Return the peak of reserved CUDA memory, in bytes, during a training step and an evaluation."""
+    free_gpu_memory(on_gpu=True)
+    before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in trials.state())
     torch.cuda.reset_peak_memory_stats()
-    array.seconds_a_step(1)
-    array.evaluated()
+    trials.seconds_per_step(1)
+    trials.evaluate()
     return max(torch.cuda.max_memory_reserved() - before, 0)
 
 
-class _Saved:
-    """Counts what autograd saves, each storage once."""
+class _SavedStorages:
+    """Collects the storages of the tensors that autograd saves, each storage once."""
 
     def __init__(self) -> None:
         self._storages: dict[int, torch.UntypedStorage] = {}
 
-    def note(self, tensor: Tensor) -> Tensor:
-        # Held until all are counted: else another could lie where a first one lay.
+    def add(self, tensor: Tensor) -> Tensor:
+        # Keeping the storage alive prevents another one from getting the same address.
         storage = tensor.untyped_storage()
         self._storages[storage.data_ptr()] = storage
         return tensor
 
-    def bytes_apart_from(self, tensors: list[Tensor]) -> int:
-        known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        return sum(storage.nbytes() for place, storage in self._storages.items() if place not in known)
+    def bytes_without(self, tensors: list[Tensor]) -> int:
+        excluded = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return sum(storage.nbytes() for pointer, storage in self._storages.items() if pointer not in excluded)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -89,24 +92,24 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def free_memory(device: torch.device, processes: int = 1) -> int:
-    """Return the bytes that each of `processes` may take on a device."""
+    """Return the free memory of a device in bytes, for each of `processes` processes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // processes
-    return _free_here() // processes
+    return _free_host_memory() // processes
 
 
-def _free_here() -> int:
+def _free_host_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        told: dict[str, Any] = {line.split(":")[0]: line.split()[1] for line in lines}
-        return int(min(int(told["MemAvailable"]) * 1024, _left_in_container()))
+        kibibytes: dict[str, Any] = {line.split(":")[0]: line.split()[1] for line in lines}
+        return int(min(int(kibibytes["MemAvailable"]) * 1024, _free_cgroup_memory()))
     except (OSError, KeyError, IndexError, ValueError):  # not Linux
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _left_in_container() -> float:
+def _free_cgroup_memory() -> float:
     try:
-        allowed, used = ((CONTAINER / f"memory.{name}").read_text() for name in ("max", "current"))
-        return max(int(allowed) - int(used), 0)
-    except (OSError, ValueError):  # no container, another version of control groups, or no limit
+        limit, used = ((CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
+        return max(int(limit) - int(used), 0)
+    except (OSError, ValueError):  # no control group, cgroup v1, or no limit
         return math.inf

@@ -1,4 +1,4 @@
-"""Which engine trains, how wide, and why: proven and measured, not assumed."""
+"""Selects the engine and its width by checking equivalence and measuring throughput and memory."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.modes import set_to_train
-from dropsearch.training.planning.equivalence import proof
-from dropsearch.training.planning.memory import Memory, free_memory, measured
-from dropsearch.training.planning.throughput import Throughput, widest, widest_from_above
+from dropsearch.training.planning.equivalence import check_equivalence
+from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
+from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning
 from dropsearch.training.trainers import with_steps
-from dropsearch.training.vectorized.row_optimizers import configured
+from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 
-WIDEST = 32
-"""Wider arrays would have TPE propose too much from too little: it learns from trials that ended."""
+MAX_WIDTH = 32
+"""Maximum width on a CPU. TPE learns from completed trials only, so it proposes worse values if more train at once."""
 
-WIDEST_ON_GPU = 512
-"""The same on a GPU, which a few rows leave idle; `Feed.most_at_once` still bounds a sampler that learns."""
+MAX_WIDTH_ON_GPU = 512
+"""Maximum width on a GPU, which few rows leave idle; `Feed.most_at_once` limits it for samplers that learn."""
 LIGHTNING_SECONDS = 4e-4
-"""What a Trainer with one logged value adds to a step, as measured with a net that costs nothing."""
+"""Overhead of a Lightning Trainer per training step with one logged value, measured with a trivial module."""
 
 Pair = tuple[TrialSpec, TrialSpec]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which engine, how wide, and the reason."""
+    """The selected engine and width, with the reason and the measurements."""
 
     engine: str
-    """array or alone."""
+    """vectorized or sequential."""
     width: int
-    """How many trials train at once in a process."""
+    """Number of trials that train at once in a process."""
     reason: str
     rates: dict[int, float] = dataclasses.field(default_factory=dict)
-    """Steps of trials a second in one process, by the widths that were measured."""
+    """Trial steps per second in one process, by measured width."""
     memory: Memory | None = None
-    """What arrays take in one process, None where nothing was measured."""
+    """Memory of one process, None if not measured."""
     convolutions: Convolutions = "grouped"
-    """How an array runs a convolution: grouped where nothing was measured."""
+    """How vectorized training runs convolutions; grouped if not measured."""
     speed: float = 0.0
-    """Steps of trials a second in one process as the search has them, 0 where nothing was measured."""
+    """Trial steps per second in one process at the width of the search, 0 if not measured."""
 
 
 def make_plan(
@@ -64,97 +64,102 @@ def make_plan(
     engine: str,
     width: int | None,
     processes: int = 1,
-    apart: str = "",
-    most_rows: int | None = None,
+    unstackable: str = "",
+    max_open: int | None = None,
 ) -> Plan:
-    """Choose how trials are trained.
+    """Select how to train the trials of a study.
 
     Args:
         make_module: Builds a trial's module.
-        data: Where batches come from.
-        settings: What all trials share.
-        pairs: Two trials of each arm, whose training as an array is compared with training alone.
-        engine: auto, array or alone.
-        width: How many trials at once; None to measure.
-        processes: How many processes share the memory.
-        apart: What is searched that makes each trial of the search its own program, so that an array has no second
-            row there; empty where nothing does.
-        most_rows: How many trials are ever open at once; None where that is not known.
+        data: Data in memory.
+        settings: Training settings shared by all trials.
+        pairs: Two trials of each arm, to compare vectorized with sequential training.
+        engine: auto, vectorized or sequential.
+        width: Number of trials to train at once; None to measure.
+        processes: Number of processes that share the memory.
+        unstackable: A searched hyperparameter whose values cannot share stacked tensors and hardly repeat, so that the
+            search trains one trial at a time; empty if there is none.
+        max_open: Maximum number of open trials; None if unknown.
 
     Raises:
-        InputError: An array is asked for, and what it gives differs from trials alone.
+        InputError: `engine` is vectorized, but the module cannot be trained vectorized with the same results.
     """
     if engine == "sequential":
         return Plan("sequential", 1, "engine=sequential")
     for pair in pairs:
-        difference = proof(make_module, data, settings, pair)
+        difference = check_equivalence(make_module, data, settings, pair)
         if difference and engine == "vectorized":
             raise InputError(
-                f"engine=vectorized needs a module that trains in an array as it does alone, but {difference}: "
+                f"engine=vectorized needs a module with the same results in sequential training, but {difference}: "
                 "use engine=auto or engine=sequential"
             )
         if difference:
             return Plan("sequential", 1, difference)
-    # The arm with the most to do: with masks to draw and, where there is one, BatchNorm, which stands last. Of the
-    # programs that trials may have, the one with most parameters: what fits then always fits.
+    # Measure the most expensive trial: one with masks and BatchNorm (the last arm), and with the most parameters among
+    # the searched hyperparameters. A width that fits this trial fits all.
     costliest = max(reversed(pairs), key=lambda pair: (len(pair[0].rates), _parameters(make_module, pair[0])))[0]
     throughput = Throughput(make_module, data, settings, costliest)
     try:
         if width is not None:
-            reason = f"engine.width={width}{_narrow(apart)}"
+            reason = f"engine.width={width}{_one_at_a_time(unstackable)}"
             return Plan("vectorized", width, reason, convolutions=throughput.convolutions(width))
-        memory = measured(throughput.array)
-        fitting = min(memory.widest(free_memory(throughput.device, processes)), most_rows or WIDEST_ON_GPU)
+        memory = measure_memory(throughput.make_trials)
+        fitting = min(memory.max_width(free_memory(throughput.device, processes)), max_open or MAX_WIDTH_ON_GPU)
         if throughput.on_gpu:
-            rates = widest_from_above(throughput.rate, min(WIDEST_ON_GPU, fitting), throughput.budget)
+            rates = measure_down(throughput.rate, min(MAX_WIDTH_ON_GPU, fitting), throughput.budget)
         else:
-            rates = widest(throughput.rate, min(WIDEST, fitting), throughput.budget)
-        alone = _rate_alone(make_module, data, settings, costliest)
-    except Exception as error:  # the proof ran on a CPU in float64: elsewhere more may be impossible
+            rates = measure_up(throughput.rate, min(MAX_WIDTH, fitting), throughput.budget)
+        sequential_rate = _sequential_rate(make_module, data, settings, costliest)
+    except Exception as error:  # the equivalence check ran in float64 on the CPU; other devices support less
         if engine == "vectorized":
             raise InputError(
                 f"engine=vectorized cannot train this module ({describe_error(error)}): use engine=auto"
             ) from error
         return Plan("sequential", 1, describe_error(error))
-    chosen = max(rates, key=lambda w: rates[w])
-    if engine == "auto" and alone > rates[chosen]:
-        reason = f"an array gains nothing here ({rates[chosen]:.0f} steps/s for {alone:.0f})"
-        return Plan("sequential", 1, reason, rates, memory, speed=alone)
-    speed = rates[1] if apart else rates[chosen]
-    return Plan(
-        "vectorized", chosen, f"measured{_narrow(apart)}", rates, memory, throughput.convolutions(chosen), speed
-    )
+    fastest = max(rates, key=lambda w: rates[w])
+    if engine == "auto" and sequential_rate > rates[fastest]:
+        reason = (
+            f"faster than vectorized ({sequential_rate:.0f} instead of {rates[fastest]:.0f} trial steps per second)"
+        )
+        return Plan("sequential", 1, reason, rates, memory, speed=sequential_rate)
+    speed = rates[1] if unstackable else rates[fastest]
+    reason = f"measured{_one_at_a_time(unstackable)}"
+    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed)
 
 
-def _narrow(apart: str) -> str:
-    # The retrainings of a confirmation, which differ in their seeds alone, still are rows of one array.
-    return f"; the search has arrays of one row, for {apart} makes each trial its own program" if apart else ""
+def _one_at_a_time(unstackable: str) -> str:
+    # Confirmation still trains several at once: its trials differ in their seeds only.
+    if not unstackable:
+        return ""
+    return f"; the search trains one trial at a time, since values of {unstackable} cannot share stacked tensors"
 
 
 def _parameters(make_module: ModuleFactory, spec: TrialSpec) -> int:
-    """Return how many numbers a trial trains where trials may differ in that, else 0."""
+    """Return the number of parameters of a trial's module, or 0 if no hyperparameter can change it."""
     return sum(parameter.numel() for parameter in make_module(spec).parameters()) if spec.hyperparameters else 0
 
 
-def _rate_alone(make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec) -> float:
-    """Return the steps a second of one trial trained plainly, with what Lightning adds to each."""
+def _sequential_rate(
+    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec
+) -> float:
+    """Return the steps per second of one trial in sequential training, with the overhead of Lightning."""
     loader = data.train_loader(spec.seed)
     device = loader.tensors[0].device
     module = set_to_train(make_module(spec).to(device))
     with quiet_lightning():
         module.trainer = with_steps(Trainer(max_epochs=1, accelerator="cpu", barebones=True), len(loader))
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
-    control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configured(module)
+    control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []
     with captured_logs(module), control.watching():
         for step, batch in enumerate(itertools.islice(itertools.cycle(loader), 3)):
             started = time.perf_counter()
             with mixed, control.training_step(step):
-                answer: Any = module.training_step(batch, step)
-            loss = answer["loss"] if isinstance(answer, dict) else answer
+                result: Any = module.training_step(batch, step)
+            loss = result["loss"] if isinstance(result, dict) else result
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            float(loss.detach())  # waits for a GPU
+            float(loss.detach())  # synchronizes with a GPU
             times.append(time.perf_counter() - started)
     return 1 / (min(times) + LIGHTNING_SECONDS)

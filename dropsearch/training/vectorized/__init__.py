@@ -1,1 +1,1 @@
-"""Trials trained together, as rows of stacked tensors."""
+"""Vectorized training: the trials of a study as rows of stacked tensors, run by `torch.func.vmap`."""

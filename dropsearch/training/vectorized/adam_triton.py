@@ -1,6 +1,7 @@
-"""Adam on all rows as one CUDA kernel, which reads and writes each number once: torch's operations do it fifteen times.
+"""Adam for all rows as one fused Triton kernel.
 
-Imported only where there is a CUDA device; Triton comes with torch's CUDA builds.
+The kernel reads and writes each number once; the equivalent PyTorch operations do so about fifteen times. Import this
+module only if a CUDA device is present: Triton is part of PyTorch's CUDA builds.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ def _step(value, gradient, mean, square, numbers, width, start, stop, SIZE: tl.c
 
 
 def step(value: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, numbers: Tensor, span: tuple[int, int]) -> None:
-    """Step the columns `span` of all rows.
+    """Apply one Adam step to the columns `span` of all rows.
 
     Args:
-        value: Parameters `[rows, size]`, contiguous; changed in place.
-        gradient: Their gradients, of the same shape.
-        mean: The running mean of the gradients, of the same shape; changed in place.
-        square: The running mean of their squares, of the same shape; changed in place.
-        numbers: `[rows, 8]` of the same type: 1 - lr * decoupled decay, added decay, 1 - beta1, beta2, 1 - beta2,
-            lr / (1 - beta1^t), sqrt(1 - beta2^t), eps.
-        span: The first column and the one behind the last.
+        value: Parameters `[rows, size]`, contiguous; updated in place.
+        gradient: Gradients `[rows, size]`.
+        mean: Running mean of the gradients `[rows, size]`; updated in place.
+        square: Running mean of the squared gradients `[rows, size]`; updated in place.
+        numbers: Coefficients `[rows, 8]` of the same dtype: 1 - lr * decoupled decay, coupled decay, 1 - beta1, beta2,
+            1 - beta2, lr / (1 - beta1^t), sqrt(1 - beta2^t), eps.
+        span: The first column and the column after the last.
     """
     start, stop = span
     grid = (triton.cdiv(stop - start, _SIZE), value.shape[0])

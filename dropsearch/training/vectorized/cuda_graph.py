@@ -1,6 +1,7 @@
-"""Work on a GPU that is recorded once as a CUDA graph and then played back: launching it takes longer than doing it.
+"""A callable that is captured once as a CUDA graph and then replayed.
 
-What is recorded may not ask the device for a number, and everything that it reads and writes stays where it is.
+For small networks, launching kernels takes longer than running them; replaying a graph needs one launch. Captured code
+must not copy a value from the device to the host, and its input and output tensors must keep their addresses.
 """
 
 from __future__ import annotations
@@ -15,80 +16,85 @@ import torch
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3
-"""Runs that are launched part by part before one is recorded: libraries choose their kernels and memory in them."""
+WARMUP_RUNS = 3
+"""Ordinary runs before the capture, in which libraries select kernels and allocate workspaces."""
 
 
-class Recorded:
-    """Runs `work` again and again: on CUDA, after a few runs, by playing back a recording of it.
+class GraphedCallable:
+    """Runs a function repeatedly. On CUDA it is captured after a few runs, and then replayed as a CUDA graph.
 
     Args:
-        work: What is done. It reads and writes tensors that stay where they are.
-        device: Where. On any other device than CUDA the work runs as it is written.
-        name: What a message calls it.
-        warm_up: Runs before it is recorded.
+        function: Function without arguments. The tensors it reads and writes must keep their addresses.
+        device: Device it runs on. On other devices than CUDA the function is called directly.
+        name: Name of the function in log messages.
+        warmup_runs: Number of ordinary runs before the capture.
     """
 
-    def __init__(self, work: Callable[[], None], device: torch.device, name: str, warm_up: int = WARM_UP) -> None:
-        self._work, self._device, self.name = work, device, name
+    def __init__(
+        self, function: Callable[[], None], device: torch.device, name: str, warmup_runs: int = WARMUP_RUNS
+    ) -> None:
+        self._function, self._device, self.name = function, device, name
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._warm_up = warm_up
-        self.problem = ""
-        """Why the work is not recorded, where that was tried: a module may ask the device for a number."""
+        self._warmup_runs = warmup_runs
+        self.capture_error = ""
+        """Why the capture failed, for example because a module copies a value to the host; else empty."""
 
     def __call__(self) -> None:
-        """Do the work once."""
-        if self._device.type == "cuda" and self._graph is None and not self.problem:
-            if self._warm_up > 0:
-                self._warm_up -= 1
-                self._aside()
+        """Run the function once."""
+        if self._device.type == "cuda" and self._graph is None and not self.capture_error:
+            if self._warmup_runs > 0:
+                self._warmup_runs -= 1
+                self._run_on_side_stream()
                 return
-            self._record()
+            self._capture()
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._work()
+            self._function()
 
-    def _aside(self) -> None:
-        """Do the work as it is written, in the stream in which it will be recorded."""
+    def _run_on_side_stream(self) -> None:
+        """Call the function on the stream of the later capture."""
         stream = _side_stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
-            self._work()
+            self._function()
         torch.cuda.current_stream(self._device).wait_stream(stream)
 
-    def _record(self) -> None:
-        """Record the work, which does nothing yet; where that cannot be done, say why in `problem`."""
+    def _capture(self) -> None:
+        """Capture the function without running it; if that fails, store the reason in `capture_error`."""
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-        before = torch.cuda.current_stream(self._device)
-        gc.collect()  # a recording that is destroyed while another is made would spoil it
-        collecting = gc.isenabled()
+        previous_stream = torch.cuda.current_stream(self._device)
+        gc.collect()  # destroying another graph during the capture would invalidate it
+        gc_was_enabled = gc.isenabled()
         gc.disable()
         try:
-            # Another thread may call CUDA meanwhile (a loader that pins memory): that is no part of this.
+            # thread_local: CUDA calls of other threads (a loader that pins memory) must not fail the capture.
             with torch.cuda.graph(
                 graph, pool=pool, stream=_side_stream(self._device), capture_error_mode="thread_local"
             ):
-                self._work()
+                self._function()
             self._graph = graph
         except RuntimeError as error:
-            torch.cuda.set_stream(before)
+            torch.cuda.set_stream(previous_stream)
             abandon_capture(self._device, pool)
-            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-            if isinstance(first, torch.cuda.OutOfMemoryError):
-                raise first from None
-            self.problem = " ".join(str(first).split())[:200]
-            _warn_once(f"The {self.name} cannot be recorded as a CUDA graph, so it is launched: {self.problem}")
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if isinstance(cause, torch.cuda.OutOfMemoryError):
+                raise cause from None
+            self.capture_error = " ".join(str(cause).split())[:200]
+            _warn_once(
+                f"Cannot capture the {self.name} as a CUDA graph; running it without one, which is slower: "
+                f"{self.capture_error}"
+            )
             torch.cuda.synchronize(self._device)
         finally:
-            if collecting:
+            if gc_was_enabled:
                 gc.enable()
 
 
 def abandon_capture(device: torch.device, pool: tuple[int, int]) -> None:
-    """Undo what a capture that failed leaves behind in torch before 2.12.
+    """Clean up after a failed capture in PyTorch before 2.12.
 
-    There the allocator goes on as if the capture were under way, and the default generator refuses to draw.
+    Without it the allocator still behaves as during a capture, and the default generator refuses to draw.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
     for undo in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
@@ -101,7 +107,7 @@ def abandon_capture(device: torch.device, pool: tuple[int, int]) -> None:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the one stream of all warm-ups and recordings: the allocator keeps memory for each stream apart."""
+    """Return the stream shared by all warm-up runs and captures, since the allocator has a memory pool per stream."""
     return torch.cuda.Stream(device)
 
 

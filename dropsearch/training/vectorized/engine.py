@@ -1,29 +1,29 @@
-"""The engine that trains arrays, one after another, until a feed is empty."""
+"""The vectorized engine: trains many trials at once until a feed is empty."""
 
 from __future__ import annotations
 
 import torch
 
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings
+from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine, describe_error, one_line
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
-from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, release
+from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 
 
 class VectorizedEngine:
-    """Trains the trials of a feed as rows of an array.
+    """Trains the trials of a feed vectorized, `width` at a time.
 
-    Trials are functions of their own seeds, so one that is begun again gives what it would have given: an array
-    that does not fit into memory is begun again at half the width, and one that fails altogether alone. Where trials
-    differ in more than rows of one array may, each array holds those of one partition, and the others wait.
+    A trial depends on its own seed only, so it can be restarted with the same result. If memory runs out, the open
+    trials restart with half the width; if vectorized training fails for another reason, they restart sequentially.
+    Trials that cannot share stacked tensors (see `partition`) train one partition after the other.
 
     Args:
         make_module: Builds a trial's module.
-        data: Where batches come from; its loaders tell the order of an epoch.
-        settings: What all trials share.
-        width: How many trials train at once, at most.
-        checkpoint_path: Where the weights of a trial's best epoch go.
+        data: Data in memory; its loaders return the order of each epoch.
+        settings: Training settings shared by all trials.
+        width: Maximum number of trials that train at once.
+        checkpoint_path: Where to save the weights of a trial's best epoch.
     """
 
     def __init__(
@@ -36,47 +36,54 @@ class VectorizedEngine:
     ) -> None:
         self.make_module, self.data, self.settings = make_module, data, settings
         self.width, self.checkpoint_path = width, checkpoint_path
-        self.problem = ""
+        self.failure = ""
+        """Why vectorized training failed, so that trials train sequentially; else empty."""
 
     @property
     def description(self) -> str:
-        """What trains, how wide, and where."""
-        where = "cuda" if self.settings.accelerator == "gpu" else "cpu"
-        return f"alone on {where}: {self.problem}" if self.problem else f"array of {self.width} on {where}"
+        """Engine, width and device, for example `vectorized, 32 trials at once on cuda`."""
+        return self.describe()
+
+    def describe(self, processes: int = 1) -> str:
+        """Return the description of several processes that run this engine."""
+        device = "cuda" if self.settings.accelerator == "gpu" else "cpu"
+        if self.failure:
+            return describe_engine("sequential", device, 1, processes=processes, reason=self.failure)
+        return describe_engine("vectorized", device, self.width, processes=processes)
 
     def close(self) -> None:
-        """Hold nothing between runs, so do nothing."""
+        """Do nothing: the engine holds no resources between runs."""
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
         partitioned = PartitionedFeed(feed, self.width)
         self._run(partitioned)
         if feed.cancelled():
-            partitioned.leave()
+            partitioned.interrupt_waiting()
 
     def _run(self, partitioned: PartitionedFeed) -> None:
-        while not partitioned.cancelled() and not self.problem:
+        while not partitioned.cancelled() and not self.failure:
             try:
-                if not partitioned.begin():
+                if not partitioned.next_partition():
                     return
-                array = VectorizedTrials(
+                trials = VectorizedTrials(
                     self.make_module, self.data, self.settings, partitioned, self.width, self.checkpoint_path
                 )
-                if array.trial_rows:
-                    array.fit()
+                if trials.trial_rows:
+                    trials.fit()
             except CancelledError:
                 return
             except (InputError, RunError):
                 raise
             except torch.cuda.OutOfMemoryError as error:
-                partitioned.begin_again()
+                partitioned.requeue_open()
                 if self.width == 1:
-                    self.problem = f"out of memory: {one_line(error)}"
+                    self.failure = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
             except Exception as error:
-                partitioned.begin_again()
-                self.problem = describe_error(error)
-            array = None
-            release(self.settings.accelerator == "gpu")
+                partitioned.requeue_open()
+                self.failure = describe_error(error)
+            trials = None  # release() can only free what is not referenced here
+            free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()
         SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(partitioned)

@@ -1,4 +1,4 @@
-"""Mixed precision by explicit casts, for `torch.func.vmap`, inside which `torch.autocast` does nothing."""
+"""Mixed precision by explicit casts, since `torch.autocast` has no effect inside `torch.func.vmap`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRODUCTS = frozenset(
         torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm, torch.einsum, F.scaled_dot_product_attention,
     ]
 )  # fmt: skip
-"""What is computed in the low precision: sums of many products, where most of the time goes."""
+"""Operations computed in low precision: matrix products and convolutions, which take most of the time."""
 EXACT = frozenset(
     [
         F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.local_response_norm, F.normalize,
@@ -31,16 +31,16 @@ EXACT = frozenset(
         torch.var, Tensor.var, torch.std, Tensor.std, torch.norm, Tensor.norm,
     ]
 )  # fmt: skip
-"""What is computed in float32: norms, losses, and sums of what may be large."""
+"""Operations computed in float32: norms, losses, exponentials and reductions."""
 
 
 class MixedPrecision(TorchFunctionMode):
-    """Casts what goes into products to `dtype`, and what goes into norms and losses to float32.
+    """Casts the inputs of `PRODUCTS` to `dtype` and the inputs of `EXACT` to float32.
 
-    Weights stay float32 and so do their gradients, as with `torch.autocast`, whose lists these follow.
+    Weights and their gradients remain float32. The lists follow those of `torch.autocast`.
 
     Args:
-        dtype: Of the products: torch.bfloat16.
+        dtype: Dtype of the products.
     """
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -50,12 +50,12 @@ class MixedPrecision(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given: dict[str, Any] = dict(kwargs or {})
+        options: dict[str, Any] = dict(kwargs or {})
         if func in PRODUCTS:
-            args, given = _cast((args, given), torch.float32, self.dtype)
+            args, options = _cast((args, options), torch.float32, self.dtype)
         elif func in EXACT:
-            args, given = _cast((args, given), self.dtype, torch.float32)
-        return func(*args, **given)
+            args, options = _cast((args, options), self.dtype, torch.float32)
+        return func(*args, **options)
 
 
 def _cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:

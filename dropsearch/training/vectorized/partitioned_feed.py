@@ -1,7 +1,8 @@
-"""Trials that wait: for an array of their own program, or to begin again.
+"""A feed that hands out the trials of one partition at a time.
 
-Rows of one array run one program. What else was searched decides it (a width changes every shape), but for what the
-optimisers of rows take row by row. So trials fall into partitions, and an array holds those of one.
+Trials that are stacked in the same tensors run the same program. Searched hyperparameters such as a layer width change
+that program, so trials with different values belong to different partitions. Optimizer options do not: each row has its
+own.
 """
 
 from __future__ import annotations
@@ -14,93 +15,97 @@ from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialResult, Tria
 from dropsearch.training.protocols import Feed
 
 BY_ROW = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov", "optimizer.schedule")
-"""What rows of one array may differ in, like learning rate and weight decay: each has an optimiser of its own."""
+"""Hyperparameters that may differ between rows, as learning rate and weight decay may."""
 
 
 def partition(spec: TrialSpec) -> str:
-    """Return what all rows of a trial's array must have in common: all that else was searched, but for `BY_ROW`."""
+    """Return the partition of a trial: its searched hyperparameters without those of `BY_ROW`, as JSON."""
     return json.dumps({key: value for key, value in spec.hyperparameters.items() if key not in BY_ROW}, sort_keys=True)
 
 
 class PartitionedFeed:
-    """A feed that hands out the trials of one partition at a time; those of others wait, and those that begin again.
+    """Wraps a feed and hands out the trials of one partition at a time; the others wait.
 
-    A feed's trials come in an order that the sampler chose, so which partition comes next cannot be asked for. At
-    most `places` trials wait: the sampler learns nothing from them.
+    The sampler determines the order of the trials, so a feed cannot be asked for a partition. At most `max_waiting`
+    trials wait, since the sampler learns nothing from a waiting trial.
 
     Args:
-        feed: Where trials come from.
-        places: How many trials may wait.
+        feed: The feed to wrap.
+        max_waiting: Maximum number of waiting trials.
     """
 
-    def __init__(self, feed: Feed, places: int) -> None:
-        self._feed, self.places = feed, places
+    def __init__(self, feed: Feed, max_waiting: int) -> None:
+        self._feed, self.max_waiting = feed, max_waiting
         self._waiting: list[TrialSpec] = []
         self._open: dict[str, TrialSpec] = {}
-        self._running: str | None = None
+        self._current: str | None = None
+        """The partition whose trials are handed out; None for any."""
         self.most_at_once = feed.most_at_once
 
-    def begin(self) -> bool:
-        """Let the largest partition among the trials that are to be had now come next; return whether there is one."""
-        self._running = None
-        while self._take(self.places - len(self._waiting)):
+    def next_partition(self) -> bool:
+        """Select the largest partition among the available trials; return False if no trial is left."""
+        self._current = None
+        while self._fetch(self.max_waiting - len(self._waiting)):
             pass
         sizes = Counter(partition(spec) for spec in self._waiting)
-        self._running = max(sizes, key=sizes.__getitem__, default=None)
+        self._current = max(sizes, key=sizes.__getitem__, default=None)
         return bool(sizes)
 
-    def begin_again(self) -> None:
-        """Take back the trials that were handed out and not told."""
+    def requeue_open(self) -> None:
+        """Put the open trials, which were handed out but not told, back into the queue."""
         self._waiting[:0] = self._open.values()
         self._open.clear()
 
     def admit_all(self) -> None:
-        """Hand out trials of any partition from now on: they train alone."""
-        self._running = None
+        """Hand out trials of any partition from now on, for sequential training."""
+        self._current = None
 
-    def leave(self) -> None:
-        """Tell the trials that wait as interrupted, for nobody will train them."""
+    def interrupt_waiting(self) -> None:
+        """Tell all waiting trials as interrupted."""
         waiting, self._waiting = self._waiting, []
         if waiting:
             self._feed.tell([TrialResult(spec, "FAIL", (), 0.0, INTERRUPTED) for spec in waiting])
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials of the running partition; fewer where the feed has none, or too many others wait."""
-        found = self._leave_with(count)
-        while len(found) < count:
-            if not self._take(min(count - len(found), self.places - len(self._waiting))):
+        """Return the next trials of the current partition.
+
+        There are fewer than `count` if the feed is empty or `max_waiting` trials of other partitions wait.
+        """
+        specs = self._pop(count)
+        while len(specs) < count:
+            if not self._fetch(min(count - len(specs), self.max_waiting - len(self._waiting))):
                 break
-            found += self._leave_with(count - len(found))
-        return found
+            specs += self._pop(count - len(specs))
+        return specs
 
-    def _leave_with(self, count: int) -> list[TrialSpec]:
-        """Hand out up to `count` of the waiting trials that belong to the running partition."""
-        leaving = [spec for spec in self._waiting if self._running in (None, partition(spec))][:count]
-        keys = {spec.key for spec in leaving}
+    def _pop(self, count: int) -> list[TrialSpec]:
+        """Remove up to `count` trials of the current partition from the queue and return them."""
+        popped = [spec for spec in self._waiting if self._current in (None, partition(spec))][:count]
+        keys = {spec.key for spec in popped}
         self._waiting = [spec for spec in self._waiting if spec.key not in keys]
-        self._open |= {spec.key: spec for spec in leaving}
-        return leaving
+        self._open |= {spec.key: spec for spec in popped}
+        return popped
 
-    def _take(self, count: int) -> int:
-        """Ask the feed for more trials, which wait, but for no more than may be open; return how many there were."""
+    def _fetch(self, count: int) -> int:
+        """Ask the feed for up to `count` more trials within `most_at_once`; return how many there were."""
         if self.most_at_once is not None:
             count = min(count, self.most_at_once - len(self._open) - len(self._waiting))
         if count < 1 or self._feed.cancelled():
             return 0
-        taken = self._feed.ask(count)
-        self._waiting += taken
-        return len(taken)
+        fetched = self._feed.ask(count)
+        self._waiting += fetched
+        return len(fetched)
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Pass epochs on."""
+        """Forward epoch metrics to the feed; return for each trial whether it is to be pruned."""
         return self._feed.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Pass results on."""
+        """Forward results to the feed."""
         for result in results:
             self._open.pop(result.spec.key, None)
         self._feed.tell(results)
 
     def cancelled(self) -> bool:
-        """Return whether to stop."""
+        """Return whether the feed is cancelled."""
         return self._feed.cancelled()

@@ -1,7 +1,7 @@
-"""Convolutions of an array, row by row.
+"""Convolutions under `torch.func.vmap` as one convolution per row.
 
-`torch.func.vmap` makes one grouped convolution of all rows. Which of the two is faster depends on the device, the
-shapes and the library; `plan` measures.
+By default vmap turns the convolutions of all rows into one grouped convolution. Which of the two is faster depends on
+device, shapes and library, so `planning.throughput` measures both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _CONVOLUTIONS = {F.conv1d: F.conv1d, F.conv2d: F.conv2d, F.conv3d: F.conv3d}
 
 
 class _ByRow(torch.autograd.Function):
-    """A convolution whose rule for `vmap` is a loop over rows, each an ordinary convolution.
+    """A convolution with a vmap rule that loops over the rows and runs an ordinary convolution for each.
 
-    Gradients flow through those: outside of `vmap` this function is not differentiated, and has no backward.
+    Gradients flow through these convolutions. The function itself is never differentiated, so it has no `backward`.
     """
 
     @staticmethod
@@ -35,15 +35,15 @@ class _ByRow(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         convolve, options, *parts = args
 
-        def of(row: int) -> list[Tensor | None]:
-            chosen = zip(parts, in_dims[2:], strict=True)
-            return [part if part is None or dim is None else part.select(dim, row) for part, dim in chosen]
+        def row_inputs(row: int) -> list[Tensor | None]:
+            pairs = zip(parts, in_dims[2:], strict=True)
+            return [part if part is None or dim is None else part.select(dim, row) for part, dim in pairs]
 
-        return torch.stack([convolve(*of(row), *options) for row in range(info.batch_size)]), 0
+        return torch.stack([convolve(*row_inputs(row), *options) for row in range(info.batch_size)]), 0
 
 
 class RowConvolutions(TorchFunctionMode):
-    """Runs every convolution under `torch.func.vmap` row by row; gradients flow through the rows' own."""
+    """Runs each convolution under `torch.func.vmap` row by row."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -51,10 +51,10 @@ class RowConvolutions(TorchFunctionMode):
         convolve = _CONVOLUTIONS.get(func)
         if convolve is None:
             return func(*args, **(kwargs or {}))
-        return _ByRow.apply(convolve, *_arranged(*args, **(kwargs or {})))
+        return _ByRow.apply(convolve, *_positional(*args, **(kwargs or {})))
 
 
-def _arranged(
+def _positional(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -63,4 +63,5 @@ def _arranged(
     dilation: Any = 1,
     groups: int = 1,
 ) -> tuple[Any, ...]:
+    """Return the arguments of a convolution in the order that `_ByRow.apply` expects."""
     return (stride, padding, dilation, groups), input, weight, bias

@@ -1,4 +1,4 @@
-"""What all rows log with dropout off, after each epoch: on the validation set and on a part of the training set."""
+"""Evaluation of all rows with dropout off: on the validation set and on a part of the training set."""
 
 from __future__ import annotations
 
@@ -9,53 +9,54 @@ import torch
 from torch import Tensor
 
 from dropsearch.training.logged_steps import batch_size
-from dropsearch.training.vectorized.cuda_graph import Recorded
+from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import cast
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Means = dict[str, list[float]]
-"""The mean over examples of what was logged, by name: one number a row."""
+"""The mean over examples of each logged value, by name; one number per row."""
 
 
 class RowEvaluation:
-    """Evaluates the rows of an array on fixed sets, all in one piece: on CUDA it is recorded and played back.
+    """Evaluates all rows on fixed data sets. With CUDA graphs the whole evaluation is one graph.
 
     Args:
-        together: Runs the module's own steps for all rows.
+        runner: Runs the module's steps for all rows.
         sets: Loaders of fixed batches, by name.
-        recorded: Whether to keep the batches where the rows lie, and to record the evaluation.
+        use_cuda_graph: Whether to keep the batches on the device and capture the evaluation as a CUDA graph.
     """
 
-    def __init__(self, runner: VmapRunner, sets: Mapping[str, Any], *, recorded: bool) -> None:
-        self._together, self._sets, self._is_recorded = runner, dict(sets), recorded
+    def __init__(self, runner: VmapRunner, sets: Mapping[str, Any], *, use_cuda_graph: bool) -> None:
+        self._runner, self._sets, self._use_cuda_graph = runner, dict(sets), use_cuda_graph
         self._rows: StackedState | None = None
 
     def launch(self, rows: StackedState) -> None:
-        """Begin to evaluate all rows; `means` waits for it."""
+        """Start the evaluation of all rows; `means` waits for its result."""
         if self._rows is not rows:
-            self._begin(rows)
-        self._work()
+            self._prepare(rows)
+        self._run()
 
     def means(self) -> dict[str, Means]:
-        """Return what each row logged, by set."""
+        """Return the logged means of each row, by data set."""
         numbers = self._result.tolist()
         return {
-            name: {logged: numbers[index] for of, index, logged in self._columns if of == name} for name in self._sets
+            name: {logged: numbers[index] for column_set, index, logged in self._columns if column_set == name}
+            for name in self._sets
         }
 
-    def _begin(self, rows: StackedState) -> None:
+    def _prepare(self, rows: StackedState) -> None:
         self._rows = rows
         self._columns: list[tuple[str, int, str]] = []
         device = rows.flat.device
-        if self._is_recorded:
-            kept = {
-                name: [cast(_moved(batch, device), rows.flat.dtype) for batch in batches]
+        if self._use_cuda_graph:
+            on_device = {
+                name: [cast(_to_device(batch, device), rows.flat.dtype) for batch in batches]
                 for name, batches in self._sets.items()
             }
-            self._work = Recorded(lambda: self._evaluate(rows, kept), device, "evaluation", warm_up=1)
+            self._run = GraphedCallable(lambda: self._evaluate(rows, on_device), device, "evaluation", warmup_runs=1)
         else:
-            self._work = lambda: self._evaluate(rows, self._sets)
+            self._run = lambda: self._evaluate(rows, self._sets)
 
     def _evaluate(self, rows: StackedState, sets: Mapping[str, Any]) -> None:
         columns, totals = [], []
@@ -71,11 +72,11 @@ class RowEvaluation:
         count = 0
         for batch in batches:
             size = batch_size(batch)
-            for name, value in self._together.evaluate(rows, cast(batch, rows.flat.dtype)).items():
+            for name, value in self._runner.evaluate(rows, cast(batch, rows.flat.dtype)).items():
                 totals[name] = totals.get(name, 0.0) + value.double() * size
             count += size
         return {name: total / count for name, total in totals.items()}
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def _to_device(batch: Any, device: torch.device) -> Any:
     return tuple(part.to(device) for part in batch)

@@ -1,4 +1,4 @@
-"""Optimiser steps on rows: the user's own optimiser, run as one fused call a row where that is the same."""
+"""Optimizer steps of single rows: the module's own optimizer, as one fused call per row where that is equivalent."""
 
 from __future__ import annotations
 
@@ -20,108 +20,108 @@ Span = tuple[int, int]
 
 
 class UnsupportedError(Exception):
-    """Something that an array cannot train; the message says what."""
+    """The module needs something that vectorized training does not support; the message names it."""
 
 
 @dataclass
 class Schedule:
-    """A learning-rate schedule and when it moves."""
+    """A learning-rate scheduler, and how often it steps."""
 
     scheduler: LRScheduler
     interval: str
     frequency: int
 
 
-def configured(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
-    """Return what a module's `configure_optimizers` asks for.
+def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
+    """Call a module's `configure_optimizers` and return its optimizer and its schedules.
 
     Raises:
-        UnsupportedError: It asks for what an array does not do: several optimisers, a schedule that watches
-            a metric, a closure.
+        UnsupportedError: There are several optimizers, LBFGS, or a schedule that monitors a metric.
     """
-    answer: Any = module.configure_optimizers()
+    optimizer: Any = module.configure_optimizers()
     schedules: Any = []
-    if isinstance(answer, dict):
-        answer, schedules = answer["optimizer"], [answer["lr_scheduler"]] if "lr_scheduler" in answer else []
-    elif isinstance(answer, list | tuple):
-        if len(answer) == 2 and isinstance(answer[0], list | tuple):
-            answer, schedules = answer
-        answer = answer[0] if len(answer) == 1 else answer
-    if not isinstance(answer, Optimizer):
-        raise UnsupportedError(f"configure_optimizers returns {type(answer).__name__}, not one optimiser")
-    if isinstance(answer, torch.optim.LBFGS):
-        raise UnsupportedError("LBFGS needs to evaluate the loss again within a step")
-    return answer, [_schedule(entry) for entry in schedules]
+    if isinstance(optimizer, dict):
+        config = optimizer
+        optimizer, schedules = config["optimizer"], [config["lr_scheduler"]] if "lr_scheduler" in config else []
+    elif isinstance(optimizer, list | tuple):
+        if len(optimizer) == 2 and isinstance(optimizer[0], list | tuple):
+            optimizer, schedules = optimizer
+        optimizer = optimizer[0] if len(optimizer) == 1 else optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise UnsupportedError(f"configure_optimizers returns {type(optimizer).__name__}, not a single optimizer")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UnsupportedError("LBFGS evaluates the loss several times per step")
+    return optimizer, [_schedule(entry) for entry in schedules]
 
 
 def _schedule(entry: Any) -> Schedule:
-    given = entry if isinstance(entry, dict) else {"scheduler": entry}
-    scheduler = given["scheduler"]
+    config = entry if isinstance(entry, dict) else {"scheduler": entry}
+    scheduler = config["scheduler"]
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise UnsupportedError("ReduceLROnPlateau watches a metric")
-    return Schedule(scheduler, given.get("interval", "epoch"), given.get("frequency", 1))
+        raise UnsupportedError("ReduceLROnPlateau monitors a metric")
+    return Schedule(scheduler, config.get("interval", "epoch"), config.get("frequency", 1))
 
 
 def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
-    """Return the names of a module's parameters such that each group of the optimiser lies in one piece."""
+    """Return the names of a module's parameters, ordered so that each parameter group is contiguous."""
     group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
     names = [(group_of.get(id(p), len(optimizer.param_groups)), name) for name, p in module.named_parameters()]
     return [name for _, name in sorted(names, key=lambda pair: pair[0])]
 
 
 class RowOptimizer:
-    """Steps one row as its module's own optimiser would.
+    """Steps one row as its module's own optimizer does.
 
-    Adam, AdamW and SGD in their ordinary forms are one fused call for each parameter group, on a piece of the
-    flat row, with the learning rate that the optimiser's own group holds at that moment, so schedules work
-    unchanged. Any other optimiser runs itself, on parameters that are views of the row.
+    Adam, AdamW and SGD with default options run as one fused call per parameter group on a slice of the flat row. They
+    read the learning rate from the optimizer's param group at each step, so schedules work unchanged. Other optimizers
+    step themselves; their parameters are views of the row.
 
     Args:
-        rows: The array.
-        row: Which row.
-        module: The module that is bound to it.
-        optimizer: The module's optimiser.
+        rows: Stacked parameters, gradients and buffers.
+        row: Index of the row.
+        module: The module that is bound to the row.
+        optimizer: The module's optimizer.
     """
 
     def __init__(self, rows: StackedState, row: int, module: LightningModule, optimizer: Optimizer) -> None:
         spans = group_spans(rows, module, optimizer)
-        fused = _FUSED.get(type(optimizer)) if spans and is_plain(optimizer) else None
+        fused = _FUSED.get(type(optimizer)) if spans and has_default_options(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
         self._optimizer = optimizer
         self.step: Callable[[], Any] = self._fused or optimizer.step
 
     def state(self) -> list[Tensor]:
-        """Return the tensors that are kept between steps."""
-        kept = self._fused.states if self._fused else list(self._optimizer.state.values())
-        return [value for state in kept for value in state.values() if isinstance(value, Tensor)]
+        """Return the tensors of the optimizer's state."""
+        states = self._fused.states if self._fused else list(self._optimizer.state.values())
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
     def move(self, rows: StackedState, row: int) -> None:
-        """Go on in another row, with the state so far; the module has moved there already."""
+        """Continue in another row with the current state; call it after the module was bound to that row."""
         if self._fused:
             self._fused.move(rows, row)
 
 
 def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:
-    """Return where each parameter group lies in a row; empty where one does not lie in one piece."""
+    """Return the columns of each parameter group in a row; empty if a group is not contiguous or is frozen in part."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spans = []
     for group in optimizer.param_groups:
         pieces = sorted(rows.spans[names[id(p)]] for p in group["params"])
-        joined = all(left[1] == right[0] for left, right in pairwise(pieces))
-        if not pieces or not joined or not all(p.requires_grad for p in group["params"]):
+        is_contiguous = all(left[1] == right[0] for left, right in pairwise(pieces))
+        if not pieces or not is_contiguous or not all(p.requires_grad for p in group["params"]):
             return []
         spans.append((pieces[0][0], pieces[-1][1]))
     return spans
 
 
-def is_plain(optimizer: Optimizer) -> bool:
-    """Say whether an optimiser has none of the options that change its formula."""
-    unusual = ("amsgrad", "maximize", "differentiable", "capturable")
-    return not any(group.get(name) for group in optimizer.param_groups for name in unusual)
+def has_default_options(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer uses none of the options that change its formula."""
+    unsupported = ("amsgrad", "maximize", "differentiable", "capturable")
+    return not any(group.get(name) for group in optimizer.param_groups for name in unsupported)
 
 
 class _Fused:
-    """The fused steps of a row's groups."""
+    """The fused steps of all parameter groups of a row."""
 
     def __init__(
         self, step: Callable[..., None], rows: StackedState, row: int, spans: list[Span], optimizer: Optimizer
@@ -150,7 +150,7 @@ def _adam_state(state: dict[str, Tensor], value: Tensor) -> None:
 def _adam_step(value: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     _adam_state(state, value)
     state["step"] += 1
-    # The operator under `torch.optim.AdamW(fused=True)`: what stands around it takes longer than a small row's step.
+    # The operator behind `torch.optim.AdamW(fused=True)`; for small rows the optimizer's overhead exceeds its step.
     operator = torch.ops.aten._fused_adamw_ if group["decoupled_weight_decay"] else torch.ops.aten._fused_adam_
     operator(
         [value], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],

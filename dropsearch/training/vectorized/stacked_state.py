@@ -1,4 +1,4 @@
-"""The state of an array: one flat row of parameters a trial, and stacked buffers."""
+"""Parameters, gradients and buffers of several trials, stacked: one row per trial."""
 
 from __future__ import annotations
 
@@ -7,27 +7,22 @@ from collections.abc import Sequence
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
-
-
-def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
+from torch import Tensor
 
 
 class StackedState:
-    """Parameters, gradients and buffers of `width` modules of one shape.
+    """Parameters, gradients and buffers of `width` modules with equal shapes.
 
-    `flat` is `[width, P]`. `parameters` are views of it, `[width, *shape]` each, and their gradients views of
-    `gradients`, so a step on a row of `flat` is a step on all parameters of a trial. A module that is bound to a
-    row has its own parameters and buffers in it: what trains the row trains the module.
+    `flat` is `[width, size]`. `parameters` are views of it, `[width, *shape]` each, and their gradients are views of
+    `gradients`, so updating a row of `flat` updates all parameters of a trial. The parameters and buffers of a module
+    that is bound to a row are views of that row.
 
     Args:
-        template: A module of the shape of all.
-        width: How many rows.
-        order: The names of all parameters, in the order in which they lie in a row.
-        device: Where the rows lie.
-        dtype: Of the parameters.
+        template: A module with the shapes of all modules.
+        width: Number of rows.
+        order: Names of all parameters, in their order within a row.
+        device: Device of the tensors.
+        dtype: Dtype of the parameters.
     """
 
     def __init__(
@@ -58,45 +53,45 @@ class StackedState:
             for name, buffer in template.named_buffers()
         }
 
-    def take_gradients(self, losses: Tensor) -> None:
-        """Put the gradient of each row's loss with respect to that row into `gradients`.
+    def compute_gradients(self, losses: Tensor) -> None:
+        """Compute the gradient of each row's loss with respect to that row, and store it in `gradients`.
 
         Args:
-            losses: `[width]`, row by row a function of that row's parameters alone.
+            losses: `[width]`; each loss depends on the parameters of its own row only.
         """
         trained = [parameter for parameter in self.parameters.values() if parameter.requires_grad]
-        found = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
-        for mine, gradient in zip(self._gradients, found, strict=True):
-            mine.zero_() if gradient is None else mine.copy_(gradient)
+        computed = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
+        for stored, gradient in zip(self._gradients, computed, strict=True):
+            stored.zero_() if gradient is None else stored.copy_(gradient)
 
     def bind(self, row: int, module: LightningModule) -> None:
-        """Copy a module's parameters and buffers into a row, and make the module live there.
+        """Copy a module's parameters and buffers into a row, and replace them in the module by views of that row.
 
-        The module may lie on another device: all its parameters cross over in one copy.
+        The module may be on another device: its parameters are transferred in one copy.
         """
         with torch.no_grad():
             parameters = dict(module.named_parameters())
             if self.order:
                 self.flat[row].copy_(torch.cat([parameters[name].detach().reshape(-1) for name in self.order]))
             for name, parameter in parameters.items():
-                mine = self.parameters[name].detach()[row]
-                parameter.data = mine
+                view = self.parameters[name].detach()[row]
+                parameter.data = view
                 start, stop = self.spans[name]
-                parameter.grad = self.gradients[row, start:stop].view(mine.shape) if parameter.requires_grad else None
+                parameter.grad = self.gradients[row, start:stop].view(view.shape) if parameter.requires_grad else None
             for name, buffer in list(module.named_buffers()):
-                mine = self.buffers[name][row]
-                mine.copy_(buffer)
-                owner, leaf = _place(module, name)
-                owner._buffers[leaf] = mine
+                view = self.buffers[name][row]
+                view.copy_(buffer)
+                path, _, leaf = name.rpartition(".")
+                module.get_submodule(path)._buffers[leaf] = view
 
     def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
-        """Return rows for these modules alone, which move from here to there, in their order."""
-        kept = StackedState(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
+        """Return a new state with one row per given module, and bind the modules to its rows."""
+        narrower = StackedState(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
         for row, module in enumerate(modules):
-            kept.bind(row, module)
-        return kept
+            narrower.bind(row, module)
+        return narrower
 
-    def clip(self, largest: float) -> None:
-        """Scale down each row's gradient whose norm is above `largest`, as `torch.nn.utils.clip_grad_norm_`."""
+    def clip(self, max_norm: float) -> None:
+        """Clip the norm of each row's gradient to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
         norms = self.gradients.norm(dim=1, keepdim=True)
-        self.gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
+        self.gradients.mul_((max_norm / (norms + 1e-6)).clamp(max=1.0))

@@ -1,4 +1,4 @@
-"""One training step of all rows of an array: masks, the module's own steps, gradients, optimisers, what is logged."""
+"""One training step of all rows: masks, the module's training step, gradients, optimizers, logged values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.vectorized.row_batches import gathered
+from dropsearch.training.vectorized.row_batches import gather_batches
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
@@ -20,14 +20,14 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class VectorizedStep(ABC):
-    """Steps the rows of an array.
+    """Runs training steps of all rows.
 
     Args:
-        together: Runs the module's own steps for all rows.
-        rows: The array's state.
-        shapes: The shape of each site's mask for one row.
-        settings: What all trials share.
-        examples: The training set, `[examples, ...]` each, where the rows lie.
+        runner: Runs the module's steps for all rows.
+        rows: Stacked parameters, gradients and buffers.
+        shapes: Mask shape of each site for one row.
+        settings: Training settings shared by all trials.
+        examples: Training set, `[examples, ...]` each, on the device of the rows.
     """
 
     def __init__(
@@ -45,38 +45,38 @@ class VectorizedStep(ABC):
 
     @abstractmethod
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
-        """Take up a trial that begins in a row; its module is bound to the row, `optimizer` is the module's own."""
+        """Start a trial in a row, to which its module is bound; `optimizer` is the module's own."""
 
     @abstractmethod
     def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
-        """Take up the rates of the present rows, after some were filled or the array narrowed."""
+        """Load the rates of the current rows, after some were filled or the state was narrowed."""
 
     @abstractmethod
-    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], kept: Sequence[int]) -> None:
-        """Go on in `rows` with those rows that are left: `kept` says which ones they were."""
+    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
+        """Continue with the narrower `rows`, whose row i was row `remaining[i]`."""
 
     @abstractmethod
     def run(self, trial_rows: Sequence[TrialRow], piece: slice) -> None:
-        """Train every row for one step on a piece of its order."""
+        """Train every row for one step, on the slice `piece` of its order."""
 
     @abstractmethod
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
-        """Return what optimisers and masks keep from step to step."""
+        """Return the tensors that optimizers and masks hold between steps."""
 
     def begin_epoch(self, trial_rows: Sequence[TrialRow], orders: Tensor) -> None:
-        """Take the order of each row's epoch, int64 `[rows, examples]`, and begin to sum up what the rows log."""
+        """Set the order of each row's epoch, int64 `[rows, examples]`, and reset the sums of logged values."""
         self._orders = orders.to(self.rows.flat.device)
         self._steps = 0
         self._sums = {}
 
     def means(self) -> dict[str, list[float]]:
-        """Return what was logged since the epoch began, by name: the mean over steps, one number a row."""
+        """Return each logged value's mean over the steps of the epoch, by name; one number per row."""
         return {name: (total / self._steps).tolist() for name, total in self._sums.items()}
 
     def _gradients(self, batch: Any, rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put the gradients of one step into the rows; return what was logged, and the loss, whoever logs it."""
+        """Compute the gradients of one step; return the logged values and the loss as `train_loss`."""
         losses, logged = self.runner.train(self.rows, batch, rates, bits)
-        self.rows.take_gradients(losses)
+        self.rows.compute_gradients(losses)
         if self.settings.gradient_clip_val is not None:
             self.rows.clip(self.settings.gradient_clip_val)
         return {**logged, "train_loss": losses.detach()}
@@ -86,33 +86,33 @@ class VectorizedStep(ABC):
 
 
 class HostStep(VectorizedStep):
-    """A step whose parts the host launches one by one: masks from NumPy, a fused optimiser call for each row."""
+    """A step for the CPU: masks drawn by NumPy, and one fused optimizer call per row."""
 
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
-        """Give the row an optimiser of its own."""
+        """Start a trial in a row with a `RowOptimizer`."""
         trial_row.optimizer = RowOptimizer(self.rows, row, trial_row.module, optimizer)
 
     def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
-        """Take up the rates of the present rows."""
+        """Load the rates of the current rows."""
         device, dtype = self.rows.flat.device, self.rows.flat.dtype
         self._rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
         self._bits = RowBits(self.shapes, len(trial_rows), device)
 
-    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], kept: Sequence[int]) -> None:
-        """Have the optimisers go on in their new rows."""
+    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
+        """Move the optimizers to their new rows."""
         self.rows = rows
         for row, trial_row in enumerate(trial_rows):
             assert trial_row.optimizer is not None
             trial_row.optimizer.move(rows, row)
 
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
-        """Return what the rows' optimisers keep, and the masks' bits."""
-        kept = [tensor for trial_row in trial_rows if trial_row.optimizer for tensor in trial_row.optimizer.state()]
-        return [*kept, *self._bits.fields()]
+        """Return the optimizer state of all rows and the random bits of the masks."""
+        states = [tensor for trial_row in trial_rows if trial_row.optimizer for tensor in trial_row.optimizer.state()]
+        return [*states, *self._bits.fields()]
 
     def run(self, trial_rows: Sequence[TrialRow], piece: slice) -> None:
         """Train every row for one step."""
-        batch = gathered(self.examples, self._orders[:, piece])
+        batch = gather_batches(self.examples, self._orders[:, piece])
         bits = self._bits.draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
         logged = self._gradients(cast(batch, self.rows.flat.dtype), self._rates, bits)
         for trial_row in trial_rows:
@@ -126,5 +126,5 @@ class HostStep(VectorizedStep):
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
-    """Return a batch with its floating parts in `dtype`."""
+    """Return a batch with its floating-point tensors converted to `dtype`."""
     return tuple(part.to(dtype) if part.is_floating_point() else part for part in batch)

@@ -1,8 +1,7 @@
-"""Many trials at once: rows of one array, trained by one Lightning Trainer.
+"""Many trials at once, as rows of stacked tensors that one Lightning Trainer trains.
 
-The array is itself a LightningModule. Each of its epochs is one epoch of every row, whichever epoch of its own
-trial the row is in: when a trial ends, its row takes the next one at the epoch's end, and when no trial is
-left to take, the array narrows.
+An epoch of `VectorizedTrials` is one epoch of every row, and each row counts the epochs of its own trial. When a trial
+ends, its row gets the next trial of the feed. If the feed is empty, the stacked tensors become narrower.
 """
 
 from __future__ import annotations
@@ -31,33 +30,33 @@ from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning, save_checkpoint
 from dropsearch.training.trainers import with_steps
-from dropsearch.training.vectorized.cuda_graph import WARM_UP
-from dropsearch.training.vectorized.device_step import DeviceStep, records
+from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
+from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.row_batches import RowBatches
 from dropsearch.training.vectorized.row_evaluation import RowEvaluation
-from dropsearch.training.vectorized.row_optimizers import configured, parameter_order
+from dropsearch.training.vectorized.row_optimizers import configure_optimizer, parameter_order
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
 from dropsearch.training.vectorized.trial_row import TrialRow
-from dropsearch.training.vectorized.vmap_rnn import keep_weights_apart
+from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class CancelledError(Exception):
-    """The feed was cancelled; the trials in the array have been told as interrupted."""
+    """The feed was cancelled; the open trials have been told as interrupted."""
 
 
 class VectorizedTrials(LightningModule):
-    """The LightningModule whose rows are trials of one partition (see `waiting`); `trial_rows` says which.
+    """A LightningModule that trains the trials of a feed, `width` at a time; `trial_rows` holds the current ones.
 
     Args:
         make_module: Builds a trial's module.
-        data: Where batches come from; its loaders tell the order of an epoch.
-        settings: What all trials share.
-        feed: Hands out the trials.
-        width: How many trials train at once, at most.
-        checkpoint_path: Where the weights of a trial's best epoch go.
+        data: Data in memory; its loaders return the order of each epoch.
+        settings: Training settings shared by all trials.
+        feed: Feed of the trials, all of one partition (see `partitioned_feed`).
+        width: Maximum number of trials that train at once.
+        checkpoint_path: Where to save the weights of a trial's best epoch.
     """
 
     def __init__(
@@ -74,20 +73,20 @@ class VectorizedTrials(LightningModule):
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
         self.sets = {"val": data.val_dataloader(), "part": data.train_part_loader()}
-        # A trial's own module asks its Trainer how long it trains when it makes a schedule.
+        # A module that builds a schedule may ask its Trainer for the number of steps.
         with quiet_lightning():
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
             self._user_trainer = _trainer(settings, -1)
-        self._measured = False
-        self.trial_rows: list[TrialRow] = self._next(min(width, feed.most_at_once or width))
+        self._is_warm = False
+        self.trial_rows: list[TrialRow] = self._ask(min(width, feed.most_at_once or width))
         self.batches = RowBatches(self.trial_rows)
         if self.trial_rows:
             self._build()
 
-    # -- what the rows are made of
+    # -- building rows
 
-    def _next(self, count: int) -> list[TrialRow]:
-        """Return slots for the next trials that can be built; those that cannot are told why."""
+    def _ask(self, count: int) -> list[TrialRow]:
+        """Ask the feed for trials and build their modules; tell trials whose module cannot be built as failed."""
         trial_rows: list[TrialRow] = []
         while (
             len(trial_rows) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(trial_rows)))
@@ -113,28 +112,31 @@ class VectorizedTrials(LightningModule):
         first = self.trial_rows[0]
         device = first.loader.tensors[0].device
         dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
-        optimizer, _ = configured(first.module)
+        optimizer, _ = configure_optimizer(first.module)
         self.rows = StackedState(
             first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
         )
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
         self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
-        self.evaluation = RowEvaluation(self.runner, self.sets, recorded=records(device))
-        self.calling: set[str] = set()
+        self.evaluation = RowEvaluation(self.runner, self.sets, use_cuda_graph=uses_cuda_graphs(device))
+        self.dropout_callers: set[str] = set()
+        """Names of the modules that call dropout."""
         self.shapes = self._mask_shapes(skeleton)
-        keep_weights_apart(skeleton)
-        self.stepping = self._stepping(first.module, optimizer)
+        disable_flatten_parameters(skeleton)
+        self.step = self._make_step(first.module, optimizer)
         for row in range(len(self.trial_rows)):
             self._fill(row)
-        self.stepping.refresh(self.trial_rows)
+        self.step.refresh(self.trial_rows)
 
-    def _stepping(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
-        # Rows of one array have the same limit of the gradient, whether it is searched or not.
+    def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
+        # All trials of a partition have the same clip value, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
         parts = (self.runner, self.rows, self.shapes, settings, self.trial_rows[0].loader.tensors)
-        if records(self.rows.flat.device) and (flat := flat_optimizer(self.rows, module, optimizer)) is not None:
-            return DeviceStep(*parts, flat)
+        if uses_cuda_graphs(self.rows.flat.device):
+            flat = flat_optimizer(self.rows, module, optimizer)
+            if flat is not None:
+                return DeviceStep(*parts, flat)
         return HostStep(*parts)
 
     def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
@@ -144,38 +146,38 @@ class VectorizedTrials(LightningModule):
         with torch.no_grad(), captured_logs(skeleton):
             step = skeleton.training_step
             run = lambda: step(cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
-            shapes = mask_shapes(skeleton, first.spec.rates, run, self.calling)
-        skeleton.load_state_dict(state)  # a batch of BatchNorm statistics was taken
+            shapes = mask_shapes(skeleton, first.spec.rates, run, self.dropout_callers)
+        skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         return shapes
 
     def _fill(self, row: int) -> None:
         trial_row = self.trial_rows[row]
         self.rows.bind(row, trial_row.module)
-        keep_weights_apart(trial_row.module)
-        trial_row.module.to(self.rows.flat.device)  # so that a module which asks knows where it is
-        optimizer, trial_row.schedules = configured(trial_row.module)
-        self.stepping.fill(row, trial_row, optimizer)
+        disable_flatten_parameters(trial_row.module)
+        trial_row.module.to(self.rows.flat.device)  # sets `module.device`
+        optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
+        self.step.fill(row, trial_row, optimizer)
 
     # -- training
 
     def fit(self) -> None:
-        """Train until every slot is empty."""
-        with quiet_lightning(), self.runner.ready(self.calling), warnings.catch_warnings():
-            # The array has no optimiser of its own: each row has one.
+        """Train until the feed is empty and all trials have ended."""
+        with quiet_lightning(), self.runner.ready(self.dropout_callers), warnings.catch_warnings():
+            # Each row has its own optimizer, so this module has none.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             self._user_trainer.fit(self, self.batches)
 
-    def seconds_a_step(self, steps: int) -> float:
-        """Return the least time that one of a few steps of all rows takes, once it is recorded; they train the rows.
+    def seconds_per_step(self, steps: int) -> float:
+        """Train all rows for a few steps, and return the duration of the fastest one.
 
-        The least, for on a busy machine all others tell of its other work.
+        Warm-up and capture of CUDA graphs are not timed. The minimum is least affected by other load on the machine.
         """
         times = []
-        with self.runner.ready(self.calling):
-            pieces = itertools.cycle([None, *self.batches.pieces])
-            unmeasured = WARM_UP + 1 if records(self.rows.flat.device) and not self._measured else 0
-            self._measured = True
-            while len(times) < unmeasured + steps:
+        with self.runner.ready(self.dropout_callers):
+            pieces = itertools.cycle([None, *self.batches.slices])
+            untimed = WARMUP_RUNS + 1 if uses_cuda_graphs(self.rows.flat.device) and not self._is_warm else 0
+            self._is_warm = True
+            while len(times) < untimed + steps:
                 piece = next(pieces)
                 if piece is None:
                     self.on_train_epoch_start()
@@ -185,28 +187,28 @@ class VectorizedTrials(LightningModule):
                 if self.rows.flat.is_cuda:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
-        return min(times[unmeasured:])
+        return min(times[untimed:])
 
-    def evaluated(self) -> dict[str, list[float]]:
-        """Return what every row logs on the validation set."""
+    def evaluate(self) -> dict[str, list[float]]:
+        """Return the values that each row logs on the validation set."""
         self.evaluation.launch(self.rows)
         return self.evaluation.means()["val"]
 
     def state(self) -> list[Tensor]:
-        """Return the tensors that are kept from step to step."""
-        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.stepping.state(self.trial_rows)]
+        """Return the tensors that are held between steps."""
+        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.step.state(self.trial_rows)]
 
     def configure_optimizers(self) -> None:
-        """Return nothing: each row has the optimiser of its own module."""
+        """Return None: each row has the optimizer of its own module."""
 
     def on_train_epoch_start(self) -> None:
-        """Begin to sum up what the rows log."""
-        self.stepping.begin_epoch(self.trial_rows, self.batches.orders())
+        """Set the orders of the epoch and reset the sums of logged values."""
+        self.step.begin_epoch(self.trial_rows, self.batches.orders())
 
     def training_step(self, batch: list[slice], batch_idx: int) -> None:
-        """Train every row on the pieces of its order, a step each."""
+        """Train every row for one step per slice of its order."""
         for piece in batch:
-            self.stepping.run(self.trial_rows, piece)
+            self.step.run(self.trial_rows, piece)
             if self.feed.cancelled():
                 self._interrupt()
 
@@ -217,14 +219,14 @@ class VectorizedTrials(LightningModule):
         raise CancelledError
 
     def on_train_epoch_end(self) -> None:
-        """Measure every row with dropout off, report, and give the rows of ended trials to the next."""
+        """Evaluate every row with dropout off, report the metrics, and replace the trials that ended."""
         if not self.trial_rows:
             return
         self.evaluation.launch(self.rows)
         if self.rows.flat.is_cuda:
             self.batches.prepare(self.settings.max_epochs)
-        measured = self.evaluation.means()
-        as_trained, val, part = self.stepping.means(), measured["val"], measured["part"]
+        means = self.evaluation.means()
+        as_trained, val, part = self.step.means(), means["val"], means["part"]
         metrics = {
             row: epoch_metrics(
                 trial_row.epoch,
@@ -236,10 +238,10 @@ class VectorizedTrials(LightningModule):
             for row, trial_row in enumerate(self.trial_rows)
             if not trial_row.is_idle
         }
-        self._replace(self._take_in(metrics))
+        self._replace(self._report(metrics))
 
-    def _take_in(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
-        """Take in an epoch of each row's trial; return the rows whose trials ended, which are told in their order."""
+    def _report(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
+        """Report an epoch of each row and tell the trials that ended, in the order of their rows; return these rows."""
         results, reported = {}, []
         for row, point in metrics.items():
             trial_row = self.trial_rows[row]
@@ -255,7 +257,7 @@ class VectorizedTrials(LightningModule):
         prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
         for row, prune in zip(reported, prunes, strict=True):
             trial_row = self.trial_rows[row]
-            # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+            # After its last epoch a trial is complete: pruning it would save nothing.
             if trial_row.epoch == self.settings.max_epochs:
                 results[row] = self._result(trial_row, "COMPLETE", "")
             elif prune:
@@ -268,7 +270,7 @@ class VectorizedTrials(LightningModule):
         return ended
 
     def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
-        """Return how a trial ended; the weights of a complete one are saved first."""
+        """Return the result of a trial; save the weights of a complete one first."""
         path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
         if path is not None and trial_row.best is not None:
             self._save(trial_row, path)
@@ -283,37 +285,37 @@ class VectorizedTrials(LightningModule):
         save_checkpoint(trainer, path)
 
     def _replace(self, ended: list[int]) -> None:
-        """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
+        """Put the next trials into the free rows; if there are too few, narrow the stacked state."""
         idle = [row for row, trial_row in enumerate(self.trial_rows) if trial_row.is_idle]
         free = sorted([*ended, *idle])
-        trial_rows = self._next(len(free))
+        trial_rows = self._ask(len(free))
         for row, trial_row in zip(free, trial_rows, strict=False):
             self.trial_rows[row] = trial_row
             self._fill(row)
         for row in free[len(trial_rows) :]:
             self.trial_rows[row].is_idle = True
         training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
-        if len(training) <= self._least_busy * len(self.trial_rows) and len(training) < len(self.trial_rows):
+        if len(training) <= self._narrowing_share * len(self.trial_rows) and len(training) < len(self.trial_rows):
             self._narrow(training)
         if (ended or trial_rows) and self.trial_rows:
-            self.stepping.refresh(self.trial_rows)
+            self.step.refresh(self.trial_rows)
 
     @property
-    def _least_busy(self) -> float:
-        """The share of busy rows down to which an array stays as wide as it is: a narrower one is recorded anew."""
-        return 0.5 if records(self.rows.flat.device) else 1.0
+    def _narrowing_share(self) -> float:
+        """The share of busy rows at which the state is narrowed: with CUDA graphs, narrowing costs a new capture."""
+        return 0.5 if uses_cuda_graphs(self.rows.flat.device) else 1.0
 
-    def _narrow(self, kept: list[int]) -> None:
-        self.trial_rows[:] = [self.trial_rows[row] for row in kept]
+    def _narrow(self, remaining: list[int]) -> None:
+        self.trial_rows[:] = [self.trial_rows[row] for row in remaining]
         if not self.trial_rows:
             self.trainer.should_stop = True
             return
         self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
-        self.stepping.narrow(self.rows, self.trial_rows, kept)
+        self.step.narrow(self.rows, self.trial_rows, remaining)
 
 
-def release(on_gpu: bool) -> None:
-    """Free what arrays that are done held on a GPU: an array and its Trainer know each other, so the collector must."""
+def free_gpu_memory(on_gpu: bool) -> None:
+    """Free the GPU memory of unused `VectorizedTrials`, which form reference cycles with their Trainer."""
     if on_gpu:
         gc.collect()
         torch.cuda.empty_cache()

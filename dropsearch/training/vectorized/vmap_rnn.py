@@ -1,7 +1,7 @@
-"""LSTM and GRU written out step by step, for `torch.func.vmap`, which has no rule for the fused kernels.
+"""LSTM and GRU unrolled step by step, since `torch.func.vmap` has no rule for the fused kernels.
 
-Same parameters, same order of gates and same results as `nn.LSTM` and `nn.GRU`. The formulas are those of
-PyTorch's documentation (Hochreiter & Schmidhuber 1997; Cho et al. 2014 with the reset gate after the product).
+Parameters, gate order and results equal those of `nn.LSTM` and `nn.GRU`. The formulas are those of PyTorch's
+documentation (Hochreiter & Schmidhuber 1997; Cho et al. 2014 with the reset gate after the product).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State, Tensor, Tensor | None], State]
-"""From a step's projected input, the state and the recurrent weights to the next state."""
+"""Maps the projected input of a step, the state, and the recurrent weight and bias to the next state."""
 
 
 def lstm_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-    """Return hidden and cell state `[batch, hidden]` after one step; gates in the order input, forget, cell, output."""
+    """Return hidden and cell state `[batch, hidden]` after one step; gate order: input, forget, cell, output."""
     hidden, cell = state
     gates = projected + F.linear(hidden, weight, bias)
     i, f, g, o = gates.chunk(4, -1)
@@ -29,7 +29,7 @@ def lstm_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | No
 
 
 def gru_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-    """Return the hidden state `[batch, hidden]` after one step; gates in the order reset, update, new."""
+    """Return the hidden state `[batch, hidden]` after one step; gate order: reset, update, new."""
     (hidden,) = state
     r, z, n = projected.chunk(3, -1)
     hr, hz, hn = F.linear(hidden, weight, bias).chunk(3, -1)
@@ -38,9 +38,9 @@ def gru_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | Non
 
 
 def unroll(cell: Cell, steps: Tensor, state: State, weights: Sequence[Tensor], reverse: bool) -> tuple[Tensor, State]:
-    """Run a cell over `steps` `[time, batch, features]`; return the hidden states `[time, batch, hidden]` and the last.
+    """Run a cell over `steps` `[time, batch, features]`; return all hidden states `[time, batch, hidden]` and the last.
 
-    The products with the input do not depend on each other, so they are one product for all steps.
+    The input projections of the steps are independent of each other, so they are computed in one product.
     """
     w_ih, w_hh, *biases = weights
     b_ih, b_hh = biases or (None, None)
@@ -64,17 +64,17 @@ def run_layers(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
-    """Run all layers and directions; return the output and the final states, as the fused kernels do."""
+    """Run all layers and directions; return the output and the final states as the fused kernels do."""
     x = x.transpose(0, 1) if batch_first else x
-    directions, each = (2 if bidirectional else 1), (4 if has_biases else 2)
+    directions, tensors_per_layer = (2 if bidirectional else 1), (4 if has_biases else 2)
     finals: list[State] = []
     for layer in range(num_layers):
         outputs = []
         for direction in range(directions):
             index = layer * directions + direction
-            own = weights[index * each : (index + 1) * each]
+            layer_weights = weights[index * tensors_per_layer : (index + 1) * tensors_per_layer]
             start = tuple(part[index] for part in initial)
-            output, final = unroll(cell, x, start, own, reverse=direction == 1)
+            output, final = unroll(cell, x, start, layer_weights, reverse=direction == 1)
             outputs.append(output)
             finals.append(final)
         x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -82,26 +82,26 @@ def run_layers(
     return (x.transpose(0, 1) if batch_first else x, *last)
 
 
-def keep_weights_apart(module: nn.Module) -> None:
-    """Have recurrent layers leave their weights where they lie.
+def disable_flatten_parameters(module: nn.Module) -> None:
+    """Replace `flatten_parameters` of all recurrent layers in a module by a no-op.
 
-    On a GPU they gather them into one piece of memory of their own, each time that they move or find other weights: out
-    of the row that they are to live in, and with a look at addresses, which weights under `vmap` have not.
+    On a GPU that method copies the weights into new contiguous memory, so they would no longer be views of their row.
+    It also reads data pointers, which tensors under `vmap` do not have.
     """
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
-            part.flatten_parameters = _leave  # type: ignore[method-assign]
+            part.flatten_parameters = _do_nothing  # type: ignore[method-assign]
 
 
-def _leave() -> None:
+def _do_nothing() -> None:
     """Do nothing."""
 
 
 class VmapRNN(TorchFunctionMode):
-    """Runs every `nn.LSTM` and `nn.GRU` step by step instead of by the fused kernel.
+    """Runs `nn.LSTM` and `nn.GRU` step by step instead of with the fused kernel.
 
-    Packed sequences have shapes that depend on the data and dropout between layers is out of reach inside the
-    kernel: both are left to it, and fail under `vmap`.
+    Packed sequences and dropout between layers are passed to the fused kernel, which fails under `vmap`: the former
+    have data-dependent shapes, and the masks of the latter cannot be controlled.
     """
 
     def __torch_function__(
@@ -113,7 +113,7 @@ class VmapRNN(TorchFunctionMode):
         x, initial, weights, has_biases, num_layers, dropout, training, bidirectional, batch_first = args
         if dropout > 0 and training and num_layers > 1:
             return func(*args, **(kwargs or {}))
-        # Weights of projections (`proj_size`) come as a fifth tensor a layer.
+        # With projections (`proj_size`) each layer has a fifth tensor.
         if len(weights) != num_layers * (2 if bidirectional else 1) * (4 if has_biases else 2):
             return func(*args, **(kwargs or {}))
         return run_layers(

@@ -1,4 +1,4 @@
-"""A Lightning module's own steps, run for all rows of an array at once."""
+"""The steps of a LightningModule, run for all rows at once by `torch.func.vmap`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONVOLUTIONS: dict[Convolutions, Any] = {
 
 
 class _Step(nn.Module):
-    """Makes a step of a module its forward, so that `functional_call` can run it."""
+    """Exposes a step of a module as `forward`, as `functional_call` requires."""
 
     def __init__(self, module: LightningModule) -> None:
         super().__init__()
@@ -35,32 +35,32 @@ class _Step(nn.Module):
         self.name = "training_step"
 
     def forward(self, *args: Any) -> Any:
-        with _as_if_compiled():
+        with _report_compiling():
             return getattr(self.module, self.name)(*args)
 
 
 @contextmanager
-def _as_if_compiled() -> Iterator[None]:
-    """Tell code that asks that it is being compiled.
+def _report_compiling() -> Iterator[None]:
+    """Make `torch.compiler.is_compiling` return True.
 
-    It then does without looking at the values of tensors, which nobody can under `vmap` either. Transformers asks
-    before it leaves out the mask of a batch that has no padding.
+    Code that checks it then avoids branches on tensor values, which are impossible under `vmap` as well. For example,
+    Transformers drops the mask of a batch without padding only if it is not being compiled.
     """
-    asked = torch.compiler.is_compiling
+    original = torch.compiler.is_compiling
     torch.compiler.is_compiling = lambda: True
     try:
         yield
     finally:
-        torch.compiler.is_compiling = asked
+        torch.compiler.is_compiling = original
 
 
 class VmapRunner:
     """Runs the steps of `skeleton` under ``torch.func.vmap``, each row with its own parameters and rates.
 
     Args:
-        skeleton: A module of the shape of all rows; its own parameters are not used.
-        precision: Lightning's name for it; in bf16-mixed products are computed in bfloat16.
-        convolutions: How they run: see `TrainerSettings`.
+        skeleton: A module with the shapes of all rows; its parameter values are not used.
+        precision: Lightning's name of the precision; bf16-mixed computes products in bfloat16.
+        convolutions: "grouped" or "by row"; see `TrainerSettings`.
     """
 
     def __init__(
@@ -76,9 +76,13 @@ class VmapRunner:
 
     @contextmanager
     def ready(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """What the steps need around them, entered once for many; `sites` are all places that call dropout."""
+        """Set up the global state that the steps need. Enter it once around many steps.
+
+        Args:
+            sites: Names of the modules that call dropout, which is faster; None to follow all modules.
+        """
         fastpath = torch.backends.mha.get_fastpath_enabled()
-        # In eval mode `nn.TransformerEncoderLayer` takes one fused call, which has no batching rule.
+        # In eval mode `nn.TransformerEncoderLayer` uses a fused kernel, which has no batching rule.
         torch.backends.mha.set_fastpath_enabled(False)
         with ExitStack() as stack:
             stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
@@ -91,38 +95,40 @@ class VmapRunner:
         """Run the training step of all rows.
 
         Args:
-            rows: The array.
-            batch: As the module takes it, each tensor with one more dimension in front: `[rows, batch, ...]`.
-            rates: The rates of each site, `[rows]`.
-            bits: The random bits of each site's mask, `[rows, *mask]`.
+            rows: Stacked parameters and buffers.
+            batch: A batch of each row: the module's batch with tensors `[rows, batch, ...]`.
+            rates: Rates of each site, `[rows]`.
+            bits: Random bits of each site's mask, `[rows, *mask]`.
 
         Returns:
-            The losses `[rows]`, and what was logged, `[rows]` each.
+            Losses `[rows]`, and logged values by name, `[rows]` each.
         """
 
-        def one(parameters: Any, buffers: Any, batch: Any, rates: Any, bits: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        def run_row(
+            parameters: Any, buffers: Any, batch: Any, rates: Any, bits: Any
+        ) -> tuple[Tensor, dict[str, Tensor]]:
             self.control.load(rates, bits)
             result, logged = self._run("training_step", parameters, buffers, batch)
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, logged
 
         self._set_mode(training=True)
-        return vmap(one)(rows.parameters, rows.buffers, batch, rates, dict(bits))
+        return vmap(run_row)(rows.parameters, rows.buffers, batch, rates, dict(bits))
 
     @torch.no_grad()
     def evaluate(self, rows: StackedState, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
-        """Run an evaluation step of all rows on the same batch, with dropout off; return what was logged, `[rows]`."""
+        """Run an evaluation step of all rows on one batch, with dropout off; return logged values, `[rows]` each."""
 
-        def one(parameters: Any, buffers: Any) -> dict[str, Tensor]:
+        def run_row(parameters: Any, buffers: Any) -> dict[str, Tensor]:
             self.control.load({}, {})
             return self._run(step, parameters, buffers, batch)[1]
 
         self._set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
-        return vmap(one)(parameters, rows.buffers)
+        return vmap(run_row)(parameters, rows.buffers)
 
     def _set_mode(self, *, training: bool) -> None:
-        if self._training is not training:  # walking through all modules takes as long as a small layer
+        if self._training is not training:  # traversing all modules takes as long as a small layer
             if training:
                 self._modes.put_back()
             else:
@@ -132,7 +138,7 @@ class VmapRunner:
     def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
-        # What the later modes write out in full passes through the earlier ones.
+        # Operations that a later mode calls pass through the earlier modes.
         modes = (self._convolutions(), self._precision(), self.control.step(), VmapRNN())
         with captured_logs(self.skeleton) as logged, ExitStack() as stack:
             for mode in modes:
@@ -143,5 +149,5 @@ class VmapRunner:
 
 
 def _as_tensor(value: Any, device: torch.device | None) -> Tensor:
-    """Return what was logged as a tensor; a Python number is filled in on the device, for a copy cannot be recorded."""
+    """Return a logged value as a tensor; a number is filled in on the device, as CUDA graphs require."""
     return value.detach() if isinstance(value, Tensor) else torch.full((), float(value), device=device)

@@ -1,4 +1,4 @@
-"""What keeps a module that somebody else wrote from being a row of an array."""
+"""Reasons reason a user module cannot be trained vectorized."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from tests.user_modules import data, nets
 SPEC = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)
 
 
-def found(make: type, monitor: str = "val_loss") -> str:
+def check(cls: type, monitor: str = "val_loss") -> str:
     with quiet_lightning():
         trainer = Trainer(max_epochs=2, accelerator="cpu", barebones=True)
     rows = UserData(data.Digits(), "Digits").in_rows()
-    return incompatibility(lambda spec: make(), rows, SPEC, Monitor(monitor), trainer)
+    return incompatibility(lambda spec: cls(), rows, SPEC, Monitor(monitor), trainer)
 
 
-@pytest.mark.parametrize("make", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed])
-def test_an_ordinary_module_has_none(make: type):
-    assert found(make) == ""
+@pytest.mark.parametrize("cls", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed])
+def test_ordinary_modules_are_compatible(cls: type):
+    assert check(cls) == ""
 
 
 @pytest.mark.parametrize(
-    ("make", "why"),
+    ("cls", "reason"),
     [
-        (nets.Manual, "manual optimisation"),
-        (nets.Scored, "f1 is a metric object that keeps state between steps"),
-        (nets.Hooked, "the module defines on_train_epoch_end"),
-        (nets.Warming, "training_step asks its Trainer for current_epoch"),
-        (nets.Showing, "training_step asks its Trainer for optimizers"),
+        (nets.Manual, "the module uses manual optimization"),
+        (nets.Scored, "f1 is a metric object, which has state between steps"),
+        (nets.Hooked, "the module overrides on_train_epoch_end"),
+        (nets.Warming, "training_step reads trainer.current_epoch"),
+        (nets.Showing, "training_step reads trainer.optimizers"),
         (nets.Counting, "training_step uses batch_idx"),
-        (nets.Keeping, "training_step keeps something in losses"),
+        (nets.Keeping, "training_step changes self.losses"),
     ],
 )
-def test_what_a_row_cannot_do_is_named(make: type, why: str):
-    assert found(make) == why
+def test_incompatible_modules(cls: type, reason: str):
+    assert check(cls) == reason
 
 
-class Seldom(nets.LitNet):
-    """Changes its input by chance, so seldom that no comparison of numbers finds it."""
+class Random(nets.LitNet):
+    """Changes its input at random, but too rarely for a comparison of results to detect it."""
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         return super().training_step((-batch[0], batch[1]) if self.chance() < 1e-9 else batch, batch_idx)
@@ -56,18 +56,18 @@ class Seldom(nets.LitNet):
         return random.random()
 
 
-class SeldomByNumPy(Seldom):
+class RandomFromNumPy(Random):
     def chance(self) -> float:
         return float(np.random.random())
 
 
-@pytest.mark.parametrize(("make", "name"), [(Seldom, "random"), (SeldomByNumPy, "numpy.random")])
-def test_a_step_that_draws_random_numbers_of_its_own_is_one_however_seldom_they_matter(make: type, name: str):
-    assert found(make) == f"training_step draws random numbers from {name}"
+@pytest.mark.parametrize(("cls", "name"), [(Random, "random"), (RandomFromNumPy, "numpy.random")])
+def test_random_numbers_are_detected(cls: type, name: str):
+    assert check(cls) == f"training_step draws random numbers from {name}"
 
 
-def test_a_monitor_that_a_step_does_not_log_is_one():
-    assert found(nets.LitNet, "val_f1") == "validation_step does not log val_f1"
+def test_monitor_must_be_logged():
+    assert check(nets.LitNet, "val_f1") == "validation_step does not log val_f1"
 
 
 class Summed(nets.LitNet):
@@ -80,6 +80,6 @@ class Rounded(nets.LitNet):
         self.log("val_loss", self(batch[0]).sum().item())
 
 
-@pytest.mark.parametrize(("make", "why"), [(Summed, "in another way than by its mean"), (Rounded, "as a float")])
-def test_what_is_logged_otherwise_than_by_a_mean_of_tensors_is_one(make: type, why: str):
-    assert why in found(make)
+@pytest.mark.parametrize(("cls", "reason"), [(Summed, "with another reduction than the mean"), (Rounded, "as a float")])
+def test_logged_values_must_be_means_of_tensors(cls: type, reason: str):
+    assert reason in check(cls)

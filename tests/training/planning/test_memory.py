@@ -1,45 +1,45 @@
-"""What an array takes is measured, and grows with its width as foretold."""
+"""Memory measured at two widths predicts the memory of other widths."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dropsearch.training.planning.memory import Memory, free_memory, measured
+from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 
-def array(width: int, batch: int = 8) -> VectorizedTrials:
+def make_trials(width: int, batch: int = 8) -> VectorizedTrials:
     factory, source = make_factory("mlp"), make_source("mlp")
     source.batch_size = batch
     return VectorizedTrials(factory, source, TrainerSettings(2, "cpu"), Queue(make_specs("mlp", 4)), width)
 
 
-def test_what_two_widths_tell_foretells_a_wider_one() -> None:
-    memory = measured(array)
-    four = measured(lambda one_or_two: array(4 if one_or_two == 2 else 3))
+def test_two_widths_predict_a_wider_one() -> None:
+    memory = measure_memory(make_trials)
+    four = measure_memory(lambda one_or_two: make_trials(4 if one_or_two == 2 else 3))
     assert four.total(2) == pytest.approx(memory.total(4), rel=0.1)
 
 
-def test_a_row_holds_at_least_weights_gradients_and_adams_two_moments() -> None:
+def test_row_holds_weights_gradients_and_adam_state() -> None:
     parameters = sum(p.numel() for p in make_factory("mlp")(make_specs("mlp", 1)[0]).parameters())
-    assert measured(lambda width: array(width)).a_row > 4 * 4 * parameters
+    assert measure_memory(lambda width: make_trials(width)).per_row > 4 * 4 * parameters
 
 
-def test_larger_batches_take_more() -> None:
-    small, large = (measured(lambda width, b=b: array(width, b)) for b in (4, 20))
-    assert large.a_row > small.a_row
+def test_larger_batches_need_more_memory() -> None:
+    small, large = (measure_memory(lambda width, b=b: make_trials(width, b)) for b in (4, 20))
+    assert large.per_row > small.per_row
 
 
-def test_no_more_trials_than_fit_and_always_one() -> None:
-    memory = Memory(fixed=100, a_row=10)
-    assert memory.widest(1000) == 70
-    assert memory.widest(50) == 1
+def test_max_width() -> None:
+    memory = Memory(fixed=100, per_row=10)
+    assert memory.max_width(1000) == 70
+    assert memory.max_width(50) == 1
 
 
-def test_free_memory_is_shared_among_processes() -> None:
+def test_free_memory_is_divided_among_processes() -> None:
     here = free_memory(torch.device("cpu"))
     assert here > 2**20
     assert free_memory(torch.device("cpu"), 4) == pytest.approx(here / 4, rel=0.2)

@@ -1,4 +1,4 @@
-"""The plan: an array only where it is proven, as wide as pays."""
+"""The plan trains vectorized only if the results are equal, at the fastest width."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
-from dropsearch.training.planning.equivalence import proof, proof_specs
+from dropsearch.training.planning.equivalence import check_equivalence, equivalence_specs
 from dropsearch.training.planning.plan import make_plan
-from dropsearch.training.planning.throughput import widest, widest_from_above
+from dropsearch.training.planning.throughput import measure_down, measure_up
 from dropsearch.training.protocols import TrainerSettings
 from tests.training.conftest import make_factory, make_source, make_specs
 
@@ -25,12 +25,12 @@ def pair(model: str = "mlp") -> tuple[TrialSpec, TrialSpec]:
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
 @pytest.mark.parametrize("model", ["mlp", "cnn", "rnn", "transformer"])
-def test_every_model_of_the_zoo_is_proven(model: str, norm: str) -> None:
-    assert proof(make_factory(model, norm), make_source(model), SETTINGS, pair(model)) == ""
+def test_built_in_models_are_equivalent(model: str, norm: str) -> None:
+    assert check_equivalence(make_factory(model, norm), make_source(model), SETTINGS, pair(model)) == ""
 
 
 class InFloat32(nn.Module):
-    """Computes some of it in float32, whatever its weights are: by name, by argument, and into a layer."""
+    """Computes parts in float32 regardless of the dtype of its weights: by `float()`, `to` and a dtype argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,16 +41,16 @@ class InFloat32(nn.Module):
         return self.last(x.to(torch.float32) * 9).float() ** 2
 
 
-def test_what_a_module_computes_in_float32_is_compared_in_float64() -> None:
+def test_float32_casts_are_compared_in_float64() -> None:
     def make(spec: TrialSpec) -> Classifier:
         torch.manual_seed(spec.seed)
         return Classifier(InFloat32())
 
-    assert proof(make, make_source("mlp"), SETTINGS, pair()) == ""
+    assert check_equivalence(make, make_source("mlp"), SETTINGS, pair()) == ""
 
 
-class Asks(nn.Module):
-    """Looks at its numbers, but not where it is compiled."""
+class BranchesUnlessCompiling(nn.Module):
+    """Branches on tensor values, unless it is being compiled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,17 +63,17 @@ class Asks(nn.Module):
         return self.layer(x.flatten(1))
 
 
-def test_a_module_that_asks_does_not_look_at_values_in_an_array() -> None:
+def test_is_compiling_is_true_under_vmap() -> None:
     def make(spec: TrialSpec) -> Classifier:
         torch.manual_seed(spec.seed)
-        return Classifier(Asks())
+        return Classifier(BranchesUnlessCompiling())
 
-    assert proof(make, make_source("mlp"), SETTINGS, pair()) == ""
+    assert check_equivalence(make, make_source("mlp"), SETTINGS, pair()) == ""
     assert not torch.compiler.is_compiling()
 
 
-class Reads(nn.Module):
-    """Something that an array cannot do, or does differently."""
+class Unsupported(nn.Module):
+    """Uses an operation that vectorized training does not support."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -96,18 +96,18 @@ class Reads(nn.Module):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("item", "the module takes a number out of a tensor"),
-        ("random", "the module draws random numbers of its own from torch"),
-        ("bernoulli", "the module draws random numbers of its own from torch"),
-        ("mask", "the module makes tensors whose size depends on their values"),
+        ("item", "the module converts a tensor to a number"),
+        ("random", "the module draws random numbers from torch outside of dropout"),
+        ("bernoulli", "the module draws random numbers from torch outside of dropout"),
+        ("mask", "the module creates tensors whose shape depends on values"),
     ],
 )
-def test_what_an_array_cannot_do_is_trained_alone_and_the_reason_says_what(how: str, words: str) -> None:
+def test_unsupported_operations_train_sequentially(how: str, words: str) -> None:
     def make(spec: TrialSpec) -> Classifier:
         torch.manual_seed(spec.seed)
-        return Classifier(Reads(how))
+        return Classifier(Unsupported(how))
 
-    reason = proof(make, make_source("mlp"), SETTINGS, pair())
+    reason = check_equivalence(make, make_source("mlp"), SETTINGS, pair())
     assert words in reason
     assert "\n" not in reason
     plan = make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
@@ -116,9 +116,9 @@ def test_what_an_array_cannot_do_is_trained_alone_and_the_reason_says_what(how: 
         make_plan(make, make_source("mlp"), SETTINGS, [pair()], engine="vectorized", width=None)
 
 
-def test_a_module_whose_rows_touch_each_other_is_found_out() -> None:
+def test_dependent_rows_are_detected() -> None:
     class Counting(Classifier):
-        """Scales its loss by how often any instance has run: the second row differs from the trial alone."""
+        """Scales its loss by the number of calls of all instances, which differs between the two ways to train."""
 
         calls = 0
 
@@ -127,45 +127,45 @@ def test_a_module_whose_rows_touch_each_other_is_found_out() -> None:
             return super().training_step(batch, batch_idx) * Counting.calls
 
     factory = make_factory("mlp")
-    reason = proof(lambda spec: Counting(factory(spec).net), make_source("mlp"), SETTINGS, pair())
+    reason = check_equivalence(lambda spec: Counting(factory(spec).net), make_source("mlp"), SETTINGS, pair())
     assert "the loss" in reason
     assert "Counting" in reason
 
 
-def test_several_optimisers_are_named_as_the_reason() -> None:
+def test_several_optimizers_train_sequentially() -> None:
     class Two(Classifier):
         def configure_optimizers(self) -> list[torch.optim.Optimizer]:
             return [torch.optim.SGD(self.parameters(), 0.1), torch.optim.SGD(self.parameters(), 0.1)]
 
     factory = make_factory("mlp")
-    reason = proof(lambda spec: Two(factory(spec).net), make_source("mlp"), SETTINGS, pair())
+    reason = check_equivalence(lambda spec: Two(factory(spec).net), make_source("mlp"), SETTINGS, pair())
     assert "configure_optimizers" in reason
 
 
-def test_weights_of_low_precision_are_trained_alone() -> None:
-    reason = proof(make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu", "bf16-true"), pair())
+def test_low_precision_weights_train_sequentially() -> None:
+    reason = check_equivalence(make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu", "bf16-true"), pair())
     assert "bf16-true" in reason
 
 
-def test_an_engine_that_was_asked_for_is_not_measured() -> None:
+def test_requested_engine_is_not_measured() -> None:
     alone = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="sequential", width=None)
     array = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="vectorized", width=5)
     assert (alone.engine, array.engine, array.width) == ("sequential", "vectorized", 5)
 
 
-def test_a_measured_plan_names_a_width_and_what_was_measured() -> None:
+def test_plan_has_measured_rates() -> None:
     plan = make_plan(make_factory("mlp"), make_source("mlp"), SETTINGS, [pair()], engine="auto", width=None)
     assert plan.engine == "vectorized"
     assert plan.width in plan.rates
 
 
-def test_where_each_trial_is_its_own_program_the_speed_is_that_of_one_row() -> None:
-    given = {"settings": SETTINGS, "pairs": [pair()], "engine": "vectorized", "apart": "model.slope"}
+def test_unstackable_parameter_limits_speed_to_one_row() -> None:
+    given = {"settings": SETTINGS, "pairs": [pair()], "engine": "vectorized", "unstackable": "model.slope"}
     plan = make_plan(make_factory("mlp"), make_source("mlp"), width=None, **given)
     assert plan.speed == plan.rates[1]
-    assert plan.reason.endswith("arrays of one row, for model.slope makes each trial its own program")
+    assert plan.reason.endswith("one trial at a time, since values of model.slope cannot share stacked tensors")
     chosen = make_plan(make_factory("mlp"), make_source("mlp"), width=5, **given)
-    assert "model.slope makes each trial its own program" in chosen.reason
+    assert "model.slope cannot share stacked tensors" in chosen.reason
 
 
 @pytest.mark.parametrize(
@@ -176,27 +176,27 @@ def test_where_each_trial_is_its_own_program_the_speed_is_that_of_one_row() -> N
         ({1: 10, 2: 9, 4: 20, 8: 19, 16: 18, 32: 90}, 4),
     ],
 )
-def test_the_width_grows_as_long_as_that_pays(rates: dict[int, float], best: int) -> None:
-    measured = widest(lambda width: rates[width], 32)
+def test_measure_up_stops_when_doubling_gains_nothing(rates: dict[int, float], best: int) -> None:
+    measured = measure_up(lambda width: rates[width], 32)
     assert max(measured, key=measured.__getitem__) == best
 
 
-def test_the_trials_of_a_proof_differ_in_every_rate() -> None:
+def test_equivalence_specs_differ_in_every_rate() -> None:
     from dropsearch.core.records import Site
 
     sites = tuple(Site(name, "hidden", 0.1, 1) for name in "abc")
-    first, second = proof_specs("dropout", sites, dropping=True)
+    first, second = equivalence_specs("dropout", sites, dropping=True)
     assert len({*first.rates.values(), *second.rates.values()}) == 6
-    assert proof_specs("none", sites, dropping=False)[0].rates == {}
+    assert equivalence_specs("none", sites, dropping=False)[0].rates == {}
 
 
-def test_where_memory_ends_what_was_measured_before_counts() -> None:
-    assert widest(lambda width: 10.0 * width if width < 8 else None, 32) == {1: 10.0, 2: 20.0, 4: 40.0}
+def test_measure_up_stops_at_out_of_memory() -> None:
+    assert measure_up(lambda width: 10.0 * width if width < 8 else None, 32) == {1: 10.0, 2: 20.0, 4: 40.0}
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        widest(lambda _: None, 32)
+        measure_up(lambda _: None, 32)
 
 
-def test_a_module_that_cannot_be_measured_trains_alone_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_measurement_trains_sequentially(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> float:
         raise RuntimeError("PReLU wants one dtype")
 
@@ -207,10 +207,10 @@ def test_a_module_that_cannot_be_measured_trains_alone_and_says_why(monkeypatch:
         make_plan(*given, engine="vectorized", width=None)
 
 
-def test_on_a_gpu_widths_are_tried_from_the_greatest_down_until_one_gains_nothing() -> None:
+def test_measure_down() -> None:
     throughput = {512: None, 256: 900.0, 64: 1000.0, 16: 500.0, 4: 100.0}
-    assert widest_from_above(throughput.get, 512, 60.0) == {256: 900.0, 64: 1000.0, 16: 500.0}
-    assert widest_from_above(throughput.get, 64, 60.0) == {64: 1000.0, 16: 500.0}
-    assert widest_from_above({1: 5.0}.get, 1, 60.0) == {1: 5.0}
+    assert measure_down(throughput.get, 512, 60.0) == {256: 900.0, 64: 1000.0, 16: 500.0}
+    assert measure_down(throughput.get, 64, 60.0) == {64: 1000.0, 16: 500.0}
+    assert measure_down({1: 5.0}.get, 1, 60.0) == {1: 5.0}
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        widest_from_above(lambda _: None, 8, 60.0)
+        measure_down(lambda _: None, 8, 60.0)

@@ -1,4 +1,4 @@
-"""The optimisers that step all rows at once are torch's own, row by row."""
+"""Flat optimizers, which step all rows at once, equal `torch.optim` applied to each row."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ adam = st.fixed_dictionaries(
 sgd = st.fixed_dictionaries(
     {"lr": st.floats(1e-5, 1.0), "weight_decay": st.floats(0, 0.5), "momentum": st.sampled_from([0.0, 0.5, 0.95])}
 ).flatmap(
-    lambda given: st.one_of(
-        st.just({**given, "nesterov": given["momentum"] > 0}),
-        st.floats(0, 0.9).map(lambda dampening: {**given, "dampening": dampening}),
+    lambda options: st.one_of(
+        st.just({**options, "nesterov": options["momentum"] > 0}),
+        st.floats(0, 0.9).map(lambda dampening: {**options, "dampening": dampening}),
     )
 )
 
@@ -41,19 +41,19 @@ class Two(LightningModule):
 
 
 def pairs(kind: type[Optimizer], options: list[dict], dtype: torch.dtype = torch.float64):
-    """Modules with optimisers of their own, and rows with one for all."""
-    alone = [Two(row).to(dtype) for row in range(len(options))]
+    """Return modules with separate optimizers, and equal modules bound to rows with one flat optimizer."""
+    separate = [Two(row).to(dtype) for row in range(len(options))]
     bound = [Two(row).to(dtype) for row in range(len(options))]
-    own = [kind(m.groups(), **given) for m, given in zip(alone, options, strict=True)]  # type: ignore[arg-type]
-    theirs = [kind(m.groups(), **given) for m, given in zip(bound, options, strict=True)]  # type: ignore[arg-type]
-    rows = StackedState(bound[0], len(options), parameter_order(bound[0], theirs[0]), CPU, dtype)
+    optimizers = [kind(m.groups(), **o) for m, o in zip(separate, options, strict=True)]  # type: ignore[arg-type]
+    row_optimizers = [kind(m.groups(), **o) for m, o in zip(bound, options, strict=True)]  # type: ignore[arg-type]
+    rows = StackedState(bound[0], len(options), parameter_order(bound[0], row_optimizers[0]), CPU, dtype)
     for row, module in enumerate(bound):
         rows.bind(row, module)
-    flat = flat_optimizer(rows, bound[0], theirs[0])
+    flat = flat_optimizer(rows, bound[0], row_optimizers[0])
     assert flat is not None
-    for row, optimizer in enumerate(theirs):
+    for row, optimizer in enumerate(row_optimizers):
         flat.begin(row, bound[row], optimizer)
-    return alone, own, bound, theirs, rows, flat
+    return separate, optimizers, bound, row_optimizers, rows, flat
 
 
 def train(module: Two, optimizer: Optimizer, generator: torch.Generator) -> None:
@@ -68,56 +68,56 @@ def write_gradients(bound: Two, generator: torch.Generator) -> None:
         p.grad.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype))
 
 
-def assert_equal(alone: list[Two], bound: list[Two], tolerance: float) -> None:
-    for one, row in zip(alone, bound, strict=True):
-        for ours, theirs in zip(row.parameters(), one.parameters(), strict=True):
-            assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+def assert_equal(separate: list[Two], bound: list[Two], tolerance: float) -> None:
+    for one, row in zip(separate, bound, strict=True):
+        for ours, row_optimizers in zip(row.parameters(), one.parameters(), strict=True):
+            assert torch.allclose(ours, row_optimizers, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("kind", "given_options"), [(Adam, adam), (AdamW, adam), (SGD, sgd)])
-def test_random_hyperparameters_give_torchs_own_steps(kind: type[Optimizer], given_options: st.SearchStrategy) -> None:
-    @given(options=st.lists(given_options, min_size=ROWS, max_size=ROWS), seed=st.integers(0, 1000))
+@pytest.mark.parametrize(("kind", "strategy"), [(Adam, adam), (AdamW, adam), (SGD, sgd)])
+def test_random_hyperparameters_equal_torch(kind: type[Optimizer], strategy: st.SearchStrategy) -> None:
+    @given(options=st.lists(strategy, min_size=ROWS, max_size=ROWS), seed=st.integers(0, 1000))
     @settings(deadline=None, max_examples=25)
     def check(options: list[dict], seed: int) -> None:
-        alone, own, bound, theirs, _, flat = pairs(kind, options)
+        separate, optimizers, bound, row_optimizers, _, flat = pairs(kind, options)
         for step in range(STEPS):
             for row in range(ROWS):
                 at = 100 * seed + 10 * step + row
-                train(alone[row], own[row], torch.Generator().manual_seed(at))
+                train(separate[row], optimizers[row], torch.Generator().manual_seed(at))
                 write_gradients(bound[row], torch.Generator().manual_seed(at))
             flat.upload()
             flat.step()
-            for row in range(ROWS):  # what a schedule does
-                for optimizer in (own[row], theirs[row]):
+            for row in range(ROWS):  # as a schedule does
+                for optimizer in (optimizers[row], row_optimizers[row]):
                     optimizer.param_groups[0]["lr"] *= 0.7
-                flat.take(row, theirs[row])
-        assert_equal(alone, bound, 1e-9)
+                flat.load_options(row, row_optimizers[row])
+        assert_equal(separate, bound, 1e-9)
 
     check()
 
 
-def test_a_row_that_begins_again_has_no_past_and_its_neighbours_keep_theirs() -> None:
+def test_restarted_row_is_reset() -> None:
     options = [{"lr": 0.1}, {"lr": 0.02}]
-    alone, own, bound, theirs, rows, flat = pairs(AdamW, options)
+    separate, optimizers, bound, row_optimizers, rows, flat = pairs(AdamW, options)
     generators = [torch.Generator().manual_seed(row) for row in range(2)]
     copies = [torch.Generator().manual_seed(row) for row in range(2)]
     for step in range(8):
         if step == 4:
-            alone[0], bound[0] = Two(9).double(), Two(9).double()
-            own[0], theirs[0] = (AdamW(m.groups(), lr=0.3) for m in (alone[0], bound[0]))
+            separate[0], bound[0] = Two(9).double(), Two(9).double()
+            optimizers[0], row_optimizers[0] = (AdamW(m.groups(), lr=0.3) for m in (separate[0], bound[0]))
             rows.bind(0, bound[0])
-            flat.begin(0, bound[0], theirs[0])
+            flat.begin(0, bound[0], row_optimizers[0])
         for row in range(2):
-            train(alone[row], own[row], generators[row])
+            train(separate[row], optimizers[row], generators[row])
             write_gradients(bound[row], copies[row])
         flat.upload()
         flat.step()
-    assert_equal(alone, bound, 1e-12)
+    assert_equal(separate, bound, 1e-12)
 
 
-def test_rows_that_are_left_go_on_when_the_array_narrows() -> None:
+def test_narrowing_keeps_state_of_remaining_rows() -> None:
     options = [{"lr": 0.1, "momentum": 0.9}, {"lr": 0.2}, {"lr": 0.3, "momentum": 0.5, "nesterov": True}]
-    alone, own, bound, _, rows, flat = pairs(SGD, options)
+    separate, optimizers, bound, _, rows, flat = pairs(SGD, options)
     generators = [torch.Generator().manual_seed(row) for row in range(3)]
     copies = [torch.Generator().manual_seed(row) for row in range(3)]
     left = [0, 1, 2]
@@ -127,40 +127,40 @@ def test_rows_that_are_left_go_on_when_the_array_narrows() -> None:
             rows = rows.narrowed([bound[row] for row in left])
             flat.narrow(rows, left)
         for row in left:
-            train(alone[row], own[row], generators[row])
+            train(separate[row], optimizers[row], generators[row])
             write_gradients(bound[row], copies[row])
         flat.upload()
         flat.step()
-    assert_equal([alone[0], alone[2]], [bound[0], bound[2]], 1e-12)
+    assert_equal([separate[0], separate[2]], [bound[0], bound[2]], 1e-12)
 
 
-def test_in_float32_the_first_steps_are_torchs_to_its_rounding() -> None:
-    alone, own, bound, _, _, flat = pairs(AdamW, [{"lr": 1e-3}], torch.float32)
+def test_first_float32_steps_equal_torch() -> None:
+    separate, optimizers, bound, _, _, flat = pairs(AdamW, [{"lr": 1e-3}], torch.float32)
     one, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     for _ in range(3):
-        train(alone[0], own[0], one)
+        train(separate[0], optimizers[0], one)
         write_gradients(bound[0], other)
         flat.upload()
         flat.step()
-    assert_equal(alone, bound, 1e-6)
+    assert_equal(separate, bound, 1e-6)
 
 
 @pytest.mark.parametrize(
     "make", [lambda p: RMSprop(p), lambda p: Adam(p, amsgrad=True), lambda p: SGD(p, maximize=True)]
 )
-def test_other_optimisers_are_left_to_themselves(make) -> None:
+def test_unsupported_optimizers_have_no_flat_form(make) -> None:
     module = Two(0)
     optimizer = make(module.parameters())
     rows = StackedState(module, 1, parameter_order(module, optimizer), CPU, torch.float32)
     assert flat_optimizer(rows, module, optimizer) is None
 
 
-def test_trials_with_optimisers_of_different_forms_are_not_stepped_together() -> None:
+def test_different_optimizers_are_rejected() -> None:
     _, _, bound, _, _, flat = pairs(AdamW, [{"lr": 0.1}, {"lr": 0.2}])
     for other in (
         SGD(bound[1].groups(), lr=0.1),
         AdamW(bound[1].groups(), lr=0.1, amsgrad=True),
         AdamW(bound[1].parameters()),
     ):
-        with pytest.raises(UnsupportedError, match="different forms"):
+        with pytest.raises(UnsupportedError, match="differ in class or parameter groups"):
             flat.begin(1, bound[1], other)

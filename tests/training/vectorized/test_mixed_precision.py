@@ -1,4 +1,4 @@
-"""Mixed precision in an array is that of plain Lightning, to the coarseness of bfloat16."""
+"""Vectorized mixed precision equals that of plain Lightning within the precision of bfloat16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dropsearch.training.planning.equivalence import proof
+from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
@@ -15,7 +15,7 @@ from dropsearch.training.vectorized.mixed_precision import EXACT, PRODUCTS, Mixe
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 
-def test_products_are_coarse_and_norms_and_losses_are_not() -> None:
+def test_products_are_bfloat16_norms_and_losses_float32() -> None:
     x, weight = torch.randn(4, 8), torch.randn(3, 8, requires_grad=True)
     with MixedPrecision():
         product = F.linear(x, weight)
@@ -27,14 +27,14 @@ def test_products_are_coarse_and_norms_and_losses_are_not() -> None:
     assert weight.grad.dtype == torch.float32
 
 
-def test_no_function_is_in_both_lists() -> None:
+def test_lists_are_disjoint() -> None:
     assert not PRODUCTS & EXACT
 
 
 @pytest.mark.parametrize(
     ("model", "norm"), [("mlp", "batch"), ("cnn", "batch"), ("rnn", "layer"), ("transformer", "layer")]
 )
-def test_an_array_in_bf16_follows_lightnings_own(model: str, norm: str) -> None:
+def test_vectorized_bf16_is_close_to_lightning(model: str, norm: str) -> None:
     specs, source = make_specs(model, 3), make_source(model)
     curves: dict[str, dict[int, Tensor]] = {}
     for precision in ("32-true", "bf16-mixed"):
@@ -50,11 +50,14 @@ def test_an_array_in_bf16_follows_lightnings_own(model: str, norm: str) -> None:
         exact = curves["VectorizedEngine 32-true"][spec.number]
         assert ours.shape == (4,)
         assert torch.allclose(ours, alone, rtol=0.03, atol=0.03)
-        assert not torch.equal(ours, exact), "nothing was coarse"
+        assert not torch.equal(ours, exact), "nothing was computed in bfloat16"
 
 
-def test_the_proof_lets_bf16_into_an_array() -> None:
+def test_equivalence_check_accepts_bf16() -> None:
     first, second = make_specs("mlp", 2)
     assert (
-        proof(make_factory("mlp"), make_source("mlp"), TrainerSettings(1, "cpu", "bf16-mixed"), (first, second)) == ""
+        check_equivalence(
+            make_factory("mlp"), make_source("mlp"), TrainerSettings(1, "cpu", "bf16-mixed"), (first, second)
+        )
+        == ""
     )

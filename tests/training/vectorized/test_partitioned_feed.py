@@ -1,4 +1,4 @@
-"""The waiting room: one partition at a time, no more open than may be, and nobody left behind."""
+"""`PartitionedFeed` hands out one partition at a time, respects the limit of open trials and loses no trial."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def specs(widths: Sequence[int]) -> list[TrialSpec]:
     ]
 
 
-def taken(partitioned: PartitionedFeed) -> list[int]:
-    """All that can be had of the running partition now, by width."""
-    found = []
+def ask_all(partitioned: PartitionedFeed) -> list[int]:
+    """Ask for all available trials of the current partition, one by one; return their widths."""
+    widths = []
     while specs := partitioned.ask(1):
-        found += [spec.hyperparameters["model.width"] for spec in specs]
-    return found
+        widths += [spec.hyperparameters["model.width"] for spec in specs]
+    return widths
 
 
 @pytest.mark.parametrize("key", BY_ROW)
-def test_what_optimisers_take_row_by_row_divides_no_array(key: str):
+def test_optimizer_options_share_a_partition(key: str):
     one, other = ({"model.width": 8, key: value} for value in (1, 2))
     first, second = (
         TrialSpec("none", 0, 0, {}, 1e-3, 0.0, hyperparameters=hyperparameters) for hyperparameters in (one, other)
@@ -37,51 +37,49 @@ def test_what_optimisers_take_row_by_row_divides_no_array(key: str):
     assert partition(first) == partition(second)
 
 
-def test_trials_of_the_largest_partition_come_first_and_the_others_wait():
+def test_largest_partition_comes_first():
     feed = Queue(specs([1, 2, 2, 1, 2, 3, 2]))
-    partitioned = PartitionedFeed(feed, places=5)
-    assert partitioned.begin()
-    assert taken(partitioned) == [2, 2, 2, 2]
-    assert partitioned.begin()
-    assert taken(partitioned) == [1, 1]
-    assert partitioned.begin()
-    assert taken(partitioned) == [3]
-    assert not partitioned.begin()
+    partitioned = PartitionedFeed(feed, max_waiting=5)
+    assert partitioned.next_partition()
+    assert ask_all(partitioned) == [2, 2, 2, 2]
+    assert partitioned.next_partition()
+    assert ask_all(partitioned) == [1, 1]
+    assert partitioned.next_partition()
+    assert ask_all(partitioned) == [3]
+    assert not partitioned.next_partition()
 
 
-def test_no_more_trials_wait_than_there_are_places():
+def test_waiting_trials_are_limited():
     feed = Queue(specs([1] * 3 + [2] * 20 + [1]))
-    partitioned = PartitionedFeed(feed, places=4)
-    partitioned.begin()
-    assert taken(partitioned) == [1, 1, 1]
+    partitioned = PartitionedFeed(feed, max_waiting=4)
+    partitioned.next_partition()
+    assert ask_all(partitioned) == [1, 1, 1]
     assert feed.asked == 3 + 4
 
 
-def test_a_room_whose_trials_are_all_alike_asks_for_no_more_than_are_trained():
+def test_single_partition_asks_for_no_extra_trials():
     feed = Queue(specs([1] * 20))
-    partitioned = PartitionedFeed(feed, places=4)
-    partitioned.begin()
+    partitioned = PartitionedFeed(feed, max_waiting=4)
+    partitioned.next_partition()
     assert len(partitioned.ask(6)) == 6
     assert feed.asked == 6
 
 
 @given(
     widths=st.lists(st.integers(1, 3), max_size=25),
-    places=st.integers(1, 6),
+    max_waiting=st.integers(1, 6),
     most=st.one_of(st.none(), st.integers(1, 6)),
     rows=st.integers(1, 5),
 )
-def test_every_trial_is_trained_once_beside_its_like_and_no_more_are_open_than_may_be(
-    widths: list[int], places: int, most: int | None, rows: int
-):
+def test_every_trial_trains_once_within_its_partition(widths: list[int], max_waiting: int, most: int | None, rows: int):
     feed = Queue(specs(widths), most_at_once=most)
-    partitioned = PartitionedFeed(feed, places)
-    while partitioned.begin():
+    partitioned = PartitionedFeed(feed, max_waiting)
+    while partitioned.next_partition():
         running: list[TrialSpec] = []
         while True:
             running += partitioned.ask(rows - len(running))
             assert most is None or feed.asked - len(feed.results) <= most
-            assert feed.asked - len(feed.results) - len(running) <= places
+            assert feed.asked - len(feed.results) - len(running) <= max_waiting
             assert len({partition(spec) for spec in running}) <= 1
             if not running:
                 break
@@ -90,34 +88,34 @@ def test_every_trial_is_trained_once_beside_its_like_and_no_more_are_open_than_m
     assert len(feed.results) == len(widths)
 
 
-def test_trials_that_wait_when_all_is_stopped_are_told_as_interrupted():
+def test_waiting_trials_are_told_as_interrupted():
     feed = Queue(specs([1, 2, 1, 2, 2, 1]))
-    partitioned = PartitionedFeed(feed, places=6)
-    partitioned.begin()
+    partitioned = PartitionedFeed(feed, max_waiting=6)
+    partitioned.next_partition()
     (spec,) = partitioned.ask(1)
-    partitioned.leave()
+    partitioned.interrupt_waiting()
     assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
     assert set(feed.results) == set(range(6)) - {spec.number}
 
 
-def test_a_room_that_is_cancelled_asks_for_nothing():
+def test_cancelled_feed_is_not_asked():
     feed = Queue(specs([1, 2]), stop_after=0)
-    assert not PartitionedFeed(feed, places=2).begin()
+    assert not PartitionedFeed(feed, max_waiting=2).next_partition()
     assert feed.asked == 0
 
 
-def test_trials_that_begin_again_come_before_new_ones():
+def test_requeued_trials_come_first():
     feed = Queue(specs([1, 1, 1, 1]))
-    partitioned = PartitionedFeed(feed, places=2)
-    partitioned.begin()
+    partitioned = PartitionedFeed(feed, max_waiting=2)
+    partitioned.next_partition()
     first = partitioned.ask(1)
-    partitioned.begin_again()
-    partitioned.begin()
+    partitioned.requeue_open()
+    partitioned.next_partition()
     assert partitioned.ask(1) == first
 
 
-def test_trained_alone_all_partitions_are_let_in_in_their_order():
-    partitioned = PartitionedFeed(Queue(specs([1, 2, 3, 1])), places=3)
-    partitioned.begin()
+def test_admit_all_keeps_the_order():
+    partitioned = PartitionedFeed(Queue(specs([1, 2, 3, 1])), max_waiting=3)
+    partitioned.next_partition()
     partitioned.admit_all()
-    assert taken(partitioned) == [1, 2, 3, 1]
+    assert ask_all(partitioned) == [1, 2, 3, 1]

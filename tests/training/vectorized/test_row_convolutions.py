@@ -1,4 +1,4 @@
-"""A convolution for each row gives what one grouped convolution of all rows gives."""
+"""Row-by-row convolutions equal one grouped convolution of all rows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ from tests.training.conftest import Queue, make_factory, make_source, make_specs
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
-def test_outputs_and_gradients_are_those_of_the_grouped_one(
-    convolve: Any, sides: int, options: dict[str, Any], bias: bool
-) -> None:
+def test_outputs_and_gradients_equal_grouped(convolve: Any, sides: int, options: dict[str, Any], bias: bool) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def draw(*shape: int) -> Tensor:
@@ -54,7 +52,7 @@ def test_outputs_and_gradients_are_those_of_the_grouped_one(
         assert torch.allclose(got, expected, rtol=0, atol=1e-12)
 
 
-def test_an_array_trains_the_same_either_way() -> None:
+def test_training_equals_grouped() -> None:
     curves = []
     for convolutions in ("grouped", "by row"):
         settings = TrainerSettings(3, "cpu", "64-true", convolutions=convolutions)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Laws 2 and 3: a trial's result does not depend on the array, its slot or its neighbours."""
+"""A trial's result does not depend on engine, width, row or the other trials that train at the same time."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ CASES = [
 
 
 @pytest.fixture(autouse=True, params=[HostStep, DeviceStep])
-def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test twice: with the steps of a CPU, and with those that a GPU records, here run as they are written."""
-    made: list[type[VectorizedStep]] = []
-    make = VectorizedTrials._stepping
+def step_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run each test with both kinds of step; without a GPU, `DeviceStep` runs without a CUDA graph."""
+    used: list[type[VectorizedStep]] = []
+    make_step = VectorizedTrials._make_step
 
-    def noting(self: VectorizedTrials, *given: Any) -> VectorizedStep:
-        step = make(self, *given)
-        made.append(type(step))
+    def make_and_store(self: VectorizedTrials, *args: Any) -> VectorizedStep:
+        step = make_step(self, *args)
+        used.append(type(step))
         return step
 
-    monkeypatch.setattr("dropsearch.training.vectorized.trials.records", lambda _: request.param is DeviceStep)
-    monkeypatch.setattr(VectorizedTrials, "_stepping", noting)
+    monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: request.param is DeviceStep)
+    monkeypatch.setattr(VectorizedTrials, "_make_step", make_and_store)
     yield
-    wanted = HostStep if request.node.get_closest_marker("launched") else request.param
-    assert set(made) <= {wanted}
+    expected = HostStep if request.node.get_closest_marker("no_flat_optimizer") else request.param
+    assert set(used) <= {expected}
 
 
 NET_OPTIONS = ("cell", "mask", "dropout_unit")
@@ -75,19 +75,21 @@ def engines(
     epochs: int,
     clip: float | None = None,
 ) -> tuple[SequentialEngine, VectorizedEngine]:
-    """The reference and the array in float64, both keeping the weights of the best epoch."""
+    """Return a sequential and a vectorized engine in float64 that save the weights of the best epoch."""
     factory = make_factory(model, norm, torch.float64, **options)
     source = make_source(model, torch.float64)
     settings = TrainerSettings(epochs, "cpu", "64-true", clip)
-    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
-    array = VectorizedEngine(factory, source, settings, width, lambda s: tmp_path / f"array-{s.number}.ckpt")
-    return alone, array
+    sequential = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"sequential-{s.number}.ckpt")
+    vectorized = VectorizedEngine(factory, source, settings, width, lambda s: tmp_path / f"vectorized-{s.number}.ckpt")
+    return sequential, vectorized
 
 
-def assert_same(alone: dict[int, TrialResult], array: dict[int, TrialResult], tolerance: float = 1e-9) -> None:
-    assert set(alone) == set(array)
-    for number, expected in alone.items():
-        got = array[number]
+def assert_same(
+    sequential: dict[int, TrialResult], vectorized: dict[int, TrialResult], tolerance: float = 1e-9
+) -> None:
+    assert set(sequential) == set(vectorized)
+    for number, expected in sequential.items():
+        got = vectorized[number]
         assert (got.state, len(got.curve)) == (expected.state, len(expected.curve)), (expected.reason, got.reason)
         for ours, theirs in zip(got.curve, expected.curve, strict=True):
             assert ours.epoch == theirs.epoch
@@ -101,47 +103,47 @@ def assert_same(alone: dict[int, TrialResult], array: dict[int, TrialResult], to
 
 
 @pytest.mark.parametrize(("model", "norm", "options"), CASES)
-def test_parameters_after_fifty_steps_are_those_of_plain_lightning_alone(
+def test_parameters_equal_sequential_after_50_steps(
     tmp_path: Path, model: str, norm: str, options: dict[str, object]
 ) -> None:
     net_options = {k: v for k, v in options.items() if k in NET_OPTIONS}
     specs = make_specs(model, 3, **net_options)
-    alone, array = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
-    assert_same(run(alone, specs), run(array, specs))
+    sequential, vectorized = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
+    assert_same(run(sequential, specs), run(vectorized, specs))
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
-def test_the_width_of_the_array_changes_nothing(tmp_path: Path, width: int) -> None:
+def test_width_does_not_change_results(tmp_path: Path, width: int) -> None:
     specs = make_specs("mlp", 8)
-    alone, array = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
-    assert_same(run(alone, specs), run(array, specs))
+    sequential, vectorized = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
+    assert_same(run(sequential, specs), run(vectorized, specs))
 
 
-def test_neither_the_slot_nor_the_neighbours_change_anything(tmp_path: Path) -> None:
+def test_row_and_neighbors_do_not_change_results(tmp_path: Path) -> None:
     specs = make_specs("cnn", 6)
-    _, array = engines(tmp_path / "a", "cnn", "batch", {}, width=4, epochs=3)
+    _, vectorized = engines(tmp_path / "a", "cnn", "batch", {}, width=4, epochs=3)
     _, other = engines(tmp_path / "b", "cnn", "batch", {}, width=4, epochs=3)
-    assert_same(run(array, specs), run(other, specs[::-1]))
+    assert_same(run(vectorized, specs), run(other, specs[::-1]))
 
 
-def test_a_slot_that_is_refilled_in_the_middle_trains_as_alone(tmp_path: Path) -> None:
+def test_refilled_row_equals_sequential(tmp_path: Path) -> None:
     specs = make_specs("mlp", 6)
-    alone, array = engines(tmp_path, "mlp", "none", {"schedule": "cosine"}, width=2, epochs=4)
+    sequential, vectorized = engines(tmp_path, "mlp", "none", {"schedule": "cosine"}, width=2, epochs=4)
 
     def prune(spec: TrialSpec, metrics: object) -> bool:
         return spec.number in (0, 3) and metrics.epoch == spec.number % 2  # type: ignore[attr-defined]
 
     expected, got = Queue(specs, prune), Queue(specs, prune)
-    alone.run(expected)
-    array.run(got)
+    sequential.run(expected)
+    vectorized.run(got)
     assert [r.state for _, r in sorted(got.results.items())].count("PRUNED") == 2
     assert_same(expected.results, got.results)
 
 
-def test_rows_are_reported_together_told_in_their_order_and_asked_for_at_once(tmp_path: Path) -> None:
+def test_feed_calls_are_batched(tmp_path: Path) -> None:
     calls: list[tuple[str, list[int]]] = []
 
-    class Noting(Queue):
+    class RecordingQueue(Queue):
         def ask(self, count: int) -> list[TrialSpec]:
             specs = super().ask(count)
             calls.append(("ask", [spec.number for spec in specs]))
@@ -155,8 +157,8 @@ def test_rows_are_reported_together_told_in_their_order_and_asked_for_at_once(tm
             calls.append(("tell", [result.spec.number for result in results]))
             super().tell(results)
 
-    _, array = engines(tmp_path, "mlp", "none", {}, width=3, epochs=2)
-    array.run(Noting(make_specs("mlp", 5), prune=lambda spec, metrics: spec.number == 1))
+    _, vectorized = engines(tmp_path, "mlp", "none", {}, width=3, epochs=2)
+    vectorized.run(RecordingQueue(make_specs("mlp", 5), prune=lambda spec, metrics: spec.number == 1))
     assert [call for call in calls if call != ("ask", [])] == [
         ("ask", [0, 1, 2]),
         ("report", [0, 1, 2]),
@@ -172,38 +174,41 @@ def test_rows_are_reported_together_told_in_their_order_and_asked_for_at_once(tm
     ]
 
 
-def test_curves_in_float32_stay_within_a_ten_thousandth(tmp_path: Path) -> None:
+def test_float32_curves_are_close(tmp_path: Path) -> None:
     specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
     factory = make_factory("mlp", "batch")
-    alone, array = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
-    assert_same(run(alone, specs), run(array, specs), tolerance=1e-4)
+    sequential, vectorized = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
+    assert_same(run(sequential, specs), run(vectorized, specs), tolerance=1e-4)
 
 
-def test_a_neighbour_that_turns_nan_harms_nobody(tmp_path: Path) -> None:
+def test_nan_trial_does_not_affect_others(tmp_path: Path) -> None:
     good = make_specs("mlp", 3)
-    wild = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e30, weight_decay=0.0)
-    _, array = engines(tmp_path / "a", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
-    _, calm = engines(tmp_path / "b", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
-    quiet = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e-3, weight_decay=0.0)
-    beside_wild, beside_quiet = run(array, [good[0], wild, *good[1:]]), run(calm, [good[0], quiet, *good[1:]])
-    assert beside_wild[9].state == "FAIL"
-    assert "diverged" in beside_wild[9].reason
+    diverging = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e30, weight_decay=0.0)
+    _, vectorized = engines(tmp_path / "a", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    _, control = engines(tmp_path / "b", "mlp", "none", {"optimizer": "sgd"}, width=4, epochs=4)
+    stable = TrialSpec("dropout", 9, 7, good[0].rates, lr=1e-3, weight_decay=0.0)
+    beside_diverging, beside_stable = (
+        run(vectorized, [good[0], diverging, *good[1:]]),
+        run(control, [good[0], stable, *good[1:]]),
+    )
+    assert beside_diverging[9].state == "FAIL"
+    assert "diverged" in beside_diverging[9].reason
     for spec in good:
-        assert beside_wild[spec.number].curve == pytest.approx(beside_quiet[spec.number].curve, abs=0)
+        assert beside_diverging[spec.number].curve == pytest.approx(beside_stable[spec.number].curve, abs=0)
 
 
-def test_a_diverged_trial_ends_as_it_does_alone(tmp_path: Path) -> None:
-    wild = [TrialSpec("dropout", 0, 7, make_specs("mlp", 1)[0].rates, lr=1e30, weight_decay=0.0)]
-    alone, array = engines(tmp_path, "mlp", "none", {"optimizer": "sgd"}, width=2, epochs=4)
-    expected, got = run(alone, wild)[0], run(array, wild)[0]
+def test_diverged_trial_has_same_result_as_sequential(tmp_path: Path) -> None:
+    diverging = [TrialSpec("dropout", 0, 7, make_specs("mlp", 1)[0].rates, lr=1e30, weight_decay=0.0)]
+    sequential, vectorized = engines(tmp_path, "mlp", "none", {"optimizer": "sgd"}, width=2, epochs=4)
+    expected, got = run(sequential, diverging)[0], run(vectorized, diverging)[0]
     assert (expected.state, expected.reason) == (got.state, got.reason)
     assert not math.isfinite(got.curve[-1].val_loss) or not math.isfinite(got.curve[-1].train_loss_as_trained)
 
 
-def test_a_checkpoint_of_a_row_is_an_ordinary_one_of_the_module(tmp_path: Path) -> None:
+def test_checkpoint_loads_into_module(tmp_path: Path) -> None:
     specs = make_specs("cnn", 2)
-    _, array = engines(tmp_path, "cnn", "batch", {}, width=2, epochs=3)
-    result = run(array, specs)[1]
+    _, vectorized = engines(tmp_path, "cnn", "batch", {}, width=2, epochs=3)
+    result = run(vectorized, specs)[1]
     module = Classifier.load_from_checkpoint(result.checkpoint)
     assert {f"net.{site}": rate for site, rate in module.net.rates.items()} == pytest.approx(dict(specs[1].rates))
     source = make_source("cnn", torch.float64)
@@ -214,15 +219,15 @@ def test_a_checkpoint_of_a_row_is_an_ordinary_one_of_the_module(tmp_path: Path) 
     assert float(loss) == pytest.approx(result.best.val_loss, abs=1e-6)
 
 
-def test_an_array_that_is_cancelled_tells_its_trials_as_interrupted() -> None:
+def test_cancel_tells_trials_as_interrupted() -> None:
     feed = Queue(make_specs("mlp", 4), stop_after=1, prune=lambda spec, _: spec.number == 0)
     VectorizedEngine(make_factory("mlp"), make_source("mlp"), TrainerSettings(5, "cpu"), 3).run(feed)
     assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
     assert feed.asked == 3
 
 
-@pytest.mark.launched
-def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
+@pytest.mark.no_flat_optimizer
+def test_optimizer_without_fused_form() -> None:
     class Rms(Classifier):
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.RMSprop(self.parameters(), lr=self.hparams["lr"])
@@ -240,7 +245,7 @@ def test_an_optimiser_without_a_fused_form_runs_itself_on_each_row() -> None:
     )
 
 
-def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> None:
+def test_module_that_cannot_be_built_fails_its_trial_only() -> None:
     factory = make_factory("mlp")
 
     def make(spec: TrialSpec) -> Classifier:
@@ -254,7 +259,7 @@ def test_a_trial_whose_module_cannot_be_built_fails_and_the_others_train() -> No
 
 
 @pytest.mark.falls_back
-def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_falls_back_to_sequential(monkeypatch: pytest.MonkeyPatch) -> None:
     from dropsearch.training.vectorized import vmap_runner
 
     def broken(*_: object) -> None:
@@ -265,43 +270,43 @@ def test_an_array_that_fails_altogether_is_trained_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(vmap_runner.VmapRunner, "train", broken)
     engine = VectorizedEngine(make_factory("mlp"), source, settings, 2)
     assert_same(expected, run(engine, specs))
-    assert engine.description == "alone on cpu: RuntimeError: no batching rule"
+    assert engine.description == "sequential on cpu: RuntimeError: no batching rule"
 
 
-def test_out_of_memory_halves_the_width_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_width(monkeypatch: pytest.MonkeyPatch) -> None:
     from dropsearch.training.vectorized import vmap_runner
 
     real = vmap_runner.VmapRunner.train
 
-    def hungry(self: vmap_runner.VmapRunner, rows: object, *rest: object) -> object:
+    def limited_train(self: vmap_runner.VmapRunner, rows: object, *rest: object) -> object:
         if rows.width > 2:  # type: ignore[attr-defined]
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(self, rows, *rest)  # type: ignore[arg-type]
 
     source, settings, specs = make_source("mlp"), TrainerSettings(2, "cpu"), make_specs("mlp", 7)
     expected = run(SequentialEngine(make_factory("mlp"), source, settings), specs)
-    monkeypatch.setattr(vmap_runner.VmapRunner, "train", hungry)
+    monkeypatch.setattr(vmap_runner.VmapRunner, "train", limited_train)
     engine = VectorizedEngine(make_factory("mlp"), source, settings, 8)
     assert_same(expected, run(engine, specs), tolerance=1e-4)
     assert engine.width == 2
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_common_masks_are_the_same_alone_and_together(width: int) -> None:
+def test_shared_masks_equal_sequential(width: int) -> None:
     source, specs = make_source("mlp", torch.float64), make_specs("mlp", 3)
     factory = make_factory("mlp", "none", torch.float64)
     settings = TrainerSettings(3, "cpu", "64-true", shared_masks=True)
-    alone, own = (
+    shared, unshared = (
         run(SequentialEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true"))
     )
-    assert_same(alone, run(VectorizedEngine(factory, source, settings, width), specs))
-    assert alone[1].curve != own[1].curve
+    assert_same(shared, run(VectorizedEngine(factory, source, settings, width), specs))
+    assert shared[1].curve != unshared[1].curve
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
-    kind = SequentialEngine if alone else VectorizedEngine
-    more = () if alone else (2,)
+@pytest.mark.parametrize("sequential", [True, False])
+def test_last_epoch_is_not_pruned(sequential: bool) -> None:
+    kind = SequentialEngine if sequential else VectorizedEngine
+    more = () if sequential else (2,)
     feed = Queue(make_specs("mlp", 2), prune=lambda spec, metrics: metrics.epoch == 2 - spec.number)
     kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
     assert [(feed.results[n].state, len(feed.results[n].curve)) for n in range(2)] == [("COMPLETE", 3), ("PRUNED", 2)]
@@ -309,7 +314,7 @@ def test_a_trial_is_not_pruned_at_its_last_epoch(alone: bool) -> None:
 
 
 def searched_factory(optimizer: str) -> Callable[[TrialSpec], Classifier]:
-    """Builds modules as wide, and with such an optimiser, as a trial's values say."""
+    """Return a factory of modules with the width and optimizer of a trial's hyperparameters."""
 
     def make(spec: TrialSpec) -> Classifier:
         options: dict[str, Any] = {
@@ -350,7 +355,7 @@ SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("case", SEARCHED)
-def test_whatever_else_trials_differ_in_they_train_as_alone(tmp_path: Path, case: str) -> None:
+def test_searched_hyperparameters_equal_sequential(tmp_path: Path, case: str) -> None:
     optimizer, values = SEARCHED[case]
     specs = [
         dataclasses.replace(spec, hyperparameters=values[spec.number % len(values)], lr=3e-3)
@@ -358,23 +363,23 @@ def test_whatever_else_trials_differ_in_they_train_as_alone(tmp_path: Path, case
     ]
     factory, source = searched_factory(optimizer), make_source("mlp", torch.float64)
     settings = TrainerSettings(3, "cpu", "64-true", gradient_clip_val=1.0)
-    alone = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"alone-{s.number}.ckpt")
-    array = VectorizedEngine(factory, source, settings, 3, lambda s: tmp_path / f"array-{s.number}.ckpt")
-    expected = run(alone, specs)
-    assert_same(expected, run(array, specs))
+    sequential = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"sequential-{s.number}.ckpt")
+    vectorized = VectorizedEngine(factory, source, settings, 3, lambda s: tmp_path / f"vectorized-{s.number}.ckpt")
+    expected = run(sequential, specs)
+    assert_same(expected, run(vectorized, specs))
     other = run(SequentialEngine(factory, source, settings), [dataclasses.replace(specs[1], hyperparameters=values[0])])
-    assert other[1].curve != expected[1].curve, "what differs makes a difference"
+    assert other[1].curve != expected[1].curve, "the hyperparameters have no effect"
 
 
-def test_rows_of_one_program_share_an_array_and_those_of_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_train_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[set[str]] = []
     fit = VectorizedTrials.fit
 
-    def noting(self: VectorizedTrials) -> None:
+    def record_fit(self: VectorizedTrials) -> None:
         widths.append({str(trial_row.spec.hyperparameters["model.hidden"]) for trial_row in self.trial_rows})
         fit(self)
 
-    monkeypatch.setattr(VectorizedTrials, "fit", noting)
+    monkeypatch.setattr(VectorizedTrials, "fit", record_fit)
     choices = ([12, 10], [6, 5])
     specs = [
         dataclasses.replace(spec, hyperparameters={"model.hidden": choices[spec.number % 2], "optimizer.momentum": 0.1})
@@ -385,7 +390,7 @@ def test_rows_of_one_program_share_an_array_and_those_of_others_wait(monkeypatch
     assert widths == [{"[12, 10]"}, {"[6, 5]"}]
 
 
-def test_an_array_that_is_cancelled_tells_the_trials_that_wait_as_interrupted_too() -> None:
+def test_cancel_tells_waiting_trials_as_interrupted() -> None:
     specs = [
         dataclasses.replace(spec, hyperparameters={"model.hidden": ([12, 10], [6, 5])[spec.number % 2]})
         for spec in make_specs("mlp", 6)
@@ -397,7 +402,7 @@ def test_an_array_that_is_cancelled_tells_the_trials_that_wait_as_interrupted_to
     assert {r.reason for n, r in feed.results.items() if n > 0} == {INTERRUPTED}
 
 
-def test_a_program_of_which_no_trial_can_be_built_does_not_keep_others_from_training() -> None:
+def test_partition_that_cannot_be_built_does_not_block_others() -> None:
     factory = searched_factory("sgd")
 
     def make(spec: TrialSpec) -> Classifier:
