@@ -1,1 +1,1 @@
-"""Records, errors, seeds, atomic files and process identity: what every other package may import."""
+"""Records, errors, seeds, atomic file writes and process identity. Every other package may import it."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, and put there at once."""
+"""Atomic file writes: write to a temporary file in the same folder, then rename it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dropsearch.core.process_id import GONE, started
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a draft to write to; it takes the place of `path` when the context ends well, else it vanishes.
+    """Yield a temporary path; it replaces `path` when the context exits, or is deleted after an exception.
 
-    A reader, or a kill at any moment, meets the old file or the new one. Missing folders are made.
+    Readers see the old file or the new one, also after a crash of this process. Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_draft(path) as draft:
@@ -24,8 +24,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_draft(path: Path) -> Iterator[Path]:
-    """Yield a draft of `path` that vanishes when the context ends, if it is still there."""
-    _clear(path)
+    """Yield a temporary path next to `path`, and delete it when the context exits if it still exists."""
+    _remove_stale(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield draft
@@ -33,8 +33,8 @@ def temporary_draft(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _clear(path: Path) -> None:
-    """Remove the drafts of processes that were killed."""
+def _remove_stale(path: Path) -> None:
+    """Remove temporary files of processes that were killed."""
     for draft in path.parent.glob(f".{path.name}.*"):
         pid = draft.name.removeprefix(f".{path.name}.").partition("-")[0]  # SQLite's own journal has a suffix
         if pid.isdigit() and started(int(pid)) == GONE:
@@ -42,9 +42,9 @@ def _clear(path: Path) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, so that even a crash of the machine leaves the old file or the new one.
+    """Write `text` as UTF-8 and sync it to disk, so that even a crash of the machine leaves the old or the new file.
 
-    What no encoding has, such as the bytes of a path that are not UTF-8, is written as its number (``\\udc80``).
+    Characters that UTF-8 cannot encode, such as undecodable bytes of a path, are written as escapes (``\\udc80``).
     """
     with (
         atomic_write(path) as draft,

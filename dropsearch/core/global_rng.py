@@ -1,4 +1,4 @@
-"""The global random numbers that other people's code draws from, made a function of a seed for a while."""
+"""Temporary seeds for the global random generators of Python, NumPy and torch, which user code draws from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's global generators while the context lasts; then they go on as before."""
+    """Seed the global generators of Python, NumPy and torch; restore their states when the context exits."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -27,7 +27,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def generator_states() -> dict[str, object]:
-    """Return the states of the global generators by name; two readings differ where something was drawn between."""
+    """Return the states of the global generators by name, to detect whether code draws random numbers."""
     kind, keys, *rest = np.random.get_state()
     states: dict[str, object] = {
         "random": random.getstate(),

@@ -1,4 +1,4 @@
-"""Who writes a run, and whether that process is still alive."""
+"""Identifiers of processes, and checks whether a process is still alive."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from pathlib import Path
 
 PROC = Path("/proc")
 GONE = ""
+"""The start time of a process that does not exist."""
 
 
 def this_process() -> str:
-    """Return `host:pid:start time` of this process: a name that no later process has."""
+    """Return `host:pid:start time` of this process, which is unique even if the pid is reused."""
     return _name(os.getpid())
 
 
-@cache  # by number, for a forked process is not its parent
+@cache  # keyed by pid, since a forked process inherits the cache of its parent
 def _name(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}:{started(pid)}"
 
 
 def is_here(owner: str) -> bool:
-    """Say whether the process that bears this name is, or was, one of this host."""
+    """Return whether a process, given by its identifier, belongs to this host."""
     return owner.partition(":")[0] == socket.gethostname()
 
 
 def is_dead(owner: str) -> bool:
-    """Say whether the process that bears this name is known to be gone.
+    """Return whether a process, given by its identifier, has certainly ended.
 
-    A process on another host, or a name that cannot be read, counts as alive: nobody here can know.
+    Processes on other hosts and malformed identifiers count as alive, since their state is unknown.
     """
     host, _, rest = owner.partition(":")
     pid, _, start = rest.partition(":")
@@ -41,7 +42,7 @@ def is_dead(owner: str) -> bool:
 
 
 def started(pid: int) -> str | None:
-    """Return when the process started, `GONE` where there is none, None where that cannot be found out."""
+    """Return the start time of a process, `GONE` if there is no such process, or None if it cannot be determined."""
     if (PROC / "self" / "stat").exists():
         return _started_by_proc(pid)
     try:
@@ -52,11 +53,11 @@ def started(pid: int) -> str | None:
 
 
 def _started_by_proc(pid: int) -> str:
-    """Read fields 3 and 22 of proc_pid_stat(5); the name before them may hold spaces and brackets."""
+    """Return field 22 of proc_pid_stat(5). The process name in front of the fields may contain spaces and brackets."""
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return GONE
     state, start = fields[0], fields[19]
-    # A zombie is a dead process whose parent has not looked yet; in containers nobody may ever look.
+    # A zombie has ended; in containers it may never be reaped by its parent.
     return GONE if state in "ZX" else start

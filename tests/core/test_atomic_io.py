@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dropsearch.core.atomic_io import atomic_write
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_draft_takes_the_place_of_the_file_when_all_went_well(tmp_path: Path) -> None:
+def test_draft_replaces_file(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "file.txt"
     for text in ("old", "new"):
         with atomic_write(path) as draft:
@@ -23,7 +23,7 @@ def test_a_draft_takes_the_place_of_the_file_when_all_went_well(tmp_path: Path) 
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_where_something_fails_the_old_file_stays_and_the_draft_goes(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -38,7 +38,7 @@ def test_where_something_fails_the_old_file_stays_and_the_draft_goes(tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_draft_of_a_process_that_was_killed_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+def test_stale_drafts_are_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from dropsearch.core.atomic_io import atomic_write; "
         "draft = atomic_write(Path(sys.argv[1])).__enter__(); draft.write_text('half'); os._exit(9)"
@@ -48,7 +48,7 @@ def test_the_draft_of_a_process_that_was_killed_is_removed_and_that_of_a_living_
     assert done.returncode == 9
     assert len(list(tmp_path.iterdir())) == 1
     living = tmp_path / ".file.txt.1"
-    living.write_text("the first process of all lives")
+    living.write_text("process 1 is always alive")
     with atomic_write(path) as draft:
         draft.write_text("new")
     assert sorted(tmp_path.iterdir()) == [living, path]

@@ -15,7 +15,7 @@ HOST = socket.gethostname()
 
 @pytest.fixture
 def ended() -> str:
-    """The name of a process that is over."""
+    """The identifier of a process that has ended."""
     program = "from dropsearch.core.process_id import this_process; print(this_process())"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
@@ -26,7 +26,7 @@ def test_this_process_is_alive():
     assert not is_dead(this_process())
 
 
-def test_a_forked_process_is_not_its_parent():
+def test_forked_process_has_its_own_id():
     program = (
         "import os; from dropsearch.core.process_id import this_process; print(this_process(), flush=True); "
         "child = os.fork(); print(this_process(), flush=True) if child == 0 else os.waitpid(child, 0)"
@@ -38,15 +38,15 @@ def test_a_forked_process_is_not_its_parent():
     assert is_dead(child)
 
 
-def test_a_process_that_ended_is_dead(ended: str):
+def test_ended_process_is_dead(ended: str):
     assert is_dead(ended)
 
 
-def test_a_later_process_with_the_same_number_is_somebody_else():
+def test_reused_pid_is_another_process():
     assert is_dead(f"{HOST}:{os.getpid()}:1")
 
 
-def test_a_process_that_nobody_has_waited_for_is_dead():
+def test_zombie_is_dead():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True)
     name = f"{HOST}:{child.pid}:{started(child.pid)}"
     assert not is_dead(name)
@@ -56,22 +56,22 @@ def test_a_process_that_nobody_has_waited_for_is_dead():
     child.communicate()
 
 
-def test_processes_of_other_hosts_are_left_alone():
+def test_processes_of_other_hosts_count_as_alive():
     assert not is_dead("elsewhere:1:1")
 
 
 @pytest.mark.parametrize("owner", ["", "nobody", f"{HOST}:x:1", f"{HOST}:1:", f"{HOST}:1"])
-def test_a_name_that_cannot_be_read_counts_as_alive(owner: str):
+def test_malformed_ids_count_as_alive(owner: str):
     assert not is_dead(owner)
 
 
-def test_where_there_is_no_proc_ps_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_proc_ps_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
     assert started(os.getpid())
     assert started(2**22 + 1) == ""
 
 
-def test_where_nobody_tells_all_count_as_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_proc_and_ps_processes_count_as_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("dropsearch.core.process_id.PROC", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert started(os.getpid()) is None

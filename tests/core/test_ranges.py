@@ -1,4 +1,4 @@
-"""Ranges of what else is searched, and their combinations."""
+"""Ranges of searched hyperparameters, and their combinations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTHS = Numbers(16, 64, step=16)
     ("searched", "repeats"),
     [(Choice((0.1, 0.2)), True), (WIDTHS, True), (Numbers(0.5, 0.9), False), (Numbers(1, 10 * MANY, step=1), False)],
 )
-def test_only_of_few_values_are_several_trials_alike(searched: Range, repeats: bool):
+def test_repeats(searched: Range, repeats: bool):
     assert searched.repeats is repeats
 
 
@@ -41,16 +41,14 @@ def test_only_of_few_values_are_several_trials_alike(searched: Range, repeats: b
         (Numbers(0.5, 0.99), "0.7", 0.745),
     ],
 )
-def test_a_search_begins_at_the_configured_value_or_in_the_middle(searched: Range, configured: Any, first: Any):
+def test_first_value(searched: Range, configured: Any, first: Any):
     expected = pytest.approx(first) if isinstance(first, float) else first
     assert first_value(searched, configured) == expected
     assert searched.holds(first_value(searched, configured))
 
 
 @given(low=st.integers(1, 50), steps=st.integers(1, 40), step=st.integers(1, 9), log=st.booleans())
-def test_the_middle_and_all_that_is_tried_lie_in_an_interval_of_whole_numbers(
-    low: int, steps: int, step: int, log: bool
-):
+def test_middle_and_tried_values_lie_in_the_range(low: int, steps: int, step: int, log: bool):
     searched = Numbers(low, low + steps * step, log, step)
     assert searched.holds(searched.middle)
     assert searched.tried == tuple(range(low, searched.high + 1, step))  # type: ignore[arg-type]
@@ -58,7 +56,7 @@ def test_the_middle_and_all_that_is_tried_lie_in_an_interval_of_whole_numbers(
 
 
 @given(sizes=st.lists(st.integers(2, 6), min_size=1, max_size=5), most=st.integers(1, 30))
-def test_combinations_are_all_of_them_or_show_each_value(sizes: list[int], most: int):
+def test_combinations_are_complete_or_contain_each_value(sizes: list[int], most: int):
     searched: dict[str, Range] = {f"k{n}": Choice(tuple(range(size))) for n, size in enumerate(sizes)}
     found = combinations(searched, most)
     assert len({tuple(values.items()) for values in found}) == len(found)
@@ -71,11 +69,11 @@ def test_combinations_are_all_of_them_or_show_each_value(sizes: list[int], most:
     assert len(found) == (product if product <= most else max(sizes))
 
 
-def test_without_ranges_there_is_one_combination_of_nothing():
+def test_no_ranges_have_one_empty_combination():
     assert combinations({}, 8) == ({},)
 
 
-def test_of_very_many_combinations_each_value_is_tried_once():
+def test_many_combinations_contain_each_value():
     searched: dict[str, Range] = {key: Numbers(1, 100, step=1) for key in ("a", "b")}
     assert len(all_tried(searched)) == 100
     assert len(all_tried({"a": Numbers(1, MANY + 1, step=1)})) == 2

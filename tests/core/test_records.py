@@ -1,4 +1,4 @@
-"""What records say of themselves."""
+"""Properties of records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def result(state: State = "COMPLETE", reason: str = "") -> TrialResult:
     return TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, CURVE, 1.0, reason)
 
 
-def test_a_retraining_that_failed_counts_as_infinitely_bad_however_well_it_had_begun() -> None:
+def test_failed_retraining_has_infinite_loss() -> None:
     confirmed = Confirmed(0, (result(), result("FAIL", "diverged: val_loss=nan after epoch 2")))
     assert confirmed.val_loss == (0.25, math.inf)
     assert confirmed.mean_val_loss == math.inf
@@ -25,7 +25,5 @@ def test_a_retraining_that_failed_counts_as_infinitely_bad_however_well_it_had_b
     ("state", "reason", "interrupted"),
     [("FAIL", INTERRUPTED, True), ("FAIL", "KeyError: 'x'", False), ("PRUNED", INTERRUPTED, False)],
 )
-def test_only_a_trial_that_was_stopped_from_outside_was_interrupted(
-    state: State, reason: str, interrupted: bool
-) -> None:
+def test_interrupted(state: State, reason: str, interrupted: bool) -> None:
     assert result(state, reason).interrupted is interrupted

@@ -1,4 +1,4 @@
-"""What travels between packages: frozen dataclasses, standard library only."""
+"""Frozen dataclasses that packages exchange; standard library only."""
 
 from dropsearch.core.records.arms import ARMS, Arm, Site
 from dropsearch.core.records.evidence import (

@@ -1,4 +1,4 @@
-"""The places where a model drops activations, and the settings of the ablation."""
+"""Dropout sites of a model, and the arms of the ablation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Site:
     """One place where a model drops activations."""
 
     name: str
-    """The module's path, with ``#2``, ``#3`` ... where one module drops more than once in a forward."""
+    """The module's path, with ``#2``, ``#3`` … if a module drops more than once per forward pass."""
     kind: str
     """input, hidden, conv, rnn, attention, embedding or residual."""
     rate: float
-    """The probability that an activation is dropped, as the module itself has it; nan where that cannot be known."""
+    """The module's own probability of dropping an activation; nan if unknown."""
     activations: int
-    """How many activations one example passes through the site."""
+    """Number of activations per example at the site."""
     controllable: bool = True
     reason: str = ""
-    """Why the site cannot be controlled; empty where it can."""
+    """Why the site's rate cannot be set; empty if it can."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What dropout did in the confirmed winners of a run: measured seed by seed, contrasted, and said."""
+"""Effects of dropout in the confirmed winners: measures per seed, contrasts between arms, and claims."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ Answer = Literal["held", "did not hold", "not shown"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a measured number is."""
+    """Label, unit and direction of a measure."""
 
     label: str
-    """As it stands in tables and at axes: `gap at the best epoch`."""
+    """Label in tables and at axes, for example `gap at the best epoch`."""
     unit: str = ""
-    """Such as nats; empty for a share or another plain number."""
+    """For example nats; empty for a dimensionless number."""
     higher_is_better: bool | None = None
-    """None where neither is."""
+    """None if neither direction is better."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve of each retraining of an arm's winner."""
+    """A curve for each retraining of an arm's winner."""
 
     x: tuple[float, ...]
     values: tuple[tuple[float, ...], ...]
-    """[seeds][points], seeds in the order of `ArmEvidence.seeds`."""
+    """`[seeds][points]`; seeds in the order of `ArmEvidence.seeds`."""
 
 
 @dataclass(frozen=True)
 class ArmEvidence:
-    """What was measured on an arm's winner, once for each seed that it was retrained on."""
+    """Measures of an arm's winner for each seed it was retrained with."""
 
     seeds: tuple[int, ...]
     measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """By the measure's name, one number a seed; nan where a model does not have it."""
+    """One number per seed, by name of the measure; nan if the measure does not apply to the model."""
     series: Mapping[str, Series] = field(default_factory=dict)
-    """By the measure's name."""
+    """By name of the measure."""
 
 
 @dataclass(frozen=True)
 class Variation:
-    """An arm's winner with something changed, retrained on the same seeds."""
+    """A variation of an arm's winner, retrained with the same seeds."""
 
     name: str
-    """What was changed: `net.hidden1.dropout = 0`, or `= mean`, which is that of the other sites."""
+    """The change, for example `net.hidden1.dropout = 0`, or `= mean` for the mean rate of the other sites."""
     rates: Mapping[str, float]
     scores: tuple[float, ...]
-    """The best value of what is monitored (the validation loss), one a seed; not finite where it failed."""
+    """Best value of the monitored metric (the validation loss) per seed; not finite if the retraining failed."""
     comparison: Comparison
-    """The variation minus the winner, adjusted for all variations of the arm."""
+    """Variation minus winner, adjusted for all variations of the arm."""
 
 
 @dataclass(frozen=True)
@@ -61,46 +61,46 @@ class L2Control:
     """An arm's winner without dropout, with the weight decay that gives the train loss most like the winner's."""
 
     weight_decay: float
-    """The one whose mean train loss over seeds, with dropout off, at the best epoch, is nearest to the winner's."""
+    """The weight decay whose mean train loss (dropout off, best epoch) is closest to the winner's."""
     train_losses: tuple[tuple[float, float], ...]
-    """Each weight decay that was tried with its mean train loss; not finite where a retraining failed."""
+    """Each tried weight decay and its mean train loss; not finite if a retraining failed."""
     seeds: tuple[int, ...]
     measures: Mapping[str, tuple[float, ...]]
-    """By the measure's name, one number a seed: `train_loss`, and the co-adaptation and the gap of the control."""
+    """One number per seed, by name: `train_loss`, co-adaptation and gap of the control."""
     winners: Mapping[str, tuple[float, ...]]
-    """The same of the winner."""
+    """The same measures of the winner."""
     contrasts: tuple[Comparison, ...]
-    """The winner minus the control, measure by measure, adjusted for all of them but the train loss."""
+    """Winner minus control for each measure, adjusted for all measures except the train loss."""
 
 
 @dataclass(frozen=True)
 class TrainSize:
-    """All arms' winners retrained on a part of the training set; by arm, one number a seed."""
+    """The winners of all arms retrained on a part of the training set: one number per seed, by arm."""
 
     size: int
-    """Training examples."""
+    """Number of training examples."""
     gaps: Mapping[str, tuple[float, ...]]
-    """Validation loss minus train loss at the best epoch, in nats; not finite where a retraining failed."""
+    """Validation loss minus train loss at the best epoch, in nats; not finite if a retraining failed."""
     val_losses: Mapping[str, tuple[float, ...]]
     val_accs: Mapping[str, tuple[float, ...]]
     contrasts: tuple[Comparison, ...]
-    """dropout minus none and both minus batchnorm in `gap_best` and `val_loss`, each adjusted over arms and sizes."""
+    """dropout minus none and both minus batchnorm in `gap_best` and `val_loss`, adjusted over arms and sizes."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """How the score (what is monitored) depends on the rate of one site, as the trials of an arm's search show it."""
+    """The monitored metric as a function of the rate of one site, estimated from the trials of an arm's search."""
 
     site: str
     rates: tuple[float, ...]
-    """A grid over the range that was searched."""
+    """Grid over the searched range."""
     expected: tuple[float, ...]
-    """The expected score at each rate of the grid, averaged over what else was searched."""
+    """Expected score at each rate of the grid, averaged over the other searched parameters."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     """The 95 % band of `expected`."""
     importance: float
-    """The site's share of what the rates explain of the scores of good trials (PED-ANOVA); nan where unknown."""
+    """The site's share of the importance of all rates (PED-ANOVA); nan if unknown."""
     found: float
     """The rate of the arm's winner."""
     typical: float
@@ -109,20 +109,20 @@ class Response:
 
 @dataclass(frozen=True)
 class Budget:
-    """The best score (of what is monitored) that an arm's search comes to with a number of trials."""
+    """The expected best value of the monitored metric as a function of the number of trials of an arm's search."""
 
     trials: tuple[int, ...]
     expected: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    """The 95 % band of `expected`; infinite where nothing bounds the score."""
+    """The 95 % band of `expected`; infinite if the score is unbounded."""
     source: Literal["trials", "repeats"]
-    """Estimated from independent trials of one search, or seen in repeated searches."""
+    """Whether it is estimated from independent trials of one search, or observed in repeated searches."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim about dropout, and what this run says of it."""
+    """A claim about dropout, and whether it held in this run."""
 
     name: str
     """overfitting, coadaptation, robustness, ensemble, rates, batchnorm."""
@@ -130,39 +130,39 @@ class Claim:
     """The claim, in words."""
     answer: Answer
     measure: str
-    """The measure that decides, and for which arms: `gap, dropout minus none`."""
+    """The deciding measure and arms, for example `gap, dropout minus none`."""
     number: Interval
     reason: str
-    """The sentence that gives the numbers on which the answer rests."""
+    """A sentence with the numbers that the answer is based on."""
     figure: str = ""
-    """The stem of the figure that shows it; empty where none does."""
+    """File stem of the figure that shows it; empty if there is none."""
     unit: str = ""
-    """Of the number as it is told; empty for a share or another plain number."""
+    """Unit of the displayed number; empty for a dimensionless number."""
     scale: float = 1.0
-    """What the number is multiplied by to be told in `unit`: 100 for an accuracy in points."""
+    """Factor that converts the number to `unit`, for example 100 for an accuracy in points."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was measured on the winners of a run."""
+    """All measurements of the winners of a run."""
 
     arms: Mapping[str, ArmEvidence]
     contrasts: tuple[Comparison, ...] = ()
     """Paired differences of measures between arms; `metric` is the measure's name."""
     claims: tuple[Claim, ...] = ()
     responses: Mapping[str, tuple[Response, ...]] = field(default_factory=dict)
-    """By arm, one for each site whose rate was searched."""
+    """By arm, one for each site with a searched rate."""
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     """By arm."""
     seconds: float = 0.0
-    """What it took."""
+    """Duration of the measurements."""
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
     single_sites: Mapping[str, tuple[Variation, ...]] = field(default_factory=dict)
-    """By arm, its winner with the rate of one site changed; empty where that was not asked for."""
+    """Variations of one site's rate, by arm; empty if not requested."""
     l2_controls: Mapping[str, L2Control] = field(default_factory=dict)
-    """By arm whose winner drops anything; empty where that was not asked for."""
+    """By arm, for winners with dropout; empty if not requested."""
     train_sizes: tuple[TrainSize, ...] = ()
-    """By rising size; empty where that was not asked for."""
+    """In ascending order of size; empty if not requested."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
-    """What each measure of `arms` is, by its name."""
+    """Label and unit of each measure, by name."""

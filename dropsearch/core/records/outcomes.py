@@ -1,4 +1,4 @@
-"""What a run found, arm by arm and arm against arm."""
+"""Results of a run: outcomes of arms and comparisons between them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference between two arms: metric of `a` minus metric of `b`, seed by seed."""
+    """A paired comparison of two arms: metric of `a` minus metric of `b` for each seed."""
 
     a: str
     b: str
@@ -30,29 +30,29 @@ class Comparison:
     differences: tuple[float, ...]
     difference: Interval
     p: float
-    """Exact two-sided Wilcoxon signed-rank."""
+    """p value of the exact two-sided Wilcoxon signed-rank test."""
     p_holm: float
-    """Adjusted for all contrasts that were planned (Holm 1979)."""
+    """p value adjusted for all planned contrasts (Holm 1979)."""
     effect: float = math.nan
-    """The probability that a random seed of `a` scores higher than a random seed of `b`, ties half; nan if unknown."""
+    """Probability that a random seed of `a` scores higher than one of `b`, ties counted half; nan if unknown."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One configuration retrained on fresh seeds: its trials, in the order of the seeds."""
+    """A configuration retrained with fresh seeds: its trials, in the order of the seeds."""
 
     number: int
-    """The number of the search trial that is confirmed."""
+    """Number of the confirmed search trial."""
     results: tuple[TrialResult, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the retrained trials."""
+        """Seeds of the retrained trials."""
         return tuple(result.spec.seed for result in self.results)
 
     @property
     def val_loss(self) -> tuple[float, ...]:
-        """Best objective (validation loss) of each seed; inf where a retraining failed, however well it had begun."""
+        """Best objective (validation loss) of each seed; inf if the retraining failed in any epoch."""
         return tuple(r.best.objective if r.best and r.state != "FAIL" else math.inf for r in self.results)
 
     @property
@@ -62,28 +62,28 @@ class Confirmed:
 
     @property
     def mean_val_loss(self) -> float:
-        """The mean of `val_loss`: what decides the winner of an arm."""
+        """Mean of `val_loss` over seeds, which decides the winner of an arm."""
         return sum(self.val_loss) / len(self.val_loss) if self.results else math.inf
 
 
 @dataclass(frozen=True)
 class TestScores:
-    """What the confirmed winner of an arm scored when the test set was opened."""
+    """Test scores of the confirmed winner of an arm."""
 
-    __test__ = False  # not a test class, whatever its name says to pytest
+    __test__ = False  # prevents pytest from collecting this class
 
     opened_at: str
-    """ISO 8601, UTC."""
+    """Time at which the test set was opened, ISO 8601 in UTC."""
     loss: tuple[float, ...]
-    """Mean cross-entropy, one a seed, in the order of the winner's results."""
+    """Mean cross-entropy per seed, in the order of the winner's results."""
     acc: tuple[float, ...]
     openings: int = 1
-    """How often the arm's study has opened the test set: again only where continuing it changed the winner."""
+    """How often this arm opened the test set; more than once only if a continued study changed the winner."""
 
 
 @dataclass(frozen=True)
 class ArmOutcome:
-    """All that is known of an arm."""
+    """All results of an arm."""
 
     arm: Arm
     trials: tuple[TrialResult, ...]
@@ -91,22 +91,22 @@ class ArmOutcome:
     winner: Confirmed | None = None
     test: TestScores | None = None
     typical: Mapping[str, float] = field(default_factory=dict)
-    """The typical rate of each site of this arm, beside which the rates found are shown."""
+    """Typical rate of each site of this arm, for comparison with the found rates."""
     monitor: Monitor = field(default_factory=Monitor)
     repeats: tuple[tuple[TrialResult, ...], ...] = ()
-    """The trials of each repetition of the search; nothing is chosen among them."""
+    """Trials of each repetition of the search, which are not used for selection."""
 
     @property
     def best(self) -> TrialResult | None:
-        """The trial with the least validation loss of the search, before confirmation."""
+        """The search trial with the lowest objective (validation loss), before confirmation."""
         complete = [t for t in self.trials if t.state == "COMPLETE" and t.best is not None]
         return min(complete, key=lambda t: t.best.objective if t.best else math.inf, default=None)
 
 
 def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
-    """Return the arm whose confirmed winner has the least mean validation loss, None where there is none.
+    """Return the arm whose confirmed winner has the lowest mean validation loss, or None if no arm has a winner.
 
-    The test set has no say in it: it is for judging the choice, not for making it.
+    The test set is not used, since it judges this selection.
     """
-    won = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
-    return min(won, key=lambda name: won[name].mean_val_loss, default=None)
+    winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    return min(winners, key=lambda name: winners[name].mean_val_loss, default=None)

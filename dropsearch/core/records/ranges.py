@@ -1,4 +1,4 @@
-"""The ranges of what is searched beside rates, learning rate and weight decay."""
+"""Ranges of hyperparameters that are searched in addition to rates, learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from decimal import Decimal
 from typing import Any
 
 MANY = 1000
-"""So many values of an interval are looked at one by one, and so many combinations."""
+"""Maximum number of values of a range, and of combinations, that are checked one by one."""
 
 _PLAIN_WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.\-/]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values: numbers, words, true or false, None, or lists of them."""
+    """A choice among values: numbers, strings, booleans, None, or lists of them."""
 
     values: tuple[Any, ...]
 
     def holds(self, value: Any) -> bool:
-        """Say whether a value is one of them."""
-        return any(_same(value, mine) for mine in self.values)
+        """Return whether a value is one of the choices."""
+        return any(_same(value, choice) for choice in self.values)
 
     @property
     def middle(self) -> Any:
-        """The value in the middle, in the order in which they were given."""
+        """The middle value in the given order."""
         return self.values[(len(self.values) - 1) // 2]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All of them: none lies between others."""
+        """All values, since choices have no order."""
         return self.values
 
     @property
@@ -44,7 +44,7 @@ class Choice:
 
     @property
     def tried(self) -> tuple[Any, ...]:
-        """The values that can be checked one by one: all of them."""
+        """The values to check one by one: all of them."""
         return self.values
 
     def __str__(self) -> str:
@@ -53,22 +53,22 @@ class Choice:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers from `low` to `high`, both included; whole ones where both are `int`."""
+    """The numbers from `low` to `high` inclusive; integers if both are `int`."""
 
     low: float
     high: float
     log: bool = False
-    """Whether the sampler sees their logarithms."""
+    """Whether the sampler uses a logarithmic scale."""
     step: float | None = None
-    """The distance of two neighbours from `low` on, None for any number between."""
+    """Distance between neighboring values, None for a continuous range."""
 
     @property
     def is_integer(self) -> bool:
-        """Whether all of its numbers are whole."""
+        """Whether all numbers of the range are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def holds(self, value: Any) -> bool:
-        """Say whether a value is one of its numbers."""
+        """Return whether a value lies in the range."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         steps = (value - self.low) / self.step if self.step else 0
@@ -76,7 +76,7 @@ class Numbers:
 
     @property
     def middle(self) -> float:
-        """The number in the middle, by the sampler's own scale."""
+        """The middle of the range on the sampler's scale."""
         return self._on_grid(math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2)
 
     def _on_grid(self, value: float) -> float:
@@ -84,7 +84,7 @@ class Numbers:
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """The least and the greatest."""
+        """The lowest and the highest value."""
         return (self.low, self.high)
 
     @property
@@ -94,14 +94,14 @@ class Numbers:
 
     @property
     def tried(self) -> tuple[float, ...]:
-        """The values that can be checked one by one: all where they are not too many, else the ends."""
+        """The values to check one by one: all of them, or only the ends if there are too many."""
         if self.step is None or not self.repeats:
             return self.ends
         return tuple(self.low + index * self.step for index in range(round((self.high - self.low) / self.step) + 1))
 
     def __str__(self) -> str:
         if self.step is not None and not (self.is_integer and self.step == 1):
-            stop = Decimal(str(self.high)) + Decimal(str(self.step))  # which a range leaves out
+            stop = Decimal(str(self.high)) + Decimal(str(self.step))  # a range excludes its stop
             return f"range({self.low},{stop},{self.step})"
         text = f"interval({written(self.low)},{written(self.high)})"
         text = f"int({text})" if self.is_integer else text
@@ -112,7 +112,7 @@ Range = Choice | Numbers
 
 
 def first_value(searched: Range, configured: Any) -> Any:
-    """Return the configured value in the range's own words where it is one of its values, else the middle."""
+    """Return the configured value if it lies in the range, with the range's type; otherwise the middle."""
     if not searched.holds(configured):
         return searched.middle
     if isinstance(searched, Choice):
@@ -121,45 +121,45 @@ def first_value(searched: Range, configured: Any) -> Any:
 
 
 def combinations(ranges: Mapping[str, Range], most: int) -> tuple[dict[str, Any], ...]:
-    """Return what the ends of ranges can come to together: all of it, or each end once where that is too much.
+    """Return all combinations of the ends of ranges; if there are more than `most`, a few with each end at least once.
 
     Args:
-        ranges: By key.
-        most: More combinations are too much.
+        ranges: Ranges by configuration key.
+        most: Maximum number of combinations.
     """
-    return _together({key: given.ends for key, given in ranges.items()}, most)
+    return _combine({key: searched.ends for key, searched in ranges.items()}, most)
 
 
 def all_tried(ranges: Mapping[str, Range]) -> tuple[dict[str, Any], ...]:
-    """Return the combinations of what can be checked one by one, up to `MANY` of them, else each value once."""
-    return _together({key: given.tried for key, given in ranges.items()}, MANY)
+    """Return all combinations of `tried` values; if there are more than `MANY`, a few with each value at least once."""
+    return _combine({key: searched.tried for key, searched in ranges.items()}, MANY)
 
 
-def _together(values: Mapping[str, tuple[Any, ...]], most: int) -> tuple[dict[str, Any], ...]:
+def _combine(values: Mapping[str, tuple[Any, ...]], most: int) -> tuple[dict[str, Any], ...]:
     if math.prod(map(len, values.values())) <= most:
-        return tuple(dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
-    return tuple(_side_by_side(values))
+        return tuple(dict(zip(values, combined, strict=True)) for combined in itertools.product(*values.values()))
+    return tuple(_each_value(values))
 
 
-def _side_by_side(values: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+def _each_value(values: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for index in range(max(map(len, values.values()))):
-        yield {key: mine[index % len(mine)] for key, mine in values.items()}
+        yield {key: options[index % len(options)] for key, options in values.items()}
 
 
 def _same(one: Any, other: Any) -> bool:
-    # True is 1 to Python, and neither to a reader nor to a constructor.
+    # In Python True == 1, but they are different hyperparameters.
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def written(value: Any) -> str:
-    """Return a value as Hydra's grammar has it."""
+    """Return a value in Hydra's override grammar."""
     if isinstance(value, list | tuple):
         return f"[{','.join(written(item) for item in value)}]"
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN_WORD.match(value):
         return value
-    # Within quotes a backslash means itself, but for those that stand before a quote.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-    ended = re.sub(r"\\+$", lambda found: found[0] * 2, escaped)
-    return f"'{ended}'"
+    # In Hydra's quoted strings only backslashes in front of a quote need escaping.
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
+    escaped = re.sub(r"\\+$", lambda match: match[0] * 2, escaped)
+    return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""A whole run, as the report shows it."""
+"""The summary of a run, as shown in reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropsearch.core.records.outcomes import ArmOutcome, Comparison
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run found: everything that the report, MLflow's parent run and results.json show."""
+    """All results of a run that the report, MLflow's parent run and results.json show."""
 
     study: str
     model: str
@@ -28,16 +28,16 @@ class Summary:
     arms: Mapping[str, ArmOutcome]
     comparisons: tuple[Comparison, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The resolved configuration, as plain containers."""
+    """The resolved configuration as plain containers."""
     mlflow: Mapping[str, str] = field(default_factory=dict)
     """tracking_uri, experiment, experiment_id and run_id of the parent run; empty with tracking=none."""
     commands: Mapping[str, str] = field(default_factory=dict)
-    """Exact commands: "mlflow" opens the UI, "reload" reloads the winner, "retrain", "continue"."""
+    """Commands for the user, by purpose: "mlflow" (open the UI), "reload" (load the winner), "retrain", "continue"."""
     monitor: Monitor = field(default_factory=Monitor)
     comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()
-    """What a reader must know of this run: what was not searched, or was not measured."""
+    """Restrictions of this run, such as parameters that were not searched."""
     evidence: Evidence | None = None
-    """What dropout did in the winners; None where that was not measured."""
+    """Measured effects of dropout in the winners; None if not measured."""
     complete: bool = True
-    """False where the run was interrupted and this is what was done until then."""
+    """False if the run was interrupted, so that results are partial."""

@@ -1,4 +1,4 @@
-"""A trial: what decides it, and how it ended."""
+"""Specifications and results of trials."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ TrialPhase = Literal["search", "confirm", "sites", "l2", "sizes"]
 
 
 INTERRUPTED = "interrupted"
-"""The reason of a trial that was stopped from outside before it ended: it will be trained again."""
+"""The reason of a trial that was interrupted from outside; the next run trains it again."""
 
 OPTIMIZER_OPTIONS = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov")
-"""What may be searched of any optimiser that has it: a trial's values are set on its groups."""
+"""Options that can be searched for any optimizer that has them; they are set in its parameter groups."""
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Everything that decides a trial's result, but for what all trials of an arm share."""
+    """All inputs that determine a trial's result, except those shared by all trials of an arm."""
 
     arm: str
     number: int
-    """The number in its study (one study per arm for the search, another for the confirmation)."""
+    """Number in its study. Each arm has a study for the search and another for the confirmation."""
     seed: int
-    """Initial weights, batch order and masks are functions of this seed."""
+    """Determines initial weights, batch order and masks."""
     rates: Mapping[str, float]
     """Rate by site name; empty in an arm without dropout."""
     lr: float
     weight_decay: float
     params: Mapping[str, Any] = field(default_factory=dict)
-    """What the sampler proposed, in Optuna's names."""
+    """Parameters proposed by the sampler, by Optuna's names."""
     phase: TrialPhase = "search"
     configuration: int | None = None
-    """In a confirmation: the number of the search trial that is retrained."""
+    """In a confirmation, the number of the retrained search trial."""
     repeat: int = 1
-    """Which repetition of the arm's search it belongs to: 1 is the one that all choices rest on."""
+    """Repetition of the arm's search; selection uses the first one only."""
     variation: str = ""
-    """In a retraining of the winner with something changed: what, in words."""
+    """In a retraining with a change, a description of the change."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    """What else was searched: values by configuration key, such as `model.width`."""
+    """Other searched values by configuration key, such as `model.width`."""
 
     @property
     def key(self) -> str:
         """A name that is unique in a run: ``dropout/3``, ``dropout/repeat-2/3`` or ``dropout/confirm/12``."""
-        again = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
-        middle = again if self.phase == "search" else f"/{self.phase}/"
+        repeat = f"/repeat-{self.repeat}/" if self.repeat > 1 else "/"
+        middle = repeat if self.phase == "search" else f"/{self.phase}/"
         return f"{self.arm}{middle}{self.number}"
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended, and its whole curve."""
+    """Final state and learning curve of a trial."""
 
     spec: TrialSpec
     state: State
@@ -64,15 +64,15 @@ class TrialResult:
     reason: str = ""
     """Why the trial failed or was stopped; empty for COMPLETE."""
     checkpoint: str = ""
-    """Path of the Lightning checkpoint with the weights of the best epoch, where one was asked for."""
+    """Path of the Lightning checkpoint with the weights of the best epoch; empty if none was saved."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether the trial was stopped from outside, so that this is not how it ends."""
+        """Whether the trial was interrupted from outside and is to be trained again."""
         return self.state == "FAIL" and self.reason == INTERRUPTED
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch with the least objective (the validation loss), None where no epoch ended with a finite one."""
+        """The epoch with the lowest finite objective (the validation loss), or None if there is none."""
         finite = [point for point in self.curve if math.isfinite(point.objective)]
         return min(finite, key=lambda point: point.objective, default=None)
