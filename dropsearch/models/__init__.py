@@ -1,4 +1,4 @@
-"""The networks that come with dropsearch, and the LightningModule that trains them."""
+"""Built-in networks, and the LightningModule that trains them."""
 
 from __future__ import annotations
 

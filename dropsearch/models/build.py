@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Builds networks by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NETS: Mapping[str, type[Network]] = {net.name: net for net in (MLP, CNN, RNN, Tr
 
 
 def build_net(config: Mapping[str, Any]) -> Network:
-    """Build a network from its name and the arguments of its constructor, as `Network.config` gives them.
+    """Build a network from its name and constructor arguments, as returned by `Network.config`.
 
     Raises:
-        InputError: The name or an option is unknown, one is missing, or a value is out of its range.
+        InputError: The name or an option is unknown, an option is missing, or a value is out of range.
     """
     options = dict(config)
     name = options.pop("name", None)
@@ -34,10 +34,11 @@ def build_net(config: Mapping[str, Any]) -> Network:
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    known = inspect.signature(NETS[name]).parameters
+    parameters = inspect.signature(NETS[name]).parameters
     for key in options:
-        if key not in known:
-            raise InputError(f"model.{key} is no option of {name}{close_match(key, known)}; known: {', '.join(known)}")
-    missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
+        if key not in parameters:
+            hint = close_match(key, parameters)
+            raise InputError(f"model.{key} is not an option of {name}{hint}; options: {', '.join(parameters)}")
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in options]
     if missing:
         raise InputError(f"model {name} needs {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""The LightningModule around a network that classifies."""
+"""A LightningModule that trains a classification network."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from dropsearch.models.optimizers import (
 
 
 class Classifier(lightning.LightningModule):
-    """Trains a network by cross-entropy and measures its accuracy.
+    """Trains a network with cross-entropy loss and logs its accuracy.
 
-    A batch is ``(*inputs, target)``: the network gets the inputs and returns logits `[batch, classes]`, the
-    target is int64 `[batch]`. The hyperparameters are plain data: for a network of `NETS` they hold its
-    configuration, rates included, so ``Classifier.load_from_checkpoint(path)`` needs nothing else; any other
-    network is handed over again, ``Classifier.load_from_checkpoint(path, net=MyNet())``.
+    A batch is ``(*inputs, target)``: the network maps the inputs to logits `[batch, classes]`; the target is int64
+    `[batch]`. For a network of `NETS` the hyperparameters contain its configuration including the rates, so
+    ``Classifier.load_from_checkpoint(path)`` restores everything. Pass any other network again:
+    ``Classifier.load_from_checkpoint(path, net=MyNet())``.
 
     Args:
-        net: A network, or the configuration of one (see `build_net`).
+        net: A network, or its configuration (see `build_net`).
         optimizer: adamw, adam or sgd.
-        lr: The learning rate of the first epoch (before a warm-up: the highest).
-        weight_decay: For weights; biases and norms are not decayed.
-        momentum: Of sgd.
-        nesterov: Of sgd.
-        betas: Of adam and adamw.
-        schedule: How the learning rate falls from epoch to epoch over the Trainer's ``max_epochs``: none,
-            cosine, step or warmup_cosine (see `schedule_factor`).
+        lr: Learning rate of the first epoch; with warm-up, the highest learning rate.
+        weight_decay: Weight decay of weights; biases and norms are not decayed.
+        momentum: Momentum of sgd.
+        nesterov: Whether sgd uses Nesterov momentum.
+        betas: Betas of adam and adamw.
+        schedule: Learning rate schedule over the Trainer's ``max_epochs``: none, cosine, step or warmup_cosine (see
+            `schedule_factor`).
 
     Raises:
-        InputError: A name is unknown or a value out of its range.
+        InputError: A name is unknown or a value is out of range.
     """
 
     def __init__(
@@ -63,36 +63,37 @@ class Classifier(lightning.LightningModule):
         self.save_hyperparameters(ignore=["net"])
         self._check()
         self.net = build_net(net) if isinstance(net, Mapping) else net
-        self._remember_net(self.hparams)
+        self._store_net_config(self.hparams)
 
     def _check(self) -> None:
-        own = self.hparams
-        for key, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if own[key] not in known:
-                hint = close_match(str(own[key]), known)
-                raise InputError(f"{key} must be one of {', '.join(known)}, got {own[key]!r}{hint}")
-        _require(own["lr"] > 0, "lr must be above 0", own["lr"])
-        _require(own["weight_decay"] >= 0, "weight_decay must be at least 0", own["weight_decay"])
-        _require(0 <= own["momentum"] < 1, "momentum must be in [0, 1)", own["momentum"])
-        _require(own["momentum"] > 0 or not own["nesterov"], "nesterov needs a momentum above 0", own["momentum"])
-        good = len(own["betas"]) == 2 and all(0 <= beta < 1 for beta in own["betas"])
-        _require(good, "betas must be two numbers in [0, 1)", own["betas"])
+        hparams = self.hparams
+        for key, names in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if hparams[key] not in names:
+                hint = close_match(str(hparams[key]), names)
+                raise InputError(f"{key} must be one of {', '.join(names)}, got {hparams[key]!r}{hint}")
+        momentum, betas = hparams["momentum"], hparams["betas"]
+        _require(hparams["lr"] > 0, "lr must be above 0", hparams["lr"])
+        _require(hparams["weight_decay"] >= 0, "weight_decay must be at least 0", hparams["weight_decay"])
+        _require(0 <= momentum < 1, "momentum must be in [0, 1)", momentum)
+        _require(momentum > 0 or not hparams["nesterov"], "nesterov needs a momentum above 0", momentum)
+        are_valid = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+        _require(are_valid, "betas must be two numbers in [0, 1)", betas)
 
-    def _remember_net(self, hparams: Any) -> None:
-        # Only our own: a user network may have a `config` that means something else.
+    def _store_net_config(self, hparams: Any) -> None:
+        # Built-in networks only: `config` of a user's network may have another meaning.
         if type(self.net) in NETS.values():
             hparams["net"] = self.net.config
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the network's rates into the checkpoint as they are now, not as they were at first."""
-        self._remember_net(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
+        """Store the network's current rates in the checkpoint, which may differ from the initial ones."""
+        self._store_net_config(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return logits `[batch, classes]`."""
         return self.net(*inputs)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int = 0) -> Tensor:
-        """Log ``train_loss`` (with dropout on, the epoch's mean) and return the batch's loss in nats."""
+        """Log ``train_loss`` (dropout on, mean over the epoch) and return the loss of the batch in nats."""
         *inputs, target = batch
         loss = F.cross_entropy(self(*inputs), target)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=target.shape[0])
@@ -113,20 +114,20 @@ class Classifier(lightning.LightningModule):
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=target.shape[0])
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int = 0) -> Tensor:
-        """Return probabilities `[batch, classes]`; the batch is as in training, or the input alone."""
+        """Return probabilities `[batch, classes]`; the batch is as in training, or a single input tensor."""
         inputs = (batch,) if isinstance(batch, Tensor) else batch[:-1] or batch
         return self(*inputs).softmax(-1)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, with its schedule where there is one.
+        """Return the optimizer, with its schedule if there is one.
 
         Raises:
-            InputError: A schedule needs the Trainer's ``max_epochs``, and it has none.
+            InputError: There is a schedule, but the Trainer has no ``max_epochs``.
         """
-        own = dict(self.hparams)
-        own.pop("net", None)
-        name, schedule = own.pop("optimizer"), own.pop("schedule")
-        optimizer = build_optimizer(self, name, **own)
+        options = dict(self.hparams)
+        options.pop("net", None)
+        name, schedule = options.pop("optimizer"), options.pop("schedule")
+        optimizer = build_optimizer(self, name, **options)
         if schedule == "none":
             return optimizer
         epochs = self.trainer.max_epochs or 0
@@ -137,10 +138,10 @@ class Classifier(lightning.LightningModule):
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the share of examples whose highest logit is the target's, a scalar tensor in [0, 1]."""
+    """Return the share of correctly classified examples, a scalar tensor in [0, 1]."""
     return (logits.argmax(-1) == target).to(torch.float32).mean()
 
 
-def _require(holds: bool, rule: str, value: object) -> None:
-    if not holds:
+def _require(is_valid: bool, rule: str, value: object) -> None:
+    if not is_valid:
         raise InputError(f"{rule}, got {value}")

@@ -1,4 +1,4 @@
-"""A convolutional network of blocks and a fully connected head."""
+"""A convolutional network with a fully connected head."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ DropoutUnit = Literal["element", "channel"]
 
 
 class CNN(Network):
-    """Blocks of convolution, norm, activation, dropout and pooling, then fully connected layers.
+    """Blocks of convolution, norm, activation, dropout and pooling, followed by fully connected layers.
 
-    It slides over height and width of images, and over the length of signals and sequences (the features of
-    a sequence are its channels). Sites: ``block1.dropout`` ..., ``head1.dropout`` ..., and ``input.dropout``
-    where asked for. A block whose sides are shorter than `pool` does not pool, so small images do not vanish.
+    Convolutions are 2d for images and 1d for signals and sequences, where the features of a sequence are its channels.
+    Sites: ``block1.dropout`` …, ``head1.dropout`` …, and ``input.dropout`` if enabled. A block whose input is smaller
+    than `pool` does not pool.
 
     Args:
-        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
-        classes: How many classes.
-        layout: How `input_shape` is read; see `InputShape`.
-        norm: The norm behind each convolution and each layer of the head; "layer" normalises a convolution's
-            output over channels and sides together (a GroupNorm of one group).
+        input_shape: Shape of an example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: Number of classes.
+        layout: Layout of `input_shape`; see `InputShape`.
+        norm: Norm after each convolution and each layer of the head; "layer" normalizes the output of a convolution
+            over channels and positions together (a GroupNorm with one group).
         dropout: One rate for all sites, or rates by site name.
-        channels: The channels of each block.
-        kernel_size: Odd; the input is padded so that a convolution keeps the sides.
-        convs_per_block: How many convolutions a block has, the last of them followed by the block's dropout.
-        pool: Each block's maximum pooling divides the sides by this; 1 is no pooling.
-        head: The widths of the fully connected layers before the output.
+        channels: Number of channels of each block.
+        kernel_size: Odd kernel size; the input is padded so that convolutions keep its size.
+        convs_per_block: Number of convolutions per block; the block's dropout follows the last one.
+        pool: Kernel size and stride of the max pooling of each block; 1 disables pooling.
+        head: Widths of the fully connected layers before the output.
         activation: relu, gelu, tanh, leaky_relu or silu.
-        dropout_unit: Blocks drop single activations ("element") or whole feature maps ("channel", Tompson et
-            al. 2015); the input and the head always drop single ones.
+        dropout_unit: Whether blocks drop single activations ("element") or whole feature maps ("channel", Tompson et
+            al. 2015); the input and the head always drop single activations.
         input_dropout: Whether the input is a site.
-        dropout_before_norm: Put each norm right behind the dropout instead (see `arrange`).
+        dropout_before_norm: Whether norms follow dropout instead of preceding it (see `arrange`).
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     name = "cnn"
@@ -101,7 +101,7 @@ class CNN(Network):
         require_one_of("dropout_unit", options["dropout_unit"], ("element", "channel"))
 
     def _add_blocks(self, *, channels: Sequence[int], pool: int, **options: Any) -> int:
-        """Add the blocks and return how many numbers they make of one example."""
+        """Add the blocks and return the number of their output values per example."""
         sides = self.shape.sides
         before = self.shape.channels
         for number, after in enumerate(channels, start=1):
@@ -137,7 +137,7 @@ class CNN(Network):
         return width
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return logits `[batch, classes]`; sequences must be padded with zeros to all of the T steps."""
+        """Return logits `[batch, classes]`; sequences must be zero-padded to T steps."""
         if self.shape.layout == "sequence":
             x = x.transpose(1, 2)
         for layer in self.children():

@@ -1,4 +1,4 @@
-"""How a network reads its input: as an image, a signal or a sequence of steps."""
+"""Input layouts of networks: images, signals and sequences."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class InputShape:
 
     @classmethod
     def of(cls, sizes: Sequence[int], layout: Layout | None = None) -> InputShape:
-        """Check a shape; without a layout three numbers are an image, two a signal.
+        """Validate a shape. Without a layout, three sizes are an image and two a signal.
 
         Raises:
-            ValueError: The layout is unknown, or the shape does not have its count of positive sizes.
+            ValueError: The layout is unknown, or the shape does not have its number of positive sizes.
         """
         chosen = layout or ("image" if len(sizes) == 3 else "signal")
         if chosen not in LAYOUTS:
@@ -38,35 +38,35 @@ class InputShape:
 
     @property
     def numbers(self) -> int:
-        """How many numbers one example has."""
+        """Number of values per example."""
         return math.prod(self.sizes)
 
     @property
     def channels(self) -> int:
-        """What a convolution takes as channels: those of an image or signal, the features of a sequence."""
+        """Number of channels for a convolution: those of an image or signal, or the features of a sequence."""
         return self.sizes[1] if self.layout == "sequence" else self.sizes[0]
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """What a convolution slides over: height and width, or the length."""
+        """Sizes of the dimensions that a convolution slides over: height and width, or length."""
         return (self.sizes[0],) if self.layout == "sequence" else self.sizes[1:]
 
     @property
     def steps(self) -> int:
-        """How many steps `as_steps` makes of one example."""
+        """Number of steps per example that `as_steps` returns."""
         return self.sides[0]
 
     @property
     def step_features(self) -> int:
-        """How many features each step has."""
+        """Number of features per step."""
         return self.numbers // self.steps
 
 
 def as_steps(x: Tensor, layout: Layout) -> Tensor:
-    """Return the batch as steps `[batch, steps, features]`.
+    """Return a batch as steps `[batch, steps, features]`.
 
-    Images `[batch, C, H, W]` are read row by row with ``C * W`` features, signals `[batch, C, L]` sample by
-    sample with C features, sequences `[batch, T, F]` as they are.
+    Images `[batch, C, H, W]` are read row by row with ``C * W`` features, signals `[batch, C, L]` sample by sample with
+    C features. Sequences `[batch, T, F]` are returned unchanged.
     """
     if layout == "image":
         return x.transpose(1, 2).flatten(2)
@@ -74,12 +74,12 @@ def as_steps(x: Tensor, layout: Layout) -> Tensor:
 
 
 def at_least_one(lengths: Tensor | None) -> Tensor | None:
-    """Return the lengths with 1 for 0: an empty sequence counts as one step of zeros, which has an answer."""
+    """Return the lengths with 0 replaced by 1: an empty sequence is read as one step of zeros."""
     return None if lengths is None else lengths.clamp(min=1)
 
 
 def real_steps(steps: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """Return `[batch, steps]`, True where a step is no padding, or None where no lengths are given."""
+    """Return a mask `[batch, steps]` that is False for padding, or None if there are no lengths."""
     if lengths is None:
         return None
     return torch.arange(steps.shape[1], device=steps.device) < lengths.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Activations, norms and the order in which a layer's parts stand."""
+"""Activations, norms, and the order of the parts of a layer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 
 
 class StepBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over the features of `[batch, steps, features]` whose statistics leave padding out.
+    """BatchNorm over the features of `[batch, steps, features]` whose statistics exclude padding.
 
-    Equal to ``nn.BatchNorm1d`` on the real steps alone (a test says so), but without picking them out: the
-    shapes do not depend on the data, so it runs under ``vmap``.
+    Equals ``nn.BatchNorm1d`` applied to the real steps. Shapes do not depend on the data, so it runs under ``vmap``.
     """
 
     def forward(self, input: Tensor, real: Tensor | None = None) -> Tensor:
-        """Normalise all steps by the statistics of those where `real` `[batch, steps]` is True."""
+        """Normalize all steps by the statistics of those where the mask `real` `[batch, steps]` is True."""
         if real is None or not self.training:
             return super().forward(input.flatten(0, 1)).view_as(input)
         weight = real.unsqueeze(-1).to(self.weight.dtype)
@@ -38,44 +37,44 @@ class StepBatchNorm(nn.BatchNorm1d):
         values = input.to(self.weight.dtype)
         mean = (values * weight).sum((0, 1)) / count
         var = ((values - mean).square() * weight).sum((0, 1)) / count
-        self._remember(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
+        self._update_running(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
         scaled = (values - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
         return scaled.to(input.dtype)
 
-    def _remember(self, mean: Tensor, var: Tensor) -> None:
+    def _update_running(self, mean: Tensor, var: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        # Without a momentum PyTorch keeps the plain average over batches.
+        # With momentum=None PyTorch uses the cumulative average over batches.
         share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
         self.running_mean.add_((mean - self.running_mean) * share)
         self.running_var.add_((var - self.running_var) * share)
 
 
 def make_norm(norm: Norm, features: int) -> nn.Module | None:
-    """Return the norm for `[batch, features]`, None for "none"."""
+    """Return a norm for `[batch, features]`, or None for "none"."""
     if norm == "none":
         return None
     return nn.BatchNorm1d(features) if norm == "batch" else nn.LayerNorm(features)
 
 
 def make_step_norm(norm: Norm, features: int) -> nn.Module:
-    """Return the norm over the features of `[batch, steps, features]`: call it through `normalise`."""
+    """Return a norm over the features of `[batch, steps, features]`. Apply it with `normalize`."""
     if norm == "none":
         return nn.Identity()
     return StepBatchNorm(features) if norm == "batch" else nn.LayerNorm(features)
 
 
-def normalise(norm: nn.Module, steps: Tensor, real: Tensor | None) -> Tensor:
-    """Apply a norm of `make_step_norm`; only BatchNorm needs to know which steps are real."""
+def normalize(norm: nn.Module, steps: Tensor, real: Tensor | None) -> Tensor:
+    """Apply a norm of `make_step_norm`. Only BatchNorm uses the mask of real steps."""
     return norm(steps, real) if isinstance(norm, StepBatchNorm) else norm(steps)
 
 
 def needs_bias(norm: Norm, *, dropout_before_norm: bool) -> bool:
-    """Return whether the layer in front of a norm needs a bias.
+    """Return whether the layer before a norm needs a bias.
 
-    BatchNorm right behind it subtracts the bias again. Such a bias has a gradient of nothing but rounding, which
-    Adam scales up to full steps: in float32 two equal trainings would drift apart.
+    A BatchNorm directly after it cancels the bias. The gradient of such a bias is rounding noise, which Adam scales to
+    full steps, so that in float32 two equal trainings would diverge from each other.
     """
     return norm != "batch" or dropout_before_norm
 
@@ -88,10 +87,11 @@ def arrange(
     *,
     dropout_before_norm: bool = False,
 ) -> OrderedDict[str, nn.Module]:
-    """Put named parts in order: layer, norm, activation, dropout.
+    """Return named parts in the order layer, norm, activation, dropout.
 
-    So no BatchNorm stands right behind a dropout, whose variance in training is not that of evaluation
-    (Li et al. 2019, variance shift). With `dropout_before_norm` one does: layer, activation, dropout, norm.
+    In this order no BatchNorm directly follows a dropout, whose output variance differs between training and
+    evaluation (variance shift, Li et al. 2019). With `dropout_before_norm` the order is layer, activation, dropout,
+    norm.
     """
     norms = {name: module for name, module in norm.items() if module is not None}
     if dropout_before_norm:

@@ -16,21 +16,21 @@ from dropsearch.models.network import Network, Rates, require_one_of, require_po
 class MLP(Network):
     """Fully connected layers on the flattened input.
 
-    Sites: ``input.dropout`` and ``hidden1.dropout``, ``hidden2.dropout`` ..., each behind its activation.
+    Sites: ``input.dropout``, and ``hidden1.dropout``, ``hidden2.dropout`` … after each activation.
 
     Args:
-        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
-        classes: How many classes.
-        layout: How `input_shape` is read; see `InputShape`.
-        norm: The norm between each hidden layer and its activation.
+        input_shape: Shape of an example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: Number of classes.
+        layout: Layout of `input_shape`; see `InputShape`.
+        norm: Norm between each hidden layer and its activation.
         dropout: One rate for all sites, or rates by site name.
-        hidden: The widths of the hidden layers; empty makes a linear classifier.
+        hidden: Widths of the hidden layers; empty for a linear classifier.
         activation: relu, gelu, tanh, leaky_relu or silu.
         input_dropout: Whether the input is a site.
-        dropout_before_norm: Put each norm right behind the dropout instead (see `arrange`).
+        dropout_before_norm: Whether norms follow dropout instead of preceding it (see `arrange`).
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     name = "mlp"
@@ -78,7 +78,7 @@ class MLP(Network):
         self.set_rates(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return logits `[batch, classes]`; sequences must be padded with zeros to all of the T steps."""
+        """Return logits `[batch, classes]`; sequences must be zero-padded to T steps."""
         for layer in self.children():
             x = layer(x)
         return x

@@ -1,4 +1,4 @@
-"""What the four networks share: a checked input shape, a configuration, and rates by site name."""
+"""The base class of built-in networks: input shape, configuration, and rates by site name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dropsearch.models.input_shape import InputShape, Layout
 from dropsearch.models.layers import NORMS, Norm
 
 Rates = float | Mapping[str, float]
-"""One rate for all sites, or rates by site name; sites that a mapping leaves out do not drop."""
+"""One rate for all sites, or rates by site name; the rate of missing sites is 0."""
 
 
 class Network(nn.Module):
     """A network that can be rebuilt from its `config`.
 
-    A subclass hands its own options to the constructor, adds its layers, and ends with `set_rates`.
+    The constructor of a subclass passes its options to this one, adds its layers, and ends with `set_rates`.
     """
 
     name: ClassVar[str]
@@ -34,7 +34,7 @@ class Network(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The name and the constructor's arguments, as plain data, with the rates as they are now."""
+        """Name and constructor arguments as plain data, with the current rates."""
         return {
             "name": self.name,
             "input_shape": list(self.shape.sizes),
@@ -46,20 +46,20 @@ class Network(nn.Module):
 
     @property
     def rates(self) -> dict[str, float]:
-        """The rate of each site, by its name within the network, in the order of a forward pass."""
+        """Rate of each site by its name within the network, in the order of the forward pass."""
         return {name: float(module.p) for name, module in self._sites().items()}
 
     def set_rates(self, dropout: Rates) -> None:
-        """Set the probability of dropping at each site.
+        """Set the rate of each site.
 
         Raises:
-            ValueError: A name is no site of this network, or a rate is not in [0, 1].
+            ValueError: The network has no site of a given name, or a rate is not in [0, 1].
         """
         sites = self._sites()
         rates = dropout if isinstance(dropout, Mapping) else dict.fromkeys(sites, dropout)
         unknown = [name for name in rates if name not in sites]
         if unknown:
-            raise ValueError(f"dropout has no site {unknown[0]!r} in {self.name}; its sites are {', '.join(sites)}")
+            raise ValueError(f"{self.name} has no dropout site {unknown[0]!r}; its sites are {', '.join(sites)}")
         for name, module in sites.items():
             rate = float(rates.get(name, 0.0))
             if not 0 <= rate <= 1:
@@ -67,19 +67,19 @@ class Network(nn.Module):
             module.p = rate
 
     def _sites(self) -> dict[str, Any]:
-        # nn.Dropout and its kin keep their rate as `p`, and so does our Attention.
+        # The dropout modules of torch.nn and `Attention` store their rate as `p`.
         return {name: module for name, module in self.named_modules() if hasattr(module, "p")}
 
 
 def require_one_of(key: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of the known words."""
-    words = list(known)
-    if value not in words:
-        raise ValueError(f"{key} must be one of {', '.join(words)}, got {value!r}")
+    """Raise ValueError unless `value` is one of the known names."""
+    names = list(known)
+    if value not in names:
+        raise ValueError(f"{key} must be one of {', '.join(names)}, got {value!r}")
 
 
 def require_positive(key: str, *values: int) -> None:
-    """Raise ValueError unless each value is a whole number of at least 1."""
+    """Raise ValueError unless each value is a positive integer."""
     for value in values:
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} must be whole and at least 1, got {value!r}")
+            raise ValueError(f"{key} must be a positive integer, got {value!r}")

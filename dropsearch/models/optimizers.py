@@ -1,4 +1,4 @@
-"""Optimisers and learning rate schedules by name."""
+"""Optimizers and learning rate schedules by name."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def build_optimizer(
     nesterov: bool = False,
     betas: Sequence[float] = (0.9, 0.999),
 ) -> Optimizer:
-    """Build an optimiser of the module's parameters.
+    """Build an optimizer for the parameters of a module.
 
-    Weight decay reaches what has two or more dimensions (weights), not biases and norms, so there are two
-    parameter groups, the decayed first; a group without parameters is left out. `momentum` and `nesterov` are
-    read by sgd, `betas` by adam (which adds the decay to the gradient) and adamw (which does not).
+    Weight decay applies to parameters with two or more dimensions (weights), not to biases and norms. So there are two
+    parameter groups, the decayed one first; an empty group is omitted. sgd uses `momentum` and `nesterov`; adam
+    (coupled weight decay) and adamw (decoupled weight decay) use `betas`.
     """
     groups = parameter_groups(module, weight_decay)
     if name == "sgd":
@@ -40,7 +40,7 @@ def build_optimizer(
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters that take weight decay, and those that do not."""
+    """Return one parameter group with weight decay and one without."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
@@ -50,12 +50,12 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def schedule_factor(schedule: Schedule, epoch: int, epochs: int) -> float:
-    """Return what the learning rate is multiplied by in an epoch (counted from 0) of a training of `epochs`.
+    """Return the factor of the learning rate in an epoch (counted from 0) of a training of `epochs` epochs.
 
     * none: 1.
-    * cosine: half a cosine from 1 towards 0 (Loshchilov & Hutter 2017, without restarts).
-    * step: a tenth from the half on, a hundredth from three quarters on.
-    * warmup_cosine: rises linearly over the first tenth (at least one epoch), then falls as cosine.
+    * cosine: half a cosine from 1 to 0 (Loshchilov & Hutter 2017, without restarts).
+    * step: 0.1 from half of the epochs on, 0.01 from three quarters on.
+    * warmup_cosine: linear increase over the first tenth (at least one epoch), then cosine.
     """
     if schedule == "cosine":
         return _cosine(epoch, epochs)
@@ -68,5 +68,5 @@ def schedule_factor(schedule: Schedule, epoch: int, epochs: int) -> float:
 
 
 def _cosine(epoch: int, epochs: int) -> float:
-    # LambdaLR asks for the epoch behind the last one as well, where the cosine has reached 0.
+    # LambdaLR also requests the epoch after the last one, where the cosine is 0.
     return 0.5 * (1 + math.cos(math.pi * min(epoch / max(epochs, 1), 1.0)))

@@ -1,4 +1,4 @@
-"""A recurrent network that reads an example step by step."""
+"""A recurrent network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
-from dropsearch.models.layers import Norm, make_norm, make_step_norm, normalise
+from dropsearch.models.layers import Norm, make_norm, make_step_norm, normalize
 from dropsearch.models.network import Network, Rates, require_one_of, require_positive
 
 Cell = Literal["lstm", "gru"]
@@ -19,29 +19,29 @@ _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class RNN(Network):
-    """LSTM or GRU layers, with dropout at the input, between layers and on the last step's output.
+    """LSTM or GRU layers with dropout at the input, between layers, and on the output of the last step.
 
-    Rows of images, samples of signals and steps of sequences are the steps (see `as_steps`). Sequences run
-    padded and the output is taken at their last real step: a causal network gives exactly what packing
-    gives. Sites: ``input.dropout``, ``between1.dropout`` ... behind each layer but the last, and
-    ``output.dropout``. Norms stand behind each layer; BatchNorm's statistics leave padding out.
+    The steps are rows of images, samples of signals or steps of sequences (see `as_steps`). Sequences are processed
+    with padding and the output is read at the last real step, which equals packing since the network is causal. Sites:
+    ``input.dropout``, ``between1.dropout`` … after each layer but the last, and ``output.dropout``. A norm follows each
+    layer; the statistics of BatchNorm exclude padding.
 
     Args:
-        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
-        classes: How many classes.
-        layout: How `input_shape` is read; see `InputShape`.
-        norm: The norm behind each recurrent layer, over the features.
+        input_shape: Shape of an example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: Number of classes.
+        layout: Layout of `input_shape`; see `InputShape`.
+        norm: Norm over the features after each recurrent layer.
         dropout: One rate for all sites, or rates by site name.
         cell: lstm or gru.
-        hidden_size: The width of each layer.
-        layers: How many recurrent layers.
-        mask: "sequence" drops the same features at every step of an example (Gal & Ghahramani 2016; recurrent
-            connections are not dropped), "step" draws anew at each step.
+        hidden_size: Width of each layer.
+        layers: Number of recurrent layers.
+        mask: "sequence" drops the same features at every step of an example (Gal & Ghahramani 2016, but without dropout
+            of recurrent connections); "step" draws a new mask at each step.
         input_dropout: Whether the input is a site.
-        dropout_before_norm: Put each norm right behind the dropout instead.
+        dropout_before_norm: Whether norms follow dropout instead of preceding it.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     name = "rnn"
@@ -95,8 +95,8 @@ class RNN(Network):
 
         Args:
             x: A batch in this network's layout.
-            lengths: `[batch]`, the real steps of each example; what stands behind them is not read. An empty
-                example counts as one step.
+            lengths: Number of real steps of each example, `[batch]`; later steps are ignored. An empty example is read
+                as one step.
         """
         lengths = at_least_one(lengths)
         steps = as_steps(x, self.shape.layout)
@@ -108,7 +108,7 @@ class RNN(Network):
 
 
 class Recurrent(nn.Module):
-    """One LSTM or GRU layer whose states are left behind."""
+    """One LSTM or GRU layer that returns its outputs only."""
 
     def __init__(self, cell: Cell, features: int, hidden_size: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Recurrent(nn.Module):
 
 
 class Between(nn.Module):
-    """Norm and dropout over `[batch, steps, features]`, in this order unless asked otherwise."""
+    """Norm and dropout over `[batch, steps, features]`; with `dropout_before_norm` in reverse order."""
 
     def __init__(self, mask: Mask, norm: nn.Module, dropout_before_norm: bool = False) -> None:
         super().__init__()
@@ -132,18 +132,18 @@ class Between(nn.Module):
     def forward(self, steps: Tensor, real: Tensor | None) -> Tensor:
         """Return steps of the same shape."""
         if self.dropout_before_norm:
-            return normalise(self.norm, self._drop(steps), real)
-        return self._drop(normalise(self.norm, steps, real))
+            return normalize(self.norm, self._drop(steps), real)
+        return self._drop(normalize(self.norm, steps, real))
 
     def _drop(self, steps: Tensor) -> Tensor:
         if self.mask == "step":
             return self.dropout(steps)
-        # Dropout1d drops whole channels of [batch, channels, length]: here one feature at all steps.
+        # Dropout1d drops channels of [batch, channels, length], so each mask entry applies to all steps of a feature.
         return self.dropout(steps.transpose(1, 2)).transpose(1, 2)
 
 
 class LastStep(nn.Module):
-    """The classifier on each example's last real step."""
+    """A linear classifier on the last real step of each example."""
 
     def __init__(self, features: int, classes: int, norm: nn.Module | None, dropout_before_norm: bool) -> None:
         super().__init__()

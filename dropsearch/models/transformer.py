@@ -1,4 +1,4 @@
-"""A Transformer encoder whose dropout sites can all be seen."""
+"""A Transformer encoder whose dropout sites can all be controlled."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
-from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, make_step_norm, normalise
+from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, make_step_norm, normalize
 from dropsearch.models.network import Network, Rates, require_one_of, require_positive
 
 
 class Transformer(Network):
-    """A Transformer encoder (Vaswani et al. 2017) over steps, averaged over the real ones and classified.
+    """A Transformer encoder (Vaswani et al. 2017) with a linear classifier on the mean over real tokens.
 
-    Rows of images, samples of signals and steps of sequences are the tokens (see `as_steps`), with learned
-    positions. Sites: ``embedding.dropout`` and, for each layer, ``layer1.attention`` (the attention weights),
-    ``layer1.attention_residual.dropout``, ``layer1.feedforward.dropout`` and
-    ``layer1.feedforward_residual.dropout``.
+    The tokens are rows of images, samples of signals or steps of sequences (see `as_steps`), with learned positions.
+    Sites: ``embedding.dropout`` and, for each layer, ``layer1.attention`` (the attention weights),
+    ``layer1.attention_residual.dropout``, ``layer1.feedforward.dropout`` and ``layer1.feedforward_residual.dropout``.
 
-    LayerNorms stand in front of each branch and of the output (pre-norm, Xiong et al. 2020). There a
-    BatchNorm would stand right behind a dropout (variance shift, Li et al. 2019), so BatchNorms stand at the
-    end of the embedding and of each branch, behind a linear layer and before the dropout, as in a ResNet's
-    branches; with `dropout_before_norm` they take the LayerNorms' places. Their statistics leave padding out.
+    LayerNorms precede each branch and the output (pre-norm, Xiong et al. 2020). A BatchNorm there would directly follow
+    a dropout (variance shift, Li et al. 2019). So BatchNorms end the embedding and each branch, between
+    the linear layer and the dropout, as in the branches of a ResNet; with `dropout_before_norm` they replace the
+    LayerNorms. Their statistics exclude padding.
 
     Args:
-        input_shape: Of one example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
-        classes: How many classes.
-        layout: How `input_shape` is read; see `InputShape`.
-        norm: "layer" is the usual one; "none" leaves norms out.
+        input_shape: Shape of an example, ``(C, H, W)``, ``(C, L)`` or ``(T, F)``.
+        classes: Number of classes.
+        layout: Layout of `input_shape`; see `InputShape`.
+        norm: "layer" is the usual choice; "none" disables norms.
         dropout: One rate for all sites, or rates by site name.
-        width: Of each token; a multiple of `heads`.
-        layers: How many encoder layers.
-        heads: How many attention heads.
-        feedforward: The width inside the feedforward branch.
+        width: Number of features of each token; a multiple of `heads`.
+        layers: Number of encoder layers.
+        heads: Number of attention heads.
+        feedforward: Width inside the feedforward branch.
         activation: relu, gelu, tanh, leaky_relu or silu.
-        dropout_before_norm: With ``norm="batch"``, put the norms right behind the dropouts.
+        dropout_before_norm: With ``norm="batch"``, whether norms follow dropout.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     name = "transformer"
@@ -88,9 +87,9 @@ class Transformer(Network):
         """Return logits `[batch, classes]`.
 
         Args:
-            x: A batch in this network's layout, with at most as many steps as `input_shape` has.
-            lengths: `[batch]`, the real steps of each example; what stands behind them is not read. An empty
-                example counts as one step.
+            x: A batch in this network's layout, with at most the number of steps of `input_shape`.
+            lengths: Number of real steps of each example, `[batch]`; later steps are ignored. An empty example is read
+                as one step.
 
         Raises:
             ValueError: The batch has more steps than there are positions.
@@ -103,7 +102,7 @@ class Transformer(Network):
 
 
 class Embedding(nn.Module):
-    """A linear map of each step and a learned vector of its position."""
+    """A linear map of each step, plus a learned vector for its position."""
 
     def __init__(self, steps: int, features: int, width: int, norm: Norm) -> None:
         super().__init__()
@@ -114,15 +113,15 @@ class Embedding(nn.Module):
 
     def forward(self, steps: Tensor, real: Tensor | None) -> Tensor:
         """Return tokens `[batch, steps, width]`."""
-        count, most = steps.shape[1], self.positions.shape[0]
-        if count > most:
-            raise ValueError(f"a batch must have at most the {most} steps of input_shape, got {count}")
+        count, max_steps = steps.shape[1], self.positions.shape[0]
+        if count > max_steps:
+            raise ValueError(f"a batch must have at most the {max_steps} steps of input_shape, got {count}")
         tokens = self.linear(steps) + self.positions[:count]
-        return self.dropout(normalise(self.norm, tokens, real))
+        return self.dropout(normalize(self.norm, tokens, real))
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then a feedforward branch, each added to its input."""
+    """An attention branch and a feedforward branch, each added to its input."""
 
     def __init__(
         self,
@@ -152,17 +151,17 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, real: Tensor | None) -> Tensor:
         """Return tokens of the same shape."""
-        branch = self.attention(normalise(self.attention_norm, tokens, real), real)
+        branch = self.attention(normalize(self.attention_norm, tokens, real), real)
         tokens = self.attention_residual(tokens, branch, real)
-        branch = self.feedforward(normalise(self.feedforward_norm, tokens, real))
+        branch = self.feedforward(normalize(self.feedforward_norm, tokens, real))
         return self.feedforward_residual(tokens, branch, real)
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads; `p` is the rate at which attention weights are dropped.
+    """Multi-head self-attention; `p` is the rate of dropping attention weights.
 
-    With the same weights it equals ``nn.MultiheadAttention`` (a test says so), but it calls
-    `scaled_dot_product_attention` itself in training and evaluation alike, with no fast path.
+    It equals ``nn.MultiheadAttention`` with the same weights, but always calls `scaled_dot_product_attention`, both in
+    training and in evaluation, without a fast path.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -184,12 +183,12 @@ class Attention(nn.Module):
         return self.projection(attended.transpose(1, 2).flatten(2))
 
     def extra_repr(self) -> str:
-        """Show heads and rate where the module is printed."""
+        """Return heads and rate for the module's representation."""
         return f"heads={self.heads}, p={self.p}"
 
 
 class Residual(nn.Module):
-    """Adds a branch, normalised where asked for, after dropout."""
+    """Adds a branch to the residual stream, after an optional norm and dropout."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -197,12 +196,12 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout()
 
     def forward(self, tokens: Tensor, branch: Tensor, real: Tensor | None) -> Tensor:
-        """Return `tokens` plus what is kept of the branch."""
-        return tokens + self.dropout(normalise(self.norm, branch, real))
+        """Return `tokens` plus the branch after norm and dropout."""
+        return tokens + self.dropout(normalize(self.norm, branch, real))
 
 
 class MeanOutput(nn.Module):
-    """The classifier on the mean over real tokens."""
+    """A linear classifier on the mean over real tokens."""
 
     def __init__(self, width: int, classes: int, norm: Norm) -> None:
         super().__init__()
@@ -211,7 +210,7 @@ class MeanOutput(nn.Module):
 
     def forward(self, tokens: Tensor, real: Tensor | None) -> Tensor:
         """Return logits `[batch, classes]`."""
-        tokens = normalise(self.norm, tokens, real)
+        tokens = normalize(self.norm, tokens, real)
         if real is None:
             return self.linear(tokens.mean(1))
         weight = real.unsqueeze(-1).to(tokens.dtype)

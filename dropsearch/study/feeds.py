@@ -1,4 +1,4 @@
-"""What is trained next: the search's trials, then the confirmation's."""
+"""Feeds that hand out the trials of a search or a confirmation, and record their results in a study."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dropsearch.study.claims import TrialKey
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore, Wish
 
-ALIKE = 5
-"""A run stops when this many first trials of a study all fail for the same reason."""
+MIN_FAILURES = 5
+"""A run stops if the first trials of a study, at least this many, all fail for the same reason."""
 
 
 class StudyFeed(ABC):
-    """The trials that fill a study's places, in the order of the places; those that are filled stay as they are.
+    """Hands out the trials that a study still lacks, in the order of their keys.
 
     Args:
         store: The study.
-        space: What the parameters mean.
-        places: What trials the study is to have.
-        cancelled: Whether to stop now.
-        most_at_once: How many trials may be open at once; None for any number.
+        space: Search space of the arm.
+        trial_keys: Keys of all trials that the study is to have.
+        cancelled: Returns whether to stop now.
+        most_at_once: Maximum number of open trials; None for no limit.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class StudyFeed(ABC):
         store.close_abandoned()
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Begin the next trials: as many as asked for, fewer when every place is taken."""
-        begun: list[TrialSpec] = []
-        while len(begun) < count and (trial_keys := self._next(count - len(begun))):
+        """Start up to `count` trials and return them; fewer if all trials of the study are done or running."""
+        specs: list[TrialSpec] = []
+        while len(specs) < count and (trial_keys := self._next(count - len(specs))):
             wishes = [Wish(trial_key, self.point(trial_key), self.sampler_seed(trial_key)) for trial_key in trial_keys]
-            begun += [self._spec(trial) for trial in self.store.ask(self.distributions, wishes)]
-        return begun
+            specs += [self._spec(trial) for trial in self.store.ask(self.distributions, wishes)]
+        return specs
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """The parameters of a trial."""
+        """Distributions of a trial's parameters."""
         return self.space.distributions
 
     def _next(self, count: int) -> list[TrialKey]:
-        """Return the first free places; where there are none, a neighbour that died may have left some."""
+        """Return free trial keys. If there are none, first free those of processes that have died."""
         self.store.look()
         free = self._free(count)
         if not free:
@@ -80,15 +80,15 @@ class StudyFeed(ABC):
 
     @abstractmethod
     def point(self, trial_key: TrialKey) -> Params:
-        """Return the parameters that the trial of a place must have; the sampler proposes the others."""
+        """Return the fixed parameters of a trial; the sampler proposes the others."""
 
     def sampler_seed(self, trial_key: TrialKey) -> int:
-        """Return the seed of the sampler that proposes what `point` leaves open."""
+        """Return the sampler's seed for the parameters that `point` does not fix."""
         return 0
 
     @abstractmethod
     def seed(self, trial: FrozenTrial) -> int:
-        """Return the seed that a trial trains with."""
+        """Return the training seed of a trial."""
 
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
         params = trial.params
@@ -108,34 +108,34 @@ class StudyFeed(ABC):
 
     @abstractmethod
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in epochs; return of each trial whether it is pruned."""
+        """Record epoch metrics; return for each trial whether it is to be pruned."""
 
-    def release_fallen(self, stands: Callable[[TrialResult], bool]) -> None:
-        """Free the places of earlier results that cannot stand, for their weights are wanted and gone."""
-        fallen = [result.spec.number for result in self.store.results() if not stands(result)]
-        if fallen:
-            self.store.release(dict.fromkeys(fallen, "its checkpoint is gone"))
+    def release_invalid(self, is_valid: Callable[[TrialResult], bool]) -> None:
+        """Free the trials whose results are no longer valid, such as those with missing checkpoints."""
+        invalid = [result.spec.number for result in self.store.results() if not is_valid(result)]
+        if invalid:
+            self.store.release(dict.fromkeys(invalid, "its checkpoint is gone"))
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """End trials."""
+        """Record the results of trials."""
         self.store.tell(results)
 
     def cancelled(self) -> bool:
-        """Return whether to stop now. Whoever trains asks often, so this is where the study is told that we live."""
+        """Return whether to stop now. Engines call this often, so it also updates the heartbeat of the study."""
         self.store.show_life()
         return self._cancelled()
 
 
 class SearchFeed(StudyFeed):
-    """The trials of one arm's search, up to a total that counts what earlier runs did.
+    """Hands out the trials of an arm's search, up to a total that includes the trials of earlier runs.
 
     Args:
         store: The arm's study.
-        space: What is searched.
-        total: How many trials the study is to have.
-        seed: The seed that the trials' own seeds derive from.
-        cancelled: Whether to stop now.
-        most_at_once: How many trials may be open at once; None for any number.
+        space: Search space of the arm.
+        total: Number of trials that the study is to have.
+        seed: Base of the trials' seeds.
+        cancelled: Returns whether to stop now.
+        most_at_once: Maximum number of open trials; None for no limit.
     """
 
     def __init__(
@@ -150,44 +150,44 @@ class SearchFeed(StudyFeed):
     ) -> None:
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._seed = seed
-        self._hopeless: RunError | None = None
+        self._failure: RunError | None = None
         self._healthy: set[str] = set()
-        """Open trials that ended an epoch with a finite score: of many at once, those that diverge end first."""
+        """Keys of open trials with a finite epoch: among many open trials, those that diverge end first."""
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Begin the next trials: as many as asked for, fewer when the study has its total.
+        """Start up to `count` trials and return them; fewer if the study has reached its total.
 
         Raises:
-            RunError: The first trials of the study all failed alike.
+            RunError: The first trials of the study all failed for the same reason.
         """
-        if self._hopeless:
-            raise self._hopeless
+        if self._failure:
+            raise self._failure
         return super().ask(count)
 
     def point(self, trial_key: TrialKey) -> Params:
-        """Return what an interrupted trial of this place had, else one of the space's first points, else nothing."""
+        """Return the parameters of an interrupted trial with this key, or a first point of the space, or nothing."""
         first = dict(enumerate(self.space.first_points))
         return self.store.left(trial_key) or first.get(trial_key[0], {})
 
     def sampler_seed(self, trial_key: TrialKey) -> int:
-        """Return a seed for each place, so that a study that was continued goes on as if it had not stopped."""
+        """Return a seed per trial key, so that a continued study proposes the same trials as an uninterrupted one."""
         return derived_seed(self._seed, "sampler", *trial_key)
 
     def seed(self, trial: FrozenTrial) -> int:
-        """Return a seed that is the same for the same place of every arm, so that arms pair up."""
+        """Return the seed of the trial's index, which is the same in every arm, so that arms are paired."""
         return trial_seed(self._seed, trial.user_attrs["index"])
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Report epochs; return of each trial whether it is pruned."""
+        """Report epochs; return for each trial whether it is to be pruned."""
         self._healthy |= {spec.key for spec, metrics in reports if math.isfinite(metrics.objective)}
         return self.store.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """End trials; where all have failed alike, the next `ask` says so."""
+        """Record results. If all trials failed for the same reason, the next `ask` raises."""
         super().tell(results)
         self._healthy -= {result.spec.key for result in results}
         if not self._healthy and self.store.all_failed:
-            self._hopeless = failed_alike(self.store.results())
+            self._failure = common_failure(self.store.results())
 
 
 class ConfirmFeed(StudyFeed):
@@ -214,7 +214,7 @@ class ConfirmFeed(StudyFeed):
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
         super().__init__(store, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
-        self.release_fallen(stands)
+        self.release_invalid(stands)
 
     def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the configuration."""
@@ -229,11 +229,11 @@ class ConfirmFeed(StudyFeed):
         return [False for _ in reports]
 
 
-def failed_alike(results: Sequence[TrialResult]) -> RunError | None:
-    """Return what to say where nothing but the same failure has come of the first `ALIKE` trials or more."""
-    if len(results) < ALIKE or any(result.state != "FAIL" for result in results):
+def common_failure(results: Sequence[TrialResult]) -> RunError | None:
+    """Return an error if there are `MIN_FAILURES` results or more and all failed for the same reason, else None."""
+    if len(results) < MIN_FAILURES or any(result.state != "FAIL" for result in results):
         return None
     if len({result.reason.split(":")[0] for result in results}) > 1:
         return None
     arm = results[0].spec.arm
-    return RunError(f"the first {len(results)} trials of arm {arm} all failed alike ({results[0].reason})")
+    return RunError(f"the first {len(results)} trials of arm {arm} all failed for the same reason: {results[0].reason}")

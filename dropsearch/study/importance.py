@@ -1,4 +1,4 @@
-"""How much the dropout rate of each site mattered to the scores of a search."""
+"""Importance of the dropout rate of each site for the scores of a search."""
 
 from __future__ import annotations
 
@@ -12,52 +12,53 @@ from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import quiet_optuna
 
-FEWEST = 10
-"""Complete trials below which nothing is said."""
-GOOD_SHARE, FEWEST_GOOD = 0.1, 5
-"""Which trials are the good ones: the best tenth, and not fewer than the five that Optuna advises."""
+MIN_TRIALS = 10
+"""Minimum number of complete trials for an estimate."""
+GOOD_SHARE, MIN_GOOD = 0.1, 5
+"""Share and minimum number of the trials that count as good; Optuna recommends at least five."""
 
 
 def site_importances(store: StudyStore, space: Space) -> Mapping[str, float]:
-    """Share of each site in what the rates explain of being a good trial, by PED-ANOVA (Watanabe et al. 2023).
+    """Return the relative importance of each site's rate, by PED-ANOVA (Watanabe et al. 2023).
 
-    It asks how far the rates of the good trials lie elsewhere than those of all trials. No chance is in it. NaN for a
-    site whose rate no parameter of its own decides, and for all of them where nothing can be said: see `unknown`.
+    PED-ANOVA compares the distribution of a rate among the good trials with that among all trials; it is
+    deterministic. The importances sum to 1. They are NaN for sites without a parameter of their own, and for all sites
+    if they cannot be estimated (see `unknown`).
 
     Args:
         store: The study of an arm's search.
-        space: What its parameters mean.
+        space: Search space of the arm.
     """
-    nothing = dict.fromkeys(space.sites, math.nan)
+    unavailable = dict.fromkeys(space.sites, math.nan)
     if unknown(store, space):
-        return nothing
+        return unavailable
     shares = _shares(store, list(space.parameter_sites))
     total = sum(shares.values())
-    return nothing | {space.parameter_sites[name]: share / total for name, share in shares.items()}
+    return unavailable | {space.parameter_sites[name]: share / total for name, share in shares.items()}
 
 
 def unknown(store: StudyStore, space: Space) -> str:
-    """Return why a search says nothing about the importance of single sites; empty where it does."""
+    """Return why the importance of single sites cannot be estimated, or an empty string."""
     if len(space.parameter_sites) < 2:
-        return "no two sites have rates of their own"
+        return "fewer than two sites have a rate of their own"
     complete = _complete(store)
-    if len(complete) < FEWEST:
-        return f"{len(complete)} complete trials are too few: it takes {FEWEST}"
+    if len(complete) < MIN_TRIALS:
+        return f"only {len(complete)} of at least {MIN_TRIALS} required trials are complete"
     if len({trial.value for trial in complete}) == 1:
-        return "all trials scored alike"
+        return "all trials have the same score"
     if not any(_shares(store, list(space.parameter_sites)).values()):
-        return "the rates of the good trials are those of all"
+        return "the rates of good trials do not differ from those of all trials"
     return ""
 
 
 def _shares(store: StudyStore, parameters: list[str]) -> dict[str, float]:
     count = len(_complete(store))
-    good = min(max(GOOD_SHARE, FEWEST_GOOD / count), 0.5)
+    good = min(max(GOOD_SHARE, MIN_GOOD / count), 0.5)
     with quiet_optuna():
         evaluator = PedAnovaImportanceEvaluator(target_quantile=good)
         study = store.seen.study()
-        found = get_param_importances(study, evaluator=evaluator, params=parameters, normalize=False)
-    return {name: found[name] for name in parameters}
+        importances = get_param_importances(study, evaluator=evaluator, params=parameters, normalize=False)
+    return {name: importances[name] for name in parameters}
 
 
 def _complete(store: StudyStore) -> list[FrozenTrial]:

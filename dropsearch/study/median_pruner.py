@@ -1,4 +1,4 @@
-"""Optuna's median rule for long studies: the values of each epoch are kept sorted, and not read again per report."""
+"""A median pruner for long studies, which keeps the values of each epoch sorted."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class SortedMedianPruner(BasePruner):
-    """Prunes as `optuna.pruners.MedianPruner` does in a study that is minimized. An instance is for one study.
+    """Prunes like `optuna.pruners.MedianPruner` in a study that is minimized. Use one instance per study.
 
-    A trial is pruned whose least value so far is above the median of what the complete trials had at the same step.
+    A trial is pruned if its lowest value so far is above the median of the complete trials' values at the same step.
 
     Args:
-        n_startup_trials: Nothing is pruned before so many trials are complete.
-        warmup_steps: Nothing is pruned at the first steps.
+        n_startup_trials: Number of complete trials before pruning starts.
+        warmup_steps: Number of first steps at which no trial is pruned.
     """
 
     def __init__(self, n_startup_trials: int, warmup_steps: int) -> None:
         self._startup, self._warmup = n_startup_trials, warmup_steps
-        self._known: set[int] = set()
+        self._added: set[int] = set()
         self._values: dict[int, list[float]] = defaultdict(list)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Return whether a trial is to stop."""
+        """Return whether to prune a trial."""
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._take_in(complete)
+        self._add(complete)
         step = trial.last_step
         if step is None or not complete or len(complete) < self._startup or step < self._warmup:
             return False
@@ -40,12 +40,12 @@ class SortedMedianPruner(BasePruner):
         others = self._values.get(step)
         return bool(others) and min(finite) > median(others)
 
-    def _take_in(self, complete: list[FrozenTrial]) -> None:
-        if len(complete) == len(self._known):
+    def _add(self, complete: list[FrozenTrial]) -> None:
+        if len(complete) == len(self._added):
             return
         for trial in complete:
-            if trial.number not in self._known:
-                self._known.add(trial.number)
+            if trial.number not in self._added:
+                self._added.add(trial.number)
                 for step, value in trial.intermediate_values.items():
                     if not math.isnan(value):
                         insort(self._values[step], value)

@@ -1,4 +1,4 @@
-"""A storage that is away for a while: the connection is dropped, the server starts again, another writer holds it."""
+"""Retries for storages that are temporarily unavailable: a lost connection, a restarting server, a locked database."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dropsearch.core.errors import first_cause
 from dropsearch.study.studies import kept
 
 PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.25, 5.0
-"""For how many seconds a storage is tried again, and the pauses in between."""
+"""Seconds after which retrying ends, and the first and longest pause between attempts in seconds."""
 _T = TypeVar("_T")
 
 
 def patiently(study_name: str, act: Callable[[], _T]) -> _T:
-    """Do something with a storage, again and again while its database is away; it must do no harm twice.
+    """Call `act`, and retry while the database is unavailable. The call must be safe to repeat.
 
     Raises:
-        RunError: The storage failed, or is away for longer than `PATIENCE`.
+        RunError: The storage failed, or was unavailable for longer than `PATIENCE`.
     """
     pause, until = FIRST_PAUSE, 0.0
     with kept(study_name):
@@ -35,7 +35,7 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
                 if not until:
                     until = time.monotonic() + PATIENCE
                     print(
-                        f"the storage of study {study_name} does not answer ({first_cause(error)}): trying again for "
+                        f"the storage of study {study_name} is unavailable ({first_cause(error)}); retrying for "
                         f"{PATIENCE:.0f} s",
                         file=sys.stderr,
                     )
@@ -44,7 +44,7 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
 
 
 def _may_come_back(error: BaseException | None) -> bool:
-    """Say whether the database is away or busy, by any error of a chain; a full disk or a missing table stays."""
+    """Return whether any error of a chain means that the database is temporarily unavailable or busy."""
     while error is not None:
         if isinstance(error, DBAPIError) and _is_away(error):
             return True

@@ -1,4 +1,4 @@
-"""The winner of an arm with something changed, retrained on the seeds that confirmed it."""
+"""Variations of an arm's winner, retrained with the seeds of its confirmation."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore
 
 Variations = Mapping[int, TrialSpec]
-"""By a number that is its own in its study, the winner's specification with something changed."""
+"""The winner's specification with a change, by a number that is unique in its study."""
 
 WEIGHT_DECAYS = (0.001, 0.01, 0.1, 0.3, 1.0)
-"""What a control without dropout has in place of the winner's weight decay, where it is more than that."""
+"""Weight decays of the L2 control without dropout; only those above the winner's are used."""
 
 
 def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
-    """Return the winner with the rate of one site at zero, and at the mean of the other sites' rates, for each site.
+    """Return for each site the winner with its rate set to zero, and to the mean rate of the other sites.
 
-    What would change nothing is left out: zero where the rate is zero already, the mean of no others, or one that
-    is the rate itself.
+    Variations that change no rate are left out.
     """
-    found: dict[str, dict[str, float]] = {}
+    changes: dict[str, dict[str, float]] = {}
     for site, rate in winner.rates.items():
         others = [other for name, other in winner.rates.items() if name != site]
         mean = sum(others) / len(others) if others else rate
-        found |= {f"{site} = 0": {site: 0.0}, f"{site} = mean": {site: mean}}
-    changed = {name: {**winner.rates, **change} for name, change in found.items()}
+        changes |= {f"{site} = 0": {site: 0.0}, f"{site} = mean": {site: mean}}
+    changed = {name: {**winner.rates, **change} for name, change in changes.items()}
     return {
         name: dataclasses.replace(winner, rates=rates, variation=name)
         for name, rates in changed.items()
@@ -41,10 +40,10 @@ def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
 
 
 def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
-    """Return the winner without dropout, with its own weight decay and with each of `WEIGHT_DECAYS` that is more."""
-    more = [decay for decay in WEIGHT_DECAYS if decay > 1.5 * winner.weight_decay]
+    """Return the winner without dropout, with its own weight decay and with each larger one of `WEIGHT_DECAYS`."""
+    larger = [decay for decay in WEIGHT_DECAYS if decay > 1.5 * winner.weight_decay]
     off = dict.fromkeys(winner.rates, 0.0)
-    controls = {f"no dropout, weight decay {decay:.3g}": decay for decay in (winner.weight_decay, *more)}
+    controls = {f"no dropout, weight decay {decay:.3g}": decay for decay in (winner.weight_decay, *larger)}
     return {
         name: dataclasses.replace(winner, rates=off, weight_decay=decay, variation=name)
         for name, decay in controls.items()
@@ -52,20 +51,20 @@ def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
 
 
 def train_sizes(winner: TrialSpec, sizes: Iterable[int]) -> dict[int, TrialSpec]:
-    """Return the winner for each size of the training set, which whoever trains it has to see to, by that size."""
+    """Return a variation of the winner for each size of the training set; the caller must provide the smaller set."""
     return {size: dataclasses.replace(winner, variation=f"train_size = {size}") for size in sizes}
 
 
 class VariationFeed(StudyFeed):
-    """Each variation of one arm's winner on each of its seeds.
+    """Hands out each variation of an arm's winner with each seed.
 
     Args:
         store: The study.
-        space: What the search proposed its parameters from.
-        variations: What is retrained.
-        seeds: Those of the confirmation.
-        cancelled: Whether to stop now.
-        stands: Says whether an earlier result can stand, for instance because its checkpoint is there.
+        space: Search space of the arm.
+        variations: The variations to retrain.
+        seeds: Seeds of the confirmation.
+        cancelled: Returns whether to stop now.
+        stands: Returns whether an earlier result is still valid, for example because its checkpoint exists.
     """
 
     def __init__(
@@ -80,11 +79,11 @@ class VariationFeed(StudyFeed):
     ) -> None:
         self._variations = variations
         super().__init__(store, space, trial_keys(variations, seeds), cancelled, None)
-        self.release_fallen(stands)
+        self.release_invalid(stands)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Nothing: all is given."""
+        """No distributions, since nothing is sampled."""
         return {}
 
     def point(self, trial_key: TrialKey) -> Params:
@@ -92,7 +91,7 @@ class VariationFeed(StudyFeed):
         return {}
 
     def seed(self, trial: FrozenTrial) -> int:
-        """Return the seed of the trial's place."""
+        """Return the seed of the trial's key."""
         return trial.user_attrs["seed"]
 
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
@@ -102,10 +101,10 @@ class VariationFeed(StudyFeed):
         )
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in epochs; a retraining is never pruned."""
+        """Return False for each trial: retrainings are never pruned."""
         return [False for _ in reports]
 
 
 def trial_keys(variations: Variations, seeds: Sequence[int]) -> list[TrialKey]:
-    """Return what trials a study of these variations is to have: (configuration, variation, seed)."""
+    """Return the keys of all trials of a study of variations: (configuration, variation, seed)."""
     return [(int(varied.configuration or 0), number, seed) for number, varied in variations.items() for seed in seeds]

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners by the names that the configuration uses."""
+"""Optuna's samplers and pruners by their names in the configuration."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def make_sampler(name: str, seed: int, n_startup_trials: int = 10) -> BaseSample
     """Make a sampler: tpe, random or gp."""
     with quiet_optuna():
         if name == "tpe":
-            # Multivariate, so that rates that compensate each other are seen together; constant liar, so
-            # that trials which run at the same time do not crowd one point.
+            # multivariate: models rates that compensate each other jointly. constant_liar: prevents parallel
+            # trials from proposing the same point.
             return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=n_startup_trials)
         if name == "gp":
             return GPSampler(seed=seed, n_startup_trials=n_startup_trials)

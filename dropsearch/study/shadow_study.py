@@ -1,4 +1,4 @@
-"""A study as samplers and pruners see it: held in memory, told of each trial once, never read again."""
+"""An in-memory copy of a study for samplers and pruners, updated with each trial instead of read from the storage."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 SEEN, BEST = 1000, 25
-"""What a sampler sees of a long study: the newest trials that ended, and the best.
+"""Number of the newest and of the best trials that a sampler sees in a long study.
 
-TPE's good trials are the best tenth and at most 25, so it has all of those; of the others the older weigh the less.
+TPE uses at most the 25 best trials as good ones, so it sees all of them; among the others, older ones have less weight.
 """
 
 
 class Shadow(BaseStorage):
-    """An Optuna storage of one study, as far as samplers, pruners and importances use a storage.
+    """An Optuna storage of one study with the methods that samplers, pruners and importance evaluators use.
 
     Args:
-        study_name: The name of the study of record: Hyperband's brackets depend on it.
+        study_name: Name of the copied study; Hyperband derives its brackets from it.
     """
 
     def __init__(self, study_name: str) -> None:
@@ -37,11 +37,11 @@ class Shadow(BaseStorage):
         self._running: dict[int, int] = {}
         self._best: list[tuple[float, int]] = []
 
-    # -- what the owner tells and asks
+    # -- updates and queries by the study store
 
     @property
     def next_number(self) -> int:
-        """The number that the next trial of the study gets, where no other process is faster."""
+        """The number of the next trial, unless another process creates one first."""
         return max(numbers[-1] for numbers in (*self._numbers.values(), [-1]) if numbers) + 1
 
     def __contains__(self, number: int) -> bool:
@@ -57,11 +57,11 @@ class Shadow(BaseStorage):
         return self.get_all_trials(0, deepcopy=False, states=states)
 
     def count(self, state: TrialState) -> int:
-        """Return how many trials are in a state."""
+        """Return the number of trials in a state."""
         return len(self._trials[state])
 
     def put(self, trial: FrozenTrial) -> None:
-        """Take in a trial as it is now."""
+        """Insert a trial or replace it by its current state."""
         if self._states.get(trial.number) == trial.state:
             self._trials[trial.state][bisect_left(self._numbers[trial.state], trial.number)] = trial
             return
@@ -77,7 +77,7 @@ class Shadow(BaseStorage):
             del self._best[BEST:]
 
     def discard(self, number: int) -> None:
-        """Forget a trial."""
+        """Remove a trial."""
         state = self._states.pop(number, None)
         if state is None:
             return
@@ -93,7 +93,7 @@ class Shadow(BaseStorage):
         return trial
 
     def study(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
-        """Return the study in Optuna's terms. It is for one look: Optuna keeps what it has read."""
+        """Return the trials as an Optuna study. Use it once, since Optuna caches what it has read."""
         storage = self if sampler is None else _Recent(self)
         return optuna.load_study(
             study_name=self._name,
@@ -103,16 +103,16 @@ class Shadow(BaseStorage):
         )
 
     def recent(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
-        """Return what a sampler sees of the trials in these states: those that run, the newest ended, and the best."""
+        """Return the trials in these states that a sampler sees: running ones, the newest ended ones, and the best."""
         first = self._first_seen()
         return _merged([self._since(first, state) for state in TrialState if states is None or state in states])
 
     def _first_seen(self) -> int:
-        """Return the number of the oldest of the newest trials that a sampler can learn from."""
+        """Return the number of the oldest of the `SEEN` newest trials that are complete or pruned."""
         numbers = [self._numbers[state] for state in (TrialState.COMPLETE, TrialState.PRUNED)]
         if sum(map(len, numbers)) <= SEEN:
             return 0
-        return sorted(number for those in numbers for number in those[-SEEN:])[-SEEN]
+        return sorted(number for of_state in numbers for number in of_state[-SEEN:])[-SEEN]
 
     def _since(self, first: int, state: TrialState) -> list[FrozenTrial]:
         trials = self._trials[state]
@@ -122,7 +122,7 @@ class Shadow(BaseStorage):
         best = sorted(number for _, number in self._best if number < first) if state == TrialState.COMPLETE else []
         return [*map(self.get, best), *trials[at:]]
 
-    # -- what Optuna reads
+    # -- Optuna's storage interface
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -136,7 +136,7 @@ class Shadow(BaseStorage):
         return self.get(self._running[trial_id])
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Keep what a sampler or pruner notes of a running trial."""
+        """Store an attribute that a sampler or pruner sets for a running trial."""
         trial = copy.copy(self.get_trial(trial_id))
         trial.system_attrs = {**trial.system_attrs, key: value}
         self.put(trial)
@@ -146,23 +146,23 @@ class Shadow(BaseStorage):
         return 0
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        """Return the name of the study of record."""
+        """Return the name of the copied study."""
         return self._name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return that the less is the better."""
+        """Return the direction: minimize."""
         return [StudyDirection.MINIMIZE]
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return nothing: samplers and pruners use none."""
+        """Return no attributes, since samplers and pruners use none."""
         return {}
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return nothing: samplers and pruners use none."""
+        """Return no attributes, since samplers and pruners use none."""
         return {}
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError("the study of record is written, and this one is told of it")
+        raise NotImplementedError("this copy of a study is read-only for Optuna; write to the study itself")
 
     create_new_study = delete_study = get_all_studies = set_study_user_attr = set_study_system_attr = _refuse
     create_new_trial = set_trial_param = set_trial_state_values = set_trial_intermediate_value = _refuse
@@ -170,10 +170,10 @@ class Shadow(BaseStorage):
 
 
 class _Recent(Shadow):
-    """The same trials, as many as a sampler sees."""
+    """A view of a `Shadow` that returns only the trials that a sampler sees."""
 
-    def __init__(self, whole: Shadow) -> None:
-        vars(self).update(vars(whole))  # the same lists
+    def __init__(self, shadow: Shadow) -> None:
+        vars(self).update(vars(shadow))  # shares its lists
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -183,7 +183,7 @@ class _Recent(Shadow):
 
 
 def _merged(sorted_trials: Sequence[list[FrozenTrial]]) -> list[FrozenTrial]:
-    """Return all trials by number."""
+    """Merge lists of trials, in the order of their numbers."""
     filled = [trials for trials in sorted_trials if trials]
     if len(filled) == 1:
         return [*filled[0]]

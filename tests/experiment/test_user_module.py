@@ -272,7 +272,7 @@ def test_what_cannot_be_used_is_told_in_one_line_and_nothing_is_left(cli: Cli, w
 def test_a_monitor_that_is_no_number_ends_the_run(cli: Cli):
     ended = cli(*own("Nan", "Digits", "study.n_trials=5", "arms=[none]", "engine=sequential"))
     assert ended.status == 1
-    assert "all failed alike (diverged: val_loss=nan after epoch 1)" in ended.err
+    assert "all failed for the same reason: diverged: val_loss=nan after epoch 1" in ended.err
 
 
 def test_where_too_few_trials_failed_to_end_it_the_run_says_that_none_was_completed(cli: Cli):

@@ -17,7 +17,7 @@ SHAPE = {"input_shape": [1, 8, 8], "classes": 3}
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_configuration_file_holds_every_option_at_its_default(name):
+def test_config_file_has_all_defaults(name):
     written = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
     parameters = inspect.signature(NETS[name]).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in GIVEN}
@@ -35,7 +35,7 @@ def test_the_configuration_file_holds_every_option_at_its_default(name):
         (SHAPE, "model.name must be one of mlp, cnn, rnn, transformer, got None"),
         (
             {"name": "mlp", "hiden": [3], **SHAPE},
-            r"model.hiden is no option of mlp \(did you mean \"hidden\"\?\)",
+            r"model.hiden is not an option of mlp \(did you mean \"hidden\"\?\)",
         ),
         ({"name": "mlp", "classes": 3}, "model mlp needs input_shape"),
         ({"name": "mlp", "activation": "rele", **SHAPE}, "model mlp: activation must be one of relu"),
@@ -45,14 +45,14 @@ def test_the_configuration_file_holds_every_option_at_its_default(name):
         ),
     ],
 )
-def test_a_configuration_that_cannot_be_built_is_one_line_for_the_user(config, message):
+def test_invalid_configuration_raises_input_error(config, message):
     with pytest.raises(InputError, match=message) as raised:
         build_net(config)
 
     assert "\n" not in str(raised.value)
 
 
-def test_the_configuration_given_is_left_as_it_was():
+def test_configuration_is_not_modified():
     config = {"name": "mlp", **SHAPE}
     build_net(config)
 

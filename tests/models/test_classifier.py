@@ -44,7 +44,7 @@ def _trainer(root: Path, epochs: int = 8) -> lightning.Trainer:
     )
 
 
-def test_it_learns_with_a_plain_trainer(tmp_path):
+def test_trains_with_a_plain_trainer(tmp_path):
     torch.manual_seed(0)
     model = Classifier(MLP((1, 5), 3, hidden=[16], dropout=0.1), lr=0.03)
     trainer = _trainer(tmp_path)
@@ -67,14 +67,14 @@ def test_predictions_are_probabilities(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["tensor", "tuple"])
-def test_a_batch_to_predict_may_be_the_input_alone(form):
+def test_predict_accepts_input_only(form):
     model = Classifier(MLP((1, 5), 3))
     x = torch.randn(4, 1, 5)
 
     assert model.predict_step(x if form == "tensor" else (x,)).shape == (4, 3)
 
 
-def test_lengths_reach_the_network():
+def test_lengths_are_passed_to_the_network():
     config = {"name": "rnn", "input_shape": (6, 2), "classes": 3, "layout": "sequence", "dropout": 0.0}
     model = Classifier(config)
     x, lengths = torch.randn(4, 6, 2), torch.tensor([1, 6, 3, 2])
@@ -83,7 +83,7 @@ def test_lengths_reach_the_network():
 
 
 class _Noting(Classifier):
-    """Keeps what is logged instead of logging it."""
+    """Stores logged values instead of logging them."""
 
     def log(self, name: str, value: Any, **options: Any) -> None:
         self.__dict__.setdefault("noted", {})[name] = value, options
@@ -93,14 +93,14 @@ class _Noting(Classifier):
             self.log(name, value, **options)
 
 
-def test_training_logs_the_loss_of_the_epoch_and_nothing_else():
+def test_training_logs_the_epoch_loss_only():
     model = _Noting(MLP((1, 5), 3))
     loss = model.training_step((torch.randn(7, 1, 5), torch.zeros(7, dtype=torch.int64)))
 
     assert model.noted == {"train_loss": (loss, {"on_step": False, "on_epoch": True, "batch_size": 7})}
 
 
-def test_the_steps_run_under_vmap():
+def test_steps_run_under_vmap():
     models = [_Noting(MLP((1, 5), 3, norm="batch")) for _ in range(3)]
     batch = (torch.randn(7, 1, 5), torch.arange(7) % 3)
     state = stack_module_state(models)
@@ -127,14 +127,14 @@ def test_the_steps_run_under_vmap():
         torch.testing.assert_close(accuracies[row], accuracy(model(batch[0]), batch[1]))
 
 
-def test_accuracy_is_the_share_of_correct_answers():
+def test_accuracy():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 5.0]])
 
     assert accuracy(logits, torch.tensor([0, 1, 1, 1])) == 0.75
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "warmup_cosine"])
-def test_the_schedule_moves_the_learning_rate_epoch_by_epoch(schedule, tmp_path):
+def test_schedule_changes_the_learning_rate_per_epoch(schedule, tmp_path):
     seen = []
 
     class Watch(lightning.Callback):
@@ -148,7 +148,7 @@ def test_the_schedule_moves_the_learning_rate_epoch_by_epoch(schedule, tmp_path)
     assert seen == pytest.approx([0.5 * schedule_factor(schedule, epoch, 4) for epoch in range(4)])
 
 
-def test_a_schedule_without_an_end_is_refused(tmp_path):
+def test_schedule_needs_max_epochs(tmp_path):
     model = Classifier(MLP((1, 5), 3), schedule="cosine")
     model.trainer = _trainer(tmp_path, epochs=-1)
 
@@ -156,7 +156,7 @@ def test_a_schedule_without_an_end_is_refused(tmp_path):
         model.configure_optimizers()
 
 
-def test_the_optimiser_is_that_of_the_hyperparameters():
+def test_optimizer_follows_hyperparameters():
     model = Classifier(MLP((1, 5), 3), optimizer="sgd", lr=0.3, weight_decay=0.02, momentum=0.6, nesterov=True)
     optimizer = model.configure_optimizers()
 
@@ -183,6 +183,6 @@ def test_the_optimiser_is_that_of_the_hyperparameters():
         ({"betas": (0.9,)}, r"betas must be two numbers in \[0, 1\)"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(options, message):
+def test_out_of_range_settings_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         Classifier(MLP((1, 5), 3), **options)

@@ -1,4 +1,4 @@
-"""Classifiers come back from their checkpoints."""
+"""Loading classifiers from checkpoints."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _net(name: str, **options) -> nn.Module:
 
 
 class Foreign(nn.Module):
-    """A network of somebody's own, with a `config` that is none of ours."""
+    """A user network with an unrelated `config` attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Foreign(nn.Module):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_weights_rates_and_settings_come_back(name, tmp_path):
+def test_weights_rates_and_settings_are_restored(name, tmp_path):
     net = _net(name, norm="batch", dropout=0.3)
     site = list(net.rates)[-1]
     net.set_rates({site: 0.45})
@@ -75,18 +75,18 @@ def test_weights_rates_and_settings_come_back(name, tmp_path):
     torch.testing.assert_close(loaded.eval()(X), model.eval()(X), rtol=0, atol=0)
 
 
-def test_rates_that_were_set_after_construction_come_back(tmp_path):
+def test_rates_set_later_are_restored(tmp_path):
     model = Classifier(_net("mlp", dropout=0.3))
     model.net.set_rates({"hidden2.dropout": 0.6})
 
     assert load_classifier(_save(model, tmp_path / "best.ckpt")).net.rates["hidden2.dropout"] == 0.6
 
 
-def test_a_loaded_classifier_is_in_evaluation_mode(tmp_path):
+def test_loaded_classifier_is_in_eval_mode(tmp_path):
     assert not load_classifier(_save(Classifier(_net("mlp", dropout=0.5)), tmp_path / "best.ckpt")).training
 
 
-def test_a_network_of_ones_own_is_handed_over_again(tmp_path):
+def test_user_network_is_passed_again(tmp_path):
     model = Classifier(Foreign(), lr=0.01)
     path = _save(model, tmp_path / "own.ckpt")
 
@@ -98,15 +98,15 @@ def test_a_network_of_ones_own_is_handed_over_again(tmp_path):
         torch.testing.assert_close(loaded.eval()(X), model.eval()(X), rtol=0, atol=0)
 
 
-def test_a_network_of_ones_own_that_is_not_handed_over_is_asked_for(tmp_path):
+def test_missing_user_network_raises(tmp_path):
     path = _save(Classifier(Foreign()), tmp_path / "own.ckpt")
 
-    with pytest.raises(InputError, match=r"own\.ckpt must hold a network of dropsearch.*net=\.\.\."):
+    with pytest.raises(InputError, match=r"own\.ckpt must contain a network of dropsearch.*net=\.\.\."):
         load_classifier(path)
 
 
 class Other(lightning.LightningModule):
-    """A module that is no Classifier."""
+    """A LightningModule that is not a Classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def _written(path: Path, what: str) -> Path:
         ("another network", "Missing key"),
     ],
 )
-def test_what_is_no_checkpoint_of_a_classifier_is_one_line_for_the_user(what, message, tmp_path):
+def test_invalid_checkpoint_raises_input_error(what, message, tmp_path):
     path = _written(tmp_path / "wrong.ckpt", what)
 
     with pytest.raises(InputError, match=rf"wrong\.ckpt must be .*{message}") as raised:
@@ -160,7 +160,7 @@ def test_what_is_no_checkpoint_of_a_classifier_is_one_line_for_the_user(what, me
 
 
 @pytest.mark.slow
-def test_loading_needs_neither_hydra_nor_optuna_nor_mlflow(tmp_path):
+def test_loading_imports_no_hydra_optuna_mlflow(tmp_path):
     path = _save(Classifier(_net("cnn", dropout=0.2)), tmp_path / "best.ckpt")
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"

@@ -1,4 +1,4 @@
-"""What holds for each of the four networks."""
+"""Properties of all built-in networks."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SITES = {
 
 
 @pytest.mark.parametrize(("name", "layout", "norm"), EVERY)
-def test_logits_have_one_row_an_example_and_one_column_a_class(name, layout, norm, small_net, batch):
+def test_logits_shape(name, layout, norm, small_net, batch):
     net = small_net(name, layout, norm=norm, dropout=0.3)
 
     assert net(*batch(layout)).shape == (6, 5)
 
 
 @pytest.mark.parametrize(("name", "layout", "norm"), EVERY)
-def test_the_gradient_reaches_every_parameter(name, layout, norm, small_net, batch):
+def test_every_parameter_has_a_gradient(name, layout, norm, small_net, batch):
     net = small_net(name, layout, norm=norm).double()
     x, *lengths = batch(layout)
     F.cross_entropy(net(x.double(), *lengths), torch.arange(6) % 5).backward()
@@ -58,12 +58,12 @@ def test_the_gradient_reaches_every_parameter(name, layout, norm, small_net, bat
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_sites_have_names_in_the_order_of_a_forward_pass(name, small_net):
+def test_site_names_are_in_forward_order(name, small_net):
     assert list(small_net(name).rates) == SITES[name]
 
 
 @pytest.mark.parametrize(("name", "layout", "norm"), EVERY)
-def test_dropout_is_the_identity_in_evaluation(name, layout, norm, small_net, batch):
+def test_dropout_is_off_in_eval_mode(name, layout, norm, small_net, batch):
     with_dropout = small_net(name, layout, norm=norm, dropout=0.7).eval()
     without = small_net(name, layout, norm=norm, dropout=0.0).eval()
 
@@ -71,7 +71,7 @@ def test_dropout_is_the_identity_in_evaluation(name, layout, norm, small_net, ba
 
 
 @pytest.mark.parametrize(("name", "layout"), EACH)
-def test_each_site_alone_changes_the_output_in_training(name, layout, small_net, batch):
+def test_each_site_changes_the_output(name, layout, small_net, batch):
     plain = small_net(name, layout)(*batch(layout))
 
     for site in SITES[name]:
@@ -79,12 +79,12 @@ def test_each_site_alone_changes_the_output_in_training(name, layout, small_net,
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_one_rate_is_set_at_every_site(name, small_net):
+def test_one_rate_for_all_sites(name, small_net):
     assert small_net(name, dropout=0.25).rates == dict.fromkeys(SITES[name], 0.25)
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_rates_are_set_by_site_name_and_other_sites_do_not_drop(name, small_net):
+def test_rates_by_site_name(name, small_net):
     last = SITES[name][-1]
     net = small_net(name, dropout={last: 0.4})
 
@@ -93,19 +93,19 @@ def test_rates_are_set_by_site_name_and_other_sites_do_not_drop(name, small_net)
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_an_unknown_site_is_refused_with_the_known_ones(name):
+def test_unknown_site_is_rejected(name):
     with pytest.raises(ValueError, match=f"no site 'nowhere'.*{SITES[name][0]}"):
         NETS[name]((1, 8, 8), 3, dropout={"nowhere": 0.1})
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
-def test_a_rate_outside_of_0_to_1_is_refused(rate):
+def test_rate_out_of_range_is_rejected(rate):
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\], got"):
         MLP((4, 4), 2, dropout=rate)
 
 
 @pytest.mark.parametrize(("name", "layout", "norm"), EVERY)
-def test_the_configuration_rebuilds_the_same_network(name, layout, norm, small_net, batch):
+def test_config_rebuilds_the_network(name, layout, norm, small_net, batch):
     net = small_net(name, layout, norm=norm, dropout=0.2)
     rebuilt = NETS[name](**{key: value for key, value in net.config.items() if key != "name"})
     rebuilt.load_state_dict(net.state_dict())
@@ -114,7 +114,7 @@ def test_the_configuration_rebuilds_the_same_network(name, layout, norm, small_n
     torch.testing.assert_close(rebuilt.eval()(*batch(layout)), net.eval()(*batch(layout)), rtol=0, atol=0)
 
 
-def test_the_configuration_has_the_rates_as_they_are_now():
+def test_config_has_the_current_rates():
     net = MLP((4, 4), 2)
     net.get_submodule("hidden1.dropout").p = 0.35
 
@@ -124,7 +124,7 @@ def test_the_configuration_has_the_rates_as_they_are_now():
 @pytest.mark.parametrize(
     ("name", "layout", "norm"), [case for case in EVERY if case[0] != "rnn" and case[1] != "signal"]
 )
-def test_stacked_networks_under_vmap_equal_separate_ones(name, layout, norm, small_net, batch):
+def test_vmap_equals_separate_networks(name, layout, norm, small_net, batch):
     nets = [small_net(name, layout, norm=norm, seed=seed).double() for seed in range(3)]
     x, *lengths = batch(layout)
     inputs = (x.double(), *lengths)
@@ -142,7 +142,7 @@ def test_stacked_networks_under_vmap_equal_separate_ones(name, layout, norm, sma
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
-def test_gradients_under_vmap_equal_those_of_separate_networks(name, small_net, batch):
+def test_vmap_gradients_equal_separate_networks(name, small_net, batch):
     nets = [small_net(name, "sequence", norm="batch", seed=seed).double() for seed in range(3)]
     x, lengths = batch("sequence")
     target = torch.arange(6) % 5
@@ -162,7 +162,7 @@ def test_gradients_under_vmap_equal_those_of_separate_networks(name, small_net, 
 
 
 def _leaves_in_order(net: nn.Module, inputs) -> list[nn.Module]:
-    """Return what drops, normalises or has weights of its own, in the order in which it runs."""
+    """Return the modules that drop, normalize or have weights, in forward order."""
     seen: list[nn.Module] = []
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.Linear, nn.RNNBase)
     kinds = (*kinds, nn.modules.conv._ConvNd)
@@ -182,7 +182,7 @@ def _batchnorms_behind_a_dropout(net: nn.Module, inputs) -> int:
 
 
 @pytest.mark.parametrize(("name", "layout"), EACH)
-def test_no_batchnorm_stands_right_behind_a_dropout(name, layout, small_net, batch):
+def test_no_batchnorm_directly_after_dropout(name, layout, small_net, batch):
     net = small_net(name, layout, norm="batch", dropout=0.1)
 
     assert any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
@@ -190,19 +190,19 @@ def test_no_batchnorm_stands_right_behind_a_dropout(name, layout, small_net, bat
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_batchnorm_stands_right_behind_a_dropout_where_asked_for(name, small_net, batch):
+def test_dropout_before_norm(name, small_net, batch):
     net = small_net(name, norm="batch", dropout=0.1, dropout_before_norm=True)
 
     assert _batchnorms_behind_a_dropout(net, batch()) >= 2
 
 
-def test_the_parts_of_a_layer_stand_in_the_order_linear_norm_activation_dropout():
+def test_order_of_layer_parts():
     net = MLP((1, 4, 4), 3, norm="batch")
 
     assert list(net.get_submodule("hidden1")._modules) == ["linear", "norm", "activation", "dropout"]
 
 
-def test_a_block_of_several_convolutions_drops_behind_the_last():
+def test_block_drops_after_its_last_convolution():
     net = CNN((1, 8, 8), 3, norm="batch", convs_per_block=2)
 
     assert list(net.get_submodule("block1")._modules) == [
@@ -211,7 +211,7 @@ def test_a_block_of_several_convolutions_drops_behind_the_last():
     ]
 
 
-def test_channel_dropout_drops_whole_feature_maps(batch):
+def test_channel_dropout_drops_feature_maps(batch):
     net = CNN((2, 8, 8), 3, dropout=0.5, dropout_unit="channel", activation="gelu")
     kept = net.get_submodule("block1.dropout")(torch.ones(20, 16, 8, 8)).ne(0).flatten(2)
 
@@ -220,7 +220,7 @@ def test_channel_dropout_drops_whole_feature_maps(batch):
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("signal", (2, 12)), ("sequence", (12, 2))])
-def test_channel_dropout_drops_whole_features_of_signals_and_sequences(layout, shape):
+def test_channel_dropout_of_signals_and_sequences(layout, shape):
     net = CNN(shape, 3, layout=layout, dropout=0.5, dropout_unit="channel")
 
     assert isinstance(net.get_submodule("block1.dropout"), nn.Dropout1d)
@@ -231,13 +231,13 @@ def test_channel_dropout_drops_whole_features_of_signals_and_sequences(layout, s
     blocks=st.integers(0, 5),
     pool=st.integers(1, 3),
 )
-def test_pooling_never_makes_an_image_vanish(sides, blocks, pool):
+def test_pooling_keeps_at_least_one_pixel(sides, blocks, pool):
     net = CNN((1, *sides), 2, channels=[2] * blocks, pool=pool, head=[])
 
     assert net(torch.randn(2, 1, *sides)).shape == (2, 2)
 
 
-def test_an_mlp_without_hidden_layers_is_a_linear_classifier(batch):
+def test_mlp_without_hidden_layers_is_linear(batch):
     net = MLP((2, 8, 8), 5, hidden=[], input_dropout=False)
 
     assert net.rates == {}
@@ -247,10 +247,10 @@ def test_an_mlp_without_hidden_layers_is_a_linear_classifier(batch):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (MLP, {"hidden": [0]}, "hidden must be whole and at least 1, got 0"),
+        (MLP, {"hidden": [0]}, "hidden must be a positive integer, got 0"),
         (MLP, {"activation": "swish"}, "activation must be one of relu, .*got 'swish'"),
         (MLP, {"norm": "group"}, "norm must be one of none, batch, layer, got 'group'"),
-        (MLP, {"classes": 0}, "classes must be whole and at least 1"),
+        (MLP, {"classes": 0}, "classes must be a positive integer"),
         (MLP, {"input_shape": (3,)}, "input_shape of layout signal must be 2 positive sizes"),
         (MLP, {"input_shape": (3, 0)}, "input_shape of layout signal must be 2 positive sizes"),
         (
@@ -260,14 +260,14 @@ def test_an_mlp_without_hidden_layers_is_a_linear_classifier(batch):
         ),
         (MLP, {"layout": "video"}, "layout must be one of image, signal, sequence, got 'video'"),
         (CNN, {"kernel_size": 4}, "kernel_size must be odd, got 4"),
-        (CNN, {"pool": 0}, "pool must be whole and at least 1"),
+        (CNN, {"pool": 0}, "pool must be a positive integer"),
         (CNN, {"dropout_unit": "pixel"}, "dropout_unit must be one of element, channel"),
         (RNN, {"cell": "elman"}, "cell must be one of lstm, gru"),
         (RNN, {"mask": "none"}, "mask must be one of sequence, step"),
-        (RNN, {"layers": 0}, "layers must be whole and at least 1"),
+        (RNN, {"layers": 0}, "layers must be a positive integer"),
         (Transformer, {"width": 10, "heads": 4}, "width must be a multiple of heads, got width=10, heads=4"),
     ],
 )
-def test_an_option_out_of_its_range_is_refused(kind, options, message):
+def test_out_of_range_options_are_rejected(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**{"input_shape": (1, 8, 8), "classes": 3, **options})

@@ -1,4 +1,4 @@
-"""BatchNorm over steps, whose statistics leave padding out."""
+"""BatchNorm over steps, with statistics that exclude padding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _pair(momentum: float | None = 0.1) -> tuple[StepBatchNorm, nn.BatchNorm1d]:
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_it_equals_batchnorm_on_the_real_steps_alone(momentum):
+def test_equals_batchnorm_on_real_steps(momentum):
     ours, judge = _pair(momentum)
     steps, real = _steps()
 
@@ -37,7 +37,7 @@ def test_it_equals_batchnorm_on_the_real_steps_alone(momentum):
     torch.testing.assert_close(ours.eval()(steps, real)[real], judge.eval()(steps[real]))
 
 
-def test_its_gradient_equals_that_of_batchnorm_on_the_real_steps_alone():
+def test_gradient_equals_batchnorm_on_real_steps():
     ours, judge = _pair()
     steps, real = _steps()
     one, other = steps.clone().requires_grad_(), steps.clone().requires_grad_()
@@ -49,7 +49,7 @@ def test_its_gradient_equals_that_of_batchnorm_on_the_real_steps_alone():
     torch.testing.assert_close(ours.weight.grad, judge.weight.grad)
 
 
-def test_without_padding_it_is_batchnorm_over_all_steps():
+def test_equals_batchnorm_without_padding():
     ours, judge = _pair()
     steps, _ = _steps()
 
@@ -57,7 +57,7 @@ def test_without_padding_it_is_batchnorm_over_all_steps():
     torch.testing.assert_close(ours.state_dict(), judge.state_dict())
 
 
-def test_padding_does_not_change_the_statistics():
+def test_padding_does_not_change_statistics():
     ours, _ = _pair()
     other, _ = _pair()
     steps, real = _steps()

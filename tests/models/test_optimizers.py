@@ -1,4 +1,4 @@
-"""Optimisers and schedules by name."""
+"""Optimizers and schedules by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _net() -> nn.Module:
         ("sgd", torch.optim.SGD, {"momentum": 0.7, "nesterov": True}),
     ],
 )
-def test_the_optimiser_gets_the_values_asked_for(name, kind, own):
+def test_optimizer_options(name, kind, own):
     optimizer = build_optimizer(_net(), name, lr=0.02, weight_decay=0.3, **own)
 
     assert type(optimizer) is kind
@@ -38,7 +38,7 @@ def test_the_optimiser_gets_the_values_asked_for(name, kind, own):
         assert {key: group[key] for key in own} == own
 
 
-def test_weight_decay_reaches_weights_and_not_biases_and_norms():
+def test_weight_decay_applies_to_weights_only():
     net = _net()
     decayed, spared = build_optimizer(net, "adamw", lr=0.1, weight_decay=0.3).param_groups
 
@@ -48,7 +48,7 @@ def test_weight_decay_reaches_weights_and_not_biases_and_norms():
     assert spared["weight_decay"] == 0.0
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_excluded():
     net = _net()
     net[0].requires_grad_(False)
 
@@ -56,12 +56,12 @@ def test_frozen_parameters_are_left_out():
     assert sum(len(group["params"]) for group in groups) == 4
 
 
-def test_a_group_without_parameters_is_left_out():
+def test_empty_group_is_omitted():
     assert len(build_optimizer(nn.Linear(2, 2, bias=False), "adam", lr=0.1).param_groups) == 1
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_configuration_file_holds_the_defaults_of_the_classifier(name):
+def test_config_file_has_classifier_defaults(name):
     written = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert written.pop("name") == name
     parameters = inspect.signature(Classifier).parameters
@@ -73,7 +73,7 @@ def test_the_configuration_file_holds_the_defaults_of_the_classifier(name):
 
 
 @given(schedule=st.sampled_from(SCHEDULES), epochs=st.integers(1, 200), data=st.data())
-def test_a_factor_is_positive_while_training_and_at_most_one(schedule, epochs, data):
+def test_schedule_factors_are_in_range(schedule, epochs, data):
     epoch = data.draw(st.integers(0, epochs - 1))
 
     assert 0 < schedule_factor(schedule, epoch, epochs) <= 1
@@ -87,11 +87,11 @@ def test_a_factor_is_positive_while_training_and_at_most_one(schedule, epochs, d
         ("warmup_cosine", [0.5, 1.0]),
     ],
 )
-def test_the_factors_of_eight_epochs(schedule, factors):
+def test_schedule_factors(schedule, factors):
     assert [schedule_factor(schedule, epoch, 8) for epoch in range(len(factors))] == pytest.approx(factors)
 
 
-def test_cosine_equals_pytorchs_cosine_annealing():
+def test_cosine_equals_pytorch():
     optimizer = torch.optim.SGD(_net().parameters(), lr=1.0)
     judge = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
     for epoch in range(7):

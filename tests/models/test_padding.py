@@ -1,4 +1,4 @@
-"""What stands behind the end of a sequence changes nothing."""
+"""Padding does not change the outputs of networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CASES = list(itertools.product(("rnn", "transformer"), ("none", "batch", "layer"
 
 
 @pytest.mark.parametrize(("name", "norm", "training"), CASES)
-def test_less_padding_gives_the_same_logits(name, norm, training, small_net, batch):
+def test_padding_length_does_not_change_logits(name, norm, training, small_net, batch):
     x, lengths = batch("sequence")
     lengths = lengths.clamp(max=6)
     net = small_net(name, "sequence", norm=norm).double().train(training)
@@ -21,7 +21,7 @@ def test_less_padding_gives_the_same_logits(name, norm, training, small_net, bat
 
 
 @pytest.mark.parametrize(("name", "norm", "training"), CASES)
-def test_the_content_of_padding_is_not_read(name, norm, training, small_net, batch):
+def test_padding_values_are_ignored(name, norm, training, small_net, batch):
     x, lengths = batch("sequence")
     padding = torch.arange(x.shape[1]) >= lengths[:, None]
     net = small_net(name, "sequence", norm=norm).double().train(training)
@@ -31,7 +31,7 @@ def test_the_content_of_padding_is_not_read(name, norm, training, small_net, bat
 
 
 @pytest.mark.parametrize("name", ["rnn", "transformer"])
-def test_full_lengths_are_the_same_as_no_lengths(name, small_net, batch):
+def test_full_lengths_equal_no_lengths(name, small_net, batch):
     x, _ = batch("sequence")
     net = small_net(name, "sequence").double()
 
@@ -39,7 +39,7 @@ def test_full_lengths_are_the_same_as_no_lengths(name, small_net, batch):
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "rnn", "transformer"])
-def test_an_empty_sequence_has_finite_logits_and_gradients(name, small_net):
+def test_empty_sequence_is_finite(name, small_net):
     net = small_net(name, "sequence", norm="batch", dropout=0.2)
     logits = net(torch.zeros(3, 10, 3), torch.tensor([0, 0, 4]))
     F.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()

@@ -11,7 +11,7 @@ from dropsearch.models import RNN
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_running_padded_equals_packing(cell, small_net, batch):
+def test_padding_equals_packing(cell, small_net, batch):
     net = small_net("rnn", "sequence", cell=cell).double()
     x, lengths = batch("sequence")
     judge = (nn.LSTM if cell == "lstm" else nn.GRU)(3, 8, num_layers=2, batch_first=True).double()
@@ -30,21 +30,21 @@ def _kept(net: RNN, steps: int) -> torch.Tensor:
     return net.get_submodule("input")(torch.ones(50, steps, 4), None).ne(0)
 
 
-def test_the_sequence_mask_is_the_same_at_every_step():
+def test_sequence_mask_is_constant_over_steps():
     kept = _kept(RNN((9, 4), 2, layout="sequence", dropout=0.5, mask="sequence"), 9)
 
     assert torch.equal(kept.any(1), kept.all(1))
     assert 0.3 < kept.float().mean() < 0.7
 
 
-def test_the_step_mask_is_drawn_anew_at_each_step():
+def test_step_mask_differs_between_steps():
     kept = _kept(RNN((9, 4), 2, layout="sequence", dropout=0.5, mask="step"), 9)
 
     assert not torch.equal(kept.any(1), kept.all(1))
     assert 0.4 < kept.float().mean() < 0.6
 
 
-def test_an_image_is_read_row_by_row():
+def test_image_is_read_row_by_row():
     net = RNN((2, 5, 3), 4).double()
     as_sequence = RNN((5, 6), 4, layout="sequence").double()
     as_sequence.load_state_dict(net.state_dict())
@@ -54,7 +54,7 @@ def test_an_image_is_read_row_by_row():
     torch.testing.assert_close(net(x), as_sequence(rows))
 
 
-def test_a_signal_is_read_sample_by_sample():
+def test_signal_is_read_sample_by_sample():
     net = RNN((2, 5), 4).double()
     as_sequence = RNN((5, 2), 4, layout="sequence").double()
     as_sequence.load_state_dict(net.state_dict())

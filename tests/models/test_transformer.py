@@ -12,7 +12,7 @@ from dropsearch.models.transformer import Attention
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_attention_equals_multihead_attention_with_the_same_weights(training):
+def test_attention_equals_pytorch(training):
     torch.manual_seed(0)
     ours, judge = Attention(12, 3).double(), nn.MultiheadAttention(12, 3, batch_first=True).double()
     judge.in_proj_weight.data.copy_(ours.qkv.weight.data)
@@ -26,7 +26,7 @@ def test_attention_equals_multihead_attention_with_the_same_weights(training):
     torch.testing.assert_close(ours.train(training)(tokens, real), expected)
 
 
-def test_a_layer_equals_a_pre_norm_encoder_layer_with_the_same_weights():
+def test_layer_equals_pytorch_pre_norm_layer():
     torch.manual_seed(0)
     net = Transformer((6, 3), 2, layout="sequence", width=12, heads=3, feedforward=20).double()
     ours = net.get_submodule("layer1")
@@ -59,7 +59,7 @@ class _AttentionCalls(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(("training", "expected"), [(True, [0.3, 0.3]), (False, [0.0, 0.0])])
-def test_each_attention_calls_the_function_with_its_rate(training, expected, small_net, batch):
+def test_attention_passes_its_rate(training, expected, small_net, batch):
     net = small_net("transformer", dropout=0.3).train(training)
     with _AttentionCalls() as calls:
         net(*batch())
@@ -67,14 +67,14 @@ def test_each_attention_calls_the_function_with_its_rate(training, expected, sma
     assert calls.rates == expected
 
 
-def test_a_batch_of_more_steps_than_positions_is_refused():
+def test_too_many_steps_are_rejected():
     net = Transformer((6, 3), 2, layout="sequence")
 
     with pytest.raises(ValueError, match="at most the 6 steps of input_shape, got 7"):
         net(torch.zeros(1, 7, 3))
 
 
-def test_positions_tell_the_order_of_tokens():
+def test_positions_encode_the_order():
     torch.manual_seed(0)
     net = Transformer((6, 3), 2, layout="sequence").eval()
     x = torch.randn(1, 6, 3)

@@ -1,4 +1,4 @@
-"""Ranges as Optuna's parameters, and their values back."""
+"""Conversion of ranges to Optuna distributions, and of parameters to values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def proposed(searched: Range, trials: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("searched", RANGES, ids=str)
-def test_what_is_proposed_lies_in_the_range(searched: Range) -> None:
+def test_proposals_lie_in_the_range(searched: Range) -> None:
     values = proposed(searched, 40)
     assert all(searched.holds(value) for value in values)
     if isinstance(searched, Choice):
@@ -40,11 +40,11 @@ def test_what_is_proposed_lies_in_the_range(searched: Range) -> None:
 
 
 @pytest.mark.parametrize("searched", RANGES, ids=str)
-def test_every_value_has_its_parameter(searched: Range) -> None:
+def test_values_round_trip(searched: Range) -> None:
     for value in (*searched.ends, searched.middle):
         assert distribution(searched)._contains(distribution(searched).to_internal_repr(parameter(value)))
         assert value_of(searched, parameter(value)) == value
 
 
-def test_a_list_is_known_to_optuna_by_its_text() -> None:
+def test_lists_are_stored_as_text() -> None:
     assert parameter([64, 64]) == "[64, 64]"

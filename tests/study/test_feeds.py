@@ -1,4 +1,4 @@
-"""The search's feed: totals that hold across runs, pairs of seeds, and what dead processes leave."""
+"""Feeds of search and confirmation: totals across runs, paired seeds, and trials of dead processes."""
 
 from __future__ import annotations
 
@@ -47,14 +47,12 @@ def as_parent(monkeypatch: pytest.MonkeyPatch) -> AsParent:
     return other
 
 
-def test_a_study_is_trained_to_its_total(make_store: MakeStore) -> None:
+def test_study_reaches_its_total(make_store: MakeStore) -> None:
     assert len(work(make_feed(make_store()))) == 5
     assert len(make_store().results()) == 5
 
 
-def test_trials_that_are_asked_for_together_are_those_asked_for_one_by_one(
-    make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_batched_asks_equal_single_asks(make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory) -> None:
     together = make_feed(make_store(), total=7)
     first = together.ask(4)
     together.tell([ended(spec) for spec in first])
@@ -66,7 +64,7 @@ def test_trials_that_are_asked_for_together_are_those_asked_for_one_by_one(
     assert [*first, *rest] == work(make_feed(other, total=7))
 
 
-def test_nothing_is_written_while_trials_run(make_store: MakeStore, tmp_path: Path) -> None:
+def test_running_trials_write_nothing(make_store: MakeStore, tmp_path: Path) -> None:
     feed = make_feed(make_store())
     specs = feed.ask(3)
     size = (tmp_path / "study.journal").stat().st_size
@@ -78,32 +76,32 @@ def test_nothing_is_written_while_trials_run(make_store: MakeStore, tmp_path: Pa
     assert [len(trial.intermediate_values) for trial in make_store().study.trials] == [4, 4, 4]
 
 
-def test_a_continued_study_goes_to_the_same_total_and_not_beyond(make_store: MakeStore) -> None:
+def test_continued_study_reaches_the_same_total(make_store: MakeStore) -> None:
     work(make_feed(make_store()), 2)
     assert len(work(make_feed(make_store()))) == 3
     assert work(make_feed(make_store())) == []
     assert len(work(make_feed(make_store(), total=7))) == 2
 
 
-def test_trials_of_two_arms_pair_by_seed(make_store: MakeStore) -> None:
+def test_arms_are_paired_by_seed(make_store: MakeStore) -> None:
     ours = [spec.seed for spec in work(make_feed(make_store()))]
     theirs = [spec.seed for spec in work(make_feed(make_store(arm="both")))]
     assert ours == theirs == [trial_seed(0, i) for i in range(5)]
 
 
-def test_trials_that_are_drawn_blindly_have_the_same_optimiser_in_every_arm(make_store: MakeStore) -> None:
+def test_random_trials_have_the_same_optimizer_in_every_arm(make_store: MakeStore) -> None:
     drawn = [[(s.lr, s.weight_decay) for s in work(make_feed(make_store(arm=arm)))] for arm in ("none", "dropout")]
     assert drawn[0][2:] == drawn[1][2:]
     assert len(set(drawn[0])) == 5
 
 
-def test_the_first_two_trials_are_the_typical_point_and_no_dropout(make_store: MakeStore) -> None:
+def test_first_two_trials_are_typical_and_zero(make_store: MakeStore) -> None:
     first, second, *_ = work(make_feed(make_store()))
     assert first.rates == pytest.approx({"a": 0.15, "b": 0.4})
     assert second.rates == {"a": 0.0, "b": 0.0}
 
 
-def test_results_come_back_from_the_storage_as_they_were_told(make_store: MakeStore) -> None:
+def test_results_round_trip_through_the_storage(make_store: MakeStore) -> None:
     feed = make_feed(make_store())
     told: list[TrialResult] = []
     while specs := feed.ask(1):
@@ -119,7 +117,7 @@ EXTRA: dict[str, Any] = {
 }
 
 
-def test_what_else_was_searched_comes_back_from_the_storage_and_goes_on_into_the_confirmation(
+def test_hyperparameters_round_trip_into_the_confirmation(
     make_store: MakeStore,
 ) -> None:
     asked = work(make_feed(make_store(), **EXTRA))
@@ -139,12 +137,12 @@ def test_what_else_was_searched_comes_back_from_the_storage_and_goes_on_into_the
     assert retrained == {spec.number: spec.hyperparameters for spec in asked[2:4]}
 
 
-def test_arms_pair_in_what_else_is_searched_where_it_is_drawn_blindly(make_store: MakeStore) -> None:
+def test_arms_are_paired_in_random_hyperparameters(make_store: MakeStore) -> None:
     drawn = [[s.hyperparameters for s in work(make_feed(make_store(arm=arm), **EXTRA))] for arm in ("none", "dropout")]
     assert drawn[0][2:] == drawn[1][2:]
 
 
-def test_optuna_sees_the_objective_and_the_states(make_store: MakeStore, tmp_path: Path) -> None:
+def test_optuna_reads_objectives_and_states(make_store: MakeStore, tmp_path: Path) -> None:
     feed = make_feed(make_store())
     for state in ("COMPLETE", "PRUNED", "FAIL"):
         spec = ask(feed)
@@ -154,7 +152,7 @@ def test_optuna_sees_the_objective_and_the_states(make_store: MakeStore, tmp_pat
     assert study.trials[0].value == pytest.approx(study.trials[0].params["lr"])
 
 
-def test_an_interrupted_trial_is_asked_again_with_the_same_seed_and_parameters(make_store: MakeStore) -> None:
+def test_interrupted_trial_is_asked_again_unchanged(make_store: MakeStore) -> None:
     feed = make_feed(make_store())
     work(feed, 2)
     spec = ask(feed)
@@ -181,9 +179,7 @@ def _in_another_process(folder: Path, code: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_trial_of_a_dead_process_fails_and_is_asked_again(make_store: MakeStore, tmp_path: Path) -> None:
     _in_another_process(tmp_path, "feed.tell([ended(ask(feed))]); feed.ask(1)")
     left = make_store().study.trials[1]
     assert left.state.name == "RUNNING"
@@ -196,7 +192,7 @@ def test_a_trial_that_a_dead_process_left_running_is_told_fail_and_asked_again(
 
 
 @pytest.mark.slow
-def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_store: MakeStore, tmp_path: Path) -> None:
+def test_ended_trial_of_a_dead_process_keeps_its_result(make_store: MakeStore, tmp_path: Path) -> None:
     _in_another_process(
         tmp_path,
         "spec = ask(feed); "
@@ -207,7 +203,7 @@ def test_a_trial_that_had_ended_when_its_process_died_keeps_its_result(make_stor
     assert [t.state.name for t in make_store().study.trials] == ["COMPLETE"] * 5
 
 
-def test_a_trial_of_a_living_process_is_left_alone(make_store: MakeStore, as_parent: AsParent) -> None:
+def test_trial_of_a_live_process_is_not_taken(make_store: MakeStore, as_parent: AsParent) -> None:
     with as_parent():
         neighbour = make_feed(make_store())
         spec = ask(neighbour)
@@ -219,16 +215,14 @@ def test_a_trial_of_a_living_process_is_left_alone(make_store: MakeStore, as_par
     assert ours.running_elsewhere() == ()
 
 
-def test_a_trial_that_this_process_gave_up_is_asked_again(make_store: MakeStore) -> None:
+def test_abandoned_trial_of_this_process_is_asked_again(make_store: MakeStore) -> None:
     spec = ask(make_feed(make_store()))
     again = work(make_feed(make_store()))
     assert (again[0].seed, again[0].params) == (spec.seed, spec.params)
     assert len(again) == len(make_store().results()) == 5
 
 
-def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
-    make_store: MakeStore, as_parent: AsParent
-) -> None:
+def test_later_of_two_claims_withdraws(make_store: MakeStore, as_parent: AsParent) -> None:
     ours, theirs = make_feed(make_store()), make_feed(make_store())
     trial_keys = theirs._next
 
@@ -251,9 +245,7 @@ def test_of_two_processes_that_fill_one_place_at_once_the_later_withdraws(
     assert sorted(r.spec.seed for r in make_store().results()) == sorted(trial_seed(0, i) for i in range(5))
 
 
-def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_wakes(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_remote_process_loses_its_trials(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("dropsearch.study.store.this_process", lambda: "elsewhere:1:1")
         sleeper = make_feed(make_store())
@@ -267,9 +259,7 @@ def test_a_silent_process_elsewhere_is_given_up_after_a_while_and_says_so_if_it_
     assert len(make_store().results()) == 5
 
 
-def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_concurrently_written_state_is_kept(make_store: MakeStore, tmp_path: Path) -> None:
     feed = make_feed(make_store())
     spec = ask(feed)
     neighbour = open_storage(None, tmp_path / "study.journal")
@@ -279,9 +269,7 @@ def test_a_trial_whose_state_a_neighbour_writes_at_the_same_moment_stands(
     assert make_store().results() == (ended(spec),)
 
 
-def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_is_ours(
-    make_store: MakeStore, as_parent: AsParent, tmp_path: Path
-) -> None:
+def test_untracked_results_of_dead_processes_only(make_store: MakeStore, as_parent: AsParent, tmp_path: Path) -> None:
     _in_another_process(tmp_path, "feed.tell([ended(ask(feed))])")
     with as_parent():
         work(make_feed(make_store()), 2)
@@ -289,7 +277,7 @@ def test_what_a_living_neighbour_told_is_its_to_track_and_what_a_dead_one_told_i
     assert [result.spec.number for result in make_store().untracked_results()] == [0, 3]
 
 
-def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
+def test_continued_study_equals_uninterrupted_study(
     make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     storage = open_storage(None, tmp_path_factory.mktemp("other") / "study.journal")
@@ -301,7 +289,7 @@ def test_a_continued_study_goes_on_as_if_it_had_not_stopped(
     assert [r.spec.params for r in make_store().results()] == [s.params for s in work(make_feed(whole))]
 
 
-def test_a_storage_that_fails_is_told_in_one_line(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_storage_raises_one_line(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     feed = make_feed(make_store())
     spec = ask(feed)
 
@@ -314,9 +302,7 @@ def test_a_storage_that_fails_is_told_in_one_line(make_store: MakeStore, monkeyp
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_of_another_configuration_is_refused_with_the_key_that_differs(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_study_of_another_configuration_is_rejected(make_store: MakeStore, tmp_path: Path) -> None:
     work(make_feed(make_store()))
     with pytest.raises(InputError, match=r"seed must be as it was when study s/dropout began \(0\), got 1"):
         make_store(seed=1)
@@ -325,24 +311,24 @@ def test_a_study_of_another_configuration_is_refused_with_the_key_that_differs(
         check_studies(storage, {"s/dropout": {"seed": 0, "sites": ["a"]}})
 
 
-def test_a_foreign_study_is_refused(make_store: MakeStore, tmp_path: Path) -> None:
+def test_foreign_study_is_rejected(make_store: MakeStore, tmp_path: Path) -> None:
     storage = open_storage(None, tmp_path / "study.journal")
     optuna.create_study(storage=storage, study_name="s/dropout").add_trial(optuna.create_trial(value=1.0))
     with pytest.raises(InputError, match="another study"):
         make_store()
 
 
-def test_five_failures_alike_stop_the_run(make_store: MakeStore) -> None:
+def test_five_equal_failures_stop_the_run(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=9)
     for _ in range(4):
         feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=nan")])
     feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=inf")])
     assert len(make_store().results()) == 5
-    with pytest.raises(RunError, match="first 5 trials of arm dropout all failed alike"):
+    with pytest.raises(RunError, match="first 5 trials of arm dropout all failed for the same reason"):
         feed.ask(1)
 
 
-def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(make_store: MakeStore) -> None:
+def test_equal_failures_do_not_stop_while_a_trial_is_healthy(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=9)
     well = ask(feed)
     assert feed.report([(well, EpochMetrics(0, 1.0, 1.0, 1.0))]) == [False]
@@ -350,18 +336,18 @@ def test_failures_alike_do_not_stop_the_run_while_a_trial_beside_them_does_well(
         feed.tell([ended(ask(feed), "FAIL", reason="diverged: val_loss=nan")])
     assert feed.ask(1)
     feed.tell([ended(well, "FAIL", reason="diverged: val_loss=nan")])
-    with pytest.raises(RunError, match="first 6 trials of arm dropout all failed alike"):
+    with pytest.raises(RunError, match="first 6 trials of arm dropout all failed for the same reason"):
         feed.ask(1)
 
 
-def test_failures_that_differ_do_not_stop_the_run(make_store: MakeStore) -> None:
+def test_different_failures_do_not_stop_the_run(make_store: MakeStore) -> None:
     feed = make_feed(make_store(), total=6)
     for index in range(6):
         feed.tell([ended(ask(feed), "FAIL", reason=f"reason {index}: x")])
     assert not feed.ask(1)
 
 
-def test_a_half_written_last_line_of_the_journal_is_cut_off(make_store: MakeStore, tmp_path: Path) -> None:
+def test_partial_last_journal_line_is_truncated(make_store: MakeStore, tmp_path: Path) -> None:
     work(make_feed(make_store()), 2)
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code": 8, "wor')
@@ -370,9 +356,7 @@ def test_a_half_written_last_line_of_the_journal_is_cut_off(make_store: MakeStor
     assert all(json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines())
 
 
-def test_a_line_that_a_neighbour_left_half_written_does_not_spoil_what_is_written_behind_it(
-    make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_partial_journal_line_does_not_corrupt_later_lines(make_store: MakeStore, tmp_path: Path) -> None:
     feed = make_feed(make_store())
     work(feed, 2)
     with (tmp_path / "study.journal").open("ab") as file:
@@ -381,7 +365,7 @@ def test_a_line_that_a_neighbour_left_half_written_does_not_spoil_what_is_writte
     assert len(make_store().results()) == 5
 
 
-def test_studies_of_one_name_share_an_id_that_no_other_storage_has(tmp_path: Path) -> None:
+def test_study_ids_are_unique_across_storages(tmp_path: Path) -> None:
     def ids(folder: str, *arms: str, name: str = "s") -> set[str]:
         storage = open_storage(None, tmp_path / folder / "study.journal")
         for arm in arms:
@@ -398,7 +382,7 @@ def test_studies_of_one_name_share_an_id_that_no_other_storage_has(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"not a journal\n", b"\x00\x01\x02", b'{"a": 1}\n', b"SQLite format 3\x00"])
-def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_journal_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(content)
     with pytest.raises(InputError, match="journal file that Optuna wrote"):
@@ -406,7 +390,7 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) ->
     assert path.read_bytes() == content
 
 
-def test_a_url_that_does_not_open_is_refused(tmp_path: Path) -> None:
+def test_invalid_url_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"study.storage must lie in a folder"):
         open_storage(f"sqlite:///{tmp_path}/missing/folder/x.db", tmp_path / "unused")
     (tmp_path / "x.db").write_bytes(b"not a database at all" * 100)
@@ -414,7 +398,7 @@ def test_a_url_that_does_not_open_is_refused(tmp_path: Path) -> None:
         open_storage(f"sqlite:///{tmp_path}/x.db", tmp_path / "unused")
 
 
-def test_an_sqlite_storage_works_like_a_journal(tmp_path: Path) -> None:
+def test_sqlite_storage(tmp_path: Path) -> None:
     for done in (2, 3):
         storage = open_storage(f"sqlite:///{tmp_path}/study.db", tmp_path / "unused")
         store = StudyStore(storage, "s/dropout", arm="dropout", phase="search", fingerprint={"seed": 0})
@@ -431,7 +415,7 @@ def confirm(make_store: MakeStore, stands: Callable[[TrialResult], bool] = lambd
     )  # fmt: skip
 
 
-def test_the_best_configurations_are_retrained_on_the_same_fresh_seeds(make_store: MakeStore) -> None:
+def test_best_configurations_are_retrained_with_the_same_seeds(make_store: MakeStore) -> None:
     searched = work(make_feed(make_store()))
     retrained = work(confirm(make_store))  # type: ignore[arg-type]
     assert len(retrained) == 6
@@ -440,7 +424,7 @@ def test_the_best_configurations_are_retrained_on_the_same_fresh_seeds(make_stor
     assert all(spec.configuration is not None and spec.rates == rates[spec.configuration] for spec in retrained)
 
 
-def test_an_interrupted_confirmation_goes_on_where_it_was(make_store: MakeStore) -> None:
+def test_interrupted_confirmation_continues(make_store: MakeStore) -> None:
     work(make_feed(make_store()))
     work(confirm(make_store), 2)  # type: ignore[arg-type]
     assert len(work(confirm(make_store))) == 4  # type: ignore[arg-type]
@@ -448,7 +432,7 @@ def test_an_interrupted_confirmation_goes_on_where_it_was(make_store: MakeStore)
     assert len(work(confirm(make_store, stands=lambda _: False))) == 6  # type: ignore[arg-type]
 
 
-def test_the_winner_has_the_best_mean_over_all_seeds(make_store: MakeStore) -> None:
+def test_winner_has_the_best_mean(make_store: MakeStore) -> None:
     work(make_feed(make_store()))
     work(confirm(make_store))  # type: ignore[arg-type]
     best = best_configurations(make_store().results(), 2)

@@ -24,26 +24,26 @@ def searched(store, space, trials, loss, state="COMPLETE"):
     return store
 
 
-def a_alone(rates):
+def first_site_loss(rates):
     return (rates["a"] - 0.5) ** 2
 
 
-def test_the_site_that_decides_the_score_has_the_greater_share(make_store):
+def test_deciding_site_has_the_largest_share(make_store):
     space = space_of()
-    found = site_importances(searched(make_store(), space, 40, a_alone), space)
+    found = site_importances(searched(make_store(), space, 40, first_site_loss), space)
     assert found["a"] > 0.8
     assert sum(found.values()) == pytest.approx(1)
 
 
-def test_asked_again_it_says_the_same(make_store):
+def test_importances_are_deterministic(make_store):
     space = space_of()
-    store = searched(make_store(), space, 20, a_alone)
+    store = searched(make_store(), space, 20, first_site_loss)
     assert site_importances(store, space) == site_importances(store, space)
 
 
-def test_with_many_trials_it_is_optunas_own_answer_for_the_rates(make_store):
+def test_importances_equal_optuna(make_store):
     space = space_of()
-    store = searched(make_store(), space, 60, a_alone)
+    store = searched(make_store(), space, 60, first_site_loss)
     optunas = get_param_importances(
         store.study, evaluator=PedAnovaImportanceEvaluator(), params=["rate.a", "rate.b"], normalize=True
     )
@@ -54,12 +54,12 @@ def test_with_many_trials_it_is_optunas_own_answer_for_the_rates(make_store):
 @pytest.mark.parametrize(
     ("trials", "loss", "state", "reason"),
     [
-        (9, a_alone, "COMPLETE", "9 complete trials are too few: it takes 10"),
-        (15, a_alone, "FAIL", "0 complete trials are too few: it takes 10"),
-        (15, lambda rates: 0.5, "COMPLETE", "all trials scored alike"),
+        (9, first_site_loss, "COMPLETE", "only 9 of at least 10 required trials are complete"),
+        (15, first_site_loss, "FAIL", "only 0 of at least 10 required trials are complete"),
+        (15, lambda rates: 0.5, "COMPLETE", "all trials have the same score"),
     ],
 )
-def test_where_nothing_can_be_said_it_is_nan_and_there_is_a_reason(make_store, trials, loss, state, reason):
+def test_unknown_importances_are_nan_with_a_reason(make_store, trials, loss, state, reason):
     space = space_of()
     store = make_store()
     if state == "FAIL":
@@ -72,16 +72,16 @@ def test_where_nothing_can_be_said_it_is_nan_and_there_is_a_reason(make_store, t
     assert all(math.isnan(value) for value in site_importances(store, space).values())
 
 
-def test_one_rate_for_all_sites_tells_no_site_from_another(make_store):
+def test_shared_rate_has_no_importances(make_store):
     space = space_of("shared")
-    store = searched(make_store(), space, 15, a_alone)
-    assert unknown(store, space) == "no two sites have rates of their own"
+    store = searched(make_store(), space, 15, first_site_loss)
+    assert unknown(store, space) == "fewer than two sites have a rate of their own"
     assert all(math.isnan(value) for value in site_importances(store, space).values())
 
 
-def test_of_a_line_by_depth_only_the_ends_have_rates_of_their_own(make_store):
+def test_depth_space_has_importances_of_its_ends(make_store):
     sites = (*SITES, type(SITES[0])("c", "hidden", 0.1, 4))
     space = space_of("depth", sites=sites)
-    found = site_importances(searched(make_store(), space, 30, a_alone), space)
+    found = site_importances(searched(make_store(), space, 30, first_site_loss), space)
     assert found["a"] > found["c"]
     assert math.isnan(found["b"])

@@ -1,4 +1,4 @@
-"""The median rule agrees with Optuna's own."""
+"""`SortedMedianPruner` prunes like Optuna's `MedianPruner`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ values = st.dictionaries(st.integers(0, 4), st.one_of(st.integers(0, 9).map(floa
     startup=st.integers(0, 4),
     warmup=st.integers(0, 3),
 )
-def test_it_prunes_what_optunas_median_pruner_prunes(
+def test_decisions_equal_optuna(
     complete: list[dict[int, float]], running: list[dict[int, float]], startup: int, warmup: int
 ) -> None:
     ours, theirs = SortedMedianPruner(startup, warmup), MedianPruner(startup, warmup)

@@ -1,4 +1,4 @@
-"""A database that is away for a while is waited for; one that stays away ends the run in one line."""
+"""Retries of an unavailable database, and the error after a long outage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.study.conftest import ask, ended, make_feed
 
 
 class Database:
-    """Answers after some failures."""
+    """Succeeds after a number of failures."""
 
     def __init__(self, failures: int, error: Exception) -> None:
         self.failures, self.error = failures, error
@@ -64,29 +64,29 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "error", [dropped(), wrapped(), broken_session(), LOCKED], ids=["dropped", "wrapped", "broken session", "locked"]
 )
-def test_an_outage_is_waited_for_and_said_once(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outage_is_retried_and_reported_once(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert patiently("s/none", Database(3, error)) == "answer"
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("the storage of study s/none does not answer (")
-    assert said.endswith("trying again for 60 s\n")
+    assert said.startswith("the storage of study s/none is unavailable (")
+    assert said.endswith("retrying for 60 s\n")
 
 
 @pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device"), StorageInternalError("bad value")])
-def test_what_does_not_pass_by_itself_is_an_error_at_once(error: Exception) -> None:
+def test_permanent_errors_are_raised_immediately(error: Exception) -> None:
     database = Database(1, error)
     with pytest.raises(RunError, match="the storage of study s/none failed"):
         patiently("s/none", database)
     assert database.failures == 0
 
 
-def test_a_database_that_stays_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_outage_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnect, "PATIENCE", 0.0)
     with pytest.raises(RunError, match=r"failed \(.*server closed the connection unexpectedly\)"):
         patiently("s/none", Database(1000, dropped()))
 
 
-def test_a_study_goes_on_when_its_database_is_free_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_continues_after_a_locked_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     storage = RDBStorage(f"sqlite:///{tmp_path}/study.db", engine_kwargs={"connect_args": {"timeout": 0.01}})
     store = StudyStore(storage, "s/dropout", arm="dropout", phase="search", fingerprint={})
     feed = make_feed(store)
@@ -95,7 +95,7 @@ def test_a_study_goes_on_when_its_database_is_free_again(tmp_path: Path, capsys:
     other.execute("BEGIN IMMEDIATE")
     store._bulk = Releasing(store._bulk, other)  # type: ignore[assignment]
     feed.tell([ended(spec)])
-    assert "does not answer (database is locked)" in capsys.readouterr().err
+    assert "is unavailable (database is locked)" in capsys.readouterr().err
     assert [result.spec for result in store.results()] == [spec]
     other.close()
     storage.engine.dispose()

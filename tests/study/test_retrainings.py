@@ -14,7 +14,7 @@ def winner(**rates: float) -> TrialSpec:
     return TrialSpec("dropout", 3, 7, rates, lr=1e-2, weight_decay=1e-4, phase="confirm", configuration=5)
 
 
-def test_each_site_is_set_to_zero_and_to_the_mean_of_the_others():
+def test_each_site_is_set_to_zero_and_to_the_mean():
     found = single_sites(winner(a=0.5, b=0.25, c=0.75))
     assert {name: varied.rates for name, varied in found.items()} == {
         "a = 0": {"a": 0.0, "b": 0.25, "c": 0.75},
@@ -25,7 +25,7 @@ def test_each_site_is_set_to_zero_and_to_the_mean_of_the_others():
     }
 
 
-def test_all_else_is_the_winners():
+def test_other_fields_equal_the_winner():
     for name, varied in single_sites(winner(a=0.5, b=0.25)).items():
         assert (varied.lr, varied.weight_decay, varied.configuration) == (1e-2, 1e-4, 5)
         assert varied.variation == name
@@ -34,12 +34,12 @@ def test_all_else_is_the_winners():
 @pytest.mark.parametrize(
     ("rates", "names"), [({"a": 0.5}, ["a = 0"]), ({"a": 0.0}, []), ({}, []), ({"a": 0.0, "b": 0.0}, [])]
 )
-def test_what_would_change_nothing_is_left_out(rates: dict[str, float], names: list[str]):
+def test_variations_without_effect_are_omitted(rates: dict[str, float], names: list[str]):
     assert list(single_sites(winner(**rates))) == names
 
 
 @given(st.lists(st.floats(0, 0.95), max_size=5))
-def test_each_variation_changes_one_rate_and_no_two_are_alike(rates: list[float]):
+def test_variations_change_one_rate_and_are_distinct(rates: list[float]):
     own = {f"site{i}": rate for i, rate in enumerate(rates)}
     found = single_sites(winner(**own))
     for varied in found.values():
@@ -47,13 +47,13 @@ def test_each_variation_changes_one_rate_and_no_two_are_alike(rates: list[float]
         assert all(0 <= rate <= 0.95 for rate in varied.rates.values())
 
 
-def test_a_place_is_a_variation_on_a_seed():
+def test_trial_keys():
     found = trial_keys(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
     assert found == [(5, index, seed) for index in range(4) for seed in (11, 12)]
 
 
 @given(st.floats(1e-6, 0.1))
-def test_a_control_drops_nothing_and_its_weight_decay_rises_from_the_winners(decay: float):
+def test_l2_controls(decay: float):
     own = dataclasses.replace(winner(a=0.5, b=0.25), weight_decay=decay)
     found = list(l2_controls(own).values())
     assert all(set(varied.rates.items()) == {("a", 0.0), ("b", 0.0)} for varied in found)

@@ -1,4 +1,4 @@
-"""The space: one rate a site, with zero itself within reach."""
+"""Search space of rates, which includes exactly zero."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def sampled(space: Space, trials: int = 400) -> list[dict[str, float]]:
     return [space.rates(study.ask(fixed_distributions=space.distributions).params) for _ in range(trials)]
 
 
-def test_zero_is_proposed_with_the_share_asked_for() -> None:
+def test_zero_is_proposed_with_zero_share() -> None:
     rates = [rate for trial in sampled(space(zero_share=0.25)) for rate in trial.values()]
     share = sum(rate == 0 for rate in rates) / len(rates)
     assert share == pytest.approx(0.25, abs=0.05)
     assert all(0 <= rate <= 0.9 for rate in rates)
 
 
-def test_without_a_share_for_zero_rates_stay_in_their_range() -> None:
+def test_without_zero_share_rates_stay_in_range() -> None:
     rates = [rate for trial in sampled(space(zero_share=0.0, low=0.2), 50) for rate in trial.values()]
     assert min(rates) >= 0.2
 
 
-def test_each_site_has_its_own_rate() -> None:
+def test_per_layer_space_has_one_rate_per_site() -> None:
     assert [p for p in space().distributions if p.startswith("rate.")] == ["rate.a", "rate.b", "rate.c"]
     assert len(set(sampled(space(), 1)[0].values())) == 3
 
 
-def test_one_shared_rate_serves_every_site() -> None:
+def test_shared_space_has_one_rate() -> None:
     (trial,) = sampled(space(rates="shared", zero_share=0.0), 1)
     assert len(set(trial.values())) == 1
     (trial,) = sampled(space("dropout_shared", zero_share=0.0), 1)
@@ -48,7 +48,7 @@ def test_one_shared_rate_serves_every_site() -> None:
 
 
 @given(first=st.floats(0, 0.9), last=st.floats(0, 0.9))
-def test_by_depth_rates_lie_on_a_line(first: float, last: float) -> None:
+def test_depth_space_is_linear(first: float, last: float) -> None:
     rates = space(rates="depth").rates({"rate.first": first, "rate.last": last})
     assert rates["a"] == pytest.approx(first)
     assert rates["b"] == pytest.approx((first + last) / 2)
@@ -56,13 +56,13 @@ def test_by_depth_rates_lie_on_a_line(first: float, last: float) -> None:
 
 
 @pytest.mark.parametrize("form", ["per_layer", "shared", "depth"])
-def test_the_first_trial_is_the_typical_point_and_the_second_has_no_dropout(form: str) -> None:
+def test_first_points_are_typical_and_zero(form: str) -> None:
     typical, zero = (space(rates=form).rates(point) for point in space(rates=form).first_points)
     assert set(zero.values()) == {0.0}
     assert typical["a"] == pytest.approx({"shared": sum(TYPICAL.values()) / 3}.get(form, 0.15))
 
 
-def test_the_first_points_are_inside_the_space() -> None:
+def test_first_points_lie_in_the_space() -> None:
     for settings in ({}, {"low": 0.2, "high": 0.3}, {"zero_share": 0.0}):
         it = space(**settings)
         for point in it.first_points:
@@ -70,7 +70,7 @@ def test_the_first_points_are_inside_the_space() -> None:
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_every_arm_tunes_the_optimiser_in_the_same_ranges(arm: str) -> None:
+def test_optimizer_ranges_are_equal_in_all_arms(arm: str) -> None:
     own, reference = space(arm).distributions, space("dropout").distributions
     assert own["lr"] == reference["lr"]
     assert own["weight_decay"] == reference["weight_decay"]
@@ -81,11 +81,11 @@ def test_arms_without_dropout_have_no_rates() -> None:
     assert sampled(space("batchnorm"), 1) == [{}]
 
 
-def test_the_typical_arm_keeps_the_typical_rates() -> None:
+def test_typical_arm_has_typical_rates() -> None:
     assert sampled(space("typical"), 1) == [TYPICAL]
 
 
-def test_a_site_out_of_reach_is_not_searched() -> None:
+def test_uncontrollable_site_is_not_searched() -> None:
     fused = Site("lstm", "rnn", 0.2, 4, controllable=False, reason="fused")
     it = Space(SpaceSettings(), ARMS["dropout"], (*SITES, fused), {**TYPICAL, "lstm": 0.2})
     assert "rate.lstm" not in it.distributions
@@ -100,19 +100,19 @@ START = {"model.hidden": [16], "model.width": 16, "optimizer.momentum": 0.9}
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_every_arm_searches_what_else_is_asked_for_in_the_same_ranges_before_its_rates(arm: str) -> None:
+def test_hyperparameter_ranges_are_equal_in_all_arms(arm: str) -> None:
     own, reference = (space(name, hyperparameters=EXTRA, start=START).distributions for name in (arm, "none"))
     assert list(own.items())[: len(reference)] == list(reference.items())
     assert set(EXTRA) <= set(reference)
 
 
-def test_the_first_points_have_the_first_values_of_what_else_is_searched() -> None:
+def test_first_points_have_first_values() -> None:
     for arm in ("none", "dropout"):
         it = space(arm, hyperparameters=EXTRA, start=START)
         assert [it.hyperparameters(point) for point in it.first_points] == [START] * len(it.first_points)
 
 
-def test_what_else_is_proposed_comes_back_as_values() -> None:
+def test_proposed_hyperparameters_are_converted_to_values() -> None:
     it = space(hyperparameters=EXTRA, start=START)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     values = it.hyperparameters(study.ask(fixed_distributions=it.distributions).params)

@@ -1,4 +1,4 @@
-"""What samplers and pruners see in memory makes them decide as on Optuna's own study."""
+"""Samplers and pruners decide the same on the in-memory copy as on the study itself."""
 
 from __future__ import annotations
 
@@ -105,9 +105,7 @@ def optunas(feed: SearchFeed, sampler: str, pruner: str, total: int, batch: int)
         ("gp", "none"),
     ],
 )
-def test_trials_are_proposed_and_pruned_as_by_optuna_itself(
-    tmp_path: Path, sampler: str, pruner: str, batch: int
-) -> None:
+def test_proposals_and_pruning_equal_optuna(tmp_path: Path, sampler: str, pruner: str, batch: int) -> None:
     total = 8 if sampler == "gp" else 24
     feed = make_feed(ledger_of(tmp_path, sampler, pruner), total=total)
     expected = optunas(feed, sampler, pruner, total, batch)
@@ -117,14 +115,14 @@ def test_trials_are_proposed_and_pruned_as_by_optuna_itself(
         assert params == pytest.approx(theirs, rel=1e-6)
 
 
-def test_hyperband_goes_on_with_the_rungs_of_an_earlier_process(tmp_path: Path) -> None:
+def test_hyperband_continues_across_processes(tmp_path: Path) -> None:
     ours(make_feed(ledger_of(tmp_path, "random", "hyperband"), total=10), 1)
     rungs = [trial.system_attrs for trial in ledger_of(tmp_path, "random", "hyperband").study.trials]
     assert any("completed_rung_0" in attrs for attrs in rungs)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_the_same_seed_gives_the_same_trials(tmp_path_factory: pytest.TempPathFactory, sampler: str) -> None:
+def test_same_seed_gives_the_same_trials(tmp_path_factory: pytest.TempPathFactory, sampler: str) -> None:
     runs = [
         ours(make_feed(ledger_of(tmp_path_factory.mktemp("run"), sampler, "median"), total=20), 4) for _ in range(2)
     ]
@@ -137,7 +135,7 @@ def trial(number: int, state: TrialState, value: float | None = None) -> FrozenT
     return made
 
 
-def test_trials_are_listed_by_number_whatever_their_order_of_arrival() -> None:
+def test_trials_are_sorted_by_number() -> None:
     seen = Shadow("s")
     for number in (4, 0, 2, 3, 1):
         seen.put(trial(number, TrialState.RUNNING))
@@ -150,7 +148,7 @@ def test_trials_are_listed_by_number_whatever_their_order_of_arrival() -> None:
     assert 2 not in seen
 
 
-def test_of_a_long_study_a_sampler_sees_the_newest_trials_and_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampler_sees_newest_and_best_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow_study, "SEEN", 4)
     monkeypatch.setattr(shadow_study, "BEST", 2)
     seen = Shadow("s")
@@ -165,7 +163,7 @@ def test_of_a_long_study_a_sampler_sees_the_newest_trials_and_the_best(monkeypat
     assert len(seen.study().trials) == 13
 
 
-def test_what_a_process_elsewhere_that_shows_life_trains_is_not_taken_from_it(
+def test_trials_of_a_live_remote_process_are_not_taken(
     make_store: Callable[..., StudyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dropsearch.study.store.FLUSH", 0.0)
