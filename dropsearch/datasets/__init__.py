@@ -1,1 +1,1 @@
-"""What data is: the sets, where they come from, how they are split, and loaders that slice tensors."""
+"""Built-in data sets, splits and loaders, and adapters for user data modules."""

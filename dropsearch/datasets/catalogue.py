@@ -1,4 +1,4 @@
-"""The data sets that can be named: what each holds and where it comes from. Standard library only."""
+"""The built-in data sets: contents and sources. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ SEQUENCES = "sequences"
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file that lies in ``root/NAME``, with what pins it."""
+    """A file in ``root/NAME``, with its expected size and checksum."""
 
     role: str
-    """What the file holds; a reader asks for it by this."""
+    """Content of the file, such as `TRAIN_IMAGES`."""
     name: str
     size: int
-    """Bytes; of the content where the file is kept compressed with gzip."""
+    """Size of the decompressed content in bytes."""
     sha256: str
-    """Of the content, decompressed: who compressed it, and how, does not matter."""
+    """Checksum of the decompressed content."""
     member: str = ""
-    """Its path in the package; empty where it is made from several of the package's files."""
+    """Path in the package; empty if the file is built from several members."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """The package of a public package manager that a set is taken from."""
+    """The package of a public package manager that contains a data set."""
 
     client: Literal["npm", "pip", "apt"]
     name: str
-    """As the client wants it, with the version."""
+    """Name and version in the syntax of the client."""
     megabytes: int
     sha256: str = ""
-    """Of the package; empty where the package manager may rebuild it and only its files are pinned."""
+    """Checksum of the package; empty if the package may be rebuilt, so that only its files are checked."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set by name: the shape of its examples and where it comes from."""
+    """A data set: shape of its examples, and source."""
 
     name: str
     title: str
     layout: Layout
     input_shape: tuple[int, ...]
-    """Of one example: image ``[channels, height, width]``, signal ``[channels, length]``, sequence
+    """Shape of an example: image ``[channels, height, width]``, signal ``[channels, length]``, sequence
     ``[longest, features]``."""
     classes: int
     package: Package | None = None
-    """None where nothing has to be fetched."""
+    """None if nothing has to be fetched."""
     files: tuple[RawFile, ...] = ()
     installed: str = ""
-    """A folder in which the system's own package puts the same files."""
+    """Folder in which the operating system's package installs the same files."""
 
     def file(self, role: str) -> RawFile:
-        """Return the file that holds `role`."""
+        """Return the file with a role."""
         return next(file for file in self.files if file.role == role)
 
 
@@ -82,7 +82,7 @@ _IDX_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
 
 _ALL = (
     DataSet("digits", "handwritten digits, 1,797 images of 8x8, from scikit-learn", "image", (1, 8, 8), 10),
-    DataSet("mnist1d", "MNIST-1D, 4,000 + 1,000 signals, generated on the spot", "signal", (1, 40), 10),
+    DataSet("mnist1d", "MNIST-1D, 4,000 + 1,000 signals, generated locally", "signal", (1, 40), 10),
     DataSet(
         "mnist",
         "MNIST, 60,000 + 10,000 grey images of 28x28",
@@ -184,12 +184,11 @@ DATA_SETS: Mapping[str, DataSet] = {data_set.name: data_set for data_set in _ALL
 
 
 def describe(name: str) -> DataSet:
-    """Return the data set called `name`.
+    """Return the data set with this name.
 
     Raises:
-        InputError: There is none; the message lists the names.
+        InputError: There is no such data set.
     """
     if name not in DATA_SETS:
-        known = ", ".join(DATA_SETS)
-        raise InputError(f'data must be one of {known}; got "{name}"{close_match(name, DATA_SETS)}')
+        raise InputError(f'data must be one of {", ".join(DATA_SETS)}; got "{name}"{close_match(name, DATA_SETS)}')
     return DATA_SETS[name]

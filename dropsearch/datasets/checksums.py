@@ -1,4 +1,4 @@
-"""Reading pinned files: right size, right sha256, or one line that says which file and how to mend it."""
+"""Reads files with known size and sha256; errors name the file and the command that replaces it."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from dropsearch.datasets.catalogue import DataSet, RawFile
 
 
 def fetch_command(name: str, root: str | Path) -> str:
-    """Return the command that brings the set `name` into `root`."""
+    """Return the command that fetches a data set into `root`."""
     return f"scripts/fetch_data {name}" + ("" if str(root) == "data" else f" --root {root}")
 
 
 def path_of(folder: Path, file: RawFile) -> Path | None:
-    """Return where `file` lies in `folder`, plain or compressed with gzip; None where it does not."""
+    """Return the path of `file` in `folder`, plain or compressed with gzip, or None."""
     candidates = (folder / file.name, folder / f"{file.name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def folder_of(data_set: DataSet, root: str | Path) -> Path:
-    """Return the folder that holds all files of a set: in `root`, or where the system's package puts them.
+    """Return the folder with all files of a data set: in `root`, or that of the operating system's package.
 
     Raises:
-        InputError: Neither has them all; the message names the command that fetches them.
+        InputError: Neither folder has all files; the message names the command that fetches them.
     """
     folders = [Path(root) / data_set.name, *([Path(data_set.installed)] if data_set.installed else [])]
     for folder in folders:
         if all(path_of(folder, file) for file in data_set.files):
             return folder
-    looked = " and ".join(str(folder) for folder in folders)
+    searched = " and ".join(str(folder) for folder in folders)
     command = fetch_command(data_set.name, root)
     raise InputError(
-        f"data {data_set.name} must be fetched before it is used, nothing complete in {looked} "
+        f"data {data_set.name} must be fetched before use, but {searched} lacks files "
         f"(data.root={root}): run `{command}`"
     )
 
 
 def content_of(path: Path, file: RawFile) -> bytes:
-    """Return what `path` holds, decompressed, after comparing size and sha256 with what pins `file`.
+    """Return the decompressed content of `path` after checking its size and sha256.
 
-    No more than one byte above the pinned size is ever read.
+    At most one byte more than the expected size is read.
 
     Raises:
-        ValueError: The file is not the one that is pinned; the message says in what.
+        ValueError: Size or checksum differ from those of `file`, or the gzip file is truncated.
         OSError: The file cannot be read.
     """
     opened = gzip.open if path.suffix == ".gz" else open
@@ -55,7 +55,7 @@ def content_of(path: Path, file: RawFile) -> bytes:
         with opened(path, "rb") as stream:
             content = stream.read(file.size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"must be a whole gzip file ({error})") from error
+        raise ValueError(f"must be a complete gzip file ({error})") from error
     if len(content) != file.size:
         got = f"{len(content)}" if len(content) < file.size else "more"
         raise ValueError(f"must hold {file.size} bytes, got {got}")
@@ -65,7 +65,7 @@ def content_of(path: Path, file: RawFile) -> bytes:
 
 
 def is_verified(folder: Path, file: RawFile) -> bool:
-    """Return whether `file` lies in `folder`, whole and unchanged."""
+    """Return whether `folder` has `file` with the expected size and checksum."""
     path = path_of(folder, file)
     if path is None:
         return False
@@ -77,5 +77,5 @@ def is_verified(folder: Path, file: RawFile) -> bool:
 
 
 def digest_of(files: Sequence[RawFile]) -> str:
-    """Return the sha256 of a set: of its files' own, in the order of the catalogue."""
+    """Return a sha256 of a data set, computed from those of its files in the order of the catalogue."""
     return hashlib.sha256("\n".join(file.sha256 for file in files).encode()).hexdigest()

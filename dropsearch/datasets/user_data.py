@@ -1,4 +1,4 @@
-"""A LightningDataModule of the user's own, as the source of batches that training needs."""
+"""Adapts a user's LightningDataModule to the data source that engines need."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch
 
 
 class UserData:
-    """What the user's data module gives, in an order that is a function of a trial's seed.
+    """The data of a user's data module, in an order that is a function of a trial's seed.
 
-    Where the training set is indexed and its examples are tensors that fit in memory, `rows` is the same data as
-    tensors, from which arrays take their batches. Both give the same batches in the same order: examples that do
-    not fill a batch are left out of an epoch then.
+    If the training set is indexed and its examples are tensors that fit in memory, `rows` holds them for vectorized
+    training. Both ways return the same batches in the same order; incomplete batches are then dropped.
 
     Args:
-        module: The data module: `train_dataloader` and `val_dataloader` are needed.
-        name: What reports call it.
-        seed: Seeds what `setup` draws, so that a study that is continued splits as before.
+        module: The data module; it must define `train_dataloader` and `val_dataloader`.
+        name: Name in reports.
+        seed: Seed for `setup`, so that a continued study has the same random split.
 
     Raises:
         InputError: The data module fails, or has no training or validation batches.
@@ -48,8 +47,8 @@ class UserData:
 
     def __init__(self, module: Any, name: str, seed: int = 0) -> None:
         self.module, self.name, self._seed = module, name, seed
-        with seeded(seed):  # reading may draw random numbers, which are nobody else's business
-            self._asked("prepare_data")
+        with seeded(seed):  # reading may draw random numbers and must not change the global state
+            self._call("prepare_data")
             self._set_up("fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
@@ -60,27 +59,28 @@ class UserData:
             self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
-            """Of the first training and validation batch, and of the sizes: what a continued study must share."""
+            """sha256 of sizes and first batches, which a continued study must match."""
 
     def _set_up(self, stage: str) -> None:
-        # The same stream for each stage: a `setup` that splits at random splits alike for training and for the test.
+        # The same seed for each stage, so that a random split is the same in training and test.
         with seeded(self._seed):
-            self._asked("setup", stage)
+            self._call("setup", stage)
 
-    def _asked(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self.module, method)(*arguments)
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise InputError(f"data={self.name} failed in {method}: {type(error).__name__}: {said}") from error
+            message = " ".join(str(error).split())[:300]
+            raise InputError(f"data={self.name} failed in {method}: {type(error).__name__}: {message}") from error
 
     def _loader(self, method: str) -> Any:
-        loader = self._asked(method) if defines(self.module, method) else None
+        loader = self._call(method) if defines(self.module, method) else None
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
         if isinstance(loader, list | tuple | Mapping) and method == "val_dataloader":
             raise InputError(
-                f"data={self.name} must return one loader from {method}, got {len(loader)}: one set chooses"
+                f"data={self.name} must return one loader from {method}, got {len(loader)}: return the loader whose "
+                "metric is monitored"
             )
         if loader is None or length(loader) == 0:
             raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
@@ -90,20 +90,20 @@ class UserData:
         if not defines(self.module, "test_dataloader"):
             return None
         self._set_up("test")
-        loader = self._asked("test_dataloader")
+        loader = self._call("test_dataloader")
         return loader[0] if isinstance(loader, list | tuple) and loader else loader
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of these data, a line each."""
+        """Warnings about the data, one line each."""
         return (*self._overlaps(), *self._order())
 
     def _order(self) -> Iterator[str]:
         kind = type(self._train)
         if isinstance(self._train, DataLoader) and kind is not DataLoader:
             yield (
-                f"{kind.__name__} is a DataLoader of its own: it gives batches in its own order, which follows from a "
-                "trial's seed only where it draws from the global random numbers"
+                f"{kind.__name__} is a subclass of DataLoader, so its order is kept: it depends on a trial's seed only "
+                "if it uses the global random generators"
             )
 
     def _overlaps(self) -> Iterator[str]:
@@ -111,63 +111,63 @@ class UserData:
             shared = common_examples(self._train, loader)
             if shared:
                 yield (
-                    f"{shared} of {examples(loader)} {part} examples of data={self.name} are training examples too, so "
-                    f"{part} figures are too good: split with a generator of a fixed seed"
+                    f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
+                    f"so {part} results are too optimistic: split with a generator of a fixed seed"
                 )
 
     def to(self, device: torch.device | str) -> UserData:
-        """Move the tensors of `rows` to a device, once; the user's own loaders stay as they are."""
+        """Move the tensors of `rows` to a device; the user's loaders are unchanged."""
         if self.rows is not None:
             self.rows = tuple(tensor.to(device) for tensor in self.rows)
         return self
 
     def in_rows(self) -> UserDataRows:
-        """Return the same data from tensors in memory, for an array."""
+        """Return the same data from tensors in memory, for vectorized training."""
         assert self.rows is not None
         return UserDataRows(self, self.rows)
 
     @property
     def batch_size(self) -> int:
-        """How many examples a training batch holds, 0 where the loader does not say it."""
+        """Number of examples per training batch; 0 if unknown."""
         size = int(getattr(self._train, "batch_size", None) or 0)
         return min(size, len(self.rows[0])) if self.rows is not None else size
 
     @property
     def left_out(self) -> int:
-        """How many examples of an epoch are left out, since they do not fill a batch."""
+        """Number of examples per epoch that are dropped with the incomplete batch."""
         return len(self.rows[0]) % self.batch_size if self.rows is not None else 0
 
     @property
     def changes_batches(self) -> bool:
-        """Whether the data module has hooks on batches, so that a loader's batch is not yet what the module gets."""
+        """Whether the data module has batch transfer hooks, so that the module's batch differs from the loader's."""
         return bool(self._hooks)
 
     @property
     def uses_workers(self) -> bool:
-        """Whether a loader has worker processes, which a training process of ours cannot start."""
+        """Whether a loader has worker processes, which a daemonic training process cannot start."""
         return any(getattr(loader, "num_workers", 0) for loader in (self._train, self._val, self._test))
 
     def train_loader(self, seed: int) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
-        if type(self._train) is not DataLoader:  # a subclass may have an `__iter__` of its own
-            return self._asked("train_dataloader")
+        if type(self._train) is not DataLoader:  # a subclass may override `__iter__`
+            return self._call("train_dataloader")
         return reordered(self._train, seed, self.rows is not None)
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
-        """Return what `Trainer.fit` takes its batches from."""
+        """Return the data arguments of `Trainer.fit`."""
         if self._hooks:
             train, val = self.train_loader(seed), self._val
             return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
         return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self._val}
 
     def for_test(self, step: str) -> dict[str, Any]:
-        """Return what `Trainer.test` or `Trainer.validate` takes the test set from; `step` says which of them asks."""
+        """Return the data arguments of `Trainer.test` or `Trainer.validate` for the test set; `step` is test or val."""
         if self._hooks:
             return {"datamodule": _prepared(self.module, **{f"{step}_dataloader": self._test})}
         return {"dataloaders": self._test}
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, as large as the validation set, in order."""
+        """Return a fixed part of the training set, of the size of the validation set, in order."""
         return Part(self._train, self._part_size)
 
     def val_dataloader(self) -> Any:
@@ -175,39 +175,39 @@ class UserData:
         return self._val
 
     def test_dataloader(self) -> Any:
-        """Return the user's test batches, None where there are none."""
+        """Return the user's test batches, or None."""
         return self._test
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many examples train, val and test hold; 0 where that is not known."""
+        """Number of examples of train, val and test; 0 if unknown."""
         loaders = {"train": self._train, "val": self._val, "test": self._test}
         return {part: examples(loader) for part, loader in loaders.items()}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of an example's first tensor, empty where that is not known."""
+        """Shape of an example's first tensor; empty if unknown."""
         return tuple(self.rows[0].shape[1:]) if self.rows is not None else ()
 
     @property
     def classes(self) -> None:
-        """None: what the targets mean is the user's."""
+        """None: the meaning of the targets is unknown."""
 
     def _sha256(self) -> str:
-        found = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
+        sha256 = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
         for loader in (Part(self._train, 1), self._val):
             for tensor in tensors_of(next(iter(loader), ())):
-                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+                sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return sha256.hexdigest()
 
     @property
     def source(self) -> str:
-        """The class that the data comes from."""
+        """Qualified name of the data module's class."""
         return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
 
 class UserDataRows:
-    """The user's data from tensors in memory: the order and the batches are those of the user's own loaders."""
+    """The user's data from tensors in memory, with the same batches in the same order as the user's loaders."""
 
     def __init__(self, data: UserData, rows: tuple[Tensor, ...]) -> None:
         self._data, self._rows = data, rows
@@ -218,7 +218,7 @@ class UserDataRows:
         return TensorLoader(self._rows, self._data.batch_size, seed=order, drop_last=True)
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, as large as the validation set, in order."""
+        """Return a fixed part of the training set, of the size of the validation set, in order."""
         return OnDevice(self._data.train_part_loader(), self._rows[0].device)
 
     def val_dataloader(self) -> Any:
@@ -227,7 +227,7 @@ class UserDataRows:
 
 
 def _prepared(module: Any, **loaders: Any) -> Any:
-    """Return a copy of a data module that has been set up and gives these loaders, for its hooks on batches."""
+    """Return a copy of a data module without setup and with these loaders, for its batch transfer hooks."""
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
         twin.__dict__[name] = lambda *_, **__: None
@@ -237,6 +237,6 @@ def _prepared(module: Any, **loaders: Any) -> Any:
 
 
 def defines(module: Any, method: str) -> bool:
-    """Say whether a class defines a method itself, below Lightning's own classes."""
+    """Return whether a user's class defines a method, rather than inheriting it from Lightning."""
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not is_lightning_class(owner)

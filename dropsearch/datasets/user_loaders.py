@@ -1,4 +1,4 @@
-"""What is done with a loader that somebody else made: another order, a part of it, its examples as tensors."""
+"""Derives loaders from a user's DataLoader: another order, a part of it, or its examples as tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropsearch.datasets.user_tensors import in_memory
 
 
 class Part:
-    """The first examples of a loader's set, unshuffled, in the user's own batches."""
+    """The first examples of a loader's data set, unshuffled, with the user's batch size."""
 
     def __init__(self, loader: Any, examples: int) -> None:
         self._loader = in_order(loader)
@@ -29,50 +29,56 @@ class Part:
 
 
 class OnDevice:
-    """Batches of tensors, each batch a tuple on one device, kept there once they were read."""
+    """Batches of tensors that are cached on a device in the first iteration."""
 
     def __init__(self, loader: Any, device: torch.device) -> None:
         self._loader, self._device = loader, device
-        self._kept: list[tuple[Tensor, ...]] | None = None
+        self._cached: list[tuple[Tensor, ...]] | None = None
 
     def __iter__(self) -> Any:
-        if self._kept is None:
-            self._kept = [tuple(part.to(self._device) for part in batch) for batch in self._loader]
-        return iter(self._kept)
+        if self._cached is None:
+            self._cached = [tuple(part.to(self._device) for part in batch) for batch in self._loader]
+        return iter(self._cached)
 
 
 def rows_of(loader: Any) -> tuple[tuple[Tensor, ...] | None, str]:
-    """Return the training set as tensors, or None and why it cannot be."""
+    """Return the training set as tensors, or None and the reason why that is not possible."""
     if type(loader) is not DataLoader:
         return None, f"the training batches come from a {type(loader).__name__}, not a DataLoader"
     if isinstance(loader.dataset, IterableDataset):
-        return None, "the training set is iterable, so its order is not ours to choose"
+        return None, "the training set is an IterableDataset, whose order cannot be controlled"
     if loader.batch_size is None or type(loader.sampler) not in (RandomSampler, SequentialSampler):
         sampler = loader.batch_sampler if loader.batch_size is None else loader.sampler
-        return None, f"the training set has a sampler of its own ({type(sampler).__name__})"
+        return None, f"the training loader has a custom sampler ({type(sampler).__name__})"
     if isinstance(loader.sampler, RandomSampler) and loader.sampler.replacement:
         return None, "the training set is sampled with replacement"
     if not _covers(loader.sampler, loader.dataset):
-        return None, "the training set has a sampler that covers a part of it, or another set"
+        return None, "the sampler of the training loader covers only a part of the training set, or another data set"
     return in_memory(loader)
 
 
 def _covers(sampler: Any, dataset: Any) -> bool:
-    """Say whether one of torch's own samplers gives each example of a set once an epoch."""
+    """Return whether a sampler of torch yields each example of a data set once per epoch."""
     return (
         sampler.data_source is dataset and len(sampler) == len(dataset) and not getattr(sampler, "replacement", False)
     )
 
 
 def is_shuffled(loader: DataLoader) -> bool:
-    """Return whether a loader shuffles its set."""
+    """Return whether a loader shuffles."""
     return isinstance(loader.sampler, RandomSampler)
 
 
 def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
-    """Return the loader again with a shuffle that is a function of the seed; another sampler stays as it is."""
-    plain = type(loader.sampler) is RandomSampler and loader.batch_size is not None
-    shuffled = plain and _covers(loader.sampler, loader.dataset)
+    """Return a copy of a loader whose shuffle is a function of the seed; other samplers are kept.
+
+    Args:
+        loader: The user's loader.
+        seed: Seed of the order.
+        whole_batches: Whether to drop incomplete batches.
+    """
+    is_random = type(loader.sampler) is RandomSampler and loader.batch_size is not None
+    shuffled = is_random and _covers(loader.sampler, loader.dataset)
     if not shuffled and not whole_batches:
         return loader
     return _copied(
@@ -83,7 +89,7 @@ def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
 
 
 def in_order(loader: Any) -> Any:
-    """Return the loader without its shuffle, where it is a DataLoader over an indexed set."""
+    """Return a copy of a loader without shuffling; other loaders than a DataLoader of an indexed set are kept."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
     return _copied(loader, sampler=SequentialSampler(loader.dataset), drop_last=False, num_workers=0)  # type: ignore[arg-type]
@@ -91,7 +97,7 @@ def in_order(loader: Any) -> Any:
 
 def _copied(loader: DataLoader, **changed: Any) -> DataLoader:
     workers = changed.pop("num_workers", loader.num_workers)
-    kept: dict[str, Any] = {
+    options: dict[str, Any] = {
         "batch_size": loader.batch_size,
         "collate_fn": loader.collate_fn,
         "pin_memory": loader.pin_memory,
@@ -99,17 +105,17 @@ def _copied(loader: DataLoader, **changed: Any) -> DataLoader:
         "num_workers": workers,
     }
     if workers:
-        kept |= {
+        options |= {
             "timeout": loader.timeout,
             "multiprocessing_context": loader.multiprocessing_context,
             "prefetch_factor": loader.prefetch_factor,
             "persistent_workers": loader.persistent_workers,
         }
-    return DataLoader(loader.dataset, **kept, **changed)
+    return DataLoader(loader.dataset, **options, **changed)
 
 
 def length(loader: Any) -> int:
-    """Return how many examples a loader gives, as far as it says: at least 1 where it does not."""
+    """Return the number of examples of a loader, or 1 if it is unknown."""
     try:
         return len(loader) and (examples(loader) or 1)
     except TypeError:
@@ -117,7 +123,7 @@ def length(loader: Any) -> int:
 
 
 def examples(loader: Any) -> int:
-    """Return how many examples a loader's set holds, 0 where that is not known."""
+    """Return the number of examples of a loader's data set, or 0 if it is unknown."""
     try:
         return len(loader.dataset)
     except (AttributeError, TypeError):
@@ -125,7 +131,7 @@ def examples(loader: Any) -> int:
 
 
 def tensors_of(batch: Any) -> list[Tensor]:
-    """Return the tensors in a batch of any kind, in order."""
+    """Return all tensors of a nested batch, in order."""
     if isinstance(batch, Tensor):
         return [batch]
     values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()

@@ -1,4 +1,4 @@
-"""A user's training set turned into tensors, where that changes nothing."""
+"""Reads a user's training set into tensors, if that gives the same batches."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from torch.utils.data import DataLoader, SequentialSampler
 from dropsearch.core.global_rng import generator_states
 
 LARGEST = 2**30
-"""Bytes of a training set that is held in memory."""
-LOOKED_AT = 8
-"""Examples that are read twice, to see that reading is no game of chance."""
-RANDOM = "the training examples differ from one reading to the next, as with random augmentation"
+"""Maximum size of a training set that is held in memory, in bytes."""
+CHECKED = 8
+"""Number of examples that are read twice to detect randomness."""
+RANDOM = "the training examples are random, for example because of augmentation"
 
 
 def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
-    """Return all examples of a loader's set as tensors ``[examples, ...]``, or None and why that cannot be.
+    """Return all examples of a loader's data set as tensors ``[examples, ...]``, or None and the reason why not.
 
-    It cannot where reading draws random numbers (augmentation, however rare) or gives another example the next time,
-    where a batch is more than
-    its examples side by side (padding, a custom collate), where they are not a tuple of tensors, or too many.
+    It is not possible if reading draws random numbers or changes between reads, if a batch differs from its stacked
+    examples (padding, a custom collate function), if a batch is not a tuple of tensors, or if the data is too large.
     """
     before = generator_states()
     try:
-        first = [loader.dataset[index] for index in range(min(LOOKED_AT, len(loader.dataset)))]  # type: ignore[arg-type]
+        first = [loader.dataset[index] for index in range(min(CHECKED, len(loader.dataset)))]  # type: ignore[arg-type]
         again = [loader.dataset[index] for index in range(len(first))]
         batch, repeated = loader.collate_fn(first), loader.collate_fn(again)
     except Exception as error:
@@ -37,7 +36,7 @@ def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
         return None, RANDOM
     alone = [loader.collate_fn([example]) for example in first]
     if not all(_is_tensors(one) and len(one) == len(batch) for one in alone) or not _same(batch, _joined(alone)):
-        return None, "a training batch is more than its examples side by side, as with padding"
+        return None, "a training batch differs from its stacked examples, for example because of padding"
     bytes_each = sum(part[0].numel() * part.element_size() for part in _joined(alone))
     if bytes_each * len(loader.dataset) > LARGEST:  # type: ignore[arg-type]
         return None, f"the training set takes more than {LARGEST >> 30} GiB of memory"
@@ -51,7 +50,7 @@ def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
         batch_size=256,
         sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
         collate_fn=loader.collate_fn,
-        generator=torch.Generator(),  # else a loader draws from the global one by itself
+        generator=torch.Generator(),  # by default a loader draws from the global generator
     )
     batches = list(reader)
     if len({tuple(part.shape[1:] for part in batch) for batch in batches}) > 1:
@@ -62,7 +61,7 @@ def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
 def _joined(batches: list[Any]) -> tuple[Tensor, ...]:
     try:
         return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
-    except RuntimeError:  # shapes that differ
+    except RuntimeError:  # different shapes
         return ()
 
 

@@ -246,7 +246,7 @@ def test_a_gzip_file_that_ends_early_is_named(small, tmp_path):
     whole = gzip.compress(path.read_bytes())
     path.unlink()
     path.with_name(f"{path.name}.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz must be a whole gzip file"):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz must be a complete gzip file"):
         data_module("mnist", root=tmp_path).setup()
 
 

@@ -245,7 +245,7 @@ def test_what_comes_with_the_program_is_not_fetched(name, tmp_path):
 
 def test_a_root_that_cannot_be_written_is_named(mnist, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InputError, match=r"data mnist must be written to .*file.mnist \(--root\)"):
+    with pytest.raises(InputError, match=r"data mnist cannot be written to .*file.mnist \(--root\)"):
         fetch("mnist", tmp_path / "file", mnist)
 
 
@@ -257,7 +257,7 @@ def fake_client(folder: Path, name: str, script: str) -> None:
 
 def test_a_missing_package_manager_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"needs apt-get \(Debian or Ubuntu\), which is not on this machine"):
+    with pytest.raises(InputError, match=r"needs apt-get \(Debian or Ubuntu\), which is not installed"):
         packages.download(Package("apt", "dataset-fashion-mnist", 31), tmp_path)
 
 
@@ -278,7 +278,7 @@ def test_what_a_failing_package_manager_said_is_passed_on(tmp_path, monkeypatch)
     (tmp_path / "into").mkdir()
     fake_client(tmp_path / "bin", "npm", "echo first >&2; echo no such package >&2; exit 3")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(InputError, match=r"failed with exit status 3, saying: no such package$"):
+    with pytest.raises(InputError, match=r"failed with exit status 3: no such package$"):
         packages.download(Package("npm", "some-package", 1), tmp_path / "into")
 
 

@@ -76,7 +76,8 @@ def test_test_examples_that_are_training_examples_are_counted_and_said():
     shared = len(examples(source.in_rows().train_loader(0).tensors[0]) & examples(held_out(source)[1]))
     assert shared > 0
     assert source.notes == (
-        f"{shared} of 30 test examples of data=Leaking are training examples too, so test figures are too good: split "
+        f"{shared} of 30 test examples of data=Leaking are also training examples, "
+        "so test results are too optimistic: split "
         "with a generator of a fixed seed",
     )
 
@@ -106,19 +107,19 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
 @pytest.mark.parametrize(
     ("module", "why"),
     [
-        (data.Augmented(), "differ from one reading to the next"),
-        (data.SeldomAugmented(random.random), "differ from one reading to the next"),
-        (data.SeldomAugmented(np.random.random), "differ from one reading to the next"),
-        (data.SeldomAugmented(lambda: float(torch.rand(()))), "differ from one reading to the next"),
-        (data.SeldomAugmented(random.random, last=True), "differ from one reading to the next"),
-        (data.Weighted(), "a sampler of its own (WeightedRandomSampler)"),
-        (data.Sampled(), "a sampler that covers a part of it"),
-        (data.Shortened(), "a sampler that covers a part of it"),
+        (data.Augmented(), "the training examples are random"),
+        (data.SeldomAugmented(random.random), "the training examples are random"),
+        (data.SeldomAugmented(np.random.random), "the training examples are random"),
+        (data.SeldomAugmented(lambda: float(torch.rand(()))), "the training examples are random"),
+        (data.SeldomAugmented(random.random, last=True), "the training examples are random"),
+        (data.Weighted(), "a custom sampler (WeightedRandomSampler)"),
+        (data.Sampled(), "covers only a part of the training set"),
+        (data.Shortened(), "covers only a part of the training set"),
         (data.Shortening(), "come from a Brief, not a DataLoader"),
         (data.Redrawn(), "sampled with replacement"),
-        (data.Streamed(), "iterable"),
+        (data.Streamed(), "IterableDataset"),
         (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
-        (data.Padded(), "more than its examples side by side"),
+        (data.Padded(), "differs from its stacked examples"),
         (data.Moving(), "overrides on_after_batch_transfer"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
@@ -146,7 +147,7 @@ def test_a_kind_of_dataloader_of_the_user_s_own_gives_its_own_batches_and_the_ru
     assert len(first) == 2
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
-    assert "Brief is a DataLoader of its own" in source.notes[0]
+    assert "Brief is a subclass of DataLoader" in source.notes[0]
 
 
 def _drawn(source: UserData, seed: int) -> list[torch.Tensor]:

@@ -70,7 +70,7 @@ COMMAND_LINE = [
 ]
 
 SURROUNDINGS = [
-    ("data=mnist", "data mnist must be fetched before it is used, nothing complete in data/mnist"),
+    ("data=mnist", "data mnist must be fetched before use, but data/mnist"),
     ("data=spoken_digits data.root=away", "run `scripts/fetch_data spoken_digits --root away`"),
     ("output_dir=file", 'output_dir must be a folder that can be written, got "file"'),
     ("output_dir=file/out", "file is not a folder): name another"),
