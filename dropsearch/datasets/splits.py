@@ -102,8 +102,8 @@ def validation_size(pool: int, train_size: int | None, val_fraction: float) -> i
         return math.ceil(pool * share)
     if train_size > at_most:
         raise InputError(
-            f"data.train_size must be at most {at_most} ({pool} examples with data.val_fraction={val_fraction}), "
-            f"got {train_size}"
+            f"data.train_size must be at most {at_most}, since data.val_fraction={val_fraction} of {pool} examples "
+            f"are for validation, got {train_size}"
         )
     return math.ceil(train_size * share / (1 - share))
 

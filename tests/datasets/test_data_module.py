@@ -313,7 +313,10 @@ def test_options_that_no_data_could_meet_are_refused_at_once(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_size": 1151}, r"data\.train_size must be at most 1150, which data\.val_fraction=0\.2 leaves of 1438"),
+        (
+            {"train_size": 1151},
+            r"data\.train_size must be at most 1150, since data\.val_fraction=0\.2 of 1438 examples",
+        ),
         ({"batch_size": 1151}, r"data\.batch_size must be at most the 1150 training examples, got 1151"),
         ({"batch_size": 64, "train_size": 63}, r"data\.batch_size must be at most the 63 training examples, got 64"),
     ],

@@ -94,7 +94,7 @@ def test_rates_by_site_name(name, small_net):
 
 @pytest.mark.parametrize("name", NETS)
 def test_unknown_site_is_rejected(name):
-    with pytest.raises(ValueError, match=f"no site 'nowhere'.*{SITES[name][0]}"):
+    with pytest.raises(ValueError, match=f"no dropout site 'nowhere'.*{SITES[name][0]}"):
         NETS[name]((1, 8, 8), 3, dropout={"nowhere": 0.1})
 
 
