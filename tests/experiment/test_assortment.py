@@ -68,7 +68,7 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
         (user_modules.Recurrent, "lstm"),
         (user_modules.Noisy, "random"),
         (user_modules.Branching, "data-dependent control flow"),
-        (user_modules.Reassigning, "differs from the trial alone"),
+        (user_modules.Reassigning, "differs between vectorized and sequential training"),
         (nets.Warming, "reads trainer.current_epoch"),
     ],
 )
