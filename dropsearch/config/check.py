@@ -263,14 +263,8 @@ def _evidence(config: Config) -> Iterator[str]:
         yield f"evidence.monte_carlo must be rising numbers from 1 to {MOST_SAMPLES}, got {samples}"
     if config.task == "evidence" and config.evidence.name == "off":
         yield "evidence must be on with task=evidence, got off"
-    sizes = config.evidence.train_sizes
-    if sizes != sorted(set(sizes)) or not all(size >= 2 for size in sizes):
-        yield f"evidence.train_sizes must be rising numbers of examples from 2, got {sizes}"
-    if sizes and config.evidence.name == "off":
-        yield f"evidence must be on with evidence.train_sizes={sizes}, got off"
-    for key in ("single_sites", "l2_control"):
-        if getattr(config.evidence, key) and config.evidence.name == "off":
-            yield f"evidence must be on with evidence.{key}=true, got off"
+    if config.evidence.single_sites and config.evidence.name == "off":
+        yield "evidence must be on with evidence.single_sites=true, got off"
 
 
 def _retrain(config: Config) -> Iterator[str]:

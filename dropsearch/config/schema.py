@@ -213,10 +213,6 @@ class EvidenceConfig:
     """Strengths of each corruption."""
     single_sites: bool = False
     """Retrain each winner that drops with the rate of one site at zero, and at the mean of the others."""
-    l2_control: bool = False
-    """Retrain each winner that drops without dropout, with weight decay that fits the training set as badly."""
-    train_sizes: list[int] = field(default_factory=list)
-    """Retrain each winner on so many examples of the training set."""
 
 
 @dataclass

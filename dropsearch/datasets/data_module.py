@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.raw_data import RawData, read_raw_data
-from dropsearch.datasets.splits import Indices, Purpose, split, stratified
+from dropsearch.datasets.splits import Indices, split, stratified
 from dropsearch.datasets.standardization import Scale, measure
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
@@ -67,7 +66,6 @@ class TensorDataModule(LightningDataModule):
         self._device = torch.device("cpu")
         self._parts: dict[Part, tuple[Tensor, ...]] = {}
         self._digest = self._source = ""
-        self._epoch_size: int | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and standardise the data; done once, whatever the stage.
@@ -95,7 +93,7 @@ class TensorDataModule(LightningDataModule):
             "val": self._tensors(pool, splits.val, scale),
             "test": self._tensors(pool, splits.test, scale),
         }
-        self._parts["train_part"] = self._train_part("train_part", len(splits.val))
+        self._parts["train_part"] = self._train_part(len(splits.val))
         self._digest, self._source = pool.digest, pool.source
 
     def to(self, device: torch.device | str) -> TensorDataModule:
@@ -107,28 +105,12 @@ class TensorDataModule(LightningDataModule):
         }
         return self
 
-    def with_train_size(self, size: int) -> TensorDataModule:
-        """Return the same data with a stratified part of the training set.
-
-        Validation and test set stay. An epoch stays as long, and goes through the part as often as that takes: so
-        trainings on parts of any size take the same number of steps.
-
-        Args:
-            size: At most the number of training examples.
-        """
-        part = copy.copy(self)
-        part._epoch_size = self.sizes["train"]
-        part._parts = {**self._parts, "train": self._train_part("train", size)}
-        part._parts["train_part"] = part._train_part("train_part", self.sizes["val"])
-        return part
-
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training set in an order that is a function of `seed` and epoch.
 
         Examples that do not fill a batch are left out of their epoch: all training batches have one shape.
         """
-        train, size = self._part("train"), self._epoch_size
-        return TensorLoader(train, self.batch_size, seed=seed, drop_last=True, epoch_size=size)
+        return TensorLoader(self._part("train"), self.batch_size, seed=seed, drop_last=True)
 
     def train_dataloader(self) -> TensorLoader:
         """Return `train_loader` with the module's own seed."""
@@ -178,9 +160,9 @@ class TensorDataModule(LightningDataModule):
         lengths = torch.from_numpy(pool.lengths[rows])
         return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
 
-    def _train_part(self, purpose: Purpose, size: int) -> tuple[Tensor, ...]:
+    def _train_part(self, size: int) -> tuple[Tensor, ...]:
         labels = self._parts["train"][-1]
-        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, purpose)
+        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, "train_part")
         rows = torch.from_numpy(chosen.nonzero()[0]).to(labels.device)
         return tuple(tensor.index_select(0, rows) for tensor in self._parts["train"])
 

@@ -23,8 +23,6 @@ class TensorLoader:
         seed: None for the order in which the examples lie; otherwise the order of an epoch is a pure function
             of seed, epoch and the number of examples, whatever the device.
         drop_last: Leave out the examples that do not fill a batch, so that all batches have one shape.
-        epoch_size: How many examples an epoch goes through, where that is more than there are: all of them again and
-            again, each time in another order. It needs a seed.
 
     Raises:
         ValueError: No tensors, tensors of different lengths, or a batch size below 1.
@@ -40,7 +38,6 @@ class TensorLoader:
         *,
         seed: int | None = None,
         drop_last: bool = False,
-        epoch_size: int | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors must have one length, got {[len(tensor) for tensor in tensors]}")
@@ -50,7 +47,6 @@ class TensorLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
-        self.epoch_size = epoch_size or len(tensors[0])
         self._next_epoch = 0
 
     @property
@@ -64,18 +60,13 @@ class TensorLoader:
 
     def order(self, epoch: int) -> Tensor:
         """Return the examples of an epoch in their order, int64 ``[examples used]``, on the CPU."""
-        order = torch.arange(self.epoch_size) if self.seed is None else self._shuffled(self.seed, epoch)
-        used = len(self) * self.batch_size if self.drop_last else self.epoch_size
-        return order[:used]
-
-    def _shuffled(self, seed: int, epoch: int) -> Tensor:
         examples = len(self.tensors[0])
-        rounds = -(-self.epoch_size // examples)
-        orders = [shuffled(examples, seed, epoch * rounds + number) for number in range(rounds)]
-        return torch.cat(orders)[: self.epoch_size]
+        order = torch.arange(examples) if self.seed is None else shuffled(examples, self.seed, epoch)
+        return order[: len(self) * self.batch_size] if self.drop_last else order
 
     def __len__(self) -> int:
-        return self.epoch_size // self.batch_size if self.drop_last else -(-self.epoch_size // self.batch_size)
+        examples = len(self.tensors[0])
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator: Lightning makes its first iterator before it says which epoch it is.

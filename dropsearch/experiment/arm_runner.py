@@ -114,12 +114,12 @@ class ArmRunner:
             most_at_once=most_at_once(self.config),
         )
 
-    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations, engine: Engine) -> None:
+    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:
         """Retrain the winners with something changed, in the arms that have a study for it."""
         arms = [arm for arm in self.studies if phase in arm.retrained]
-        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch, engine)
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch)
 
-    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch, engine: Engine | None = None) -> None:
+    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
 
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
@@ -128,7 +128,7 @@ class ArmRunner:
         told = False
         while True:
             for feed in watched:
-                (engine or self.engine).run(feed)
+                self.engine.run(feed)
             others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return

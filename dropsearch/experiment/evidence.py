@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,23 +68,6 @@ def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome
     )
 
 
-def measured_again(
-    config: Config, source: build.Source, retrained: Confirmed, checkpoints: Path, names: Collection[str]
-) -> tuple[ArmEvidence, tuple[str, ...]]:
-    """Return some of `MEASURES`, by name, of other models than the winners, and what could not be measured on them.
-
-    Args:
-        config: The configuration.
-        source: The data.
-        retrained: The models' trainings.
-        checkpoints: Folder of the kept models.
-        names: What is measured.
-    """
-    notes = _Notes()
-    found = _arm(config, source, _shared(config, source, _Notes()), retrained, checkpoints, notes, names)
-    return found, notes.as_notes(len(retrained.results))
-
-
 def quantities() -> dict[str, Quantity]:
     """Return what each value and each series is, by its name."""
     return {
@@ -139,7 +122,6 @@ def _arm(
     winner: Confirmed,
     checkpoints: Path,
     notes: _Notes,
-    measured: Collection[str] = tuple(MEASURES),
 ) -> ArmEvidence:
     models, logits = [], []
     for result in winner.results:
@@ -150,30 +132,28 @@ def _arm(
                 logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
-        models.append(_model(result, model, notes, measured))
+        models.append(_model(result, model, notes))
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
     series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}
-    if "ensemble" in measured and shared is not None and len(models) == len(logits) > 1:
+    if shared is not None and len(models) == len(logits) > 1:
         series |= deep_ensemble(torch.stack(logits), shared.held_out.targets)
     values = {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names}
     return ArmEvidence(winner.seeds, values, series)
 
 
-def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]) -> Measured:
+def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes) -> Measured:
     """Return what is measured on one retraining, NaN for what cannot be."""
     values, series = {}, {}
-    for name, found in _each(result, model, notes, measured):
+    for name, found in _each(result, model, notes):
         values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
         series |= found.series
     return Measured(values, series)
 
 
-def _each(
-    result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]
-) -> Iterator[tuple[str, Measured]]:
-    for name in measured:
-        measure, found = MEASURES[name], Measured()
+def _each(result: TrialResult, model: TrainedModel | None, notes: _Notes) -> Iterator[tuple[str, Measured]]:
+    for name, measure in MEASURES.items():
+        found = Measured()
         subject = result if measure.of_curve else model
         if subject is not None:
             try:

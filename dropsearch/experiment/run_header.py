@@ -51,10 +51,6 @@ def run_header(
     }
     if config.evidence.single_sites:
         facts["single sites"] = "each winner that drops, one rate at a time at zero and at the mean of the others"
-    if config.evidence.l2_control:
-        facts["L2 control"] = "each winner that drops, with weight decay in place of dropout"
-    if sizes := config.evidence.train_sizes:
-        facts["sizes"] = f"each winner on {', '.join(f'{size:,}' for size in sizes)} training examples"
     if mlflow.get("tracking_uri"):
         facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
     if said := notes(config, source):

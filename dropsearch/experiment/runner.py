@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import closing as closed
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from dropsearch.config.schema import Config, plain
@@ -20,13 +19,11 @@ from dropsearch.experiment.arm_runner import ArmRunner, checkpoint, checkpoint_f
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.dropout_check import require_active_dropout
-from dropsearch.experiment.l2_control import check_weight_decay
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.scoring import comparison_metric_of
 from dropsearch.experiment.studies import arm_studies, fingerprints
-from dropsearch.experiment.train_sizes import check_train_sizes, sized_engines
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import Progress, closing, opening
 from dropsearch.stats.comparisons import compared
@@ -55,8 +52,6 @@ def searched(config: Config) -> Summary:
     source = build.data(config, build.device(config))
     sites = build.sites(config, source)
     require_active_dropout(config, source, sites)
-    check_weight_decay(config, source)
-    check_train_sizes(config, source)
     engines.use_precision(config)
     engines.use_threads(config, source)
     plan = engines.plan(config, source, sites)
@@ -69,12 +64,12 @@ def searched(config: Config) -> Summary:
     engine = engines.engine(
         config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name))
     )
-    with closed(engine), sized_engines(config, source, plan) as sized, reached(folder):
-        return ExperimentRun(config, source, sites, engine, folder, tracker, started, sized).work(journal)
+    with closed(engine), reached(folder):
+        return ExperimentRun(config, source, sites, engine, folder, tracker, started).work(journal)
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    return checkpoint(folder, spec) if spec.phase in retrainings.WITH_WEIGHTS else None
+    return checkpoint(folder, spec) if spec.phase == "confirm" else None
 
 
 class ExperimentRun:
@@ -90,7 +85,6 @@ class ExperimentRun:
         folder: The output directory.
         tracker: Where runs are tracked; not yet connected.
         started: `time.perf_counter()` when the invocation began.
-        sized: What trains on parts of the training set, by their size.
     """
 
     def __init__(
@@ -102,11 +96,9 @@ class ExperimentRun:
         folder: Path,
         tracker: Tracker,
         started: float,
-        sized: Mapping[int, Engine] = MappingProxyType({}),
     ) -> None:
         self.config, self.source, self.sites, self.engine = config, source, sites, engine
         self.folder, self.tracker, self.started = folder, tracker, started
-        self.sized = sized
         self.interruption = Interruption()
         self._checkpoints = checkpoint_folder(folder, config.study.name)
 
@@ -195,9 +187,7 @@ class ExperimentRun:
         config, studies = self.config, self.arm_runner.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
-        total += config.confirm.seeds * sum(
-            retrainings.most(arm, phase, config.evidence.train_sizes) for arm in studies for phase in arm.retrained
-        )
+        total += config.confirm.seeds * sum(retrainings.most(arm) for arm in studies)
         asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
         progress = Progress(total, initial=done, monitor=build.monitor(config))
@@ -214,7 +204,7 @@ class ExperimentRun:
             for phase in asked:
                 if not self.interruption.requested:
                     progress.phase(retrainings.PHASES[phase])
-                    retrainings.vary(self.arm_runner, watch, phase, self.sized)
+                    retrainings.vary(self.arm_runner, watch, phase)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")

@@ -26,14 +26,7 @@ def fingerprints(config: Config, source: build.Source, sites: tuple[Site, ...]) 
 
 def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
     """Return what an arm's winner is retrained for beside its confirmation."""
-    asked = config.evidence
-    drops = arm.dropout != "off"
-    wanted: dict[TrialPhase, bool] = {
-        "sites": asked.single_sites and drops,
-        "l2": asked.l2_control and drops,
-        "sizes": bool(asked.train_sizes),
-    }
-    return [phase for phase, is_wanted in wanted.items() if is_wanted]
+    return ["sites"] if config.evidence.single_sites and arm.dropout != "off" else []
 
 
 def arm_studies(config: Config, source: build.Source, sites: tuple[Site, ...], storage: Any, name: str) -> ArmStudies:

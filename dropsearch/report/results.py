@@ -162,13 +162,7 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
         for arm, variations in evidence.single_sites.items()
     }
     contrasts = [_comparison(contrast) for contrast in evidence.contrasts]
-    controls = {
-        arm: vars(control) | {"contrasts": [_comparison(contrast) for contrast in control.contrasts]}
-        for arm, control in evidence.l2_controls.items()
-    }
-    sizes = [vars(size) | {"contrasts": [*map(_comparison, size.contrasts)]} for size in evidence.train_sizes]
-    retrained = {"single_sites": varied, "l2_controls": controls, "train_sizes": sizes}
-    return vars(evidence) | {"contrasts": contrasts} | retrained
+    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
 
 
 def _bounds(interval: Interval) -> list[float]:

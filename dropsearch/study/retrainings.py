@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
@@ -16,9 +16,6 @@ from dropsearch.study.store import StudyStore
 
 Variations = Mapping[int, TrialSpec]
 """By a number that is its own in its study, the winner's specification with something changed."""
-
-WEIGHT_DECAYS = (0.001, 0.01, 0.1, 0.3, 1.0)
-"""What a control without dropout has in place of the winner's weight decay, where it is more than that."""
 
 
 def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
@@ -38,22 +35,6 @@ def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
         for name, rates in changed.items()
         if any(abs(rates[site] - rate) > 1e-6 for site, rate in winner.rates.items())
     }
-
-
-def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
-    """Return the winner without dropout, with its own weight decay and with each of `WEIGHT_DECAYS` that is more."""
-    more = [decay for decay in WEIGHT_DECAYS if decay > 1.5 * winner.weight_decay]
-    off = dict.fromkeys(winner.rates, 0.0)
-    controls = {f"no dropout, weight decay {decay:.3g}": decay for decay in (winner.weight_decay, *more)}
-    return {
-        name: dataclasses.replace(winner, rates=off, weight_decay=decay, variation=name)
-        for name, decay in controls.items()
-    }
-
-
-def train_sizes(winner: TrialSpec, sizes: Iterable[int]) -> dict[int, TrialSpec]:
-    """Return the winner for each size of the training set, which whoever trains it has to see to, by that size."""
-    return {size: dataclasses.replace(winner, variation=f"train_size = {size}") for size in sizes}
 
 
 class VariationFeed(StudyFeed):

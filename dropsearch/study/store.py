@@ -37,8 +37,6 @@ TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
     "sites": ("configuration", "variation", "seed"),
-    "l2": ("configuration", "variation", "seed"),
-    "sizes": ("configuration", "variation", "seed"),
 }
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0

@@ -63,9 +63,6 @@ COMMAND_LINE = [
     ("evidence=yes", 'evidence must be one of off, on, got "yes"'),
     ("evidence=off task=evidence", "evidence must be on with task=evidence, got off"),
     ("evidence=off evidence.single_sites=true", "evidence must be on with evidence.single_sites=true, got off"),
-    ("evidence.train_sizes=[100,10]", "evidence.train_sizes must be rising numbers of examples from 2, got [100, 10]"),
-    ("evidence=off evidence.train_sizes=[10]", "evidence must be on with evidence.train_sizes=[10], got off"),
-    ("evidence=off evidence.l2_control=true", "evidence must be on with evidence.l2_control=true, got off"),
     ("evidence.monte_carlo=[5,1]", "evidence.monte_carlo must be rising numbers from 1 to 10000, got [5, 1]"),
 ]
 

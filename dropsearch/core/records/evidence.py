@@ -57,37 +57,6 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class L2Control:
-    """An arm's winner without dropout, with the weight decay that gives the train loss most like the winner's."""
-
-    weight_decay: float
-    """The one whose mean train loss over seeds, with dropout off, at the best epoch, is nearest to the winner's."""
-    train_losses: tuple[tuple[float, float], ...]
-    """Each weight decay that was tried with its mean train loss; not finite where a retraining failed."""
-    seeds: tuple[int, ...]
-    measures: Mapping[str, tuple[float, ...]]
-    """By the measure's name, one number a seed: `train_loss`, and the co-adaptation and the gap of the control."""
-    winners: Mapping[str, tuple[float, ...]]
-    """The same of the winner."""
-    contrasts: tuple[Comparison, ...]
-    """The winner minus the control, measure by measure, adjusted for all of them but the train loss."""
-
-
-@dataclass(frozen=True)
-class TrainSize:
-    """All arms' winners retrained on a part of the training set; by arm, one number a seed."""
-
-    size: int
-    """Training examples."""
-    gaps: Mapping[str, tuple[float, ...]]
-    """Validation loss minus train loss at the best epoch, in nats; not finite where a retraining failed."""
-    val_losses: Mapping[str, tuple[float, ...]]
-    val_accs: Mapping[str, tuple[float, ...]]
-    contrasts: tuple[Comparison, ...]
-    """dropout minus none and both minus batchnorm in `gap_best` and `val_loss`, each adjusted over arms and sizes."""
-
-
-@dataclass(frozen=True)
 class Response:
     """How the score (what is monitored) depends on the rate of one site, as the trials of an arm's search show it."""
 
@@ -160,9 +129,5 @@ class Evidence:
     """What was not measured, and why."""
     single_sites: Mapping[str, tuple[Variation, ...]] = field(default_factory=dict)
     """By arm, its winner with the rate of one site changed; empty where that was not asked for."""
-    l2_controls: Mapping[str, L2Control] = field(default_factory=dict)
-    """By arm whose winner drops anything; empty where that was not asked for."""
-    train_sizes: tuple[TrainSize, ...] = ()
-    """By rising size; empty where that was not asked for."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """What each measure of `arms` is, by its name."""

@@ -53,11 +53,8 @@ def measured_finished_run(config: Config) -> Summary:
     arms = run.arm_runner.recorded()
     for arm in run.arm_runner.studies:
         winner = arms[arm.arm.name].winner
-        if what := retrainings.missing(arm, winner, config.evidence.train_sizes):
+        if what := retrainings.missing(arm, winner):
             raise InputError(unfinished(config.study.name, what))
-        if winner and "l2" in arm.retrained:
-            controls = retrainings.retrained(arm, winner, "l2").values()
-            run.arm_runner.check_kept([result for _, results in controls for result in results if result.checkpoint])
     with reached(folder):
         return _written(run, storage, arms, _recorded_before(folder))
 

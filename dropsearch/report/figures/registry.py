@@ -58,7 +58,7 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     from dropsearch.report.figures.differences import differences
     from dropsearch.report.figures.ensemble import ensemble
     from dropsearch.report.figures.learning_curves import curves
-    from dropsearch.report.figures.overfitting import gaps, train_sizes
+    from dropsearch.report.figures.overfitting import gaps
     from dropsearch.report.figures.rates_found import found
     from dropsearch.report.figures.responses import responses
     from dropsearch.report.figures.robustness import robustness
@@ -66,6 +66,6 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     from dropsearch.report.figures.variance_shift import shift
 
     drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
-    evidence = (gaps, train_sizes, coadaptation, robustness, ensemble, shift)
+    evidence = (gaps, coadaptation, robustness, ensemble, shift)
     for draw in (*drawings, *evidence):
         yield draw.__name__, draw

@@ -21,11 +21,9 @@ from dropsearch.report.tables.evidence import (
     claim_number,
     contrasts_table,
     evidence_table,
-    l2_control_table,
     single_sites_table,
 )
 from dropsearch.report.tables.table import Table, heading
-from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
 from dropsearch.report.text.caveats import caveats, without_dropout
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import drawable, spans
@@ -123,9 +121,9 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "evidence",
         "Evidence",
-        (evidence_table(summary, intervals=True), l2_control_table(summary), sizes_table(summary)),
-        ("gaps", "train_sizes", "coadaptation", "robustness", "ensemble", "shift"),
-        (size_contrasts_table(summary), contrasts_table(summary)),
+        (evidence_table(summary, intervals=True),),
+        ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
+        (contrasts_table(summary),),
     )
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
-from dropsearch.report.tables.evidence import claims_table, l2_control_table, single_sites_table
+from dropsearch.report.tables.evidence import claims_table, single_sites_table
 from dropsearch.report.tables.table import WIDTH as WIDTH
 from dropsearch.report.tables.table import Table as Table
-from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
 from dropsearch.report.text.numbers import EMPTY as EMPTY
 from dropsearch.report.text.numbers import loss as loss
 from dropsearch.report.text.numbers import percent as percent
@@ -119,9 +118,6 @@ def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
         params_table(summary),
         differences_table(summary),
         single_sites_table(summary),
-        l2_control_table(summary),
-        sizes_table(summary),
-        size_contrasts_table(summary),
         claims_table(summary, brief=brief),
     )
     return [table for table in found if table.rows]
