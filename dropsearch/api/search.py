@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropsearch.api.arguments import KEYS, MAYBE, RANGES, check_overrides, mapping, put, put_bounds
+from dropsearch.api.arguments import bounds, check_overrides, mapping, whole, with_trainer, word, words
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import USER, Config, SitesConfig
+from dropsearch.config.schema import USER, Config, ConfirmConfig, SitesConfig
 from dropsearch.config.user_targets import USER_ARMS
 from dropsearch.core.errors import InputError
 
@@ -69,7 +68,7 @@ def search(
         output_dir: Where all files go; outputs/NAME-DATA by default.
         tracking: mlflow or none.
         tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
-        engine: auto, array or alone.
+        engine: auto, vectorized or sequential.
         accelerator: auto, cpu or gpu.
         confirm_top_k: How many of the best configurations of each arm are retrained.
         confirm_seeds: On how many fresh seeds each.
@@ -93,25 +92,37 @@ def search(
         InputError: Something that was given cannot be used: one line says what and what to do.
         RunError: The training failed.
     """
-    given = dict(locals())
-    check_overrides(overrides, given)
+    optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
+    optional |= {"lr": lr, "weight_decay": weight_decay, "rates": rates}
+    check_overrides(overrides, [argument for argument, value in optional.items() if value is None])
     config = _config(make_module, datamodule, name, overrides)
-    given["output_dir"] = str(output_dir or f"outputs/{config.study.name}")
-    given["arms"] = list(arms) if isinstance(arms, tuple) else arms
-    for argument, key in KEYS.items():
-        put(config, key, given[argument], argument)
-    for argument in ("tracking_uri", "batchnorm"):
-        if given[argument] is not None:
-            put(config, MAYBE[argument], given[argument], argument)
-    for argument in RANGES:
-        if given[argument] is not None:
-            put_bounds(config, argument, given[argument])
+    config.study.n_trials = whole("n_trials", n_trials)
+    config.trainer = with_trainer(config.trainer, mapping("trainer", trainer))
+    config.trainer.max_epochs = whole("max_epochs", max_epochs)
+    config.trainer.accelerator = word("accelerator", accelerator)
+    config.trainer.made_by = _maker(callbacks)
+    config.seed = whole("seed", seed)
+    config.monitor, config.mode = word("monitor", monitor), word("mode", mode)
+    config.arms = words("arms", arms)
+    config.output_dir = str(output_dir or f"outputs/{config.study.name}")
+    config.tracking.name = word("tracking", tracking)
+    config.engine.name = word("engine", engine)
+    config.confirm = ConfirmConfig(whole("confirm_top_k", confirm_top_k), whole("confirm_seeds", confirm_seeds))
+    if tracking_uri is not None:
+        config.tracking.uri = word("tracking_uri", tracking_uri)
+    if batchnorm is not None:
+        config.batchnorm.replace = word("batchnorm", batchnorm)
+    if lr is not None:
+        config.space.lr = bounds("lr", lr)
+    if weight_decay is not None:
+        config.space.weight_decay = bounds("weight_decay", weight_decay)
+    if rates is not None:
+        found = bounds("rates", rates)
+        config.space.low, config.space.high = found.low, found.high
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
     config.sites = _sites(config.sites, insert, kinds)
     searched_too = mapping("params", params).items()
     config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
-    _put_trainer(config, mapping("trainer", trainer))
-    config.trainer.made_by = _maker(callbacks)
     check(config)
 
     # torch, lightning and optuna take seconds to import: not for what is refused above.
@@ -127,16 +138,6 @@ def search(
 
 def _copied(values: Any) -> Any:
     return dict(values) if isinstance(values, Mapping) else values
-
-
-def _put_trainer(config: Config, given: Mapping[str, Any]) -> None:
-    """Set what is a key of ours as such, and the rest as the user's own arguments of the Trainer."""
-    ours = {field.name for field in dataclasses.fields(config.trainer)}
-    for name, value in given.items():
-        if name in ours:
-            put(config, f"trainer.{name}", value, f"trainer[{name!r}]")
-        else:
-            setattr(config.trainer, name, value)
 
 
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:

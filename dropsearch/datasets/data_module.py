@@ -41,6 +41,16 @@ class TensorDataModule(LightningDataModule):
         InputError: A value cannot be used. Files, and sizes that depend on them, are looked at in `setup`.
     """
 
+    has_test = True
+    uses_workers = False
+    """Whether a loader has worker processes."""
+    changes_batches = False
+    """Whether hooks change what the loaders give."""
+    incompatibility = ""
+    """Why an array cannot take its batches from these data."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of these data."""
+
     def __init__(
         self,
         name: str,
@@ -148,6 +158,25 @@ class TensorDataModule(LightningDataModule):
         """Where the data was read."""
         self.setup()
         return self._source
+
+    def in_rows(self) -> TensorDataModule:
+        """Return the same data for an array: it lies in memory."""
+        return self
+
+    def for_trainer(self, seed: int) -> dict[str, Any]:
+        """Return what `Trainer.fit` takes its batches from."""
+        return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self.val_dataloader()}
+
+    def for_test(self, step: str) -> dict[str, Any]:
+        """Return what `Trainer.test` or `Trainer.validate` takes the test set from."""
+        return {"dataloaders": self.test_dataloader()}
+
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        train, val, test = (f"{self.sizes[part]:,}" for part in ("train", "val", "test"))
+        shape = "x".join(str(size) for size in self.input_shape)
+        return f"{train} training, {val} validation and {test} test examples of {shape} in {self.classes} classes"
 
     def _part(self, part: Part) -> tuple[Tensor, ...]:
         self.setup()

@@ -96,7 +96,11 @@ class UserData:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of these data, a line each."""
-        return (*self._overlaps(), *self._order())
+        return (*self._left_out(), *self._overlaps(), *self._order())
+
+    def _left_out(self) -> Iterator[str]:
+        if self.left_out:
+            yield f"{self.left_out} training examples that do not fill a batch are left out of each epoch"
 
     def _order(self) -> Iterator[str]:
         kind = type(self._train)
@@ -121,10 +125,9 @@ class UserData:
             self.rows = tuple(tensor.to(device) for tensor in self.rows)
         return self
 
-    def in_rows(self) -> UserDataRows:
-        """Return the same data from tensors in memory, for an array."""
-        assert self.rows is not None
-        return UserDataRows(self, self.rows)
+    def in_rows(self) -> UserDataRows | None:
+        """Return the same data from tensors in memory, for an array; None where `incompatibility` says why not."""
+        return None if self.rows is None else UserDataRows(self, self.rows)
 
     @property
     def batch_size(self) -> int:
@@ -179,6 +182,18 @@ class UserData:
         return self._test
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a test set."""
+        return self._test is not None
+
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        known = [f"{size:,} {part}" for part, size in self.sizes.items() if size]
+        where = "" if self.rows is None else ", the training set in memory"
+        return f"{' and '.join(known) or 'unknown numbers of'} examples from {self.source}{where}"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """How many examples train, val and test hold; 0 where that is not known."""
         loaders = {"train": self._train, "val": self._val, "test": self._test}
@@ -192,6 +207,10 @@ class UserData:
     @property
     def classes(self) -> None:
         """None: what the targets mean is the user's."""
+
+    @property
+    def layout(self) -> None:
+        """None: what the inputs mean is the user's."""
 
     def _sha256(self) -> str:
         found = hashlib.sha256(repr(sorted(self.sizes.items())).encode())

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.dropout.typical_rates import typical_rates
-from dropsearch.experiment.build import Source, monitor
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
-from dropsearch.experiment.scoring import has_test, test_scores
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
@@ -69,29 +67,21 @@ class ArmRunner:
     """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
 
     Args:
-        config: The configuration.
-        source: The data.
-        sites: The model's sites.
+        context: What the run consists of.
         studies: The arms' studies, in the order in which they run.
         engine: What trains.
-        checkpoints: Folder of the confirmed models.
         cancelled: Whether to stop.
     """
 
     def __init__(
         self,
-        config: Config,
-        source: Source,
-        sites: tuple[Site, ...],
+        context: ExperimentContext,
         studies: Sequence[ArmStudies],
         engine: Engine,
-        checkpoints: Path,
         cancelled: Callable[[], bool],
     ) -> None:
-        self.config, self.source, self.sites = config, source, sites
-        self.studies, self.engine = studies, engine
-        self.checkpoints, self.cancelled = checkpoints, cancelled
-        self.seeds = confirmation_seeds(config.seed, config.confirm.seeds)
+        self.context, self.studies, self.engine, self.cancelled = context, studies, engine, cancelled
+        self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
@@ -108,10 +98,10 @@ class ArmRunner:
         return SearchFeed(
             store,
             arm.space,
-            total=self.config.study.n_trials,
-            seed=repeat_seed(self.config.seed, store.repeat),
+            total=self.context.config.study.n_trials,
+            seed=repeat_seed(self.context.config.seed, store.repeat),
             cancelled=self.cancelled,
-            most_at_once=most_at_once(self.config),
+            most_at_once=most_at_once(self.context.config),
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:
@@ -154,10 +144,10 @@ class ArmRunner:
 
     def stands(self, result: TrialResult) -> bool:
         """Return whether an earlier run's retraining need not be done again."""
-        return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
+        return result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
-        return best_configurations(arm.search.results(), self.config.confirm.top_k)
+        return best_configurations(arm.search.results(), self.context.config.confirm.top_k)
 
     def outcomes(self, *, open_test: bool) -> dict[str, ArmOutcome]:
         """Return what is known of each arm.
@@ -166,7 +156,7 @@ class ArmRunner:
             open_test: Let the confirmed winners see the test set: once, and only after every selection.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
-        if open_test and has_test(self.source):
+        if open_test and self.context.source.has_test:
             for arm in self.studies:
                 outcome = found[arm.arm.name]
                 if outcome.winner:
@@ -183,7 +173,9 @@ class ArmRunner:
             missing = self._trial_keys(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
-                raise InputError(unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
+                raise InputError(
+                    unfinished(self.context.config.study.name, f"{what} of arm {arm.arm.name} are missing")
+                )
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         for arm in self.studies:
             outcome = found[arm.arm.name]
@@ -196,10 +188,12 @@ class ArmRunner:
         return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
 
     def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
-        if not has_test(self.source):
+        if not self.context.source.has_test:
             return None
         if _opening(best) not in arm.confirm.notes:
-            raise InputError(unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
+            raise InputError(
+                unfinished(self.context.config.study.name, f"arm {arm.arm.name} has not seen the test set")
+            )
         return self._test(arm, best)
 
     def check_kept(self, results: Sequence[TrialResult]) -> None:
@@ -209,7 +203,7 @@ class ArmRunner:
             InputError: A checkpoint is gone.
         """
         for result in results:
-            path = kept_checkpoint(self.checkpoints, result)
+            path = kept_checkpoint(self.context.checkpoints, result)
             if not path.exists():
                 raise InputError(
                     f"task=evidence needs the checkpoints of the run, and {path} is gone: give the same command "
@@ -219,10 +213,11 @@ class ArmRunner:
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
         best = winner(confirmed, len(self.seeds))
-        typical = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
-        shown = monitor(self.config)
+        typical = typical_rates(self.context.sites) if arm.arm.dropout != "off" else {}
         again = tuple(store.results() for store in arm.repeats)
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=shown, repeats=again)
+        return ArmOutcome(
+            arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=self.context.monitor, repeats=again
+        )
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -237,10 +232,10 @@ class ArmRunner:
         return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
 
     def _score(self, result: TrialResult) -> tuple[float, float]:
-        path = kept_checkpoint(self.checkpoints, result)
+        path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        return test_scores(self.config, self.source, result.spec, path)
+        return self.context.test_scores(result.spec, path)
 
 
 def _opening(best: Confirmed) -> str:
@@ -254,12 +249,6 @@ def unfinished(study: str, what: str) -> str:
         f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
         "task=evidence, and it goes on"
     )
-
-
-def checkpoint_folder(output_dir: Path, study: str) -> Path:
-    """Return where a study keeps its weights: apart from those of another study in the same output directory."""
-    # Absolute, for a process that runs elsewhere may look for it.
-    return output_dir.absolute() / "checkpoints" / study
 
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:

@@ -16,8 +16,8 @@ from dropsearch.experiment.retrainings import varied
 def collect_evidence(arm_runner: ArmRunner, summary: Summary) -> Evidence:
     """Return what dropout did in the winners of a run that came to its end; `summary` is what was found without it."""
     started = time.perf_counter()
-    evidence = measured(arm_runner.config, arm_runner.source, summary.arms, arm_runner.checkpoints)
-    evidence = with_searches(evidence, arm_runner.config, arm_runner.studies, summary.arms)
+    evidence = measured(arm_runner.context, summary.arms)
+    evidence = with_searches(evidence, arm_runner.context, arm_runner.studies, summary.arms)
     sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name]) for arm in arm_runner.studies}
     evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in sites.items() if found})
     said = claims(evidence, summary)

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -14,11 +13,10 @@ from dropsearch.analysis.measures import MEASURES, robustness
 from dropsearch.analysis.measures.ensemble import deep_ensemble
 from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
-from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
 from dropsearch.stats.comparisons import contrasts
 
@@ -43,23 +41,19 @@ class _Notes:
         return (*self.others, *lines)
 
 
-def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome], checkpoints: Path) -> Evidence:
+def measured(context: ExperimentContext, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
 
     Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
 
     Args:
-        config: The configuration.
-        source: The data.
+        context: What the run consists of.
         arms: What was found, the test set opened.
-        checkpoints: Folder of the confirmed models.
     """
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
-    shared = _shared(config, source, notes)
-    found = _related(
-        {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
-    )
+    shared = _shared(context, notes)
+    found = _related({name: _arm(context, shared, winner, notes) for name, winner in winners.items()})
     return Evidence(
         found,
         contrasts=contrasts(found),
@@ -104,9 +98,9 @@ def _relative(
     return dataclasses.replace(arm, measures={**arm.measures, "mean_corruption_error": errors})
 
 
-def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementData | None:
+def _shared(context: ExperimentContext, notes: _Notes) -> MeasurementData | None:
     try:
-        shared = measurement_data(config, source)
+        shared = measurement_data(context)
     except NotMeasuredError as error:
         notes.others.append(f"only the curves were looked at, not the models: {error}")
         return None
@@ -115,20 +109,13 @@ def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementD
     return shared
 
 
-def _arm(
-    config: Config,
-    source: build.Source,
-    shared: MeasurementData | None,
-    winner: Confirmed,
-    checkpoints: Path,
-    notes: _Notes,
-) -> ArmEvidence:
+def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Confirmed, notes: _Notes) -> ArmEvidence:
     models, logits = [], []
     for result in winner.results:
         model = None
         if shared is not None:
             try:
-                model = trained(config, source, shared, result, kept_checkpoint(checkpoints, result))
+                model = trained(context, shared, result, kept_checkpoint(context.checkpoints, result))
                 logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))

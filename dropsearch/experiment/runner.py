@@ -13,16 +13,16 @@ from typing import Any
 
 from dropsearch.config.schema import Config, plain
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
-from dropsearch.core.records import ArmOutcome, Site, Summary, TrialPhase, TrialSpec, best_arm
-from dropsearch.experiment import build, engines, retrainings
-from dropsearch.experiment.arm_runner import ArmRunner, checkpoint, checkpoint_folder
+from dropsearch.core.records import ArmOutcome, Summary, TrialPhase, TrialSpec, best_arm
+from dropsearch.experiment import engines, retrainings
+from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
+from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
-from dropsearch.experiment.dropout_check import require_active_dropout
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.scoring import comparison_metric_of
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import Progress, closing, opening
@@ -49,23 +49,18 @@ def search(config: Config) -> int:
 def searched(config: Config) -> Summary:
     """Search, confirm, test, leave every file, and return what was found."""
     started = time.perf_counter()
-    source = build.data(config, build.device(config))
-    sites = build.sites(config, source)
-    require_active_dropout(config, source, sites)
-    engines.use_precision(config)
-    engines.use_threads(config, source)
-    plan = engines.plan(config, source, sites)
-    folder = Path(config.output_dir)
-    journal = folder / "study.journal"
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    plan = engines.plan(context)
+    journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
-        check_studies(open_storage(config.study.storage, journal), fingerprints(config, source, sites))
-    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
+        check_studies(open_storage(config.study.storage, journal), fingerprints(context))
+    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=context.folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = engines.engine(
-        config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name))
-    )
-    with closed(engine), reached(folder):
-        return ExperimentRun(config, source, sites, engine, folder, tracker, started).work(journal)
+    engine = engines.engine(context, plan, partial(_checkpoint_path, context.checkpoints))
+    with closed(engine), reached(context.folder):
+        return ExperimentRun(context, engine, tracker, started).work(journal)
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
@@ -78,49 +73,33 @@ class ExperimentRun:
     `work` does all of it. After `open`, its `arm_runner` can also be run part by part.
 
     Args:
-        config: The configuration.
-        source: The data.
-        sites: The model's sites.
+        context: What the run consists of.
         engine: What trains.
-        folder: The output directory.
         tracker: Where runs are tracked; not yet connected.
         started: `time.perf_counter()` when the invocation began.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        source: build.Source,
-        sites: tuple[Site, ...],
-        engine: Engine,
-        folder: Path,
-        tracker: Tracker,
-        started: float,
-    ) -> None:
-        self.config, self.source, self.sites, self.engine = config, source, sites, engine
-        self.folder, self.tracker, self.started = folder, tracker, started
+    def __init__(self, context: ExperimentContext, engine: Engine, tracker: Tracker, started: float) -> None:
+        self.context, self.engine, self.tracker, self.started = context, engine, tracker, started
         self.interruption = Interruption()
-        self._checkpoints = checkpoint_folder(folder, config.study.name)
 
     def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
-        self.tracker.connect(f"{self.config.model.name}-{self.source.name}")
-        build.output_folder(self.config)
-        storage = open_storage(self.config.study.storage, journal)
+        config = self.context.config
+        self.tracker.connect(f"{config.model.name}-{self.context.source.name}")
+        make_output_folder(self.context.folder)
+        storage = open_storage(config.study.storage, journal)
         self.open_studies(storage)
         self.start_tracking(storage)
 
     def open_studies(self, storage: Any) -> None:
         """Open the studies, which are made where they are not there."""
-        config, source = self.config, self.source
-        studies = [arm_studies(config, source, self.sites, storage, name) for name in config.arms]
-        self.arm_runner = ArmRunner(
-            config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption
-        )
+        studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
+        self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
         """Open the parent run, or take that of an earlier invocation to amend it."""
-        config, source = self.config, self.source
+        config, source = self.context.config, self.context.source
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
@@ -163,7 +142,7 @@ class ExperimentRun:
             summary = self.summary(self.arm_runner.outcomes(open_test=complete), complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
-            artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
+            artifacts = write_files(self.context, summary)
             self.tracker.finish(summary, artifacts)
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
@@ -174,23 +153,23 @@ class ExperimentRun:
         return summary
 
     def _log_model(self, summary: Summary) -> None:
-        model, example = winning_model(self.config, self.source, summary, self._checkpoints)
+        model, example = winning_model(self.context, summary)
         if model is not None:
             tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
             self.tracker.log_model(model, example, tags)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
-        return run_header(self.config, self.source, self.sites, self.engine.description, done, self.tracker.location)
+        return run_header(self.context, self.engine.description, done, self.tracker.location)
 
     def _train(self) -> None:
-        config, studies = self.config, self.arm_runner.studies
+        config, studies = self.context.config, self.arm_runner.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
         total += config.confirm.seeds * sum(retrainings.most(arm) for arm in studies)
         asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
-        progress = Progress(total, initial=done, monitor=build.monitor(config))
+        progress = Progress(total, initial=done, monitor=self.context.monitor)
 
         def watch(feed: Feed) -> Feed:
             return TrackedFeed(feed, self.tracker, progress)
@@ -214,24 +193,25 @@ class ExperimentRun:
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return all that was found, without what dropout did."""
-        comparison_metric = comparison_metric_of(self.config, self.source)
+        context, config = self.context, self.context.config
+        metric = context.modules.comparison_metric
         return Summary(
-            study=self.config.study.name,
-            model=self.config.model.name,
-            data=self.source.name,
-            seed=self.config.seed,
+            study=config.study.name,
+            model=config.model.name,
+            data=context.source.name,
+            seed=config.seed,
             versions=versions(),
             seconds=time.perf_counter() - self.started,
             engine=self.arm_runner.engine.description,
-            sites=self.sites,
+            sites=context.sites,
             arms=arms,
-            comparisons=compared(arms, comparison_metric),
-            config=plain(self.config),
+            comparisons=compared(arms, metric),
+            config=plain(config),
             mlflow=dict(self.tracker.info),
-            commands=commands(self.config, best_arm(arms), self.tracker.info, self._carried(arms)),
-            monitor=build.monitor(self.config),
-            comparison_metric=comparison_metric,
-            notes=notes(self.config, self.source),
+            commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
+            monitor=context.monitor,
+            comparison_metric=metric,
+            notes=notes(context),
             complete=complete,
         )
 
@@ -247,7 +227,7 @@ class ExperimentRun:
 
     def with_evidence(self, summary: Summary) -> Summary:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
-        if self.config.evidence.name == "off" or not summary.complete:
+        if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
         models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
         print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
@@ -255,7 +235,7 @@ class ExperimentRun:
             evidence = collect_evidence(self.arm_runner, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
-    def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
+    def _constructor_arguments(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
         name = best_arm(arms)
         winner = arms[name].winner if name else None
-        return build.carried(self.config, self.source, best_retraining(winner).spec) if winner else {}
+        return self.context.modules.constructor_arguments(best_retraining(winner).spec) if winner else {}

@@ -18,7 +18,7 @@ from dropsearch.api.result import SearchResult
 from dropsearch.api.search import _config
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.inventory import dropout_sites
-from dropsearch.experiment.user_module import module_name
+from dropsearch.experiment.context import build_context
 from dropsearch.training.adapters.batchnorm import batchnorms
 from tests.user_modules import data, nets
 
@@ -148,7 +148,9 @@ def test_completion_in_a_notebook_finds_what_there_is():
 
 def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies():
     config = _config(wide, data.Digits(), None, ())
-    assert module_name(config) == f"{__name__}.wide"
+    config.trainer.accelerator = "cpu"
+    config.space.params = {"model.width": [8, 12]}
+    assert build_context(config).modules.class_name == f"{__name__}.wide"
 
 
 def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimiser(search: Call):
@@ -253,9 +255,9 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     ),
     (nets.LitNet, data.Digits(), {"params": {"width": [8, -1]}}, "got model.width=-1: model=LitNet cannot be built"),
     (nets.LitNet, data.Digits(), {"lr": 1e-3}, "lr must be a range (low, high), got 0.001: as in lr="),
-    (nets.LitNet, data.Digits(), {"rates": (0, "a")}, "rates must be of the type of space.high, got 'a': Value 'a'"),
-    (nets.LitNet, data.Digits(), {"n_trials": None}, "n_trials must be of the type of study.n_trials, got None"),
-    (nets.LitNet, data.Digits(), {"arms": "none"}, "arms must be of the type of arms, got 'none'"),
+    (nets.LitNet, data.Digits(), {"rates": (0, "a")}, "rates must be a range (low, high), got (0, 'a')"),
+    (nets.LitNet, data.Digits(), {"n_trials": None}, "n_trials must be a whole number, got None"),
+    (nets.LitNet, data.Digits(), {"arms": "none"}, "arms must be a list of texts, got 'none'"),
     (nets.LitNet, data.Digits(), {"params": ["width"]}, "params must be a mapping, got ['width']"),
     (nets.LitNet, data.Digits(), {"trainer": {"max_epochs": "x"}}, "trainer['max_epochs'] must be of the type of"),
     (
