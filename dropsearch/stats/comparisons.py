@@ -8,18 +8,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, ComparisonMetric
-from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import holm, superiority, wilcoxon_exact
 
 PLANNED = (
     ("dropout", "none"),
     ("batchnorm", "none"),
     ("both", "none"),
+    ("batchnorm", "dropout"),
     ("both", "dropout"),
     ("both", "batchnorm"),
     ("dropout", "dropout_shared"),
     ("dropout", "typical"),
 )
+"""All pairs of the four arms, then a rate for each site against one for all sites and against typical rates."""
 METRICS = ("test_acc", "test_loss", "val_loss")
 
 

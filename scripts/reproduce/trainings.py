@@ -16,7 +16,7 @@ from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment import build, engines
 from dropsearch.experiment.scoring import load, test_scores
 from dropsearch.experiment.winners import measurement_data, trained
-from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import wilcoxon_exact
 
 WEIGHT_DECAY = 1e-4

@@ -13,7 +13,7 @@ from dropsearch.core.records.trials import TrialResult
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % interval."""
+    """An estimate and its 95 % interval: of a mean, or of a paired difference (Hodges and Lehmann 1963)."""
 
     mean: float
     low: float
