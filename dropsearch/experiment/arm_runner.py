@@ -20,7 +20,7 @@ from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import has_test, test_scores
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
-from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
+from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
 
@@ -217,12 +217,17 @@ class ArmRunner:
                 )
 
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
-        confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
-        best = winner(confirmed, len(self.seeds))
+        confirmed = {each.arm.name: self._confirmed(each) for each in self.studies}
+        known = {each.arm.name: each.arm for each in self.studies}
+        best = winner(candidates(arm.arm, confirmed, known, arm.space.typical), len(self.seeds))
         typical = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
         shown = monitor(self.config)
         again = tuple(store.results() for store in arm.repeats)
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=shown, repeats=again)
+        own = confirmed[arm.arm.name]
+        return ArmOutcome(arm.arm, arm.search.results(), own, best, typical=typical, monitor=shown, repeats=again)
+
+    def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
+        return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -245,7 +250,8 @@ class ArmRunner:
 
 def _opening(best: Confirmed) -> str:
     """Return the name under which a study notes what a winner scored when the test set was opened."""
-    return f"test.{best.number}.{len(best.seeds)}"
+    owner = f"{best.owner}." if best.owner else ""
+    return f"test.{owner}{best.number}.{len(best.seeds)}"
 
 
 def unfinished(study: str, what: str) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.core.records import ArmOutcome, Confirmed, EpochMetrics, TrialPhase, TrialResult, TrialSpec, Variation
+from dropsearch.core.records import (
+    ARMS,
+    ArmOutcome,
+    Confirmed,
+    EpochMetrics,
+    TrialPhase,
+    TrialResult,
+    TrialSpec,
+    Variation,
+)
 from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies, Watch
 from dropsearch.experiment.arm_runner import Variations as VariationFeeds
 from dropsearch.stats.comparisons import contrasted
@@ -35,6 +45,8 @@ MISSING: Mapping[TrialPhase, str] = {
     "sizes": "retrainings on a part of the training set",
 }
 
+FOREIGN = 1_000_000
+"""Above the numbers of an arm's own configurations: here those of other arms begin."""
 
 Number = Callable[[EpochMetrics], float]
 """What is read off one point of a curve."""
@@ -45,6 +57,8 @@ def variations_of(phase: TrialPhase, winner: Confirmed | None, sizes: Sequence[i
     if winner is None:
         return {}
     spec = winner.results[0].spec
+    if winner.owner:  # two arms may each have a configuration of this number
+        spec = dataclasses.replace(spec, configuration=winner.number + FOREIGN * (1 + list(ARMS).index(winner.owner)))
     if phase == "sizes":
         return train_sizes(spec, sizes)
     return dict(enumerate(CHANGES[phase](spec).values())) if any(spec.rates.values()) else {}
@@ -98,7 +112,7 @@ def retrained(
     found = {}
     for spec in variations_of(phase, winner, sizes).values():
         name = spec.variation
-        keys = [(winner.number, name, seed) for seed in winner.seeds]
+        keys = [(spec.configuration, name, seed) for seed in winner.seeds]
         found[name] = spec, tuple(results[key] for key in keys if key in results)
     return found
 
