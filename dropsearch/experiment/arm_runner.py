@@ -15,9 +15,10 @@ from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.dropout.typical_rates import typical_rates
+from dropsearch.experiment import user_module
 from dropsearch.experiment.build import Source, monitor
 from dropsearch.experiment.engines import most_at_once
-from dropsearch.experiment.scoring import has_test, test_scores
+from dropsearch.experiment.scoring import ExampleResults, TestResult, has_test, test_scores
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
@@ -236,16 +237,41 @@ class ArmRunner:
         if scores is None:
             measured = [self._score(result) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
+            scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
             arm.confirm.note(opening, scores)
         openings = sum(name.startswith("test.") for name in arm.confirm.notes)
-        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
+        known = [self._examples(result) for result in best.results]
+        examples = [each for each in known if each is not None]
+        whole = examples if len(examples) == len(known) else []
+        return TestScores(
+            scores["opened_at"],
+            tuple(scores["loss"]),
+            tuple(scores["acc"]),
+            tuple(each.loss for each in whole),
+            tuple(each.correct for each in whole),
+            openings,
+        )
 
-    def _score(self, result: TrialResult) -> tuple[float, float]:
+    def _score(self, result: TrialResult) -> TestResult:
         path = kept_checkpoint(self.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        return test_scores(self.config, self.source, result.spec, path)
+        measured = test_scores(self.config, self.source, result.spec, path)
+        if measured.examples is not None:
+            measured.examples.write(self._examples_path(result))
+        return measured
+
+    def _examples(self, result: TrialResult) -> ExampleResults | None:
+        """Return a tested model's results by example; where the file is gone they are measured again."""
+        if user_module.is_user_module(self.config):
+            return None
+        kept = ExampleResults.read(self._examples_path(result))
+        if kept is not None or not kept_checkpoint(self.checkpoints, result).exists():
+            return kept
+        return self._score(result).examples
+
+    def _examples_path(self, result: TrialResult) -> Path:
+        return checkpoint(self.checkpoints, result.spec).with_suffix(".npz")
 
 
 def _opening(best: Confirmed) -> str:

@@ -75,6 +75,7 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
             "difference": findings.gap(outcome),
         },
         "typical": outcome.typical,
+        "openings": outcome.test.openings if outcome.test else 0,
         "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
@@ -145,6 +146,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "difference": comparison.difference.mean,
         "ci95": _bounds(comparison.difference),
+        "ci95_seeds": _bounds(comparison.over_seeds or comparison.difference),
+        "covers": comparison.covers,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
         "effect": comparison.effect,

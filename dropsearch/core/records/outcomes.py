@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dropsearch.core.records.arms import Arm
@@ -29,12 +29,20 @@ class Comparison:
     metric: str
     differences: tuple[float, ...]
     difference: Interval
+    """The Hodges-Lehmann estimate, with an interval over what `covers` names."""
     p: float
-    """Exact two-sided Wilcoxon signed-rank."""
+    """Exact two-sided Wilcoxon signed-rank over seeds; where test examples count too, not less than their p."""
     p_holm: float
     """Adjusted for all contrasts that were planned (Holm 1979)."""
     effect: float = math.nan
     """The probability that a random seed of `a` scores higher than a random seed of `b`, ties half; nan if unknown."""
+    over_seeds: Interval | None = None
+    """The interval over seeds alone, where `difference` covers more."""
+
+    @property
+    def covers(self) -> str:
+        """The sources of luck that the interval and p take in."""
+        return "seeds" if self.over_seeds is None else "seeds and test examples"
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,10 @@ class TestScores:
     loss: tuple[float, ...]
     """Mean cross-entropy, one a seed, in the order of the winner's results."""
     acc: tuple[float, ...]
+    loss_by_example: tuple[Sequence[float], ...] = ()
+    """[seeds][examples], in the order of the test set; empty where a module gives no results by example."""
+    correct_by_example: tuple[Sequence[float], ...] = ()
+    """1 where the class was right, else 0; [seeds][examples]."""
     openings: int = 1
     """How often the arm's study has opened the test set: again only where continuing it changed the winner."""
 
