@@ -21,10 +21,12 @@ from dropsearch.core.records import (
     Monitor,
     Summary,
     TrialResult,
+    best_arm,
 )
 from dropsearch.report import findings
 from dropsearch.report.text.score_scale import scores
-from dropsearch.report.text.verdict import verdict
+from dropsearch.report.text.verdict import answer, verdict
+from dropsearch.report.text.warnings import warnings
 
 
 def results(summary: Summary) -> dict[str, Any]:
@@ -42,7 +44,10 @@ def results(summary: Summary) -> dict[str, Any]:
             "monitor": asdict(summary.monitor),
             "judge": asdict(summary.comparison_metric),
             "notes": summary.notes,
+            "recommended": best_arm(summary.arms),
             "verdict": verdict(summary),
+            "answer": answer(summary),
+            "warnings": warnings(summary),
             "sites": [asdict(site) for site in summary.sites],
             "arms": {name: _arm(outcome, summary.comparison_metric) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
