@@ -11,7 +11,7 @@ from typing import Any
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
 from dropsearch.report import findings
-from dropsearch.report.tables.arms import tables
+from dropsearch.report.tables.arms import brief_tables, tables
 from dropsearch.report.text.terminal import wrapped
 from dropsearch.report.text.verdict import verdict
 
@@ -121,7 +121,7 @@ class SearchResult:
         return module
 
     def __repr__(self) -> str:
-        text = [table.as_text() for table in tables(self.summary, brief=True)]
+        text = [table.as_text() for table in brief_tables(self.summary)]
         return "\n\n".join([*text, wrapped(verdict(self.summary))])
 
     def _repr_markdown_(self) -> str:

@@ -16,9 +16,10 @@ from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
+from dropsearch.experiment.scoring import ExampleResults, TestResult
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
-from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
+from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
 
@@ -211,13 +212,17 @@ class ArmRunner:
                 )
 
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
-        confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
-        best = winner(confirmed, len(self.seeds))
+        confirmed = {each.arm.name: self._confirmed(each) for each in self.studies}
+        known = {each.arm.name: each.arm for each in self.studies}
+        best = winner(candidates(arm.arm, confirmed, known, arm.space.typical), len(self.seeds))
         typical = typical_rates(self.context.sites) if arm.arm.dropout != "off" else {}
+        shown = self.context.monitor
         again = tuple(store.results() for store in arm.repeats)
-        return ArmOutcome(
-            arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=self.context.monitor, repeats=again
-        )
+        own = confirmed[arm.arm.name]
+        return ArmOutcome(arm.arm, arm.search.results(), own, best, typical=typical, monitor=shown, repeats=again)
+
+    def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
+        return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -226,21 +231,47 @@ class ArmRunner:
         if scores is None:
             measured = [self._score(result) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
+            scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
             arm.confirm.note(opening, scores)
         openings = sum(name.startswith("test.") for name in arm.confirm.notes)
-        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
+        known = [self._examples(result) for result in best.results]
+        examples = [each for each in known if each is not None]
+        whole = examples if len(examples) == len(known) else []
+        return TestScores(
+            scores["opened_at"],
+            tuple(scores["loss"]),
+            tuple(scores["acc"]),
+            tuple(each.loss for each in whole),
+            tuple(each.correct for each in whole),
+            openings,
+        )
 
-    def _score(self, result: TrialResult) -> tuple[float, float]:
+    def _score(self, result: TrialResult) -> TestResult:
         path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        return self.context.test_scores(result.spec, path)
+        measured = self.context.test_scores(result.spec, path)
+        if measured.examples is not None:
+            measured.examples.write(self._examples_path(result))
+        return measured
+
+    def _examples(self, result: TrialResult) -> ExampleResults | None:
+        """Return a tested model's results by example; where the file is gone they are measured again."""
+        if self.context.settings.is_user_module:
+            return None
+        kept = ExampleResults.read(self._examples_path(result))
+        if kept is not None or not kept_checkpoint(self.context.checkpoints, result).exists():
+            return kept
+        return self._score(result).examples
+
+    def _examples_path(self, result: TrialResult) -> Path:
+        return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")
 
 
 def _opening(best: Confirmed) -> str:
     """Return the name under which a study notes what a winner scored when the test set was opened."""
-    return f"test.{best.number}.{len(best.seeds)}"
+    owner = f"{best.owner}." if best.owner else ""
+    return f"test.{owner}{best.number}.{len(best.seeds)}"
 
 
 def unfinished(study: str, what: str) -> str:

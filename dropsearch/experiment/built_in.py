@@ -17,7 +17,7 @@ from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.params import start
-from dropsearch.experiment.scoring import accuracy_scores
+from dropsearch.experiment.scoring import TestResult, accuracy_scores
 from dropsearch.models import Classifier, build_net
 from dropsearch.models.build import NETS
 from dropsearch.training.logged_steps import captured_logs
@@ -138,6 +138,6 @@ class BuiltInModules:
         """Return the model of a checkpoint, on the CPU, in evaluation mode."""
         return Classifier.load_from_checkpoint(path, map_location="cpu").eval()
 
-    def test_scores(self, module: Any) -> tuple[float, float]:
-        """Return a model's test loss and test accuracy."""
+    def test_scores(self, module: Any) -> TestResult:
+        """Return what a model scores on the test set, with its result on each example."""
         return accuracy_scores(module, self._source)

@@ -20,6 +20,7 @@ from dropsearch.experiment.build import Source
 from dropsearch.experiment.built_in import BuiltInModules
 from dropsearch.experiment.dropout_check import RateCheck, check_rates
 from dropsearch.experiment.params import check_sites
+from dropsearch.experiment.scoring import TestResult
 from dropsearch.experiment.user_module import UserModules
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.multiprocess import can_fork, cores
@@ -79,8 +80,8 @@ class ModuleFactory(Protocol):
         """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
         ...
 
-    def test_scores(self, module: Any) -> tuple[float, float]:
-        """Return a model's test loss, or what is monitored in its place, and its test accuracy, NaN without one."""
+    def test_scores(self, module: Any) -> TestResult:
+        """Return what a model scores on the test set."""
         ...
 
 
@@ -144,8 +145,8 @@ class ExperimentContext:
         """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
         return self.modules.load(spec, path)
 
-    def test_scores(self, spec: TrialSpec, path: Path) -> tuple[float, float]:
-        """Return the test loss of a trial's model, or what is monitored in its place, and its test accuracy.
+    def test_scores(self, spec: TrialSpec, path: Path) -> TestResult:
+        """Return what a trial's model scores on the test set.
 
         Raises:
             InputError: The module measures on the test set nothing that is monitored.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult, TrialSpec, Variation
+from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TrialPhase, TrialResult, TrialSpec, Variation
 from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies, Watch
 from dropsearch.stats.comparisons import contrasted
 from dropsearch.study.retrainings import (
@@ -23,12 +24,18 @@ PHASES: Mapping[TrialPhase, str] = {"sites": "single sites"}
 """What the progress bar calls them."""
 MISSING: Mapping[TrialPhase, str] = {"sites": "retrainings with the rate of one site changed"}
 
+FOREIGN = 1_000_000
+"""Above the numbers of an arm's own configurations: here those of other arms begin."""
+
 
 def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
     """Return the variations of an arm's winner; none of one that drops nothing anywhere."""
     if winner is None or not any(winner.results[0].spec.rates.values()):
         return {}
-    return dict(enumerate(CHANGES[phase](winner.results[0].spec).values()))
+    spec = winner.results[0].spec
+    if winner.owner:  # two arms may each have a configuration of this number
+        spec = dataclasses.replace(spec, configuration=winner.number + FOREIGN * (1 + list(ARMS).index(winner.owner)))
+    return dict(enumerate(CHANGES[phase](spec).values()))
 
 
 def most(arm: ArmStudies) -> int:
@@ -63,7 +70,7 @@ def retrained(
     found = {}
     for spec in variations_of(phase, winner).values():
         name = spec.variation
-        keys = [(winner.number, name, seed) for seed in winner.seeds]
+        keys = [(spec.configuration, name, seed) for seed in winner.seeds]
         found[name] = spec, tuple(results[key] for key in keys if key in results)
     return found
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+import zipfile
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
+from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.user_data import defines
 from dropsearch.experiment.build import Source
-from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
@@ -39,13 +46,53 @@ def on_test(monitor: Monitor) -> str:
     return name if found else f"test_{monitor.name}"
 
 
-def accuracy_scores(module: Any, source: TensorDataModule) -> tuple[float, float]:
-    """Return the test loss and the test accuracy of a model with a `test_step` that logs both."""
+@dataclass(frozen=True)
+class ExampleResults:
+    """What a model scores on each test example, in the order of the test set."""
+
+    loss: Sequence[float]
+    """Cross-entropy, in nats."""
+    correct: Sequence[float]
+    """1 where the class is right, else 0."""
+
+    def write(self, path: Path) -> None:
+        """Write the results to an npz file, whole or not at all."""
+        with atomic_write(path) as draft, draft.open("wb") as stream:
+            np.savez_compressed(stream, loss=np.asarray(self.loss, np.float32), correct=np.asarray(self.correct, bool))
+
+    @classmethod
+    def read(cls, path: Path) -> ExampleResults | None:
+        """Return the results that a file holds; None where there is no such file or it holds something else."""
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
+                loss, correct = (array("d", held[name].astype(float).ravel().tolist()) for name in ("loss", "correct"))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        return cls(loss, correct) if len(loss) == len(correct) else None
+
+
+class TestResult(NamedTuple):
+    """What a model scores on the test set."""
+
+    loss: float
+    """Its loss, or what is monitored in its place."""
+    acc: float
+    """NaN without one."""
+    examples: ExampleResults | None
+    """None where a module gives no results by example."""
+
+
+def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
+    """Return what a classifier scores on the test set, with its result on each example."""
     batches = source.test_dataloader()
-    scores = evaluate(module.to(_device(batches)), batches, "test_step")
-    # Steps log float32 means; a share of examples is a whole number of them, and ties must be ties.
-    examples = source.sizes["test"]
-    return scores["test_loss"], round(scores["test_acc"] * examples) / examples
+    module = module.to(_device(batches))
+    losses, correct = array("d"), array("d")
+    with torch.no_grad():
+        for *inputs, target in batches:
+            logits = module(*inputs)
+            losses.extend(F.cross_entropy(logits, target, reduction="none").double().tolist())
+            correct.extend((logits.argmax(-1) == target).double().tolist())
+    return TestResult(sum(losses) / len(losses), sum(correct) / len(correct), ExampleResults(losses, correct))
 
 
 def monitored_scores(name: str, module: Any, source: Source, settings: TrainerSettings) -> tuple[float, float]:

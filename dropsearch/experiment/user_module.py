@@ -18,7 +18,7 @@ from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSp
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.scoring import monitored_metric, monitored_scores
+from dropsearch.experiment.scoring import TestResult, monitored_metric, monitored_scores
 from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.adapters.hyperparameters import (
@@ -207,13 +207,13 @@ class UserModules:
         module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
         return module.eval()
 
-    def test_scores(self, module: Any) -> tuple[float, float]:
+    def test_scores(self, module: Any) -> TestResult:
         """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
 
         Raises:
             InputError: The module measures on the test set nothing that is monitored.
         """
-        return monitored_scores(self._chosen.name, module, self._source, self._settings)
+        return TestResult(*monitored_scores(self._chosen.name, module, self._source, self._settings), None)
 
     @property
     def notes(self) -> tuple[str, ...]:

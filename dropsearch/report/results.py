@@ -21,10 +21,12 @@ from dropsearch.core.records import (
     Monitor,
     Summary,
     TrialResult,
+    best_arm,
 )
 from dropsearch.report import findings
 from dropsearch.report.text.score_scale import scores
-from dropsearch.report.text.verdict import verdict
+from dropsearch.report.text.verdict import answer, verdict
+from dropsearch.report.text.warnings import warnings
 
 
 def results(summary: Summary) -> dict[str, Any]:
@@ -42,7 +44,10 @@ def results(summary: Summary) -> dict[str, Any]:
             "monitor": asdict(summary.monitor),
             "judge": asdict(summary.comparison_metric),
             "notes": summary.notes,
+            "recommended": best_arm(summary.arms),
             "verdict": verdict(summary),
+            "answer": answer(summary),
+            "warnings": warnings(summary),
             "sites": [asdict(site) for site in summary.sites],
             "arms": {name: _arm(outcome, summary.comparison_metric) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
@@ -75,6 +80,7 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
             "difference": findings.gap(outcome),
         },
         "typical": outcome.typical,
+        "openings": outcome.test.openings if outcome.test else 0,
         "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
@@ -145,6 +151,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "difference": comparison.difference.mean,
         "ci95": _bounds(comparison.difference),
+        "ci95_seeds": _bounds(comparison.over_seeds or comparison.difference),
+        "covers": comparison.covers,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
         "effect": comparison.effect,

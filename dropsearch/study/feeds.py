@@ -17,6 +17,8 @@ from dropsearch.study.claims import TrialKey
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore, Wish
 
+DIVERGED = "diverged"
+"""How the reason of a trial begins whose numbers were not finite: repeated, it ends in the same way."""
 ALIKE = 5
 """A run stops when this many first trials of a study all fail for the same reason."""
 
@@ -111,10 +113,11 @@ class StudyFeed(ABC):
         """Take in epochs; return of each trial whether it is pruned."""
 
     def release_fallen(self, stands: Callable[[TrialResult], bool]) -> None:
-        """Free the places of earlier results that cannot stand, for their weights are wanted and gone."""
-        fallen = [result.spec.number for result in self.store.results() if not stands(result)]
+        """Free the places of earlier results that cannot stand: they failed, or their weights are wanted and gone."""
+        fallen = [result for result in self.store.results() if not stands(result)]
         if fallen:
-            self.store.release(dict.fromkeys(fallen, "its checkpoint is gone"))
+            why = {True: "it failed", False: "its checkpoint is gone"}
+            self.store.release({result.spec.number: why[result.state == "FAIL"] for result in fallen})
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """End trials."""
@@ -213,8 +216,10 @@ class ConfirmFeed(StudyFeed):
         stands: Callable[[TrialResult], bool],
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
+        self._tried: set[TrialKey] = set()
+        """What failed in this run: it is tried once more, and again by the next run."""
         super().__init__(store, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
-        self.release_fallen(stands)
+        self.release_fallen(lambda result: not _may_succeed(result) and stands(result))
 
     def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the configuration."""
@@ -227,6 +232,20 @@ class ConfirmFeed(StudyFeed):
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Take in epochs; a confirmation is never pruned."""
         return [False for _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """End retrainings; the place of one that failed is free once more."""
+        super().tell(results)
+        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if _may_succeed(r)}
+        again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
+        self._tried |= failed.keys()
+        if again:
+            self.store.release(again)
+
+
+def _may_succeed(result: TrialResult) -> bool:
+    """Return whether a failed retraining may end otherwise when it is repeated: not where the numbers diverged."""
+    return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
 
 
 def failed_alike(results: Sequence[TrialResult]) -> RunError | None:

@@ -79,7 +79,7 @@ class VariationFeed(StudyFeed):
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
         varied = self._variations[trial.user_attrs["variation"]]
         return dataclasses.replace(
-            varied, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
+            varied, arm=self.store.arm, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
         )
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:

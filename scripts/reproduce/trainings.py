@@ -15,7 +15,7 @@ from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.winners import measurement_data, trained
-from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import wilcoxon_exact
 
 WEIGHT_DECAY = 1e-4

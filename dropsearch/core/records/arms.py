@@ -32,16 +32,17 @@ class Arm:
     dropout: Literal["off", "search", "shared", "typical"]
     batchnorm: bool
     title: str
+    """What it is called in sentences."""
 
 
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("none", "off", batchnorm=False, title="neither"),
+        Arm("none", "off", batchnorm=False, title="plain"),
         Arm("dropout", "search", batchnorm=False, title="dropout"),
         Arm("batchnorm", "off", batchnorm=True, title="BatchNorm"),
-        Arm("both", "search", batchnorm=True, title="dropout and BatchNorm"),
-        Arm("dropout_shared", "shared", batchnorm=False, title="dropout, one rate for all sites"),
-        Arm("typical", "typical", batchnorm=False, title="dropout at the typical rates"),
+        Arm("both", "search", batchnorm=True, title="dropout + BatchNorm"),
+        Arm("dropout_shared", "shared", batchnorm=False, title="dropout with one rate"),
+        Arm("typical", "typical", batchnorm=False, title="dropout at typical rates"),
     )
 }

@@ -7,20 +7,14 @@ import math
 from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, Variation
 from dropsearch.report import findings, measured_values
 from dropsearch.report.tables.table import Table
-from dropsearch.report.text.numbers import EMPTY, probability, shorten
+from dropsearch.report.text.numbers import EMPTY, probability
 from dropsearch.report.text.score_scale import signed
 
 
-def claims_table(summary: Summary, *, brief: bool = False) -> Table:
-    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is.
-
-    Where it is to be brief the measure is left out, and long names of arms are shortened.
-    """
+def claims_table(summary: Summary) -> Table:
+    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is."""
     columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
     rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
-    if brief:
-        columns = (*columns[:2], *columns[3:])
-        rows = tuple((claim, said, shorten(arms, 30), number) for claim, said, _, arms, number in rows)
     return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
 
 
