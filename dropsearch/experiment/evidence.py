@@ -17,6 +17,7 @@ from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, Tr
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
@@ -33,6 +34,11 @@ class _Notes:
 
     def add(self, what: str, why: str) -> None:
         self.counts[what, why] = self.counts.get((what, why), 0) + 1
+
+    def once(self, line: str) -> None:
+        """Add a note of the whole run."""
+        if line not in self.others:
+            self.others.append(line)
 
     def as_notes(self, models: int) -> tuple[str, ...]:
         """Return the notes of a run in which `models` were looked at."""
@@ -142,6 +148,9 @@ def _arm(
     measured: Collection[str] = tuple(MEASURES),
 ) -> ArmEvidence:
     models, logits = [], []
+    fixed = not isinstance(source, UserData) or source.sizes["train"] > 0
+    if not fixed and "overfitting" in measured:
+        notes.once("overfitting was not measured: an iterable training set has no fixed part to measure the loss on")
     for result in winner.results:
         model = None
         if shared is not None:
@@ -150,7 +159,7 @@ def _arm(
                 logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
-        models.append(_model(result, model, notes, measured))
+        models.append(_model(result, model, notes, measured if fixed else [m for m in measured if m != "overfitting"]))
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
     series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}

@@ -174,8 +174,8 @@ def _unconfirmed(summary: Summary) -> tuple[str, str]:
     first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
     return (
         "No arm can be recommended yet: no configuration was confirmed on all fresh seeds.",
-        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {losses[first]:.4f}, but there "
-        "the luckiest trial leads.",
+        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {losses[first]:.4f}, but "
+        "there the luckiest trial leads.",
     )
 
 
