@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
@@ -31,6 +32,11 @@ class _Notes:
 
     def add(self, what: str, why: str) -> None:
         self.counts[what, why] = self.counts.get((what, why), 0) + 1
+
+    def once(self, line: str) -> None:
+        """Add a note of the whole run."""
+        if line not in self.others:
+            self.others.append(line)
 
     def as_notes(self, models: int) -> tuple[str, ...]:
         """Return the notes of a run in which `models` were looked at."""
@@ -111,6 +117,10 @@ def _shared(context: ExperimentContext, notes: _Notes) -> MeasurementData | None
 
 def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Confirmed, notes: _Notes) -> ArmEvidence:
     models, logits = [], []
+    source, names = context.source, list(MEASURES)
+    if isinstance(source, UserData) and not source.sizes["train"]:
+        names.remove("overfitting")
+        notes.once("overfitting was not measured: an iterable training set has no fixed part to measure the loss on")
     for result in winner.results:
         model = None
         if shared is not None:
@@ -119,7 +129,7 @@ def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Con
                 logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
-        models.append(_model(result, model, notes))
+        models.append(_model(result, model, notes, names))
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
     series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}
@@ -129,17 +139,20 @@ def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Con
     return ArmEvidence(winner.seeds, values, series)
 
 
-def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes) -> Measured:
+def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]) -> Measured:
     """Return what is measured on one retraining, NaN for what cannot be."""
     values, series = {}, {}
-    for name, found in _each(result, model, notes):
+    for name, found in _each(result, model, notes, names):
         values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
         series |= found.series
     return Measured(values, series)
 
 
-def _each(result: TrialResult, model: TrainedModel | None, notes: _Notes) -> Iterator[tuple[str, Measured]]:
-    for name, measure in MEASURES.items():
+def _each(
+    result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]
+) -> Iterator[tuple[str, Measured]]:
+    for name in names:
+        measure = MEASURES[name]
         found = Measured()
         subject = result if measure.of_curve else model
         if subject is not None:
