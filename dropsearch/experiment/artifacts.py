@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
+from dropsearch.experiment.provenance import without_secrets
 from dropsearch.experiment.scoring import load
 from dropsearch.report import write_figures, write_markdown, write_page, write_results
 
@@ -77,7 +77,7 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
-    values: dict[str, Any] = copy.deepcopy(plain(config))
+    values: dict[str, Any] = without_secrets(plain(config))
     on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
     for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")

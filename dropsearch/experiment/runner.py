@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dropsearch.config.schema import Config, plain
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Site, Summary, TrialPhase, TrialSpec, best_arm
 from dropsearch.experiment import build, engines, retrainings
@@ -22,7 +22,7 @@ from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.dropout_check import require_active_dropout
 from dropsearch.experiment.l2_control import check_weight_decay
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.provenance import commands, git_state, this_command, versions
+from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.scoring import comparison_metric_of
 from dropsearch.experiment.studies import arm_studies, fingerprints
@@ -132,7 +132,7 @@ class ExperimentRun:
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
-            config=plain(config),
+            config=shown_config(config),
             tags={
                 **git_state(),
                 "command": this_command(),
@@ -236,7 +236,7 @@ class ExperimentRun:
             sites=self.sites,
             arms=arms,
             comparisons=compared(arms, comparison_metric),
-            config=plain(self.config),
+            config=shown_config(self.config),
             mlflow=dict(self.tracker.info),
             commands=commands(self.config, best_arm(arms), self.tracker.info, self._carried(arms)),
             monitor=build.monitor(self.config),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dropsearch.config.params import ranges
-from dropsearch.config.schema import Config, plain
+from dropsearch.config.schema import Config
 from dropsearch.core.records import Arm, Site
 from dropsearch.experiment import build, user_module
 from dropsearch.experiment.build import Source
+from dropsearch.experiment.provenance import shown_config
 from dropsearch.study.search_space import SpaceSettings
 
 
@@ -35,7 +36,7 @@ def space_settings(config: Config, source: Source) -> SpaceSettings:
 
 def fingerprint(config: Config, source: Source, arm: Arm, found: tuple[Site, ...]) -> Mapping[str, Any]:
     """Return what must be the same for a study to be continued, by configuration key."""
-    given = plain(config)
+    given = shown_config(config)
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
     parts["space"].pop("params")

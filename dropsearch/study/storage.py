@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,7 +12,9 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
 
-from dropsearch.core.errors import InputError
+from dropsearch._compat.sqlite_urls import sqlite_file
+from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.printable import masked
 from dropsearch.study.journal import open_journal
 
 
@@ -40,6 +41,7 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
 def _open_database(url: str) -> BaseStorage:
     # A server's connections are tried before they are used: it may have been started again since.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
     for _ in range(3):
         # Of several processes that make the tables at the same time all but one find them made, and fail.
         with suppress(OperationalError, IntegrityError):
@@ -80,12 +82,10 @@ def _file_of(url: str | None, journal: Path) -> Path | None:
         return Path(url) if url else journal
     if not url.startswith("sqlite"):
         return None
-    from sqlalchemy.engine import make_url  # comes with optuna
-
-    database = make_url(url).database
-    if not database or database == ":memory:":
-        raise _no_database(url, ValueError("memory is lost with the process: give a file, sqlite:///study.db"))
-    return Path(database)
+    try:
+        return sqlite_file(url)
+    except ValueError as error:
+        raise _no_database(url, error) from error
 
 
 def _check_server(url: str) -> None:
@@ -118,19 +118,16 @@ def _check_folder(url: str, folder: Path, must_exist: bool = False) -> None:
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
     if not usable or (must_exist and nearest != folder):
-        raise InputError(f'study.storage must lie in a folder that can be written, got "{url}": make {folder} first')
+        raise InputError(
+            f'study.storage must lie in a folder that can be written, got "{masked(url)}": make {folder} first'
+        )
 
 
 def _no_database(url: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
-        f'study.storage must be an Optuna storage that can be opened, got "{_without_password(url)}" ({reason}): '
+        f'study.storage must be an Optuna storage that can be opened, got "{masked(url)}" ({first_cause(error)}): '
         "give another URL, or leave study.storage out for a journal file in output_dir"
     )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def _no_journal(path: Path, error: Exception) -> InputError:

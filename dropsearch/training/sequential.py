@@ -6,6 +6,8 @@ import copy
 import itertools
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +21,9 @@ from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning import quiet_loggers
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch.core import printable
 from dropsearch.core.atomic_io import atomic_write
-from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.errors import CAUSE, InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.dropout.control import TrialControl
@@ -147,7 +150,7 @@ class SequentialEngine:
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
         """Train one trial. What goes wrong in it becomes the reason of a failed result."""
         ending, started = _Ending(), time.perf_counter()
-        path = self.checkpoint_path(spec)
+        path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
             self._fit(spec, feed, ending, path)
         except _CancelledError:
@@ -157,6 +160,12 @@ class SequentialEngine:
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
+        except (SystemExit, KeyboardInterrupt) as error:
+            if feed.cancelled():  # the user's second Ctrl-C
+                raise
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
+            ending.state, ending.reason = "FAIL", describe_error(root_of_exit(error))
         except Exception as error:
             ending.state, ending.reason = "FAIL", describe_error(error)
         seconds = time.perf_counter() - started
@@ -203,7 +212,7 @@ def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[.
         steps = itertools.count()
 
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
-            with control.training_step(next(steps)):
+            with control.training_step(next(steps)), stop_iteration_as_error():
                 answer = training_step(*args, **kwargs)
             loss = answer["loss"] if isinstance(answer, Mapping) else answer
             if isinstance(loss, torch.Tensor):
@@ -231,14 +240,29 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
         ) from error
 
 
+@contextmanager
+def stop_iteration_as_error() -> Iterator[None]:
+    """Raise RuntimeError in place of StopIteration, which Lightning takes for the end of the epoch."""
+    try:
+        yield
+    except StopIteration as error:
+        # Not `from error`: contextlib would raise the StopIteration again.
+        raise RuntimeError(f"a step raised StopIteration: {one_line(error)}") from None
+
+
+def root_of_exit(error: BaseException) -> BaseException:
+    """Return the KeyboardInterrupt for which Lightning exits, else the error itself."""
+    return error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
+
+
 def describe_error(error: BaseException) -> str:
     """Return the kind of an error and what it says, on one line."""
     return f"{type(error).__name__}: {one_line(error)}"
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line and not too long."""
-    return " ".join(str(error).split())[:300]
+    """Return what an error says, on one line, without passwords and not too long."""
+    return printable.one_line(" ".join(str(error).split()), CAUSE)
 
 
 @contextmanager
