@@ -240,7 +240,7 @@ class ArmRunner:
         path = kept_checkpoint(self.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        return test_scores(self.config, self.source, result.spec, path)
+        return test_scores(self.config, self.source, result, path)
 
 
 def _opening(best: Confirmed) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
+from dropsearch.experiment.kept_weights import verified_content
 from dropsearch.experiment.provenance import without_secrets
 from dropsearch.experiment.scoring import load
 from dropsearch.report import write_figures, write_markdown, write_page, write_results
@@ -34,13 +34,13 @@ def winning_model(config: Config, source: build.Source, summary: Summary, checkp
     winner = summary.arms[name].winner if name else None
     if winner is None or not summary.complete or not config.tracking.log_model:
         return None, None
-    path = kept_checkpoint(checkpoints, best_retraining(winner))
+    kept = best_retraining(winner)
+    path = kept_checkpoint(checkpoints, kept)
     batch = next(iter(source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
         return None, None  # nobody can tell which part of it is the model's input
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
-    spec = best_retraining(winner).spec
-    return partial(load, config, source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
+    return partial(load, config, source, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def write_files(summary: Summary, config: Config, folder: Path, test_examples: int | None = None) -> list[Path]:
@@ -72,7 +72,7 @@ def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> No
     source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
     if source.exists():
         with atomic_write(best / f"{arm}.ckpt") as draft:
-            shutil.copyfile(source, draft)
+            draft.write_bytes(verified_content(source, kept))
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:

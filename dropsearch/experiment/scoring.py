@@ -11,10 +11,10 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ComparisonMetric, Monitor, TrialSpec
+from dropsearch.core.records import ComparisonMetric, Monitor, TrialResult
 from dropsearch.datasets.user_data import UserData, defines
 from dropsearch.experiment import build, user_module
-from dropsearch.models import Classifier
+from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
@@ -43,23 +43,22 @@ def on_test(monitor: Monitor) -> str:
     return name if found else f"test_{monitor.name}"
 
 
-def load(config: Config, source: build.Source, spec: TrialSpec, path: Path) -> Any:
-    """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
-    if not user_module.is_user_module(config):
-        return Classifier.load_from_checkpoint(path, map_location="cpu").eval()
-    module = build.module_factory(config, source)(spec)
+def load(config: Config, source: build.Source, result: TrialResult, path: Path) -> Any:
+    """Return the model of a retraining with the weights of its checkpoint, on the CPU, in evaluation mode."""
+    weights = read_weights(path, result)
     # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
-    return module.eval()
+    module = build.module_factory(config, source)(result.spec)
+    module.load_state_dict(weights)
+    return module.cpu().eval()
 
 
-def test_scores(config: Config, source: build.Source, spec: TrialSpec, path: Path) -> tuple[float, float]:
+def test_scores(config: Config, source: build.Source, result: TrialResult, path: Path) -> tuple[float, float]:
     """Return a model's test loss, or what is monitored in its place, and its test accuracy, NaN without one.
 
     Raises:
         InputError: The module measures on the test set nothing that is monitored.
     """
-    module = load(config, source, spec, path)
+    module = load(config, source, result, path)
     if user_module.is_user_module(config):
         return _user_scores(config, source, module)
     batches = source.test_dataloader()

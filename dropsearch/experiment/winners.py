@@ -131,7 +131,7 @@ def trained(
         NotMeasuredError: The checkpoint cannot be loaded, or gives no finite logits [examples, classes].
     """
     try:
-        module = load(config, source, result.spec, path).to(shared.held_out.targets.device).eval()
+        module = load(config, source, result, path).to(shared.held_out.targets.device).eval()
         with torch.no_grad():
             logits = module(*shared.held_out.inputs)
     except Exception as error:  # the module and what its forward wants are anybody's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import logging
 import math
@@ -48,6 +49,8 @@ class _Ending:
     losses: list[torch.Tensor] = field(default_factory=list)
     """Of the batches of the epoch so far, as `training_step` returned them."""
     best_weights: dict[str, Any] | None = None
+    sha256: str = ""
+    """Of the checkpoint, where one was written."""
 
 
 class _CancelledError(Exception):
@@ -170,7 +173,7 @@ class SequentialEngine:
             ending.state, ending.reason = "FAIL", describe_error(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
-        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
+        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
         with seeded(spec.seed):
@@ -187,7 +190,7 @@ class SequentialEngine:
             trainer.fit(module, **self._batches(spec.seed))
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
-            save_checkpoint(trainer, path)
+            ending.sha256 = save_checkpoint(trainer, path)
 
     def _batches(self, seed: int) -> dict[str, Any]:
         """Return what `Trainer.fit` takes its batches from."""
@@ -224,8 +227,8 @@ def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[.
     return wrap
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a Lightning checkpoint of the weights alone, whole or not at all.
+def save_checkpoint(trainer: Trainer, path: Path) -> str:
+    """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
 
     Raises:
         RunError: It could not be written.
@@ -233,6 +236,8 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     try:
         with atomic_write(path) as draft:
             trainer.save_checkpoint(draft, weights_only=True)
+            with draft.open("rb") as written:
+                return hashlib.file_digest(written, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
         raise RunError(
             f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "

@@ -16,11 +16,12 @@ import dropsearch
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
 from dropsearch.config.schema import Config
-from dropsearch.core.records import Evidence, Summary
+from dropsearch.core.records import Evidence, Summary, TrialResult
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
+from dropsearch.experiment.scoring import load
 from dropsearch.experiment.winners import MOST, measurement_data
 from tests.experiment.conftest import LIGHT, composed
 from tests.user_modules import data, nets
@@ -126,16 +127,21 @@ def test_a_measure_that_fails_loses_its_numbers_and_not_the_run(done: Done, monk
     assert evidence.notes == ("overfitting was not measured: ZeroDivisionError: of no use",)
 
 
-def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(done: Done, tmp_path: Path):
-    folder = _copied(done, tmp_path)
+def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     winner = done.summary.arms["none"].winner
     assert winner
-    path = kept_checkpoint(folder, winner.results[0])
-    saved = torch.load(path, weights_only=False)
-    for weight in saved["state_dict"].values():
-        weight.fill_(math.nan)
-    torch.save(saved, path)
-    evidence = done.measured(folder=folder)
+    broken = kept_checkpoint(done.checkpoints, winner.results[0])
+
+    def loaded(config: Config, source: Any, result: TrialResult, path: Path) -> Any:
+        module = load(config, source, result, path)
+        for weight in module.parameters() if path == broken else ():
+            weight.data.fill_(math.nan)
+        return module
+
+    monkeypatch.setattr("dropsearch.experiment.winners.load", loaded)
+    evidence = done.measured()
     assert evidence.notes == ("the models were not measured on 1 of 4 models: its logits are not finite",)
     assert all(map(math.isfinite, evidence.arms["none"].measures["gap_best"]))
     for name, measure in MEASURES.items():
