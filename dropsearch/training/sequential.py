@@ -282,6 +282,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Parts in eval mode are named before the search, once and not in each trial.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # Our Trainers are one process each, also where SLURM is installed.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield

@@ -21,6 +21,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
@@ -329,4 +330,5 @@ def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[one_process()],
     )
