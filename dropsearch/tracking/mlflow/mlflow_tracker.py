@@ -52,6 +52,8 @@ class MlflowTracker:
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
         """Keys of trials that have an ended run, or will have one when all is written."""
+        self._catches_up = False
+        """Whether trials of other processes are written, as another invocation may do at the same time."""
         self._writer: BackgroundWriter | None = None
         self._until_closed = contextlib.ExitStack()
 
@@ -130,7 +132,9 @@ class MlflowTracker:
         if not found:
             return set()
         self._ended |= found[0]
-        return unknown - self._ended
+        missing = unknown - self._ended
+        self._catches_up = self._catches_up or bool(missing)
+        return missing
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
         """Have the winner exported and logged; one that cannot be handed to another process is exported here."""
@@ -158,6 +162,8 @@ class MlflowTracker:
         if self._writer is None:
             return
         self._writer.retry()
+        if self._catches_up:
+            self._put("the list of trials", "ended_keys")  # deletes what another invocation wrote as well
         for name, outcome in summary.arms.items():
             self._put(f"arm {name}", "write_arm", name, outcome)
         self._put("the summary", "write_summary", summary)
@@ -171,6 +177,8 @@ class MlflowTracker:
         """Close every open run with that status; does nothing after `finish`."""
         if self._writer is not None:
             self._writer.retry()
+            if self._catches_up:
+                self._put("the list of trials", "ended_keys")
             self._close(status, hurry=status == "KILLED")
 
     def _begin(self, label: str, job: Callable[[], object]) -> None:

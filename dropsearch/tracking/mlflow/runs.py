@@ -123,9 +123,18 @@ class Runs:
         self.client.set_terminated(run_id, status=status, end_time=at)
 
     def ended_keys(self) -> set[str]:
-        """Return the keys of the trials that have an ended run."""
-        runs = self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'")
-        return {run.data.tags[KEY] for run in runs}
+        """Return the keys of the trials that have an ended run; of several runs of a trial, delete all but the first.
+
+        Several invocations that find the same trials untracked write each of them. Which run is the first is the same
+        for all, so whoever looks last leaves one run for each trial.
+        """
+        runs = list(self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'"))
+        kept: set[str] = set()
+        for run in sorted(runs, key=lambda run: (run.info.end_time or 0, run.info.run_id)):
+            if run.data.tags[KEY] in kept:
+                self.client.delete_run(run.info.run_id)
+            kept.add(run.data.tags[KEY])
+        return kept
 
     def last_parent(self) -> str | None:
         """Return the parent run of the study's last invocation that came to its end, None where there is none."""
