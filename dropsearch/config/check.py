@@ -10,6 +10,7 @@ from dropsearch.config.params_rules import params_problems
 from dropsearch.config.schema import SCHEMAS, Config, UserDataConfig, UserModelConfig
 from dropsearch.config.user_rules import user_problems
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.printable import has_control_characters
 from dropsearch.core.records import ARMS
 from dropsearch.datasets.catalogue import DATA_SETS
 from dropsearch.dropout.typical_rates import KINDS
@@ -17,6 +18,8 @@ from dropsearch.dropout.typical_rates import KINDS
 HIGHEST_RATE = 0.95
 """Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
 
+LONGEST_NAME = 200
+"""Bytes of a study's name, which is part of paths and of keys in databases."""
 MOST_SAMPLES = 10_000
 """Of Monte Carlo dropout, all of which are in memory at once."""
 
@@ -251,8 +254,10 @@ def _engine(config: Config) -> Iterator[str]:
 def _names(config: Config) -> Iterator[str]:
     for key in ("study.name", "output_dir"):
         value = _value(config, key)
-        if not value.strip() or any(ord(character) < 32 for character in value):
+        if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {value!r}"
+    if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        yield f'study.name must have at most {LONGEST_NAME} bytes, got "{config.study.name[:40]}…"'
     if {".", "..", ""} & set(config.study.name.split("/")):
         yield f'study.name must be a name, or names between slashes, got "{config.study.name}"'
 

@@ -71,6 +71,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def has_control_characters(text: str) -> bool:
+    """Return whether text has characters that `printable` escapes, but for bytes of a path that are not UTF-8."""
+    return any(unicodedata.category(character) in _ESCAPED - {"Cs"} for character in text)
+
+
 def one_line(text: str, longest: int = LONGEST) -> str:
     """Return text as a message shows it: on one line, masked, printable, and shortened in the middle if it is long."""
     line = printable(masked(text.strip()))

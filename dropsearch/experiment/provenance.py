@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 import dropsearch
-from dropsearch._compat.sqlite_urls import sqlite_file, sqlite_url
+from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.schema import Config, UserModelConfig, arguments, plain
 from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
 from dropsearch.core.records import ARMS

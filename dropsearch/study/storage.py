@@ -12,7 +12,8 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
 
-from dropsearch._compat.sqlite_urls import sqlite_file
+from dropsearch._compat.database_urls import sqlite_file
+from dropsearch._compat.optuna_journal import first_bad_line
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.printable import masked
 from dropsearch.study.journal import open_journal
@@ -62,6 +63,8 @@ def check_storage(url: str | None, journal: Path) -> None:
         InputError: It cannot.
     """
     file = _file_of(url, journal)
+    if file is not None:
+        _check_file(url, file)
     if file is None:
         _check_server(str(url))
     elif url is not None and "://" in url:
@@ -74,6 +77,16 @@ def check_storage(url: str | None, journal: Path) -> None:
             raise _no_journal(file, error) from error
     elif url is not None:
         _check_folder(url, file.absolute().parent)
+
+
+def _check_file(url: str | None, file: Path) -> None:
+    """Check that what is there is a file: a device or a pipe can be opened, and then gives or takes without end."""
+    try:
+        is_other = file.exists() and not file.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise InputError(f"study.storage cannot be used ({error.strerror}): name another file") from error
+    if is_other and not file.is_dir():
+        raise InputError(f'study.storage must be a file, got "{url or file}", which is a device or a pipe: name a file')
 
 
 def _file_of(url: str | None, journal: Path) -> Path | None:
@@ -131,19 +144,31 @@ def _no_database(url: str, error: Exception) -> InputError:
 
 
 def _no_journal(path: Path, error: Exception) -> InputError:
-    # What Optuna stumbles over in a broken entry is a name within that entry: of no use without its class.
-    plain = isinstance(error, OSError | ValueError)
-    reason = (getattr(error, "strerror", None) or str(error)) if plain else f"a broken entry: {error!r}"
+    reason = _unreadable(path, error)
     return InputError(
         f'study.storage must be a journal file that Optuna wrote, got "{path}" ({reason}): '
         "name another file, or move this one away"
     )
 
 
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        # The lock beside it may be what cannot be opened.
+        other = error.filename is not None and Path(error.filename) != path
+        return f"{error.filename}: {error.strerror}" if other else str(error.strerror or error)
+    number = first_bad_line(path) if path.is_file() else 0
+    return f"line {number} is no entry of a journal" if number else str(error)
+
+
 def _open_journal(path: Path) -> BaseStorage:
+    lock = path.with_name(f"{path.name}.lock")
+    is_first = not lock.exists()
     try:
         return open_journal(path)
     except Exception as error:  # an entry of another program may make Optuna raise anything
+        if is_first:
+            with suppress(OSError):
+                lock.unlink()
         raise _no_journal(path, error) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch._compat.sqlite_urls import sqlite_file
+from dropsearch._compat.database_urls import sqlite_file
 from dropsearch.core.printable import printable
 from dropsearch.tracking.mlflow.address import resolve
 from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker

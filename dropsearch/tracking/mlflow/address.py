@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from dropsearch._compat.sqlite_urls import sqlite_file, sqlite_url
+from dropsearch._compat import database_urls
+from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.core.errors import CAUSE, InputError
 from dropsearch.core.printable import masked, one_line
 
 SECONDS = 3.0
 """How long a server has to answer a first knock."""
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PORTS = {"http": 80, "https": 443, **database_urls.PORTS}
 OTHERWISE = "start it, set tracking.uri to another one, or run with tracking=none"
 
 

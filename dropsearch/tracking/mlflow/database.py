@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dropsearch._compat.sqlite_urls import sqlite_url
+from dropsearch._compat.database_urls import sqlite_url
 from dropsearch.core.atomic_io import temporary_draft
 from dropsearch.tracking.mlflow.address import Address
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.printable import one_line
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.mlflow.address import Address, knock
 from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
-from dropsearch.tracking.mlflow.payloads import Curve, now
+from dropsearch.tracking.mlflow.payloads import KEY_LENGTH, Curve, now
 from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
 
 FLUSH_SECONDS = 20.0
@@ -76,7 +77,7 @@ class MlflowTracker:
             InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
         """
         knock(self._address)
-        self._experiment = experiment
+        experiment = self._experiment = one_line(experiment, KEY_LENGTH)
         self._nobody_waits = self._address.is_yet_to_be_made
         self._worker = self._make_recording(self._address)
         self._writer = BackgroundWriter(self.problems, self._address.hide)

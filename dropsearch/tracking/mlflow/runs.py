@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dropsearch.core.printable import printable
 from dropsearch.core.process_id import is_dead
 from dropsearch.tracking.mlflow.address import Address
 from dropsearch.tracking.mlflow.payloads import PARAM_LENGTH, TAG_LENGTH, Point, cut, now
@@ -76,8 +77,8 @@ class Runs:
         known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
         if parent is not None:
             known["mlflow.parentRunId"] = parent
-        all_tags = {name: cut(value, TAG_LENGTH) for name, value in {**known, **tags}.items()}
-        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=name)
+        all_tags = {name: cut(printable(value), TAG_LENGTH) for name, value in {**known, **tags}.items()}
+        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=printable(name))
         return run.info.run_id
 
     def write(

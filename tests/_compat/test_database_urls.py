@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from dropsearch._compat.sqlite_urls import sqlite_file, sqlite_url
+from dropsearch._compat.database_urls import is_same_database, sqlite_file, sqlite_url
 
 NAMES = ["study.db", "a b.db", "a%20b.db", "a%41.db", "a?b.db", "a?b=c&d.db", "a#b.db", "{x}.db", "ü'\".db", "100%.db"]
 
@@ -49,3 +49,19 @@ def test_what_means_no_file_is_refused(url: str, reason: str) -> None:
 
 def test_options_are_let_pass() -> None:
     assert sqlite_file("sqlite:///a.db?timeout=60") == Path("a.db")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sqlite:///a.db", "sqlite+pysqlite:///./a.db", True),
+        ("sqlite:///a.db", "sqlite:///b.db", False),
+        ("postgresql://ann:x@localhost/db", "postgresql+psycopg://bob@127.0.0.1:5432/db?sslmode=require", True),
+        ("postgresql://localhost/db", "postgresql://localhost/other", False),
+        ("postgresql://localhost:5433/db", "postgresql://localhost/db", False),
+        ("postgresql://localhost/db", "http://localhost/db", False),
+        ("postgresql://localhost/db", "databricks", False),
+    ],
+)
+def test_addresses_of_one_database_are_known(one: str, other: str, same: bool) -> None:
+    assert is_same_database(one, other) is same

@@ -1,4 +1,4 @@
-"""SQLite addresses and the files that they mean, as SQLAlchemy reads and writes them.
+"""Addresses of databases, and the files and servers that they mean, as SQLAlchemy reads and writes them.
 
 SQLAlchemy 2.1 decodes ``%3F`` in a path, earlier versions do not; MLflow makes the folder that the text of a
 ``sqlite:///`` address names, without decoding it. So addresses are made here, and read back to check them.
@@ -11,6 +11,8 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url  # comes with optuna and mlflow
 from sqlalchemy.exc import ArgumentError
 
+PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
+"""The ports of databases whose address names none."""
 _QUOTED = frozenset("%?#")
 """Characters that an address cannot hold as they are."""
 
@@ -51,3 +53,20 @@ def sqlite_file(url: str) -> Path:
     if query and not all("=" in part for part in query.split("&")):
         raise ValueError("a question mark in a path is written %3F")
     return Path(read.database)
+
+
+def is_same_database(one: str, other: str) -> bool:
+    """Return whether two addresses name one database, whatever their drivers, users and options are."""
+    try:
+        return _place(one) == _place(other)
+    except ArgumentError:
+        return False
+
+
+def _place(url: str) -> tuple[object, ...]:
+    read = make_url(url)
+    kind = read.get_backend_name()
+    if kind == "sqlite":
+        return kind, Path(read.database or "").resolve()
+    host = "localhost" if read.host in (None, "127.0.0.1", "::1") else read.host
+    return kind, host, read.port or PORTS.get(kind), read.database or read.username
