@@ -11,7 +11,9 @@ import atexit
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -30,6 +32,8 @@ from dropsearch.training.sequential import describe_error
 from dropsearch.training.worker_forks import WATCH_SECONDS, WorkerForks
 
 POLL_SECONDS = 0.1
+GRACE, SAYS_AFTER = 10.0, 2.0
+"""Seconds that processes have to end when a run is stopped, and after which the terminal says what is waited for."""
 MOST_DEATHS = 3
 """How many deaths for each process, without a trial that ended in between, end the run."""
 
@@ -88,6 +92,7 @@ class ProcessEngine:
         """Trials whose process ended while it trained several: they are trained again, each alone in a process."""
         self._alone: set[str] = set()
         """The keys of the trials that are, or were, trained alone for that reason."""
+        self._asked_to_stop, self._has_said = math.inf, False
         self._deaths = 0
         """How many processes ended since a trial was last told."""
 
@@ -106,7 +111,7 @@ class ProcessEngine:
         self._set_to_work(feed)
         while any(worker.busy for worker in self._workers):
             if feed.cancelled():
-                self._stop.set()
+                self._stop_workers()
             ready = set(wait([w.connection for w in self._workers if w.busy], POLL_SECONDS))
             # Of those that speak at the same time the first process comes first: when they speak is not in our hands.
             for worker in [w for w in self._workers if w.connection in ready]:
@@ -116,6 +121,21 @@ class ProcessEngine:
         suspects, self._suspects = self._suspects, deque()
         if suspects:
             self._tell_failed(feed, suspects, INTERRUPTED)
+
+    def _stop_workers(self) -> None:
+        """Ask busy processes to stop; kill those that have not after `GRACE` seconds, such as one that sleeps."""
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._asked_to_stop, self._has_said = now, False
+        waited, busy = now - self._asked_to_stop, [worker for worker in self._workers if worker.busy]
+        if waited > SAYS_AFTER and not self._has_said:
+            self._has_said = True
+            print(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step", file=sys.stderr)
+        if waited > GRACE:
+            for worker in busy:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
 
     def _set_to_work(self, feed: Feed) -> None:
         """Set every process to work, but no more than may have trials open, each with its share of them."""
@@ -139,7 +159,7 @@ class ProcessEngine:
             self._replace(worker, feed)
             return
         if word == "ask":
-            specs = self._next(worker, *content, feed)
+            specs = self._next(worker, content[0], feed)
             worker.open |= {spec.key: spec for spec in specs}
             self._answer(worker, specs)
         elif word == "report":

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from dropsearch.core.errors import RunError
 
 WATCH_SECONDS = 1.0
-CLOSING_SECONDS = 10.0
+CLOSING_SECONDS = 3.0
 """For how long workers may finish what they are doing when they are to end."""
 
 Work = Callable[[Connection], None]
@@ -73,7 +73,7 @@ class WorkerForks:
         return answer
 
     def close(self) -> None:
-        """End all workers: those that have not ended within ten seconds are killed."""
+        """End all workers: those that have not ended within three seconds are killed."""
         with suppress(OSError):
             self._socket.sendall(b"close")
         self._process.join(CLOSING_SECONDS + 5)

@@ -90,7 +90,7 @@ def test_examples_behind_the_first_batch_count_where_they_are_in_memory() -> Non
     from tests.user_modules import data
 
     class Changed(data.Digits):
-        def setup(self, stage: str) -> None:
+        def setup(self, stage: str | None = None) -> None:
             super().setup(stage)
             self.train.dataset.tensors[0][self.train.indices[-1]] += 1  # type: ignore[attr-defined]
 

@@ -211,7 +211,8 @@ def test_the_check_of_a_storage_leaves_it_as_it_was(cli: Cli, traps: Path):
 def test_what_hangs_or_has_no_end_is_refused(cli: Cli, tmp_path: Path, line: str, message: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     made = '{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n'
-    (tmp_path / "torn.log").write_text(f"{made}{made.replace('s', 't', 1)}nonsense\n{made}")
+    other = made.replace('"s"', '"t"')
+    (tmp_path / "torn.log").write_text(f"{made}{other}nonsense\n{made}")
     (tmp_path / "fieldless.log").write_text(made + '{"op_code": 4, "worker_id": "a"}\n')
     is_refused(cli(*line.split()), message)
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def ending(numbers: set[int], how: str, width: int = 0) -> Engine:
     factory = make_factory("mlp")
 
     class Ending(Classifier):
-        def training_step(self, batch: object, batch_idx: int = 0) -> torch.Tensor:
+        def training_step(self, batch: Sequence[torch.Tensor], batch_idx: int = 0) -> torch.Tensor:
             ENDINGS[how]()
             return super().training_step(batch, batch_idx)
 
@@ -195,6 +195,22 @@ def test_a_trial_that_exits_fails_in_this_process_too(how: str) -> None:
     assert {n: r.state for n, r in feed.results.items()} == {0: "COMPLETE", 1: "FAIL", 2: "COMPLETE"}
     assert how in feed.results[1].reason
     assert signal.getsignal(signal.SIGINT) is handler, "Ctrl-C still stops the run"
+
+
+def test_a_trial_that_sleeps_does_not_keep_a_stopped_run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ENDINGS, "sleeps", lambda: time.sleep(600))
+    monkeypatch.setattr(multiprocess, "GRACE", 1.0)
+    monkeypatch.setattr(multiprocess, "SAYS_AFTER", 0.2)
+    feed = Queue(make_specs("mlp", 6), stop_after=1)
+    started_at = time.monotonic()
+    with in_processes(ending({0}, "sleeps")) as engine:
+        engine.run(feed)
+    assert time.monotonic() - started_at < 60
+    assert (feed.results[0].state, feed.results[0].reason) == ("FAIL", INTERRUPTED)
+    assert len(feed.results) == feed.asked
+    assert "stopping: waiting 1 s for 1 processes" in capfd.readouterr().err
 
 
 def test_an_idle_process_that_was_killed_is_replaced() -> None:
