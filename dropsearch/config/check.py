@@ -10,9 +10,12 @@ from dropsearch.config.params_rules import params_problems
 from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, Config, UserDataConfig, UserModelConfig
 from dropsearch.config.user_rules import user_problems
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.printable import has_control_characters
 from dropsearch.core.records import ARMS
 from dropsearch.dropout.typical_rates import KINDS
 
+LONGEST_NAME = 200
+"""Bytes of a study's name, which is part of paths and of keys in databases."""
 MOST_SAMPLES = 10_000
 """Of Monte Carlo dropout, all of which are in memory at once."""
 
@@ -136,8 +139,10 @@ def _engine(config: Config) -> Iterator[str]:
 def _names(config: Config) -> Iterator[str]:
     for key in ("study.name", "output_dir"):
         value = _value(config, key)
-        if not value.strip() or any(ord(character) < 32 for character in value):
+        if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {value!r}"
+    if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        yield f'study.name must have at most {LONGEST_NAME} bytes, got "{config.study.name[:40]}…"'
     if {".", "..", ""} & set(config.study.name.split("/")):
         yield f'study.name must be a name, or names between slashes, got "{config.study.name}"'
 

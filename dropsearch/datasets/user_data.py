@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
+from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import (
@@ -24,7 +24,6 @@ from dropsearch.datasets.user_loaders import (
     length,
     reordered,
     rows_of,
-    tensors_of,
 )
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -60,7 +59,8 @@ class UserData:
             self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
-            """Of the first training and validation batch, and of the sizes: what a continued study must share."""
+            """Of the training set in memory or its first batch, the first validation batch, the sizes and the
+            arguments of the data module: what a continued study must share."""
 
     def _set_up(self, stage: str) -> None:
         # The same stream for each stage: a `setup` that splits at random splits alike for training and for the test.
@@ -213,11 +213,8 @@ class UserData:
         """None: what the inputs mean is the user's."""
 
     def _sha256(self) -> str:
-        found = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
-        for loader in (Part(self._train, 1), self._val):
-            for tensor in tensors_of(next(iter(loader), ())):
-                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        train = self.rows or next(iter(Part(self._train, 1)), ())
+        return digest(self.sizes, arguments_of(self.module), train, next(iter(self._val), ()))
 
     @property
     def source(self) -> str:

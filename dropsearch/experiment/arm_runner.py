@@ -250,7 +250,7 @@ class ArmRunner:
         path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        measured = self.context.test_scores(result.spec, path)
+        measured = self.context.test_scores(result, path)
         if measured.examples is not None:
             measured.examples.write(self._examples_path(result))
         return measured

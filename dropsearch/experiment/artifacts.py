@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.kept_weights import verified_content
+from dropsearch.experiment.provenance import without_secrets
 from dropsearch.report import write_figures, write_markdown, write_page, write_results
 
 
@@ -33,14 +33,13 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
     winner = summary.arms[name].winner if name else None
     if winner is None or not summary.complete or not context.config.tracking.log_model:
         return None, None
-    best = best_retraining(winner)
+    kept = best_retraining(winner)
+    path = kept_checkpoint(context.checkpoints, kept)
     batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
         return None, None  # nobody can tell which part of it is the model's input
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
-    return partial(context.load, best.spec, kept_checkpoint(context.checkpoints, best)), inputs[0] if len(
-        inputs
-    ) == 1 else tuple(inputs)
+    return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
 def write_files(context: ExperimentContext, summary: Summary) -> list[Path]:
@@ -70,12 +69,12 @@ def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None
     source = kept_checkpoint(context.checkpoints, kept)
     if source.exists():
         with atomic_write(best / f"{arm}.ckpt") as draft:
-            shutil.copyfile(source, draft)
+            draft.write_bytes(verified_content(source, kept))
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
-    values: dict[str, Any] = copy.deepcopy(plain(config))
+    values: dict[str, Any] = without_secrets(plain(config))
     on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
     for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")

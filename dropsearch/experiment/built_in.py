@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,10 +132,6 @@ class BuiltInModules:
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
         """Return nothing: a checkpoint holds the arguments of the network."""
         return {}
-
-    def load(self, spec: TrialSpec, path: Path) -> Any:
-        """Return the model of a checkpoint, on the CPU, in evaluation mode."""
-        return Classifier.load_from_checkpoint(path, map_location="cpu").eval()
 
     def test_scores(self, module: Any) -> TestResult:
         """Return what a model scores on the test set, with its result on each example."""

@@ -13,12 +13,13 @@ import torch
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ARMS, ComparisonMetric, Monitor, Range, Site, TrialSpec
+from dropsearch.core.records import ARMS, ComparisonMetric, Monitor, Range, Site, TrialResult, TrialSpec
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.built_in import BuiltInModules
 from dropsearch.experiment.dropout_check import RateCheck, check_rates
+from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
 from dropsearch.experiment.scoring import TestResult
 from dropsearch.experiment.user_module import UserModules
@@ -74,10 +75,6 @@ class ModuleFactory(Protocol):
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
         """Return the arguments that the class gets for a trial beside those of the configuration."""
-        ...
-
-    def load(self, spec: TrialSpec, path: Path) -> Any:
-        """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
         ...
 
     def test_scores(self, module: Any) -> TestResult:
@@ -141,17 +138,25 @@ class ExperimentContext:
                 raise
             raise ValueError(str(error)) from error
 
-    def load(self, spec: TrialSpec, path: Path) -> Any:
-        """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
-        return self.modules.load(spec, path)
+    def load(self, result: TrialResult, path: Path) -> Any:
+        """Return the model of a trial with the weights of its checkpoint, on the CPU, in evaluation mode.
 
-    def test_scores(self, spec: TrialSpec, path: Path) -> TestResult:
+        Raises:
+            InputError: The file is not the one that was written, or no checkpoint.
+        """
+        weights = read_weights(path, result)
+        # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
+        module = self.modules.make(result.spec)
+        module.load_state_dict(weights)
+        return module.cpu().eval()
+
+    def test_scores(self, result: TrialResult, path: Path) -> TestResult:
         """Return what a trial's model scores on the test set.
 
         Raises:
             InputError: The module measures on the test set nothing that is monitored.
         """
-        return self.modules.test_scores(self.load(spec, path))
+        return self.modules.test_scores(self.load(result, path))
 
 
 def build_context(config: Config) -> ExperimentContext:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dropsearch.config.schema import Config, plain
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, TrialPhase, TrialSpec, best_arm
 from dropsearch.experiment import engines, retrainings
@@ -21,7 +21,7 @@ from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.provenance import commands, git_state, this_command, versions
+from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
@@ -103,7 +103,7 @@ class ExperimentRun:
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
-            config=plain(config),
+            config=shown_config(config),
             tags={
                 **git_state(),
                 "command": this_command(),
@@ -206,7 +206,7 @@ class ExperimentRun:
             sites=context.sites,
             arms=arms,
             comparisons=compared(arms, metric),
-            config=plain(config),
+            config=shown_config(config),
             mlflow=dict(self.tracker.info),
             commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
             monitor=context.monitor,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.config.schema import arguments, plain
+from dropsearch.config.schema import arguments
 from dropsearch.core.records import Arm
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.provenance import shown_config
 
 
 def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
     """Return what must be the same for a study to be continued, by configuration key."""
     config = context.config
-    given = plain(config)
+    given = shown_config(config)
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
     parts["data"].pop("root", None)
     parts["space"].pop("params")

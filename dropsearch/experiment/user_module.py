@@ -6,10 +6,7 @@ import dataclasses
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError
@@ -199,13 +196,6 @@ class UserModules:
     def comparison_metric(self) -> ComparisonMetric:
         """What the confirmed arms are compared by: what is monitored, on the test set where there is one."""
         return monitored_metric(self._settings.monitor, self._source.has_test)
-
-    def load(self, spec: TrialSpec, path: Path) -> Any:
-        """Return the model of a trial with the weights of a checkpoint, on the CPU, in evaluation mode."""
-        module = self.make(spec)
-        # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=False)["state_dict"])
-        return module.eval()
 
     def test_scores(self, module: Any) -> TestResult:
         """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.

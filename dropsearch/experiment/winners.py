@@ -126,7 +126,7 @@ def trained(context: ExperimentContext, shared: MeasurementData, result: TrialRe
         NotMeasuredError: The checkpoint cannot be loaded, or gives no finite logits [examples, classes].
     """
     try:
-        module = context.load(result.spec, path).to(shared.held_out.targets.device).eval()
+        module = context.load(result, path).to(shared.held_out.targets.device).eval()
         with torch.no_grad():
             logits = module(*shared.held_out.inputs)
     except Exception as error:  # the module and what its forward wants are anybody's

@@ -56,7 +56,7 @@ class Trainings:
 
     def model(self, spec: TrialSpec) -> Any:
         """Return the module of a trial that was trained, on the CPU, in evaluation mode."""
-        return self.context.load(spec, self.path(spec))
+        return self.context.load(self._results[spec.key], self.path(spec))
 
     def trained(self, spec: TrialSpec) -> TrainedModel:
         """Return it as the measures of `dropsearch.analysis` take it, with at most 2,048 examples of each set."""
@@ -65,7 +65,7 @@ class Trainings:
 
     def test_accuracy(self, spec: TrialSpec) -> float:
         """Return its test accuracy, %."""
-        return 100 * self.context.test_scores(spec, self.path(spec))[1]
+        return 100 * self.context.test_scores(self._results[spec.key], self.path(spec)).acc
 
 
 class _Given:

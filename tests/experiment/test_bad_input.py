@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -180,3 +181,40 @@ def test_the_check_of_a_storage_leaves_it_as_it_was(cli: Cli, traps: Path):
     before = (traps / "foreign.db").read_bytes()
     cli("study.storage=sqlite:///foreign.db")
     assert (traps / "foreign.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("study.storage=/dev/zero", "study.storage must be a file, got"),
+        ("study.storage=/dev/null", "which is a device or a pipe"),
+        ("study.storage=/dev/full", "which is a device or a pipe"),
+        ("study.storage=sqlite:////dev/zero", "which is a device or a pipe"),
+        ("study.storage=pipe", "which is a device or a pipe"),
+        (f"study.storage={'x' * 300}", "study.storage cannot be used (File name too long)"),
+        (f"output_dir={'x' * 300}", "output_dir must have parts of at most 255 bytes"),
+        (f"study.name={'x' * 300}", "study.name must have at most 200 bytes"),
+        ("study.name='a\u202eb'", "study.name must be a name on one line, got 'a\\u202eb'"),
+        ("study.name='a\x1bb'", "study.name must be a name on one line, got 'a\\x1bb'"),
+        ("study.name=../a", "study.name must be a name, or names between slashes"),
+        (
+            "study.storage=sqlite:///one.db tracking.uri=sqlite:///./one.db",
+            "study.storage must be another database than",
+        ),
+        ("study.storage=torn.log", "(line 3 is no entry of a journal)"),
+        ("study.storage=fieldless.log", "(line 2 is no entry of a journal)"),
+    ],
+)
+def test_what_hangs_or_has_no_end_is_refused(cli: Cli, tmp_path: Path, line: str, message: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    made = '{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n'
+    other = made.replace('"s"', '"t"')
+    (tmp_path / "torn.log").write_text(f"{made}{other}nonsense\n{made}")
+    (tmp_path / "fieldless.log").write_text(made + '{"op_code": 4, "worker_id": "a"}\n')
+    is_refused(cli(*line.split()), message)
+
+
+def test_an_unwritable_lock_is_named(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "study.log").write_text('{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n')
+    (tmp_path / "study.log.lock").mkdir()
+    is_refused(cli("study.storage=study.log"), "study.log.lock: Is a directory")

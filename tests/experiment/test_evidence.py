@@ -15,7 +15,7 @@ import torch
 import dropsearch
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
-from dropsearch.core.records import Evidence, Summary
+from dropsearch.core.records import Evidence, Summary, TrialResult
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
@@ -121,16 +121,22 @@ def test_a_measure_that_fails_loses_its_numbers_and_not_the_run(done: Done, monk
     assert evidence.notes == ("overfitting was not measured: ZeroDivisionError: of no use",)
 
 
-def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(done: Done, tmp_path: Path):
-    folder = _copied(done, tmp_path)
+def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     winner = done.summary.arms["none"].winner
     assert winner
-    path = kept_checkpoint(folder, winner.results[0])
-    saved = torch.load(path, weights_only=False)
-    for weight in saved["state_dict"].values():
-        weight.fill_(math.nan)
-    torch.save(saved, path)
-    evidence = done.measured(folder=folder)
+    broken = kept_checkpoint(done.context.checkpoints, winner.results[0])
+    load = ExperimentContext.load
+
+    def loaded(context: ExperimentContext, result: TrialResult, path: Path) -> Any:
+        module = load(context, result, path)
+        for weight in module.parameters() if path == broken else ():
+            weight.data.fill_(math.nan)
+        return module
+
+    monkeypatch.setattr(ExperimentContext, "load", loaded)
+    evidence = done.measured()
     assert evidence.notes == ("the models were not measured on 1 of 4 models: its logits are not finite",)
     assert all(map(math.isfinite, evidence.arms["none"].measures["gap_best"]))
     for name, measure in MEASURES.items():

@@ -65,6 +65,8 @@ class TrialResult:
     """Why the trial failed or was stopped; empty for COMPLETE."""
     checkpoint: str = ""
     """Path of the Lightning checkpoint with the weights of the best epoch, where one was asked for."""
+    checkpoint_sha256: str = ""
+    """The checkpoint's sha256 in hexadecimal, as it was written."""
 
     @property
     def interrupted(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
+from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import WIDTH, brief_tables
 from dropsearch.report.text.verdict import answer, rates_by_site
@@ -23,7 +24,7 @@ def opening(title: str, facts: Mapping[str, str]) -> str:
     """A headline, and below it what is about to be done: a line a topic, wrapped at 80 columns."""
     size = max(map(len, facts), default=0)
     lines = [_hanging(topic.ljust(size + 2), text) for topic, text in facts.items()]
-    return "\n".join([title, *lines]) + "\n"
+    return printable("\n".join([title, *lines]) + "\n", keep="\n")
 
 
 def _hanging(head: str, text: str) -> str:
@@ -55,7 +56,7 @@ def closing(summary: Summary) -> str:
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
     purposes = PURPOSES if summary.complete else PURPOSES | {"continue": INTERRUPTED}
     blocks.append("\n".join(f"{purposes.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()))
-    return "\n" + "\n\n".join(block for block in blocks if block)
+    return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:

@@ -73,7 +73,9 @@ class VectorizedEngine:
                 if self.width == 1:
                     self.problem = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
-            except Exception as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                if partitioned.cancelled():  # the user's second Ctrl-C
+                    raise
                 partitioned.begin_again()
                 self.problem = describe_error(error)
             array = None

@@ -21,6 +21,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
@@ -270,17 +271,16 @@ class VectorizedTrials(LightningModule):
     def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
         """Return how a trial ended; the weights of a complete one are saved first."""
         path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
-        if path is not None and trial_row.best is not None:
-            self._save(trial_row, path)
+        sha256 = self._save(trial_row, path) if path is not None and trial_row.best is not None else ""
         seconds = time.perf_counter() - trial_row.started
-        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""))
+        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""), sha256)
 
-    def _save(self, trial_row: TrialRow, path: Path) -> None:
+    def _save(self, trial_row: TrialRow, path: Path) -> str:
         module = self.make_module(trial_row.spec)
         module.load_state_dict(trial_row.best or {})
         trainer = self._trial_trainer
         trainer.strategy.connect(module)
-        save_checkpoint(trainer, path)
+        return save_checkpoint(trainer, path)
 
     def _replace(self, ended: list[int]) -> None:
         """Give the rows of trials that ended to the next ones; where none are left, narrow the array."""
@@ -330,4 +330,5 @@ def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[one_process()],
     )
