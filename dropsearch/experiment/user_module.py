@@ -112,7 +112,7 @@ class UserModules:
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
                 "leave it out"
             )
-        self.probe: ModuleProbe = probe(first, batches(source, config.seed), settings)
+        self.probe: ModuleProbe = probe(first, batches(source, config.seed), settings, config.sites.per_call)
         self.routes = routes(self._names, self.probe.optimizers)
         monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
         if config.task != "sites" and monitor.name not in self.probe.logged:
@@ -194,7 +194,8 @@ class UserModules:
         """
         if values == self.start:
             return self.probe.sites
-        return probe(self.specimen(values), batches(self._source, self._config.seed), self._settings).sites
+        given = batches(self._source, self._config.seed)
+        return probe(self.specimen(values), given, self._settings, self._config.sites.per_call).sites
 
     def specimen(self, values: Mapping[str, Any]) -> Any:
         """Return a module that is looked at, with these values of what else is searched.

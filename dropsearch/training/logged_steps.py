@@ -33,14 +33,43 @@ def captured_logs(module: LightningModule) -> Iterator[Logged]:
         del module.__dict__["log"], module.__dict__["log_dict"]
 
 
+class WrappedStep:
+    """Stands in the place of a module's step; copies and pickles of the module hold the step itself."""
+
+    def __init__(self, step: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
+        self.__wrapped__ = step  # Lightning reads the signature, and asks whether the step is overridden
+        self._wrapper = wrapper
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the wrapper."""
+        return self._wrapper(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        """Keep the wrapper, and what it holds, out of copies and checkpoints."""
+        step: Any = self.__wrapped__
+        return (getattr, (step.__self__, step.__name__)) if hasattr(step, "__self__") else (_itself, (step,))
+
+
+def _itself(step: Any) -> Any:
+    return step
+
+
 @contextmanager
-def wrapped_step(module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replace the module's `training_step` by `wrap(training_step)` while the context lasts."""
-    module.__dict__["training_step"] = wrap(module.training_step)
+def wrapped_step(
+    module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "training_step"
+) -> Iterator[None]:
+    """Replace a step of the module by `wrap(step)` while the context lasts; a step that it does not have stays so."""
+    step, before = getattr(module, name), module.__dict__.get(name)
+    if getattr(step, "__func__", None) is getattr(LightningModule, name, None):
+        yield
+        return
+    module.__dict__[name] = WrappedStep(step, wrap(step))
     try:
         yield
     finally:
-        del module.__dict__["training_step"]
+        del module.__dict__[name]
+        if before is not None:
+            module.__dict__[name] = before
 
 
 def batch_size(batch: Any) -> int:

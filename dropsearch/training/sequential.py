@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,9 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.validation_copy import measured_on_copy
+from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate, wrapped_step
+from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.trainers import make_trainer
@@ -172,10 +172,11 @@ class SequentialEngine:
     ) -> None:
         set_to_train(module)
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
-        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
-        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
+        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
+        with quiet_lightning(), controlled_trial(module, control, ending.losses):
             trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
+        require_no_drops(control, spec)
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
             save_checkpoint(trainer, path)
@@ -195,24 +196,6 @@ class SequentialEngine:
             max_epochs=self.settings.max_epochs,
             gradient_clip_val=self.settings.clip(spec),
         )
-
-
-def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
-    def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
-        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
-        steps = itertools.count()
-
-        def controlled_step(*args: Any, **kwargs: Any) -> Any:
-            with control.training_step(next(steps)):
-                answer = training_step(*args, **kwargs)
-            loss = answer["loss"] if isinstance(answer, Mapping) else answer
-            if isinstance(loss, torch.Tensor):
-                losses.append(loss.detach())
-            return answer
-
-        return controlled_step
-
-    return wrap
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:

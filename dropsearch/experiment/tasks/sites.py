@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
+from dropsearch.dropout.location import owner_of
 from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.typical_rates import typical_rate
@@ -42,7 +43,7 @@ def _table(config: Config, sites: Sequence[Site], found: Tried, inserted: Sequen
     if not sites:
         return
     known = {each.site.name: each for each in found.found.sites} if found.found else {}
-    rows = [_row(config, site, sites, known.get(site.name), inserted) for site in sites]
+    rows = [_row(config, site, known.get(site.name), inserted) for site in sites]
     widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
     for row in (_HEAD, *rows):
         cells = (_aligned(column, cell, widths[column]) for column, cell in enumerate(row))
@@ -53,11 +54,9 @@ def _aligned(column: int, cell: str, width: int) -> str:
     return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
 
 
-def _row(
-    config: Config, site: Site, sites: Sequence[Site], live: SiteCheck | None, inserted: Sequence[str]
-) -> tuple[str, ...]:
+def _row(config: Config, site: Site, live: SiteCheck | None, inserted: Sequence[str]) -> tuple[str, ...]:
     remark = site.reason or (live.finding if live else "")
-    if not remark and site.name.partition("#")[0] in inserted:
+    if not remark and owner_of(site.name) in inserted:
         remark = "by sites.insert"
     return (
         site.name,
@@ -65,7 +64,7 @@ def _row(
         _rate(config, site),
         f"{typical_rate(site.kind):.2f}",
         f"{site.activations:,}",
-        _met(site, sites),
+        "0" if site.reason == unsupported.UNMET else "1",
         "yes" if site.controllable else "no",
         _ALIVE[live.alive if live else None],
         remark,
@@ -77,15 +76,6 @@ def _rate(config: Config, site: Site) -> str:
     if not user_module.is_user_module(config):
         return "-"
     return "?" if math.isnan(site.rate) else f"{site.rate:.3g}"
-
-
-def _met(site: Site, sites: Sequence[Site]) -> str:
-    """Return how often a forward meets a site: of those that one module has, which of how many it is."""
-    if site.reason == unsupported.UNMET:
-        return "0"
-    owner, _, ordinal = site.name.partition("#")
-    count = sum(other.name.partition("#")[0] == owner for other in sites)
-    return f"{ordinal or 1} of {count}" if count > 1 else "1"
 
 
 def _in_words(config: Config, sites: Sequence[Site], found: Tried, where: str) -> Iterator[str]:

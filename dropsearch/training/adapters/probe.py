@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +51,16 @@ class _Noting(Callback):
         self._names.after(trainer.callback_metrics)
 
 
-def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> ModuleProbe:
+def probe(
+    module: Any, batches: dict[str, Any], settings: TrainerSettings, per_call: Collection[str] = ()
+) -> ModuleProbe:
     """Fit a module for one batch, validate it on one, and throw it away.
 
     Args:
         module: It trains, so it is not the same afterwards.
         batches: What `Trainer.fit` takes its batches from.
         settings: What all trials share.
+        per_call: Sites whose calls are told apart, by name or pattern.
 
     Raises:
         InputError: The module cannot be trained like this.
@@ -73,6 +76,7 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Mo
                 lambda: answer.append(training_step(*args, **kwargs)),
                 examples=examples_in(batch),
                 own_step=True,
+                per_call=per_call,
             )
             found.append((sites, batch))
             return answer[0]
