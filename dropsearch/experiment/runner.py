@@ -15,7 +15,7 @@ from typing import Any
 from dropsearch.config.schema import Config, plain
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Site, Summary, TrialPhase, TrialSpec, best_arm
-from dropsearch.experiment import build, engines, retrainings
+from dropsearch.experiment import build, engines, retrainings, user_module
 from dropsearch.experiment.arm_runner import ArmRunner, checkpoint, checkpoint_folder
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.collect import collect_evidence
@@ -242,6 +242,7 @@ class ExperimentRun:
             monitor=build.monitor(self.config),
             comparison_metric=comparison_metric,
             notes=notes(self.config, self.source),
+            fixed_luck=user_module.fixed_luck_of(self.config, self.source, build.settings(self.config)),
             complete=complete,
         )
 

@@ -15,6 +15,7 @@ from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, ar
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ARMS, Monitor, Site, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
@@ -28,6 +29,8 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
+from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
+from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.protocols import TrainerSettings
@@ -106,7 +109,10 @@ class UserModules:
         first = self.specimen(self.start)
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
         _check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
-        self.specimen(self.start)  # a second one shows whether they are two
+        second = self.specimen(self.start, seed=PROBED.seed + 1)
+        order = tuple(source.train_loader(seed) for seed in (PROBED.seed, PROBED.seed + 1))
+        self.fixed_luck = fixed_luck(first, second, order)
+        """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
@@ -162,8 +168,8 @@ class UserModules:
         Raises:
             InputError: It cannot be built, is no LightningModule, or was handed out before.
         """
-        more = self.carried(spec)
-        with seeded(spec.seed):
+        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self.carried(spec)}
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             module = self._built(more)
         trainer_class(module)
         if module in self._seen:
@@ -197,13 +203,18 @@ class UserModules:
         given = batches(self._source, self._config.seed)
         return probe(self.specimen(values), given, self._settings, self._config.sites.per_call).sites
 
-    def specimen(self, values: Mapping[str, Any]) -> Any:
+    def _seed_arguments(self) -> list[str]:
+        """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
+        given = {*_argument_names(self._chosen), *self._searched()}
+        return [name for name in SEED_ARGUMENTS if name in self._names and name not in given]
+
+    def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
         """Return a module that is looked at, with these values of what else is searched.
 
         Raises:
             InputError: As `make`.
         """
-        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
+        return self.make(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -218,8 +229,8 @@ class UserModules:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How learning rate and weight decay reach the module, in words."""
-        return tuple(route.description for route in self.routes)
+        """How learning rate and weight decay reach the module, and what does not vary with the seed, in words."""
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck))
 
 
 def batches(source: Any, seed: int) -> dict[str, Any]:
@@ -248,6 +259,11 @@ def modules(config: Config, source: Any, settings: TrainerSettings) -> UserModul
     if source not in _MODULES:
         _MODULES[source] = UserModules(config, source, settings)
     return _MODULES[source]
+
+
+def fixed_luck_of(config: Config, source: Any, settings: TrainerSettings) -> tuple[str, ...]:
+    """Return what does not vary with a trial's seed; nothing for the models of dropsearch."""
+    return modules(config, source, settings).fixed_luck if is_user_module(config) else ()
 
 
 def is_user_data(config: Config) -> bool:

@@ -22,6 +22,7 @@ from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.validation_copy import measured_on_copy
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
@@ -164,7 +165,7 @@ class SequentialEngine:
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
-        with seeded(spec.seed):
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
 
     def _fit_seeded(
