@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dropsearch.config.schema import Config
@@ -13,8 +13,12 @@ from dropsearch.core.records import ARMS, Site
 from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
 from dropsearch.experiment import build, user_module
 from dropsearch.experiment.build import Source
+from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.logged_steps import on_device_of
 from dropsearch.training.modes import set_to_train
+
+STEPS = 3
+"""How many steps a module trains before a site is said to be without effect."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Tried:
     why_not: str
     in_eval: tuple[str, ...]
     """The parts that are handed over in eval mode, the largest alone; an empty name for the module."""
+    is_trained: bool = True
+    """Whether sites without effect were tried again after a few steps."""
 
     def of_module(self, name: str) -> Iterator[str]:
         """Yield what is wrong with the module as a whole, a line each.
@@ -53,8 +59,26 @@ _TRIED: weakref.WeakKeyDictionary[Any, Tried] = weakref.WeakKeyDictionary()
 def tried(config: Config, source: Source) -> Tried:
     """Return what the rates of the model do, tried once for a source."""
     if source not in _TRIED:
-        _TRIED[source] = _try(*build.specimen(config, source))
+        module, batch = build.specimen(config, source)
+        _TRIED[source] = _looked_at_again(_try(module, batch), config, source)
     return _TRIED[source]
+
+
+def _looked_at_again(first: Tried, config: Config, source: Source) -> Tried:
+    """Return what was tried, with the sites that come alive after a few steps: a factor of LoRA starts at zero."""
+    dead = set(first.found.dead) if first.found else set()
+    if not dead or not user_module.is_user_module(config):
+        return first
+    module, batch = build.specimen(config, source)
+    batches = user_module.batches(source, config.seed)
+    if not trained_for(module, batches, build.settings(config), STEPS):
+        return replace(first, is_trained=False)
+    again = _try(module, batch).found
+    alive = {each.site.name: each for each in again.sites if each.alive} if again else {}
+    sites = tuple(alive.get(each.site.name, each) for each in first.found.sites) if first.found else ()
+    return replace(
+        first, found=replace(first.found, sites=sites) if first.found else None, is_trained=again is not None
+    )
 
 
 def _try(module: Any, batch: Any) -> Tried:
@@ -101,7 +125,8 @@ def require_active_dropout(config: Config, source: Source, sites: Sequence[Site]
     arms = _dropping(config)
     if not user_module.is_user_module(config) or not arms:
         return
-    found = tried(config, source).found
+    look = tried(config, source)
+    found = look.found if look.is_trained else None
     dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
     searched = [site.name for site in sites if site.controllable]
     if searched and all(name in dead for name in searched):

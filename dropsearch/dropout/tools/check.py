@@ -129,7 +129,9 @@ class _Trial:
                 "or register the nn.Dropout (nn.ModuleList instead of a list)"
             )
         frozen = next((name for name, part in self._around(site) if _is_frozen(part)), "")
-        return f"{frozen} is frozen (no parameter of it trains), and yet it drops: {frozen}.eval()" if frozen else ""
+        if not frozen or self.as_given.reaches_training(site.name):
+            return ""
+        return f"{frozen} is frozen, and nothing that trains depends on what it drops: call {frozen}.eval()"
 
     def _in_eval_mode(self, site: Site) -> str:
         if not self.module.training:

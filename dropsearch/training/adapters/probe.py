@@ -115,6 +115,28 @@ def probe(
     return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
 
 
+def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings, steps: int) -> bool:
+    """Train a module for a few steps, without its callbacks; return whether it could be.
+
+    Args:
+        module: It is not the same afterwards.
+        batches: What `Trainer.fit` takes its batches from.
+        settings: What all trials share.
+        steps: Of the optimiser.
+    """
+    given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
+    given |= {"limit_train_batches": steps, "limit_val_batches": 0}
+    try:
+        with quiet_lightning():
+            warnings.filterwarnings("ignore", message=".*")  # said of the trials, where it matters
+            trainer = make_trainer(module, dataclasses.replace(settings, trainer=lambda: given), [], max_epochs=1)
+            trainer.fit(set_to_train(module), **batches)
+    except Exception:  # what fails here fails in the trials too, which say why
+        return False
+    module.__dict__["_trainer"] = None
+    return True
+
+
 def _noted_logs(module: Any) -> dict[str, str]:
     """Note each call of a module's `log` from now on: why the validation may be left without what it logs."""
     calls: dict[str, str] = {}
