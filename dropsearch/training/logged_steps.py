@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from dropsearch.core.batches import examples_in, mapped
 from dropsearch.training.modes import Modes
 
 Logged = dict[str, Any]
@@ -73,11 +74,8 @@ def wrapped_step(
 
 
 def batch_size(batch: Any) -> int:
-    """Return how many examples a batch holds: the length of the first tensor in it."""
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.dim() else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    return batch_size(next(iter(values)))
+    """Return how many examples a batch holds: the length of the first tensor in it, 1 where there is none."""
+    return examples_in(batch) or 1
 
 
 def evaluate(
@@ -97,7 +95,6 @@ def evaluate(
     Returns:
         The mean over examples of each metric that the step logs.
     """
-    parameter = next(module.parameters(), torch.zeros(()))
     modes = Modes(module)
     module.eval()
     totals: dict[str, torch.Tensor] = {}
@@ -107,7 +104,7 @@ def evaluate(
             for index, batch in enumerate(batches):
                 size = batch_size(batch)
                 with context():
-                    getattr(module, step)(_like(batch, parameter), index)
+                    getattr(module, step)(on_device_of(module, batch), index)
                 for name, value in logged.items():
                     totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
                 count += size
@@ -117,16 +114,8 @@ def evaluate(
 
 
 def on_device_of(module: Any, batch: Any) -> Any:
-    """Put a batch where a module's parameters are, its real numbers in their type."""
-    return _like(batch, next(module.parameters(), torch.zeros(())))
-
-
-def _like(batch: Any, parameter: torch.Tensor) -> Any:
-    """Put a batch on a parameter's device, its real numbers in the parameter's type."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(parameter.device, parameter.dtype if batch.is_floating_point() else batch.dtype)
-    if isinstance(batch, Mapping):
-        return {key: _like(value, parameter) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(_like(value, parameter) for value in batch)
-    return batch
+    """Put a batch where a module's parameters are, its real numbers in the type of the first that is real."""
+    parameters = list(module.parameters())
+    real = next((each for each in parameters if each.is_floating_point()), torch.zeros(()))
+    device = parameters[0].device if parameters else real.device
+    return mapped(batch, lambda x: x.to(device, real.dtype if x.is_floating_point() else x.dtype))

@@ -91,7 +91,7 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         if self.settings.is_user_module:
-            part = measured_on_copy(module, trainer, self.part, context)
+            part = measured_on_copy(module, trainer, self.part, self.settings)
         else:
             part = evaluate(module, self.part, context=context)
         as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dropsearch.core.batches import tensors
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.tools.dry_run import DryRun, tensors
+from dropsearch.dropout.tools.dry_run import DryRun
 
 HIGH = 0.9
 """The rate that is held against 0."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dropsearch.dropout.tools.dry_run import tensors
+from dropsearch.core.batches import tensors
 
 SEED_ARGUMENTS = ("seed", "random_seed", "random_state")
 """The names by which constructors take a seed."""

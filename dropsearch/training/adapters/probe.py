@@ -11,10 +11,11 @@ from typing import Any
 from lightning import Callback
 from torch.optim import Optimizer
 
+from dropsearch.core.batches import examples_in
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout.sites import dropout_sites
-from dropsearch.dropout.tools.dry_run import copied, examples_in
+from dropsearch.dropout.tools.dry_run import copied
 from dropsearch.training.epoch_metrics import ValidationNames
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
