@@ -274,6 +274,8 @@ class SitesConfig:
 
     kinds: dict[str, str] = field(default_factory=dict)
     """Kind by site name or pattern, where the guessed one is wrong; it decides the typical rate."""
+    per_call: list[str] = field(default_factory=list)
+    """Sites, by name or pattern, whose calls in one pass each have a rate: ``drop``, ``drop@2`` and so on."""
     insert: Any = None
     """Where a module of the user's own gets dropout: after_activation, a name, a pattern or a type, or a list."""
     where = None

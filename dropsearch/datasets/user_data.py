@@ -158,10 +158,8 @@ class UserData:
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return what `Trainer.fit` takes its batches from."""
-        if self._hooks:
-            train, val = self.train_loader(seed), self._val
-            return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
-        return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self._val}
+        train, val = self.train_loader(seed), self._val
+        return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str) -> dict[str, Any]:
         """Return what `Trainer.test` or `Trainer.validate` takes the test set from; `step` says which of them asks."""
@@ -243,7 +241,7 @@ class UserDataRows:
 
 
 def _prepared(module: Any, **loaders: Any) -> Any:
-    """Return a copy of a data module that has been set up and gives these loaders, for its hooks on batches."""
+    """Return a copy of a data module that has been set up and gives these loaders, as ``self.trainer.datamodule``."""
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
         twin.__dict__[name] = lambda *_, **__: None

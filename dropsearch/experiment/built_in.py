@@ -37,6 +37,7 @@ class BuiltInModules:
     """
 
     has_own_rates = False
+    fixed_luck: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     comparison_metric = ComparisonMetric()

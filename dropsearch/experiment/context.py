@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +18,13 @@ from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.built_in import BuiltInModules
-from dropsearch.experiment.dropout_check import RateCheck, check_rates
+from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
 from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
 from dropsearch.experiment.scoring import TestResult
 from dropsearch.experiment.user_module import UserModules
 from dropsearch.study.search_space import SpaceSettings
+from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.multiprocess import can_fork, cores
 from dropsearch.training.protocols import TrainerSettings
 
@@ -35,6 +36,9 @@ class ModuleFactory(Protocol):
     """What the first trials have of what else is searched, by configuration key."""
     has_own_rates: bool
     """Whether a module drops with rates of its own where a trial names none: an arm without dropout sets them to 0."""
+
+    fixed_luck: tuple[str, ...]
+    """What does not vary with the seed of a trial, such as ``initial weights``: nothing that rests on it is shown."""
 
     @property
     def batch(self) -> Any:
@@ -181,7 +185,7 @@ def build_context(config: Config) -> ExperimentContext:
         _require_sites(context)
     if not _needs_rate_check(context):
         return context
-    rate_check = check_rates(modules.specimen(modules.start), modules.batch)
+    rate_check = check_rates(lambda: modules.specimen(modules.start), modules.batch, _trainer_of(context))
     if config.task in ("search", "plan"):
         searched = [site.name for site in sites if site.controllable]
         rate_check.require_active(searched, context.searching_arms[0], config.model.name)
@@ -193,6 +197,14 @@ def _module_factory(
 ) -> ModuleFactory:
     factory = UserModules if settings.is_user_module else BuiltInModules
     return factory(config, source, settings, params)
+
+
+def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
+    """Return what trains a module for a few steps; None for the models of dropsearch, whose sites are known."""
+    if not context.modules.has_own_rates:
+        return None
+    batches = context.source.for_trainer(context.config.seed)
+    return lambda module: trained_for(module, batches, context.settings, STEPS)
 
 
 def _needs_rate_check(context: ExperimentContext) -> bool:

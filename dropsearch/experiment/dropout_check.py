@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
 from dropsearch.training.logged_steps import on_device_of
 from dropsearch.training.modes import set_to_train
+
+STEPS = 3
+"""How many steps a module trains before a site is said to be without effect."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class RateCheck:
     why_not: str
     in_eval: tuple[str, ...]
     """The parts that are handed over in eval mode, the largest alone; an empty name for the module."""
+    is_trained: bool = True
+    """Whether sites without effect were tried again after a few steps."""
 
     def of_module(self, name: str) -> Iterator[str]:
         """Yield what is wrong with the module as a whole, a line each.
@@ -49,7 +54,8 @@ class RateCheck:
         Raises:
             InputError: None of the rates changes anything.
         """
-        dead = {each.site.name: each.finding for each in self.found.sites if each.alive is False} if self.found else {}
+        found = self.found if self.is_trained else None
+        dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
         if searched and all(site in dead for site in searched):
             raise InputError(
                 f"arms must not name {arm} for a module whose rates change nothing, got model={name} with "
@@ -64,8 +70,29 @@ class RateCheck:
                 yield f"the site {each.site.name}: {each.finding}"
 
 
-def check_rates(module: Any, batch: Any) -> RateCheck:
-    """Try the rates of a module on one batch."""
+def check_rates(make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None) -> RateCheck:
+    """Try the rates of a module on one batch; sites without effect again after a few steps.
+
+    A factor of LoRA starts at zero, so its dropout changes nothing before the first steps.
+
+    Args:
+        make: Builds the module.
+        batch: As `training_step` takes it.
+        train: Trains a module for `STEPS` steps and returns whether it could; None for no second look.
+    """
+    first = _try(make(), batch)
+    if train is None or first.found is None or not first.found.dead:
+        return first
+    module = make()
+    if not train(module):
+        return replace(first, is_trained=False)
+    again = _try(module, batch).found
+    alive = {each.site.name: each for each in again.sites if each.alive} if again else {}
+    sites = tuple(alive.get(each.site.name, each) for each in first.found.sites)
+    return replace(first, found=replace(first.found, sites=sites), is_trained=again is not None)
+
+
+def _try(module: Any, batch: Any) -> RateCheck:
     asleep = [name for name, part in module.named_modules() if not part.training]
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)

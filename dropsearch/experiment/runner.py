@@ -212,6 +212,7 @@ class ExperimentRun:
             monitor=context.monitor,
             comparison_metric=metric,
             notes=notes(context),
+            fixed_luck=context.modules.fixed_luck,
             complete=complete,
         )
 

@@ -12,6 +12,7 @@ from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
@@ -26,6 +27,8 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
+from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
+from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.protocols import TrainerSettings
@@ -63,13 +66,16 @@ class UserModules:
         first = self.specimen(self.start)
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
         check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
-        self.specimen(self.start)  # a second one shows whether they are two
+        second = self.specimen(self.start, seed=PROBED.seed + 1)
+        loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
+        self.fixed_luck = fixed_luck(first, second, loaders)
+        """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
                 "leave it out"
             )
-        self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings)
+        self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
         self.routes = routes(self._names, self.probe.optimizers)
         monitor = settings.monitor
         if config.task != "sites" and monitor.name not in self.probe.logged:
@@ -119,8 +125,8 @@ class UserModules:
         Raises:
             InputError: It cannot be built, is no LightningModule, or was handed out before.
         """
-        more = self.constructor_arguments(spec)
-        with seeded(spec.seed):
+        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self.constructor_arguments(spec)}
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             module = self._built(more)
         trainer_class(module)
         if module in self._seen:
@@ -151,15 +157,21 @@ class UserModules:
         """
         if values == self.start:
             return self.probe.sites
-        return probe(self.specimen(values), self._source.for_trainer(self._config.seed), self._settings).sites
+        given = self._source.for_trainer(self._config.seed)
+        return probe(self.specimen(values), given, self._settings, self._config.sites.per_call).sites
 
-    def specimen(self, values: Mapping[str, Any]) -> Any:
+    def _seed_arguments(self) -> list[str]:
+        """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
+        given = {*given_names(self._chosen), *self._searched()}
+        return [name for name in SEED_ARGUMENTS if name in self._names and name not in given]
+
+    def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
         """Return a module that is looked at, with these values of what else is searched.
 
         Raises:
             InputError: As `make`.
         """
-        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
+        return self.make(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -207,5 +219,5 @@ class UserModules:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How learning rate and weight decay reach the module, in words."""
-        return tuple(route.description for route in self.routes)
+        """How learning rate and weight decay reach the module, and what does not vary with the seed, in words."""
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import logging
 import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +26,12 @@ from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import CAUSE, InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.validation_copy import measured_on_copy
+from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate, wrapped_step
+from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, DataSource, Feed, TrainerSettings
 from dropsearch.training.trainers import make_trainer
@@ -96,7 +97,7 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         if self.settings.is_user_module:
-            part = measured_on_copy(module, trainer, self.part, context)
+            part = measured_on_copy(module, trainer, self.part, self.settings)
         else:
             part = evaluate(module, self.part, context=context)
         as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
@@ -176,7 +177,7 @@ class SequentialEngine:
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
-        with seeded(spec.seed):
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
 
     def _fit_seeded(
@@ -184,10 +185,11 @@ class SequentialEngine:
     ) -> None:
         set_to_train(module)
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
-        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
-        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
+        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
+        with quiet_lightning(), controlled_trial(module, control, ending.losses):
             trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
+        require_no_drops(control, spec)
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
             ending.sha256 = save_checkpoint(trainer, path)
@@ -209,24 +211,6 @@ class SequentialEngine:
         )
 
 
-def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
-    def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
-        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
-        steps = itertools.count()
-
-        def controlled_step(*args: Any, **kwargs: Any) -> Any:
-            with control.training_step(next(steps)), stop_iteration_as_error():
-                answer = training_step(*args, **kwargs)
-            loss = answer["loss"] if isinstance(answer, Mapping) else answer
-            if isinstance(loss, torch.Tensor):
-                losses.append(loss.detach())
-            return answer
-
-        return controlled_step
-
-    return wrap
-
-
 def save_checkpoint(trainer: Trainer, path: Path) -> str:
     """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
 
@@ -243,16 +227,6 @@ def save_checkpoint(trainer: Trainer, path: Path) -> str:
             f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
             "again; it continues from what the study holds"
         ) from error
-
-
-@contextmanager
-def stop_iteration_as_error() -> Iterator[None]:
-    """Raise RuntimeError in place of StopIteration, which Lightning takes for the end of the epoch."""
-    try:
-        yield
-    except StopIteration as error:
-        # Not `from error`: contextlib would raise the StopIteration again.
-        raise RuntimeError(f"a step raised StopIteration: {one_line(error)}") from None
 
 
 def root_of_exit(error: BaseException) -> BaseException:

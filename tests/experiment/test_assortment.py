@@ -33,7 +33,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
     ("make", "sites"),
     [
         (user_modules.Listed, ["drops.0", "drops.1", "model"]),
-        (user_modules.Looped, ["model", "model#2", "drop", "drop#2"]),
+        (user_modules.Looped, ["model", "drop"]),
         (
             user_modules.Encoder,
             [

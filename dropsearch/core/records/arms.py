@@ -12,13 +12,13 @@ class Site:
     """One place where a model drops activations."""
 
     name: str
-    """The module's path, with ``#2``, ``#3`` ... where one module drops more than once in a forward."""
+    """The module's path, with ``#2`` for a second place in its code that drops, ``@2`` for a second call of one."""
     kind: str
     """input, hidden, conv, rnn, attention, embedding or residual."""
     rate: float
     """The probability that an activation is dropped, as the module itself has it; nan where that cannot be known."""
     activations: int
-    """How many activations one example passes through the site."""
+    """How many activations one example passes through the site, in all its calls."""
     controllable: bool = True
     reason: str = ""
     """Why the site cannot be controlled; empty where it can."""

@@ -37,6 +37,12 @@ class Summary:
     comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()
     """What a reader must know of this run: what was not searched, or was not measured."""
+    fixed_luck: tuple[str, ...] = ()
+    """What does not vary with a trial's seed: ``initial weights``, ``initial weights of backbone``, ``batch order``.
+
+    A difference between arms that rests on seeds alone does not cover this luck, so nothing is "shown" where
+    ``initial weights`` or ``batch order`` stands here.
+    """
     evidence: Evidence | None = None
     """What dropout did in the winners; None where that was not measured."""
     complete: bool = True

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
+from dropsearch.dropout.location import owner_of
 from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.typical_rates import typical_rate
@@ -56,7 +57,7 @@ def _aligned(column: int, cell: str, width: int) -> str:
 
 def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserted: Sequence[str]) -> tuple[str, ...]:
     remark = site.reason or (live.finding if live else "")
-    if not remark and site.name.partition("#")[0] in inserted:
+    if not remark and owner_of(site.name) in inserted:
         remark = "by sites.insert"
     return (
         site.name,
@@ -64,7 +65,7 @@ def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserte
         _rate(context, site),
         f"{typical_rate(site.kind):.2f}",
         f"{site.activations:,}",
-        _met(site, context.sites),
+        "0" if site.reason == unsupported.UNMET else "1",
         "yes" if site.controllable else "no",
         _ALIVE[live.alive if live else None],
         remark,
@@ -76,15 +77,6 @@ def _rate(context: ExperimentContext, site: Site) -> str:
     if not context.modules.has_own_rates:
         return "-"
     return "?" if math.isnan(site.rate) else f"{site.rate:.3g}"
-
-
-def _met(site: Site, sites: Sequence[Site]) -> str:
-    """Return how often a forward meets a site: of those that one module has, which of how many it is."""
-    if site.reason == unsupported.UNMET:
-        return "0"
-    owner, _, ordinal = site.name.partition("#")
-    count = sum(other.name.partition("#")[0] == owner for other in sites)
-    return f"{ordinal or 1} of {count}" if count > 1 else "1"
 
 
 def _in_words(context: ExperimentContext, found: RateCheck, where: str) -> Iterator[str]:
