@@ -9,7 +9,7 @@ FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 """The exit statuses of a run that did not end by itself: a `RunError`, an `InputError`, the user's Ctrl-C."""
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Something that the user gave cannot be used.
 
     The message is one line that states the rule, the value that broke it, the key or file, and the next

@@ -174,6 +174,8 @@ def _zoo_specimen(config: Config, source: Source, values: Mapping[str, Any]) -> 
     try:
         spec = TrialSpec(arm, 0, config.seed, {}, lr=1e-3, weight_decay=0.0, hyperparameters=values)
         module = module_factory(config, source)(spec)
+    except InputError:
+        raise
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:  # the last two where memory ends
         name, reason = config.model.name, str(error).splitlines()[0]
         raise InputError(f"model={name} cannot be built for data={source.name}: {reason}") from error

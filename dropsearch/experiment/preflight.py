@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.extras import require
 from dropsearch.datasets.catalogue import describe
 from dropsearch.datasets.checksums import folder_of
 from dropsearch.study.storage import check_storage
@@ -69,6 +70,7 @@ def _check_tracking(config: Config) -> None:
     """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
     if config.tracking.name != "mlflow":
         return
+    require("tracking=mlflow", "mlflow")
     address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
     if address.is_yet_to_be_made:
         check_folder(address.database.parent, address.origin)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,6 @@ class Layered(nets.LitNet):
 def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     folder = tmp_path_factory.mktemp("scripted") / "out"
     return dropsearch.search(Layered, data.Digits(), **{**LIGHT, "output_dir": folder, "arms": ["dropout"]})
-
-
-def test_search_is_a_plain_function():
-    assert inspect.isfunction(dropsearch.search)
-    assert "n_trials" in inspect.signature(dropsearch.search).parameters
 
 
 def test_the_answer_reads_as_the_table(result: SearchResult):
@@ -140,10 +134,6 @@ def test_called_again_the_study_continues(search: Call, capsys: pytest.CaptureFi
 def test_a_single_callback_is_one(search: Call, tmp_path: Path):
     search(nets.LitNet, data.Digits(), arms=["none"], n_trials=1, confirm_seeds=1, callbacks=Writing(tmp_path / "seen"))
     assert (tmp_path / "seen").exists()
-
-
-def test_completion_in_a_notebook_finds_what_there_is():
-    assert set(dropsearch.__all__) <= set(dir(dropsearch))
 
 
 def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies():
