@@ -27,6 +27,7 @@ KEYS = {
 }
 """The configuration key that each argument decides, whether it is given or has its default."""
 MAYBE = {"name": "model.name", "tracking_uri": "tracking.uri", "batchnorm": "batchnorm.replace"}
+MAYBE |= {"sampler": "sampler.name", "pruner": "pruner.name", "storage": "study.storage", "timeout": "study.timeout"}
 """The same for those that decide it only where they are given."""
 RANGES = {"lr": "space.lr", "weight_decay": "space.weight_decay", "rates": "space"}
 """The same for ranges, whose keys end in .low and .high."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropsearch.api import study_objects
 from dropsearch.api.arguments import KEYS, MAYBE, RANGES, check_overrides, mapping, put, put_bounds
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
@@ -35,6 +36,10 @@ def search(
     tracking: str = "none",
     tracking_uri: str | None = None,
     engine: str = "auto",
+    sampler: Any = None,
+    pruner: Any = None,
+    storage: Any = None,
+    timeout: float | None = None,
     accelerator: str = "auto",
     confirm_top_k: int = 3,
     confirm_seeds: int = 10,
@@ -69,7 +74,12 @@ def search(
         output_dir: Where all files go; outputs/NAME-DATA by default.
         tracking: mlflow or none.
         tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
-        engine: auto, array or alone.
+        engine: auto, vectorized or sequential.
+        sampler: tpe (the default), random or gp, or an Optuna sampler, such as ``TPESampler(n_startup_trials=20)``. An
+            object draws from its own random state; a named sampler makes each trial a function of `seed`.
+        pruner: median (the default), hyperband or none, or an Optuna pruner.
+        storage: An Optuna storage, its URL, or the path of a journal file; study.journal in `output_dir` by default.
+        timeout: Seconds after which the search of each arm begins no further trial; those that train are finished.
         accelerator: auto, cpu or gpu.
         confirm_top_k: How many of the best configurations of each arm are retrained.
         confirm_seeds: On how many fresh seeds each.
@@ -93,15 +103,16 @@ def search(
         InputError: Something that was given cannot be used: one line says what and what to do.
         RunError: The training failed.
     """
-    given = dict(locals())
+    given = {**locals(), "storage": study_objects.address(storage)}
     check_overrides(overrides, given)
-    config = _config(make_module, datamodule, name, overrides)
+    study_objects.check(sampler, pruner, given["storage"])
+    config = _config(make_module, datamodule, name, [*study_objects.overrides(sampler, pruner), *overrides])
     given["output_dir"] = str(output_dir or f"outputs/{config.study.name}")
     given["arms"] = list(arms) if isinstance(arms, tuple) else arms
     for argument, key in KEYS.items():
         put(config, key, given[argument], argument)
-    for argument in ("tracking_uri", "batchnorm"):
-        if given[argument] is not None:
+    for argument in ("tracking_uri", "batchnorm", "timeout", "storage"):
+        if given[argument] is not None and (argument != "storage" or isinstance(given[argument], str)):
             put(config, MAYBE[argument], given[argument], argument)
     for argument in RANGES:
         if given[argument] is not None:
@@ -113,6 +124,7 @@ def search(
     _put_trainer(config, mapping("trainer", trainer))
     config.trainer.made_by = _maker(callbacks)
     check(config)
+    study_objects.put(config, sampler, pruner, given["storage"])
 
     # torch, lightning and optuna take seconds to import: not for what is refused above.
     from dropsearch.experiment.insertion import where_of
@@ -122,7 +134,7 @@ def search(
 
     check_prerequisites(config)
     with each_warning_once():
-        return SearchResult(searched(config), where_of(config.sites))
+        return SearchResult(searched(config), make_module, insert=where_of(config.sites), storage=config.study.storage)
 
 
 def _copied(values: Any) -> Any:

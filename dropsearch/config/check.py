@@ -79,6 +79,7 @@ _ABOVE: dict[str, float] = {
     "space.lr.low": 0,
     "space.weight_decay.low": 0,  # its range is logarithmic
     "trainer.gradient_clip_val": 0,
+    "study.timeout": 0,
     "retrain.lr": 0,
     "data.val_fraction": 0,
 }

@@ -154,6 +154,8 @@ class SamplerConfig:
 
     name: str = "tpe"
     n_startup_trials: int = 10
+    made_by = None
+    """In Python the user may hand over a sampler instead of a name; not a key of the configuration."""
 
 
 @dataclass
@@ -163,6 +165,8 @@ class PrunerConfig:
     name: str = "median"
     n_startup_trials: int = 5
     warmup_epochs: int = 3
+    made_by = None
+    """In Python the user may hand over a pruner instead of a name; not a key of the configuration."""
 
 
 @dataclass
@@ -228,6 +232,8 @@ class StudyConfig:
     repeats: int = 1
     """How often each arm's whole search is done; only the first one is chosen from."""
     storage: str | None = None
+    timeout: float | None = None
+    """Seconds after which the search of an arm begins no further trial; null for no limit."""
 
 
 @dataclass

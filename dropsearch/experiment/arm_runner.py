@@ -112,6 +112,7 @@ class ArmRunner:
             seed=repeat_seed(self.config.seed, store.repeat),
             cancelled=self.cancelled,
             most_at_once=most_at_once(self.config),
+            timeout=self.config.study.timeout,
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations, engine: Engine) -> None:

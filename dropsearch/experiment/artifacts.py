@@ -20,7 +20,7 @@ from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment import build
 from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
 from dropsearch.experiment.scoring import load
-from dropsearch.report import write_figures, write_markdown, write_page, write_results
+from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:
@@ -53,6 +53,7 @@ def write_files(summary: Summary, config: Config, folder: Path, test_examples: i
             _write_best(name, outcome.winner, config, folder)
     figures = write_figures(summary, folder / "figures")
     write_results(summary, folder / "results.json")
+    save_summary(summary, folder)
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
     write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import copy
 from typing import Any
 
 from dropsearch.config.schema import Config
@@ -10,7 +10,7 @@ from dropsearch.core.records import ARMS, Arm, Site, TrialPhase
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment import build, study_settings
 from dropsearch.experiment.arm_runner import ArmStudies
-from dropsearch.study.samplers import make_pruner, make_sampler
+from dropsearch.study.samplers import make_pruner, sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import RETRAINED
@@ -48,8 +48,11 @@ def arm_studies(config: Config, source: build.Source, sites: tuple[Site, ...], s
             arm=name,
             phase="search",
             fingerprint=fingerprint,
-            make_sampler=partial(make_sampler, config.sampler.name, n_startup_trials=config.sampler.n_startup_trials),
-            pruner=make_pruner(
+            make_sampler=sampler_factory(
+                config.sampler.made_by or config.sampler.name, config.sampler.n_startup_trials
+            ),
+            pruner=copy.deepcopy(config.pruner.made_by)
+            or make_pruner(
                 config.pruner.name,
                 config.trainer.max_epochs,
                 config.pruner.n_startup_trials,
