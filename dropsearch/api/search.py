@@ -95,8 +95,8 @@ def search(
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
             name, a pattern, a type of parts, or a list of these.
         kinds: By site name or pattern, kinds that are known better than guessed, as `dropout_sites` takes them.
-        callbacks: Your own callbacks, or a function that makes them anew for each trial; trials train alone then.
-        trainer: Your own arguments of the Trainer; trials train alone then.
+        callbacks: Callbacks, or a function that makes new ones for each trial; trials train sequentially then.
+        trainer: Further arguments of the Trainer; trials train sequentially then.
         overrides: Any further key, as on the command line: ``["sampler=random"]``.
 
     Raises:
