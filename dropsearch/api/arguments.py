@@ -31,6 +31,10 @@ DECIDES: Mapping[str, tuple[str, ...]] = {
     "lr": ("space.lr.low", "space.lr.high"),
     "weight_decay": ("space.weight_decay.low", "space.weight_decay.high"),
     "rates": ("space.low", "space.high"),
+    "sampler": ("sampler", "sampler.name"),
+    "pruner": ("pruner", "pruner.name"),
+    "storage": ("study.storage",),
+    "timeout": ("study.timeout",),
 }
 """The configuration keys that each argument decides, which `overrides` must leave out."""
 
@@ -66,6 +70,17 @@ def whole(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{argument} must be a whole number, got {value!r}: as in {argument}=10")
     return int(value)
+
+
+def seconds(argument: str, value: object) -> float:
+    """Return a number of seconds.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{argument} must be a number of seconds, got {value!r}: as in {argument}=600")
+    return float(value)
 
 
 def word(argument: str, value: object) -> str:

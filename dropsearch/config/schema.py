@@ -166,6 +166,8 @@ class SamplerConfig:
 
     name: str = checked("tpe", Constraint(one_of=("tpe", "random", "gp")))
     n_startup_trials: int = checked(10, POSITIVE)
+    made_by = None
+    """In Python the user may hand over a sampler instead of a name; not a key of the configuration."""
 
 
 @dataclass
@@ -175,6 +177,8 @@ class PrunerConfig:
     name: str = checked("median", Constraint(one_of=("none", "median", "hyperband")))
     n_startup_trials: int = checked(5, NOT_NEGATIVE)
     warmup_epochs: int = checked(3, NOT_NEGATIVE)
+    made_by = None
+    """In Python the user may hand over a pruner instead of a name; not a key of the configuration."""
 
 
 @dataclass
@@ -236,6 +240,8 @@ class StudyConfig:
     repeats: int = checked(1, Constraint(at_least=1, at_most=10_000))
     """How often each arm's whole search is done; only the first one is chosen from."""
     storage: str | None = None
+    timeout: float | None = checked(None, Constraint(above=0))
+    """Seconds after which the search of an arm begins no further trial; null for no limit."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ class _OneLineError(Exception):
         super().__init__(one_line(message))
 
 
-class InputError(_OneLineError):
+class InputError(_OneLineError, ValueError):
     """Something that the user gave cannot be used.
 
     The message is one line that states the rule, the value that broke it, the key or file, and the next

@@ -103,6 +103,7 @@ class ArmRunner:
             seed=repeat_seed(self.context.config.seed, store.repeat),
             cancelled=self.cancelled,
             most_at_once=most_at_once(self.context.config),
+            timeout=self.context.config.study.timeout,
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:

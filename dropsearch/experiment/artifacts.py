@@ -19,7 +19,7 @@ from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.kept_weights import verified_content
 from dropsearch.experiment.provenance import without_secrets
-from dropsearch.report import write_figures, write_markdown, write_page, write_results
+from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:
@@ -50,6 +50,7 @@ def write_files(context: ExperimentContext, summary: Summary) -> list[Path]:
             _write_best(context, name, outcome.winner)
     figures = write_figures(summary, folder / "figures")
     write_results(summary, folder / "results.json")
+    save_summary(summary, folder)
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
     write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [

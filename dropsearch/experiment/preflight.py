@@ -10,6 +10,7 @@ from pathlib import Path
 from dropsearch._compat.database_urls import is_same_database
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.extras import require
 from dropsearch.core.printable import masked
 from dropsearch.datasets.catalogue import describe
 from dropsearch.datasets.checksums import folder_of
@@ -82,9 +83,10 @@ def _check_tracking(config: Config) -> None:
     """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
     if config.tracking.name != "mlflow":
         return
+    require("tracking=mlflow", "mlflow")
     address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
     storage = config.study.storage
-    if storage and "://" in storage and is_same_database(storage, address.uri):
+    if isinstance(storage, str) and "://" in storage and is_same_database(storage, address.uri):
         raise InputError(
             f'study.storage must be another database than {address.origin}, got "{masked(storage)}" for both: '
             "Optuna and MLflow have tables of the same names; give another one to either"

@@ -74,6 +74,6 @@ def _also(context: ExperimentContext) -> dict[str, str]:
 
 
 def _proposed(config: Config) -> str:
-    pruner = _PRUNERS[config.pruner.name]
+    pruner = _PRUNERS.get(config.pruner.name, config.pruner.name)
     stopped = pruner if config.pruner.name == "none" else f"{pruner} stops the hopeless"
-    return f"{_SAMPLERS[config.sampler.name]} proposes, {stopped}"
+    return f"{_SAMPLERS.get(config.sampler.name, config.sampler.name)} proposes, {stopped}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import copy
 from typing import Any
 
 from dropsearch.config.schema import Config
@@ -11,7 +11,7 @@ from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.study_settings import fingerprint
-from dropsearch.study.samplers import make_pruner, make_sampler
+from dropsearch.study.samplers import make_pruner, sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import RETRAINED
@@ -39,8 +39,11 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str) -> ArmStudi
             storage,
             study if repeat == 1 else f"{study}/repeat-{repeat}",
             phase="search",
-            make_sampler=partial(make_sampler, config.sampler.name, n_startup_trials=config.sampler.n_startup_trials),
-            pruner=make_pruner(pruner.name, config.trainer.max_epochs, pruner.n_startup_trials, pruner.warmup_epochs),
+            make_sampler=sampler_factory(
+                config.sampler.made_by or config.sampler.name, config.sampler.n_startup_trials
+            ),
+            pruner=copy.deepcopy(pruner.made_by)
+            or make_pruner(pruner.name, config.trainer.max_epochs, pruner.n_startup_trials, pruner.warmup_epochs),
             repeat=repeat,
             **shared,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -139,6 +140,7 @@ class SearchFeed(StudyFeed):
         seed: The seed that the trials' own seeds derive from.
         cancelled: Whether to stop now.
         most_at_once: How many trials may be open at once; None for any number.
+        timeout: Seconds from the first `ask` after which no further trial begins; None for no limit.
     """
 
     def __init__(
@@ -150,21 +152,26 @@ class SearchFeed(StudyFeed):
         seed: int,
         cancelled: Callable[[], bool],
         most_at_once: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
-        self._seed = seed
+        self._seed, self._timeout = seed, timeout
+        self._began: float | None = None
         self._hopeless: RunError | None = None
         self._healthy: set[str] = set()
         """Open trials that ended an epoch with a finite score: of many at once, those that diverge end first."""
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Begin the next trials: as many as asked for, fewer when the study has its total.
+        """Begin the next trials: as many as asked for, fewer when the study has its total or its time is over.
 
         Raises:
             RunError: The first trials of the study all failed alike.
         """
         if self._hopeless:
             raise self._hopeless
+        self._began = time.monotonic() if self._began is None else self._began
+        if self._timeout is not None and time.monotonic() - self._began > self._timeout:
+            return []
         return super().ask(count)
 
     def point(self, trial_key: TrialKey) -> Params:

@@ -19,17 +19,19 @@ from dropsearch.core.printable import masked
 from dropsearch.study.journal import open_journal
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
     """Open the storage of a study, and make it where there is none.
 
     Args:
-        url: An Optuna storage URL, or the path of a journal file; None for `journal`.
+        url: An Optuna storage URL, or the path of a journal file; None for `journal`. A storage is returned as it is.
         journal: The journal file to use by default.
 
     Raises:
         InputError: It cannot be opened, or holds something else.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if isinstance(url, BaseStorage):
+        return url
     check_storage(url, journal)
     if url is None or "://" not in url:
         return _open_journal(Path(url) if url else journal)
@@ -50,18 +52,22 @@ def _open_database(url: str) -> BaseStorage:
     return RDBStorage(url, engine_kwargs=options)
 
 
-def storage_exists(url: str | None, journal: Path) -> bool:
+def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
     """Return whether there may be studies to continue: a file that is not there has none, a server may have."""
+    if isinstance(url, BaseStorage):
+        return True
     file = _file_of(url, journal)
     return file is None or file.exists()
 
 
-def check_storage(url: str | None, journal: Path) -> None:
+def check_storage(url: str | BaseStorage | None, journal: Path) -> None:
     """Check, as far as a look can tell, that a storage can be opened or made. Nothing is written.
 
     Raises:
         InputError: It cannot.
     """
+    if isinstance(url, BaseStorage):
+        return
     file = _file_of(url, journal)
     if file is not None:
         _check_file(url, file)

@@ -19,7 +19,10 @@ COMMAND_LINE = [
     ("modle=cnn", '"modle" is not a key of the configuration (did you mean "model"?)'),
     ("study.n_trails=3", '(did you mean "study.n_trials"?)'),
     ("max_epochs=3", '(did you mean "trainer.max_epochs"?)'),
-    ("+study.foo=3", '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, storage)'),
+    (
+        "+study.foo=3",
+        '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, storage, timeout)',
+    ),
     ("++foo=3", '"foo" is not a key'),
     ("model=cnn model.hidden=[3]", '"model.hidden" is a key of model=mlp only'),
     ("study.n_trials=abc", "study.n_trials has the wrong type: Value 'abc' of type 'str'"),

@@ -20,7 +20,7 @@ def test_the_wheel_holds_the_package_its_configuration_and_the_licence_and_nothi
     with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
         names = [name for name in wheel.namelist() if not name.endswith("/")]
     here = [p.relative_to(ROOT) for folder in ("dropsearch", "conf") for p in (ROOT / folder).rglob("*")]
-    expected = {p.as_posix() for p in here if p.suffix in (".py", ".html", ".css", ".js")}
+    expected = {p.as_posix() for p in here if p.suffix in (".py", ".typed", ".html", ".css", ".js")}
     expected |= {f"dropsearch/{p.as_posix()}" for p in here if p.suffix == ".yaml"}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

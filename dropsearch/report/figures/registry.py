@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import Summary
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
     from dropsearch.report.figures.layout import FigureLayout
 
     Draw = Callable[[Summary], FigureLayout | None]
@@ -49,6 +52,23 @@ def write_figures(summary: Summary, folder: Path) -> list[Figure]:
                 drawn.save(path)
                 written.append(Figure(name, path, drawn.title, drawn.caption, drawn.alt, inline(drawn, name)))
     return written
+
+
+def figure(summary: Summary, name: str) -> MatplotlibFigure:
+    """Draw one figure and return it as matplotlib's.
+
+    Raises:
+        InputError: The run has no data for it.
+    """
+    from dropsearch.report.figures.layout import drawing
+
+    with drawing():
+        drawn = dict(drawings())[name](summary)
+    if drawn is None:
+        raise InputError(
+            f"the figure {name} needs data that this run does not have: results.json says what it measured"
+        )
+    return drawn.figure
 
 
 def drawings() -> Iterator[tuple[str, Draw]]:

@@ -16,7 +16,7 @@ class RowBatches:
     To a Trainer all of them are one batch: its own work between two batches takes longer than a step of a GPU.
 
     Args:
-        slots: The array's own list, which changes between epochs as trials end and begin.
+        trial_rows: The list of open rows, which changes between epochs as trials end and begin.
     """
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:

@@ -52,10 +52,10 @@ class TrialRow:
 
 
 class RowBatches:
-    """An iterable of batches `[rows, batch, ...]`, one epoch of every slot at each pass.
+    """An iterable of batches `[rows, batch, ...]`, one epoch of every row at each pass.
 
     Args:
-        slots: The array's own list, which changes between epochs as trials end and begin.
+        trial_rows: The list of open rows, which changes between epochs as trials end and begin.
     """
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:

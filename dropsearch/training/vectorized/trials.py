@@ -88,7 +88,7 @@ class VectorizedTrials(LightningModule):
     # -- what the rows are made of
 
     def _next(self, count: int) -> list[TrialRow]:
-        """Return slots for the next trials that can be built; those that cannot are told why."""
+        """Return rows for the next trials that can be built; those that cannot are told why."""
         trial_rows: list[TrialRow] = []
         while (
             len(trial_rows) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(trial_rows)))
@@ -160,7 +160,7 @@ class VectorizedTrials(LightningModule):
     # -- training
 
     def fit(self) -> None:
-        """Train until every slot is empty."""
+        """Train until every row is empty."""
         with quiet_lightning(), self.runner.ready(self.calling), warnings.catch_warnings():
             # The array has no optimiser of its own: each row has one.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
