@@ -1,14 +1,16 @@
-"""dropsearch finds the dropout rate that each layer wants.
+"""dropsearch finds the dropout rate of each layer of a LightningModule.
 
-A module of your own is searched by a call, see `docs/user-module.md`::
+Search a module that you wrote, unchanged::
 
-    result = dropsearch.search(lambda: LitNet(width=64), MyData(), n_trials=50)
+    import dropsearch
 
-The models and the Lightning module around them are useful without the rest::
+    result = dropsearch.search(lambda lr: LitNet(lr=lr), MyData(), n_trials=50)
+    print(result)
+    model = result.load_best()
 
-    from dropsearch import MLP, Classifier
+Look at the dropout of any module; this needs torch and lightning alone::
 
-    module = Classifier(MLP((1, 8, 8), classes=10, dropout=0.2), lr=1e-3)
+    print(dropsearch.dropout_sites(model, batch))
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropsearch.api.callback import SetDropoutRates
+    from dropsearch.api.result import SearchResult
     from dropsearch.api.search import search
-    from dropsearch.dropout.tools.check import check_dropout
-    from dropsearch.dropout.tools.insert import insert_dropout, remove_dropout
-    from dropsearch.dropout.tools.inventory import dropout_sites
+    from dropsearch.core.errors import InputError, RunError
+    from dropsearch.core.records.arms import Site
+    from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
+    from dropsearch.dropout.tools.insert import Insertion, insert_dropout, remove_dropout
+    from dropsearch.dropout.tools.inventory import Inventory, dropout_sites
     from dropsearch.dropout.tools.monte_carlo import MCDropout
-    from dropsearch.dropout.tools.set_rates import set_rates
+    from dropsearch.dropout.tools.set_rates import RatesSet, set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
 __version__ = "0.1.0"
@@ -31,7 +37,16 @@ __all__ = [
     "MLP",
     "RNN",
     "Classifier",
+    "DropoutCheck",
+    "InputError",
+    "Insertion",
+    "Inventory",
     "MCDropout",
+    "RatesSet",
+    "RunError",
+    "SearchResult",
+    "SetDropoutRates",
+    "Site",
     "Transformer",
     "check_dropout",
     "dropout_sites",
@@ -41,25 +56,32 @@ __all__ = [
     "set_rates",
 ]
 
-_HOMES = {
-    **dict.fromkeys(("CNN", "MLP", "RNN", "Classifier", "Transformer"), "dropsearch.models"),
-    "dropout_sites": "dropsearch.dropout.tools.inventory",
-    "insert_dropout": "dropsearch.dropout.tools.insert",
-    "check_dropout": "dropsearch.dropout.tools.check",
-    "remove_dropout": "dropsearch.dropout.tools.insert",
-    "set_rates": "dropsearch.dropout.tools.set_rates",
-    "search": "dropsearch.api.search",
-    "MCDropout": "dropsearch.dropout.tools.monte_carlo",
+_MODULES = {
+    "dropsearch.api.callback": ("SetDropoutRates",),
+    "dropsearch.api.result": ("SearchResult",),
+    "dropsearch.api.search": ("search",),
+    "dropsearch.core.errors": ("InputError", "RunError"),
+    "dropsearch.core.records.arms": ("Site",),
+    "dropsearch.dropout.tools.check": ("DropoutCheck", "check_dropout"),
+    "dropsearch.dropout.tools.insert": ("Insertion", "insert_dropout", "remove_dropout"),
+    "dropsearch.dropout.tools.inventory": ("Inventory", "dropout_sites"),
+    "dropsearch.dropout.tools.monte_carlo": ("MCDropout",),
+    "dropsearch.dropout.tools.set_rates": ("RatesSet", "set_rates"),
+    "dropsearch.models": ("CNN", "MLP", "RNN", "Classifier", "Transformer"),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __dir__() -> list[str]:
-    # What completion in a notebook shows.
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and lightning takes seconds: only when something that needs them is asked for.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Importing torch and lightning takes seconds: only when something that needs them is used.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "search":
+        from dropsearch.core.extras import require
+
+        require("dropsearch.search", "search", "report")
+    return getattr(import_module(_MODULE_OF[name]), name)

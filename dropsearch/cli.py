@@ -13,6 +13,7 @@ from dropsearch.config.messages import ConfigurationErrors, one_line
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
+from dropsearch.core.printable import one_line as printable_line
 
 
 def _run(raw: DictConfig) -> int:
@@ -63,5 +64,5 @@ def main() -> None:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"dropsearch: {message}", file=sys.stderr)
+    print(f"dropsearch: {printable_line(message)}", file=sys.stderr)
     return status

@@ -101,4 +101,4 @@ if __name__ == "__main__":
     )
     print(result)
     print("rates to train with:", dict(result.best_rates))
-    print(result.to_dataframe().sort_values("val_loss").head())
+    print(result.trials_dataframe().sort_values("val_loss").head())

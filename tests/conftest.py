@@ -17,9 +17,14 @@ MLFLOW_WARNINGS = (
 )
 WITH_MLFLOW = [Path(__file__).parent / package for package in ("api", "experiment", "tracking")]
 
+WHOLE_RUNS = [Path(__file__).parent / package for package in ("experiment", "packaging", "tracking/mlflow")]
+"""Tests of whole runs, installed packages and databases: `-m "not slow"` leaves them out."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if any(folder in item.path.parents for folder in WHOLE_RUNS):
+            item.add_marker(pytest.mark.slow)
         if any(folder in item.path.parents for folder in WITH_MLFLOW):
             for warning in MLFLOW_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))

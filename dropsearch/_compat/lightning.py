@@ -33,6 +33,23 @@ def trainer_class(package: str) -> type[Any]:
     return import_module(package).Trainer
 
 
+def one_process(package: str = "lightning.pytorch") -> Any:
+    """Return the plugin by which a Trainer takes its process for the only one, also inside a cluster's job.
+
+    Without it a Trainer reads the variables of SLURM, whose tasks are no processes of ours: with ``SLURM_NTASKS=4`` it
+    refuses to train on one device, and with ``SLURM_PROCID=1`` it leaves its work to another process.
+    """
+    fabric = "lightning_fabric" if package == "pytorch_lightning" else "lightning.fabric"
+    environment = import_module(f"{fabric}.plugins.environments").LightningEnvironment()
+    environment.set_global_rank(0)
+    return environment
+
+
+def is_cluster(plugin: object) -> bool:
+    """Return whether a plugin of a Trainer says what other processes there are."""
+    return any(kind.__name__ == "ClusterEnvironment" for kind in type(plugin).__mro__)
+
+
 @contextmanager
 def quiet_loggers(level: int) -> Iterator[None]:
     """Keep back what Lightning logs below a level, while the context lasts."""

@@ -360,6 +360,8 @@ class _Database:
         _insert(connection, models.TrialParamModel, [row for trial in created for row in _params(trial)])
         attrs = [(trial._trial_id, trial.user_attrs) for trial in created]
         _insert(connection, models.TrialUserAttributeModel, _attributes(attrs))
+        attrs = [(trial._trial_id, trial.system_attrs) for trial in created]
+        _insert(connection, models.TrialSystemAttributeModel, _attributes(attrs))
         return created, last is not None and last.trial_id > self._last
 
     def _lock_study(self, connection: Connection) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from dropsearch.core.records import Budget, Interval, TrialResult
-from dropsearch.stats.intervals import FEWEST_FOR_BOOTSTRAP, LEVEL, mean_interval, paired_difference
+from dropsearch.stats.intervals import FEWEST_FOR_BOOTSTRAP, LEVEL, bootstrap_mean, mean_interval
 
 FEWEST = 5
 """Complete trials below which nothing is said."""
@@ -136,7 +136,7 @@ def _survival(size: int, seed: int) -> Array:
 def _interval(values: Array) -> Interval:
     if values.size < FEWEST_FOR_BOOTSTRAP:
         return mean_interval(values.tolist())
-    return paired_difference(values.tolist(), [0.0] * values.size)
+    return bootstrap_mean(values.tolist())
 
 
 def _budget(

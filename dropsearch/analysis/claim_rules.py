@@ -177,7 +177,7 @@ def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:
     """Return a claim that this run says nothing of, and why; `number` is what there is without an interval."""
     interval = Interval(number, math.nan, math.nan)
-    return Claim(rule.name, rule.statement, "not shown", label, interval, reason, rule.figure)
+    return Claim(rule.name, rule.statement, "not measured", label, interval, reason, rule.figure)
 
 
 def describe_finding(found: Finding) -> str:

@@ -18,7 +18,7 @@ from dropsearch.analysis.claim_rules import (
 )
 from dropsearch.analysis.score_claims import batchnorm, rates
 from dropsearch.core.records import Claim, Evidence, Summary
-from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.means import shown_side
 from dropsearch.stats.paired_tests import holm, wilcoxon_exact
 

@@ -1,72 +1,124 @@
-"""What `dropsearch.search` is given, put into the configuration: each value in the type of its key."""
+"""The arguments of `dropsearch.search`: each checked for its type, then put into the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import RangeConfig, TrainerConfig
 from dropsearch.core.errors import InputError
 
-KEYS = {
-    "n_trials": "study.n_trials",
-    "max_epochs": "trainer.max_epochs",
-    "seed": "seed",
-    "monitor": "monitor",
-    "mode": "mode",
-    "arms": "arms",
-    "output_dir": "output_dir",
-    "tracking": "tracking.name",
-    "engine": "engine.name",
-    "accelerator": "trainer.accelerator",
-    "confirm_top_k": "confirm.top_k",
-    "confirm_seeds": "confirm.seeds",
+DECIDES: Mapping[str, tuple[str, ...]] = {
+    "n_trials": ("study.n_trials",),
+    "max_epochs": ("trainer.max_epochs",),
+    "seed": ("seed",),
+    "monitor": ("monitor",),
+    "mode": ("mode",),
+    "arms": ("arms",),
+    "output_dir": ("output_dir",),
+    "tracking": ("tracking", "tracking.name"),
+    "engine": ("engine", "engine.name"),
+    "accelerator": ("trainer.accelerator",),
+    "confirm_top_k": ("confirm.top_k",),
+    "confirm_seeds": ("confirm.seeds",),
+    "name": ("model.name",),
+    "tracking_uri": ("tracking.uri",),
+    "batchnorm": ("batchnorm.replace",),
+    "lr": ("space.lr.low", "space.lr.high"),
+    "weight_decay": ("space.weight_decay.low", "space.weight_decay.high"),
+    "rates": ("space.low", "space.high"),
+    "sampler": ("sampler", "sampler.name"),
+    "pruner": ("pruner", "pruner.name"),
+    "storage": ("study.storage",),
+    "timeout": ("study.timeout",),
 }
-"""The configuration key that each argument decides, whether it is given or has its default."""
-MAYBE = {"name": "model.name", "tracking_uri": "tracking.uri", "batchnorm": "batchnorm.replace"}
-"""The same for those that decide it only where they are given."""
-RANGES = {"lr": "space.lr", "weight_decay": "space.weight_decay", "rates": "space"}
-"""The same for ranges, whose keys end in .low and .high."""
+"""The configuration keys that each argument decides, which `overrides` must leave out."""
 
 
-def put(config: Config, key: str, value: Any, named: str) -> None:
-    """Set a key, converted as on the command line.
+def check_overrides(overrides: Any, left_out: Collection[str]) -> None:
+    """Refuse an override that an argument decides: the argument would win silently.
 
     Args:
-        config: The configuration.
-        key: With dots.
-        value: What was given.
-        named: The argument by which it was given.
+        overrides: As on the command line.
+        left_out: The arguments that are not given and decide nothing.
 
     Raises:
-        InputError: The value is of another type.
+        InputError: There is one, or `overrides` is no list of words.
     """
-    above, _, name = key.rpartition(".")
-    owner: Any = config
-    for part in above.split(".") if above else ():
-        owner = getattr(owner, part)
-    typed = OmegaConf.structured(type(owner))
-    try:
-        typed[name] = value
-    except (OmegaConfBaseException, ValueError) as error:
-        said = " ".join(str(error).splitlines()[0].split())
-        raise InputError(f"{named} must be of the type of {key}, got {value!r}: {said}") from error
-    setattr(owner, name, OmegaConf.to_container(typed, resolve=False)[name])  # type: ignore[call-overload, index]
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise InputError(f'overrides must be a list of KEY=VALUE, got {overrides!r}: as in ["sampler=random"]')
+    decided = {key: argument for argument, keys in DECIDES.items() if argument not in left_out for key in keys}
+    for word in overrides:
+        key = str(word).lstrip("+~").partition("=")[0]
+        if key in decided:
+            raise InputError(
+                f"overrides must leave out {key}, which the argument {decided[key]} says, got {word}: give "
+                f"{decided[key]}=..."
+            )
 
 
-def put_bounds(config: Config, argument: str, value: Any) -> None:
-    """Set a range.
+def whole(argument: str, value: object) -> int:
+    """Return a whole number.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{argument} must be a whole number, got {value!r}: as in {argument}=10")
+    return int(value)
+
+
+def seconds(argument: str, value: object) -> float:
+    """Return a number of seconds.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{argument} must be a number of seconds, got {value!r}: as in {argument}=600")
+    return float(value)
+
+
+def word(argument: str, value: object) -> str:
+    """Return a text.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(value, str):
+        raise InputError(f'{argument} must be a text, got {value!r}: as in {argument}="..."')
+    return value
+
+
+def words(argument: str, value: object) -> list[str]:
+    """Return a list of texts.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(f'{argument} must be a list of texts, got {value!r}: as in {argument}=["..."]')
+    return [word(argument, each) for each in value]
+
+
+def bounds(argument: str, value: object) -> RangeConfig:
+    """Return a range.
 
     Raises:
         InputError: It is no pair of numbers.
     """
-    if not isinstance(value, list | tuple) or len(value) != 2:
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(end) for end in value):
         raise InputError(f"{argument} must be a range (low, high), got {value!r}: as in {argument}=(0.001, 0.1)")
-    for end, number in zip(("low", "high"), value, strict=True):
-        put(config, f"{RANGES[argument]}.{end}", number, argument)
+    low, high = value
+    return RangeConfig(float(low), float(high))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def mapping(argument: str, value: Any) -> Mapping[str, Any]:
@@ -80,26 +132,22 @@ def mapping(argument: str, value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
-def check_overrides(overrides: Any, given: Mapping[str, Any]) -> None:
-    """Refuse a further key that an argument decides, over which the argument would win without a word.
-
-    Args:
-        overrides: As on the command line.
-        given: All arguments.
+def with_trainer(config: TrainerConfig, given: Mapping[str, Any]) -> TrainerConfig:
+    """Return the Trainer's settings with those that are given; what is no key of ours is an argument of the Trainer.
 
     Raises:
-        InputError: There is one, or what was given is no list of words.
+        InputError: A value has another type than its key.
     """
-    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise InputError(f'overrides must be a list of KEY=VALUE, got {overrides!r}: as in ["sampler=random"]')
-    decided = {key: argument for argument, key in KEYS.items()}
-    decided |= {key: argument for argument, key in MAYBE.items() if given[argument] is not None}
-    for argument in (argument for argument in RANGES if given[argument] is not None):
-        decided |= {f"{RANGES[argument]}.{end}": argument for end in ("low", "high")}
-    for word in overrides:
-        key = str(word).lstrip("+~").partition("=")[0]
-        argument = decided.get(key, decided.get(f"{key}.name"))
-        if argument is not None:
-            raise InputError(
-                f"overrides must leave out {key}, which the argument {argument} says, got {word}: give {argument}=..."
-            )
+    typed = OmegaConf.structured(TrainerConfig)
+    for name, value in given.items():
+        if name in typed:
+            try:
+                typed[name] = value
+            except (OmegaConfBaseException, ValueError) as error:
+                said = " ".join(str(error).splitlines()[0].split())
+                raise InputError(
+                    f"trainer[{name!r}] must be of the type of trainer.{name}, got {value!r}: {said}"
+                ) from error
+            value = typed[name]
+        setattr(config, name, value)
+    return config

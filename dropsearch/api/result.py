@@ -1,32 +1,70 @@
-"""What a search found, in the hands of a script or a notebook."""
+"""The result of a search, for scripts and notebooks."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dropsearch.config.schema import SitesConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.extras import require
 from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
-from dropsearch.report import findings
-from dropsearch.report.tables.arms import tables
+from dropsearch.report import findings, load_summary
+from dropsearch.report.tables.arms import brief_tables, tables
 from dropsearch.report.text.terminal import wrapped
 from dropsearch.report.text.verdict import verdict
 
 
 class SearchResult:
-    """The answer of `dropsearch.search`; its `repr` is the tables and the verdict.
+    """What a search found. `dropsearch.search` returns it, and `SearchResult.load` reads it back.
+
+    Printed, it is the tables and the verdict; in a notebook, the same as Markdown.
 
     Args:
         summary: Everything that the run found.
-        insert: Where dropout was put into the module for the search, as `insert_dropout` takes it.
+        make_module: The class or function that built the modules, for `load_best`.
+        insert: Where the search inserted dropout, as `insert_dropout` takes it.
+        storage: The storage of the studies, its URL, or a path; None for study.journal in the output directory.
     """
 
-    def __init__(self, summary: Summary, insert: Any = None) -> None:
+    def __init__(
+        self,
+        summary: Summary,
+        make_module: Callable[..., Any] | None = None,
+        *,
+        insert: Any = None,
+        storage: Any = None,
+    ) -> None:
         self.summary = summary
-        self._insert = insert
+        self._make_module, self._insert, self._storage = make_module, insert, storage
+
+    @classmethod
+    def load(
+        cls,
+        output_dir: str | os.PathLike[str],
+        make_module: Callable[..., Any] | None = None,
+        *,
+        storage: Any = None,
+    ) -> SearchResult:
+        """Read the result of an earlier run, from Python or from the command line.
+
+        Args:
+            output_dir: The output directory of the run; it may have been moved.
+            make_module: The class or function that built your modules; `load_best` needs it.
+            storage: The storage of the studies, where it was not study.journal in `output_dir`.
+
+        Raises:
+            InputError: The folder holds no result, or one of another version.
+        """
+        summary = load_summary(Path(output_dir))
+        config = {**summary.config, "output_dir": os.fspath(output_dir)}
+        inserted = summary.config["sites"].get("insert")
+        loaded = dataclasses.replace(summary, config=config)
+        return cls(loaded, make_module, insert=inserted, storage=storage or summary.config["study"]["storage"])
 
     @property
     def best_arm(self) -> str | None:
@@ -83,9 +121,25 @@ class SearchResult:
         """Where report.md, figures, results.json and the models are."""
         return Path(os.fspath(self.summary.config["output_dir"]))
 
-    def to_dataframe(self) -> Any:
+    @property
+    def studies(self) -> Mapping[str, Any]:
+        """The search of each arm as an `optuna.Study`, by arm: for Optuna's plots, importances and dashboard.
+
+        A value is what is minimized: the monitored metric, negated where more of it is better.
+
+        Raises:
+            InputError: The storage is gone or cannot be opened.
+        """
+        from dropsearch.study.from_storage import load_studies  # imports Optuna
+
+        names = {arm: f"{self.summary.study}/{arm}" for arm in self.summary.arms}
+        found = load_studies(self._storage, self.output_dir / "study.journal", names.values())
+        return {arm: found[name] for arm, name in names.items()}
+
+    def trials_dataframe(self) -> Any:
         """Return one row a trial of the search: its arm, state, settings, rates by site, and what it logged."""
-        import pandas as pd  # comes with mlflow
+        require("trials_dataframe", "report")
+        import pandas as pd  # takes a second
 
         return pd.DataFrame([self._row(trial) for arm in self.summary.arms.values() for trial in arm.trials])
 
@@ -99,29 +153,91 @@ class SearchResult:
         return row | ({name: value for name, value in _logged(best) if name not in row} if best else {})
 
     def apply(self, module: Any, arm: str | None = None) -> Any:
-        """Set the rates that were found on a module, and return it: `dropsearch.set_rates` says how.
+        """Set the rates that were found on a module, and return the module: `dropsearch.set_rates` says how.
 
         Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before. Where it
-        took BatchNorm out for the arm (`batchnorm="identity"`), that is taken out of the module. What an arm has by
-        arguments (`arm_args`, `best_lr`, `best_weight_decay`, `best_params`) the module must be built with.
+        removed BatchNorm for the arm (`batchnorm="identity"`), it is removed here too. Arguments of the constructor
+        (`arm_args`, `best_lr`, `best_weight_decay`, `best_params`) are yours to give when you build the module.
 
         Args:
             module: A module of the class that was searched.
             arm: Whose rates; the best arm's by default.
 
         Raises:
-            InputError: The module has not all of the sites; nothing was set then.
+            InputError: The module lacks a site; nothing was set then.
         """
-        from dropsearch.experiment.insertion import apply  # imports torch
+        from dropsearch.experiment.insertion import apply, where_of  # imports torch
 
         chosen = arm or self.best_arm
         rates = self.rates(chosen) if chosen else {}
         kept = not chosen or not self.summary.config["batchnorm"]["replace"] or ARMS[chosen].batchnorm
-        apply(module, self._insert, rates, batchnorm=kept)
+        where = where_of(SitesConfig(insert=self._insert)) if self._insert is not None else None
+        apply(module, where, rates, batchnorm=kept)
         return module
 
+    def load_best(self, make_module: Callable[..., Any] | None = None, arm: str | None = None) -> Any:
+        """Return the trained model of an arm, on the CPU, in evaluation mode, with its rates set.
+
+        Its weights are those of the winner's best retraining. The checkpoint is read with ``weights_only=True``.
+
+        Args:
+            make_module: The class or function that builds the module; by default that of the search.
+            arm: The best arm by default.
+
+        Raises:
+            InputError: Nothing was confirmed, the checkpoint is gone, or `make_module` is needed and was not given.
+        """
+        from dropsearch.api.winning_module import built, load_weights  # imports torch
+        from dropsearch.models.checkpoint import load_classifier
+
+        chosen = arm or self.best_arm
+        spec = findings.found(self.summary.arms[chosen]) if chosen and chosen in self.summary.arms else None
+        if chosen is None or spec is None:
+            raise InputError(
+                f'arm must be one with a winner, got "{chosen}": the arms are {", ".join(self.summary.arms)}'
+            )
+        path, make = self.output_dir / "best" / f"{chosen}.ckpt", make_module or self._make_module
+        if "_target_" not in self.summary.config["model"]:
+            return load_classifier(path)
+        if make is None:
+            name = self.summary.config["model"]["_target_"]
+            raise InputError(f"load_best needs the class or function that builds {name}: give make_module=...")
+        module = self.apply(built(make, spec, self.summary.config), chosen)
+        load_weights(module, path)
+        return module.eval()
+
+    def plot_rates(self) -> Any:
+        """Return a matplotlib figure: the rate of each site against what is monitored, a dot a trial."""
+        return self._plot("rates")
+
+    def plot_differences(self) -> Any:
+        """Return a matplotlib figure: the paired differences between arms, with their intervals."""
+        return self._plot("differences")
+
+    def plot_curves(self) -> Any:
+        """Return a matplotlib figure: the learning curves of the winners."""
+        return self._plot("curves")
+
+    def plot_best_so_far(self) -> Any:
+        """Return a matplotlib figure: the best score after each trial, by arm."""
+        return self._plot("best_so_far")
+
+    def plot_responses(self) -> Any:
+        """Return a matplotlib figure: the expected score against the rate of each site, with a band."""
+        return self._plot("responses")
+
+    def plot_budgets(self) -> Any:
+        """Return a matplotlib figure: the expected best score against the number of trials, by arm."""
+        return self._plot("budgets")
+
+    def _plot(self, name: str) -> Any:
+        require(f"plot_{name}", "report")
+        from dropsearch.report.figures.registry import figure  # imports matplotlib
+
+        return figure(self.summary, name)
+
     def __repr__(self) -> str:
-        text = [table.as_text() for table in tables(self.summary, brief=True)]
+        text = [table.as_text() for table in brief_tables(self.summary)]
         return "\n\n".join([*text, wrapped(verdict(self.summary))])
 
     def _repr_markdown_(self) -> str:

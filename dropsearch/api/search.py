@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropsearch.api.arguments import KEYS, MAYBE, RANGES, check_overrides, mapping, put, put_bounds
+from dropsearch.api import study_objects
+from dropsearch.api.arguments import bounds, check_overrides, mapping, seconds, whole, with_trainer, word, words
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import USER, Config, SitesConfig
+from dropsearch.config.schema import USER, Config, ConfirmConfig, SitesConfig
 from dropsearch.config.user_targets import USER_ARMS
 from dropsearch.core.errors import InputError
 
@@ -35,6 +35,10 @@ def search(
     tracking: str = "none",
     tracking_uri: str | None = None,
     engine: str = "auto",
+    sampler: Any = None,
+    pruner: Any = None,
+    storage: Any = None,
+    timeout: float | None = None,
     accelerator: str = "auto",
     confirm_top_k: int = 3,
     confirm_seeds: int = 10,
@@ -69,7 +73,12 @@ def search(
         output_dir: Where all files go; outputs/NAME-DATA by default.
         tracking: mlflow or none.
         tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
-        engine: auto, array or alone.
+        engine: auto, vectorized or sequential.
+        sampler: tpe (the default), random or gp, or an Optuna sampler, such as ``TPESampler(n_startup_trials=20)``. An
+            object draws from its own random state; a named sampler makes each trial a function of `seed`.
+        pruner: median (the default), hyperband or none, or an Optuna pruner.
+        storage: An Optuna storage, its URL, or the path of a journal file; study.journal in `output_dir` by default.
+        timeout: Seconds after which the search of each arm begins no further trial; those that train are finished.
         accelerator: auto, cpu or gpu.
         confirm_top_k: How many of the best configurations of each arm are retrained.
         confirm_seeds: On how many fresh seeds each.
@@ -85,34 +94,54 @@ def search(
         insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
             name, a pattern, a type of parts, or a list of these.
         kinds: By site name or pattern, kinds that are known better than guessed, as `dropout_sites` takes them.
-        callbacks: Your own callbacks, or a function that makes them anew for each trial; trials train alone then.
-        trainer: Your own arguments of the Trainer; trials train alone then.
+        callbacks: Callbacks, or a function that makes new ones for each trial; trials train sequentially then.
+        trainer: Further arguments of the Trainer; trials train sequentially then.
         overrides: Any further key, as on the command line: ``["sampler=random"]``.
 
     Raises:
         InputError: Something that was given cannot be used: one line says what and what to do.
         RunError: The training failed.
     """
-    given = dict(locals())
-    check_overrides(overrides, given)
-    config = _config(make_module, datamodule, name, overrides)
-    given["output_dir"] = str(output_dir or f"outputs/{config.study.name}")
-    given["arms"] = list(arms) if isinstance(arms, tuple) else arms
-    for argument, key in KEYS.items():
-        put(config, key, given[argument], argument)
-    for argument in ("tracking_uri", "batchnorm"):
-        if given[argument] is not None:
-            put(config, MAYBE[argument], given[argument], argument)
-    for argument in RANGES:
-        if given[argument] is not None:
-            put_bounds(config, argument, given[argument])
+    optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
+    optional |= {"lr": lr, "weight_decay": weight_decay, "rates": rates}
+    optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout}
+    check_overrides(overrides, [argument for argument, value in optional.items() if value is None])
+    kept = study_objects.address(storage)
+    study_objects.check(sampler, pruner, kept)
+    config = _config(make_module, datamodule, name, [*study_objects.overrides(sampler, pruner), *overrides])
+    config.study.n_trials = whole("n_trials", n_trials)
+    config.trainer = with_trainer(config.trainer, mapping("trainer", trainer))
+    config.trainer.max_epochs = whole("max_epochs", max_epochs)
+    config.trainer.accelerator = word("accelerator", accelerator)
+    config.trainer.made_by = _maker(callbacks)
+    config.seed = whole("seed", seed)
+    config.monitor, config.mode = word("monitor", monitor), word("mode", mode)
+    config.arms = words("arms", arms)
+    config.output_dir = str(output_dir or f"outputs/{config.study.name}")
+    config.tracking.name = word("tracking", tracking)
+    config.engine.name = word("engine", engine)
+    config.confirm = ConfirmConfig(whole("confirm_top_k", confirm_top_k), whole("confirm_seeds", confirm_seeds))
+    if tracking_uri is not None:
+        config.tracking.uri = word("tracking_uri", tracking_uri)
+    if batchnorm is not None:
+        config.batchnorm.replace = word("batchnorm", batchnorm)
+    if lr is not None:
+        config.space.lr = bounds("lr", lr)
+    if weight_decay is not None:
+        config.space.weight_decay = bounds("weight_decay", weight_decay)
+    if rates is not None:
+        found = bounds("rates", rates)
+        config.space.low, config.space.high = found.low, found.high
+    if timeout is not None:
+        config.study.timeout = seconds("timeout", timeout)
+    if isinstance(kept, str):
+        config.study.storage = kept
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
     config.sites = _sites(config.sites, insert, kinds)
     searched_too = mapping("params", params).items()
     config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
-    _put_trainer(config, mapping("trainer", trainer))
-    config.trainer.made_by = _maker(callbacks)
     check(config)
+    study_objects.put(config, sampler, pruner, kept)
 
     # torch, lightning and optuna take seconds to import: not for what is refused above.
     from dropsearch.experiment.insertion import where_of
@@ -122,21 +151,11 @@ def search(
 
     check_prerequisites(config)
     with each_warning_once():
-        return SearchResult(searched(config), where_of(config.sites))
+        return SearchResult(searched(config), make_module, insert=where_of(config.sites), storage=config.study.storage)
 
 
 def _copied(values: Any) -> Any:
     return dict(values) if isinstance(values, Mapping) else values
-
-
-def _put_trainer(config: Config, given: Mapping[str, Any]) -> None:
-    """Set what is a key of ours as such, and the rest as the user's own arguments of the Trainer."""
-    ours = {field.name for field in dataclasses.fields(config.trainer)}
-    for name, value in given.items():
-        if name in ours:
-            put(config, f"trainer.{name}", value, f"trainer[{name!r}]")
-        else:
-            setattr(config.trainer, name, value)
 
 
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:

@@ -2,104 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dropsearch.config.constraints import field_problems
 from dropsearch.config.params_rules import params_problems
-from dropsearch.config.schema import SCHEMAS, Config, UserDataConfig, UserModelConfig
+from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, Config, UserDataConfig, UserModelConfig
 from dropsearch.config.user_rules import user_problems
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.printable import has_control_characters
 from dropsearch.core.records import ARMS
-from dropsearch.datasets.catalogue import DATA_SETS
 from dropsearch.dropout.typical_rates import KINDS
 
-HIGHEST_RATE = 0.95
-"""Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
-
+LONGEST_NAME = 200
+"""Bytes of a study's name, which is part of paths and of keys in databases."""
 MOST_SAMPLES = 10_000
 """Of Monte Carlo dropout, all of which are in memory at once."""
-
-_PRECISIONS = ("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed")
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("search", "plan", "sites", "retrain", "evidence"),
-    "data.name": tuple(DATA_SETS),
-    "model.norm": ("none", "layer"),
-    "model.cell": ("lstm", "gru"),
-    "model.mask": ("sequence", "step"),
-    "model.dropout_unit": ("element", "channel"),
-    "model.activation": ("relu", "gelu", "tanh", "leaky_relu", "silu"),
-    "space.name": ("per_layer", "shared", "depth"),
-    "optimizer.name": ("adamw", "adam", "sgd"),
-    "optimizer.schedule": ("none", "cosine", "step", "warmup_cosine"),
-    "sampler.name": ("tpe", "random", "gp"),
-    "pruner.name": ("none", "median", "hyperband"),
-    "engine.name": ("auto", "vectorized", "sequential"),
-    "engine.mask_seed": ("per_trial", "shared"),
-    "trainer.accelerator": ("auto", "cpu", "gpu"),
-    "trainer.precision": _PRECISIONS,
-    "trainer.matmul": ("highest", "high", "medium"),
-    "tracking.name": ("mlflow", "none"),
-    "evidence.name": ("on", "off"),
-    "mode": ("min", "max"),
-    "batchnorm.replace": ("identity",),
-}
-
-_AT_LEAST: dict[str, float] = {
-    "seed": 0,
-    "study.n_trials": 1,
-    "study.repeats": 1,
-    "trainer.max_epochs": 1,
-    "data.batch_size": 1,
-    "data.train_size": 1,
-    "confirm.top_k": 1,
-    "confirm.seeds": 1,
-    "sampler.n_startup_trials": 1,
-    "pruner.n_startup_trials": 0,
-    "pruner.warmup_epochs": 0,
-    "evidence.severities": 1,
-    "model.kernel_size": 1,
-    "model.convs_per_block": 1,
-    "model.pool": 1,
-    "model.hidden_size": 1,
-    "model.layers": 1,
-    "model.width": 1,
-    "model.heads": 1,
-    "model.feedforward": 1,
-    "space.low": 0,
-    "space.zero_share": 0,
-    "space.weight_decay.low": 0,
-    "retrain.weight_decay": 0,
-    "retrain.seed": 0,
-    "optimizer.momentum": 0,
-}
-
-_ABOVE: dict[str, float] = {
-    "space.lr.low": 0,
-    "space.weight_decay.low": 0,  # its range is logarithmic
-    "trainer.gradient_clip_val": 0,
-    "retrain.lr": 0,
-    "data.val_fraction": 0,
-}
-
-_AT_MOST: dict[str, float] = {
-    "space.high": HIGHEST_RATE,
-    "space.low": HIGHEST_RATE,
-    # Nobody means more: it is a slip of the keyboard that would fill the memory or never end.
-    "study.n_trials": 1_000_000,
-    "study.repeats": 10_000,
-    "trainer.max_epochs": 1_000_000,
-    "confirm.top_k": 10_000,
-    "confirm.seeds": 10_000,
-    "evidence.severities": 100,
-}
-_BELOW: dict[str, float] = {
-    "space.zero_share": 1,
-    "data.val_fraction": 1,
-    "optimizer.momentum": 1,
-    "seed": 2**63,
-}
 
 
 def check(config: Config) -> None:
@@ -140,9 +58,7 @@ def _problems(config: Config) -> Iterator[str]:
 
 def _values(config: Config) -> Iterator[str]:
     """Yield what is wrong with single values, and with those of the model and the optimiser beside each other."""
-    yield from _finite(config)
-    yield from _limits(config)
-    yield from _choices(config)
+    yield from field_problems(config)
     yield from _model(config)
     yield from _lists(config)
 
@@ -155,34 +71,6 @@ def _value(config: Config, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part, None)
     return value
-
-
-def _finite(config: Config) -> Iterator[str]:
-    for key in {*_AT_LEAST, *_ABOVE, *_AT_MOST, "space.lr.high", "space.weight_decay.high"}:
-        value = _value(config, key)
-        if isinstance(value, float) and not math.isfinite(value):
-            yield f"{key} must be a finite number, got {value}"
-
-
-def _limits(config: Config) -> Iterator[str]:
-    rules = (
-        (_AT_LEAST, "at least", lambda value, limit: value >= limit),
-        (_ABOVE, "above", lambda value, limit: value > limit),
-        (_AT_MOST, "at most", lambda value, limit: value <= limit),
-        (_BELOW, "below", lambda value, limit: value < limit),
-    )
-    for table, words, holds in rules:
-        for key, limit in table.items():
-            value = _value(config, key)
-            if value is not None and not holds(value, limit):
-                yield f"{key} must be {words} {limit}, got {value}"
-
-
-def _choices(config: Config) -> Iterator[str]:
-    for key, choices in _CHOICES.items():
-        value = _value(config, key)
-        if value is not None and value not in choices:
-            yield f'{key} must be one of {", ".join(choices)}, got "{value}"{close_match(str(value), choices)}'
 
 
 def _arms(arms: Sequence[str]) -> Iterator[str]:
@@ -251,8 +139,10 @@ def _engine(config: Config) -> Iterator[str]:
 def _names(config: Config) -> Iterator[str]:
     for key in ("study.name", "output_dir"):
         value = _value(config, key)
-        if not value.strip() or any(ord(character) < 32 for character in value):
+        if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {value!r}"
+    if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        yield f'study.name must have at most {LONGEST_NAME} bytes, got "{config.study.name[:40]}…"'
     if {".", "..", ""} & set(config.study.name.split("/")):
         yield f'study.name must be a name, or names between slashes, got "{config.study.name}"'
 
@@ -263,14 +153,8 @@ def _evidence(config: Config) -> Iterator[str]:
         yield f"evidence.monte_carlo must be rising numbers from 1 to {MOST_SAMPLES}, got {samples}"
     if config.task == "evidence" and config.evidence.name == "off":
         yield "evidence must be on with task=evidence, got off"
-    sizes = config.evidence.train_sizes
-    if sizes != sorted(set(sizes)) or not all(size >= 2 for size in sizes):
-        yield f"evidence.train_sizes must be rising numbers of examples from 2, got {sizes}"
-    if sizes and config.evidence.name == "off":
-        yield f"evidence must be on with evidence.train_sizes={sizes}, got off"
-    for key in ("single_sites", "l2_control"):
-        if getattr(config.evidence, key) and config.evidence.name == "off":
-            yield f"evidence must be on with evidence.{key}=true, got off"
+    if config.evidence.single_sites and config.evidence.name == "off":
+        yield "evidence must be on with evidence.single_sites=true, got off"
 
 
 def _retrain(config: Config) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The types of the configuration. Its values are in conf/; what they must satisfy is in `check`."""
+"""The types of the configuration, and what each value must satisfy by itself. The values are in conf/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from dropsearch.config.constraints import Constraint, checked
+from dropsearch.datasets.catalogue import DATA_SETS
+
+HIGHEST_RATE = 0.95
+"""Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
+
+POSITIVE = Constraint(at_least=1)
+NOT_NEGATIVE = Constraint(at_least=0)
+ACTIVATION = Constraint(one_of=("relu", "gelu", "tanh", "leaky_relu", "silu"))
+PRECISION = Constraint(one_of=("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed"))
 
 
 def arguments(config: Any) -> dict[str, Any]:
@@ -25,7 +36,7 @@ class ModelConfig:
 class BuiltInModelConfig(ModelConfig):
     """What every model of the zoo shares."""
 
-    norm: str = "none"
+    norm: str = checked("none", Constraint(one_of=("none", "layer")))
     """The normalisation of the arms without BatchNorm: none or layer."""
 
 
@@ -44,7 +55,7 @@ class MLPConfig(BuiltInModelConfig):
     """See `dropsearch.models.MLP`."""
 
     hidden: list[int] = field(default_factory=lambda: [128, 128])
-    activation: str = "relu"
+    activation: str = checked("relu", ACTIVATION)
     input_dropout: bool = True
     dropout_before_norm: bool = False
 
@@ -54,12 +65,12 @@ class CNNConfig(BuiltInModelConfig):
     """See `dropsearch.models.CNN`."""
 
     channels: list[int] = field(default_factory=lambda: [32, 64])
-    kernel_size: int = 3
-    convs_per_block: int = 1
-    pool: int = 2
+    kernel_size: int = checked(3, POSITIVE)
+    convs_per_block: int = checked(1, POSITIVE)
+    pool: int = checked(2, POSITIVE)
     head: list[int] = field(default_factory=lambda: [128])
-    activation: str = "relu"
-    dropout_unit: str = "element"
+    activation: str = checked("relu", ACTIVATION)
+    dropout_unit: str = checked("element", Constraint(one_of=("element", "channel")))
     input_dropout: bool = False
     dropout_before_norm: bool = False
 
@@ -68,10 +79,10 @@ class CNNConfig(BuiltInModelConfig):
 class RNNConfig(BuiltInModelConfig):
     """See `dropsearch.models.RNN`."""
 
-    cell: str = "lstm"
-    hidden_size: int = 64
-    layers: int = 1
-    mask: str = "sequence"
+    cell: str = checked("lstm", Constraint(one_of=("lstm", "gru")))
+    hidden_size: int = checked(64, POSITIVE)
+    layers: int = checked(1, POSITIVE)
+    mask: str = checked("sequence", Constraint(one_of=("sequence", "step")))
     input_dropout: bool = True
     dropout_before_norm: bool = False
 
@@ -80,11 +91,11 @@ class RNNConfig(BuiltInModelConfig):
 class TransformerConfig(BuiltInModelConfig):
     """See `dropsearch.models.Transformer`."""
 
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    feedforward: int = 128
-    activation: str = "gelu"
+    width: int = checked(64, POSITIVE)
+    layers: int = checked(2, POSITIVE)
+    heads: int = checked(4, POSITIVE)
+    feedforward: int = checked(128, POSITIVE)
+    activation: str = checked("gelu", ACTIVATION)
     dropout_before_norm: bool = False
 
 
@@ -109,28 +120,29 @@ class UserDataConfig(AnyDataConfig):
 class DataConfig(AnyDataConfig):
     """See `dropsearch.datasets.data_module.TensorDataModule`."""
 
+    name: str = checked("???", Constraint(one_of=tuple(DATA_SETS)))
     root: str = "data"
-    batch_size: int = 64
-    train_size: int | None = None
-    val_fraction: float = 0.2
+    batch_size: int = checked(64, POSITIVE)
+    train_size: int | None = checked(None, POSITIVE)
+    val_fraction: float = checked(0.2, Constraint(above=0, below=1))
 
 
 @dataclass
 class RangeConfig:
-    """A closed range."""
+    """A closed range that is searched on a logarithmic scale."""
 
-    low: float = 0.0
-    high: float = 1.0
+    low: float = checked(1e-6, Constraint(above=0))
+    high: float = checked(1.0, Constraint())
 
 
 @dataclass
 class SpaceConfig:
     """What is searched, the same in every arm."""
 
-    name: str = "per_layer"
-    low: float = 0.0
-    high: float = 0.9
-    zero_share: float = 0.2
+    name: str = checked("per_layer", Constraint(one_of=("per_layer", "shared", "depth")))
+    low: float = checked(0.0, Constraint(at_least=0, at_most=HIGHEST_RATE))
+    high: float = checked(0.9, Constraint(at_most=HIGHEST_RATE))
+    zero_share: float = checked(0.2, Constraint(at_least=0, below=1))
     lr: RangeConfig = field(default_factory=lambda: RangeConfig(3e-4, 3e-2))
     weight_decay: RangeConfig = field(default_factory=lambda: RangeConfig(1e-6, 1e-1))
     params: dict[str, Any] = field(default_factory=dict)
@@ -141,40 +153,44 @@ class SpaceConfig:
 class OptimizerConfig:
     """What each trial's optimiser has beside the learning rate and the weight decay that are searched."""
 
-    name: str = "adamw"
+    name: str = checked("adamw", Constraint(one_of=("adamw", "adam", "sgd")))
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    momentum: float = 0.9
+    momentum: float = checked(0.9, Constraint(at_least=0, below=1))
     nesterov: bool = False
-    schedule: str = "none"
+    schedule: str = checked("none", Constraint(one_of=("none", "cosine", "step", "warmup_cosine")))
 
 
 @dataclass
 class SamplerConfig:
     """Optuna's sampler."""
 
-    name: str = "tpe"
-    n_startup_trials: int = 10
+    name: str = checked("tpe", Constraint(one_of=("tpe", "random", "gp")))
+    n_startup_trials: int = checked(10, POSITIVE)
+    made_by = None
+    """In Python the user may hand over a sampler instead of a name; not a key of the configuration."""
 
 
 @dataclass
 class PrunerConfig:
     """Optuna's pruner."""
 
-    name: str = "median"
-    n_startup_trials: int = 5
-    warmup_epochs: int = 3
+    name: str = checked("median", Constraint(one_of=("none", "median", "hyperband")))
+    n_startup_trials: int = checked(5, NOT_NEGATIVE)
+    warmup_epochs: int = checked(3, NOT_NEGATIVE)
+    made_by = None
+    """In Python the user may hand over a pruner instead of a name; not a key of the configuration."""
 
 
 @dataclass
 class EngineConfig:
     """What trains the trials."""
 
-    name: str = "auto"
+    name: str = checked("auto", Constraint(one_of=("auto", "vectorized", "sequential")))
     width: str = "auto"
     """How many trials train at once in a process: auto, or a number."""
     processes: str = "auto"
     """How many processes train: auto, or a number."""
-    mask_seed: str = "per_trial"
+    mask_seed: str = checked("per_trial", Constraint(one_of=("per_trial", "shared")))
     """per_trial: each trial draws its own masks; shared: all trials threshold one field of uniform numbers."""
 
 
@@ -182,12 +198,12 @@ class EngineConfig:
 class TrainerConfig:
     """What every trial's training shares."""
 
-    max_epochs: int = 20
-    accelerator: str = "auto"
-    gradient_clip_val: float | None = None
+    max_epochs: int = checked(20, Constraint(at_least=1, at_most=1_000_000))
+    accelerator: str = checked("auto", Constraint(one_of=("auto", "cpu", "gpu")))
+    gradient_clip_val: float | None = checked(None, Constraint(above=0))
     """The largest norm of a gradient; null clips nothing."""
-    precision: str = "32-true"
-    matmul: str = "highest"
+    precision: str = checked("32-true", PRECISION)
+    matmul: str = checked("highest", Constraint(one_of=("highest", "high", "medium")))
     """What `torch.set_float32_matmul_precision` is given: highest, high or medium."""
     made_by = None
     """In Python the user hands over a function that makes the callbacks; not a key of the configuration."""
@@ -197,7 +213,7 @@ class TrainerConfig:
 class TrackingConfig:
     """Where runs are tracked."""
 
-    name: str = "mlflow"
+    name: str = checked("mlflow", Constraint(one_of=("mlflow", "none")))
     uri: str | None = None
     log_model: bool = True
 
@@ -206,17 +222,13 @@ class TrackingConfig:
 class EvidenceConfig:
     """What is measured on the confirmed winners."""
 
-    name: str = "on"
+    name: str = checked("on", Constraint(one_of=("on", "off")))
     monte_carlo: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100])
     """Numbers of passes with dropout on whose mean is looked at."""
-    severities: int = 5
+    severities: int = checked(5, Constraint(at_least=1, at_most=100))
     """Strengths of each corruption."""
     single_sites: bool = False
     """Retrain each winner that drops with the rate of one site at zero, and at the mean of the others."""
-    l2_control: bool = False
-    """Retrain each winner that drops without dropout, with weight decay that fits the training set as badly."""
-    train_sizes: list[int] = field(default_factory=list)
-    """Retrain each winner on so many examples of the training set."""
 
 
 @dataclass
@@ -224,18 +236,20 @@ class StudyConfig:
     """The Optuna studies, one an arm."""
 
     name: str = "${model.name}-${data.name}"
-    n_trials: int = 30
-    repeats: int = 1
+    n_trials: int = checked(30, Constraint(at_least=1, at_most=1_000_000))
+    repeats: int = checked(1, Constraint(at_least=1, at_most=10_000))
     """How often each arm's whole search is done; only the first one is chosen from."""
     storage: str | None = None
+    timeout: float | None = checked(None, Constraint(above=0))
+    """Seconds after which the search of an arm begins no further trial; null for no limit."""
 
 
 @dataclass
 class ConfirmConfig:
     """How the best configurations are confirmed."""
 
-    top_k: int = 3
-    seeds: int = 10
+    top_k: int = checked(3, Constraint(at_least=1, at_most=10_000))
+    seeds: int = checked(10, Constraint(at_least=1, at_most=10_000))
 
 
 @dataclass
@@ -244,11 +258,11 @@ class RetrainConfig:
 
     arm: str = ""
     rates: dict[str, float] = field(default_factory=dict)
-    lr: float = 1e-3
-    weight_decay: float = 0.0
+    lr: float = checked(1e-3, Constraint(above=0))
+    weight_decay: float = checked(0.0, NOT_NEGATIVE)
     params: dict[str, Any] = field(default_factory=dict)
     """What is set on the optimiser of a module of the user's own, by key of `optimizer`."""
-    seed: int = 0
+    seed: int = checked(0, NOT_NEGATIVE)
     """Of the retraining alone; the data is split by `seed`."""
 
 
@@ -256,7 +270,7 @@ class RetrainConfig:
 class BatchNormConfig:
     """How the arms without BatchNorm get rid of it in a module of the user's own."""
 
-    replace: str | None = None
+    replace: str | None = checked(None, Constraint(one_of=("identity",)))
     """identity: what stands where the module has a BatchNorm; null leaves it there."""
 
 
@@ -266,6 +280,8 @@ class SitesConfig:
 
     kinds: dict[str, str] = field(default_factory=dict)
     """Kind by site name or pattern, where the guessed one is wrong; it decides the typical rate."""
+    per_call: list[str] = field(default_factory=list)
+    """Sites, by name or pattern, whose calls in one pass each have a rate: ``drop``, ``drop@2`` and so on."""
     insert: Any = None
     """Where a module of the user's own gets dropout: after_activation, a name, a pattern or a type, or a list."""
     where = None
@@ -290,17 +306,17 @@ class Config:
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     sites: SitesConfig = field(default_factory=SitesConfig)
-    task: str = "search"
+    task: str = checked("search", Constraint(one_of=("search", "plan", "sites", "retrain", "evidence")))
     """search, plan (say how trials would be trained, and train none), sites (list them), retrain, or evidence (of an
     earlier run)."""
     monitor: str = "val_loss"
-    mode: str = "min"
+    mode: str = checked("min", Constraint(one_of=("min", "max")))
     """min or max: whether less or more of the monitored metric is better."""
     arms: list[str] = field(default_factory=lambda: ["none", "dropout", "batchnorm", "both"])
     arm_args: dict[str, Any] = field(default_factory=dict)
     """For a module of the user's own: by arm, arguments of its constructor."""
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
-    seed: int = 0
+    seed: int = checked(0, Constraint(at_least=0, below=2**63))
     output_dir: str = "outputs/${study.name}"
 
 

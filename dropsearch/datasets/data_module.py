@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.raw_data import RawData, read_raw_data
-from dropsearch.datasets.splits import Indices, Purpose, split, stratified
+from dropsearch.datasets.splits import Indices, split, stratified
 from dropsearch.datasets.standardization import Scale, measure
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
@@ -42,6 +41,16 @@ class TensorDataModule(LightningDataModule):
         InputError: A value is out of range. Files, and sizes that depend on them, are checked in `setup`.
     """
 
+    has_test = True
+    uses_workers = False
+    """Whether a loader has worker processes."""
+    changes_batches = False
+    """Whether hooks change what the loaders give."""
+    incompatibility = ""
+    """Why an array cannot take its batches from these data."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of these data."""
+
     def __init__(
         self,
         name: str,
@@ -67,7 +76,6 @@ class TensorDataModule(LightningDataModule):
         self._device = torch.device("cpu")
         self._parts: dict[Part, tuple[Tensor, ...]] = {}
         self._digest = self._source = ""
-        self._epoch_size: int | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and standardize the data on the first call; the stage is ignored.
@@ -95,7 +103,7 @@ class TensorDataModule(LightningDataModule):
             "val": self._tensors(pool, splits.val, scale),
             "test": self._tensors(pool, splits.test, scale),
         }
-        self._parts["train_part"] = self._train_part("train_part", len(splits.val))
+        self._parts["train_part"] = self._train_part(len(splits.val))
         self._digest, self._source = pool.digest, pool.source
 
     def to(self, device: torch.device | str) -> TensorDataModule:
@@ -107,28 +115,12 @@ class TensorDataModule(LightningDataModule):
         }
         return self
 
-    def with_train_size(self, size: int) -> TensorDataModule:
-        """Return a copy with a stratified subset of the training set.
-
-        Validation and test set are unchanged. An epoch repeats the subset until it has as many steps as an epoch of the
-        full training set, so trainings with different sizes have the same number of steps.
-
-        Args:
-            size: Number of examples of the subset.
-        """
-        part = copy.copy(self)
-        part._epoch_size = self.sizes["train"]
-        part._parts = {**self._parts, "train": self._train_part("train", size)}
-        part._parts["train_part"] = part._train_part("train_part", self.sizes["val"])
-        return part
-
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training set in an order that is a function of `seed` and epoch.
 
         Incomplete batches are dropped, so all training batches have the same shape.
         """
-        train, size = self._part("train"), self._epoch_size
-        return TensorLoader(train, self.batch_size, seed=seed, drop_last=True, epoch_size=size)
+        return TensorLoader(self._part("train"), self.batch_size, seed=seed, drop_last=True)
 
     def train_dataloader(self) -> TensorLoader:
         """Return `train_loader` with the module's own seed."""
@@ -166,6 +158,25 @@ class TensorDataModule(LightningDataModule):
         self.setup()
         return self._source
 
+    def in_rows(self) -> TensorDataModule:
+        """Return the same data for an array: it lies in memory."""
+        return self
+
+    def for_trainer(self, seed: int) -> dict[str, Any]:
+        """Return what `Trainer.fit` takes its batches from."""
+        return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self.val_dataloader()}
+
+    def for_test(self, step: str) -> dict[str, Any]:
+        """Return what `Trainer.test` or `Trainer.validate` takes the test set from."""
+        return {"dataloaders": self.test_dataloader()}
+
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        train, val, test = (f"{self.sizes[part]:,}" for part in ("train", "val", "test"))
+        shape = "x".join(str(size) for size in self.input_shape)
+        return f"{train} training, {val} validation and {test} test examples of {shape} in {self.classes} classes"
+
     def _part(self, part: Part) -> tuple[Tensor, ...]:
         self.setup()
         return self._parts[part]
@@ -177,9 +188,9 @@ class TensorDataModule(LightningDataModule):
         lengths = torch.from_numpy(pool.lengths[rows])
         return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
 
-    def _train_part(self, purpose: Purpose, size: int) -> tuple[Tensor, ...]:
+    def _train_part(self, size: int) -> tuple[Tensor, ...]:
         labels = self._parts["train"][-1]
-        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, purpose)
+        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, "train_part")
         rows = torch.from_numpy(chosen.nonzero()[0]).to(labels.device)
         return tuple(tensor.index_select(0, rows) for tensor in self._parts["train"])
 

@@ -23,8 +23,6 @@ class TensorLoader:
         seed: Seed of the order; None keeps the order of the examples. The order of an epoch is a function of seed,
             epoch and number of examples, on all devices.
         drop_last: Drop the last incomplete batch, so that all batches have the same shape.
-        epoch_size: Number of examples per epoch if it is larger than the data: the examples are repeated, each time in
-            another order. Requires a seed.
 
     Raises:
         ValueError: There are no tensors, they have different lengths, or the batch size is below 1.
@@ -40,7 +38,6 @@ class TensorLoader:
         *,
         seed: int | None = None,
         drop_last: bool = False,
-        epoch_size: int | None = None,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors must have equal lengths, got {[len(tensor) for tensor in tensors]}")
@@ -50,7 +47,6 @@ class TensorLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
-        self.epoch_size = epoch_size or len(tensors[0])
         self._next_epoch = 0
 
     @property
@@ -64,18 +60,13 @@ class TensorLoader:
 
     def order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's examples in order, int64 ``[used examples]``, on the CPU."""
-        order = torch.arange(self.epoch_size) if self.seed is None else self._shuffled(self.seed, epoch)
-        used = len(self) * self.batch_size if self.drop_last else self.epoch_size
-        return order[:used]
-
-    def _shuffled(self, seed: int, epoch: int) -> Tensor:
         examples = len(self.tensors[0])
-        rounds = -(-self.epoch_size // examples)
-        orders = [shuffled(examples, seed, epoch * rounds + number) for number in range(rounds)]
-        return torch.cat(orders)[: self.epoch_size]
+        order = torch.arange(examples) if self.seed is None else shuffled(examples, self.seed, epoch)
+        return order[: len(self) * self.batch_size] if self.drop_last else order
 
     def __len__(self) -> int:
-        return self.epoch_size // self.batch_size if self.drop_last else -(-self.epoch_size // self.batch_size)
+        examples = len(self.tensors[0])
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator function, since Lightning creates its first iterator before it sets the epoch.

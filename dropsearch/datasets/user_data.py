@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
+from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import (
@@ -24,7 +24,6 @@ from dropsearch.datasets.user_loaders import (
     length,
     reordered,
     rows_of,
-    tensors_of,
 )
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -59,7 +58,8 @@ class UserData:
             self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
-            """sha256 of sizes and first batches, which a continued study must match."""
+            """sha256 of sizes, arguments of the data module, training data in memory (else the first batch) and first
+            validation batch, which a continued study must match."""
 
     def _set_up(self, stage: str) -> None:
         # The same seed for each stage, so that a random split is the same in training and test.
@@ -96,7 +96,11 @@ class UserData:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
-        return (*self._overlaps(), *self._order())
+        return (*self._left_out(), *self._overlaps(), *self._order())
+
+    def _left_out(self) -> Iterator[str]:
+        if self.left_out:
+            yield f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
 
     def _order(self) -> Iterator[str]:
         kind = type(self._train)
@@ -121,10 +125,9 @@ class UserData:
             self.rows = tuple(tensor.to(device) for tensor in self.rows)
         return self
 
-    def in_rows(self) -> UserDataRows:
-        """Return the same data from tensors in memory, for vectorized training."""
-        assert self.rows is not None
-        return UserDataRows(self, self.rows)
+    def in_rows(self) -> UserDataRows | None:
+        """Return the same data from tensors in memory, or None if it is not possible (see `incompatibility`)."""
+        return None if self.rows is None else UserDataRows(self, self.rows)
 
     @property
     def batch_size(self) -> int:
@@ -155,10 +158,8 @@ class UserData:
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
-        if self._hooks:
-            train, val = self.train_loader(seed), self._val
-            return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
-        return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self._val}
+        train, val = self.train_loader(seed), self._val
+        return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str) -> dict[str, Any]:
         """Return the data arguments of `Trainer.test` or `Trainer.validate` for the test set; `step` is test or val."""
@@ -179,6 +180,18 @@ class UserData:
         return self._test
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is a test set."""
+        return self._test is not None
+
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        known = [f"{size:,} {part}" for part, size in self.sizes.items() if size]
+        where = "" if self.rows is None else ", the training set in memory"
+        return f"{' and '.join(known) or 'unknown numbers of'} examples from {self.source}{where}"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Number of examples of train, val and test; 0 if unknown."""
         loaders = {"train": self._train, "val": self._val, "test": self._test}
@@ -193,12 +206,13 @@ class UserData:
     def classes(self) -> None:
         """None: the meaning of the targets is unknown."""
 
+    @property
+    def layout(self) -> None:
+        """None: what the inputs mean is the user's."""
+
     def _sha256(self) -> str:
-        sha256 = hashlib.sha256(repr(sorted(self.sizes.items())).encode())
-        for loader in (Part(self._train, 1), self._val):
-            for tensor in tensors_of(next(iter(loader), ())):
-                sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return sha256.hexdigest()
+        train = self.rows or next(iter(Part(self._train, 1)), ())
+        return digest(self.sizes, arguments_of(self.module), train, next(iter(self._val), ()))
 
     @property
     def source(self) -> str:
@@ -227,7 +241,7 @@ class UserDataRows:
 
 
 def _prepared(module: Any, **loaders: Any) -> Any:
-    """Return a copy of a data module without setup and with these loaders, for its batch transfer hooks."""
+    """Return a copy of a data module without setup and with these loaders, for use as `trainer.datamodule`."""
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
         twin.__dict__[name] = lambda *_, **__: None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -128,11 +127,3 @@ def examples(loader: Any) -> int:
         return len(loader.dataset)
     except (AttributeError, TypeError):
         return 0
-
-
-def tensors_of(batch: Any) -> list[Tensor]:
-    """Return all tensors of a nested batch, in order."""
-    if isinstance(batch, Tensor):
-        return [batch]
-    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
-    return [tensor for value in values for tensor in tensors_of(value)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,92 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch.dropout.ops import DropCall, at_rate, exposed_attention, read_call
+from dropsearch._compat.checkpointing import recomputed_by
+from dropsearch._compat.torch_modes import backward, is_active
+from dropsearch.dropout.location import ModuleLocation, owner_of, per_call
+from dropsearch.dropout.ops import DropCall, at_rate, exposed_attention, read_call, without_fused_dropout
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
-
-
-def owner_path(model: nn.Module, site: str) -> str:
-    """Return the path of the module that has a site of this name; empty for the model itself.
-
-    Raises:
-        KeyError: The model has no such part.
-    """
-    path = site.partition("#")[0].partition(":")[0]
-    paths = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    if path in paths:
-        return path
-    if path == "model":
-        return ""
-    raise KeyError(path)
-
-
-class ModuleLocation:
-    """Which module of a model runs right now, and how often it has dropped in this step."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._path: list[tuple[str, nn.Module]] = [("", model)]
-        self._drops: Counter[str] = Counter()
-
-    @contextmanager
-    def followed(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """Follow the model's forward passes while the context lasts.
-
-        Args:
-            sites: Where it is known which sites there are: only the modules that have one are followed.
-        """
-        owners = None if sites is None else {site.partition("#")[0] for site in sites}
-        with ExitStack() as hooks:
-            for name, module in self._model.named_modules():
-                # What TorchScript compiled takes no hooks and shows no calls.
-                if (owners is None or name in owners) and not isinstance(module, torch.jit.ScriptModule):
-                    hooks.enter_context(self._hooked(name, module))
-            yield
-
-    @contextmanager
-    def _hooked(self, name: str, module: nn.Module) -> Iterator[None]:
-        entered = module.register_forward_pre_hook(lambda *_: self._path.append((name, module)))
-        left = module.register_forward_hook(self._leave, always_call=True)
-        try:
-            yield
-        finally:
-            entered.remove()
-            left.remove()
-
-    def _leave(self, *_: Any) -> None:
-        self._path.pop()
-
-    def restart(self) -> None:
-        """Forget the drops counted so far: a new step begins at the root of the model."""
-        del self._path[1:]
-        self._drops.clear()
-
-    @property
-    def module(self) -> nn.Module:
-        """The module whose forward runs."""
-        return self._path[-1][1]
-
-    @property
-    def path(self) -> str:
-        """The path of that module; empty for the model itself."""
-        return self._path[-1][0]
-
-    @property
-    def in_forward(self) -> bool:
-        """Whether any module's forward runs."""
-        return len(self._path) > 1
-
-    @property
-    def last_drop(self) -> str:
-        """The name that the last drop of the module whose forward runs was given."""
-        path = self._path[-1][0] or "model"
-        return path if self._drops[path] == 1 else f"{path}#{self._drops[path]}"
-
-    def name_drop(self) -> str:
-        """Name the site of the drop that happens now: the module's path, with ``#2`` from the second on."""
-        self._drops[self._path[-1][0] or "model"] += 1
-        return self.last_drop
 
 
 class DropoutMode(TorchFunctionMode, ABC):
@@ -115,20 +35,46 @@ class DropoutMode(TorchFunctionMode, ABC):
         self.whereabouts = ModuleLocation(model)
         self._attention = exposed_attention(self._inner_call)
 
-    def watching(self, sites: Iterable[str] | None = None) -> AbstractContextManager[None]:
+    @contextmanager
+    def watching(self, sites: Iterable[str] | None = None) -> Iterator[None]:
         """Follow the model's modules while the context lasts: what `step()` needs around it.
 
         Args:
             sites: All places that call a dropout function, where that is known: following only those takes less time.
         """
-        return self.whereabouts.followed(sites)
+        with self.whereabouts.followed(sites), recomputed_by(self._recomputation):
+            yield
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """See the drops of one training step, or of one forward pass; inside `watching()`."""
         self.whereabouts.restart()
+        with self.seeing():
+            yield
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """See every drop while the context lasts; once, also where it lasts already."""
+        if is_active(self):
+            yield
+            return
         with self:
             yield
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Remember this point of the pass; return a context in which it is this point again."""
+        return self.whereabouts.remembered()
+
+    def _recomputation(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return the context for a part of the forward that begins here and is computed again in the backward."""
+        again = self.remembered()
+
+        @contextmanager
+        def recomputing() -> Iterator[None]:
+            with again(), self.seeing():
+                yield
+
+        return recomputing
 
     @abstractmethod
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
@@ -144,6 +90,9 @@ class DropoutMode(TorchFunctionMode, ABC):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
+        if func is Tensor.backward:
+            with self.seeing():  # a mode is off while it handles a call, and a backward may compute forwards again
+                return backward(*args, **kwargs)
         call = read_call(func, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
@@ -179,23 +128,56 @@ class DropoutControl(DropoutMode):
 
     Args:
         model: The module whose `forward` or `training_step` runs inside `step()` (inside `watching()`).
-        rates: Rate by site name. A site that is not named keeps the rate that the module gives it.
+        rates: Rate by site name. A site has its rate at each of its calls; a name such as ``drop@2`` gives the second
+            call of a pass, and those that follow, a rate of its own. A place of a module with a named site that has
+            no name itself takes that site's rate, any other place keeps the rate that the module gives it.
         noise: Source of the masks' random bits.
+        off: Nothing drops anywhere, whatever `rates` says.
     """
 
-    def __init__(self, model: nn.Module, rates: Mapping[str, Rate], noise: Noise) -> None:
+    def __init__(self, model: nn.Module, rates: Mapping[str, Rate], noise: Noise, *, off: bool = False) -> None:
         super().__init__(model)
         self.rates = dict(rates)
         self.noise = noise
+        self.off = off
+        self.dropped: Counter[str] = Counter()
+        """How many calls of each site dropped at a rate above 0."""
+        self.unnamed: dict[str, float] = {}
+        """The places that drop and that `rates` does not name, with the rate at which they were called."""
 
-    def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Drop at the site's rate."""
-        rate = self.rates.get(site)
-        if rate is None:
-            rate = Rate.of(call.rate)
+        rate = self._rate(site, call)
         if isinstance(rate.value, float | int) and rate.value == 0:
             return self.on_pass(call, lambda: _undropped(call))
-        return call.drop(rate, lambda shape, x: self.noise.bits(site, shape, x.device))
+        self.dropped[site] += 1
+        name = self.whereabouts.last_call
+        return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if self.off:  # the dropout between the layers of a recurrent network is inside one fused call
+            args = without_fused_dropout(func, args)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _rate(self, site: str, call: DropCall) -> Rate:
+        given = self._given(site)
+        if given is None and call.rate > 0:
+            self.unnamed.setdefault(site, float(call.rate))
+        if self.off:
+            return _ZERO
+        given = given or self.rates.get(owner_of(site))
+        return Rate.of(call.rate) if given is None else given
+
+    def _given(self, site: str) -> Rate | None:
+        for number in range(self.whereabouts.call, 1, -1):
+            if (rate := self.rates.get(per_call(site, number))) is not None:
+                return rate
+        return self.rates.get(site)
+
+
+_ZERO = Rate.of(0.0)
 
 
 def _undropped(call: DropCall) -> Tensor:
@@ -205,15 +187,42 @@ def _undropped(call: DropCall) -> Tensor:
 
 
 class TrialControl(DropoutControl):
-    """The control of one trial: its own rates, and masks that are functions of its seed, site and step."""
+    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call."""
 
-    def __init__(self, model: nn.Module, rates: Mapping[str, float], seed: int) -> None:
+    def __init__(self, model: nn.Module, rates: Mapping[str, float], seed: int, *, off: bool = False) -> None:
         self.seeded = SeededNoise(seed)
-        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded)
+        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
+        self._evaluations = 0
 
     @contextmanager
     def training_step(self, step: int) -> Iterator[None]:
-        """Control the training step number `step`, counted from 0."""
-        self.seeded.step = step
+        """Control the training step number `step`, counted from 0, and what follows it up to the next step."""
+        self.seeded.begin("", step)
         with self.step():
             yield
+
+    @contextmanager
+    def evaluation_step(self) -> Iterator[None]:
+        """Control one step of a validation or test, some of which drop on purpose."""
+        self.seeded.begin("evaluation", self._evaluations)
+        self._evaluations += 1
+        with self.step():
+            yield
+
+    @contextmanager
+    def whole_trial(self) -> Iterator[None]:
+        """Control every drop from here on, inside steps and outside of any: hooks, callbacks, recomputation."""
+        self.seeded.begin("outside", 0)
+        with self.watching(), self.step():
+            yield
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Remember this point of the pass, and which numbers its masks are drawn from."""
+        again, seeded = super().remembered(), self.seeded.remembered()
+
+        @contextmanager
+        def both() -> Iterator[None]:
+            with again(), seeded():
+                yield
+
+        return both

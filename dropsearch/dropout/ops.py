@@ -159,6 +159,25 @@ def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     return reader(*args, **kwargs) if reader else None
 
 
+def is_dropout_function(function: Any) -> bool:
+    """Return whether a function drops, or holds a call that does."""
+    try:
+        return function in _READERS or function is F.multi_head_attention_forward
+    except TypeError:  # not hashable
+        return False
+
+
+_FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+
+
+def without_fused_dropout(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a call with a rate of 0 between recurrent layers; those of any other call as they are."""
+    if getattr(function, "__name__", "") not in _FUSED or len(args) < 9:
+        return args
+    place = 5 if isinstance(args[5], float) else 6  # one further back for sequences that are packed
+    return (*args[:place], 0.0, *args[place + 1 :])
+
+
 def at_rate(
     function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -16,7 +16,7 @@ from dropsearch.dropout.ops import DropCall, attend
 from dropsearch.dropout.rates import Rate
 
 Shapes = dict[str, torch.Size]
-"""The shape of each site's mask for one trial's batch, by site name."""
+"""The shape of each mask of one trial's step, by the name of its call: the site's, ``drop@2`` for its second call."""
 
 RowRates = dict[str, tuple[Tensor, Tensor, Tensor]]
 """Value, threshold and scale of each site's rate, each `[rows]`: what `Rate` holds, as `vmap` takes it."""
@@ -32,7 +32,7 @@ class _ShapeRecorder(DropoutMode):
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         self.calling.add(site)
         if call.rate > 0 or site in self.sites:
-            self.shapes[site] = call.mask_shape
+            self.shapes[self.whereabouts.last_call] = call.mask_shape
         return original()
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
+from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.mask_bits import SiteBits
 
@@ -17,8 +20,29 @@ class SeededNoise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
+        self._key = seed
         self._sites = SiteBits()
         self._on_device: dict[tuple[str, torch.Size], DeviceBits] = {}
+
+    def begin(self, phase: str, step: int) -> None:
+        """Begin a step; each phase but training, which has an empty name, has numbers of its own."""
+        self.step = step
+        self._key = derived_seed(self.seed, phase) if phase else self.seed
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return a context in which the numbers are those of this step again."""
+        then = self._key, self.step
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now = self._key, self.step
+            self._key, self.step = then
+            try:
+                yield
+            finally:
+                self._key, self.step = now
+
+        return again
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         """Return int16 bits of `shape` for a site at the present step, on `device`."""
@@ -26,8 +50,8 @@ class SeededNoise:
             bits = self._on_device.get((site, shape))
             if bits is None:
                 bits = self._on_device[site, shape] = DeviceBits({site: shape}, 1, device)
-            return bits.draw([self.seed], [self.step])[site][0]
-        numbers = self._sites.draw(self.seed, site, self.step, math.prod(shape))
+            return bits.draw([self._key], [self.step])[site][0]
+        numbers = self._sites.draw(self._key, site, self.step, math.prod(shape))
         return torch.from_numpy(numbers).view(shape).to(device)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -30,8 +32,9 @@ _ADD = {torch.add, Tensor.add, Tensor.add_}
 class _Recorder(DropoutMode):
     """Notes each drop with the module that made it; everything runs as it was written."""
 
-    def __init__(self, model: nn.Module, examples: int | None, own_step: bool) -> None:
+    def __init__(self, model: nn.Module, examples: int | None, own_step: bool, per_call: Collection[str]) -> None:
         super().__init__(model)
+        self.per_call = per_call
         self.model = model
         self.examples = examples
         self.own_step = own_step
@@ -75,16 +78,26 @@ class _Recorder(DropoutMode):
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         self._note_lent(call)
-        self._add(self._site(site, call))
+        name = self._name(site)
+        seen = self._site(name, call)
+        again = self.sites.get(name)
+        self._add(seen)
+        if again is not None:
+            self.sites[name] = replace(again, activations=again.activations + seen.activations)
         result = original()
-        self._dropped = (site, call, result)
+        self._dropped = (name, call, result)
         return result
+
+    def _name(self, site: str) -> str:
+        """Return the site's own name for all its calls, unless each is to have a rate of its own."""
+        chosen = any(fnmatchcase(site, pattern) for pattern in self.per_call)
+        return self.whereabouts.last_call if chosen else site
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Note a place that would drop, were it not for a part of the model that stays in eval mode."""
         self._note_lent(call)
         if self.model.training:
-            seen = self._site(self.whereabouts.last_drop, call)
+            seen = self._site(self._name(self.whereabouts.last_drop), call)
             self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, unsupported.STAYS_IN_EVAL))
         return original()
 
@@ -133,7 +146,7 @@ class _Recorder(DropoutMode):
         site, call, dropped = self._dropped
         certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
         if func in _ADD and _activations_added(args, dropped) and not certain:
-            self.sites[site] = self._site(site, call, added=True)
+            self.sites[site] = replace(self.sites[site], kind=self._site(site, call, added=True).kind)
         if unsupported.custom_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.shape:
                 self._dropped = (site, call, result)
@@ -226,7 +239,12 @@ def _activations_added(args: tuple[Any, ...], dropped: Tensor) -> bool:
 
 
 def dropout_sites(
-    model: nn.Module, run: Callable[[], Any], *, examples: int | None = None, own_step: bool = False
+    model: nn.Module,
+    run: Callable[[], Any],
+    *,
+    examples: int | None = None,
+    own_step: bool = False,
+    per_call: Collection[str] = (),
 ) -> tuple[Site, ...]:
     """Return the sites of a model in the order in which one training pass meets them.
 
@@ -237,13 +255,15 @@ def dropout_sites(
             one example. Else the first dimension of what is dropped is taken for the batch.
         own_step: Whether all that `run` does is the model's own code. Random numbers that are drawn outside of any
             forward, in a ``training_step``, are then the model's.
+        per_call: Names or patterns of sites whose calls are told apart: ``drop``, ``drop@2`` and so on are sites then.
 
     Returns:
-        One `Site` for each place. What is random out of reach of the control (a recurrent layer's own
+        One `Site` for each place in the code of a module; a place that is called several times is one site, and its
+        activations are those of all calls. What is random out of reach of the control (a recurrent layer's own
         ``dropout=``, stochastic depth, a forward's own ``bernoulli_``), or was not called by this pass, is listed
         as not controllable, with the reason.
     """
-    recorder = _Recorder(model, examples, own_step)
+    recorder = _Recorder(model, examples, own_step, per_call)
     with recorder.watching(), recorder.listening(), recorder.step():
         run()
     return recorder.found() if model.training else ()

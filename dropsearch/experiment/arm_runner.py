@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.records import Arm, ArmOutcome, Confirmed, Site, TestScores, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.dropout.typical_rates import typical_rates
-from dropsearch.experiment.build import Source, monitor
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
-from dropsearch.experiment.scoring import has_test, test_scores
+from dropsearch.experiment.scoring import ExampleResults, TestResult
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.search_space import Space
-from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
+from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
 
@@ -69,29 +68,21 @@ class ArmRunner:
     """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
 
     Args:
-        config: The configuration.
-        source: The data.
-        sites: The model's sites.
+        context: What the run consists of.
         studies: The arms' studies, in the order in which they run.
         engine: What trains.
-        checkpoints: Folder of the confirmed models.
         cancelled: Whether to stop.
     """
 
     def __init__(
         self,
-        config: Config,
-        source: Source,
-        sites: tuple[Site, ...],
+        context: ExperimentContext,
         studies: Sequence[ArmStudies],
         engine: Engine,
-        checkpoints: Path,
         cancelled: Callable[[], bool],
     ) -> None:
-        self.config, self.source, self.sites = config, source, sites
-        self.studies, self.engine = studies, engine
-        self.checkpoints, self.cancelled = checkpoints, cancelled
-        self.seeds = confirmation_seeds(config.seed, config.confirm.seeds)
+        self.context, self.studies, self.engine, self.cancelled = context, studies, engine, cancelled
+        self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
@@ -108,18 +99,19 @@ class ArmRunner:
         return SearchFeed(
             store,
             arm.space,
-            total=self.config.study.n_trials,
-            seed=repeat_seed(self.config.seed, store.repeat),
+            total=self.context.config.study.n_trials,
+            seed=repeat_seed(self.context.config.seed, store.repeat),
             cancelled=self.cancelled,
-            most_at_once=most_at_once(self.config),
+            most_at_once=most_at_once(self.context.config),
+            timeout=self.context.config.study.timeout,
         )
 
-    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations, engine: Engine) -> None:
+    def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:
         """Retrain the winners with something changed, in the arms that have a study for it."""
         arms = [arm for arm in self.studies if phase in arm.retrained]
-        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch, engine)
+        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch)
 
-    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch, engine: Engine | None = None) -> None:
+    def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
 
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
@@ -128,7 +120,7 @@ class ArmRunner:
         told = False
         while True:
             for feed in watched:
-                (engine or self.engine).run(feed)
+                self.engine.run(feed)
             others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return
@@ -154,10 +146,10 @@ class ArmRunner:
 
     def stands(self, result: TrialResult) -> bool:
         """Return whether an earlier run's retraining need not be done again."""
-        return result.state == "FAIL" or kept_checkpoint(self.checkpoints, result).exists()
+        return result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
-        return best_configurations(arm.search.results(), self.config.confirm.top_k)
+        return best_configurations(arm.search.results(), self.context.config.confirm.top_k)
 
     def outcomes(self, *, open_test: bool) -> dict[str, ArmOutcome]:
         """Return what is known of each arm.
@@ -166,7 +158,7 @@ class ArmRunner:
             open_test: Let the confirmed winners see the test set: once, and only after every selection.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
-        if open_test and has_test(self.source):
+        if open_test and self.context.source.has_test:
             for arm in self.studies:
                 outcome = found[arm.arm.name]
                 if outcome.winner:
@@ -183,7 +175,9 @@ class ArmRunner:
             missing = self._trial_keys(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
-                raise InputError(unfinished(self.config.study.name, f"{what} of arm {arm.arm.name} are missing"))
+                raise InputError(
+                    unfinished(self.context.config.study.name, f"{what} of arm {arm.arm.name} are missing")
+                )
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         for arm in self.studies:
             outcome = found[arm.arm.name]
@@ -196,10 +190,12 @@ class ArmRunner:
         return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
 
     def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
-        if not has_test(self.source):
+        if not self.context.source.has_test:
             return None
         if _opening(best) not in arm.confirm.notes:
-            raise InputError(unfinished(self.config.study.name, f"arm {arm.arm.name} has not seen the test set"))
+            raise InputError(
+                unfinished(self.context.config.study.name, f"arm {arm.arm.name} has not seen the test set")
+            )
         return self._test(arm, best)
 
     def check_kept(self, results: Sequence[TrialResult]) -> None:
@@ -209,7 +205,7 @@ class ArmRunner:
             InputError: A checkpoint is gone.
         """
         for result in results:
-            path = kept_checkpoint(self.checkpoints, result)
+            path = kept_checkpoint(self.context.checkpoints, result)
             if not path.exists():
                 raise InputError(
                     f"task=evidence needs the checkpoints of the run, and {path} is gone: give the same command "
@@ -217,12 +213,17 @@ class ArmRunner:
                 )
 
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
-        confirmed = confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
-        best = winner(confirmed, len(self.seeds))
-        typical = typical_rates(self.sites) if arm.arm.dropout != "off" else {}
-        shown = monitor(self.config)
+        confirmed = {each.arm.name: self._confirmed(each) for each in self.studies}
+        known = {each.arm.name: each.arm for each in self.studies}
+        best = winner(candidates(arm.arm, confirmed, known, arm.space.typical), len(self.seeds))
+        typical = typical_rates(self.context.sites) if arm.arm.dropout != "off" else {}
+        shown = self.context.monitor
         again = tuple(store.results() for store in arm.repeats)
-        return ArmOutcome(arm.arm, arm.search.results(), confirmed, best, typical=typical, monitor=shown, repeats=again)
+        own = confirmed[arm.arm.name]
+        return ArmOutcome(arm.arm, arm.search.results(), own, best, typical=typical, monitor=shown, repeats=again)
+
+    def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
+        return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
 
     def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
@@ -231,21 +232,47 @@ class ArmRunner:
         if scores is None:
             measured = [self._score(result) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            scores = {"opened_at": now, "loss": [m[0] for m in measured], "acc": [m[1] for m in measured]}
+            scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
             arm.confirm.note(opening, scores)
         openings = sum(name.startswith("test.") for name in arm.confirm.notes)
-        return TestScores(scores["opened_at"], tuple(scores["loss"]), tuple(scores["acc"]), openings)
+        known = [self._examples(result) for result in best.results]
+        examples = [each for each in known if each is not None]
+        whole = examples if len(examples) == len(known) else []
+        return TestScores(
+            scores["opened_at"],
+            tuple(scores["loss"]),
+            tuple(scores["acc"]),
+            tuple(each.loss for each in whole),
+            tuple(each.correct for each in whole),
+            openings,
+        )
 
-    def _score(self, result: TrialResult) -> tuple[float, float]:
-        path = kept_checkpoint(self.checkpoints, result)
+    def _score(self, result: TrialResult) -> TestResult:
+        path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        return test_scores(self.config, self.source, result.spec, path)
+        measured = self.context.test_scores(result, path)
+        if measured.examples is not None:
+            measured.examples.write(self._examples_path(result))
+        return measured
+
+    def _examples(self, result: TrialResult) -> ExampleResults | None:
+        """Return a tested model's results by example; where the file is gone they are measured again."""
+        if self.context.settings.is_user_module:
+            return None
+        kept = ExampleResults.read(self._examples_path(result))
+        if kept is not None or not kept_checkpoint(self.context.checkpoints, result).exists():
+            return kept
+        return self._score(result).examples
+
+    def _examples_path(self, result: TrialResult) -> Path:
+        return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")
 
 
 def _opening(best: Confirmed) -> str:
     """Return the name under which a study notes what a winner scored when the test set was opened."""
-    return f"test.{best.number}.{len(best.seeds)}"
+    owner = f"{best.owner}." if best.owner else ""
+    return f"test.{owner}{best.number}.{len(best.seeds)}"
 
 
 def unfinished(study: str, what: str) -> str:
@@ -254,12 +281,6 @@ def unfinished(study: str, what: str) -> str:
         f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
         "task=evidence, and it goes on"
     )
-
-
-def checkpoint_folder(output_dir: Path, study: str) -> Path:
-    """Return where a study keeps its weights: apart from those of another study in the same output directory."""
-    # Absolute, for a process that runs elsewhere may look for it.
-    return output_dir.absolute() / "checkpoints" / study
 
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from dropsearch.config.schema import USER, Config, UserDataConfig, UserModelConf
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
-from dropsearch.experiment import build
-from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
-from dropsearch.experiment.scoring import load
-from dropsearch.report import write_figures, write_markdown, write_page, write_results
+from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.kept_weights import verified_content
+from dropsearch.experiment.provenance import without_secrets
+from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:
@@ -28,31 +27,30 @@ def best_retraining(winner: Confirmed) -> TrialResult:
     return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
 
 
-def winning_model(config: Config, source: build.Source, summary: Summary, checkpoints: Path) -> tuple[Any, Any]:
+def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, Any]:
     """Return what makes the best arm's model, and a batch for it; None where there is none."""
     name = best_arm(summary.arms)
     winner = summary.arms[name].winner if name else None
-    if winner is None or not summary.complete or not config.tracking.log_model:
+    if winner is None or not summary.complete or not context.config.tracking.log_model:
         return None, None
-    path = kept_checkpoint(checkpoints, best_retraining(winner))
-    batch = next(iter(source.val_dataloader()))
+    kept = best_retraining(winner)
+    path = kept_checkpoint(context.checkpoints, kept)
+    batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
         return None, None  # nobody can tell which part of it is the model's input
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
-    spec = best_retraining(winner).spec
-    return partial(load, config, source, spec, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
+    return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
-def write_files(summary: Summary, config: Config, folder: Path, test_examples: int | None = None) -> list[Path]:
-    """Write results.json, the figures, report.html, report.md and best/; return their paths.
-
-    `test_examples` is the size of the test set, for the caveat that follows from it.
-    """
+def write_files(context: ExperimentContext, summary: Summary) -> list[Path]:
+    """Write results.json, the figures, report.html, report.md and best/; return their paths."""
+    folder, test_examples = context.folder, context.source.sizes.get("test") or None
     for name, outcome in summary.arms.items():
         if outcome.winner:
-            _write_best(name, outcome.winner, config, folder)
+            _write_best(context, name, outcome.winner)
     figures = write_figures(summary, folder / "figures")
     write_results(summary, folder / "results.json")
+    save_summary(summary, folder)
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
     write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [
@@ -64,20 +62,20 @@ def write_files(summary: Summary, config: Config, folder: Path, test_examples: i
     ]
 
 
-def _write_best(arm: str, winner: Confirmed, config: Config, folder: Path) -> None:
-    best = folder / "best"
+def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None:
+    best = context.folder / "best"
     best.mkdir(exist_ok=True)
     kept = best_retraining(winner)
-    atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, config, best))
-    source = kept_checkpoint(checkpoint_folder(folder, config.study.name), kept)
+    atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, context.config, best))
+    source = kept_checkpoint(context.checkpoints, kept)
     if source.exists():
         with atomic_write(best / f"{arm}.ckpt") as draft:
-            shutil.copyfile(source, draft)
+            draft.write_bytes(verified_content(source, kept))
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
-    values: dict[str, Any] = copy.deepcopy(plain(config))
+    values: dict[str, Any] = without_secrets(plain(config))
     on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
     for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")

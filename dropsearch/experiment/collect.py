@@ -9,20 +9,16 @@ from dropsearch.analysis.claims import claims
 from dropsearch.core.records import Evidence, Summary
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.evidence import measured
-from dropsearch.experiment.l2_control import with_controls
 from dropsearch.experiment.landscape import with_searches
 from dropsearch.experiment.retrainings import varied
-from dropsearch.experiment.train_sizes import with_train_sizes
 
 
 def collect_evidence(arm_runner: ArmRunner, summary: Summary) -> Evidence:
     """Return what dropout did in the winners of a run that came to its end; `summary` is what was found without it."""
     started = time.perf_counter()
-    evidence = measured(arm_runner.config, arm_runner.source, summary.arms, arm_runner.checkpoints)
-    evidence = with_searches(evidence, arm_runner.config, arm_runner.studies, summary.arms)
+    evidence = measured(arm_runner.context, summary.arms)
+    evidence = with_searches(evidence, arm_runner.context, arm_runner.studies, summary.arms)
     sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name]) for arm in arm_runner.studies}
     evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in sites.items() if found})
-    evidence = with_controls(evidence, arm_runner, summary.arms)
-    evidence = with_train_sizes(evidence, arm_runner, summary.arms)
     said = claims(evidence, summary)
     return dataclasses.replace(evidence, claims=said, seconds=time.perf_counter() - started)

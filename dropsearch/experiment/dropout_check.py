@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ARMS, Site
 from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
-from dropsearch.experiment import build, user_module
-from dropsearch.experiment.build import Source
 from dropsearch.training.logged_steps import on_device_of
 from dropsearch.training.modes import set_to_train
 
+STEPS = 3
+"""How many steps a module trains before a site is said to be without effect."""
+
 
 @dataclass(frozen=True)
-class Tried:
-    """What was tried of one module, in training mode, in which trials train."""
+class RateCheck:
+    """What the rates of one module change, in training mode, in which trials train."""
 
     found: DropoutCheck | None
     """None where it could not be tried."""
     why_not: str
     in_eval: tuple[str, ...]
     """The parts that are handed over in eval mode, the largest alone; an empty name for the module."""
+    is_trained: bool = True
+    """Whether sites without effect were tried again after a few steps."""
 
     def of_module(self, name: str) -> Iterator[str]:
         """Yield what is wrong with the module as a whole, a line each.
@@ -39,6 +39,29 @@ class Tried:
         elif self.found.sites:
             yield from self.found.findings
 
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Return what is wrong with the module and with the sites that are searched, a line each."""
+        return (*self.of_module(name), *self.of_sites())
+
+    def require_active(self, searched: Sequence[str], arm: str, name: str) -> None:
+        """Check that the rates are worth a search.
+
+        Args:
+            searched: The names of the sites that are searched.
+            arm: The arm that searches them.
+            name: What reports call the module.
+
+        Raises:
+            InputError: None of the rates changes anything.
+        """
+        found = self.found if self.is_trained else None
+        dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
+        if searched and all(site in dead for site in searched):
+            raise InputError(
+                f"arms must not name {arm} for a module whose rates change nothing, got model={name} with "
+                f"{', '.join(searched)} ({dead[searched[0]]}), so every rate would score alike: see task=sites"
+            )
+
     def of_sites(self) -> Iterator[str]:
         """Yield what is wrong with the sites that are searched, a line each."""
         for each in self.found.sites if self.found else ():
@@ -47,24 +70,36 @@ class Tried:
                 yield f"the site {each.site.name}: {each.finding}"
 
 
-_TRIED: weakref.WeakKeyDictionary[Any, Tried] = weakref.WeakKeyDictionary()
+def check_rates(make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None) -> RateCheck:
+    """Try the rates of a module on one batch; sites without effect again after a few steps.
+
+    A factor of LoRA starts at zero, so its dropout changes nothing before the first steps.
+
+    Args:
+        make: Builds the module.
+        batch: As `training_step` takes it.
+        train: Trains a module for `STEPS` steps and returns whether it could; None for no second look.
+    """
+    first = _try(make(), batch)
+    if train is None or first.found is None or not first.found.dead:
+        return first
+    module = make()
+    if not train(module):
+        return replace(first, is_trained=False)
+    again = _try(module, batch).found
+    alive = {each.site.name: each for each in again.sites if each.alive} if again else {}
+    sites = tuple(alive.get(each.site.name, each) for each in first.found.sites)
+    return replace(first, found=replace(first.found, sites=sites), is_trained=again is not None)
 
 
-def tried(config: Config, source: Source) -> Tried:
-    """Return what the rates of the model do, tried once for a source."""
-    if source not in _TRIED:
-        _TRIED[source] = _try(*build.specimen(config, source))
-    return _TRIED[source]
-
-
-def _try(module: Any, batch: Any) -> Tried:
+def _try(module: Any, batch: Any) -> RateCheck:
     asleep = [name for name, part in module.named_modules() if not part.training]
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)
     try:
-        return Tried(check_dropout(module, on_device_of(module, batch)), "", outermost)
+        return RateCheck(check_dropout(module, on_device_of(module, batch)), "", outermost)
     except InputError as error:
-        return Tried(None, str(error).partition(": ")[0], outermost)
+        return RateCheck(None, str(error).partition(": ")[0], outermost)
 
 
 def _holds(outer: str, inner: str) -> bool:
@@ -82,34 +117,3 @@ def _in_eval(part: str, name: str) -> str:
         "your own call module.train(), for Lightning trains a module in the mode in which it gets it, and nothing "
         "would be dropped"
     )
-
-
-def notes(config: Config, source: Source) -> tuple[str, ...]:
-    """Return what a reader must know of the modes and sites of a module of the user's own, where rates are searched."""
-    if not user_module.is_user_module(config) or not _dropping(config):
-        return ()
-    found = tried(config, source)
-    return (*found.of_module(config.model.name), *found.of_sites())
-
-
-def require_active_dropout(config: Config, source: Source, sites: Sequence[Site]) -> None:
-    """Check that the rates of a module of the user's own are worth a search.
-
-    Raises:
-        InputError: An arm searches rates, and none of them changes anything.
-    """
-    arms = _dropping(config)
-    if not user_module.is_user_module(config) or not arms:
-        return
-    found = tried(config, source).found
-    dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
-    searched = [site.name for site in sites if site.controllable]
-    if searched and all(name in dead for name in searched):
-        raise InputError(
-            f"arms must not name {arms[0]} for a module whose rates change nothing, got model={config.model.name} "
-            f"with {', '.join(searched)} ({dead[searched[0]]}), so every rate would score alike: see task=sites"
-        )
-
-
-def _dropping(config: Config) -> list[str]:
-    return [name for name in config.arms if ARMS[name].dropout != "off"]

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -14,11 +13,11 @@ from dropsearch.analysis.measures import MEASURES, robustness
 from dropsearch.analysis.measures.ensemble import deep_ensemble
 from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
-from dropsearch.experiment import build
+from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
 from dropsearch.stats.comparisons import contrasts
 
@@ -34,6 +33,11 @@ class _Notes:
     def add(self, what: str, why: str) -> None:
         self.counts[what, why] = self.counts.get((what, why), 0) + 1
 
+    def once(self, line: str) -> None:
+        """Add a note of the whole run."""
+        if line not in self.others:
+            self.others.append(line)
+
     def as_notes(self, models: int) -> tuple[str, ...]:
         """Return the notes of a run in which `models` were looked at."""
         lines = [
@@ -43,46 +47,25 @@ class _Notes:
         return (*self.others, *lines)
 
 
-def measured(config: Config, source: build.Source, arms: Mapping[str, ArmOutcome], checkpoints: Path) -> Evidence:
+def measured(context: ExperimentContext, arms: Mapping[str, ArmOutcome]) -> Evidence:
     """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
 
     Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
 
     Args:
-        config: The configuration.
-        source: The data.
+        context: What the run consists of.
         arms: What was found, the test set opened.
-        checkpoints: Folder of the confirmed models.
     """
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
-    shared = _shared(config, source, notes)
-    found = _related(
-        {name: _arm(config, source, shared, winner, checkpoints, notes) for name, winner in winners.items()}
-    )
+    shared = _shared(context, notes)
+    found = _related({name: _arm(context, shared, winner, notes) for name, winner in winners.items()})
     return Evidence(
         found,
         contrasts=contrasts(found),
         notes=notes.as_notes(sum(len(winner.results) for winner in winners.values())),
         quantities=quantities(),
     )
-
-
-def measured_again(
-    config: Config, source: build.Source, retrained: Confirmed, checkpoints: Path, names: Collection[str]
-) -> tuple[ArmEvidence, tuple[str, ...]]:
-    """Return some of `MEASURES`, by name, of other models than the winners, and what could not be measured on them.
-
-    Args:
-        config: The configuration.
-        source: The data.
-        retrained: The models' trainings.
-        checkpoints: Folder of the kept models.
-        names: What is measured.
-    """
-    notes = _Notes()
-    found = _arm(config, source, _shared(config, source, _Notes()), retrained, checkpoints, notes, names)
-    return found, notes.as_notes(len(retrained.results))
 
 
 def quantities() -> dict[str, Quantity]:
@@ -121,9 +104,9 @@ def _relative(
     return dataclasses.replace(arm, measures={**arm.measures, "mean_corruption_error": errors})
 
 
-def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementData | None:
+def _shared(context: ExperimentContext, notes: _Notes) -> MeasurementData | None:
     try:
-        shared = measurement_data(config, source)
+        shared = measurement_data(context)
     except NotMeasuredError as error:
         notes.others.append(f"only the curves were looked at, not the models: {error}")
         return None
@@ -132,48 +115,45 @@ def _shared(config: Config, source: build.Source, notes: _Notes) -> MeasurementD
     return shared
 
 
-def _arm(
-    config: Config,
-    source: build.Source,
-    shared: MeasurementData | None,
-    winner: Confirmed,
-    checkpoints: Path,
-    notes: _Notes,
-    measured: Collection[str] = tuple(MEASURES),
-) -> ArmEvidence:
+def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Confirmed, notes: _Notes) -> ArmEvidence:
     models, logits = [], []
+    source, names = context.source, list(MEASURES)
+    if isinstance(source, UserData) and not source.sizes["train"]:
+        names.remove("overfitting")
+        notes.once("overfitting was not measured: an iterable training set has no fixed part to measure the loss on")
     for result in winner.results:
         model = None
         if shared is not None:
             try:
-                model = trained(config, source, shared, result, kept_checkpoint(checkpoints, result))
+                model = trained(context, shared, result, kept_checkpoint(context.checkpoints, result))
                 logits.append(logits_of(model, shared.held_out.inputs))
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
-        models.append(_model(result, model, notes, measured))
+        models.append(_model(result, model, notes, names))
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
     series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}
-    if "ensemble" in measured and shared is not None and len(models) == len(logits) > 1:
+    if shared is not None and len(models) == len(logits) > 1:
         series |= deep_ensemble(torch.stack(logits), shared.held_out.targets)
     values = {name: tuple(float(model.values.get(name, math.nan)) for model in models) for name in names}
     return ArmEvidence(winner.seeds, values, series)
 
 
-def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]) -> Measured:
+def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]) -> Measured:
     """Return what is measured on one retraining, NaN for what cannot be."""
     values, series = {}, {}
-    for name, found in _each(result, model, notes, measured):
+    for name, found in _each(result, model, notes, names):
         values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
         series |= found.series
     return Measured(values, series)
 
 
 def _each(
-    result: TrialResult, model: TrainedModel | None, notes: _Notes, measured: Collection[str]
+    result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]
 ) -> Iterator[tuple[str, Measured]]:
-    for name in measured:
-        measure, found = MEASURES[name], Measured()
+    for name in names:
+        measure = MEASURES[name]
+        found = Measured()
         subject = result if measure.of_curve else model
         if subject is not None:
             try:

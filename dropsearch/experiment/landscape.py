@@ -9,28 +9,28 @@ from typing import TypeVar
 
 from dropsearch.analysis.budget import random_search, repeated_searches
 from dropsearch.analysis.response_curves import responses
-from dropsearch.config.schema import Config
 from dropsearch.core.records import ArmOutcome, Budget, Evidence, Monitor, Response, TrialResult
 from dropsearch.experiment.arm_runner import ArmStudies
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.study.importance import site_importances, unknown
 
 Curve = TypeVar("Curve", Response, Budget)
 
 
 def with_searches(
-    evidence: Evidence, config: Config, studies: Sequence[ArmStudies], outcomes: Mapping[str, ArmOutcome]
+    evidence: Evidence, context: ExperimentContext, studies: Sequence[ArmStudies], outcomes: Mapping[str, ArmOutcome]
 ) -> Evidence:
     """Return the evidence with the response curves and the budgets of each arm's search.
 
     Args:
         evidence: What was measured on the winners.
-        config: The configuration.
+        context: What the run consists of.
         studies: The arms' studies.
         outcomes: What is known of each arm.
     """
     pairs = [(arm, outcomes[arm.arm.name]) for arm in studies]
-    curves = {arm.arm.name: _responses(config, arm, outcome) for arm, outcome in pairs}
-    budgets = {arm.arm.name: _budget(config, arm, outcome) for arm, outcome in pairs}
+    curves = {arm.arm.name: _responses(context, arm, outcome) for arm, outcome in pairs}
+    budgets = {arm.arm.name: _budget(context, arm, outcome) for arm, outcome in pairs}
     return dataclasses.replace(
         evidence,
         responses={name: curve for name, curve in curves.items() if curve},
@@ -46,15 +46,15 @@ def _notes(studies: Sequence[ArmStudies]) -> Iterator[str]:
             yield f"the importance of the sites of {arm.arm.name} is not known: {reason}"
 
 
-def _responses(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> tuple[Response, ...]:
+def _responses(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) -> tuple[Response, ...]:
     found = responses(
         outcome.trials,
         arm.space.sites,
         site_importances(arm.search, arm.space),
         _found(outcome),
         outcome.typical,
-        config.space.low,
-        config.space.high,
+        context.space.low,
+        context.space.high,
     )
     return tuple(_shown(response, outcome.monitor) for response in found)
 
@@ -64,12 +64,12 @@ def _found(outcome: ArmOutcome) -> Mapping[str, float]:
     return chosen.spec.rates if chosen else {}
 
 
-def _budget(config: Config, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:
+def _budget(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:
     """Return the arm's best score by number of trials: from repetitions, or else where its trials are independent."""
     searches = (outcome.trials, *outcome.repeats)
     floor = _floor(outcome.monitor, [trial for search in searches for trial in search])
     found = repeated_searches(searches, floor)
-    if found is None and config.sampler.name == "random":
+    if found is None and context.config.sampler.name == "random":
         # The typical rates and the zeros, which come first, were not drawn.
         found = random_search([t for t in outcome.trials if not arm.space.is_given(t.spec.params)], floor)
     return _shown(found, outcome.monitor) if found else None

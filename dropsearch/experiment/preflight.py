@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dropsearch._compat.database_urls import is_same_database
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.extras import require
+from dropsearch.core.printable import masked
 from dropsearch.datasets.catalogue import describe
 from dropsearch.datasets.checksums import folder_of
 from dropsearch.study.storage import check_storage
@@ -44,6 +47,15 @@ def _check_device(accelerator: str) -> None:
         )
 
 
+LONGEST_PART = 255
+"""Bytes that file systems allow in one part of a path."""
+
+
+def too_long(path: str) -> str:
+    """Return the first part of a path that no file system takes, or an empty string."""
+    return next((part for part in path.split("/") if len(os.fsencode(part)) > LONGEST_PART), "")
+
+
 def check_folder(folder: Path, key: str = "output_dir") -> None:
     """Check that a folder can be made and written, without making it.
 
@@ -54,6 +66,8 @@ def check_folder(folder: Path, key: str = "output_dir") -> None:
     Raises:
         InputError: It cannot.
     """
+    if long := too_long(str(folder)):
+        raise InputError(f'{key} must have parts of at most {LONGEST_PART} bytes, got "{long[:40]}…": shorten it')
     # A path below a file is no folder, though pathlib would find its nearest folder beyond the file.
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     problem = None
@@ -69,7 +83,14 @@ def _check_tracking(config: Config) -> None:
     """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
     if config.tracking.name != "mlflow":
         return
+    require("tracking=mlflow", "mlflow")
     address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
+    storage = config.study.storage
+    if isinstance(storage, str) and "://" in storage and is_same_database(storage, address.uri):
+        raise InputError(
+            f'study.storage must be another database than {address.origin}, got "{masked(storage)}" for both: '
+            "Optuna and MLflow have tables of the same names; give another one to either"
+        )
     if address.is_yet_to_be_made:
         check_folder(address.database.parent, address.origin)
     else:

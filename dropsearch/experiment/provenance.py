@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -15,9 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 import dropsearch
-from dropsearch.config.schema import Config, UserModelConfig, arguments
+from dropsearch._compat.database_urls import sqlite_file, sqlite_url
+from dropsearch.config.schema import Config, UserModelConfig, arguments, plain
+from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
 from dropsearch.core.records import ARMS
 
+OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
+"""Keys whose value a retraining does not need."""
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 
 
@@ -60,8 +65,50 @@ def python() -> str:
 
 
 def this_command(without: str = "") -> str:
-    """Return the command that was given, so that it can be given again, without one of its words."""
-    return shlex.join([python(), "-m", "dropsearch", *(word for word in sys.argv[1:] if word != without)])
+    """Return the command that was given, so that it can be given again, without one of its words.
+
+    A word with a password or a token names an environment variable in its place.
+    """
+    words = (_without_secret(word) for word in sys.argv[1:] if word != without)
+    return shlex.join([python(), "-m", "dropsearch", *words])
+
+
+def _without_secret(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if masked(word) == word and not (value and is_secret_key(key.lstrip("+~"))):
+        return word
+    return f"{key}={secret_reference(key)}" if equals else masked(word)
+
+
+def secret_reference(key: str, *default: str) -> str:
+    """Return what stands for a value that is not written down: a reference to the environment, as OmegaConf reads it.
+
+    Args:
+        key: The configuration key.
+        default: The value where the variable is not set; without one it is an error.
+    """
+    return f"${{oc.env:{','.join((secret_variable(key), *default))}}}"
+
+
+def secret_variable(key: str) -> str:
+    """Return the environment variable for a key's secret value: `study.storage` has `DROPSEARCH_STUDY_STORAGE`."""
+    return "DROPSEARCH_" + re.sub(r"\W+", "_", key.lstrip("+~")).upper()
+
+
+def shown_config(config: Config) -> dict[str, Any]:
+    """Return a configuration as nested dictionaries for reports and trackers, passwords and tokens masked."""
+    return masked_values(plain(config))
+
+
+def without_secrets(values: Any, key: str = "") -> Any:
+    """Return a configuration's values with references to the environment in place of passwords and tokens."""
+    if isinstance(values, Mapping):
+        return {name: without_secrets(value, f"{key}.{name}" if key else str(name)) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_secrets(value, f"{key}.{index}") for index, value in enumerate(values)]
+    if masked_values(values, key) == values:
+        return values
+    return secret_reference(key, *(("null",) if key in OPTIONAL_SECRETS else ()))
 
 
 def commands(
@@ -81,7 +128,8 @@ def commands(
     )
     uri = mlflow.get("tracking_uri", "")
     if uri and not uri.startswith(("http://", "https://", "databricks")):
-        found["mlflow"] = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shorter(uri)])
+        command = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri"])
+        found["mlflow"] = f"{command} {_database(uri)}"
     if best:
         folder = os.path.join(config.output_dir, "best")
         command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried)
@@ -92,6 +140,11 @@ def commands(
     if not by_function:
         found["continue"] = this_command(without="task=evidence")
     return found
+
+
+def _database(uri: str) -> str:
+    """Return MLflow's database as a word of a command: a variable where its address has a password."""
+    return '"$MLFLOW_TRACKING_URI"' if MASK in uri else shlex.quote(shorter(uri))
 
 
 def reload_command(
@@ -121,19 +174,23 @@ def _reload_code(config: Config | None, arm: str, checkpoint: str, carried: Mapp
 def _loading(target: str, checkpoint: str, given: Mapping[str, Any]) -> str:
     module, _, name = target.rpartition(".")
     nested = any("_target_" in repr(value) for value in given.values())
+    secret = any(masked_values(value, key) != value for key, value in given.items())
     # In double quotes where it can be, for the shell wants the single ones.
     words = [json.dumps(checkpoint, ensure_ascii=False)]
-    words += [
-        f"{key}={f'instantiate({value!r})' if '_target_' in repr(value) else repr(value)}"
-        for key, value in given.items()
-    ]
-    start = "from hydra.utils import instantiate; " if nested else ""
+    words += [f"{key}={_argument(key, value)}" for key, value in given.items()]
+    start = "import os; " * secret + "from hydra.utils import instantiate; " * nested
     return f"{start}from {module} import {name}; print({name}.load_from_checkpoint({', '.join(words)}))"
+
+
+def _argument(key: str, value: Any) -> str:
+    """Return an argument of the user's class as Python code; one with a password or token is read from a variable."""
+    if masked_values(value, key) != value:
+        return f'os.environ["{secret_variable(f"model.{key}")}"]'
+    return f"instantiate({value!r})" if "_target_" in repr(value) else repr(value)
 
 
 def shorter(uri: str) -> str:
     """Return a SQLite URI relative to the working folder where that is shorter."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and path.is_relative_to(Path.cwd()):
-        return f"sqlite:///{path.relative_to(Path.cwd())}"
-    return uri
+    if not uri.startswith("sqlite") or not (path := sqlite_file(uri)).is_relative_to(Path.cwd()):
+        return uri
+    return sqlite_url(path.relative_to(Path.cwd()))

@@ -9,24 +9,21 @@ from collections.abc import Mapping
 from contextlib import closing as closed
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from dropsearch.config.schema import Config, plain
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
-from dropsearch.core.records import ArmOutcome, Site, Summary, TrialPhase, TrialSpec, best_arm
-from dropsearch.experiment import build, engines, retrainings
-from dropsearch.experiment.arm_runner import ArmRunner, checkpoint, checkpoint_folder
+from dropsearch.core.records import ArmOutcome, Summary, TrialPhase, TrialSpec, best_arm
+from dropsearch.experiment import engines, retrainings
+from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
+from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
-from dropsearch.experiment.dropout_check import require_active_dropout
-from dropsearch.experiment.l2_control import check_weight_decay
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.provenance import commands, git_state, this_command, versions
+from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.scoring import comparison_metric_of
 from dropsearch.experiment.studies import arm_studies, fingerprints
-from dropsearch.experiment.train_sizes import check_train_sizes, sized_engines
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import Progress, closing, opening
 from dropsearch.stats.comparisons import compared
@@ -52,29 +49,22 @@ def search(config: Config) -> int:
 def searched(config: Config) -> Summary:
     """Search, confirm, test, leave every file, and return what was found."""
     started = time.perf_counter()
-    source = build.data(config, build.device(config))
-    sites = build.sites(config, source)
-    require_active_dropout(config, source, sites)
-    check_weight_decay(config, source)
-    check_train_sizes(config, source)
-    engines.use_precision(config)
-    engines.use_threads(config, source)
-    plan = engines.plan(config, source, sites)
-    folder = Path(config.output_dir)
-    journal = folder / "study.journal"
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    plan = engines.plan(context)
+    journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
-        check_studies(open_storage(config.study.storage, journal), fingerprints(config, source, sites))
-    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
+        check_studies(open_storage(config.study.storage, journal), fingerprints(context))
+    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=context.folder)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = engines.engine(
-        config, source, plan, partial(_checkpoint_path, checkpoint_folder(folder, config.study.name))
-    )
-    with closed(engine), sized_engines(config, source, plan) as sized, reached(folder):
-        return ExperimentRun(config, source, sites, engine, folder, tracker, started, sized).work(journal)
+    engine = engines.engine(context, plan, partial(_checkpoint_path, context.checkpoints))
+    with closed(engine), reached(context.folder):
+        return ExperimentRun(context, engine, tracker, started).work(journal)
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    return checkpoint(folder, spec) if spec.phase in retrainings.WITH_WEIGHTS else None
+    return checkpoint(folder, spec) if spec.phase == "confirm" else None
 
 
 class ExperimentRun:
@@ -83,56 +73,37 @@ class ExperimentRun:
     `work` does all of it. After `open`, its `arm_runner` can also be run part by part.
 
     Args:
-        config: The configuration.
-        source: The data.
-        sites: The model's sites.
+        context: What the run consists of.
         engine: What trains.
-        folder: The output directory.
         tracker: Where runs are tracked; not yet connected.
         started: `time.perf_counter()` when the invocation began.
-        sized: What trains on parts of the training set, by their size.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        source: build.Source,
-        sites: tuple[Site, ...],
-        engine: Engine,
-        folder: Path,
-        tracker: Tracker,
-        started: float,
-        sized: Mapping[int, Engine] = MappingProxyType({}),
-    ) -> None:
-        self.config, self.source, self.sites, self.engine = config, source, sites, engine
-        self.folder, self.tracker, self.started = folder, tracker, started
-        self.sized = sized
+    def __init__(self, context: ExperimentContext, engine: Engine, tracker: Tracker, started: float) -> None:
+        self.context, self.engine, self.tracker, self.started = context, engine, tracker, started
         self.interruption = Interruption()
-        self._checkpoints = checkpoint_folder(folder, config.study.name)
 
     def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
-        self.tracker.connect(f"{self.config.model.name}-{self.source.name}")
-        build.output_folder(self.config)
-        storage = open_storage(self.config.study.storage, journal)
+        config = self.context.config
+        self.tracker.connect(f"{config.model.name}-{self.context.source.name}")
+        make_output_folder(self.context.folder)
+        storage = open_storage(config.study.storage, journal)
         self.open_studies(storage)
         self.start_tracking(storage)
 
     def open_studies(self, storage: Any) -> None:
         """Open the studies, which are made where they are not there."""
-        config, source = self.config, self.source
-        studies = [arm_studies(config, source, self.sites, storage, name) for name in config.arms]
-        self.arm_runner = ArmRunner(
-            config, source, self.sites, studies, self.engine, self._checkpoints, self.interruption
-        )
+        studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
+        self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
         """Open the parent run, or take that of an earlier invocation to amend it."""
-        config, source = self.config, self.source
+        config, source = self.context.config, self.context.source
         self.tracker.start(
             study=config.study.name,
             study_id=identity(storage, config.study.name),
-            config=plain(config),
+            config=shown_config(config),
             tags={
                 **git_state(),
                 "command": this_command(),
@@ -171,7 +142,7 @@ class ExperimentRun:
             summary = self.summary(self.arm_runner.outcomes(open_test=complete), complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
-            artifacts = write_files(summary, self.config, self.folder, self.source.sizes.get("test") or None)
+            artifacts = write_files(self.context, summary)
             self.tracker.finish(summary, artifacts)
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
@@ -182,25 +153,23 @@ class ExperimentRun:
         return summary
 
     def _log_model(self, summary: Summary) -> None:
-        model, example = winning_model(self.config, self.source, summary, self._checkpoints)
+        model, example = winning_model(self.context, summary)
         if model is not None:
             tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
             self.tracker.log_model(model, example, tags)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
-        return run_header(self.config, self.source, self.sites, self.engine.description, done, self.tracker.location)
+        return run_header(self.context, self.engine.description, done, self.tracker.location)
 
     def _train(self) -> None:
-        config, studies = self.config, self.arm_runner.studies
+        config, studies = self.context.config, self.arm_runner.studies
         confirmations = config.confirm.top_k * config.confirm.seeds
         total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
-        total += config.confirm.seeds * sum(
-            retrainings.most(arm, phase, config.evidence.train_sizes) for arm in studies for phase in arm.retrained
-        )
+        total += config.confirm.seeds * sum(retrainings.most(arm) for arm in studies)
         asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
         done = sum(len(arm.results()) for arm in studies)
-        progress = Progress(total, initial=done, monitor=build.monitor(config))
+        progress = Progress(total, initial=done, monitor=self.context.monitor)
 
         def watch(feed: Feed) -> Feed:
             return TrackedFeed(feed, self.tracker, progress)
@@ -214,7 +183,7 @@ class ExperimentRun:
             for phase in asked:
                 if not self.interruption.requested:
                     progress.phase(retrainings.PHASES[phase])
-                    retrainings.vary(self.arm_runner, watch, phase, self.sized)
+                    retrainings.vary(self.arm_runner, watch, phase)
             for number in range(2, config.study.repeats + 1):
                 if not self.interruption.requested:
                     progress.phase(f"repeat {number}")
@@ -224,24 +193,26 @@ class ExperimentRun:
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return all that was found, without what dropout did."""
-        comparison_metric = comparison_metric_of(self.config, self.source)
+        context, config = self.context, self.context.config
+        metric = context.modules.comparison_metric
         return Summary(
-            study=self.config.study.name,
-            model=self.config.model.name,
-            data=self.source.name,
-            seed=self.config.seed,
+            study=config.study.name,
+            model=config.model.name,
+            data=context.source.name,
+            seed=config.seed,
             versions=versions(),
             seconds=time.perf_counter() - self.started,
             engine=self.arm_runner.engine.description,
-            sites=self.sites,
+            sites=context.sites,
             arms=arms,
-            comparisons=compared(arms, comparison_metric),
-            config=plain(self.config),
+            comparisons=compared(arms, metric),
+            config=shown_config(config),
             mlflow=dict(self.tracker.info),
-            commands=commands(self.config, best_arm(arms), self.tracker.info, self._carried(arms)),
-            monitor=build.monitor(self.config),
-            comparison_metric=comparison_metric,
-            notes=notes(self.config, self.source),
+            commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
+            monitor=context.monitor,
+            comparison_metric=metric,
+            notes=notes(context),
+            fixed_luck=context.modules.fixed_luck,
             complete=complete,
         )
 
@@ -257,7 +228,7 @@ class ExperimentRun:
 
     def with_evidence(self, summary: Summary) -> Summary:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
-        if self.config.evidence.name == "off" or not summary.complete:
+        if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
         models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
         print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
@@ -265,7 +236,7 @@ class ExperimentRun:
             evidence = collect_evidence(self.arm_runner, summary)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
-    def _carried(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
+    def _constructor_arguments(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
         name = best_arm(arms)
         winner = arms[name].winner if name else None
-        return build.carried(self.config, self.source, best_retraining(winner).spec) if winner else {}
+        return self.context.modules.constructor_arguments(best_retraining(winner).spec) if winner else {}

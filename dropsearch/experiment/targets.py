@@ -6,12 +6,14 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.utils import get_object, instantiate
 
+from dropsearch.config.schema import arguments
 from dropsearch.core.errors import InputError, close_match, first_cause
+from dropsearch.training.adapters.hyperparameters import accepted
 
 
 def imported(target: str, key: str) -> Any:
@@ -69,3 +71,28 @@ def _to_give(cause: BaseException, said: str, group: str) -> str:
         return ""
     missing = re.findall(r"'(\w+)'", said.partition("missing")[2])
     return f": give {' '.join(f'{group}.{name}=VALUE' for name in missing)}" if missing else ""
+
+
+def named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
+    """Return the arguments of a class; `name` is one where the user gives it and the class takes it."""
+    own_name = chosen.name != chosen._target_.rpartition(".")[2] and "name" in accepted(target)[0]
+    return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
+
+
+def given_names(chosen: Any) -> list[str]:
+    """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
+    return [name for name in arguments(chosen) if not name.startswith("_")]
+
+
+def check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:
+    """Refuse what is no argument of a class or function, with the one that may be meant.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name in given:
+        if name not in names:
+            raise InputError(
+                f'{key} must name arguments of {owner}, got "{name}"{close_match(name, names)}: it takes '
+                f"{', '.join(sorted(names)) or 'none'}"
+            )

@@ -1,24 +1,23 @@
-"""A module and data of the user's own: imported, built for each trial, and looked at once."""
+"""A module of the user's own: imported, built for each trial, and looked at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hydra.utils import instantiate
-
-from dropsearch.config.params import ranges
-from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, arguments
-from dropsearch.core.errors import InputError, close_match
+from dropsearch.config.schema import Config, arguments
+from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
-from dropsearch.core.records import ARMS, Monitor, Site, TrialSpec
-from dropsearch.datasets.user_data import UserData
+from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
+from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.targets import imported, instantiated
+from dropsearch.experiment.scoring import TestResult, monitored_metric, monitored_scores
+from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.adapters.hyperparameters import (
     Route,
@@ -28,6 +27,8 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
+from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
+from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.protocols import TrainerSettings
@@ -37,50 +38,6 @@ PROBED = TrialSpec("dropout", 0, 0, {}, lr=1e-3, weight_decay=1e-4)
 """The trial as which a module is looked at."""
 
 
-def is_user_module(config: Config) -> bool:
-    """Return whether the model is a module of the user's own."""
-    return isinstance(config.model, UserModelConfig)
-
-
-def data(config: Config) -> UserData:
-    """Build the user's data module and ask it for its loaders.
-
-    Raises:
-        InputError: It cannot be built, or gives no batches.
-    """
-    chosen: Any = config.data
-    if chosen.made_by is not None:
-        return UserData(chosen.made_by, chosen.name, config.seed)
-    target = imported(chosen._target_, "data._target_")
-    names, open_ended = accepted(target)
-    if not open_ended:
-        _check_names("data", _argument_names(chosen), names, chosen.name)
-    with seeded(config.seed):
-        module = instantiated(chosen._target_, _named_arguments(chosen, target), "data")
-    return UserData(module, chosen.name, config.seed)
-
-
-def _named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
-    """Return the arguments of a class; `name` is one where the user gives it and the class takes it."""
-    own_name = chosen.name != chosen._target_.rpartition(".")[2] and "name" in accepted(target)[0]
-    return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
-
-
-def _argument_names(chosen: Any) -> list[str]:
-    """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
-    return [name for name in arguments(chosen) if not name.startswith("_")]
-
-
-def _check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:
-    """Refuse what is no argument of a class or function of the user's own, with the one that may be meant."""
-    for name in given:
-        if name not in names:
-            raise InputError(
-                f'{key} must name arguments of {owner}, got "{name}"{close_match(name, names)}: it takes '
-                f"{', '.join(sorted(names)) or 'none'}"
-            )
-
-
 class UserModules:
     """Builds the module of each trial, and knows how it takes what is searched.
 
@@ -88,33 +45,39 @@ class UserModules:
         config: The configuration.
         source: The data.
         settings: What all trials share.
+        params: What else is searched, by configuration key.
 
     Raises:
         InputError: The module cannot be built or trained, or does not log what is monitored.
     """
 
-    def __init__(self, config: Config, source: Any, settings: TrainerSettings) -> None:
-        self._config, self._source, self._settings = config, source, settings
+    has_own_rates = True
+
+    def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
+        self._config, self._source, self._settings, self._params = config, source, settings, params
         self._chosen = config.model
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._has_batchnorm = False
         self._names, self._maker, own = self._taken()
         self._where = where_of(config.sites)  # after the above, which lets the working folder be imported from
         self._refuse_arguments()
-        self.start = start(ranges(config), {f"model.{name}": value for name, value in own.items()})
+        self.start: Mapping[str, Any] = start(params, {f"model.{name}": value for name, value in own.items()})
         self.routes: tuple[Route, ...] = routes(self._names, [])
         first = self.specimen(self.start)
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
-        _check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
-        self.specimen(self.start)  # a second one shows whether they are two
+        check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
+        second = self.specimen(self.start, seed=PROBED.seed + 1)
+        loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
+        self.fixed_luck = fixed_luck(first, second, loaders)
+        """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
                 "leave it out"
             )
-        self.probe: ModuleProbe = probe(first, batches(source, config.seed), settings)
+        self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
         self.routes = routes(self._names, self.probe.optimizers)
-        monitor = Monitor(config.monitor, config.mode)  # type: ignore[arg-type]
+        monitor = settings.monitor
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
 
@@ -128,26 +91,26 @@ class UserModules:
                 names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
             return names, chosen.made_by, defaults(chosen.made_by)
         target = imported(chosen._target_, "model._target_")
-        given = _named_arguments(chosen, target)
+        given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
         build = lambda **more: instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
         return names | (self._named() if open_ended else set()), build, {**defaults(target), **given}
 
     def _searched(self) -> list[str]:
         """Return the names of the arguments that are searched beside learning rate and weight decay."""
-        return [key.removeprefix("model.") for key in ranges(self._config) if key.startswith("model.")]
+        return [key.removeprefix("model.") for key in self._params if key.startswith("model.")]
 
     def _named(self) -> set[str]:
         """Return the names of all arguments that the configuration gives."""
         of_arms = (name for values in self._config.arm_args.values() for name in values)
-        return {*self._searched(), *_argument_names(self._chosen), *of_arms}
+        return {*self._searched(), *given_names(self._chosen), *of_arms}
 
     def _refuse_arguments(self) -> None:
         owner, given = self._chosen.name, arguments(self._chosen)
-        _check_names("model", _argument_names(self._chosen), self._names, owner)
-        _check_names("space.params.model", self._searched(), self._names, owner)
+        check_names("model", given_names(self._chosen), self._names, owner)
+        check_names("space.params.model", self._searched(), self._names, owner)
         for arm, values in self._config.arm_args.items():
-            _check_names(f"arm_args.{arm}", values, self._names, owner)
+            check_names(f"arm_args.{arm}", values, self._names, owner)
         for route in routes(self._names, []):
             if route.how == "argument" and route.argument in given:
                 value = given[route.argument]
@@ -162,8 +125,8 @@ class UserModules:
         Raises:
             InputError: It cannot be built, is no LightningModule, or was handed out before.
         """
-        more = self.carried(spec)
-        with seeded(spec.seed):
+        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self.constructor_arguments(spec)}
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             module = self._built(more)
         trainer_class(module)
         if module in self._seen:
@@ -179,7 +142,7 @@ class UserModules:
         with_groups_set(module, spec, self.routes)
         return module
 
-    def carried(self, spec: TrialSpec) -> dict[str, Any]:
+    def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
         """Return the arguments that the module gets for a trial: its arm's, and what is searched."""
         hyperparameters = {
             key.removeprefix("model."): value for key, value in spec.hyperparameters.items() if key.startswith("model.")
@@ -194,15 +157,21 @@ class UserModules:
         """
         if values == self.start:
             return self.probe.sites
-        return probe(self.specimen(values), batches(self._source, self._config.seed), self._settings).sites
+        given = self._source.for_trainer(self._config.seed)
+        return probe(self.specimen(values), given, self._settings, self._config.sites.per_call).sites
 
-    def specimen(self, values: Mapping[str, Any]) -> Any:
+    def _seed_arguments(self) -> list[str]:
+        """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
+        given = {*given_names(self._chosen), *self._searched()}
+        return [name for name in SEED_ARGUMENTS if name in self._names and name not in given]
+
+    def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
         """Return a module that is looked at, with these values of what else is searched.
 
         Raises:
             InputError: As `make`.
         """
-        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
+        return self.make(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -216,49 +185,39 @@ class UserModules:
             raise InputError(f"model={self._chosen.name} cannot be built: {type(error).__name__}: {said}") from error
 
     @property
+    def batch(self) -> Any:
+        """The first batch of a fit."""
+        return self.probe.batch
+
+    @property
+    def class_name(self) -> str:
+        """The dotted name of the user's class; of a function that makes modules, its own."""
+        chosen: Any = self._chosen
+        made_by = chosen.made_by
+        if made_by is None:
+            return chosen._target_
+        # Not where its file lies: a study goes on wherever the script is moved to.
+        return f"{made_by.__module__}.{getattr(made_by, '__qualname__', chosen.name)}"
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Which of learning rate and weight decay the module does not take, so that they are not searched."""
+        return tuple(route.setting for route in self.routes if not route.searched)
+
+    @property
+    def comparison_metric(self) -> ComparisonMetric:
+        """What the confirmed arms are compared by: what is monitored, on the test set where there is one."""
+        return monitored_metric(self._settings.monitor, self._source.has_test)
+
+    def test_scores(self, module: Any) -> TestResult:
+        """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
+
+        Raises:
+            InputError: The module measures on the test set nothing that is monitored.
+        """
+        return TestResult(*monitored_scores(self._chosen.name, module, self._source, self._settings), None)
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """How learning rate and weight decay reach the module, in words."""
-        return tuple(route.description for route in self.routes)
-
-
-def batches(source: Any, seed: int) -> dict[str, Any]:
-    """Return what `Trainer.fit` takes its batches from, for any source."""
-    if isinstance(source, UserData):
-        return source.for_trainer(seed)
-    return {"train_dataloaders": source.train_loader(seed), "val_dataloaders": source.val_dataloader()}
-
-
-def trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
-    """Return what makes the user's own arguments of the Trainer, anew for each trial."""
-    given, callbacks = arguments(config.trainer), config.trainer.made_by
-
-    def make() -> Mapping[str, Any]:
-        made = instantiate({**given, "_convert_": "all"}) if given else {}
-        return {**made, "callbacks": callbacks()} if callbacks else made
-
-    return make
-
-
-_MODULES: weakref.WeakKeyDictionary[Any, UserModules] = weakref.WeakKeyDictionary()
-
-
-def modules(config: Config, source: Any, settings: TrainerSettings) -> UserModules:
-    """Return what builds the modules for a source, looked at once."""
-    if source not in _MODULES:
-        _MODULES[source] = UserModules(config, source, settings)
-    return _MODULES[source]
-
-
-def is_user_data(config: Config) -> bool:
-    """Return whether the data is the user's own."""
-    return isinstance(config.data, UserDataConfig)
-
-
-def module_name(config: Config) -> str:
-    """Return the dotted name of the user's class; of a function that makes modules, its own."""
-    chosen: Any = config.model
-    made_by = chosen.made_by
-    if made_by is None:
-        return chosen._target_
-    # Not where its file lies: a study goes on wherever the script is moved to.
-    return f"{made_by.__module__}.{getattr(made_by, '__qualname__', chosen.name)}"
+        """How learning rate and weight decay reach the module, and what does not vary with the seed, in words."""
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck))

@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
-from dropsearch.config.schema import Config
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import TrialResult
 from dropsearch.core.seeds import derived_seed
-from dropsearch.datasets.user_data import UserData
-from dropsearch.experiment import build
-from dropsearch.experiment.scoring import has_test, load
+from dropsearch.experiment.context import ExperimentContext
 
 MOST, LEAST = 2048, 256
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
@@ -45,25 +42,25 @@ class MeasurementData:
     """How many held-out examples there are, of which no more than `MOST` are looked at."""
 
 
-def measurement_data(config: Config, source: build.Source) -> MeasurementData:
+def measurement_data(context: ExperimentContext) -> MeasurementData:
     """Return what the models are looked at with.
 
     Raises:
         NotMeasuredError: Batches are not inputs and classes, as tensors, or a set is too large to be read.
     """
-    if isinstance(source, UserData) and source.changes_batches:
+    config, source = context.config, context.source
+    if source.changes_batches:
         raise NotMeasuredError("the data module changes batches in hooks of its own")
-    held_out = _examples(source.test_dataloader() if has_test(source) else source.val_dataloader())
+    held_out = _examples(source.test_dataloader() if source.has_test else source.val_dataloader())
     settings = Settings(
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
     )
-    layout = None if isinstance(source, UserData) else source.layout
-    most = _most(build.specimen(config, source)[0], held_out.inputs)
+    most = _most(context.modules.specimen(context.modules.start), held_out.inputs)
     return MeasurementData(
         _at_most(most, held_out, settings.seed),
         _at_most(most, _examples(source.val_dataloader()), settings.seed),
         _at_most(most, _examples(source.train_part_loader()), settings.seed),
-        is_image=layout == "image" if layout else held_out.inputs[0].dim() == 4,
+        is_image=source.layout == "image" if source.layout else held_out.inputs[0].dim() == 4,
         settings=settings,
         held_out_size=len(held_out),
     )
@@ -122,16 +119,14 @@ def _at_most(most: int, examples: Examples, seed: int) -> Examples:
     return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
 
 
-def trained(
-    config: Config, source: build.Source, shared: MeasurementData, result: TrialResult, path: Path
-) -> TrainedModel:
+def trained(context: ExperimentContext, shared: MeasurementData, result: TrialResult, path: Path) -> TrainedModel:
     """Return a retraining's model, with the weights of its best epoch, where the data is, in evaluation mode.
 
     Raises:
         NotMeasuredError: The checkpoint cannot be loaded, or gives no finite logits [examples, classes].
     """
     try:
-        module = load(config, source, result.spec, path).to(shared.held_out.targets.device).eval()
+        module = context.load(result, path).to(shared.held_out.targets.device).eval()
         with torch.no_grad():
             logits = module(*shared.held_out.inputs)
     except Exception as error:  # the module and what its forward wants are anybody's

@@ -7,6 +7,7 @@ from dropsearch.report.figures.registry import Figure, write_figures
 from dropsearch.report.html.page import write_page
 from dropsearch.report.progress import Progress
 from dropsearch.report.results import results, write_results
+from dropsearch.report.saved_summary import load_summary, save_summary
 from dropsearch.report.tables.arms import Table, arms_table, differences_table, rates_table
 from dropsearch.report.text.markdown import write_markdown
 from dropsearch.report.text.terminal import closing, opening
@@ -19,9 +20,11 @@ __all__ = [
     "arms_table",
     "closing",
     "differences_table",
+    "load_summary",
     "opening",
     "rates_table",
     "results",
+    "save_summary",
     "verdict",
     "write_figures",
     "write_markdown",

@@ -32,6 +32,8 @@ def chosen(outcome: ArmOutcome) -> TrialResult | None:
     """The search trial that an arm stands for: its confirmed winner, or else the best of the search."""
     if outcome.winner is None:
         return outcome.best
+    if outcome.winner.trial is not None:
+        return outcome.winner.trial
     number = outcome.winner.number
     return next((trial for trial in outcome.trials if trial.spec.number == number), None)
 

@@ -21,10 +21,12 @@ from dropsearch.core.records import (
     Monitor,
     Summary,
     TrialResult,
+    best_arm,
 )
 from dropsearch.report import findings
 from dropsearch.report.text.score_scale import scores
-from dropsearch.report.text.verdict import verdict
+from dropsearch.report.text.verdict import answer, verdict
+from dropsearch.report.text.warnings import warnings
 
 
 def results(summary: Summary) -> dict[str, Any]:
@@ -42,7 +44,10 @@ def results(summary: Summary) -> dict[str, Any]:
             "monitor": asdict(summary.monitor),
             "judge": asdict(summary.comparison_metric),
             "notes": summary.notes,
+            "recommended": best_arm(summary.arms),
             "verdict": verdict(summary),
+            "answer": answer(summary),
+            "warnings": warnings(summary),
             "sites": [asdict(site) for site in summary.sites],
             "arms": {name: _arm(outcome, summary.comparison_metric) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
@@ -75,6 +80,7 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
             "difference": findings.gap(outcome),
         },
         "typical": outcome.typical,
+        "openings": outcome.test.openings if outcome.test else 0,
         "repeats": [[_trial(trial, monitor) for trial in search] for search in outcome.repeats],
     }
 
@@ -145,6 +151,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "difference": comparison.difference.mean,
         "ci95": _bounds(comparison.difference),
+        "ci95_seeds": _bounds(comparison.over_seeds or comparison.difference),
+        "covers": comparison.covers,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
         "effect": comparison.effect,
@@ -162,13 +170,7 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
         for arm, variations in evidence.single_sites.items()
     }
     contrasts = [_comparison(contrast) for contrast in evidence.contrasts]
-    controls = {
-        arm: vars(control) | {"contrasts": [_comparison(contrast) for contrast in control.contrasts]}
-        for arm, control in evidence.l2_controls.items()
-    }
-    sizes = [vars(size) | {"contrasts": [*map(_comparison, size.contrasts)]} for size in evidence.train_sizes]
-    retrained = {"single_sites": varied, "l2_controls": controls, "train_sizes": sizes}
-    return vars(evidence) | {"contrasts": contrasts} | retrained
+    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
 
 
 def _bounds(interval: Interval) -> list[float]:

@@ -6,21 +6,30 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, ComparisonMetric
-from dropsearch.stats.intervals import paired_difference
+import numpy as np
+from numpy.typing import NDArray
+
+from dropsearch.core.records import ArmEvidence, ArmOutcome, Comparison, ComparisonMetric, Interval
+from dropsearch.stats.crossed import crossed_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import holm, superiority, wilcoxon_exact
 
 PLANNED = (
     ("dropout", "none"),
     ("batchnorm", "none"),
     ("both", "none"),
+    ("batchnorm", "dropout"),
     ("both", "dropout"),
     ("both", "batchnorm"),
     ("dropout", "dropout_shared"),
     ("dropout", "typical"),
 )
+"""All pairs of the four arms, then a rate for each site against one for all sites and against typical rates."""
 METRICS = ("test_acc", "test_loss", "val_loss")
+ByExample = Mapping[int, Sequence[float]]
+"""By seed, one number for each test example."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Pairs:
     b: tuple[float, ...]
     dropped: int
     """Seeds that both have and that are left out, since one of the two scores is not finite."""
+    seeds: tuple[int, ...] = ()
+    """The seeds of the pairs."""
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -53,12 +64,13 @@ def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
 
 
 def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
-    shared = [(first[seed], second[seed]) for seed in first if seed in second]
-    finite = [pair for pair in shared if all(map(math.isfinite, pair))]
+    shared = [seed for seed in first if seed in second]
+    finite = [seed for seed in shared if math.isfinite(first[seed]) and math.isfinite(second[seed])]
     return Pairs(
-        a=tuple(pair[0] for pair in finite),
-        b=tuple(pair[1] for pair in finite),
+        a=tuple(first[seed] for seed in finite),
+        b=tuple(second[seed] for seed in finite),
         dropped=len(shared) - len(finite),
+        seeds=tuple(finite),
     )
 
 
@@ -76,7 +88,10 @@ def contrasts_of(values: Mapping[str, Mapping[int, float]], metric: str) -> tupl
 
 
 def contrasted(
-    values: Mapping[str, Mapping[int, float]], contrasts: Sequence[tuple[str, str]], metric: str
+    values: Mapping[str, Mapping[int, float]],
+    contrasts: Sequence[tuple[str, str]],
+    metric: str,
+    examples: Mapping[str, ByExample] = MappingProxyType({}),
 ) -> tuple[Comparison, ...]:
     """The first of each pair of names minus the second, seed by seed, p-values adjusted for all pairs.
 
@@ -84,15 +99,36 @@ def contrasted(
         values: By name, the number by seed.
         contrasts: Which names are compared.
         metric: The number's name.
+        examples: By name, the number of each test example by seed; where both names of a pair have it, interval and p
+            are over seeds and test examples.
     """
-    pairs = [_pairs(values[a], values[b]) for a, b in contrasts]
-    p_values = [wilcoxon_exact(pair.differences) for pair in pairs]
-    return tuple(
-        Comparison(
-            a, b, metric, pair.differences, paired_difference(pair.a, pair.b), p, adjusted, superiority(pair.a, pair.b)
-        )
-        for (a, b), pair, p, adjusted in zip(contrasts, pairs, p_values, holm(p_values), strict=True)
+    found = [_contrast(a, b, _pairs(values[a], values[b]), metric, examples) for a, b in contrasts]
+    adjusted = holm([comparison.p for comparison in found])
+    return tuple(dataclasses.replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True))
+
+
+def _contrast(a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, ByExample]) -> Comparison:
+    difference, p = paired_difference(pairs.a, pairs.b), wilcoxon_exact(pairs.differences)
+    found = Comparison(a, b, metric, pairs.differences, difference, p, p, superiority(pairs.a, pairs.b))
+    crossed = _by_example(examples.get(a, {}), examples.get(b, {}), pairs.seeds)
+    if crossed is None or not math.isfinite(difference.low):
+        return found
+    over_both, p_both = crossed_difference(crossed)
+    return dataclasses.replace(
+        found,
+        # Both must leave out zero for a difference to be shown; an interval that both lie in says so by itself.
+        difference=Interval(difference.mean, min(difference.low, over_both.low), max(difference.high, over_both.high)),
+        p=max(p, p_both),
+        over_seeds=difference,
     )
+
+
+def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.float64] | None:
+    """Return the differences [seeds, examples]; None where one of the two has no results by example of a seed."""
+    if len(seeds) < 2 or not all(seed in a and seed in b and len(a[seed]) == len(b[seed]) for seed in seeds):
+        return None
+    one, other = (np.array([of[seed] for seed in seeds], dtype=np.float64) for of in (a, b))
+    return one - other
 
 
 def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
@@ -133,7 +169,16 @@ def _family(
     arms: Mapping[str, ArmOutcome], metric: str, more: Sequence[tuple[str, str]] = ()
 ) -> tuple[Comparison, ...]:
     scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
-    return contrasted(scored, [*planned_contrasts(scored), *more], metric)
+    examples = {name: _examples(arm, metric) for name, arm in arms.items()}
+    return contrasted(scored, [*planned_contrasts(scored), *more], metric, examples)
+
+
+def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
+    """Score of each test example by seed; empty where that is not known."""
+    if outcome.winner is None or outcome.test is None or metric not in ("test_acc", "test_loss"):
+        return {}
+    known = outcome.test.correct_by_example if metric == "test_acc" else outcome.test.loss_by_example
+    return dict(zip(outcome.winner.seeds, known, strict=False))
 
 
 def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:

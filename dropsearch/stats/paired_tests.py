@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,26 @@ def wilcoxon_exact(differences: Sequence[float]) -> float:
 
     Zeros are left out and ties share their mean rank; the null distribution is that of all 2^n signs of the
     ranks that are really there, built rank by rank, so it is exact where tables and ``method="exact"`` of
-    scipy assume that there are no ties. No differences, or only zeros, give 1.
-    Raises ValueError where a difference is not finite.
+    scipy assume that there are no ties. A difference that is smaller than `TIE` times the largest is a zero.
+    No differences, or only zeros, give 1.
+
+    Raises:
+        ValueError: A difference is not finite.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("differences must be finite; leave the other pairs out")
-    values = values[values != 0]
+    return signed_rank_p(values, TIE * float(np.abs(values).max(initial=0.0)))
+
+
+def signed_rank_p(values: NDArray[np.float64], rounding: float) -> float:
+    """Return the p of `wilcoxon_exact` for finite values, where sizes within `rounding` of each other are ties."""
+    values = values[np.abs(values) > rounding]
     if values.size == 0:
         return 1.0
-    ranks = _doubled_ranks(np.abs(values))
-    positive = int(ranks[values > 0].sum())
-    total = int(ranks.sum())
-    tail = float(_null_distribution(ranks)[: min(positive, total - positive) + 1].sum())
-    return min(1.0, 2 * tail)
+    ranks = _doubled_ranks(np.abs(values), rounding)
+    positive, total = int(ranks[values > 0].sum()), int(ranks.sum())
+    return min(1.0, 2 * float(_tails(tuple(sorted(ranks.tolist())))[min(positive, total - positive)]))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -49,24 +56,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _doubled_ranks(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
+def _doubled_ranks(sizes: NDArray[np.float64], rounding: float) -> NDArray[np.int64]:
     """Twice the mean ranks, so that they are whole numbers."""
     ordered = np.sort(sizes)
-    group = np.concatenate([[0], np.cumsum(np.diff(ordered) > TIE * ordered[-1])])
+    group = np.concatenate([[0], np.cumsum(np.diff(ordered) > rounding)])
     counts = np.bincount(group)
     doubled = 2 * np.cumsum(counts) - counts + 1
     return doubled[group[np.searchsorted(ordered, sizes)]]
 
 
-def _null_distribution(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability of each sum of the positive (doubled) ranks, where every sign is a fair coin."""
-    probability = np.zeros(int(ranks.sum()) + 1)
+@lru_cache(maxsize=256)
+def _tails(ranks: tuple[int, ...]) -> NDArray[np.float64]:
+    """Probability that the sum of the positive (doubled) ranks is at most 0, 1, 2, ..., each sign a fair coin."""
+    probability = np.zeros(sum(ranks) + 1)
     probability[0] = 1.0
-    for rank in ranks.tolist():
+    for rank in ranks:
         shifted = np.zeros_like(probability)
         shifted[rank:] = probability[: probability.size - rank]
         probability = (probability + shifted) / 2
-    return probability
+    return np.cumsum(probability)
 
 
 def superiority(a: Sequence[float], b: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -17,6 +18,8 @@ from dropsearch.study.claims import TrialKey
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore, Wish
 
+DIVERGED = "diverged"
+"""Prefix of the reason of a trial with non-finite metrics; repeating such a trial gives the same result."""
 MIN_FAILURES = 5
 """A run stops if the first trials of a study, at least this many, all fail for the same reason."""
 
@@ -111,10 +114,11 @@ class StudyFeed(ABC):
         """Record epoch metrics; return for each trial whether it is to be pruned."""
 
     def release_invalid(self, is_valid: Callable[[TrialResult], bool]) -> None:
-        """Free the trials whose results are no longer valid, such as those with missing checkpoints."""
-        invalid = [result.spec.number for result in self.store.results() if not is_valid(result)]
+        """Free the trials whose results are no longer valid: they failed, or their checkpoints are missing."""
+        invalid = [result for result in self.store.results() if not is_valid(result)]
         if invalid:
-            self.store.release(dict.fromkeys(invalid, "its checkpoint is gone"))
+            reasons = {True: "it failed", False: "its checkpoint is gone"}
+            self.store.release({result.spec.number: reasons[result.state == "FAIL"] for result in invalid})
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Record the results of trials."""
@@ -136,6 +140,7 @@ class SearchFeed(StudyFeed):
         seed: Base of the trials' seeds.
         cancelled: Returns whether to stop now.
         most_at_once: Maximum number of open trials; None for no limit.
+        timeout: Seconds after the first `ask` in which trials can start; None for no limit.
     """
 
     def __init__(
@@ -147,21 +152,26 @@ class SearchFeed(StudyFeed):
         seed: int,
         cancelled: Callable[[], bool],
         most_at_once: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
-        self._seed = seed
+        self._seed, self._timeout = seed, timeout
+        self._began: float | None = None
         self._failure: RunError | None = None
         self._healthy: set[str] = set()
         """Keys of open trials with a finite epoch: among many open trials, those that diverge end first."""
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Start up to `count` trials and return them; fewer if the study has reached its total.
+        """Start up to `count` trials and return them; fewer if the study has reached its total or its timeout.
 
         Raises:
             RunError: The first trials of the study all failed for the same reason.
         """
         if self._failure:
             raise self._failure
+        self._began = time.monotonic() if self._began is None else self._began
+        if self._timeout is not None and time.monotonic() - self._began > self._timeout:
+            return []
         return super().ask(count)
 
     def point(self, trial_key: TrialKey) -> Params:
@@ -213,8 +223,10 @@ class ConfirmFeed(StudyFeed):
         stands: Callable[[TrialResult], bool],
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
+        self._tried: set[TrialKey] = set()
+        """What failed in this run: it is tried once more, and again by the next run."""
         super().__init__(store, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
-        self.release_invalid(stands)
+        self.release_invalid(lambda result: not _may_succeed(result) and stands(result))
 
     def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the configuration."""
@@ -227,6 +239,20 @@ class ConfirmFeed(StudyFeed):
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Take in epochs; a confirmation is never pruned."""
         return [False for _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """End retrainings; the place of one that failed is free once more."""
+        super().tell(results)
+        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if _may_succeed(r)}
+        again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
+        self._tried |= failed.keys()
+        if again:
+            self.store.release(again)
+
+
+def _may_succeed(result: TrialResult) -> bool:
+    """Return whether a failed retraining may end otherwise when it is repeated: not where the numbers diverged."""
+    return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
 
 
 def common_failure(results: Sequence[TrialResult]) -> RunError | None:

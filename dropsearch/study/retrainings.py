@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
@@ -16,9 +16,6 @@ from dropsearch.study.store import StudyStore
 
 Variations = Mapping[int, TrialSpec]
 """The winner's specification with a change, by a number that is unique in its study."""
-
-WEIGHT_DECAYS = (0.001, 0.01, 0.1, 0.3, 1.0)
-"""Weight decays of the L2 control without dropout; only those above the winner's are used."""
 
 
 def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
@@ -37,22 +34,6 @@ def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
         for name, rates in changed.items()
         if any(abs(rates[site] - rate) > 1e-6 for site, rate in winner.rates.items())
     }
-
-
-def l2_controls(winner: TrialSpec) -> dict[str, TrialSpec]:
-    """Return the winner without dropout, with its own weight decay and with each larger one of `WEIGHT_DECAYS`."""
-    larger = [decay for decay in WEIGHT_DECAYS if decay > 1.5 * winner.weight_decay]
-    off = dict.fromkeys(winner.rates, 0.0)
-    controls = {f"no dropout, weight decay {decay:.3g}": decay for decay in (winner.weight_decay, *larger)}
-    return {
-        name: dataclasses.replace(winner, rates=off, weight_decay=decay, variation=name)
-        for name, decay in controls.items()
-    }
-
-
-def train_sizes(winner: TrialSpec, sizes: Iterable[int]) -> dict[int, TrialSpec]:
-    """Return a variation of the winner for each size of the training set; the caller must provide the smaller set."""
-    return {size: dataclasses.replace(winner, variation=f"train_size = {size}") for size in sizes}
 
 
 class VariationFeed(StudyFeed):
@@ -97,7 +78,7 @@ class VariationFeed(StudyFeed):
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
         varied = self._variations[trial.user_attrs["variation"]]
         return dataclasses.replace(
-            varied, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
+            varied, arm=self.store.arm, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
         )
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:

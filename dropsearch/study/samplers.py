@@ -1,10 +1,16 @@
-"""Optuna's samplers and pruners by their names in the configuration."""
+"""Optuna's samplers and pruners, by their names in the configuration or as objects."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
 
+from dropsearch.core.errors import InputError
 from dropsearch.study.median_pruner import SortedMedianPruner
 from dropsearch.study.studies import quiet_optuna
 
@@ -29,3 +35,43 @@ def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_ep
         if name == "hyperband":
             return HyperbandPruner(min_resource=1, max_resource=max_epochs)
         return NopPruner()
+
+
+_STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")
+"""Samplers that keep their progress in the storage of the study, which a search writes in batches of its own."""
+
+
+def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
+    """Check objects that were given in the place of names.
+
+    Raises:
+        InputError: One is not what Optuna takes there, or is a sampler that cannot be used.
+    """
+    for name, given, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
+        if not isinstance(given, str | kind | None):
+            raise InputError(
+                f"{name} must be a name or an object of optuna.{name}s, got {given!r}: as in {name}="
+                + ("optuna.samplers.TPESampler(seed=0)" if name == "sampler" else "optuna.pruners.NopPruner()")
+            )
+    if not isinstance(storage, str | BaseStorage | None):
+        raise InputError(
+            f"storage must be an Optuna URL, a path or an object of optuna.storages, got {storage!r}: as in "
+            'storage="sqlite:///study.db"'
+        )
+    if type(sampler).__name__ in _STATEFUL:
+        raise InputError(
+            f"sampler must not keep its progress in the storage, got {type(sampler).__name__}: use TPESampler, "
+            "RandomSampler, GPSampler, or a subclass of BaseSampler that learns from the trials alone"
+        )
+
+
+def sampler_factory(sampler: str | BaseSampler, n_startup_trials: int) -> Callable[[int], BaseSampler]:
+    """Return what makes the sampler of each trial from the trial's seed.
+
+    A sampler that was given as an object is copied once, so that studies do not share it. It proposes all trials and
+    draws from its own random state.
+    """
+    if isinstance(sampler, str):
+        return lambda seed: make_sampler(sampler, seed, n_startup_trials)
+    mine = copy.deepcopy(sampler)
+    return lambda seed: mine

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 
 from dropsearch.core.records import Arm, Range, Site
 from dropsearch.study.distributions import distribution, parameter, value_of
+from dropsearch.study.readable_rates import RateDistribution
 
 Params = dict[str, Any]
 
@@ -93,9 +94,9 @@ class Space:
         }
 
     @property
-    def _rate_distribution(self) -> FloatDistribution:
+    def _rate_distribution(self) -> RateDistribution:
         low, high, share = self.settings.low, self.settings.high, self.settings.zero_share
-        return FloatDistribution(low - (high - low) * share / (1 - share), high)
+        return RateDistribution(low - (high - low) * share / (1 - share), high, least=low)
 
     @property
     def _common(self) -> dict[str, tuple[float, float]]:
@@ -121,9 +122,7 @@ class Space:
         return {key: value_of(searched, params[key]) for key, searched in self.settings.hyperparameters.items()}
 
     def _rate(self, coordinate: float) -> float:
-        if coordinate >= self.settings.low:
-            return coordinate
-        return 0.0 if self.settings.zero_share > 0 else self.settings.low
+        return self._rate_distribution.rate(coordinate)
 
     @property
     def first_points(self) -> tuple[Params, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -13,21 +12,26 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
 
-from dropsearch.core.errors import InputError
+from dropsearch._compat.database_urls import sqlite_file
+from dropsearch._compat.optuna_journal import first_bad_line
+from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.printable import masked
 from dropsearch.study.journal import open_journal
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
     """Open the storage of a study, and make it where there is none.
 
     Args:
-        url: An Optuna storage URL, or the path of a journal file; None for `journal`.
+        url: An Optuna storage URL, or the path of a journal file; None for `journal`. A storage is returned as it is.
         journal: The journal file to use by default.
 
     Raises:
         InputError: It cannot be opened, or holds something else.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if isinstance(url, BaseStorage):
+        return url
     check_storage(url, journal)
     if url is None or "://" not in url:
         return _open_journal(Path(url) if url else journal)
@@ -40,6 +44,7 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
 def _open_database(url: str) -> BaseStorage:
     # A server's connections are tried before they are used: it may have been started again since.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
     for _ in range(3):
         # Of several processes that make the tables at the same time all but one find them made, and fail.
         with suppress(OperationalError, IntegrityError):
@@ -47,19 +52,25 @@ def _open_database(url: str) -> BaseStorage:
     return RDBStorage(url, engine_kwargs=options)
 
 
-def storage_exists(url: str | None, journal: Path) -> bool:
+def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
     """Return whether there may be studies to continue: a file that is not there has none, a server may have."""
+    if isinstance(url, BaseStorage):
+        return True
     file = _file_of(url, journal)
     return file is None or file.exists()
 
 
-def check_storage(url: str | None, journal: Path) -> None:
+def check_storage(url: str | BaseStorage | None, journal: Path) -> None:
     """Check, as far as a look can tell, that a storage can be opened or made. Nothing is written.
 
     Raises:
         InputError: It cannot.
     """
+    if isinstance(url, BaseStorage):
+        return
     file = _file_of(url, journal)
+    if file is not None:
+        _check_file(url, file)
     if file is None:
         _check_server(str(url))
     elif url is not None and "://" in url:
@@ -74,18 +85,26 @@ def check_storage(url: str | None, journal: Path) -> None:
         _check_folder(url, file.absolute().parent)
 
 
+def _check_file(url: str | None, file: Path) -> None:
+    """Check that what is there is a file: a device or a pipe can be opened, and then gives or takes without end."""
+    try:
+        is_other = file.exists() and not file.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise InputError(f"study.storage cannot be used ({error.strerror}): name another file") from error
+    if is_other and not file.is_dir():
+        raise InputError(f'study.storage must be a file, got "{url or file}", which is a device or a pipe: name a file')
+
+
 def _file_of(url: str | None, journal: Path) -> Path | None:
     """Return the file that a storage is kept in, None for a server."""
     if url is None or "://" not in url:
         return Path(url) if url else journal
     if not url.startswith("sqlite"):
         return None
-    from sqlalchemy.engine import make_url  # comes with optuna
-
-    database = make_url(url).database
-    if not database or database == ":memory:":
-        raise _no_database(url, ValueError("memory is lost with the process: give a file, sqlite:///study.db"))
-    return Path(database)
+    try:
+        return sqlite_file(url)
+    except ValueError as error:
+        raise _no_database(url, error) from error
 
 
 def _check_server(url: str) -> None:
@@ -118,35 +137,44 @@ def _check_folder(url: str, folder: Path, must_exist: bool = False) -> None:
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
     if not usable or (must_exist and nearest != folder):
-        raise InputError(f'study.storage must lie in a folder that can be written, got "{url}": make {folder} first')
+        raise InputError(
+            f'study.storage must lie in a folder that can be written, got "{masked(url)}": make {folder} first'
+        )
 
 
 def _no_database(url: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
-        f'study.storage must be an Optuna storage that can be opened, got "{_without_password(url)}" ({reason}): '
+        f'study.storage must be an Optuna storage that can be opened, got "{masked(url)}" ({first_cause(error)}): '
         "give another URL, or leave study.storage out for a journal file in output_dir"
     )
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
-
-
 def _no_journal(path: Path, error: Exception) -> InputError:
-    # What Optuna stumbles over in a broken entry is a name within that entry: of no use without its class.
-    plain = isinstance(error, OSError | ValueError)
-    reason = (getattr(error, "strerror", None) or str(error)) if plain else f"a broken entry: {error!r}"
+    reason = _unreadable(path, error)
     return InputError(
         f'study.storage must be a journal file that Optuna wrote, got "{path}" ({reason}): '
         "name another file, or move this one away"
     )
 
 
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        # The lock beside it may be what cannot be opened.
+        other = error.filename is not None and Path(error.filename) != path
+        return f"{error.filename}: {error.strerror}" if other else str(error.strerror or error)
+    number = first_bad_line(path) if path.is_file() else 0
+    return f"line {number} is no entry of a journal" if number else str(error)
+
+
 def _open_journal(path: Path) -> BaseStorage:
+    lock = path.with_name(f"{path.name}.lock")
+    is_first = not lock.exists()
     try:
         return open_journal(path)
     except Exception as error:  # an entry of another program may make Optuna raise anything
+        if is_first:
+            with suppress(OSError):
+                lock.unlink()
         raise _no_journal(path, error) from error
 
 

@@ -22,6 +22,7 @@ from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialPhase, Trial
 from dropsearch.study import trial_entry
 from dropsearch.study.claims import Claims, TrialKey
 from dropsearch.study.distributions import propose
+from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
 from dropsearch.study.shadow_study import Shadow
@@ -37,8 +38,6 @@ TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
     "sites": ("configuration", "variation", "seed"),
-    "l2": ("configuration", "variation", "seed"),
-    "sizes": ("configuration", "variation", "seed"),
 }
 """The user attributes that say which of a study's places a trial fills."""
 SILENCE = 600.0
@@ -103,7 +102,7 @@ class StudyStore:
             study_id = storage.get_study_id_from_name(name)
             # Each trial's sampler has a seed of its own; what they infer of the space is the same, and kept by one.
             self._inferring = make_sampler(0)
-        self._bulk = bulk(storage, study_id)
+        self._bulk = ReadableRates(bulk(storage, study_id))
         self._pruner = pruner or NopPruner()
         self.seen = Shadow(name)
         self._claims = Claims()

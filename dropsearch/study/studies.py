@@ -24,8 +24,6 @@ from dropsearch.core.records import ARMS, TrialPhase
 FINGERPRINT, IDENTITY = "fingerprint", "id"
 RETRAINED: Mapping[TrialPhase, str] = {
     "sites": "evidence/single_sites",
-    "l2": "evidence/l2_control",
-    "sizes": "evidence/train_sizes",
 }
 """What follows an arm's name in the name of the study of its winner with something changed."""
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(RETRAINED.values())})$")

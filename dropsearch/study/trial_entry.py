@@ -33,6 +33,7 @@ def written(result: TrialResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "reason": result.reason,
         "checkpoint": result.checkpoint,
+        **({"checkpoint_sha256": result.checkpoint_sha256} if result.checkpoint_sha256 else {}),
     }
 
 
@@ -50,4 +51,5 @@ def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> Tr
     )
     curve = tuple(EpochMetrics(*point) for point in entry["curve"])
     state: State = entry["state"]
-    return TrialResult(spec, state, curve, entry["seconds"], entry["reason"], entry["checkpoint"])
+    sha256 = entry.get("checkpoint_sha256", "")
+    return TrialResult(spec, state, curve, entry["seconds"], entry["reason"], entry["checkpoint"], sha256)

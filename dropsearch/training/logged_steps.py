@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from dropsearch.core.batches import examples_in, mapped
 from dropsearch.training.modes import Modes
 
 Logged = dict[str, Any]
@@ -33,22 +34,48 @@ def captured_logs(module: LightningModule) -> Iterator[Logged]:
         del module.__dict__["log"], module.__dict__["log_dict"]
 
 
+class WrappedStep:
+    """Stands in the place of a module's step; copies and pickles of the module hold the step itself."""
+
+    def __init__(self, step: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
+        self.__wrapped__ = step  # Lightning reads the signature, and asks whether the step is overridden
+        self._wrapper = wrapper
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the wrapper."""
+        return self._wrapper(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        """Keep the wrapper, and what it holds, out of copies and checkpoints."""
+        step: Any = self.__wrapped__
+        return (getattr, (step.__self__, step.__name__)) if hasattr(step, "__self__") else (_itself, (step,))
+
+
+def _itself(step: Any) -> Any:
+    return step
+
+
 @contextmanager
-def wrapped_step(module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replace the module's `training_step` by `wrap(training_step)` while the context lasts."""
-    module.__dict__["training_step"] = wrap(module.training_step)
+def wrapped_step(
+    module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "training_step"
+) -> Iterator[None]:
+    """Replace a step of the module by `wrap(step)` while the context lasts; a step that it does not have stays so."""
+    step, before = getattr(module, name), module.__dict__.get(name)
+    if getattr(step, "__func__", None) is getattr(LightningModule, name, None):
+        yield
+        return
+    module.__dict__[name] = WrappedStep(step, wrap(step))
     try:
         yield
     finally:
-        del module.__dict__["training_step"]
+        del module.__dict__[name]
+        if before is not None:
+            module.__dict__[name] = before
 
 
 def batch_size(batch: Any) -> int:
-    """Return how many examples a batch holds: the length of the first tensor in it."""
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.dim() else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    return batch_size(next(iter(values)))
+    """Return how many examples a batch holds: the length of the first tensor in it, 1 where there is none."""
+    return examples_in(batch) or 1
 
 
 def evaluate(
@@ -68,7 +95,6 @@ def evaluate(
     Returns:
         The mean over examples of each metric that the step logs.
     """
-    parameter = next(module.parameters(), torch.zeros(()))
     modes = Modes(module)
     module.eval()
     totals: dict[str, torch.Tensor] = {}
@@ -78,7 +104,7 @@ def evaluate(
             for index, batch in enumerate(batches):
                 size = batch_size(batch)
                 with context():
-                    getattr(module, step)(_like(batch, parameter), index)
+                    getattr(module, step)(on_device_of(module, batch), index)
                 for name, value in logged.items():
                     totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
                 count += size
@@ -88,16 +114,8 @@ def evaluate(
 
 
 def on_device_of(module: Any, batch: Any) -> Any:
-    """Put a batch where a module's parameters are, its real numbers in their type."""
-    return _like(batch, next(module.parameters(), torch.zeros(())))
-
-
-def _like(batch: Any, parameter: torch.Tensor) -> Any:
-    """Put a batch on a parameter's device, its real numbers in the parameter's type."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(parameter.device, parameter.dtype if batch.is_floating_point() else batch.dtype)
-    if isinstance(batch, Mapping):
-        return {key: _like(value, parameter) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(_like(value, parameter) for value in batch)
-    return batch
+    """Put a batch where a module's parameters are, its real numbers in the type of the first that is real."""
+    parameters = list(module.parameters())
+    real = next((each for each in parameters if each.is_floating_point()), torch.zeros(()))
+    device = parameters[0].device if parameters else real.device
+    return mapped(batch, lambda x: x.to(device, real.dtype if x.is_floating_point() else x.dtype))

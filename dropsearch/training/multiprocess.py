@@ -1,8 +1,8 @@
 """Several engines at once, each in a process of its own with one thread, all fed by one feed.
 
 On a CPU small networks gain little from threads within an operation, and convolutions gain nothing from
-arrays: one process a core does better. The processes are forked once, before anything else runs, and then
-ask for trials, report epochs and tell results over pipes; the feed stays where it is.
+arrays: one process a core does better. The processes ask for trials, report epochs and tell results over pipes; the
+feed stays where it is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,14 @@ import torch
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
+from dropsearch.training.sequential import describe_error
+from dropsearch.training.worker_forks import WATCH_SECONDS, WorkerForks
 
 POLL_SECONDS = 0.1
-WATCH_SECONDS = 1.0
+GRACE, SAYS_AFTER = 10.0, 2.0
+"""Seconds that processes have to end when a run is stopped, and after which the terminal says what is waited for."""
+MOST_DEATHS = 3
+"""How many deaths for each process, without a trial that ended in between, end the run."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much of the processors a container may use: microseconds of each period, or max."""
@@ -51,15 +59,22 @@ def can_fork() -> bool:
 
 @dataclass
 class _Worker:
-    process: Any
+    pid: int
     connection: Connection
     open: dict[str, TrialSpec] = field(default_factory=dict)
     """The trials that it has asked for and not told, by key."""
     busy: bool = False
+    share: int | None = None
+    """How many trials it may have open."""
+    last_words: str = ""
+    """Why it is ending, where it could say so."""
 
 
 class ProcessEngine:
     """Trains the trials of a feed in forked processes.
+
+    A trial that ends its process (a crash, ``os._exit``) fails with that reason, and another process takes the place.
+    Where several trials trained together in it, each of them is trained again alone, to find the one that did.
 
     Args:
         engine: What trains in each process.
@@ -68,18 +83,18 @@ class ProcessEngine:
 
     def __init__(self, engine: Engine, count: int) -> None:
         self.engine, self.count = engine, count
-        context = multiprocessing.get_context("fork")
-        self._stop = context.Event()
-        self._workers: list[_Worker] = []
+        self._stop = multiprocessing.get_context("fork").Event()
+        self._forks = WorkerForks(partial(_work, engine, self._stop))
         # Python would ask forgotten processes to end by SIGTERM, to which they do not listen, and wait for them.
         atexit.register(self.close)
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            inherited = [worker.connection for worker in self._workers] + [ours]
-            process = context.Process(target=_work, args=(engine, theirs, self._stop, inherited), daemon=True)
-            process.start()
-            theirs.close()
-            self._workers.append(_Worker(process, ours))
+        self._workers = [_Worker(*self._forks.fork()) for _ in range(count)]
+        self._suspects: deque[TrialSpec] = deque()
+        """Trials whose process ended while it trained several: they are trained again, each alone in a process."""
+        self._alone: set[str] = set()
+        """The keys of the trials that are, or were, trained alone for that reason."""
+        self._asked_to_stop, self._has_said = math.inf, False
+        self._deaths = 0
+        """How many processes ended since a trial was last told."""
 
     @property
     def description(self) -> str:
@@ -94,35 +109,61 @@ class ProcessEngine:
         """Train until the feed has no more trials or is cancelled.
 
         Raises:
-            RunError: Every process died.
+            RunError: Processes die before they train anything.
         """
         self._stop.clear()
         self._set_to_work(feed)
         while any(worker.busy for worker in self._workers):
             if feed.cancelled():
-                self._stop.set()
+                self._stop_workers()
             ready = set(wait([w.connection for w in self._workers if w.busy], POLL_SECONDS))
             # Of those that speak at the same time the first process comes first: when they speak is not in our hands.
             for worker in [w for w in self._workers if w.connection in ready]:
                 self._hear(worker, feed)
+            if self._suspects and not any(worker.busy for worker in self._workers) and not feed.cancelled():
+                self._set_to_work(feed)
+        suspects, self._suspects = self._suspects, deque()
+        if suspects:
+            self._tell_failed(feed, suspects, INTERRUPTED)
+
+    def _stop_workers(self) -> None:
+        """Ask busy processes to stop; kill those that have not after `GRACE` seconds, such as one that sleeps."""
+        now = time.monotonic()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._asked_to_stop, self._has_said = now, False
+        waited, busy = now - self._asked_to_stop, [worker for worker in self._workers if worker.busy]
+        if waited > SAYS_AFTER and not self._has_said:
+            self._has_said = True
+            print(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step", file=sys.stderr)
+        if waited > GRACE:
+            for worker in busy:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
 
     def _set_to_work(self, feed: Feed) -> None:
         """Set every process to work, but no more than may have trials open, each with its share of them."""
         limit, count = feed.most_at_once, len(self._workers)
-        for index, worker in enumerate(self._workers):
+        for index, worker in enumerate([*self._workers]):
             share = None if limit is None else limit // count + (index < limit % count)
             if share != 0 and not worker.busy:
-                worker.connection.send(share)
-                worker.busy = True
+                self._begin(worker, share, feed)
+
+    def _begin(self, worker: _Worker, share: int | None, feed: Feed) -> None:
+        worker.busy, worker.share = True, share
+        try:
+            worker.connection.send(share)
+        except (BrokenPipeError, ConnectionResetError):
+            self._replace(worker, feed)
 
     def _hear(self, worker: _Worker, feed: Feed) -> None:
         try:
             word, *content = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker, feed)
+            self._replace(worker, feed)
             return
         if word == "ask":
-            specs = feed.ask(*content)
+            specs = self._next(worker, content[0], feed)
             worker.open |= {spec.key: spec for spec in specs}
             self._answer(worker, specs)
         elif word == "report":
@@ -130,29 +171,55 @@ class ProcessEngine:
         elif word == "tell":
             for result in content[0]:
                 del worker.open[result.spec.key]
+            self._deaths = 0
             feed.tell(*content)
         elif word == "done":
             worker.busy = False
+        elif word == "dying":
+            worker.last_words = content[0]
         else:
             raise content[0]
 
+    def _next(self, worker: _Worker, count: int, feed: Feed) -> list[TrialSpec]:
+        """Return the next trials of a process: a suspect alone, else those of the feed."""
+        if any(spec.key in self._alone for spec in worker.open.values()):
+            return []
+        if self._suspects and not worker.open:
+            suspect = self._suspects.popleft()
+            self._alone.add(suspect.key)
+            return [suspect]
+        return feed.ask(count)
+
     def _answer(self, worker: _Worker, answer: Any) -> None:
-        # A process that died meanwhile is buried when it is listened to next.
+        # A process that died meanwhile is replaced when it is listened to next.
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(answer)
 
-    def _bury(self, worker: _Worker, feed: Feed) -> None:
-        worker.process.join()
-        self._workers.remove(worker)
-        code = worker.process.exitcode or 0
-        ending = signal.Signals(-code).name if code < 0 else f"status {code}"
-        # Of several trials in an array none can be blamed: as interrupted ones they are asked again by the next run.
-        blamed = len(worker.open) == 1 and not feed.cancelled()
-        reason = f"its process died: {ending}" if blamed else INTERRUPTED
-        if worker.open:
-            feed.tell([TrialResult(spec, "FAIL", (), 0.0, reason) for spec in worker.open.values()])
-        if not self._workers:
-            raise RunError(f"every training process died, the last by {ending}: is there enough memory?")
+    def _replace(self, worker: _Worker, feed: Feed) -> None:
+        """Settle the trials of a process that has ended, and set another one in its place to work."""
+        ending = worker.last_words or self._forks.ending(worker.pid)
+        worker.connection.close()
+        lost, self._deaths = list(worker.open.values()), self._deaths + 1
+        if feed.cancelled():
+            self._tell_failed(feed, lost, INTERRUPTED)
+        elif len(lost) == 1:
+            self._tell_failed(feed, lost, f"its process died: {ending}")
+        else:
+            self._suspects += lost
+        if self._deaths > MOST_DEATHS * self.count:
+            raise RunError(
+                f"training processes die before they end a trial, the last by {ending}: is there enough memory?"
+            )
+        index = self._workers.index(worker)
+        self._workers[index] = _Worker(*self._forks.fork())
+        if not feed.cancelled():
+            self._begin(self._workers[index], worker.share, feed)
+
+    def _tell_failed(self, feed: Feed, specs: Iterable[TrialSpec], reason: str) -> None:
+        results = [TrialResult(spec, "FAIL", (), 0.0, reason) for spec in specs]
+        if results:
+            self._deaths = 0
+            feed.tell(results)
 
     def close(self) -> None:
         """End the processes."""
@@ -160,18 +227,10 @@ class ProcessEngine:
         self._stop.set()
         for worker in self._workers:
             worker.connection.close()
-        for worker in self._workers:
-            worker.process.join(timeout=10)
-            if worker.process.is_alive():
-                worker.process.kill()
+        self._forks.close()
 
 
-def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Connection]) -> None:
-    # The parent decides what Ctrl-C and SIGTERM mean; both may reach the whole group of processes.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    for other in inherited:  # else a pipe would stay open when its owner dies
-        other.close()
+def _work(engine: Engine, stop: Any, connection: Connection) -> None:
     torch.set_num_threads(1)
     parent = os.getppid()
     try:
@@ -183,6 +242,8 @@ def _work(engine: Engine, connection: Connection, stop: Any, inherited: list[Con
         pass  # the parent is gone, or needs us no more
     except (InputError, RunError) as error:
         connection.send(("failed", error))
+    except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here
+        connection.send(("dying", describe_error(error)))
     except Exception as error:
         connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import hashlib
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +21,17 @@ from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning import quiet_loggers
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch.core import printable
 from dropsearch.core.atomic_io import atomic_write
-from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.errors import CAUSE, InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.validation_copy import measured_on_copy
+from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate, wrapped_step
+from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import (
     INTERRUPTED,
@@ -52,6 +57,8 @@ class _Ending:
     losses: list[torch.Tensor] = field(default_factory=list)
     """Of the batches of the epoch so far, as `training_step` returned them."""
     best_weights: dict[str, Any] | None = None
+    sha256: str = ""
+    """Of the checkpoint, where one was written."""
 
 
 class _CancelledError(Exception):
@@ -97,7 +104,7 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         if self.settings.is_user_module:
-            part = measured_on_copy(module, trainer, self.part, context)
+            part = measured_on_copy(module, trainer, self.part, self.settings)
         else:
             part = evaluate(module, self.part, context=context)
         as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
@@ -158,7 +165,7 @@ class SequentialEngine:
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
         """Train one trial. What goes wrong in it becomes the reason of a failed result."""
         ending, started = _Ending(), time.perf_counter()
-        path = self.checkpoint_path(spec)
+        path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
             self._fit(spec, feed, ending, path)
         except _CancelledError:
@@ -168,14 +175,20 @@ class SequentialEngine:
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
+        except (SystemExit, KeyboardInterrupt) as error:
+            if feed.cancelled():  # the user's second Ctrl-C
+                raise
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
+            ending.state, ending.reason = "FAIL", describe_error(root_of_exit(error))
         except Exception as error:
             ending.state, ending.reason = "FAIL", describe_error(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
-        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved)
+        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
-        with seeded(spec.seed):
+        with seeded(spec.seed), reseeding_follows(spec.seed):
             self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
 
     def _fit_seeded(
@@ -183,13 +196,14 @@ class SequentialEngine:
     ) -> None:
         set_to_train(module)
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
-        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec))
-        with quiet_lightning(), control.watching(), wrapped_step(module, _controlled(control, ending.losses)):
+        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
+        with quiet_lightning(), controlled_trial(module, control, ending.losses):
             trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
+        require_no_drops(control, spec)
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
-            save_checkpoint(trainer, path)
+            ending.sha256 = save_checkpoint(trainer, path)
 
     def _batches(self, seed: int) -> dict[str, Any]:
         """Return what `Trainer.fit` takes its batches from."""
@@ -208,26 +222,8 @@ class SequentialEngine:
         )
 
 
-def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
-    def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
-        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
-        steps = itertools.count()
-
-        def controlled_step(*args: Any, **kwargs: Any) -> Any:
-            with control.training_step(next(steps)):
-                answer = training_step(*args, **kwargs)
-            loss = answer["loss"] if isinstance(answer, Mapping) else answer
-            if isinstance(loss, torch.Tensor):
-                losses.append(loss.detach())
-            return answer
-
-        return controlled_step
-
-    return wrap
-
-
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a Lightning checkpoint of the weights alone, whole or not at all.
+def save_checkpoint(trainer: Trainer, path: Path) -> str:
+    """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
 
     Raises:
         RunError: It could not be written.
@@ -235,11 +231,18 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     try:
         with atomic_write(path) as draft:
             trainer.save_checkpoint(draft, weights_only=True)
+            with draft.open("rb") as written:
+                return hashlib.file_digest(written, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
         raise RunError(
             f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
             "again; it continues from what the study holds"
         ) from error
+
+
+def root_of_exit(error: BaseException) -> BaseException:
+    """Return the KeyboardInterrupt for which Lightning exits, else the error itself."""
+    return error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
 
 
 def describe_error(error: BaseException) -> str:
@@ -248,8 +251,8 @@ def describe_error(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line and not too long."""
-    return " ".join(str(error).split())[:300]
+    """Return what an error says, on one line, without passwords and not too long."""
+    return printable.one_line(" ".join(str(error).split()), CAUSE)
 
 
 @contextmanager
@@ -264,6 +267,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Parts in eval mode are named before the search, once and not in each trial.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # Our Trainers are one process each, also where SLURM is installed.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield

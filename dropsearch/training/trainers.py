@@ -36,6 +36,9 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         defaults: Further arguments of the Trainer.
     """
     user_arguments = dict(settings.trainer())
+    plugins = _as_list(user_arguments.pop("plugins", None))
+    if not any(map(lightning.is_cluster, plugins)):
+        plugins.append(lightning.one_process(lightning.package_of(module)))
     callbacks = [*callbacks, *_as_list(user_arguments.pop("callbacks", None))]
     arguments = {
         "accelerator": settings.accelerator,
@@ -46,6 +49,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "plugins": plugins,
         **defaults,
         **user_arguments,
     }
@@ -64,10 +68,10 @@ def with_steps(trainer: AnyTrainer, batches: int) -> AnyTrainer:
     return trainer
 
 
-def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
+def _as_list(given: Any) -> list[Any]:
+    if given is None:
         return []
-    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _is_checkpoint(callback: Any) -> bool:

@@ -25,7 +25,8 @@ from workloads import overrides  # noqa: E402
 from dropsearch.config.compose import compose_overrides  # noqa: E402
 from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.datasets.loaders import TensorLoader  # noqa: E402
-from dropsearch.experiment import build, engines  # noqa: E402
+from dropsearch.experiment import engines  # noqa: E402
+from dropsearch.experiment.context import build_context  # noqa: E402
 from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
 from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
 from dropsearch.report import Progress  # noqa: E402
@@ -48,17 +49,17 @@ def main(name: str, folder: Path, *more: str) -> None:
     """Search the workload's trials and print how long it took."""
     warnings.filterwarnings("ignore")
     config = compose_overrides([*overrides(name, str(folder)), *(word for word in more if word != "--without-part")])
-    engines.use_precision(config)
-    source = build.data(config, build.device(config))
+    engines.use_precision(config.trainer.matmul)
+    context = build_context(config)
     if "--without-part" in more:
-        leave_out_part(source)
-    sites = build.sites(config, source)
-    engines.use_threads(config, source)
-    plan = engines.plan(config, source, sites)
+        assert isinstance(context.source, TensorDataModule)
+        leave_out_part(context.source)
+    engines.use_threads(context)
+    plan = engines.plan(context)
     print(plan, file=sys.stderr)
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
-    engine = engines.engine(config, source, plan, lambda _: None)
-    run = ExperimentRun(config, source, sites, engine, folder, tracker, STARTED)
+    engine = engines.engine(context, plan, lambda _: None)
+    run = ExperimentRun(context, engine, tracker, STARTED)
     run.open(folder / "study.journal")
     begun, cpu = time.perf_counter(), cpu_seconds()
     progress = Progress(config.study.n_trials)

@@ -15,8 +15,8 @@ from workloads import QUICK, WORKLOADS, overrides
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config
 from dropsearch.core.records import EpochMetrics, Site, TrialResult, TrialSpec
-from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.experiment import build, engines
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.trials import VectorizedTrials
@@ -27,34 +27,46 @@ class Parts:
     """A workload, ready to be trained; on a CPU by one thread, as each of our processes trains."""
 
     name: str
-    config: Config
-    source: TensorDataModule
-    sites: tuple[Site, ...]
+    context: ExperimentContext
 
     @classmethod
     def load(cls, name: str, *more: str, quick: bool = False) -> Parts:
         """Compose the workload's configuration with `more` overrides, and load its data."""
         config = compose_overrides([*overrides(name, tempfile.gettempdir()), *(QUICK if quick else ()), *more])
-        where = build.device(config)
-        if where.type == "cpu":
+        context = build_context(config)
+        if context.device.type == "cpu":
             torch.set_num_threads(1)
-        source = build.data(config, where)
-        return cls(name, config, source, build.sites(config, source))
+        return cls(name, context)
+
+    @property
+    def config(self) -> Config:
+        """Its configuration."""
+        return self.context.config
+
+    @property
+    def source(self) -> Any:
+        """Its data."""
+        return self.context.source
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites of its model."""
+        return self.context.sites
 
     @property
     def device(self) -> torch.device:
         """Where training runs."""
-        return build.device(self.config)
+        return self.context.device
 
     @property
     def make_module(self) -> Callable[[TrialSpec], Any]:
         """What builds a trial's module."""
-        return build.module_factory(self.config, self.source)
+        return self.context.make_module
 
     @property
     def settings(self) -> TrainerSettings:
         """What all trials share."""
-        return build.settings(self.config)
+        return self.context.settings
 
     @property
     def epochs(self) -> int:
@@ -68,7 +80,7 @@ class Parts:
 
     def plan(self) -> Plan:
         """Return how dropsearch would train the workload."""
-        return engines.plan(self.config, self.source, self.sites)
+        return engines.plan(self.context)
 
     def array(self, width: int) -> VectorizedTrials:
         """Return an array of `width` trials."""

@@ -37,7 +37,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     work, config = WORKLOADS[name], compose_overrides([*overrides(name, str(folder)), *more])
-    use_precision(config)
+    use_precision(config.trainer.matmul)
     source = data_module(
         config.data.name,
         root=config.data.root,

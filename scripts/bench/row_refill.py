@@ -1,4 +1,4 @@
-"""What refilling slots gains over a barrier of generations, when trials end at different times.
+"""What refilling rows gains over a barrier of generations, when trials end at different times.
 
 python scripts/bench/row_refill.py [WORKLOAD ...] [--quick]
 
@@ -106,7 +106,7 @@ def _against(trials: int, barrier: Sequence[float], refilled: Sequence[float]) -
 
 
 SECTION = Section(
-    "Refilled slots against a barrier of generations",
+    "Refilled rows against a barrier of generations",
     "Trials that end after different numbers of epochs, by a seeded draw; untracked, with evaluation, one process. A "
     "generation's idle rows are given up (the array narrows) or trained on (its width is fixed).",
     (

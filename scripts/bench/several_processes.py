@@ -75,8 +75,8 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     parts = Parts.load(name, quick=quick)
     plan = parts.plan()
     # Forked here, before this process has threads of its own.
-    engine = engines.engine(parts.config, parts.source, plan, lambda _: None)
-    ours = engines.process_count(parts.config, parts.source)
+    engine = engines.engine(parts.context, plan, lambda _: None)
+    ours = parts.context.processes
     counts = (4, 8) if torch.cuda.is_available() else (len(os.sched_getaffinity(0)),)
     # Enough for all places at once, and as many for each process of the raw side.
     share = math.lcm(*counts, plan.width * ours)

@@ -23,7 +23,8 @@ from workloads import overrides
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import TrialSpec
-from dropsearch.experiment import build, engines
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import build_context
 from dropsearch.training.protocols import Engine
 
 WIDTH = 16
@@ -46,11 +47,10 @@ def loaded(name: str, more: tuple[str, ...], quick: bool) -> tuple[Parts, Engine
     words = [word for word in words if not (own_data and word.startswith(("data=", "data.")))]
     epochs = ("trainer.max_epochs=1",) if quick else ()
     config = compose_overrides(with_user_targets([*words, *more, *ARRAY, *epochs]))
-    source = build.data(config, build.device(config))
-    parts = Parts(name, config, source, build.sites(config, source))
+    parts = Parts(name, build_context(config))
     plan = parts.plan()
     assert plan.engine == "vectorized", plan.reason
-    return parts, engines.engine(config, source, plan, lambda _: None)
+    return parts, engines.engine(parts.context, plan, lambda _: None)
 
 
 def trained(parts: Parts, count: int) -> list[TrialSpec]:

@@ -27,7 +27,7 @@ def main() -> None:
     given.add_argument("--seed", type=int, default=0)
     wanted = given.parse_args()
     started, generator = time.monotonic(), np.random.default_rng(wanted.seed)
-    for part in (family_wise_errors, coverages, powers, budgets, repetitions, curves):
+    for part in (family_wise_errors, crossed, coverages, draws, powers, budgets, repetitions, curves):
         for row in part(wanted.experiments, generator):
             print("| " + " | ".join(row) + " |", flush=True)
         print(flush=True)
@@ -36,9 +36,26 @@ def main() -> None:
 
 def family_wise_errors(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
     yield from _head("family-wise error under the null, %", "contrasts", "5 seeds", "10 seeds", "20 seeds")
-    for arms, contrasts in ((("none", "dropout", "batchnorm", "both"), 5), (simulated.ALL_ARMS, 7)):
+    for arms, contrasts in ((simulated.FOUR_ARMS, 6), (simulated.ALL_ARMS, 8)):
         errors = [simulated.family_wise_error(experiments, n, arms, generator) for n in (5, 10, 20)]
         yield f"{len(arms)} arms", str(contrasts), *(f"{100 * error:.1f}" for error in errors)
+
+
+def crossed(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
+    yield from _head(
+        "seeds and 360 test examples, %", "shown, by seeds", "shown, by both", "covered, by seeds", "covered, by both"
+    )
+    for luck in simulated.LUCK:
+        for seeds in (10, 20):
+            alone, both = simulated.crossed_family_wise_errors(luck, experiments, seeds, generator)
+            covered, covered_alone = simulated.crossed_coverage(luck, 4 * experiments, seeds, generator)
+            yield f"{luck}, {seeds} seeds", *(f"{100 * share:.1f}" for share in (alone, both, covered_alone, covered))
+
+
+def draws(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
+    wrong = simulated.intervals_that_leave_the_data(10 * experiments, generator)
+    yield from _head("intervals that leave the data or contradict p", "of")
+    yield str(wrong), str(10 * experiments)
 
 
 def coverages(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
@@ -50,7 +67,7 @@ def coverages(experiments: int, generator: np.random.Generator) -> Iterator[Sequ
 
 def powers(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
     yield from _head("power, %: effect in sd of the differences", "5 seeds", "7 seeds", "10 seeds", "20 seeds")
-    for contrasts in (1, 5):
+    for contrasts in (1, 6):
         for effect in (0.5, 1.0, 1.5, 2.0):
             found = [simulated.power(effect, n, contrasts, 4 * experiments, generator) for n in (5, 7, 10, 20)]
             family = "one contrast" if contrasts == 1 else f"one of {contrasts}, no other shown"

@@ -10,13 +10,12 @@ from typing import Any
 
 from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import Config
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.experiment import build, engines
-from dropsearch.experiment.scoring import load, test_scores
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import build_context
 from dropsearch.experiment.winners import measurement_data, trained
-from dropsearch.stats.intervals import paired_difference
+from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.paired_tests import wilcoxon_exact
 
 WEIGHT_DECAY = 1e-4
@@ -34,19 +33,16 @@ class Trainings:
     def __init__(self, overrides: Sequence[str], arms: Iterable[str]) -> None:
         self._folder = tempfile.TemporaryDirectory()
         fixed = [f"arms=[{','.join(arms)}]", "engine.width=10", "tracking=none", f"output_dir={self._folder.name}"]
-        self.config: Config = compose_overrides(with_user_targets([*fixed, *overrides]))
-        self.source: Any = build.data(self.config, build.device(self.config))
+        self.context = build_context(compose_overrides(with_user_targets([*fixed, *overrides])))
         self._results: dict[str, TrialResult] = {}
-        self.sites = [site.name for site in build.sites(self.config, self.source)]
+        self.sites = [site.name for site in self.context.sites]
 
     def train(self, specs: Sequence[TrialSpec]) -> list[TrialResult]:
         """Train trials and return their results in the same order."""
-        config, source = self.config, self.source
-        engines.use_threads(config, source)
-        plan = engines.plan(config, source, build.sites(config, source))
-        engine = engines.engine(config, source, plan, self.path)
+        engines.use_threads(self.context)
+        engine = engines.engine(self.context, engines.plan(self.context), self.path)
         try:
-            for arm in config.arms:  # an array holds trials of one arm
+            for arm in self.context.config.arms:  # an array holds trials of one arm
                 feed = _Given([spec for spec in specs if spec.arm == arm])
                 engine.run(feed)
                 self._results |= feed.ended
@@ -60,16 +56,16 @@ class Trainings:
 
     def model(self, spec: TrialSpec) -> Any:
         """Return the module of a trial that was trained, on the CPU, in evaluation mode."""
-        return load(self.config, self.source, spec, self.path(spec))
+        return self.context.load(self._results[spec.key], self.path(spec))
 
     def trained(self, spec: TrialSpec) -> TrainedModel:
         """Return it as the measures of `dropsearch.analysis` take it, with at most 2,048 examples of each set."""
-        shared = measurement_data(self.config, self.source)
-        return trained(self.config, self.source, shared, self._results[spec.key], self.path(spec))
+        shared = measurement_data(self.context)
+        return trained(self.context, shared, self._results[spec.key], self.path(spec))
 
     def test_accuracy(self, spec: TrialSpec) -> float:
         """Return its test accuracy, %."""
-        return 100 * test_scores(self.config, self.source, spec, self.path(spec))[1]
+        return 100 * self.context.test_scores(self._results[spec.key], self.path(spec)).acc
 
 
 class _Given:

@@ -204,9 +204,9 @@ def test_a_settled_claim_says_what_its_number_says(at: list[float], p: float, si
     assert claim.reason.count("\n") == 0
 
 
-def test_an_unsettled_claim_is_not_shown_and_has_no_interval() -> None:
+def test_an_unsettled_claim_is_not_measured_and_has_no_interval() -> None:
     claim = unsettled(RULE, "gap", "Nothing was measured.", 0.5)
-    assert (claim.answer, claim.number.mean, claim.reason) == ("not shown", 0.5, "Nothing was measured.")
+    assert (claim.answer, claim.number.mean, claim.reason) == ("not measured", 0.5, "Nothing was measured.")
     assert math.isnan(claim.number.low)
     assert math.isnan(claim.number.high)
 

@@ -96,7 +96,7 @@ def test_there_is_one_claim_each_in_their_order() -> None:
 
 def test_a_run_without_arms_shows_nothing_and_says_why() -> None:
     for claim in claims(NOTHING, summary()):
-        assert claim.answer == "not shown"
+        assert claim.answer == "not measured"
         assert "this run has no winner" in claim.reason
 
 
@@ -181,7 +181,7 @@ def test_rates_that_are_all_zero_test_no_dropout() -> None:
     of = summary(outcome("none"), outcome("batchnorm"), outcome("dropout", rates=zero), outcome("both", rates=zero))
     found = evidence(measures)
     for claim in ("overfitting", "ensemble"):
-        assert said(claim, found, of).answer == "not shown"
+        assert said(claim, found, of).answer == "not measured"
         assert said(claim, found, of).reason == (
             "Every rate of the winner of dropout and both is 0, so dropout was not tested."
         )
@@ -243,7 +243,7 @@ def test_seeds_without_a_number_are_left_out_of_the_ensemble() -> None:
 def test_without_the_typical_arm_the_rates_found_are_counted_and_nothing_is_shown() -> None:
     rates = {"input.dropout": 0.15, "hidden1.dropout": 0.05}
     claim = said("rates", NOTHING, summary(outcome("none"), outcome("dropout", rates=rates)))
-    assert claim.answer == "not shown"
+    assert claim.answer == "not measured"
     assert claim.number.mean == 0.5
     assert claim.reason == (
         "Of the rates found in dropout 1 of 2 are typical, but not hidden1.dropout 0.05 (typical 0.3 to 0.5); "

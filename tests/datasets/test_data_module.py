@@ -100,29 +100,6 @@ def test_the_train_part_is_all_of_a_training_set_that_is_smaller():
     assert sum(len(y) for _, y in module.train_part_loader()) == 100
 
 
-@pytest.mark.parametrize("size", [20, 100])
-def test_a_part_of_the_training_set_is_stratified_and_takes_as_many_steps(size):
-    module = data_module("mnist1d", train_size=800, batch_size=50)
-    part = module.with_train_size(size)
-    assert part.sizes == {"train": size, "val": 200, "test": 1000}
-    assert len(part.train_loader(0)) == len(module.train_loader(0))
-    whole = {tuple(x.flatten().tolist()) for x in rows(module, "train")}
-    x, y = (torch.cat(parts) for parts in zip(*part.train_loader(0), strict=True))
-    seen = {tuple(row.flatten().tolist()): int(label) for row, label in zip(x, y, strict=True)}
-    assert set(seen) <= whole
-    assert len(seen) == size
-    assert torch.tensor(list(seen.values())).bincount().tolist() == [size // 10] * 10
-    assert sum(len(y) for _, y in part.train_part_loader()) == min(size, 200)
-
-
-def test_a_part_of_the_training_set_leaves_the_set_as_it_is():
-    module = data_module("digits")
-    before = rows(module, "train")
-    part = module.with_train_size(30)
-    assert torch.equal(rows(module, "train"), before)
-    assert torch.equal(rows(module, "val"), rows(part, "val"))
-
-
 def test_evaluation_is_in_order():
     module = data_module("digits")
     first, second = rows(module, "val"), rows(module, "val")

@@ -28,21 +28,6 @@ def test_each_example_comes_once_an_epoch(sizes, seed):
     assert sorted(targets(numbered(*sizes, seed=seed))) == list(range(sizes[0]))
 
 
-@given(SIZES, SEEDS, st.integers(1, 5), st.integers(0, 9))
-def test_a_longer_epoch_goes_through_all_examples_again_and_again(sizes, seed, rounds, rest):
-    examples, rest = sizes[0], rest % sizes[0]
-    found = numbered(*sizes, seed=seed, epoch_size=rounds * examples + rest).order(2)
-    assert len(found) == rounds * examples + rest
-    for passed in found.split(examples):
-        assert len(set(passed.tolist())) == len(passed)
-
-
-@given(SIZES, SEEDS, st.integers(0, 100))
-def test_an_epoch_of_all_examples_is_as_it_would_be_without_its_size(sizes, seed, epoch):
-    plain, sized = numbered(*sizes, seed=seed), numbered(*sizes, seed=seed, epoch_size=sizes[0])
-    assert torch.equal(plain.order(epoch), sized.order(epoch))
-
-
 @given(SIZES, st.none() | SEEDS, st.booleans())
 def test_as_many_batches_come_as_the_length_says(sizes, seed, drop_last):
     loader = numbered(*sizes, seed=seed, drop_last=drop_last)

@@ -32,7 +32,7 @@ class Mixed(nn.Module):
         return self.encoder(self.attend(x, x, x)[0])
 
 
-SITES = ["model", "drop", "drop#2", "attend", "attend#2"]
+SITES = ["model", "drop", "attend"]
 ENCODER = ["encoder.self_attn", "encoder.dropout1", "encoder.dropout", "encoder.dropout2"]
 
 
@@ -40,8 +40,14 @@ def test_every_place_that_drops_is_listed_once_in_the_order_of_the_forward_pass(
     model = Mixed()
     sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)))
     assert [site.name for site in sites] == [*SITES, *ENCODER]
-    assert [site.rate for site in sites[:5]] == [0.1, 0.3, 0.3, 0.2, 0.2]
-    assert [site.activations for site in sites[:4]] == [40, 40, 40, 50]
+    assert [site.rate for site in sites[:3]] == [0.1, 0.3, 0.2]
+    assert [site.activations for site in sites[:3]] == [40, 80, 75]
+
+
+def test_calls_are_told_apart_on_request() -> None:
+    model = Mixed()
+    sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)), per_call=["dr*"])
+    assert [site.name for site in sites] == ["model", "drop", "drop@2", "attend", *ENCODER]
 
 
 def test_a_model_in_eval_mode_has_no_sites() -> None:

@@ -107,8 +107,7 @@ GPT2: tuple[Row, ...] = (
 VIT: tuple[Row, ...] = (
     ("vit.embeddings.dropout", "embedding", 0.1, 80, True),
     ("vit.layers.0.attention", "attention", 0.2, 50, True),
-    ("vit.layers.0.dropout", "residual", 0.1, 80, True),
-    ("vit.layers.0.dropout#2", "residual", 0.1, 80, True),
+    ("vit.layers.0.dropout", "residual", 0.1, 160, True),
 )
 
 
@@ -128,16 +127,14 @@ USER_MODULES: dict[str, Stranger] = {
     "loop": Stranger(
         LoopingNet,
         features(2, 4),
-        tuple((name, "hidden", 0.15, 4, True) for name in ("model", "model#2", "model#3")),
+        (("model", "hidden", 0.15, 12, True),),
     ),
     "loop_at_zero": Stranger(
         lambda: LoopingNet(0.0),
         features(2, 4),
-        tuple((name, "hidden", 0.0, 4, True) for name in ("model", "model#2", "model#3")),
+        (("model", "hidden", 0.0, 12, True),),
     ),
-    "reused": Stranger(
-        Reusing, features(4, 5), (("drop1", "input", 0.5, 5, True), ("drop1#2", "hidden", 0.5, 8, True))
-    ),
+    "reused": Stranger(Reusing, features(4, 5), (("drop1", "input", 0.5, 13, True),)),
     "conditional": Stranger(
         Conditional,
         features(4, 5),
@@ -176,7 +173,7 @@ USER_MODULES: dict[str, Stranger] = {
     "attention_at_zero": Stranger(
         TwoAttentions,
         features(4, 5, 8),
-        (("attend", "attention", 0.0, 50, True), ("attend#2", "attention", 0.0, 50, True)),
+        (("attend", "attention", 0.0, 100, True),),
     ),
     "own_attention": Stranger(
         OwnAttention,

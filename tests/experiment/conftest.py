@@ -155,3 +155,14 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Ended(int(ended.value.code or 0), captured.out, captured.err, left)
 
     return run
+
+
+@pytest.fixture
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an MLflow database without runs, in a folder that a server may fill."""
+    from dropsearch.tracking.mlflow.address import resolve
+    from dropsearch.tracking.mlflow.database import make_database
+
+    folder = tmp_path_factory.mktemp("server")
+    make_database(resolve(None, None, folder))
+    return folder / "mlflow.db"

@@ -33,7 +33,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
     ("make", "sites"),
     [
         (user_modules.Listed, ["drops.0", "drops.1", "model"]),
-        (user_modules.Looped, ["model", "model#2", "drop", "drop#2"]),
+        (user_modules.Looped, ["model", "drop"]),
         (
             user_modules.Encoder,
             [
@@ -57,7 +57,7 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
     alone = searched(make, tmp_path / "sequential", "sequential", [DOUBLE])
     assert array.summary.engine.startswith("vectorized, 2 trials")
     assert [site.name for site in array.summary.sites if site.controllable] == sites
-    one, other = (found.to_dataframe() for found in (array, alone))
+    one, other = (found.trials_dataframe() for found in (array, alone))
     assert list(one["state"]) == list(other["state"]) == ["COMPLETE"] * 2
     assert list(one["val_loss"]) == pytest.approx(list(other["val_loss"]), abs=1e-8)
 
@@ -78,4 +78,4 @@ def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: 
     assert reason in str(caught.value)
     found = searched(make, tmp_path / "auto", "auto", ["engine.processes=1"])
     assert found.summary.engine.startswith("sequential on cpu: ")
-    assert list(found.to_dataframe()["state"]) == ["COMPLETE"] * 2
+    assert list(found.trials_dataframe()["state"]) == ["COMPLETE"] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,10 @@ COMMAND_LINE = [
     ("modle=cnn", '"modle" is not a key of the configuration (did you mean "model"?)'),
     ("study.n_trails=3", '(did you mean "study.n_trials"?)'),
     ("max_epochs=3", '(did you mean "trainer.max_epochs"?)'),
-    ("+study.foo=3", '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, storage)'),
+    (
+        "+study.foo=3",
+        '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, storage, timeout)',
+    ),
     ("++foo=3", '"foo" is not a key'),
     ("model=cnn model.hidden=[3]", '"model.hidden" is a key of model=mlp only'),
     ("study.n_trials=abc", "study.n_trials has the wrong type: Value 'abc' of type 'str'"),
@@ -63,9 +67,6 @@ COMMAND_LINE = [
     ("evidence=yes", 'evidence must be one of off, on, got "yes"'),
     ("evidence=off task=evidence", "evidence must be on with task=evidence, got off"),
     ("evidence=off evidence.single_sites=true", "evidence must be on with evidence.single_sites=true, got off"),
-    ("evidence.train_sizes=[100,10]", "evidence.train_sizes must be rising numbers of examples from 2, got [100, 10]"),
-    ("evidence=off evidence.train_sizes=[10]", "evidence must be on with evidence.train_sizes=[10], got off"),
-    ("evidence=off evidence.l2_control=true", "evidence must be on with evidence.l2_control=true, got off"),
     ("evidence.monte_carlo=[5,1]", "evidence.monte_carlo must be rising numbers from 1 to 10000, got [5, 1]"),
 ]
 
@@ -183,3 +184,40 @@ def test_the_check_of_a_storage_leaves_it_as_it_was(cli: Cli, traps: Path):
     before = (traps / "foreign.db").read_bytes()
     cli("study.storage=sqlite:///foreign.db")
     assert (traps / "foreign.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("study.storage=/dev/zero", "study.storage must be a file, got"),
+        ("study.storage=/dev/null", "which is a device or a pipe"),
+        ("study.storage=/dev/full", "which is a device or a pipe"),
+        ("study.storage=sqlite:////dev/zero", "which is a device or a pipe"),
+        ("study.storage=pipe", "which is a device or a pipe"),
+        (f"study.storage={'x' * 300}", "study.storage cannot be used (File name too long)"),
+        (f"output_dir={'x' * 300}", "output_dir must have parts of at most 255 bytes"),
+        (f"study.name={'x' * 300}", "study.name must have at most 200 bytes"),
+        ("study.name='a\u202eb'", "study.name must be a name on one line, got 'a\\u202eb'"),
+        ("study.name='a\x1bb'", "study.name must be a name on one line, got 'a\\x1bb'"),
+        ("study.name=../a", "study.name must be a name, or names between slashes"),
+        (
+            "study.storage=sqlite:///one.db tracking.uri=sqlite:///./one.db",
+            "study.storage must be another database than",
+        ),
+        ("study.storage=torn.log", "(line 3 is no entry of a journal)"),
+        ("study.storage=fieldless.log", "(line 2 is no entry of a journal)"),
+    ],
+)
+def test_what_hangs_or_has_no_end_is_refused(cli: Cli, tmp_path: Path, line: str, message: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    made = '{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n'
+    other = made.replace('"s"', '"t"')
+    (tmp_path / "torn.log").write_text(f"{made}{other}nonsense\n{made}")
+    (tmp_path / "fieldless.log").write_text(made + '{"op_code": 4, "worker_id": "a"}\n')
+    is_refused(cli(*line.split()), message)
+
+
+def test_an_unwritable_lock_is_named(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "study.log").write_text('{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n')
+    (tmp_path / "study.log.lock").mkdir()
+    is_refused(cli("study.storage=study.log"), "study.log.lock: Is a directory")

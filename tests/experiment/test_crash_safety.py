@@ -346,7 +346,7 @@ from dropsearch.experiment.arm_runner import ArmRunner
 search = ArmRunner.search
 
 def full(self, watch):
-    disk = Path(self.config.tracking.uri.removeprefix("sqlite:///")).parent
+    disk = Path(self.context.config.tracking.uri.removeprefix("sqlite:///")).parent
     with (disk / "filler").open("wb", buffering=0) as file:
         try:
             while file.write(b"x" * 4096):
@@ -435,24 +435,22 @@ StudyStore.tell = and_kill_the_server
 
 FAILING = """
 import os, pathlib, torch
-from dropsearch.experiment import arm_runner, build
+from dropsearch.experiment import arm_runner
+from dropsearch.experiment.context import ExperimentContext
 
-factory, search = build.module_factory, arm_runner.ArmRunner.search
+make, search = ExperimentContext.make_module, arm_runner.ArmRunner.search
 begun = pathlib.Path("BEGUN")
 
 def begin(self, watch):
     begun.touch()  # a file, for processes that were forked before must see it; trials before are measurements
     return search(self, watch)
 
-def failing(config, source):
-    make = factory(config, source)
-    def made(spec):
-        if begun.exists() and (spec.arm, spec.phase) == ("none", "search") and spec.number in NUMBERS:
-            raise ERROR
-        return make(spec)
-    return made
+def failing(self, spec):
+    if begun.exists() and (spec.arm, spec.phase) == ("none", "search") and spec.number in NUMBERS:
+        raise ERROR
+    return make(self, spec)
 
-build.module_factory, arm_runner.ArmRunner.search = failing, begin
+ExperimentContext.make_module, arm_runner.ArmRunner.search = failing, begin
 """
 
 

@@ -15,10 +15,9 @@ import torch
 import dropsearch
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
-from dropsearch.config.schema import Config
-from dropsearch.core.records import Evidence, Summary
-from dropsearch.experiment import build
-from dropsearch.experiment.arm_runner import checkpoint_folder, kept_checkpoint
+from dropsearch.core.records import Evidence, Summary, TrialResult
+from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
 from dropsearch.experiment.winners import MOST, measurement_data
@@ -28,24 +27,20 @@ from tests.user_modules import data, nets
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """A finished run and its data."""
+    """A finished run and what it consisted of."""
 
-    config: Config
+    context: ExperimentContext
     summary: Summary
-    source: build.Source
-
-    @property
-    def checkpoints(self) -> Path:
-        return checkpoint_folder(Path(self.config.output_dir), self.config.study.name)
 
     def measured(self, folder: Path | None = None) -> Evidence:
-        return measured(self.config, self.source, self.summary.arms, folder or self.checkpoints)
+        context = dataclasses.replace(self.context, checkpoints=folder) if folder else self.context
+        return measured(context, self.summary.arms)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     config = composed(*LIGHT, "arms=[none,both]", f"output_dir={tmp_path_factory.mktemp('evidence') / 'out'}")
-    return Done(config, searched(config), build.data(config, torch.device("cpu")))
+    return Done(build_context(config), searched(config))
 
 
 def test_every_winner_is_measured_on_each_of_its_seeds(done: Done):
@@ -107,11 +102,11 @@ def test_its_cost_is_told_when_the_run_has_ended(done: Done):
     from dropsearch.report import closing
 
     assert "What dropout did in the winners was measured in " in closing(done.summary)
-    assert "measured in" in (Path(done.config.output_dir) / "report.md").read_text()
+    assert "measured in" in (Path(done.context.config.output_dir) / "report.md").read_text()
 
 
 def test_switched_off_nothing_is_measured(done: Done):
-    config = composed(*LIGHT, "arms=[none,both]", "evidence=off", f"output_dir={done.config.output_dir}")
+    config = composed(*LIGHT, "arms=[none,both]", "evidence=off", f"output_dir={done.context.config.output_dir}")
     assert searched(config).evidence is None
 
 
@@ -126,16 +121,22 @@ def test_a_measure_that_fails_loses_its_numbers_and_not_the_run(done: Done, monk
     assert evidence.notes == ("overfitting was not measured: ZeroDivisionError: of no use",)
 
 
-def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(done: Done, tmp_path: Path):
-    folder = _copied(done, tmp_path)
+def test_a_model_whose_weights_are_not_finite_has_its_curves_and_a_note(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     winner = done.summary.arms["none"].winner
     assert winner
-    path = kept_checkpoint(folder, winner.results[0])
-    saved = torch.load(path, weights_only=False)
-    for weight in saved["state_dict"].values():
-        weight.fill_(math.nan)
-    torch.save(saved, path)
-    evidence = done.measured(folder=folder)
+    broken = kept_checkpoint(done.context.checkpoints, winner.results[0])
+    load = ExperimentContext.load
+
+    def loaded(context: ExperimentContext, result: TrialResult, path: Path) -> Any:
+        module = load(context, result, path)
+        for weight in module.parameters() if path == broken else ():
+            weight.data.fill_(math.nan)
+        return module
+
+    monkeypatch.setattr(ExperimentContext, "load", loaded)
+    evidence = done.measured()
     assert evidence.notes == ("the models were not measured on 1 of 4 models: its logits are not finite",)
     assert all(map(math.isfinite, evidence.arms["none"].measures["gap_best"]))
     for name, measure in MEASURES.items():
@@ -156,10 +157,10 @@ def test_a_checkpoint_that_cannot_be_read_is_noted(done: Done, tmp_path: Path):
 def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Done, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dropsearch.experiment.winners.MOST", 50)
     monkeypatch.setattr("dropsearch.experiment.winners.LEAST", 50)
-    one, again = (measurement_data(done.config, done.source) for _ in range(2))
+    one, again = (measurement_data(done.context) for _ in range(2))
     assert len(one.held_out) == 50
     assert torch.equal(one.held_out.inputs[0], again.held_out.inputs[0])
-    assert one.held_out_size == done.source.sizes["test"]
+    assert one.held_out_size == done.context.source.sizes["test"]
     assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
     assert MOST > 359
 
@@ -199,13 +200,13 @@ class Endless:
 def test_a_set_that_does_not_end_is_given_up(done: Done, monkeypatch: pytest.MonkeyPatch, limit: str, most: int):
     monkeypatch.setattr(f"dropsearch.experiment.winners.{limit}", most)
     with pytest.raises(NotMeasuredError, match="nor one that does not end"):
-        measurement_data(done.config, cast(Any, Endless(done.source)))
+        measurement_data(dataclasses.replace(done.context, source=cast(Any, Endless(done.context.source))))
 
 
 def _copied(done: Done, folder: Path) -> Path:
     """Copy the checkpoints; where the results themselves point is where they were."""
-    for path in done.checkpoints.rglob("*.ckpt"):
-        copy = folder / path.relative_to(done.checkpoints)
+    for path in done.context.checkpoints.rglob("*.ckpt"):
+        copy = folder / path.relative_to(done.context.checkpoints)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     return folder

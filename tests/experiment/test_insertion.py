@@ -40,7 +40,7 @@ def test_inserted_sites_train_in_an_array_as_they_do_alone(tmp_path: Path):
         given = {**LIGHT, "insert": "after_activation", "engine": engine, "output_dir": tmp_path / engine}
         result = dropsearch.search(Plain, data.Digits(), overrides=words, **given)
         assert result.summary.engine.startswith(engine)
-        found.append(result.to_dataframe())
+        found.append(result.trials_dataframe())
     assert {"rate.relu", "rate.tanh"} <= set(found[0].columns)
     losses = [list(frame["val_loss"]) for frame in found]
     assert losses[0] == pytest.approx(losses[1], abs=1e-8)

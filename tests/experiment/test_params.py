@@ -11,8 +11,6 @@ import torch
 
 from dropsearch.config.compose import compose_overrides
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ARMS as ARMS_BY_NAME
-from dropsearch.experiment import build, study_settings
 from dropsearch.experiment.tasks import run
 from dropsearch.experiment.tasks.plan import show_plan
 from dropsearch.experiment.tasks.retrain import retrain
@@ -78,7 +76,7 @@ def test_what_was_found_is_kept_retrained_and_loaded(array: tuple[Path, dict[str
         assert list(module.net.hidden1.linear.weight.shape) == [winner["hyperparameters"]["model.hidden"][0], 64]  # type: ignore[union-attr]
         assert module.hparams["momentum"] == winner["hyperparameters"]["optimizer.momentum"]
     config = _again(folder, "both", tmp_path)
-    assert (config.model.hidden, config.optimizer.momentum, config.space.hyperparameters) == (
+    assert (config.model.hidden, config.optimizer.momentum, config.space.params) == (
         *results["arms"]["both"]["winner"]["hyperparameters"].values(),
         {},
     )
@@ -112,13 +110,6 @@ def test_another_range_under_the_same_name_is_refused(array: tuple[Path, dict[st
     without = [word for word in SMALL if word != SEARCHED]
     with pytest.raises(InputError, match=r"space\.params must be as it was"):
         run(compose_overrides([*without, *TOGETHER, f"output_dir={array[0]}"]))
-
-
-def test_without_more_to_search_a_study_is_known_by_what_it_was_known_by_before():
-    config = composed(*LIGHT)
-    source = build.data(config, build.device(config))
-    known = study_settings.fingerprint(config, source, ARMS_BY_NAME["none"], build.sites(config, source))
-    assert not [key for key in known if key.startswith("space.params")]
 
 
 def test_the_plan_says_what_else_is_searched_and_is_made_for_the_largest_model(capsys: pytest.CaptureFixture[str]):

@@ -119,7 +119,7 @@ def test_the_pages_have_steps_of_every_kind() -> None:
     counts = {page: [step.kind for step in STEPS if step.page == page] for page in (GUIDE, OWN_MODULE, README)}
     assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
     assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (4, 1)
-    assert counts[README].count("python") == 2
+    assert counts[README].count("python") == 3
     assert [path.name for path in (ROOT / "examples").iterdir()] == ["user_module.py"]
 
 

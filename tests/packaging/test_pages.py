@@ -18,7 +18,7 @@ from tests.packaging.programs import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
-FOLDERS = ("conf", "docs", "dropsearch", "scripts", "tests")
+FOLDERS = ("conf", "docs", "dropsearch", "examples", "scripts", "tests")
 
 
 def blocks(language: str, text: str) -> list[str]:

@@ -20,7 +20,7 @@ def test_the_wheel_holds_the_package_its_configuration_and_the_licence_and_nothi
     with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
         names = [name for name in wheel.namelist() if not name.endswith("/")]
     here = [p.relative_to(ROOT) for folder in ("dropsearch", "conf") for p in (ROOT / folder).rglob("*")]
-    expected = {p.as_posix() for p in here if p.suffix in (".py", ".html", ".css", ".js")}
+    expected = {p.as_posix() for p in here if p.suffix in (".py", ".typed", ".html", ".css", ".js")}
     expected |= {f"dropsearch/{p.as_posix()}" for p in here if p.suffix == ".yaml"}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
@@ -43,7 +43,7 @@ def test_the_installed_program_shows_the_configuration_that_it_brings(bin_folder
 
 def test_the_installed_program_searches_and_confirms_in_an_empty_folder(bin_folder: Path, tmp_path: Path) -> None:
     program = (str(bin_folder / "python"), "-m", "dropsearch", *SMALL, "engine=sequential", "tracking=none")
-    assert "Paired differences" in run(*program, cwd=tmp_path)
+    assert "Use " in run(*program, cwd=tmp_path)
     results = json.loads((tmp_path / "outputs/mlp-digits/results.json").read_text())
     assert [len(arm["trials"]) for arm in results["arms"].values()] == [2, 2]
     assert [len(arm["winner"]["test_acc"]) for arm in results["arms"].values()] == [2, 2]

@@ -116,7 +116,6 @@ def test_evidence_is_there_in_finite_numbers_or_null(make):
     found = results(make.with_evidence())["evidence"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     keys = {"arms", "contrasts", "claims", "responses", "budgets", "single_sites", "seconds", "notes", "quantities"}
-    keys |= {"l2_controls", "train_sizes"}
     assert found.keys() == keys
     assert found["arms"]["none"]["measures"]["mc_nll"] == [None] * 10
     assert len(found["arms"]["dropout"]["series"]["knockout"]["values"]) == 10

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dropsearch.stats.intervals import paired_difference, studentised_bounds
+from dropsearch.stats.intervals import bootstrap_mean, studentised_bounds
 from dropsearch.stats.means import mean_interval
-from tests.stats.simulations import interval_coverage
 
 scores = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 6))
 
@@ -57,11 +56,6 @@ def test_ten_pairs_are_covered_in_93_to_97_of_100_experiments(name):
     assert 0.93 <= _coverage(samples, mean) <= 0.97
 
 
-def test_accuracies_that_tie_are_covered_as_well():
-    covered = interval_coverage("ties: of accuracies, sd 2 examples", 1500, 10, np.random.default_rng(20261122))
-    assert 0.93 <= covered <= 0.97
-
-
 def test_the_percentile_bootstrap_would_cover_too_few():
     generator = np.random.default_rng(5)
     samples = generator.normal(size=(1000, 10))
@@ -70,11 +64,10 @@ def test_the_percentile_bootstrap_would_cover_too_few():
     assert np.mean((lows <= 0) & (highs >= 0)) < 0.93
 
 
-def test_the_interval_of_one_row_is_the_interval_of_its_pairs():
-    a = np.random.default_rng(3).normal(size=10)
-    b = np.random.default_rng(4).normal(size=10)
-    lows, highs = studentised_bounds((a - b)[None, :])
-    interval = paired_difference(a.tolist(), b.tolist())
+def test_the_interval_of_one_row_is_that_of_its_values():
+    values = np.random.default_rng(3).normal(size=10)
+    lows, highs = studentised_bounds(values[None, :])
+    interval = bootstrap_mean(values.tolist())
     assert (interval.low, interval.high) == (lows[0], highs[0])
 
 
@@ -89,35 +82,22 @@ def test_resamples_agree_with_resampling_value_by_value():
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_few_pairs_get_students_interval(count):
-    a = np.random.default_rng(1).normal(size=count).tolist()
-    assert paired_difference(a, [0.0] * count) == mean_interval(a)
+def test_few_values_get_students_interval(count):
+    values = np.random.default_rng(1).normal(size=count).tolist()
+    assert bootstrap_mean(values) == mean_interval(values)
 
 
-def test_differences_without_spread_give_an_interval_of_one_point():
-    interval = paired_difference([0.75] * 10, [0.5] * 10)
+def test_values_without_spread_give_an_interval_of_one_point():
+    interval = bootstrap_mean([0.25] * 10)
     assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
 
 
 def test_too_many_ties_fall_back_to_students_interval():
-    a = [0.0] * 9 + [0.01]
-    assert paired_difference(a, [0.0] * 10) == mean_interval(a)
+    values = [0.0] * 9 + [0.01]
+    assert bootstrap_mean(values) == mean_interval(values)
 
 
-def test_pairs_that_do_not_match_are_refused():
-    with pytest.raises(ValueError, match="got 2 and 1"):
-        paired_difference([1.0, 2.0], [1.0])
-
-
-@given(st.lists(st.tuples(scores, scores), min_size=2, max_size=15))
-def test_swapping_the_arms_mirrors_the_interval(pairs):
-    a, b = zip(*pairs, strict=True)
-    there, back = paired_difference(a, b), paired_difference(b, a)
-    assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low), rel=1e-9, abs=1e-9)
-
-
-@given(st.lists(st.tuples(scores, scores), min_size=2, max_size=15))
-def test_the_interval_is_finite_and_in_order(pairs):
-    a, b = zip(*pairs, strict=True)
-    interval = paired_difference(a, b)
+@given(st.lists(scores, min_size=2, max_size=15))
+def test_the_interval_is_finite_and_in_order(values):
+    interval = bootstrap_mean(values)
     assert -math.inf < interval.low <= interval.high < math.inf

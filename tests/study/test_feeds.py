@@ -432,6 +432,50 @@ def test_interrupted_confirmation_continues(make_store: MakeStore) -> None:
     assert len(work(confirm(make_store, stands=lambda _: False))) == 6  # type: ignore[arg-type]
 
 
+def fail_first(feed: ConfirmFeed, reason: str, times: int) -> list[TrialSpec]:
+    """Train all that a feed has; the first retraining of each place fails so many times."""
+    asked: list[TrialSpec] = []
+    first: tuple[int | None, int] | None = None
+    while specs := feed.ask(1):
+        (spec,) = specs
+        asked.append(spec)
+        first = first or (spec.configuration, spec.seed)
+        fails = (spec.configuration, spec.seed) == first and len(asked) <= times
+        feed.tell([ended(spec, "FAIL", reason=reason) if fails else ended(spec)])
+        if fails and times > 1 and len(asked) < times:
+            again = feed.ask(1)
+            assert [(s.configuration, s.seed) for s in again] == [first]
+            asked += again
+            feed.tell([ended(again[0], "FAIL", reason=reason)])
+    return asked
+
+
+def test_failed_retraining_is_retried_in_the_same_run(make_store: MakeStore) -> None:
+    work(make_feed(make_store()))
+    asked = fail_first(confirm(make_store), "OSError: connection reset", 1)
+    assert len(asked) == 7
+    results = make_store("confirm").results()
+    assert [result.state for result in results] == ["COMPLETE"] * 6
+    best = best_configurations(make_store().results(), 2)
+    assert len(confirmed_configurations(best, results, confirmation_seeds(0, 3))[0].results) == 3
+
+
+def test_retraining_that_fails_twice_waits_for_the_next_run(make_store: MakeStore) -> None:
+    work(make_feed(make_store()))
+    asked = fail_first(confirm(make_store), "OSError: connection reset", 2)
+    assert len(asked) == 7
+    assert sorted(result.state for result in make_store("confirm").results()) == ["COMPLETE"] * 5 + ["FAIL"]
+    assert len(work(confirm(make_store))) == 1  # type: ignore[arg-type]
+    assert {result.state for result in make_store("confirm").results()} == {"COMPLETE"}
+
+
+def test_diverged_retraining_is_not_retried(make_store: MakeStore) -> None:
+    work(make_feed(make_store()))
+    asked = fail_first(confirm(make_store), "diverged: val_loss=nan after epoch 2", 1)
+    assert len(asked) == 6
+    assert not confirm(make_store).ask(1)
+
+
 def test_winner_has_the_best_mean(make_store: MakeStore) -> None:
     work(make_feed(make_store()))
     work(confirm(make_store))  # type: ignore[arg-type]

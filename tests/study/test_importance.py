@@ -45,7 +45,7 @@ def test_importances_equal_optuna(make_store):
     space = space_of()
     store = searched(make_store(), space, 60, first_site_loss)
     optunas = get_param_importances(
-        store.study, evaluator=PedAnovaImportanceEvaluator(), params=["rate.a", "rate.b"], normalize=True
+        store.seen.study(), evaluator=PedAnovaImportanceEvaluator(), params=["rate.a", "rate.b"], normalize=True
     )
     found = site_importances(store, space)
     assert found == pytest.approx({"a": optunas["rate.a"], "b": optunas["rate.b"]})

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import TrialSpec
-from dropsearch.study.retrainings import WEIGHT_DECAYS, l2_controls, single_sites, trial_keys
+from dropsearch.study.retrainings import single_sites, trial_keys
 
 
 def winner(**rates: float) -> TrialSpec:
@@ -50,12 +48,3 @@ def test_variations_change_one_rate_and_are_distinct(rates: list[float]):
 def test_trial_keys():
     found = trial_keys(dict(enumerate(single_sites(winner(a=0.5, b=0.25)).values())), (11, 12))
     assert found == [(5, index, seed) for index in range(4) for seed in (11, 12)]
-
-
-@given(st.floats(1e-6, 0.1))
-def test_l2_controls(decay: float):
-    own = dataclasses.replace(winner(a=0.5, b=0.25), weight_decay=decay)
-    found = list(l2_controls(own).values())
-    assert all(set(varied.rates.items()) == {("a", 0.0), ("b", 0.0)} for varied in found)
-    assert [varied.weight_decay for varied in found] == [decay, *(d for d in WEIGHT_DECAYS if d > 1.5 * decay)]
-    assert {varied.lr for varied in found} == {own.lr}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,30 +120,132 @@ def test_cancel_tells_all_trials() -> None:
     assert {r.reason for r in feed.results.values() if r.state == "FAIL"} == {INTERRUPTED}
 
 
-def killing(numbers: set[int]) -> SequentialEngine:
-    """Return an engine whose process is killed when it builds one of these trials."""
+class Idle:
+    """An engine that is never used."""
+
+    description = "idle"
+
+    def describe(self, processes: int) -> str:
+        return self.description
+
+    def run(self, feed: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def stop() -> None:
+    next(iter(()))
+
+
+ENDINGS: dict[str, Callable[[], object]] = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: ctypes.string_at(0),
+    "status 3": lambda: os._exit(3),
+    "SystemExit: 4": lambda: sys.exit(4),
+    "KeyboardInterrupt": interrupt,
+    "StopIteration": stop,
+}
+"""How a trial ends itself or its process, by the reason of its result."""
+
+
+def ending(numbers: set[int], how: str, width: int = 0) -> Engine:
+    """Return an engine some of whose trials end their process in a training step; vectorized if `width` is given."""
     factory = make_factory("mlp")
 
+    class Ending(Classifier):
+        def training_step(self, batch: Sequence[torch.Tensor], batch_idx: int = 0) -> torch.Tensor:
+            ENDINGS[how]()
+            return super().training_step(batch, batch_idx)
+
     def make(spec: TrialSpec) -> Classifier:
-        if spec.number in numbers:
-            os.kill(os.getpid(), signal.SIGKILL)
+        return Ending(factory(spec).net) if spec.number in numbers else factory(spec)
+
+    source = make_source("mlp")
+    return VectorizedEngine(make, source, SETTINGS, width) if width else SequentialEngine(make, source, SETTINGS)
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_trial_that_ends_its_process_fails_and_the_others_go_on(how: str) -> None:
+    feed = Queue(make_specs("mlp", 6))
+    with in_processes(ending({0, 1, 4}, how)) as engine:
+        engine.run(feed)
+        assert len(engine._workers) == 2, "each process that died was replaced"
+    states = {number: result.state for number, result in feed.results.items()}
+    assert states == {n: "FAIL" if n in (0, 1, 4) else "COMPLETE" for n in range(6)}
+    assert all(how in feed.results[n].reason for n in (0, 1, 4))
+
+
+@pytest.mark.parametrize("how", ["SIGSEGV", "SystemExit: 4"])
+@pytest.mark.falls_back
+def test_of_trials_that_train_together_only_the_one_that_ends_the_process_fails(how: str) -> None:
+    factory, source = make_factory("mlp"), make_source("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.number == 1:
+            ENDINGS[how]()
         return factory(spec)
 
-    return SequentialEngine(make, make_source("mlp"), SETTINGS)
-
-
-def test_killed_process_fails_its_trial_only() -> None:
     feed = Queue(make_specs("mlp", 6))
-    with in_processes(killing({1})) as engine:
+    with in_processes(VectorizedEngine(make, source, SETTINGS, 3), 1) as engine:
         engine.run(feed)
-    assert len(feed.results) == 6
-    assert feed.results[1].state == "FAIL"
-    assert "SIGKILL" in feed.results[1].reason
+    assert {n: r.state for n, r in feed.results.items()} == {n: "FAIL" if n == 1 else "COMPLETE" for n in range(6)}
+    assert how in feed.results[1].reason
+    alone = Queue(make_specs("mlp", 6))
+    SequentialEngine(factory, source, SETTINGS).run(alone)
+    for number in (0, 2, 3, 4, 5):
+        theirs = [point.val_loss for point in alone.results[number].curve]
+        assert [point.val_loss for point in feed.results[number].curve] == pytest.approx(theirs, abs=1e-5)
 
 
-def test_all_processes_killed_raises() -> None:
-    with in_processes(killing({0, 1})) as engine, pytest.raises(RunError, match="every training process died"):
-        engine.run(Queue(make_specs("mlp", 6)))
+@pytest.mark.parametrize("how", ["SystemExit: 4", "KeyboardInterrupt", "StopIteration"])
+def test_exiting_trial_fails_in_this_process(how: str) -> None:
+    feed, handler = Queue(make_specs("mlp", 3)), signal.getsignal(signal.SIGINT)
+    ending({1}, how).run(feed)
+    assert {n: r.state for n, r in feed.results.items()} == {0: "COMPLETE", 1: "FAIL", 2: "COMPLETE"}
+    assert how in feed.results[1].reason
+    assert signal.getsignal(signal.SIGINT) is handler, "Ctrl-C still stops the run"
+
+
+def test_sleeping_trial_does_not_block_a_stopped_run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ENDINGS, "sleeps", lambda: time.sleep(600))
+    monkeypatch.setattr(multiprocess, "GRACE", 1.0)
+    monkeypatch.setattr(multiprocess, "SAYS_AFTER", 0.2)
+    feed = Queue(make_specs("mlp", 6), stop_after=1)
+    started_at = time.monotonic()
+    with in_processes(ending({0}, "sleeps")) as engine:
+        engine.run(feed)
+    assert time.monotonic() - started_at < 60
+    assert (feed.results[0].state, feed.results[0].reason) == ("FAIL", INTERRUPTED)
+    assert len(feed.results) == feed.asked
+    assert "stopping: waiting 1 s for 1 processes" in capfd.readouterr().err
+
+
+def test_killed_idle_process_is_replaced() -> None:
+    with in_processes(make_engine(sequential=True)) as engine:
+        for worker in engine._workers:
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        feed = Queue(make_specs("mlp", 4))
+        engine.run(feed)
+    assert {result.state for result in feed.results.values()} == {"COMPLETE"}
+
+
+def test_processes_that_die_before_training_end_the_run() -> None:
+    class Deadly(Idle):
+        def run(self, feed: object) -> None:
+            os._exit(7)
+
+    with (
+        in_processes(Deadly()) as engine,
+        pytest.raises(RunError, match=r"processes die .* by status 7: is there enou"),
+    ):
+        engine.run(Queue(make_specs("mlp", 2)))
 
 
 def test_worker_uses_one_thread() -> None:
@@ -158,42 +262,11 @@ def test_worker_uses_one_thread() -> None:
     assert {r.state for r in feed.results.values()} == {"COMPLETE"}
 
 
-def test_killed_process_interrupts_its_vectorized_trials() -> None:
-    factory = make_factory("mlp")
-
-    class Dying(Classifier):
-        def on_train_epoch_start(self) -> None: ...
-
-        def validation_step(self, batch: object, batch_idx: int = 0) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def make(spec: TrialSpec) -> Classifier:
-        return Dying(factory(spec).net) if spec.number < 3 else factory(spec)
-
-    feed = Queue(make_specs("mlp", 3))
-    with in_processes(VectorizedEngine(make, make_source("mlp"), SETTINGS, 3), 1) as engine, pytest.raises(RunError):
-        engine.run(feed)
-    assert {result.reason for result in feed.results.values()} == {INTERRUPTED}
-
-
 def test_fewer_open_trials_than_processes() -> None:
     feed = Queue(make_specs("mlp", 6), most_at_once=1)
     with in_processes(make_engine(sequential=False), 3) as engine:
         engine.run(feed)
         assert len(feed.results) == 6
-
-
-class Idle:
-    """An engine that is never used."""
-
-    description = "idle"
-
-    def describe(self, processes: int) -> str:
-        return self.description
-
-    def run(self, feed: object) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def test_idle_worker_ends_with_its_parent() -> None:
@@ -205,7 +278,7 @@ def test_idle_worker_ends_with_its_parent() -> None:
             holder = os.fork()
             if holder == 0:
                 time.sleep(60)
-            theirs.send((engine._workers[0].process.pid, holder))
+            theirs.send((engine._workers[0].pid, holder))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)

@@ -120,7 +120,7 @@ class Masked(nets.LitNet):
 
 def masks(**arguments: Any) -> list[torch.Tensor]:
     module, rates = Masked(), {"model": 0.5, "model#1": 0.3, "drop": 0.5}
-    feed = Queue([dataclasses.replace(SPEC, rates=rates)])
+    feed = Queue([dataclasses.replace(SPEC, arm="dropout", rates=rates)])
     settings = TrainerSettings(4, "cpu", is_user_module=True, trainer=lambda: arguments)
     SequentialEngine(lambda _: module, UserData(data.Digits(), "Digits"), settings).run(feed)
     assert feed.results[0].state == "COMPLETE", feed.results[0].reason

@@ -7,11 +7,9 @@ from dropsearch.core.records.evidence import (
     Budget,
     Claim,
     Evidence,
-    L2Control,
     Quantity,
     Response,
     Series,
-    TrainSize,
     Variation,
 )
 from dropsearch.core.records.metrics import ComparisonMetric, EpochMetrics, Monitor
@@ -36,7 +34,6 @@ __all__ = [
     "EpochMetrics",
     "Evidence",
     "Interval",
-    "L2Control",
     "Monitor",
     "Numbers",
     "Quantity",
@@ -47,7 +44,6 @@ __all__ = [
     "State",
     "Summary",
     "TestScores",
-    "TrainSize",
     "TrialPhase",
     "TrialResult",
     "TrialSpec",

@@ -12,13 +12,13 @@ class Site:
     """One place where a model drops activations."""
 
     name: str
-    """The module's path, with ``#2``, ``#3`` … if a module drops more than once per forward pass."""
+    """The module's path, with ``#2`` for a second dropout in its code and ``@2`` for its second call."""
     kind: str
     """input, hidden, conv, rnn, attention, embedding or residual."""
     rate: float
     """The module's own probability of dropping an activation; nan if unknown."""
     activations: int
-    """Number of activations per example at the site."""
+    """Number of activations per example at the site, over all its calls."""
     controllable: bool = True
     reason: str = ""
     """Why the site's rate cannot be set; empty if it can."""
@@ -32,16 +32,17 @@ class Arm:
     dropout: Literal["off", "search", "shared", "typical"]
     batchnorm: bool
     title: str
+    """What it is called in sentences."""
 
 
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("none", "off", batchnorm=False, title="neither"),
+        Arm("none", "off", batchnorm=False, title="plain"),
         Arm("dropout", "search", batchnorm=False, title="dropout"),
         Arm("batchnorm", "off", batchnorm=True, title="BatchNorm"),
-        Arm("both", "search", batchnorm=True, title="dropout and BatchNorm"),
-        Arm("dropout_shared", "shared", batchnorm=False, title="dropout, one rate for all sites"),
-        Arm("typical", "typical", batchnorm=False, title="dropout at the typical rates"),
+        Arm("both", "search", batchnorm=True, title="dropout + BatchNorm"),
+        Arm("dropout_shared", "shared", batchnorm=False, title="dropout with one rate"),
+        Arm("typical", "typical", batchnorm=False, title="dropout at typical rates"),
     )
 }

@@ -8,7 +8,8 @@ from typing import Literal
 
 from dropsearch.core.records.outcomes import Comparison, Interval
 
-Answer = Literal["held", "did not hold", "not shown"]
+Answer = Literal["held", "did not hold", "not shown", "not measured"]
+"""`not shown`: measured, and the numbers decide nothing; `not measured`: there is no number."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +55,6 @@ class Variation:
     """Best value of the monitored metric (the validation loss) per seed; not finite if the retraining failed."""
     comparison: Comparison
     """Variation minus winner, adjusted for all variations of the arm."""
-
-
-@dataclass(frozen=True)
-class L2Control:
-    """An arm's winner without dropout, with the weight decay that gives the train loss most like the winner's."""
-
-    weight_decay: float
-    """The weight decay whose mean train loss (dropout off, best epoch) is closest to the winner's."""
-    train_losses: tuple[tuple[float, float], ...]
-    """Each tried weight decay and its mean train loss; not finite if a retraining failed."""
-    seeds: tuple[int, ...]
-    measures: Mapping[str, tuple[float, ...]]
-    """One number per seed, by name: `train_loss`, co-adaptation and gap of the control."""
-    winners: Mapping[str, tuple[float, ...]]
-    """The same measures of the winner."""
-    contrasts: tuple[Comparison, ...]
-    """Winner minus control for each measure, adjusted for all measures except the train loss."""
-
-
-@dataclass(frozen=True)
-class TrainSize:
-    """The winners of all arms retrained on a part of the training set: one number per seed, by arm."""
-
-    size: int
-    """Number of training examples."""
-    gaps: Mapping[str, tuple[float, ...]]
-    """Validation loss minus train loss at the best epoch, in nats; not finite if a retraining failed."""
-    val_losses: Mapping[str, tuple[float, ...]]
-    val_accs: Mapping[str, tuple[float, ...]]
-    contrasts: tuple[Comparison, ...]
-    """dropout minus none and both minus batchnorm in `gap_best` and `val_loss`, adjusted over arms and sizes."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +130,5 @@ class Evidence:
     """What was not measured, and why."""
     single_sites: Mapping[str, tuple[Variation, ...]] = field(default_factory=dict)
     """Variations of one site's rate, by arm; empty if not requested."""
-    l2_controls: Mapping[str, L2Control] = field(default_factory=dict)
-    """By arm, for winners with dropout; empty if not requested."""
-    train_sizes: tuple[TrainSize, ...] = ()
-    """In ascending order of size; empty if not requested."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """Label and unit of each measure, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dropsearch.core.records.arms import Arm
@@ -13,7 +13,7 @@ from dropsearch.core.records.trials import TrialResult
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % interval."""
+    """An estimate and its 95 % interval: of a mean, or of a paired difference (Hodges and Lehmann 1963)."""
 
     mean: float
     low: float
@@ -29,12 +29,20 @@ class Comparison:
     metric: str
     differences: tuple[float, ...]
     difference: Interval
+    """The Hodges-Lehmann estimate, with an interval over what `covers` names."""
     p: float
-    """p value of the exact two-sided Wilcoxon signed-rank test."""
+    """p value of the exact two-sided Wilcoxon test over seeds; at least that over test examples, if used."""
     p_holm: float
     """p value adjusted for all planned contrasts (Holm 1979)."""
     effect: float = math.nan
     """Probability that a random seed of `a` scores higher than one of `b`, ties counted half; nan if unknown."""
+    over_seeds: Interval | None = None
+    """The interval over seeds only, if `difference` covers more."""
+
+    @property
+    def covers(self) -> str:
+        """The sources of variation that the interval and p cover."""
+        return "seeds" if self.over_seeds is None else "seeds and test examples"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ class Confirmed:
     number: int
     """Number of the confirmed search trial."""
     results: tuple[TrialResult, ...]
+    trial: TrialResult | None = None
+    """The search trial that is confirmed."""
+    owner: str = ""
+    """The arm that searched and retrained it, where it stands in another arm too; empty in its own arm."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -65,6 +77,16 @@ class Confirmed:
         """Mean of `val_loss` over seeds, which decides the winner of an arm."""
         return sum(self.val_loss) / len(self.val_loss) if self.results else math.inf
 
+    @property
+    def drops(self) -> bool:
+        """Whether any rate is above 0."""
+        return any(rate > 0 for result in self.results[:1] for rate in result.spec.rates.values())
+
+    @property
+    def failed(self) -> tuple[TrialResult, ...]:
+        """The retrainings that failed."""
+        return tuple(result for result in self.results if result.state == "FAIL")
+
 
 @dataclass(frozen=True)
 class TestScores:
@@ -77,6 +99,10 @@ class TestScores:
     loss: tuple[float, ...]
     """Mean cross-entropy per seed, in the order of the winner's results."""
     acc: tuple[float, ...]
+    loss_by_example: tuple[Sequence[float], ...] = ()
+    """[seeds][examples], in the order of the test set; empty where a module gives no results by example."""
+    correct_by_example: tuple[Sequence[float], ...] = ()
+    """1 where the class was right, else 0; [seeds][examples]."""
     openings: int = 1
     """How often this arm opened the test set; more than once only if a continued study changed the winner."""
 
@@ -103,10 +129,34 @@ class ArmOutcome:
         return min(complete, key=lambda t: t.best.objective if t.best else math.inf, default=None)
 
 
-def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
-    """Return the arm whose confirmed winner has the lowest mean validation loss, or None if no arm has a winner.
+SIMPLICITY = ("none", "batchnorm", "typical", "dropout_shared", "dropout", "both")
+"""The arms, the simplest model first: the fewer rates there are to set, the simpler."""
 
-    The test set is not used, since it judges this selection.
+
+def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:
+    """Return the simplest arm whose winner is tied with the best on validation, or None if no arm has a winner.
+
+    The best winner has the lowest mean validation loss on fresh seeds. Another one is tied if its mean is larger by at
+    most one standard error of the difference, paired by seed (one-standard-error rule, Breiman et al. 1984). The test
+    set is not used, since it judges this selection.
     """
-    winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
-    return min(winners, key=lambda name: winners[name].mean_val_loss, default=None)
+    won = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
+    first = min(won, key=lambda name: won[name].mean_val_loss, default=None)
+    if first is None:
+        return None
+    tied = [name for name, winner in won.items() if name == first or _is_tied(winner, won[first])]
+    return min(tied, key=lambda name: SIMPLICITY.index(name) if name in SIMPLICITY else len(SIMPLICITY))
+
+
+def _is_tied(winner: Confirmed, best: Confirmed) -> bool:
+    known = dict(zip(best.seeds, best.val_loss, strict=True))
+    differences = [
+        loss - known[seed] for seed, loss in zip(winner.seeds, winner.val_loss, strict=True) if seed in known
+    ]
+    if not differences or not all(map(math.isfinite, differences)):
+        return False
+    mean = sum(differences) / len(differences)
+    if len(differences) == 1:
+        return mean == 0
+    variance = sum((difference - mean) ** 2 for difference in differences) / (len(differences) - 1)
+    return mean <= math.sqrt(variance / len(differences))

@@ -37,6 +37,12 @@ class Summary:
     comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()
     """Restrictions of this run, such as parameters that were not searched."""
+    fixed_luck: tuple[str, ...] = ()
+    """Sources of variation that do not depend on a trial's seed, such as ``initial weights`` or ``batch order``.
+
+    Differences between arms over seeds do not cover this variation. So no difference is reported as shown if
+    ``initial weights`` or ``batch order`` are among them.
+    """
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
     complete: bool = True

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dropsearch.core.records.metrics import EpochMetrics
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-TrialPhase = Literal["search", "confirm", "sites", "l2", "sizes"]
+TrialPhase = Literal["search", "confirm", "sites"]
 
 
 INTERRUPTED = "interrupted"
@@ -65,6 +65,8 @@ class TrialResult:
     """Why the trial failed or was stopped; empty for COMPLETE."""
     checkpoint: str = ""
     """Path of the Lightning checkpoint with the weights of the best epoch; empty if none was saved."""
+    checkpoint_sha256: str = ""
+    """The checkpoint's sha256 in hexadecimal."""
 
     @property
     def interrupted(self) -> bool:

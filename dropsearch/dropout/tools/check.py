@@ -13,7 +13,8 @@ from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
-from dropsearch.dropout.control import DropoutMode, owner_path
+from dropsearch.dropout.control import DropoutMode
+from dropsearch.dropout.location import owner_path
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.tools.dry_run import DryRun, is_lightning
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
@@ -128,7 +129,9 @@ class _Trial:
                 "or register the nn.Dropout (nn.ModuleList instead of a list)"
             )
         frozen = next((name for name, part in self._around(site) if _is_frozen(part)), "")
-        return f"{frozen} is frozen (no parameter of it trains), and yet it drops: {frozen}.eval()" if frozen else ""
+        if not frozen or self.as_given.reaches_training(site.name):
+            return ""
+        return f"{frozen} is frozen, and nothing that trains depends on what it drops: call {frozen}.eval()"
 
     def _in_eval_mode(self, site: Site) -> str:
         if not self.module.training:

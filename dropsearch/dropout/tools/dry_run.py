@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from dropsearch._compat.detached_trainer import DetachedTrainer
 from dropsearch._compat.lightning import package_of
+from dropsearch.core.batches import examples_in, mapped
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.dropout.tools.snapshot import ModuleSnapshot
 from dropsearch.dropout.unsupported import is_compiled
@@ -156,40 +156,4 @@ def _fits(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 def copied(batch: Any) -> Any:
     """Return a batch whose tensors are copies, for a forward may write into its input."""
-    if isinstance(batch, Tensor):
-        return batch.detach().clone().requires_grad_(batch.requires_grad)
-    if isinstance(batch, Mapping):
-        changed = {key: copied(value) for key, value in batch.items()}
-        return changed if type(batch) is dict else _rebuilt(batch, changed)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(copied(value) for value in batch))
-    if type(batch) in (list, tuple):
-        return type(batch)(copied(value) for value in batch)
-    return batch
-
-
-def _rebuilt(batch: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
-    try:
-        return type(batch)(changed)  # type: ignore[call-arg]
-    except TypeError:
-        return changed
-
-
-def examples_in(batch: Any) -> int | None:
-    """Return how many examples a batch holds: the length of its first tensor; None where there is none."""
-    return next((int(x.shape[0]) for x in tensors(batch) if x.dim()), None)
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a batch or an output, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors(getattr(value, field.name))
+    return mapped(batch, lambda x: x.detach().clone().requires_grad_(x.requires_grad))

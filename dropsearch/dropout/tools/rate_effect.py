@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dropsearch.core.batches import tensors
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.control import TrialControl
-from dropsearch.dropout.tools.dry_run import DryRun, tensors
+from dropsearch.dropout.tools.dry_run import DryRun
 
 HIGH = 0.9
 """The rate that is held against 0."""
@@ -44,6 +45,13 @@ class RateEffect:
         """Whether a site's rate changes the result."""
         return any(self._differs(self._undropped, self._result({site: HIGH}, seed)) for seed in range(_TRIES))
 
+    def reaches_training(self, site: str) -> bool:
+        """Whether a site's rate changes the gradient of any parameter that trains."""
+        seeds = range(_TRIES)
+        return any(
+            self._differs(*(self._result({site: rate}, seed, of=_gradients) for rate in (0.0, HIGH))) for seed in seeds
+        )
+
     def fused(self, layer: nn.RNNBase) -> bool:
         """Whether the rate between a recurrent layer's own layers changes the result."""
         return self._differs(*(self._result({}, fused=(layer, rate)) for rate in (0.0, HIGH)))
@@ -52,7 +60,11 @@ class RateEffect:
         return largest_difference(a, b) > 2 * self._noise
 
     def _result(
-        self, rates: Mapping[str, float], seed: int = 0, fused: tuple[nn.RNNBase, float] | None = None
+        self,
+        rates: Mapping[str, float],
+        seed: int = 0,
+        fused: tuple[nn.RNNBase, float] | None = None,
+        of: Callable[[nn.Module, list[Tensor]], list[Tensor]] | None = None,
     ) -> list[Tensor]:
         module = self.dry_run.module
         control = TrialControl(module, {**dict.fromkeys(self.sites, 0.0), **rates}, seed)
@@ -64,13 +76,24 @@ class RateEffect:
             _seed_all(module)
             with control.watching(), control.training_step(0):
                 result = self.dry_run.run()
-            found = [each.detach().clone() for each in tensors(result)]
-        if not found:
-            raise InputError(
-                f"{self.dry_run.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
-                f"got {type(result).__name__} from {type(module).__name__}"
-            )
-        return found
+            found = list(tensors(result))
+            if not found:
+                raise InputError(
+                    f"{self.dry_run.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
+                    f"got {type(result).__name__} from {type(module).__name__}"
+                )
+            return [each.detach().clone() for each in (of(module, found) if of else found)]
+
+
+def _gradients(module: nn.Module, results: list[Tensor]) -> list[Tensor]:
+    """Return the gradient of the loss, or of the sum of the outputs, by each parameter that trains."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    total = sum((each.abs() if each.is_complex() else each).sum() for each in results if each.requires_grad)
+    if not isinstance(total, Tensor):  # manual optimisation has gone backward already
+        given: Sequence[Tensor | None] = [parameter.grad for parameter in trained]
+    else:
+        given = torch.autograd.grad(total, trained, allow_unused=True) if trained else []
+    return [torch.zeros(()) if each is None else each for each in given]
 
 
 def _seed_all(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError, close_match
-from dropsearch.dropout.control import owner_path
+from dropsearch.dropout.location import owner_path
 from dropsearch.dropout.rates import checked_rate
 from dropsearch.dropout.tools.insert import inserted_dropout
 from dropsearch.dropout.tools.step_wrapper import never_drops, wrap
@@ -57,7 +57,8 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
 
     Where a part holds its rate as a number (``nn.Dropout.p``, ``dropout`` of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and
     ``nn.MultiheadAttention``, an inserted dropout), the number is set. Any other site is a call, in a forward or a
-    ``training_step``, with or without an ordinal (``model``, ``block#2``): there a wrapper hands the call its rate.
+    ``training_step``, the first of its module or a later one (``model``, ``block#2``), or one call of a site that is
+    called several times in a pass (``drop@2``): there a wrapper hands the call its rate.
     The wrapper adds nothing to ``state_dict`` and is copied and pickled with the module. ::
 
         set_rates(module, {"drop": 0.2, "model#2": 0.4})  # until further notice
@@ -83,7 +84,7 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
     for site, given in rates.items():
         rate = checked_rate(given, f'rates["{site}"]')
         part = _owner(module, site)
-        attribute = None if "#" in site else _Attribute.of(part, rate, within=site.partition(":")[2])
+        attribute = None if "#" in site or "@" in site else _Attribute.of(part, rate, within=site.partition(":")[2])
         if attribute is not None:
             attributes[site] = attribute
         elif ":" in site or never_drops(part):

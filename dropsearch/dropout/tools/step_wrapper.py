@@ -40,10 +40,11 @@ class RateMode(DropoutMode):
 
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Let the call run, at its rate where it has one."""
-        if site not in self.rates:
+        name = self.whereabouts.last_call if self.whereabouts.last_call in self.rates else site
+        if name not in self.rates:
             return original()
-        self.met.add(site)
-        return original(Replaced(self.rates[site], call.rate))
+        self.met.add(name)
+        return original(Replaced(self.rates[name], call.rate))
 
 
 class _Setting:
@@ -103,7 +104,7 @@ def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
 
     Args:
         module: Any module. Its ``forward``, and ``training_step`` where it has one, become attributes of the object.
-        rates: Rate by site name, ordinals as in `DropoutMode`.
+        rates: Rate by site name; ``drop@2`` is the second call of a site in one pass.
     """
     setting = _Setting(module, rates)
     names = [name for name in STEPS if hasattr(module, name)]

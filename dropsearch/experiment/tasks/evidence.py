@@ -13,9 +13,11 @@ from typing import Any
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
-from dropsearch.experiment import build, engines, retrainings
+from dropsearch.experiment import engines, retrainings
 from dropsearch.experiment.arm_runner import unfinished
 from dropsearch.experiment.artifacts import write_files
+from dropsearch.experiment.build import make_output_folder
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun
 from dropsearch.experiment.studies import fingerprints, retraining_phases
@@ -40,30 +42,26 @@ def measured_finished_run(config: Config) -> Summary:
         InputError: There is no such study, it is not finished, or its checkpoints are gone.
     """
     started = time.perf_counter()
-    source = build.data(config, build.device(config))
-    sites = build.sites(config, source)
-    engines.use_precision(config)
-    engines.use_threads(config, source)
-    folder = Path(config.output_dir)
-    storage = _storage(config, folder / "study.journal", fingerprints(config, source, sites))
-    nothing = SequentialEngine(build.module_factory(config, source), source, build.settings(config), lambda _: None)
-    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=folder)
-    run = ExperimentRun(config, source, sites, nothing, folder, tracker, started)
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    storage = _storage(context)
+    nothing = SequentialEngine(context.make_module, context.source, context.settings, lambda _: None)
+    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=context.folder)
+    run = ExperimentRun(context, nothing, tracker, started)
     run.open_studies(storage)
     arms = run.arm_runner.recorded()
     for arm in run.arm_runner.studies:
         winner = arms[arm.arm.name].winner
-        if what := retrainings.missing(arm, winner, config.evidence.train_sizes):
+        if what := retrainings.missing(arm, winner):
             raise InputError(unfinished(config.study.name, what))
-        if winner and "l2" in arm.retrained:
-            controls = retrainings.retrained(arm, winner, "l2").values()
-            run.arm_runner.check_kept([result for _, results in controls for result in results if result.checkpoint])
-    with reached(folder):
-        return _written(run, storage, arms, _recorded_before(folder))
+    with reached(context.folder):
+        return _written(run, storage, arms, _recorded_before(context.folder))
 
 
-def _storage(config: Config, journal: Path, wanted: Mapping[str, Any]) -> Any:
+def _storage(context: ExperimentContext) -> Any:
     """Open the storage, which holds the studies of every arm."""
+    config, journal, wanted = context.config, context.folder / "study.journal", fingerprints(context)
     there = storage_exists(config.study.storage, journal)
     storage = open_storage(config.study.storage, journal) if there else None
     parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
@@ -92,8 +90,8 @@ def _recorded_before(folder: Path) -> dict[str, Any]:
 
 def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], before: Mapping[str, Any]) -> Summary:
     try:
-        run.tracker.connect(f"{run.config.model.name}-{run.source.name}")
-        build.output_folder(run.config)
+        run.tracker.connect(f"{run.context.config.model.name}-{run.context.source.name}")
+        make_output_folder(run.context.folder)
         run.start_tracking(storage, amends=True)
         found = run.with_evidence(run.summary(arms, complete=True))
         trained = sum(r.seconds for arm in run.arm_runner.studies for r in arm.results())
@@ -105,7 +103,7 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
             **before,
         }
         summary = dataclasses.replace(found, **told)
-        run.tracker.finish(summary, write_files(summary, run.config, run.folder, run.source.sizes.get("test") or None))
+        run.tracker.finish(summary, write_files(run.context, summary))
     except BaseException:
         run.tracker.close("FAILED")
         raise

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.typical_rates import typical_rate
-from dropsearch.experiment import build, engines
-from dropsearch.experiment.dropout_check import notes, require_active_dropout
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.params import programs
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import describe_engine
@@ -20,34 +19,32 @@ from dropsearch.training.protocols import describe_engine
 
 def show_plan(config: Config) -> int:
     """Print the plan and return 0."""
-    source = build.data(config, build.device(config))
-    sites = build.sites(config, source)
-    require_active_dropout(config, source, sites)
-    engines.use_precision(config)
-    engines.use_threads(config, source)
-    plan = engines.plan(config, source, sites)
-    for line in _lines(config, source, sites, plan):
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    for line in _lines(context, engines.plan(context)):
         print(line)
     return 0
 
 
-def _lines(config: Config, source: build.Source, sites: tuple[Site, ...], plan: Plan) -> Iterator[str]:
-    yield f"{config.model.name} on {source.name}, {build.device(config).type}"
-    yield from _sites(sites)
+def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
+    config, source, processes = context.config, context.source, context.processes
+    yield f"{config.model.name} on {source.name}, {context.device.type}"
+    yield from _sites(context.sites)
     yield ""
-    if searched := ranges(config):
+    if searched := context.params:
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
-    processes = engines.process_count(config, source)
-    description = describe_engine(plan.engine, build.device(config).type, plan.width, processes=processes)
+    description = describe_engine(plan.engine, context.device.type, plan.width, processes=processes)
     yield f"engine      {description} ({plan.reason})"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    trial steps per second in one process, by width: {measured}"
-    yield f"memory      {_memory(_parameters(config, source), plan)}"
+    yield f"memory      {_memory(_parameters(context), plan)}"
     if plan.speed:
         hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
         yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
-    yield from (f"note        {note}" for note in notes(config, source))
+    notes = context.rate_check.notes(config.model.name) if context.rate_check else ()
+    yield from (f"note        {note}" for note in notes)
 
 
 def _memory(parameters: int, plan: Plan) -> str:
@@ -66,10 +63,10 @@ def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
         yield f"{site.name:{width}}  {site.kind:9}  {typical_rate(site.kind):7.2f}  {site.activations:11,}{note}"
 
 
-def _parameters(config: Config, source: build.Source) -> int:
+def _parameters(context: ExperimentContext) -> int:
     """Return how many numbers a trial trains: the most that it may, where what is searched decides that."""
-    make, begun = build.module_factory(config, source), build.first_values(config, source)
-    spec = TrialSpec(config.arms[0], 0, config.seed, {}, lr=1e-3, weight_decay=0.0)
+    begun = context.modules.start
+    spec = TrialSpec(context.config.arms[0], 0, context.config.seed, {}, lr=1e-3, weight_decay=0.0)
+    every = [replace(spec, hyperparameters={**begun, **values}) for values in programs(context.params)]
     with torch.no_grad():
-        made = [make(replace(spec, hyperparameters={**begun, **values})) for values in programs(ranges(config))]
-    return max(sum(parameter.numel() for parameter in module.parameters()) for module in made)
+        return max(sum(parameter.numel() for parameter in context.make_module(each).parameters()) for each in every)

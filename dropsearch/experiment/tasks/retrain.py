@@ -8,8 +8,10 @@ from pathlib import Path
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import STOPPED, InputError, RunError, close_match
-from dropsearch.core.records import ARMS, EpochMetrics, Monitor, Site, TrialResult, TrialSpec
-from dropsearch.experiment import build, engines, user_module
+from dropsearch.core.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.experiment.build import make_output_folder
+from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.provenance import reload_command
 from dropsearch.experiment.watched_feed import Interruption
 from dropsearch.training.sequential import SequentialEngine
@@ -44,36 +46,28 @@ class _OneTrial:
 
 def retrain(config: Config) -> int:
     """Train the configuration under `retrain` and keep its best epoch; return the exit status."""
-    engines.use_precision(config)
-    source = build.data(config, build.device(config))
-    sites = build.sites(config, source)
-    _check_sites(config, [site.name for site in sites])
-    folder = build.output_folder(config)
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    _check_sites(config, [site.name for site in context.sites])
+    make_output_folder(context.folder)
     wanted = config.retrain
     spec = TrialSpec(
         wanted.arm,
         0,
         wanted.seed,
-        {**_off(config, sites), **wanted.rates},
+        {**(context.rates_off if ARMS[wanted.arm].dropout == "off" else {}), **wanted.rates},
         wanted.lr,
         wanted.weight_decay,
         hyperparameters=wanted.params,
         phase="confirm",
         configuration=0,
     )
-    path = folder / f"{wanted.arm}-{wanted.seed}.ckpt"
+    path = context.folder / f"{wanted.arm}-{wanted.seed}.ckpt"
     interruption = Interruption()
-    feed = _OneTrial(spec, interruption, build.monitor(config))
+    feed = _OneTrial(spec, interruption, context.monitor)
     with interruption.listening():
-        SequentialEngine(build.module_factory(config, source), source, build.settings(config), lambda _: path).run(feed)
-    return _tell(config, source, feed.result, path, interruption)
-
-
-def _off(config: Config, sites: tuple[Site, ...]) -> dict[str, float]:
-    """Return the rates that switch a user module's own dropout off in an arm without it."""
-    if not user_module.is_user_module(config) or ARMS[config.retrain.arm].dropout != "off":
-        return {}
-    return {site.name: 0.0 for site in sites if site.controllable}
+        SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
+    return _tell(context, feed.result, path, interruption)
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
@@ -87,17 +81,16 @@ def _check_sites(config: Config, known: list[str]) -> None:
             )
 
 
-def _tell(
-    config: Config, source: build.Source, result: TrialResult | None, path: Path, interruption: Interruption
-) -> int:
+def _tell(context: ExperimentContext, result: TrialResult | None, path: Path, interruption: Interruption) -> int:
     if interruption.requested:
         print("stopped: nothing was kept")
         return STOPPED
     if result is None or result.best is None or result.state == "FAIL":
         raise RunError(f"the training failed ({result.reason if result else 'nothing was trained'})")
     best = result.best
-    print(f"best epoch {best.epoch + 1}: {_validated(best, build.monitor(config))}")
-    command = reload_command(str(path), config, result.spec.arm, build.carried(config, source, result.spec))
+    print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
+    given = context.modules.constructor_arguments(result.spec)
+    command = reload_command(str(path), context.config, result.spec.arm, given)
     if command:
         print(f"to load it:\n  {command}")
     return 0

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
+from dropsearch.dropout.location import owner_of
 from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
 from dropsearch.dropout.typical_rates import typical_rate
-from dropsearch.experiment import build, user_module
-from dropsearch.experiment.dropout_check import Tried, tried
+from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.dropout_check import RateCheck
 from dropsearch.experiment.insertion import inserted_names
 from dropsearch.report.text.terminal import wrapped
 
@@ -23,26 +24,27 @@ _ALIVE = {True: "yes", False: "no", None: "not tried"}
 
 def show_sites(config: Config) -> int:
     """Print the sites and what their rates do, and return 0."""
-    source = build.data(config, build.device(config))
-    sites = build.inventory(config, source)
-    found = tried(config, source)
-    module = build.specimen(config, source)[0]
+    context = build_context(config)
+    found, modules, name = context.rate_check, context.modules, config.model.name
+    assert found is not None, "this task tries the rates"
+    module = modules.specimen(modules.start)
     inserted = inserted_names(module)
     parts = [
-        f"{config.model.name} on {source.name}",
-        "\n".join(_table(config, sites, found, inserted)),
-        wrapped(" ".join(_in_words(config, sites, found, suggested_where(module)))),
-        *(wrapped(f"{note[:1].upper()}{note[1:]}.") for note in found.of_module(config.model.name)),
+        f"{name} on {context.source.name}",
+        "\n".join(_table(context, found, inserted)),
+        wrapped(" ".join(_in_words(context, found, suggested_where(module)))),
+        *(wrapped(f"{note[:1].upper()}{note[1:]}.") for note in found.of_module(name)),
     ]
     print("\n\n".join(filter(None, parts)))
     return 0
 
 
-def _table(config: Config, sites: Sequence[Site], found: Tried, inserted: Sequence[str]) -> Iterator[str]:
+def _table(context: ExperimentContext, found: RateCheck, inserted: Sequence[str]) -> Iterator[str]:
+    sites = context.sites
     if not sites:
         return
     known = {each.site.name: each for each in found.found.sites} if found.found else {}
-    rows = [_row(config, site, sites, known.get(site.name), inserted) for site in sites]
+    rows = [_row(context, site, known.get(site.name), inserted) for site in sites]
     widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
     for row in (_HEAD, *rows):
         cells = (_aligned(column, cell, widths[column]) for column, cell in enumerate(row))
@@ -53,47 +55,37 @@ def _aligned(column: int, cell: str, width: int) -> str:
     return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
 
 
-def _row(
-    config: Config, site: Site, sites: Sequence[Site], live: SiteCheck | None, inserted: Sequence[str]
-) -> tuple[str, ...]:
+def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserted: Sequence[str]) -> tuple[str, ...]:
     remark = site.reason or (live.finding if live else "")
-    if not remark and site.name.partition("#")[0] in inserted:
+    if not remark and owner_of(site.name) in inserted:
         remark = "by sites.insert"
     return (
         site.name,
         site.kind,
-        _rate(config, site),
+        _rate(context, site),
         f"{typical_rate(site.kind):.2f}",
         f"{site.activations:,}",
-        _met(site, sites),
+        "0" if site.reason == unsupported.UNMET else "1",
         "yes" if site.controllable else "no",
         _ALIVE[live.alive if live else None],
         remark,
     )
 
 
-def _rate(config: Config, site: Site) -> str:
+def _rate(context: ExperimentContext, site: Site) -> str:
     """Return the rate that the module has by itself; the models of dropsearch have none."""
-    if not user_module.is_user_module(config):
+    if not context.modules.has_own_rates:
         return "-"
     return "?" if math.isnan(site.rate) else f"{site.rate:.3g}"
 
 
-def _met(site: Site, sites: Sequence[Site]) -> str:
-    """Return how often a forward meets a site: of those that one module has, which of how many it is."""
-    if site.reason == unsupported.UNMET:
-        return "0"
-    owner, _, ordinal = site.name.partition("#")
-    count = sum(other.name.partition("#")[0] == owner for other in sites)
-    return f"{ordinal or 1} of {count}" if count > 1 else "1"
-
-
-def _in_words(config: Config, sites: Sequence[Site], found: Tried, where: str) -> Iterator[str]:
-    name, searched = config.model.name, [site.name for site in sites if site.controllable]
-    if sites and user_module.is_user_module(config) and not found.in_eval:
+def _in_words(context: ExperimentContext, found: RateCheck, where: str) -> Iterator[str]:
+    name, sites = context.config.model.name, context.sites
+    searched = [site.name for site in sites if site.controllable]
+    if sites and context.modules.has_own_rates and not found.in_eval:
         yield f"{name} is handed over in training mode, in which dropout drops."
     yield f"{len(searched)} of {len(sites)} sites can be searched." if sites else f"{name} has no dropout site."
-    if not searched and user_module.is_user_module(config) and where:
+    if not searched and context.modules.has_own_rates and where:
         behind = "each activation" if where == AFTER_ACTIVATION else where
         yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} puts a dropout behind {behind}."
     if found.found is not None:

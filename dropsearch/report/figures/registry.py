@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import Summary
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
     from dropsearch.report.figures.layout import FigureLayout
 
     Draw = Callable[[Summary], FigureLayout | None]
@@ -51,6 +54,23 @@ def write_figures(summary: Summary, folder: Path) -> list[Figure]:
     return written
 
 
+def figure(summary: Summary, name: str) -> MatplotlibFigure:
+    """Draw one figure and return it as matplotlib's.
+
+    Raises:
+        InputError: The run has no data for it.
+    """
+    from dropsearch.report.figures.layout import drawing
+
+    with drawing():
+        drawn = dict(drawings())[name](summary)
+    if drawn is None:
+        raise InputError(
+            f"the figure {name} needs data that this run does not have: results.json says what it measured"
+        )
+    return drawn.figure
+
+
 def drawings() -> Iterator[tuple[str, Draw]]:
     """Each figure's name and what draws it, in reading order."""
     from dropsearch.report.figures.budgets import budgets
@@ -58,7 +78,7 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     from dropsearch.report.figures.differences import differences
     from dropsearch.report.figures.ensemble import ensemble
     from dropsearch.report.figures.learning_curves import curves
-    from dropsearch.report.figures.overfitting import gaps, train_sizes
+    from dropsearch.report.figures.overfitting import gaps
     from dropsearch.report.figures.rates_found import found
     from dropsearch.report.figures.responses import responses
     from dropsearch.report.figures.robustness import robustness
@@ -66,6 +86,6 @@ def drawings() -> Iterator[tuple[str, Draw]]:
     from dropsearch.report.figures.variance_shift import shift
 
     drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
-    evidence = (gaps, train_sizes, coadaptation, robustness, ensemble, shift)
+    evidence = (gaps, coadaptation, robustness, ensemble, shift)
     for draw in (*drawings, *evidence):
         yield draw.__name__, draw

@@ -21,18 +21,16 @@ from dropsearch.report.tables.evidence import (
     claim_number,
     contrasts_table,
     evidence_table,
-    l2_control_table,
     single_sites_table,
 )
 from dropsearch.report.tables.table import Table, heading
-from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
-from dropsearch.report.text.caveats import caveats, without_dropout
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import drawable, spans
-from dropsearch.report.text.terminal import kept
-from dropsearch.report.text.verdict import rates_by_site, verdict
+from dropsearch.report.text.verdict import answer, rates_by_site
+from dropsearch.report.text.warnings import warnings
 
-ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open"}
+ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open", "not measured": "open"}
 """The class of each answer in `page.css`."""
 
 _STEP = re.compile(r"(?<=[._/])(?=.)")
@@ -69,8 +67,8 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         title=title(summary),
         study=summary.study,
         complete=summary.complete,
-        verdict=verdict(summary),
-        beside=[text for text in (rates_by_site(summary), kept(summary), *without_dropout(summary)) if text],
+        answer=answer(summary),
+        beside=[text for text in (rates_by_site(summary), *warnings(summary)) if text],
         sections=[*_filled(_sections(summary), drawn)],
         figures=drawn,
         claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
@@ -123,17 +121,17 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "evidence",
         "Evidence",
-        (evidence_table(summary, intervals=True), l2_control_table(summary), sizes_table(summary)),
-        ("gaps", "train_sizes", "coadaptation", "robustness", "ensemble", "shift"),
-        (size_contrasts_table(summary), contrasts_table(summary)),
+        (evidence_table(summary, intervals=True),),
+        ("gaps", "coadaptation", "robustness", "ensemble", "shift"),
+        (contrasts_table(summary),),
     )
 
 
 def _filled(sections: Iterator[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
     """The sections that have anything to show, without what they lack."""
     for section in sections:
-        tables = tuple(table for table in section.tables if table.rows)
-        folded = tuple(table for table in section.folded if table.rows)
+        tables = tuple(table for table in map(Table.trimmed, section.tables) if table.rows)
+        folded = tuple(table for table in map(Table.trimmed, section.folded) if table.rows)
         figures = tuple(name for name in section.figures if name in drawn)
         if tables or figures:
             yield Section(section.name, section.heading, tables, figures, folded, section.words if tables else "")

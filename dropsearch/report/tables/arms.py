@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
-from dropsearch.report.tables.evidence import claims_table, l2_control_table, single_sites_table
+from dropsearch.report.tables.evidence import claims_table, single_sites_table
 from dropsearch.report.tables.table import WIDTH as WIDTH
 from dropsearch.report.tables.table import Table as Table
-from dropsearch.report.tables.train_sizes import size_contrasts_table, sizes_table
 from dropsearch.report.text.numbers import EMPTY as EMPTY
 from dropsearch.report.text.numbers import loss as loss
 from dropsearch.report.text.numbers import percent as percent
@@ -42,14 +40,14 @@ def arms_table(summary: Summary) -> Table:
 def _user_arms(summary: Summary) -> Table:
     """The arms of a module of the user's own, by what it logs."""
     monitor, comparison_metric = summary.monitor, summary.comparison_metric
-    name = shorten(monitor.name, 14)
+    name = shorten(monitor.name, 9)
     columns = [
         "arm",
         "done/pruned/\nfailed",
         f"search\n{name}",
         f"confirmed\n{name}",
         "search\nluck",
-        f"{shorten(comparison_metric.label, 20)}\nmean (95 % interval)",
+        f"{shorten(comparison_metric.label, 19)}\nmean (95 % interval)",
     ]
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
     columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
@@ -111,20 +109,34 @@ def differences_table(summary: Summary) -> Table:
     return Table(f"Paired differences in {summary.comparison_metric.label}{unit}", columns, rows, left=("contrast",))
 
 
-def tables(summary: Summary, *, brief: bool = False) -> Iterable[Table]:
-    """The tables that have rows, in the order in which they are shown; `brief` as the terminal's width wants them."""
+def tables(summary: Summary) -> list[Table]:
+    """The tables that have rows, in the order in which they are shown."""
     found = (
         arms_table(summary),
         rates_table(summary),
         params_table(summary),
         differences_table(summary),
         single_sites_table(summary),
-        l2_control_table(summary),
-        sizes_table(summary),
-        size_contrasts_table(summary),
-        claims_table(summary, brief=brief),
     )
-    return [table for table in found if table.rows]
+    return [table for table in (*map(Table.trimmed, found), claims_table(summary)) if table.rows]
+
+
+def brief_tables(summary: Summary) -> list[Table]:
+    """The tables of the first screen: arms and rates; what else there is stands in the report."""
+    arms = arms_table(summary)
+    shown = [
+        index
+        for index, column in enumerate(arms.columns)
+        if column not in ("search\nluck", "test\nloss", "test\naccuracy")
+    ]
+    arms = Table(
+        arms.title,
+        tuple(arms.columns[index] for index in shown),
+        tuple(tuple(row[index] for index in shown) for row in arms.rows),
+        arms.left,
+    )
+    found = (arms, rates_table(summary), params_table(summary))
+    return [table for table in map(Table.trimmed, found) if table.rows]
 
 
 def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 
-from dropsearch.core.records import Claim, Comparison, Evidence, Interval, L2Control, Summary, Variation
+from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, Variation
 from dropsearch.report import findings, measured_values
-from dropsearch.report.bands import mean_interval
 from dropsearch.report.tables.table import Table
-from dropsearch.report.text.numbers import EMPTY, probability, shorten
+from dropsearch.report.text.numbers import EMPTY, probability
 from dropsearch.report.text.score_scale import signed
 
 
-def claims_table(summary: Summary, *, brief: bool = False) -> Table:
-    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is.
-
-    Where it is to be brief the measure is left out, and long names of arms are shortened.
-    """
+def claims_table(summary: Summary) -> Table:
+    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is."""
     columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
     rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
-    if brief:
-        columns = (*columns[:2], *columns[3:])
-        rows = tuple((claim, said, shorten(arms, 30), number) for claim, said, _, arms, number in rows)
     return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
 
 
@@ -60,22 +53,6 @@ def single_sites_table(summary: Summary) -> Table:
     return Table(title, columns, rows, left=("site = rate", "arm"))
 
 
-def l2_control_table(summary: Summary) -> Table:
-    """One row a measure: that of an arm's winner beside that of its control with L2 in place of dropout."""
-    evidence = summary.evidence
-    controls = evidence.l2_controls if evidence else {}
-    columns = ("measure", "arm", "winner", "L2 control", "difference", "95 % interval", "p Holm", "shown")
-    rows = tuple(
-        _control_row(evidence, arm, control, contrast)
-        for arm, control in controls.items()
-        for contrast in control.contrasts
-        if evidence
-    )
-    decays = ", ".join(f"{control.weight_decay:.3g} in {arm}" for arm, control in controls.items())
-    title = f"Winners minus controls without dropout, as far from the training set by weight decay ({decays})"
-    return Table(title, columns, rows, left=("measure", "arm"))
-
-
 def with_interval(interval: Interval, *, signed: bool = False) -> str:
     """A mean and its interval, or its lack, to three digits."""
     if not math.isfinite(interval.mean):
@@ -103,21 +80,6 @@ def _variation_row(arm: str, variation: Variation) -> tuple[str, ...]:
         EMPTY if EMPTY in (low, high) else f"{low} to {high}",
         probability(found.p_holm),
         str(len(found.differences)),
-        "yes" if findings.shown(found) else "no",
-    )
-
-
-def _control_row(evidence: Evidence, arm: str, control: L2Control, found: Comparison) -> tuple[str, ...]:
-    winner, own = (mean_interval(each[found.metric]).mean for each in (control.winners, control.measures))
-    low, high = (_number(bound, signed=True) for bound in (found.difference.low, found.difference.high))
-    return (
-        measured_values.titled(measured_values.quantity(evidence, found.metric)),
-        arm,
-        _number(winner, signed=False),
-        _number(own, signed=False),
-        _number(found.difference.mean, signed=True),
-        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
-        probability(found.p_holm),
         "yes" if findings.shown(found) else "no",
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dropsearch.report.text.escaping import escaped
-from dropsearch.report.text.numbers import shorten
+from dropsearch.report.text.numbers import EMPTY, shorten
 
-WIDTH = 100
+WIDTH = 80
 """Of the terminal that a table must fit into, in characters."""
 
 
@@ -22,6 +22,24 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: tuple[str, ...] = ()
+
+    def trimmed(self) -> Table:
+        """The table without rows and columns in which nothing but names stands."""
+        rows = [row for row in self.rows if any(cell != EMPTY for cell in self._numbers(row))]
+        kept = [
+            index
+            for index, column in enumerate(self.columns)
+            if column in self.left or not rows or any(row[index] != EMPTY for row in rows)
+        ]
+        return Table(
+            self.title,
+            tuple(self.columns[index] for index in kept),
+            tuple(tuple(row[index] for index in kept) for row in rows),
+            self.left,
+        )
+
+    def _numbers(self, row: tuple[str, ...]) -> list[str]:
+        return [cell for cell, column in zip(row, self.columns, strict=True) if column not in self.left] or list(row)
 
     def as_text(self, width: int = WIDTH) -> str:
         """Aligned plain text; the first column is shortened where the table would be wider than `width`."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dropsearch.core.printable import printable
+
 # What begins emphasis, code, links, HTML or an entity; an underscore within a word does none of it on GitHub.
 _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
 _CODE = re.compile("`([^`]*)`")
-_ILLEGAL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
+_ILLEGAL = re.compile("[\\ufffe\\uffff]")
 
 
 def drawable(text: str) -> str:
-    """`text` with a mark in place of every character that neither XML nor HTML allows."""
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """`text` with a mark in place of what neither XML nor HTML allows, and escapes for control characters."""
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", printable(text, keep="\n\t"))
 
 
 def escaped(text: str) -> str:
     """`text` on one line, showing every character as it is."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 
 def spans(text: str) -> Iterator[tuple[str, bool]]:
@@ -41,7 +43,7 @@ def _between(part: str) -> str:
 
 def code(text: str) -> str:
     """`text` as code within a line, whatever backticks it has."""
-    line = " ".join(text.split()) or " "
+    line = printable(" ".join(text.split())) or " "
     fence = _fence(line, 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"
@@ -49,6 +51,7 @@ def code(text: str) -> str:
 
 def block(text: str) -> str:
     """`text` as a block of code, whatever backticks it has."""
+    text = printable(text, keep="\n")
     fence = _fence(text, 3)
     return f"{fence}\n{text}\n{fence}"
 

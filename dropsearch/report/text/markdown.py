@@ -14,8 +14,8 @@ from dropsearch.report.tables.evidence import contrasts_table, evidence_table
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
-from dropsearch.report.text.terminal import kept
-from dropsearch.report.text.verdict import rates_by_site, verdict
+from dropsearch.report.text.verdict import answer, rates_by_site
+from dropsearch.report.text.warnings import warnings
 
 
 def write_markdown(
@@ -31,7 +31,8 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
     """The report as Markdown; `links` are the figures' paths as seen from it, with their titles."""
     blocks = [
         f"# {escaped(title(summary))}",
-        *(escaped(text) for text in (verdict(summary), rates_by_site(summary), kept(summary))),
+        *(escaped(text) for text in (*answer(summary), rates_by_site(summary))),
+        _bullets(map(prose, warnings(summary))),
         "## Numbers",
         *(table.as_markdown() for table in tables(summary)),
         reading(summary),
@@ -54,7 +55,7 @@ def _evidence(summary: Summary) -> Iterator[str]:
     yield _bullets(
         f"{escaped(claim.statement)} **{claim.answer}**: {escaped(claim.reason)}" for claim in summary.evidence.claims
     )
-    for table in (evidence_table(summary), contrasts_table(summary)):
+    for table in (evidence_table(summary).trimmed(), contrasts_table(summary).trimmed()):
         if table.rows:
             yield table.as_markdown()
 

@@ -1,65 +1,182 @@
-"""The verdict: two sentences of plain words that the numbers support."""
+"""The answer in three sentences: what to use, what is tied with it, what is not better."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Summary
+from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Summary, best_arm
 from dropsearch.report import findings
-from dropsearch.report.text.numbers import shorten
-from dropsearch.report.text.score_scale import Scale, judged, leader
-from dropsearch.stats.means import minimum_seeds
+from dropsearch.report.text.numbers import loss, rate, shorten
+from dropsearch.report.text.score_scale import Scale, judged
+
+MOST_RATES = 6
+"""Rates that a sentence lists; more stand in the table."""
+EFFECTS = (("dropout", "none"), ("batchnorm", "none"), ("both", "batchnorm"))
+"""What adds something, beside what lacks it."""
 
 
 def verdict(summary: Summary) -> str:
-    """Say which arm is best on test accuracy, whether that can be told from the others, and how sure it is.
+    """Return the three sentences as one paragraph."""
+    return " ".join(answer(summary))
 
-    The rules, first match wins:
 
-    1. No trial was completed: nothing can be said; the commonest reason follows.
-    2. No arm has a test score: none is called best; who leads on validation loss follows.
-    3. One arm has test scores: its accuracy, and that there is nothing to compare it with.
-    4. The arm with the greatest mean test accuracy *beats* another where a planned contrast of the two has a
-       Holm-adjusted p below 0.05 and a 95 % interval without zero. It *is best* only where it beats every
-       other tested arm. Where it beats none, "no difference could be shown" is the verdict. Arms that no
-       planned contrast compares with it are named as not compared.
+def answer(summary: Summary) -> tuple[str, ...]:
+    """Return what to use, what is tied with it, and what is not better.
 
-    The second sentence says what the number of seeds allows: with fewer pairs than the exact test needs, no
-    difference could be shown whatever its size. It names contrasts between other arms that were shown, and
-    arms without a result. An interrupted run is called provisional.
+    The arm to use is chosen from validation alone (`best_arm`). The other two sentences follow from the planned
+    contrasts on the test set: another arm is worse or better only where that is shown, else it is tied. Where nothing
+    was confirmed the sentences say how far the run came.
     """
-    tested = findings.tested(summary)
-    if len(tested) > 1:
-        sentences = _compared(summary, tested)
-    elif tested:
-        sentences = _alone(summary, *tested.popitem())
-    elif any(arm.best or arm.winner for arm in summary.arms.values()):
-        sentences = _untested(summary)
-    else:
-        sentences = _nothing(summary)
-    opening = "" if summary.complete else "Provisional, since the run was interrupted: "
-    return opening + " ".join(sentences)
+    name = best_arm(summary.arms)
+    if name is not None:
+        return _use(summary, name), _tied(summary, name), _not_better(summary, name)
+    if any(arm.best for arm in summary.arms.values()):
+        return _unconfirmed(summary)
+    return _nothing(summary)
 
 
-def rates_by_site(summary: Summary) -> str:
-    """Say whether a rate for each site beats one shared rate; empty where the two were not compared."""
-    contrasts = (c for c in findings.comparisons(summary) if (c.a, c.b) == ("dropout", "dropout_shared"))
-    found = next((c for c in contrasts if c.differences), None)
-    if found is None:
-        return ""
-    scale, difference = Scale(summary.comparison_metric), found.difference
-    if findings.shown(found):
-        better = (difference.mean > 0) is summary.comparison_metric.higher_is_better
-        one, other = (
-            ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
-        )
-        return f"{one} beats {other} by {_size(found, scale)} on {summary.comparison_metric.label}."
-    bounds = f"{scale.difference(difference.low)} to {scale.difference(difference.high)}{scale.unit}"
-    interval = f" (dropout minus dropout_shared, 95 % interval {bounds})" if math.isfinite(difference.low) else ""
-    return f"Whether a rate for each site does better than one rate for all could not be shown{interval}."
+# What to use
+
+
+def _use(summary: Summary, name: str) -> str:
+    outcome, scale = summary.arms[name], Scale(summary.comparison_metric)
+    score = judged(outcome, summary.comparison_metric)
+    measured = f"{_label(summary)} {scale.value(score.mean)}" if math.isfinite(score.mean) else ""
+    if math.isfinite(score.low):
+        measured += f" (95 % CI {scale.interval(score.low, score.high)})"
+    seeds = _count(len(outcome.winner.results) if outcome.winner else 0, "fresh seed")
+    return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}."
+
+
+def _model(summary: Summary, name: str) -> str:
+    outcome = summary.arms[name]
+    title = outcome.arm.title
+    if outcome.arm.dropout == "off":
+        with_batchnorm = any(arm.arm.batchnorm for arm in summary.arms.values())
+        plain = "the plain model, without dropout" + (" and BatchNorm" if with_batchnorm else "")
+        return f"{title} without dropout" if outcome.arm.batchnorm else plain
+    rates = findings.rates(outcome)
+    if not any(rates.values()):
+        return f"{'BatchNorm' if outcome.arm.batchnorm else 'the plain model'}: every rate chosen is 0"
+    if outcome.arm.dropout == "shared":
+        return f"dropout with one rate for all sites, {rate(next(iter(rates.values())))}"
+    if len(rates) > MOST_RATES:
+        low, high = min(rates.values()), max(rates.values())
+        return f"{title} with rates from {rate(low)} to {rate(high)} at {len(rates)} sites (table below)"
+    listed = " / ".join("0" if value == 0 else rate(value) for value in rates.values())
+    return f"{title} with {'rates' if len(rates) > 1 else 'rate'} {listed} ({', '.join(short_names(list(rates)))})"
+
+
+def short_names(sites: Sequence[str]) -> list[str]:
+    """Return the paths of sites without a last part `dropout`, and without the first parts that all of them share."""
+    parts = [path[:-1] if len(path) > 1 and path[-1] == "dropout" else path for path in (s.split(".") for s in sites)]
+    while all(len(path) > 1 for path in parts) and len({path[0] for path in parts}) == 1:
+        parts = [path[1:] for path in parts]
+    return [".".join(path) for path in parts]
+
+
+def _why(summary: Summary, name: str) -> str:
+    won = {arm: outcome.winner for arm, outcome in summary.arms.items() if outcome.winner}
+    best = min(won.values(), key=lambda winner: winner.mean_val_loss)
+    chosen, monitored = won[name], _monitored(summary)
+    value = loss(findings.confirmed_loss(summary.arms[name]))
+    if chosen.mean_val_loss == best.mean_val_loss:
+        return f"{'best' if summary.monitor.mode == 'max' else 'least'} {monitored} {value}"
+    first = next(arm for arm, winner in won.items() if winner is best)
+    return f"{monitored} {value}, tied with that of {summary.arms[first].arm.title}, which is less simple"
+
+
+# What is tied with it
+
+
+def _tied(summary: Summary, name: str) -> str:
+    told = [text for other in _others(summary, name) if (text := _tie(summary, name, other))]
+    absent = _missing(summary)
+    if told:
+        return f"{_capital('; '.join(told))}{absent}."
+    if not _others(summary, name):
+        return f"No other arm has a result, so nothing is compared{absent}."
+    return f"No other arm is tied with it{absent}."
+
+
+def _tie(summary: Summary, name: str, other: str) -> str:
+    """Return how an arm stands to the one to use, unless it is shown to be worse; empty where it is."""
+    one, title = summary.arms[name], summary.arms[other].arm.title
+    if is_same(one, summary.arms[other]):
+        drops = summary.arms[other].arm.dropout != "off"
+        return f"{title}: no dropout was chosen, it is the same model" if drops else f"{title} is the same model"
+    contrast = _between(summary, name, other)
+    if contrast is None or not contrast.differences:
+        return f"{title} was not compared with it"
+    lead = _ahead(summary, contrast, other)
+    if findings.shown(contrast):
+        better = f"{title} is better on the {_where(summary)} by {_size(summary, contrast)}"
+        return f"{better}, which has no say in the choice" if lead > 0 else ""
+    return f"{title} is not distinguishable from it{_difference(summary, contrast, other)}"
+
+
+# What is not better
+
+
+def _not_better(summary: Summary, name: str) -> str:
+    told = [*_worse(summary, name), *_no_effect(summary, name)]
+    if told:
+        return f"{_capital('; '.join(told))}."
+    return "No arm is shown to be worse." if _others(summary, name) else "What dropout changes takes a second arm."
+
+
+def _worse(summary: Summary, name: str) -> Iterator[str]:
+    for other in _others(summary, name):
+        contrast = _between(summary, name, other)
+        if contrast and findings.shown(contrast) and _ahead(summary, contrast, other) < 0:
+            yield f"{summary.arms[other].arm.title} is worse by {_size(summary, contrast)}"
+
+
+def _no_effect(summary: Summary, name: str) -> Iterator[str]:
+    """Say of what adds dropout or BatchNorm that it is not shown to improve on what lacks it."""
+    for on, off in EFFECTS:
+        if name in (on, off) or on not in summary.arms or off not in summary.arms:
+            continue
+        title, lacking = summary.arms[on].arm.title, summary.arms[off].arm.title
+        contrast = _between(summary, on, off)
+        if is_same(summary.arms[on], summary.arms[off]):
+            yield f"{title}: no dropout was chosen"
+        elif contrast and contrast.differences and not findings.shown(contrast):
+            yield f"{title}: no improvement over {lacking} shown{_excluded(summary, contrast, on)}"
+
+
+def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
+    """Say what improvement the interval leaves out; empty without an interval."""
+    scale = Scale(summary.comparison_metric)
+    higher = summary.comparison_metric.higher_is_better is (contrast.a == on)
+    most = contrast.difference.high if higher else -contrast.difference.low
+    return f", more than {scale.size(max(most, 0.0))}{scale.unit} is excluded" if math.isfinite(most) else ""
+
+
+def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
+    """Return whether two arms chose one model, which stands in both."""
+
+    def of(outcome: ArmOutcome, winner: Confirmed) -> tuple[str, int]:
+        return winner.owner or outcome.arm.name, winner.number
+
+    if one.winner is None or other.winner is None:
+        return False
+    return of(one, one.winner) == of(other, other.winner)
+
+
+# Where nothing was confirmed
+
+
+def _unconfirmed(summary: Summary) -> tuple[str, str]:
+    losses = {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
+    first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
+    return (
+        "No arm can be recommended yet: no configuration was confirmed on all fresh seeds.",
+        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {losses[first]:.4f}, but "
+        "there the luckiest trial leads.",
+    )
 
 
 def _nothing(summary: Summary) -> tuple[str, str]:
@@ -67,149 +184,76 @@ def _nothing(summary: Summary) -> tuple[str, str]:
     first = "No trial was completed, so nothing can be said about dropout or BatchNorm."
     reasons = sum((findings.reasons(arm) for arm in summary.arms.values()), Counter[str]())
     if not reasons:
-        return (
-            first,
-            f"Of {trials} trials none failed and all were pruned." if trials else "None had ended yet.",
-        )
+        return first, f"Of {trials} trials none failed and all were pruned." if trials else "None had ended yet."
     reason, _ = reasons.most_common(1)[0]
     why = shorten(" ".join(reason.split()).rstrip("."), 200)
     return first, f"Of {trials} trials {reasons.total()} failed, most often with: {why}."
 
 
-def _untested(summary: Summary) -> tuple[str, str]:
-    confirmed = {n: findings.confirmed_loss(arm) for n, arm in summary.arms.items() if arm.winner}
-    losses = confirmed or {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
-    first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
-    unit = " nats" if summary.comparison_metric.percent else ""
-    how = "on fresh seeds" if confirmed else "in the search, where the luckiest trial leads until it is confirmed"
-    return (
-        "No arm has a test result, so none can be called best.",
-        f"On {_monitored(summary)} {first} leads with {losses[first]:.4f}{unit} {how}{_missing(summary, losses)}.",
-    )
-
-
-def _alone(summary: Summary, name: str, outcome: ArmOutcome) -> tuple[str, str]:
-    score, scale = judged(outcome, summary.comparison_metric), Scale(summary.comparison_metric)
-    interval = ""
-    if math.isfinite(score.low):
-        interval = f" (95 % interval {scale.interval(score.low, score.high)})"
-    reached = f"{_titled(outcome)} reached {scale.value(score.mean)} {summary.comparison_metric.label}{interval}"
-    return (
-        f"{reached}, and no other arm {'was tested' if on_test(summary) else 'has a result'}.",
-        f"What dropout or BatchNorm changes takes a second tested arm to tell{_missing(summary, [name])}.",
-    )
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """The arm with the best mean test accuracy, or what else is the judge, and how each other arm stands to it."""
-
-    comparison_metric: ComparisonMetric
-    best: ArmOutcome
-    against: dict[str, Comparison]
-    """The planned contrast of the best arm with another, by the other's name."""
-    beaten: list[str]
-    level: list[str]
-    """Compared with the best arm, and no difference could be shown."""
-    apart: list[str]
-    """Not compared with the best arm by plan."""
-
-
-def _standing(
-    tested: dict[str, ArmOutcome], contrasts: list[Comparison], comparison_metric: ComparisonMetric
-) -> _Standing:
-    best = leader({name: judged(arm, comparison_metric).mean for name, arm in tested.items()}, comparison_metric)
-    sign = 1 if comparison_metric.higher_is_better else -1
-    against = {(c.b if c.a == best else c.a): c for c in contrasts if best in (c.a, c.b)}
-    beaten = [name for name, c in against.items() if findings.shown(c) and sign * _lead(c, best) > 0]
-    level = [name for name in against if name not in beaten]
-    apart = [name for name in tested if name != best and name not in against]
-    return _Standing(comparison_metric, tested[best], against, beaten, level, apart)
-
-
-def _compared(summary: Summary, tested: dict[str, ArmOutcome]) -> tuple[str, str]:
-    contrasts = [c for c in findings.comparisons(summary) if c.a in tested and c.b in tested]
-    comparison_metric, scale = summary.comparison_metric, Scale(summary.comparison_metric)
-    standing = _standing(tested, contrasts, comparison_metric)
-    others = [c for c in contrasts if c not in standing.against.values() and findings.shown(c)]
-    second = _certainty(summary, contrasts, standing, bool(standing.beaten or others))
-    if others:
-        second += f"; among the others, {_and([_ahead(c, scale) for c in others])}"
-    return f"{_finding(standing)}.", f"{second}{_missing(summary, tested)}."
-
-
-def _finding(standing: _Standing) -> str:
-    comparison_metric, scale = standing.comparison_metric, Scale(standing.comparison_metric)
-    name, score, label = (
-        _titled(standing.best),
-        scale.value(judged(standing.best, comparison_metric).mean),
-        comparison_metric.label,
-    )
-    ahead = _and([f"{other} by {_size(standing.against[other], scale)}" for other in standing.beaten])
-    level, has = _or(standing.level), f"{name} has the best mean {label} ({score})"
-    if standing.beaten and not standing.level and not standing.apart:
-        text = f"{name} is best on {label} ({score}): it beats {ahead}"
-    elif standing.beaten and standing.level:
-        text = f"{has} and beats {ahead}, but no difference could be shown between it and {level}"
-    elif standing.beaten:
-        text = f"{has} and beats {ahead}"
-    elif standing.level:
-        leads = f"{name}, which has the best mean {label} ({score}),"
-        text = f"No difference could be shown between {leads} and {level}"
-    else:
-        text = has
-    if standing.apart:
-        text += f"; no planned contrast compares it with {_or(standing.apart)}"
-    return text
-
-
-def _certainty(summary: Summary, contrasts: list[Comparison], standing: _Standing, any_shown: bool) -> str:
-    """What the number of seeds allows to say."""
-    if not contrasts:
-        return "Nothing was tested for a difference"
-    pairs = max(len(contrast.differences) for contrast in contrasts)
-    seeds, family = _count(pairs, "paired seed"), len(findings.comparisons(summary))
-    needed = minimum_seeds(family)
-    if pairs < needed and not any_shown:
-        few = f"With {seeds} and {_count(family, 'planned contrast')}"
-        return f"{few} no difference could be shown whatever its size: it takes confirm.seeds={needed} or more"
-    intervals = [standing.against[name].difference for name in standing.level]
-    bounds = [abs(bound) for interval in intervals for bound in (interval.low, interval.high)]
-    widest = max((bound for bound in bounds if math.isfinite(bound)), default=math.nan)
-    if not any_shown and math.isfinite(widest):
-        scale = Scale(summary.comparison_metric)
-        return f"With {seeds} differences of up to {scale.size(widest)}{scale.unit} remain possible"
-    return f"This rests on {seeds} and one {'test' if on_test(summary) else 'validation'} set"
-
-
-def _missing(summary: Summary, present: Sequence[str] | dict) -> str:
-    """A clause that names the arms without a result."""
-    absent = [name for name in summary.arms if name not in present]
-    if not absent:
+def rates_by_site(summary: Summary) -> str:
+    """Say whether a rate for each site beats one shared rate; empty where the two were not compared."""
+    contrast = _between(summary, "dropout", "dropout_shared")
+    if contrast is None or not contrast.differences:
         return ""
+    if is_same(summary.arms["dropout"], summary.arms["dropout_shared"]):
+        return "A rate for each site and one rate for all sites came to the same model."
+    if not findings.shown(contrast):
+        difference = _difference(summary, contrast, "dropout")
+        return f"A rate for each site is not shown to be better than one rate for all{difference}."
+    better = _ahead(summary, contrast, "dropout") > 0
+    one, other = (
+        ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
+    )
+    return f"{one} is better than {other} by {_size(summary, contrast)}."
+
+
+# The parts of sentences
+
+
+def _others(summary: Summary, name: str) -> list[str]:
+    return [other for other, outcome in summary.arms.items() if other != name and outcome.winner]
+
+
+def _between(summary: Summary, one: str, other: str) -> Comparison | None:
+    return next((c for c in findings.comparisons(summary) if {c.a, c.b} == {one, other}), None)
+
+
+def _ahead(summary: Summary, contrast: Comparison, name: str) -> float:
+    """By how much `name` is better than the other arm of the contrast."""
+    lead = contrast.difference.mean if contrast.a == name else -contrast.difference.mean
+    return lead if summary.comparison_metric.higher_is_better else -lead
+
+
+def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
+    """The difference of `name` minus the other arm as a clause; empty without one."""
+    scale, sign = Scale(summary.comparison_metric), 1 if contrast.a == name else -1
+    mean, *bounds = (sign * value for value in (contrast.difference.mean, *_bounds(contrast)))
+    if not math.isfinite(mean):
+        return ""
+    low, high = sorted(bounds) if all(map(math.isfinite, bounds)) else (math.nan, math.nan)
+    interval = f" (95 % CI {scale.difference(low)} to {scale.difference(high)})" if math.isfinite(low) else ""
+    return f": difference {scale.difference(mean)}{scale.unit}{interval}"
+
+
+def _size(summary: Summary, contrast: Comparison) -> str:
+    """How large a shown difference is, whichever way it points."""
+    scale = Scale(summary.comparison_metric)
+    low, high = sorted(map(abs, _bounds(contrast)))
+    return f"{scale.size(abs(contrast.difference.mean))}{scale.unit} (95 % CI {scale.size(low)} to {scale.size(high)})"
+
+
+def _bounds(contrast: Comparison) -> tuple[float, float]:
+    return contrast.difference.low, contrast.difference.high
+
+
+def _missing(summary: Summary) -> str:
+    """A clause that names the arms without a result."""
     told = []
-    for name in absent:
-        failed, trials = findings.states(summary.arms[name])["FAIL"], len(summary.arms[name].trials)
-        told.append(f"{name} ({failed} of {_count(trials, 'trial')} failed)" if failed else name)
-    return f"; without a result: {_and(told)}"
-
-
-def _titled(outcome: ArmOutcome) -> str:
-    """An arm's name, and in brackets what it stands for where the name does not say it."""
-    name, title = outcome.arm.name, outcome.arm.title
-    return name if title.lower() == name else f"{name} ({title})"
-
-
-def _lead(comparison: Comparison, name: str) -> float:
-    """By how much `name` is ahead of the other arm of the contrast."""
-    return comparison.difference.mean if comparison.a == name else -comparison.difference.mean
-
-
-def _ahead(comparison: Comparison, scale: Scale) -> str:
-    one, other = comparison.a, comparison.b
-    if (comparison.difference.mean < 0) is scale.comparison_metric.higher_is_better:
-        one, other = other, one
-    return f"{one} beats {other} by {_size(comparison, scale)}"
+    for name, outcome in summary.arms.items():
+        if outcome.winner is None:
+            failed, trials = findings.states(outcome)["FAIL"], len(outcome.trials)
+            told.append(f"{name} ({failed} of {_count(trials, 'trial')} failed)" if failed else name)
+    return f"; without a result: {', '.join(told)}" if told else ""
 
 
 def on_test(summary: Summary) -> bool:
@@ -217,24 +261,21 @@ def on_test(summary: Summary) -> bool:
     return summary.comparison_metric.scores != "val_loss"
 
 
+def _where(summary: Summary) -> str:
+    return "test set" if on_test(summary) else "validation set"
+
+
+def _label(summary: Summary) -> str:
+    return summary.comparison_metric.label
+
+
 def _monitored(summary: Summary) -> str:
     return "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
 
 
-def _size(comparison: Comparison, scale: Scale) -> str:
-    """How large a shown difference is, whichever way it points."""
-    low, high = sorted(abs(bound) for bound in (comparison.difference.low, comparison.difference.high))
-    mean = abs(comparison.difference.mean)
-    return f"{scale.size(mean)}{scale.unit} (95 % interval {scale.size(low)} to {scale.size(high)})"
+def _capital(text: str) -> str:
+    return text if text.startswith("BatchNorm") else f"{text[:1].upper()}{text[1:]}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _and(names: Sequence[str], word: str = "and") -> str:
-    return f" {word} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def _or(names: Sequence[str]) -> str:
-    return _and(names, "or")

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from dropsearch.core.errors import InputError
+from dropsearch._compat import database_urls
+from dropsearch._compat.database_urls import sqlite_file, sqlite_url
+from dropsearch.core.errors import CAUSE, InputError
+from dropsearch.core.printable import masked, one_line
 
 SECONDS = 3.0
 """How long a server has to answer a first knock."""
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PORTS = {"http": 80, "https": 443, **database_urls.PORTS}
 OTHERWISE = "start it, set tracking.uri to another one, or run with tracking=none"
 
 
@@ -39,7 +42,7 @@ class Address:
     @property
     def database(self) -> Path:
         """The file of an SQLite address."""
-        return Path(self.uri.removeprefix("sqlite:///"))
+        return sqlite_file(self.uri)
 
     @property
     def is_yet_to_be_made(self) -> bool:
@@ -48,22 +51,17 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The URI without a password."""
-        parts = urlsplit(self.uri)
-        if parts.password is None:
-            return self.uri
-        user, host = parts.netloc.rsplit("@", 1)
-        return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}:***@{host}"))
+        """The URI without a password or token."""
+        return masked(self.uri)
 
     def refuse(self, rule: str, cause: object) -> InputError:
         """Return the error that says which URI broke which rule, where it comes from and what to do."""
         lines = self.hide(str(cause)).strip().splitlines() or ["no reason given"]
-        return InputError(f"{rule}, got {self.shown} ({self.origin}): {lines[0]}")
+        return InputError(f"{rule}, got {self.shown} ({self.origin}): {one_line(lines[0], CAUSE)}")
 
     def hide(self, text: str) -> str:
-        """Return `text` without the password, should it name this address."""
-        password = urlsplit(self.uri).password
-        return text.replace(f":{password}@", ":***@") if password else text
+        """Return `text` without passwords, also where it names this address in another form."""
+        return masked(text.replace(self.uri, self.shown))
 
 
 def resolve(uri: str | None, environment: str | None, output_dir: Path) -> Address:
@@ -78,7 +76,7 @@ def resolve(uri: str | None, environment: str | None, output_dir: Path) -> Addre
         for given, key in (
             (uri, "tracking.uri"),
             (environment, "MLFLOW_TRACKING_URI"),
-            (f"sqlite:///{folder / 'mlflow.db'}", "output_dir"),
+            (_default(folder), "output_dir"),
         )
         if given
     )
@@ -95,12 +93,22 @@ def resolve(uri: str | None, environment: str | None, output_dir: Path) -> Addre
     return Address(text, origin, artifacts=None)
 
 
+def _default(folder: Path) -> str:
+    try:
+        return sqlite_url(folder / "mlflow.db")
+    except ValueError as error:
+        raise InputError(
+            f'output_dir must be a folder that an SQLite address can name, got "{folder}": {error}'
+        ) from error
+
+
 def _sqlite(address: Address) -> Address:
     """Make the file's path absolute; artifacts lie beside it, so that who finds the one finds the other."""
-    if not address.uri.startswith("sqlite:///") or str(address.database) in (".", ":memory:"):
-        raise address.refuse("MLflow needs a file", "use sqlite:////absolute/path/mlflow.db")
-    database = address.database.absolute()
-    return Address(f"sqlite:///{database}", address.origin, (database.parent / "mlartifacts").as_uri())
+    try:
+        database = address.database.absolute()
+        return Address(sqlite_url(database), address.origin, (database.parent / "mlartifacts").as_uri())
+    except ValueError as error:
+        raise address.refuse("MLflow needs a file", f"{error}; use sqlite:////absolute/path/mlflow.db") from error
 
 
 def knock(address: Address) -> None:

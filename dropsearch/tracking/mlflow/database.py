@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dropsearch._compat.database_urls import sqlite_url
 from dropsearch.core.atomic_io import temporary_draft
 from dropsearch.tracking.mlflow.address import Address
 
@@ -26,7 +27,7 @@ def make_database(address: Address) -> None:
 def _make_tables(draft: Path, address: Address) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(f"sqlite:///{draft}", address.artifacts).engine.dispose()
+    SqlAlchemyStore(sqlite_url(draft), address.artifacts).engine.dispose()
 
 
 def _publish(draft: Path, database: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.printable import one_line
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.mlflow.address import Address, knock
 from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
-from dropsearch.tracking.mlflow.payloads import Curve, now
+from dropsearch.tracking.mlflow.payloads import KEY_LENGTH, Curve, now
 from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
 
 FLUSH_SECONDS = 20.0
@@ -52,6 +53,8 @@ class MlflowTracker:
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
         """Keys of trials that have an ended run, or will have one when all is written."""
+        self._catches_up = False
+        """Whether trials of other processes are written, as another invocation may do at the same time."""
         self._writer: BackgroundWriter | None = None
         self._until_closed = contextlib.ExitStack()
 
@@ -74,7 +77,7 @@ class MlflowTracker:
             InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
         """
         knock(self._address)
-        self._experiment = experiment
+        experiment = self._experiment = one_line(experiment, KEY_LENGTH)
         self._nobody_waits = self._address.is_yet_to_be_made
         self._worker = self._make_recording(self._address)
         self._writer = BackgroundWriter(self.problems, self._address.hide)
@@ -130,7 +133,9 @@ class MlflowTracker:
         if not found:
             return set()
         self._ended |= found[0]
-        return unknown - self._ended
+        missing = unknown - self._ended
+        self._catches_up = self._catches_up or bool(missing)
+        return missing
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
         """Have the winner exported and logged; one that cannot be handed to another process is exported here."""
@@ -158,6 +163,8 @@ class MlflowTracker:
         if self._writer is None:
             return
         self._writer.retry()
+        if self._catches_up:
+            self._put("the list of trials", "ended_keys")  # deletes what another invocation wrote as well
         for name, outcome in summary.arms.items():
             self._put(f"arm {name}", "write_arm", name, outcome)
         self._put("the summary", "write_summary", summary)
@@ -171,6 +178,8 @@ class MlflowTracker:
         """Close every open run with that status; does nothing after `finish`."""
         if self._writer is not None:
             self._writer.retry()
+            if self._catches_up:
+                self._put("the list of trials", "ended_keys")
             self._close(status, hurry=status == "KILLED")
 
     def _begin(self, label: str, job: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dropsearch.core.printable import printable
 from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
 
 KEY_LENGTH = 250
@@ -19,6 +20,8 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 """MLflow's limits, in characters."""
 
+_MARKUP = re.compile(r"[\\`*\[\]|~<>&]")
+"""What begins markup in Markdown, or HTML."""
 Point = tuple[str, float, int]
 """Name, value, step."""
 Points = list[Point]
@@ -45,6 +48,11 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def words(text: str) -> str:
+    """Return text for a Markdown description: on one line, without control characters, and without markup."""
+    return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -62,7 +70,7 @@ def flatten(config: Mapping[str, Any], *above: str) -> dict[str, str]:
 
 
 def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return printable(value, keep="\n\t") if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def params_of(spec: TrialSpec) -> dict[str, str]:
@@ -194,7 +202,7 @@ def note_of(summary: Summary) -> str:
     scores = [name for name in table if not name.startswith("rate.")]
     rates = [name for name in table if name.startswith("rate.")]
     parts = [
-        f"**{summary.study}**: {summary.model} on {summary.data}"
+        f"**{words(summary.study)}**: {words(summary.model)} on {words(summary.data)}"
         + ("" if summary.complete else " (interrupted: this is what was done)"),
         _markdown(table, scores),
         _markdown(table, ["arm", *rates]) if rates else "",
@@ -204,14 +212,14 @@ def note_of(summary: Summary) -> str:
 
 def _markdown(table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> str:
     rows: Iterable[tuple[Any, ...]] = zip(*(table[name] for name in names), strict=True)
-    lines = [names, ["---"] * len(names), *([_cell(value) for value in row] for row in rows)]
+    lines = [[words(name) for name in names], ["---"] * len(names), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else words(str(value))
 
 
 TimedPoints = list[tuple[EpochMetrics, int]]

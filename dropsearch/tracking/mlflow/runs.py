@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dropsearch.core.printable import printable
 from dropsearch.core.process_id import is_dead
 from dropsearch.tracking.mlflow.address import Address
 from dropsearch.tracking.mlflow.payloads import PARAM_LENGTH, TAG_LENGTH, Point, cut, now
@@ -76,8 +77,8 @@ class Runs:
         known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
         if parent is not None:
             known["mlflow.parentRunId"] = parent
-        all_tags = {name: cut(value, TAG_LENGTH) for name, value in {**known, **tags}.items()}
-        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=name)
+        all_tags = {name: cut(printable(value), TAG_LENGTH) for name, value in {**known, **tags}.items()}
+        run = self.client.create_run(self.experiment_id, start_time=start, tags=all_tags, run_name=printable(name))
         return run.info.run_id
 
     def write(
@@ -123,9 +124,18 @@ class Runs:
         self.client.set_terminated(run_id, status=status, end_time=at)
 
     def ended_keys(self) -> set[str]:
-        """Return the keys of the trials that have an ended run."""
-        runs = self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'")
-        return {run.data.tags[KEY] for run in runs}
+        """Return the keys of the trials that have an ended run; of several runs of a trial, delete all but the first.
+
+        Several invocations that find the same trials untracked write each of them. Which run is the first is the same
+        for all, so whoever looks last leaves one run for each trial.
+        """
+        runs = list(self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'"))
+        kept: set[str] = set()
+        for run in sorted(runs, key=lambda run: (run.info.end_time or 0, run.info.run_id)):
+            if run.data.tags[KEY] in kept:
+                self.client.delete_run(run.info.run_id)
+            kept.add(run.data.tags[KEY])
+        return kept
 
     def last_parent(self) -> str | None:
         """Return the parent run of the study's last invocation that came to its end, None where there is none."""

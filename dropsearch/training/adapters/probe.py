@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from lightning import Callback
 from torch.optim import Optimizer
 
+from dropsearch.core.batches import examples_in
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout.sites import dropout_sites
-from dropsearch.dropout.tools.dry_run import copied, examples_in
+from dropsearch.dropout.tools.dry_run import copied
 from dropsearch.training.epoch_metrics import ValidationNames
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
@@ -51,13 +52,16 @@ class _Noting(Callback):
         self._names.after(trainer.callback_metrics)
 
 
-def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> ModuleProbe:
+def probe(
+    module: Any, batches: dict[str, Any], settings: TrainerSettings, per_call: Collection[str] = ()
+) -> ModuleProbe:
     """Fit a module for one batch, validate it on one, and throw it away.
 
     Args:
         module: It trains, so it is not the same afterwards.
         batches: What `Trainer.fit` takes its batches from.
         settings: What all trials share.
+        per_call: Sites whose calls are told apart, by name or pattern.
 
     Raises:
         InputError: The module cannot be trained like this.
@@ -73,6 +77,7 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Mo
                 lambda: answer.append(training_step(*args, **kwargs)),
                 examples=examples_in(batch),
                 own_step=True,
+                per_call=per_call,
             )
             found.append((sites, batch))
             return answer[0]
@@ -109,6 +114,28 @@ def probe(module: Any, batches: dict[str, Any], settings: TrainerSettings) -> Mo
     logged = names.values(trainer.callback_metrics)
     elsewhere = {name: why for name, why in calls.items() if name not in logged}
     return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
+
+
+def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings, steps: int) -> bool:
+    """Train a module for a few steps, without its callbacks; return whether it could be.
+
+    Args:
+        module: It is not the same afterwards.
+        batches: What `Trainer.fit` takes its batches from.
+        settings: What all trials share.
+        steps: Of the optimiser.
+    """
+    given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
+    given |= {"limit_train_batches": steps, "limit_val_batches": 0}
+    try:
+        with quiet_lightning():
+            warnings.filterwarnings("ignore", message=".*")  # said of the trials, where it matters
+            trainer = make_trainer(module, dataclasses.replace(settings, trainer=lambda: given), [], max_epochs=1)
+            trainer.fit(set_to_train(module), **batches)
+    except Exception:  # what fails here fails in the trials too, which say why
+        return False
+    module.__dict__["_trainer"] = None
+    return True
 
 
 def _noted_logs(module: Any) -> dict[str, str]:

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dropsearch._compat.lightning import one_process
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
@@ -63,7 +64,9 @@ def check_equivalence(
         return f"trainer.precision={settings.precision} is not supported by vectorized training"
     try:
         with quiet_lightning():
-            trainer = Trainer(max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True)
+            trainer = Trainer(
+                max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True, plugins=[one_process()]
+            )
             with_steps(trainer, len(data.train_loader(specs[0].seed)))
         with DoublePrecision():
             return _compare(make_module, data, trainer, specs)

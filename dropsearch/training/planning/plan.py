@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.dropout.control import TrialControl
@@ -147,7 +148,9 @@ def _sequential_rate(
     device = loader.tensors[0].device
     module = set_to_train(make_module(spec).to(device))
     with quiet_lightning():
-        module.trainer = with_steps(Trainer(max_epochs=1, accelerator="cpu", barebones=True), len(loader))
+        module.trainer = with_steps(
+            Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), len(loader)
+        )
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []

@@ -80,10 +80,12 @@ class VectorizedEngine:
                 if self.width == 1:
                     self.failure = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
-            except Exception as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                if partitioned.cancelled():  # the user's second Ctrl-C
+                    raise
                 partitioned.requeue_open()
                 self.failure = describe_error(error)
-            trials = None  # release() can only free what is not referenced here
+            trials = None  # free_gpu_memory can only free what is not referenced here
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()
         SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(partitioned)

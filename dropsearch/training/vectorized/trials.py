@@ -20,6 +20,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
@@ -272,17 +273,16 @@ class VectorizedTrials(LightningModule):
     def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
         """Return the result of a trial; save the weights of a complete one first."""
         path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
-        if path is not None and trial_row.best is not None:
-            self._save(trial_row, path)
+        sha256 = self._save(trial_row, path) if path is not None and trial_row.best is not None else ""
         seconds = time.perf_counter() - trial_row.started
-        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""))
+        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""), sha256)
 
-    def _save(self, trial_row: TrialRow, path: Path) -> None:
+    def _save(self, trial_row: TrialRow, path: Path) -> str:
         module = self.make_module(trial_row.spec)
         module.load_state_dict(trial_row.best or {})
         trainer = self._trial_trainer
         trainer.strategy.connect(module)
-        save_checkpoint(trainer, path)
+        return save_checkpoint(trainer, path)
 
     def _replace(self, ended: list[int]) -> None:
         """Put the next trials into the free rows; if there are too few, narrow the stacked state."""
@@ -332,4 +332,5 @@ def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[one_process()],
     )

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from dropsearch.analysis.measures.overfitting import SERIES, VALUES, measure
+from dropsearch.analysis.measures.protocol import NotMeasuredError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 
 
@@ -31,8 +32,25 @@ def test_the_loss_as_trained_has_no_say_in_it():
 
 
 def test_a_training_of_which_no_epoch_was_kept_has_no_gap_there():
-    found = measure(trained((0.5, math.nan)))
-    assert math.isnan(found.values["gap_best"])
+    found = measure(trained((0.5, 0.7), (0.5, math.nan)))
+    assert math.isnan(found.values["gap_last"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "why"),
+    [
+        ([(0.5, 0.5 - 8.8e-8), (0.25, 0.25)], "agree to rounding at every epoch"),
+        ([(math.nan, 0.5), (math.nan, 0.4)], "no loss on a part of the training set"),
+        ([(0.5, math.nan)], "logs no validation loss"),
+    ],
+)
+def test_a_gap_that_cannot_be_measured_is_none_and_says_why(losses, why):
+    with pytest.raises(NotMeasuredError, match=why):
+        measure(trained(*losses))
+
+
+def test_losses_that_agree_once_have_a_gap():
+    assert measure(trained((0.5, 0.5), (0.25, 0.5))).values["gap_last"] == 0.25
 
 
 def test_every_number_and_curve_is_described():

@@ -189,7 +189,7 @@ def test_what_torchscript_compiled_is_named() -> None:
 def test_a_compiled_module_shows_what_was_compiled() -> None:
     module = torch.compile(LoopingNet(), backend="eager")
     found = dropsearch.dropout_sites(module, torch.randn(2, 4))
-    assert [site.name for site in found] == ["_orig_mod", "_orig_mod#2", "_orig_mod#3"]
+    assert [site.name for site in found] == ["_orig_mod"]
     with pytest.raises(InputError, match=r"rates of calls \(_orig_mod\) .* got a compiled OptimizedModule"):
         dropsearch.set_rates(module, {"_orig_mod": 0.3})
     with pytest.raises(InputError, match="LightningModule that is not compiled, got a compiled Litten"):
@@ -203,7 +203,7 @@ def test_a_dropout_behind_an_if_is_a_site_when_the_batch_leads_there() -> None:
 
 @pytest.mark.parametrize(
     ("make", "names"),
-    [(Adversarial, ["generator.1", "model", "model#2"]), (Watching, ["model"])],
+    [(Adversarial, ["generator.1", "model"]), (Watching, ["model"])],
 )
 def test_a_step_may_ask_for_its_optimisers_which_stand_still(make: Any, names: list[str]) -> None:
     module = make()
@@ -225,7 +225,7 @@ def test_the_user_knows_the_kinds_better() -> None:
     [
         ({"model": "hiden"}, r'kinds\["model"\] must be one of input, .*, got "hiden" \(did you mean "hidden"\?\)'),
         (["model"], r"kinds must be a kind by site name or pattern, got \['model'\]: as in"),
-        ({"modl*": "conv"}, r'kinds must name sites of the module, got "modl\*".*: its sites are model, model#2'),
+        ({"modl*": "conv"}, r'kinds must name sites of the module, got "modl\*".*: its sites are model'),
     ],
 )
 def test_a_wrong_kind_is_one_clear_line(kinds: dict[str, str], message: str) -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 import dropsearch
 from dropsearch.core.errors import InputError
+from dropsearch.dropout import sites
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.sequential import quiet_lightning
 from tests.dropout.tools.test_inventory import nothing_changed
@@ -66,10 +67,10 @@ def shares(outputs: tuple[Tensor, ...]) -> list[float]:
 
 def test_each_drop_drops_its_own_share_without_our_control() -> None:
     module, x = Shares(), torch.ones(200, 200)
-    setting = dropsearch.set_rates(module, {"drop": 0.1, "drop#2": 0.2, "model": 0.3, "model#2": 0.7})
+    setting = dropsearch.set_rates(module, {"drop": 0.1, "drop@2": 0.2, "model": 0.3, "model#2": 0.7})
     assert shares(module(x)) == [0.1, 0.2, 0.3, 0.7]
     assert float(module(x)[1].max()) == pytest.approx(1 / 0.8)
-    assert repr(setting) == "rates set: drop=0.1, drop#2=0.2 (call), model=0.3 (call), model#2=0.7 (call)"
+    assert repr(setting) == "rates set: drop=0.1, drop@2=0.2 (call), model=0.3 (call), model#2=0.7 (call)"
     assert module.drop.p == 0.1
     setting.remove()
     assert shares(module(x)) == [0.5] * 4
@@ -79,23 +80,28 @@ def test_each_drop_drops_its_own_share_without_our_control() -> None:
 
 def test_in_eval_mode_nothing_drops() -> None:
     module, x = Shares().eval(), torch.ones(20, 20)
-    dropsearch.set_rates(module, {"drop": 0.9, "drop#2": 0.9, "model": 0.9, "model#2": 0.9})
+    dropsearch.set_rates(module, {"drop": 0.9, "drop@2": 0.9, "model": 0.9, "model#2": 0.9})
     assert shares(module(x)) == [0.0] * 4
 
 
-def test_a_name_without_ordinal_means_all_drops_of_a_module_that_are_not_named() -> None:
-    module = Reusing()
+def test_a_name_means_all_calls_that_have_no_rate_of_their_own() -> None:
+    module, x = Reusing(), torch.ones(300, 5)
     with dropsearch.set_rates(module, {"drop1": 0.2}):
-        assert rates_of(module, torch.randn(4, 5)) == {"drop1": 0.2, "drop1#2": 0.2}
-    with dropsearch.set_rates(module, {"drop1#2": 0.3}):
-        assert rates_of(module, torch.randn(4, 5)) == {"drop1": 0.5, "drop1#2": 0.3}
+        assert per_call(module, x) == {"drop1": 0.2, "drop1@2": 0.2}
+    with dropsearch.set_rates(module, {"drop1@2": 0.3}):
+        assert per_call(module, x) == {"drop1": 0.5, "drop1@2": 0.3}
+
+
+def per_call(module: nn.Module, batch: Any) -> dict[str, float]:
+    found = sites.dropout_sites(module, lambda: module(batch), per_call=["*"])
+    return {site.name: site.rate for site in found}
 
 
 def test_numbers_of_recurrent_layers_and_attention_are_set() -> None:
-    module, attending = OneLayer(), TwoAttentions()
-    with dropsearch.set_rates(module, {"gru": 0.4}), dropsearch.set_rates(attending, {"attend": 0.3, "attend#2": 0.6}):
+    module, attending, x = OneLayer(), TwoAttentions(), torch.randn(2, 3, 8)
+    with dropsearch.set_rates(module, {"gru": 0.4}), dropsearch.set_rates(attending, {"attend": 0.3, "attend@2": 0.6}):
         assert (module.gru.dropout, attending.attend.dropout) == (0.4, 0.3)
-        assert rates_of(attending, torch.randn(2, 3, 8)) == {"attend": 0.3, "attend#2": 0.6}
+        assert per_call(attending, x) == {"attend": 0.3, "attend@2": 0.6}
     assert (module.gru.dropout, attending.attend.dropout) == (0.0, 0.0)
 
 
@@ -121,26 +127,26 @@ def test_an_inserted_dropout_and_the_layers_own_are_set_apart() -> None:
 def test_a_wrapper_adds_nothing_to_the_state_dict() -> None:
     module = LoopingNet()
     before = list(module.state_dict())
-    dropsearch.set_rates(module, {"model#2": 0.6})
+    dropsearch.set_rates(module, {"model@2": 0.6})
     assert list(module.state_dict()) == before
 
 
 @pytest.mark.parametrize("kept", ["deepcopy", "pickle"])
 def test_a_copy_drops_at_the_rates_that_were_set_and_by_itself(kept: str) -> None:
     module, batch = LoopingNet(), torch.randn(2, 4)
-    setting = dropsearch.set_rates(module, {"model": 0.6, "model#3": 0.2})
+    setting = dropsearch.set_rates(module, {"model@2": 0.6, "model@3": 0.2})
     copied = kept_copy(module, kept)
     setting.remove()
-    assert rates_of(module, batch) == dict.fromkeys(("model", "model#2", "model#3"), 0.15)
-    assert rates_of(copied, batch) == {"model": 0.6, "model#2": 0.15, "model#3": 0.2}
+    assert rates_of(module, batch) == {"model": 0.15}
+    assert per_call(copied, batch) == {"model": 0.15, "model@2": 0.6, "model@3": 0.2}
 
 
 def test_a_later_setting_wins_and_the_earlier_one_comes_back() -> None:
     module, batch = LoopingNet(), torch.randn(2, 4)
-    first = dropsearch.set_rates(module, {"model": 0.3, "model#2": 0.4})
-    with dropsearch.set_rates(module, {"model": 0.6}):
-        assert rates_of(module, batch) == {"model": 0.6, "model#2": 0.4, "model#3": 0.15}
-    assert rates_of(module, batch) == {"model": 0.3, "model#2": 0.4, "model#3": 0.15}
+    first = dropsearch.set_rates(module, {"model": 0.3, "model@2": 0.4})
+    with dropsearch.set_rates(module, {"model@3": 0.6}):
+        assert per_call(module, batch) == {"model": 0.3, "model@2": 0.4, "model@3": 0.6}
+    assert per_call(module, batch) == {"model": 0.3, "model@2": 0.4, "model@3": 0.3}
     first.remove()
     assert "forward" not in vars(module)
 
@@ -148,11 +154,11 @@ def test_a_later_setting_wins_and_the_earlier_one_comes_back() -> None:
 def test_settings_that_are_removed_in_the_wrong_order_leave_no_wrapped_rates() -> None:
     module, batch = LoopingNet(), torch.randn(2, 4)
     first = dropsearch.set_rates(module, {"model": 0.3})
-    second = dropsearch.set_rates(module, {"model#2": 0.6})
+    second = dropsearch.set_rates(module, {"model@2": 0.6})
     first.remove()
-    assert rates_of(module, batch) == {"model": 0.15, "model#2": 0.6, "model#3": 0.15}
+    assert per_call(module, batch) == {"model": 0.15, "model@2": 0.6, "model@3": 0.15}
     second.remove()
-    assert rates_of(module, batch) == dict.fromkeys(("model", "model#2", "model#3"), 0.15)
+    assert rates_of(module, batch) == {"model": 0.15}
 
 
 @pytest.mark.parametrize("make", [Litten, LittenMore])
@@ -203,7 +209,7 @@ def test_the_mean_of_the_scaled_attention_is_kept() -> None:
 
 def test_an_exception_in_the_module_leaves_the_wrapper_usable() -> None:
     module = LoopingNet()
-    dropsearch.set_rates(module, {"model": 1.0, "model#3": 1.0})
+    dropsearch.set_rates(module, {"model": 1.0, "model@3": 1.0})
     with pytest.raises(RuntimeError):
         module(torch.randn(2, 5))
     assert torch.count_nonzero(module(torch.randn(2, 4))) == 0

@@ -70,7 +70,7 @@ def test_what_the_run_found_and_took_is_told_as_before(out: Path):
 
 def test_the_scores_on_record_are_told_and_none_is_measured(out: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        "dropsearch.experiment.arm_runner.test_scores", lambda *_: pytest.fail("the test set was opened")
+        "dropsearch.experiment.context.ExperimentContext.test_scores", lambda *_: pytest.fail("the test set was opened")
     )
     assert all(arm.test.openings == 1 for arm in measure(out).arms.values())
 

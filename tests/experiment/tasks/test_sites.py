@@ -60,8 +60,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
         "model:bernoulli": ["hidden", "?", "0.40", "12", "1", "no", "not tried"],
         "lstm": ["rnn", "0.3", "0.25", "12", "1", "no", "yes"],
         "single": ["rnn", "0.4", "0.25", "0", "1", "no", "no"],
-        "drop": ["rnn", "0.5", "0.25", "12", "1 of 2", "yes", "yes"],
-        "drop#2": ["rnn", "0.5", "0.25", "12", "2 of 2", "yes", "yes"],
+        "drop": ["rnn", "0.5", "0.25", "24", "1", "yes", "yes"],
         "never": ["hidden", "0.1", "0.40", "0", "0", "no", "not tried"],
     }
     reasons = {site: row[-1] for site, row in found.items() if len(row) > 7}
@@ -70,7 +69,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert "inside a fused kernel" in reasons["lstm"]
     assert reasons["single"].startswith("it does nothing: it would drop between layers, and there is one")
     assert "behind an `if`" in reasons["never"]
-    assert "4 of 8 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at model, drop, drop#2." in (
+    assert "3 of 7 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at model, drop." in (
         words(ended.out)
     )
     assert "The part between is handed over in eval mode and stays in it, as under Lightning" in words(ended.out)
@@ -114,15 +113,15 @@ def test_a_metric_that_is_not_logged_does_not_hide_the_sites(cli: Cli):
 @pytest.mark.parametrize(
     ("kinds", "kind", "typical"),
     [
-        ("sites.kinds={drop: residual}", ["rnn", "residual", "rnn"], ["0.25", "0.10", "0.25"]),
-        ("sites.kinds={drop*: residual}", ["rnn", "residual", "residual"], ["0.25", "0.10", "0.10"]),
-        ("sites.kinds.drop#2=conv", ["rnn", "rnn", "conv"], ["0.25", "0.25", "0.20"]),
-        ("sites.kinds={drop#2: conv, drop*: input}", ["rnn", "input", "conv"], ["0.25", "0.15", "0.20"]),
+        ("sites.kinds={drop: residual}", ["rnn", "residual"], ["0.25", "0.10"]),
+        ("sites.kinds={drop*: residual}", ["rnn", "residual"], ["0.25", "0.10"]),
+        ("sites.kinds.drop=conv", ["rnn", "conv"], ["0.25", "0.20"]),
+        ("sites.kinds={drop*: conv, drop: input}", ["rnn", "conv"], ["0.25", "0.20"]),
     ],
 )
 def test_a_guessed_kind_can_be_corrected(cli: Cli, kinds: str, kind: list[str], typical: list[str]):
     found = table(cli(*own("inactive.Odd", "task=sites", kinds)))
-    sites = ("lstm", "drop", "drop#2")
+    sites = ("lstm", "drop")
     assert [found[site][0] for site in sites] == kind
     assert [found[site][2] for site in sites] == typical
 

@@ -86,7 +86,8 @@ def test_what_else_was_found_stands_in_a_table_of_its_own(make):
     table = params_table(summary)
     assert table.columns == ("key", "in none", "in dropout")
     assert [row[1:] for row in table.rows] == [("-", "[64,64]"), ("-", "0.9432"), ("-", "relu")]
-    assert table in tables(summary)
+    assert table.trimmed() in tables(summary)
+    assert table.trimmed().columns == ("key", "in dropout")
 
 
 def test_differences_are_in_percentage_points(make):
@@ -122,7 +123,7 @@ def test_a_shortened_name_fits_and_keeps_its_end(text, size):
 
 def test_terminal_and_page_show_the_same_cells(summary):
     table = differences_table(summary)
-    text, markdown = table.as_text(), table.as_markdown()
+    text, markdown = table.as_text(width=100), table.as_markdown()
     assert all(cell in text and cell in markdown for row in table.rows for cell in row)
 
 
@@ -140,4 +141,11 @@ def test_a_cell_cannot_break_a_markdown_table():
 def test_tables_fit_the_terminal_whatever_the_names(make):
     long = tuple(Site(f"encoder.layers.{i}.{'block.' * 12}dropout", "attention", 0.1, 8) for i in range(3))
     text = closing(make.summary(ALL, sites=long))
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 80
+
+
+def test_rows_and_columns_without_content_are_left_out():
+    table = Table("t", ("name", "a", "b"), (("x", "1", "-"), ("y", "-", "-")), left=("name",))
+    assert table.trimmed() == Table("t", ("name", "a"), (("x", "1"),), left=("name",))
+    full = Table("t", ("name", "a"), (("x", "0"),), left=("name",))
+    assert full.trimmed() == full

@@ -1,99 +1,166 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
-from dropsearch.core.records import Comparison, Interval
-from dropsearch.report import closing
+from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
+from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
+from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.markdown import markdown
-from dropsearch.report.text.verdict import rates_by_site, verdict
+from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
+from dropsearch.report.text.warnings import warnings
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
 
 def contrast(a, b, difference, low, high, p_holm, pairs=10):
     interval = Interval(difference, low, high)
-    return Comparison(a, b, "test_acc", (difference,) * pairs, interval, p_holm / 5, p_holm)
+    return Comparison(a, b, "test_acc", (difference,) * pairs, interval, p_holm / 6, p_holm, over_seeds=interval)
 
 
 def with_contrasts(make, *contrasts, **accuracies):
     return replace(make.tested(**accuracies), comparisons=contrasts)
 
 
+def with_losses(make, name, losses, rates=None):
+    """An arm whose winner has these validation losses on fresh seeds, and these rates."""
+    arm = make.arm(name, seeds=len(losses))
+    found = []
+    for result, loss in zip(arm.winner.results, losses, strict=True):
+        curve = tuple(replace(point, val_loss=loss) for point in result.curve[:1])
+        spec = result.spec if rates is None else replace(result.spec, rates=rates)
+        found.append(replace(result, curve=curve, spec=spec))
+    return replace(arm, winner=replace(arm.winner, results=tuple(found)))
+
+
+# What to use
+
+
+def test_the_first_sentence_says_what_to_use_with_its_rates(make):
+    rates = {"net.input.dropout": 0.112, "net.hidden1.dropout": 0.0, "net.hidden2.dropout": 0.06}
+    arms = {"none": with_losses(make, "none", [0.5, 0.6]), "both": with_losses(make, "both", [0.2, 0.21], rates)}
+    first = answer(make.summary(arms))[0]
+    assert first.startswith("Use dropout + BatchNorm with rates 0.11 / 0 / 0.06 (input, hidden1, hidden2): ")
+    assert "least validation loss 0.2050; test accuracy " in first
+
+
 @pytest.mark.parametrize(
-    ("low", "p_holm", "shown"),
+    ("name", "others", "use"),
     [
-        (0.001, 0.0499, True),
-        (0.001, 0.05, False),
-        (0.0, 0.0499, False),
-        (-0.001, 0.0499, False),
-        (0.001, 0.9, False),
-        (math.nan, 0.0499, False),
+        ("none", ("batchnorm",), "Use the plain model, without dropout and BatchNorm: "),
+        ("none", ("dropout",), "Use the plain model, without dropout: "),
+        ("batchnorm", ("none",), "Use BatchNorm without dropout: "),
+        ("dropout_shared", ("none",), "Use dropout with one rate for all sites, 0.30: "),
     ],
 )
-def test_a_difference_is_shown_only_with_a_small_p_and_an_interval_without_zero(make, low, p_holm, shown):
-    comparison = contrast("dropout", "none", 0.05, low, 0.09, p_holm)
-    text = verdict(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
-    assert text.startswith("dropout is best on test accuracy (95.75 %)") is shown
-    assert text.startswith("No difference could be shown between dropout") is not shown
+def test_each_arm_has_a_name_for_people(make, name, others, use):
+    arms = {other: with_losses(make, other, [0.5, 0.6]) for other in others}
+    arms[name] = with_losses(make, name, [0.2, 0.2], {"a": 0.3, "b": 0.3} if name == "dropout_shared" else {})
+    assert answer(make.summary(arms))[0].startswith(use)
 
 
-def test_the_best_arm_beats_every_other_with_how_much(make):
-    comparison = contrast("dropout", "none", 0.05, 0.04, 0.06, 0.002)
-    text = verdict(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
-    assert "it beats none by 5.00 points (95 % interval 4.00 to 6.00)." in text
-    assert text.endswith("This rests on 10 paired seeds and one test set.")
+def test_many_rates_are_left_to_the_table(make):
+    rates = {f"blocks.{index}.dropout": index / 10 for index in range(9)}
+    first = answer(make.summary({"dropout": with_losses(make, "dropout", [0.2, 0.2], rates)}))[0]
+    assert "with rates from 0.00 to 0.80 at 9 sites (table below)" in first
 
 
-def test_a_contrast_that_names_the_best_arm_second_counts_as_well(make):
-    comparison = contrast("dropout", "none", -0.05, -0.06, -0.04, 0.002)
-    text = verdict(with_contrasts(make, comparison, none=HIGH, dropout=LOW))
-    assert text.startswith("none (neither) is best")
-    assert "it beats dropout by 5.00 points (95 % interval 4.00 to 6.00)." in text
+@pytest.mark.parametrize(
+    ("sites", "names"),
+    [
+        (["net.input.dropout", "net.hidden1.dropout"], ["input", "hidden1"]),
+        (["drop"], ["drop"]),
+        (["head.dropout"], ["head"]),
+        (["encoder.drop#2", "encoder.drop"], ["drop#2", "drop"]),
+    ],
+)
+def test_sites_are_named_without_what_they_share(sites, names):
+    assert short_names(sites) == names
 
 
-def test_an_arm_that_beats_only_some_is_not_called_best(make):
-    comparisons = (
-        contrast("both", "none", 0.05, 0.04, 0.06, 0.002),
-        contrast("both", "dropout", 0.01, -0.01, 0.02, 0.4),
-        contrast("dropout", "none", 0.04, 0.03, 0.05, 0.002),
+def test_the_simplest_arm_within_one_standard_error_is_the_one_to_use(make):
+    best = [0.20, 0.30, 0.25, 0.22]
+    near = [0.21, 0.29, 0.26, 0.22]  # on average 0.0025 more, with a standard error of 0.0048
+    far = [0.25, 0.35, 0.30, 0.26]
+    arms = {"both": with_losses(make, "both", best), "batchnorm": with_losses(make, "batchnorm", near)}
+    assert best_arm(arms) == "batchnorm"
+    assert "tied with that of dropout + BatchNorm, which is less simple" in answer(make.summary(arms))[0]
+    assert best_arm(arms | {"batchnorm": with_losses(make, "batchnorm", far)}) == "both"
+
+
+def test_every_report_recommends_the_same_arm(make):
+    summary = make.summary()
+    name = best_arm(summary.arms)
+    found = results(summary)
+    assert found["recommended"] == name
+    assert found["answer"] == list(answer(summary))
+    assert found["arms"][name]["winner"]["mean_val_loss"] == min(
+        arm["winner"]["mean_val_loss"] for arm in found["arms"].values()
     )
-    text = verdict(with_contrasts(make, *comparisons, none=LOW, dropout=LOW, both=HIGH))
-    assert "is best" not in text
-    assert "beats none by 5.00 points" in text
-    assert "but no difference could be shown between it and dropout." in text
-    assert "among the others, dropout beats none by 4.00 points" in text
 
 
-def test_arms_that_no_contrast_compares_are_named(make):
-    text = verdict(make.tested(dropout=HIGH, batchnorm=LOW))
-    assert "no planned contrast compares it with batchnorm" in text
-    assert "is best" not in text
+# What is tied, and what is not better
 
 
-def test_without_a_shown_difference_the_verdict_says_how_large_one_may_be(make):
+@pytest.mark.parametrize(
+    ("low", "p_holm", "shown"),
+    [(-0.06, 0.0499, True), (-0.06, 0.05, False), (-0.12, 0.0499, True), (-0.06, 0.9, False)],
+)
+def test_an_arm_is_worse_only_where_that_is_shown(make, low, p_holm, shown):
+    comparison = contrast("none", "dropout", -0.05, low, -0.02, p_holm)
+    found = answer(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
+    assert found[2].startswith("Plain is worse by 5.00 points (95 % CI 2.00 to ") is shown
+    assert found[1].startswith("Plain is not distinguishable from it: difference -5.00 points") is not shown
+
+
+def test_the_interval_of_a_tie_is_turned_to_the_arm_that_is_named(make):
     comparison = contrast("dropout", "none", 0.01, -0.02, 0.031, 0.3)
-    text = verdict(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
-    assert text.endswith("With 10 paired seeds differences of up to 3.10 points remain possible.")
+    found = answer(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
+    assert found[1] == "Plain is not distinguishable from it: difference -1.00 points (95 % CI -3.10 to +2.00)."
+    assert found[2] == "No arm is shown to be worse."
 
 
-@pytest.mark.parametrize(("seeds", "too_few"), [(5, True), (6, False)])
-def test_too_few_seeds_for_any_difference_are_said_to_be(make, seeds, too_few):
-    text = verdict(make.tested(none=[0.9, 0.91] * 3, dropout=[0.9, 0.92] * 3))
-    assert "whatever its size" not in text
-    few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
-    assert ("it takes confirm.seeds=6 or more" in verdict(few)) is too_few
+def test_an_arm_that_is_better_on_the_test_set_is_named_and_not_chosen(make):
+    comparison = contrast("dropout", "none", -0.05, -0.06, -0.04, 0.002)
+    found = answer(with_contrasts(make, comparison, none=HIGH, dropout=LOW))
+    assert found[0].startswith("Use dropout with rates")
+    assert "Plain is better on the test set by 5.00 points (95 % CI 4.00 to 6.00)" in found[1]
+
+
+def test_what_dropout_does_not_improve_has_a_bound(make):
+    comparisons = (
+        contrast("dropout", "none", 0.001, -0.004, 0.007, 0.8),
+        contrast("batchnorm", "none", 0.05, 0.04, 0.06, 0.002),
+        contrast("batchnorm", "dropout", 0.05, 0.04, 0.06, 0.002),
+    )
+    summary = with_contrasts(make, *comparisons, none=LOW, dropout=LOW, batchnorm=HIGH)
+    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
+    arms = {
+        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
+        for name, loss in losses.items()
+    }
+    third = answer(replace(summary, arms=arms))[2]
+    assert "dropout: no improvement over plain shown, more than 0.70 points is excluded." in third
+
+
+@pytest.mark.parametrize("on", ["dropout", "dropout_shared"])
+def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
+    plain = with_losses(make, "none", [0.2] * 4)
+    same = replace(plain, arm=ARMS[on], winner=replace(plain.winner, owner="none"))
+    found = answer(make.summary({on: same, "none": plain}))
+    assert found[0].startswith("Use the plain model")
+    assert "no dropout was chosen, it is the same model" in found[1]
+    assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
 
 
 @pytest.mark.parametrize(
     ("difference", "p_holm", "said"),
     [
-        (0.02, 0.01, "A rate for each site beats one rate for all by 2.00 points"),
-        (-0.02, 0.01, "One rate for all beats a rate for each site by 2.00 points"),
-        (0.02, 0.5, "Whether a rate for each site does better than one rate for all could not be shown"),
+        (0.02, 0.01, "A rate for each site is better than one rate for all by 2.00 points"),
+        (-0.02, 0.01, "One rate for all is better than a rate for each site by 2.00 points"),
+        (0.02, 0.5, "A rate for each site is not shown to be better than one rate for all"),
     ],
 )
 def test_rates_by_site_are_held_against_one_shared_rate_in_every_report(make, difference, p_holm, said):
@@ -106,46 +173,24 @@ def test_rates_by_site_are_held_against_one_shared_rate_in_every_report(make, di
     assert said in page(summary)
 
 
-def test_without_the_arm_of_one_rate_nothing_is_said_of_it(make):
-    assert rates_by_site(make.tested(none=LOW, dropout=HIGH)) == ""
+def test_one_arm_is_compared_with_nothing(make):
+    found = answer(make.summary({"dropout": make.arm("dropout"), "none": make.failed("none")}))
+    assert found[1] == (
+        "No other arm has a result, so nothing is compared; without a result: none (12 of 12 trials failed)."
+    )
 
 
-def test_one_tested_arm_is_compared_with_nothing(make):
-    text = verdict(make.summary({"dropout": make.arm("dropout"), "none": make.failed("none")}))
-    assert text.startswith("dropout reached ")
-    assert "no other arm was tested" in text
-    assert "without a result: none (12 of 12 trials failed)" in text
+# Where nothing was confirmed
 
 
-def test_one_seed_has_no_interval(make):
-    assert "interval" not in verdict(make.tested(dropout=[0.9]))
-
-
-def test_a_closed_test_set_makes_no_arm_best(make):
-    text = verdict(make.summary({name: make.untested(name) for name in ("none", "both")}))
-    assert text.startswith("No arm has a test result, so none can be called best.")
-    assert "On validation loss both leads with" in text
-    assert "on fresh seeds" in text
-
-
-def test_a_search_without_confirmation_is_called_lucky(make):
-    text = verdict(make.summary({name: make.searched(name) for name in ("none", "both")}))
-    assert "luckiest trial" in text
-
-
-def test_a_test_set_on_which_every_seed_diverged_is_no_result(make):
-    assert verdict(make.tested(none=[math.nan] * 3)).startswith("No arm has a test result")
-
-
-def test_an_arm_that_diverged_on_every_seed_is_named(make):
-    text = verdict(make.tested(none=LOW, both=HIGH, dropout=[math.nan] * 8))
-    assert text.startswith("both (dropout and BatchNorm) ")
-    assert text.endswith("without a result: dropout.")
+def test_a_search_without_confirmation_recommends_nothing(make):
+    found = answer(make.summary({name: make.searched(name) for name in ("none", "both")}))
+    assert found[0].startswith("No arm can be recommended yet")
+    assert "dropout + BatchNorm leads with validation loss" in found[1]
 
 
 def test_a_run_all_of_whose_trials_failed_says_why(make):
-    text = verdict(make.summary({name: make.failed(name) for name in ("none", "dropout")}))
-    assert text == (
+    assert verdict(make.summary({name: make.failed(name) for name in ("none", "dropout")})) == (
         "No trial was completed, so nothing can be said about dropout or BatchNorm. "
         "Of 24 trials 24 failed, most often with: CUDA out of memory."
     )
@@ -161,6 +206,64 @@ def test_a_run_without_any_arm_says_nothing(make):
     assert verdict(make.summary({})).startswith("No trial was completed")
 
 
+# The first screen
+
+
+def in_every_first_screen(summary, text):
+    terminal = " ".join(closing(summary).partition("Arms:")[0].split())
+    top = markdown(summary).partition("## Numbers")[0]
+    html = page(summary).partition("</header>")[0]
+    return text in terminal and escaped(text) in top and text in html
+
+
+def test_a_second_opening_of_the_test_set_stands_in_the_first_screen(make):
+    arm = make.arm("dropout")
+    again = replace(arm, test=replace(arm.test, openings=2))
+    summary = make.summary({"none": make.arm("none"), "dropout": again})
+    assert in_every_first_screen(summary, "The test set was opened more than once (dropout 2 times)")
+    assert "more than once" not in closing(make.summary(("none", "dropout")))
+
+
 def test_an_interrupted_run_is_provisional(make):
-    text = verdict(make.summary(complete=False))
-    assert text.startswith("Provisional, since the run was interrupted: ")
+    assert in_every_first_screen(make.summary(complete=False), "Provisional: the run was interrupted")
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"), [("OSError: gone", True), ("diverged: val_loss=nan after epoch 2", False)]
+)
+def test_a_configuration_that_cannot_win_stands_in_the_first_screen(make, reason, again):
+    arm = make.arm("dropout")
+    first, *rest = arm.confirmed[0].results
+    broken = replace(arm.confirmed[0], results=(replace(first, state="FAIL", reason=reason), *rest))
+    summary = make.summary({"none": make.arm("none"), "dropout": replace(arm, confirmed=(broken, *arm.confirmed[1:]))})
+    told = f"Trial {broken.number} of dropout (number 1 of its search) cannot win: 1 of 10 retrainings failed"
+    assert in_every_first_screen(summary, told)
+    assert any("the same command tries it again" in text for text in warnings(summary)) is again
+
+
+def test_failures_on_one_side_stand_in_the_first_screen(make):
+    arm = make.arm("none")
+    failed = [replace(trial, state="FAIL", reason="OSError") for trial in arm.trials[:6]]
+    summary = make.summary({"none": replace(arm, trials=(*failed, *arm.trials[6:])), "dropout": make.arm("dropout")})
+    assert in_every_first_screen(summary, "none 6 of 12, dropout 0 of 12")
+
+
+@pytest.mark.parametrize(("seeds", "too_few"), [(5, True), (6, False)])
+def test_too_few_seeds_stand_in_the_first_screen(make, seeds, too_few):
+    few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
+    assert any("set confirm.seeds=6 or more" in text for text in warnings(few)) is too_few
+
+
+def test_a_source_of_luck_that_is_missing_is_named(make):
+    summary = make.summary(("none", "dropout"))
+    assert in_every_first_screen(summary, "Intervals cover the luck of seeds, not that of the test set")
+    whole = tuple(replace(each, over_seeds=each.difference) for each in summary.comparisons)
+    assert not any("Intervals cover" in text for text in warnings(replace(summary, comparisons=whole)))
+
+
+def test_the_first_screen_has_at_most_24_lines_beside_the_tables(make):
+    summary = make.with_evidence(config={"output_dir": "outputs/mlp-digits"})
+    lines = closing(summary).splitlines()
+    assert max(len(line) for line in lines if not line.startswith("  ")) <= 80
+    tables = sum(1 for line in lines if (line[:1].isalpha() and "  " in line) or line.startswith("---"))
+    assert len(lines) - tables <= 24

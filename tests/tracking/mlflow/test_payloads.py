@@ -132,3 +132,21 @@ def test_the_note_shows_the_table_of_arms_and_the_rates():
 
 def test_the_note_says_that_a_run_was_interrupted():
     assert "interrupted" in payloads.note_of(make_summary(complete=False))
+
+
+HOSTILE = "<script>a</script>\x1b[31m\u202e|`x`\n# [a](b)"
+
+
+def test_the_note_has_no_markup_of_a_name():
+    summary = make_summary(study=HOSTILE, model=HOSTILE, data=HOSTILE)
+    note = payloads.note_of(summary)
+    assert "\\<script\\>a\\</script\\>\\\\x1b[31m".replace("[", "\\[") in note
+    assert "\x1b" not in note
+    assert "\u202e" not in note
+    assert note.splitlines()[0].startswith("**\\<script")
+
+
+def test_parameters_have_no_control_characters():
+    assert payloads.flatten({"model": {"name": HOSTILE}})["model.name"] == HOSTILE.replace("\x1b", "\\x1b").replace(
+        "\u202e", "\\u202e"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -96,6 +97,8 @@ def assert_same(
             for name in ("train_loss", "train_loss_as_trained", "val_loss", "train_acc", "val_acc"):
                 assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=max(tolerance, 1e-7)), name
         if expected.checkpoint:
+            for result in (got, expected):
+                assert result.checkpoint_sha256 == hashlib.sha256(Path(result.checkpoint).read_bytes()).hexdigest()
             ours_w, theirs_w = weights(got), weights(expected)
             assert ours_w.keys() == theirs_w.keys()
             for name, value in theirs_w.items():

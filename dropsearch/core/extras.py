@@ -1,0 +1,39 @@
+"""Optional dependencies: which extra of the package brings which library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from dropsearch.core.errors import InputError
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "search": ("optuna", "hydra", "omegaconf", "scipy", "tqdm"),
+    "report": ("matplotlib", "jinja2", "pandas"),
+    "data": ("sklearn", "PIL", "scipy"),
+    "mlflow": ("mlflow",),
+}
+"""The modules that each extra makes importable, beside torch, lightning and numpy, which are always there."""
+
+
+class MissingExtraError(InputError, ImportError):
+    """A library that this part of dropsearch needs is not installed."""
+
+
+def require(purpose: str, *extras: str) -> None:
+    """Check that the libraries of some extras are installed, without importing them.
+
+    Args:
+        purpose: What needs them, as the error message names it.
+        extras: Keys of `EXTRAS`.
+
+    Raises:
+        MissingExtraError: One is missing; the message names the extra to install.
+    """
+    for extra in extras:
+        missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
+        if missing:
+            raise MissingExtraError(
+                f"{purpose} needs {', '.join(missing)}, not installed here: pip install "
+                f'"dropsearch[{extra}]", or "dropsearch[all]" for everything'
+            )

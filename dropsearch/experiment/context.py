@@ -1,0 +1,255 @@
+"""What a run consists of: built once from the configuration, then passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from dropsearch.config.params import ranges
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import ARMS, ComparisonMetric, Monitor, Range, Site, TrialResult, TrialSpec
+from dropsearch.dropout.site_kinds import with_kinds
+from dropsearch.experiment import build
+from dropsearch.experiment.build import Source
+from dropsearch.experiment.built_in import BuiltInModules
+from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
+from dropsearch.experiment.kept_weights import read_weights
+from dropsearch.experiment.params import check_sites
+from dropsearch.experiment.scoring import TestResult
+from dropsearch.experiment.user_module import UserModules
+from dropsearch.study.search_space import SpaceSettings
+from dropsearch.training.adapters.probe import trained_for
+from dropsearch.training.multiprocess import can_fork, cores
+from dropsearch.training.protocols import TrainerSettings
+
+
+class ModuleFactory(Protocol):
+    """Builds the module of each trial, and knows how it takes what is searched."""
+
+    start: Mapping[str, Any]
+    """What the first trials have of what else is searched, by configuration key."""
+    has_own_rates: bool
+    """Whether a module drops with rates of its own where a trial names none: an arm without dropout sets them to 0."""
+
+    fixed_luck: tuple[str, ...]
+    """What does not vary with the seed of a trial, such as ``initial weights``: nothing that rests on it is shown."""
+
+    @property
+    def batch(self) -> Any:
+        """A batch as `training_step` takes it."""
+        ...
+
+    @property
+    def class_name(self) -> str:
+        """The dotted name of what is built; a study is continued with the same one."""
+        ...
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Which of learning rate and weight decay the module does not take, so that they are not searched."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how the module takes what is searched."""
+        ...
+
+    @property
+    def comparison_metric(self) -> ComparisonMetric:
+        """What the confirmed arms are compared by."""
+        ...
+
+    def make(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial; its initial weights are a function of the trial's seed."""
+        ...
+
+    def specimen(self, values: Mapping[str, Any]) -> Any:
+        """Return a module to look at, with these values of what else is searched."""
+        ...
+
+    def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
+        """Return the sites of a module with these values, in the order of a forward pass."""
+        ...
+
+    def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return the arguments that the class gets for a trial beside those of the configuration."""
+        ...
+
+    def test_scores(self, module: Any) -> TestResult:
+        """Return what a model scores on the test set."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExperimentContext:
+    """What a run consists of."""
+
+    config: Config
+    device: torch.device
+    settings: TrainerSettings
+    """What every trial's training shares."""
+    source: Source
+    modules: ModuleFactory
+    sites: tuple[Site, ...]
+    """The model's sites, in the order of a forward pass, with the kinds of `sites.kinds`."""
+    params: Mapping[str, Range]
+    """What is searched beside the rates, learning rate and weight decay, by configuration key."""
+    space: SpaceSettings
+    processes: int
+    """How many processes train."""
+    checkpoints: Path
+    """Where the study keeps its weights: apart from those of another study in the same output directory."""
+    rate_check: RateCheck | None = None
+    """What rates change in the module; None where the task does not need it."""
+
+    @property
+    def monitor(self) -> Monitor:
+        """What trials are chosen by."""
+        return self.settings.monitor
+
+    @property
+    def folder(self) -> Path:
+        """The output directory."""
+        return Path(self.config.output_dir)
+
+    @property
+    def searching_arms(self) -> list[str]:
+        """The arms that have dropout."""
+        return [name for name in self.config.arms if ARMS[name].dropout != "off"]
+
+    @property
+    def rates_off(self) -> dict[str, float]:
+        """The rates of a trial in an arm without dropout: 0 where the module has rates of its own."""
+        return {site.name: 0.0 for site in self.sites if site.controllable} if self.modules.has_own_rates else {}
+
+    def make_module(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial.
+
+        Raises:
+            InputError: It cannot be built.
+            ValueError: It cannot be built with these values of what else is searched: this trial fails, and no other.
+        """
+        try:
+            return self.modules.make(spec)
+        except InputError as error:
+            if not spec.hyperparameters:
+                raise
+            raise ValueError(str(error)) from error
+
+    def load(self, result: TrialResult, path: Path) -> Any:
+        """Return the model of a trial with the weights of its checkpoint, on the CPU, in evaluation mode.
+
+        Raises:
+            InputError: The file is not the one that was written, or no checkpoint.
+        """
+        weights = read_weights(path, result)
+        # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
+        module = self.modules.make(result.spec)
+        module.load_state_dict(weights)
+        return module.cpu().eval()
+
+    def test_scores(self, result: TrialResult, path: Path) -> TestResult:
+        """Return what a trial's model scores on the test set.
+
+        Raises:
+            InputError: The module measures on the test set nothing that is monitored.
+        """
+        return self.modules.test_scores(self.load(result, path))
+
+
+def build_context(config: Config) -> ExperimentContext:
+    """Load the data, look at the module, and return what the run consists of.
+
+    Raises:
+        InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
+            with other values of what else is searched; or no rate changes anything.
+    """
+    device = build.device(config)
+    settings = build.trainer_settings(config, device)
+    source = build.data_source(config, device)
+    params = ranges(config)
+    modules = _module_factory(config, source, settings, params)
+    sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
+    space = _space(config, params, modules)
+    processes = _processes(config, device, settings, source)
+    # Absolute, for a process that runs elsewhere may look for it.
+    checkpoints = Path(config.output_dir).absolute() / "checkpoints" / config.study.name
+    context = ExperimentContext(config, device, settings, source, modules, sites, params, space, processes, checkpoints)
+    if config.task != "sites":
+        _require_sites(context)
+    if not _needs_rate_check(context):
+        return context
+    rate_check = check_rates(lambda: modules.specimen(modules.start), modules.batch, _trainer_of(context))
+    if config.task in ("search", "plan"):
+        searched = [site.name for site in sites if site.controllable]
+        rate_check.require_active(searched, context.searching_arms[0], config.model.name)
+    return dataclasses.replace(context, rate_check=rate_check)
+
+
+def _module_factory(
+    config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]
+) -> ModuleFactory:
+    factory = UserModules if settings.is_user_module else BuiltInModules
+    return factory(config, source, settings, params)
+
+
+def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
+    """Return what trains a module for a few steps; None for the models of dropsearch, whose sites are known."""
+    if not context.modules.has_own_rates:
+        return None
+    batches = context.source.for_trainer(context.config.seed)
+    return lambda module: trained_for(module, batches, context.settings, STEPS)
+
+
+def _needs_rate_check(context: ExperimentContext) -> bool:
+    if context.config.task == "sites":
+        return True
+    return context.modules.has_own_rates and context.config.task != "retrain" and bool(context.searching_arms)
+
+
+def _require_sites(context: ExperimentContext) -> None:
+    config, found, searching = context.config, context.sites, context.searching_arms
+    if searching and not any(site.controllable for site in found):
+        those = "".join(f" with {site.name}, which is out of reach ({site.reason})" for site in found[:1])
+        raise InputError(
+            f"arms must not name {', '.join(searching)} for a model without dropout sites"
+            f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "
+            f"{'them' if len(searching) > 1 else 'it'} out of arms, or give the model a dropout"
+            f"{', as by sites.insert' if context.settings.is_user_module else ''}"
+        )
+    check_sites(context.params, context.modules.start, found, context.modules.sites)
+
+
+def _space(config: Config, params: Mapping[str, Range], modules: ModuleFactory) -> SpaceSettings:
+    space: Any = config.space
+    return SpaceSettings(
+        rates=space.name,
+        low=space.low,
+        high=space.high,
+        zero_share=space.zero_share,
+        lr=(space.lr.low, space.lr.high),
+        weight_decay=(space.weight_decay.low, space.weight_decay.high),
+        hyperparameters=params,
+        start=modules.start,
+        off_is_given=modules.has_own_rates,
+        fixed=modules.fixed,
+    )
+
+
+def _processes(config: Config, device: torch.device, settings: TrainerSettings, source: Source) -> int:
+    """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU.
+
+    One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.
+    """
+    wanted = config.engine.processes
+    if wanted != "auto":
+        return int(wanted)
+    if source.uses_workers or settings.trainer():
+        return 1
+    return cores() if device.type == "cpu" and config.engine.name != "sequential" and can_fork() else 1

@@ -1,0 +1,43 @@
+"""A difference between two models with two sources of luck: the seeds of training and the examples of the test set."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from dropsearch.core.records import Interval
+from dropsearch.stats.means import LEVEL
+
+
+def crossed_difference(differences: NDArray[np.float64]) -> tuple[Interval, float]:
+    """Estimate a mean difference, its 95 % interval and its p over fresh seeds and a fresh test set.
+
+    The variance is that of the crossed bootstrap, which draws seeds and examples again, both with replacement: its
+    expectation in closed form, without its noise and its bias for few seeds (Owen 2007, "The pigeonhole bootstrap").
+    It is the variance of the seeds' means and that of the examples' means, less what both contain. Quantiles are
+    Student's, with the degrees of freedom of Satterthwaite (1946).
+
+    Args:
+        differences: Of one model minus another, one for each seed and test example [seeds, examples].
+
+    Returns:
+        The interval, and the two-sided p of no difference: NaN bounds and p = 1 with fewer than two seeds or examples.
+    """
+    seeds, examples = differences.shape
+    mean = float(differences.mean()) if differences.size else math.nan
+    if seeds < 2 or examples < 2 or not np.isfinite(differences).all():
+        return Interval(mean, math.nan, math.nan), 1.0
+    by_seed, by_example = differences.mean(axis=1), differences.mean(axis=0)
+    of_seeds, of_examples = float(by_seed.var(ddof=1)) / seeds, float(by_example.var(ddof=1)) / examples
+    rest = differences - by_seed[:, None] - by_example[None, :] + mean
+    of_both = float((rest**2).sum()) / ((seeds - 1) * (examples - 1)) / (seeds * examples)
+    variance = max(of_seeds + of_examples - of_both, of_seeds, of_examples)
+    if variance == 0:
+        return Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0
+    freedom = (of_seeds + of_examples) ** 2 / (of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1))
+    error = math.sqrt(variance)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    return Interval(mean, mean - half, mean + half), 2 * float(stdtr(freedom, -abs(mean) / error))

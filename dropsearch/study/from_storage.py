@@ -1,0 +1,32 @@
+"""The Optuna studies of a run, opened to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from dropsearch.core.errors import InputError
+from dropsearch.study.storage import open_storage, storage_exists
+
+
+def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str, optuna.Study]:
+    """Return studies by their names.
+
+    Args:
+        storage: An Optuna storage, its URL, or the path of a journal file; None for `journal`.
+        journal: The journal file to use by default.
+        names: Names in the storage.
+
+    Raises:
+        InputError: The storage is gone, cannot be opened, or lacks a study.
+    """
+    if not storage_exists(storage, journal):
+        raise InputError(f"the study's storage must exist, got {storage or journal}: give storage=..., or run it again")
+    opened = open_storage(storage, journal)
+    try:
+        return {name: optuna.load_study(study_name=name, storage=opened) for name in names}
+    except KeyError as error:
+        raise InputError(f"the storage must hold the studies {', '.join(names)}, and lacks one of them") from error

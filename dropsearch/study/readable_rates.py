@@ -1,0 +1,116 @@
+"""Rates in a storage as people and dashboards read them; the sampler's coordinates beside them, out of sight.
+
+A sampler's coordinate below a rate's least value means a rate of 0 (see `search_space`). A storage has the rate itself
+as the parameter, and the coordinate among the system attributes of the trial; what is read back has coordinates again.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+
+from dropsearch._compat.optuna_writes import Bulk, Curves, Ending
+
+COORDINATES = "dropsearch:coordinates"
+"""The system attribute that has, by parameter, the coordinate, the low end of its range, and the least rate."""
+
+
+class RateDistribution(FloatDistribution):
+    """The range of the sampler's coordinate of a rate.
+
+    Args:
+        low: The low end of the coordinate's range.
+        high: The largest rate.
+        least: The least rate that is not 0; below it, a coordinate means 0.
+    """
+
+    def __init__(self, low: float, high: float, least: float) -> None:
+        super().__init__(low, high)
+        self.least = float(least)
+
+    def rate(self, coordinate: float) -> float:
+        """Return the rate that a coordinate means."""
+        return coordinate if coordinate >= self.least else 0.0
+
+    @property
+    def readable(self) -> FloatDistribution:
+        """The range of the rate itself."""
+        return FloatDistribution(self.low if self.low == self.least else min(0.0, self.least), self.high)
+
+
+class ReadableRates:
+    """One study of a storage, whose parameters are rates there and coordinates here.
+
+    Args:
+        bulk: The study.
+    """
+
+    def __init__(self, bulk: Bulk) -> None:
+        self._bulk = bulk
+
+    def look(self) -> list[FrozenTrial]:
+        """Return the trials that were created or ended since the last look, in order of their numbers."""
+        return [_sampled(trial) for trial in self._bulk.look()]
+
+    def attrs(self) -> Mapping[str, Any]:
+        """Return the study's user attributes as they were at the last look or later."""
+        return self._bulk.attrs()
+
+    def read(self, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+        """Return trials as they are now."""
+        return [_sampled(trial) for trial in self._bulk.read(trial_ids)]
+
+    def create(self, templates: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], bool]:
+        """Create running trials; return them, and whether another process created some since the last look."""
+        created, crowded = self._bulk.create([_readable(template) for template in templates])
+        return [_sampled(trial) for trial in created], crowded
+
+    def end(self, endings: Sequence[Ending]) -> list[tuple[FrozenTrial, bool]]:
+        """End trials; return how each is now, and whether it was still running and ended as told."""
+        hidden = [dataclasses.replace(each, system_attrs=_without(each.system_attrs)) for each in endings]
+        return [(_sampled(trial), was_running) for trial, was_running in self._bulk.end(hidden)]
+
+    def write(self, curves: Curves, attrs: Mapping[str, Any]) -> None:
+        """Add values to running trials, and set user attributes of the study."""
+        self._bulk.write(curves, attrs)
+
+
+def _readable(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with rates as parameters."""
+    ranges = {name: each for name, each in trial.distributions.items() if isinstance(each, RateDistribution)}
+    if not ranges:
+        return trial
+    noted = {name: [trial.params[name], each.low, each.least] for name, each in ranges.items()}
+    params = {name: each.rate(trial.params[name]) for name, each in ranges.items()}
+    shown = {name: each.readable for name, each in ranges.items()}
+    return _changed(trial, params, shown, {**trial.system_attrs, COORDINATES: noted})
+
+
+def _sampled(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with coordinates as parameters."""
+    noted: Mapping[str, Sequence[float]] = trial.system_attrs.get(COORDINATES, {})
+    if not noted:
+        return trial
+    params = {name: coordinate for name, (coordinate, _, _) in noted.items()}
+    ranges = {
+        name: RateDistribution(low, trial.distributions[name].high, least)  # type: ignore[attr-defined]
+        for name, (_, low, least) in noted.items()
+    }
+    return _changed(trial, params, ranges, _without(trial.system_attrs))
+
+
+def _changed(trial: FrozenTrial, params: Mapping[str, float], ranges: Mapping[str, Any], attrs: Any) -> FrozenTrial:
+    changed = copy.copy(trial)
+    changed.distributions = {**trial.distributions, **ranges}
+    changed.params = {**trial.params, **params}
+    changed.system_attrs = attrs
+    return changed
+
+
+def _without(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attrs.items() if name != COORDINATES}

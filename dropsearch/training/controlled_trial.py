@@ -1,0 +1,80 @@
+"""The dropout of one trial that plain Lightning trains, controlled from its first step to its last hook."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+from dropsearch.core.errors import CAUSE, RunError
+from dropsearch.core.printable import one_line
+from dropsearch.core.records import ARMS, TrialSpec
+from dropsearch.dropout.control import TrialControl
+from dropsearch.training.logged_steps import wrapped_step
+
+
+def drops_nothing(spec: TrialSpec) -> bool:
+    """Return whether no dropout call may drop in a trial: in an arm without dropout, and where all rates are 0."""
+    return ARMS[spec.arm].dropout == "off" or (bool(spec.rates) and not any(spec.rates.values()))
+
+
+def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
+    """Check that nothing dropped in a trial without dropout.
+
+    Raises:
+        RunError: A call dropped.
+    """
+    if control.off and control.dropped:
+        counts = ", ".join(f"{site} ({count} calls)" for site, count in sorted(control.dropped.items()))
+        raise RunError(f"trial {spec.key} has no dropout and must not drop, got {counts}: report this as a bug")
+
+
+@contextmanager
+def controlled_trial(module: LightningModule, control: TrialControl, losses: list[torch.Tensor]) -> Iterator[None]:
+    """Control every drop of a module from here on, in its steps and outside of them."""
+
+    def evaluating(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with control.evaluation_step():
+                return step(*args, **kwargs)
+
+        return run
+
+    with ExitStack() as stack:
+        stack.enter_context(control.whole_trial())
+        stack.enter_context(wrapped_step(module, _controlled(control, losses)))
+        for name in ("validation_step", "test_step", "predict_step"):
+            stack.enter_context(wrapped_step(module, evaluating, name))
+        yield
+
+
+def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
+    def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
+        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
+        steps = itertools.count()
+
+        def controlled_step(*args: Any, **kwargs: Any) -> Any:
+            with control.training_step(next(steps)), _stop_iteration_as_error():
+                answer = training_step(*args, **kwargs)
+            loss = answer["loss"] if isinstance(answer, Mapping) else answer
+            if isinstance(loss, torch.Tensor):
+                losses.append(loss.detach())
+            return answer
+
+        return controlled_step
+
+    return wrap
+
+
+@contextmanager
+def _stop_iteration_as_error() -> Iterator[None]:
+    """Raise RuntimeError in place of StopIteration, which Lightning takes for the end of the epoch."""
+    try:
+        yield
+    except StopIteration as error:
+        # Not `from error`: contextlib would raise the StopIteration again.
+        raise RuntimeError(f"a step raised StopIteration: {one_line(str(error), CAUSE)}") from None

@@ -1,0 +1,140 @@
+"""Forks worker processes at any time, also from a process that has threads by then.
+
+A fork copies one thread and every lock that another one holds, so a process with threads must not fork. Therefore one
+process is forked at the start, before there are threads; it only forks workers on request and says how they ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from dropsearch.core.errors import RunError
+
+WATCH_SECONDS = 1.0
+CLOSING_SECONDS = 3.0
+"""For how long workers may finish what they are doing when they are to end."""
+
+Work = Callable[[Connection], None]
+"""What a worker does, given its end of a pipe."""
+
+
+class WorkerForks:
+    """Starts workers, each a fork of the process as it was when this object was made. Linux only.
+
+    Args:
+        work: What each worker does.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._socket, theirs = socket.socketpair()
+        given = (theirs, self._socket, os.getpid(), work)
+        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=given, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def fork(self) -> tuple[int, Connection]:
+        """Start a worker; return its process id and this side's end of its pipe.
+
+        Raises:
+            RunError: No process can be started.
+        """
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
+            try:
+                socket.send_fds(self._socket, [b"fork"], [theirs.fileno()])
+                return int(self._answer()), ours
+            except (OSError, ValueError) as error:
+                ours.close()
+                raise RunError(f"no training process can be started ({error}): is there enough memory?") from error
+
+    def ending(self, pid: int) -> str:
+        """Wait for a worker that is ending, and return how it ended: the name of a signal, or an exit status."""
+        try:
+            self._socket.sendall(f"wait {pid}".encode())
+            code = int(self._answer())
+        except (OSError, ValueError):
+            return "an unknown cause"
+        return signal.Signals(-code).name if code < 0 else f"status {code}"
+
+    def _answer(self) -> str:
+        answer = self._socket.recv(256).decode()
+        if not answer:
+            raise OSError("the process that starts them has died")
+        return answer
+
+    def close(self) -> None:
+        """End all workers: those that have not ended within three seconds are killed."""
+        with suppress(OSError):
+            self._socket.sendall(b"close")
+        self._process.join(CLOSING_SECONDS + 5)
+        if self._process.is_alive():
+            self._process.kill()
+        self._socket.close()
+
+
+def _serve(requests: socket.socket, inherited: socket.socket, parent: int, work: Work) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+        signal.signal(number, signal.SIG_IGN)
+    inherited.close()
+    workers: set[int] = set()
+    while os.getppid() == parent:
+        if not select.select([requests], [], [], WATCH_SECONDS)[0]:
+            continue
+        words, connections, *_ = socket.recv_fds(requests, 64, 1)
+        if words == b"fork":
+            _fork(requests, connections[0], work, workers)
+        elif words.startswith(b"wait "):
+            pid = int(words.split()[1])
+            requests.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+            workers.discard(pid)
+        else:
+            _end(workers)
+            return
+
+
+def _fork(requests: socket.socket, connection: int, work: Work, workers: set[int]) -> None:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(connection)
+        requests.sendall(str(error).encode())
+        return
+    if pid == 0:
+        requests.close()
+        _run(work, connection)
+    os.close(connection)
+    workers.add(pid)
+    requests.sendall(str(pid).encode())
+
+
+def _run(work: Work, connection: int) -> None:
+    status = 1
+    try:
+        work(Connection(connection))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _end(workers: set[int]) -> None:
+    until = time.monotonic() + CLOSING_SECONDS
+    while workers and time.monotonic() < until:
+        workers -= {pid for pid in workers if os.waitpid(pid, os.WNOHANG)[0]}
+        time.sleep(0.01)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,90 @@
+"""Passwords are masked, control characters are shown as escapes, and messages have one line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropsearch.core.errors import InputError, RunError, first_cause
+from dropsearch.core.printable import LONGEST, is_secret_key, masked, masked_values, one_line, printable
+
+SECRETS = [
+    ("postgresql://ann:hunter2@host:5432/db", "postgresql://ann:***@host:5432/db"),
+    ("postgresql://ann:hun/ter2@host/db", "postgresql://ann:***@host/db"),
+    ("postgresql://ann:hun ter2@host/db", "postgresql://ann:***@host/db"),
+    ("mysql+pymysql://:hunter2@host", "mysql+pymysql://:***@host"),
+    ("https://hunter2@host/mlflow", "https://***@host/mlflow"),
+    ("https://host/x?token=hunter2&page=1", "https://host/x?token=***&page=1"),
+    ("postgresql:///db?user=ann&password=hunter2", "postgresql:///db?user=ann&password=***"),
+    ("mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+    ("cannot reach postgresql://ann:hunter2@host/db, gave up", "cannot reach postgresql://ann:***@host/db, gave up"),
+    ("AWS_SECRET_ACCESS_KEY=hunter2 and HF_TOKEN=hunter2", "AWS_SECRET_ACCESS_KEY=*** and HF_TOKEN=***"),
+    ("{'api_key': 'hunter2', 'width': 3}", "{'api_key': ***, 'width': 3}"),
+    ("model.password=hunter2", "model.password=***"),
+]
+HARMLESS = [
+    "http://host:5000/page?mail=ann@host",
+    "postgresql://ann@host/db",
+    "sqlite:////folder/study.db",
+    "model.max_tokens=512 model.pad_token=0 model.bypass=1 passes=3",
+    "study.storage=${oc.env:DROPSEARCH_STUDY_STORAGE} model.api_key=${oc.env:KEY}",
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SECRETS)
+def test_secrets_are_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_other_text_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_values_are_masked_by_name_and_by_form() -> None:
+    given = {"a": {"api_key": "hunter2", "n": 3, "on": True, "urls": ["http://u:hunter2@h"]}, "token": None, "x": ""}
+    assert masked_values(given) == {
+        "a": {"api_key": "***", "n": 3, "on": True, "urls": ["http://u:***@h"]},
+        "token": None,
+        "x": "",
+    }
+
+
+@pytest.mark.parametrize("key", ["password", "model.api_key", "HF_TOKEN", "db-password", "token", "auth_token"])
+def test_secret_keys(key: str) -> None:
+    assert is_secret_key(key)
+
+
+@pytest.mark.parametrize("key", ["tokens", "pad_token", "secretary", "bypass", "key", "max_tokens"])
+def test_other_keys(key: str) -> None:
+    assert not is_secret_key(key)
+
+
+@given(st.text())
+def test_a_printable_line_has_no_control_characters(text: str) -> None:
+    assert {unicodedata.category(character) for character in printable(text)}.isdisjoint({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def test_line_feeds_are_kept_on_request() -> None:
+    assert printable("a\x1b[31m\nb\u202ec", keep="\n") == "a\\x1b[31m\nb\\u202ec"
+
+
+@pytest.mark.parametrize("error", [InputError, RunError])
+def test_messages_are_one_line_without_secrets(error: type[Exception]) -> None:
+    message = str(error("must be right, got postgresql://u:hunter2@h\x1b[2J\nand\u202e more " + "x" * 5000))
+    assert message.startswith("must be right, got postgresql://u:***@h\\x1b[2J\\nand\\u202e more ")
+    assert message.endswith("x" * 100)
+    assert len(message) <= LONGEST
+
+
+def test_a_short_line_is_whole() -> None:
+    assert one_line("x" * LONGEST) == "x" * LONGEST
+
+
+def test_causes_are_masked_and_short() -> None:
+    cause = ValueError("no answer from postgresql://u:hunter2@h/db " + "x" * 2000)
+    assert "hunter2" not in first_cause(cause)
+    assert len(first_cause(cause)) <= 300

@@ -1,0 +1,39 @@
+"""What a run consists of: built once, the same for built-in and user modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import TrialSpec
+from dropsearch.experiment.context import ExperimentContext, build_context
+from tests.experiment.conftest import LIGHT, composed
+
+
+@pytest.fixture(scope="module")
+def context() -> ExperimentContext:
+    return build_context(composed(*LIGHT, "output_dir=out", "study.name=mine", "engine.processes=3"))
+
+
+def test_a_context_is_frozen(context: ExperimentContext):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        context.processes = 1  # type: ignore[misc]
+
+
+def test_a_context_holds_what_follows_from_the_configuration(context: ExperimentContext):
+    assert context.processes == 3
+    assert context.checkpoints == Path("out").absolute() / "checkpoints" / "mine"
+    assert context.searching_arms == ["dropout", "both"]
+    assert [site.name for site in context.sites] == ["net.input.dropout", "net.hidden1.dropout"]
+    assert context.modules.class_name == "dropsearch.models.mlp.MLP"
+    assert context.rates_off == {}, "a built-in network has no rates of its own"
+
+
+def test_an_illegal_searched_value_fails_its_trial_and_no_other(context: ExperimentContext):
+    spec = TrialSpec("none", 0, 0, {}, lr=1e-3, weight_decay=0.0, hyperparameters={"model.hidden": [0]})
+    with pytest.raises(ValueError, match="hidden") as caught:
+        context.make_module(spec)
+    assert not isinstance(caught.value, InputError)

@@ -1,0 +1,138 @@
+"""A password that a user gives is in no output: terminal, files of the run, study, MLflow."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import URL, make_url
+
+from dropsearch.config.schema import Config
+from dropsearch.experiment.artifacts import best_yaml
+from dropsearch.experiment.provenance import commands
+from tests.experiment.conftest import Cli, composed
+from tests.tracking.mlflow.mlflow_pages import served
+from tests.tracking.tracked_studies import make_result, make_spec
+
+SECRET = "hunter2-4711"
+MODULE = """
+from user_module import LitNet
+
+class Keyed(LitNet):
+    def __init__(self, width=4, lr=1e-3, dropout=0.5, api_key=""):
+        super().__init__(width, lr, dropout)
+        assert api_key == "KEY"
+        self.hparams.clear()
+        self._set_hparams({"width": width, "lr": lr, "dropout": dropout})
+
+    def training_step(self, batch, batch_idx):
+        if self.hparams["lr"] < 1e-3:
+            raise ValueError("no answer from redis://ann:KEY@host/0")
+        return super().training_step(batch, batch_idx)
+""".replace("KEY", SECRET)
+
+
+class GuardedDialect(SQLiteDialect_pysqlite):
+    """SQLite behind an address with a user, a password and a host, as a server has them."""
+
+    supports_statement_cache = True
+
+    def create_connect_args(self, url: URL) -> Any:
+        return super().create_connect_args(make_url(f"sqlite:////{url.database}"))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> str:
+    """Return the address of a database with a password."""
+    registry.register("guarded", __name__, "GuardedDialect")
+    (tmp_path / "database").mkdir()
+    return f"guarded://ann:{SECRET}@127.0.0.1/{tmp_path}/database/study.db"
+
+
+def texts(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_planted_secret_is_found_nowhere(cli: Cli, folder: Path, guarded: str, empty_database: Path) -> None:
+    (folder / "keyed.py").write_text(MODULE)
+    source = folder / "keyed.py"
+    with served(empty_database) as address:
+        ended = cli(
+            "model._target_=keyed.Keyed",
+            f"+model.api_key={SECRET}",
+            "data._target_=user_module.Digits",
+            "arms=[none,dropout]",
+            "study.n_trials=3",
+            "trainer.max_epochs=1",
+            "confirm.top_k=1",
+            "confirm.seeds=2",
+            f"study.storage={guarded}",
+            f"tracking.uri={address.replace('//', f'//ann:{SECRET}@')}",
+            "output_dir=out",
+        )
+    assert ended.status == 0, ended.err
+    assert SECRET not in ended.out + ended.err
+    found = [path for path, text in texts(folder).items() if SECRET.encode() in text]
+    assert found == [source], "only the file in which the user wrote it"
+    server = texts(empty_database.parent)
+    assert [path for path, text in server.items() if SECRET.encode() in text] == []
+    with closing(sqlite3.connect(empty_database)) as database:
+        assert database.execute("SELECT count(*) FROM params WHERE key LIKE '%api_key'").fetchone() == (1,)
+
+
+def test_a_failure_to_connect_does_not_show_the_password(cli: Cli) -> None:
+    ended = cli(f"study.storage=postgresql://ann:{SECRET}@127.0.0.1:9/db", "tracking=none")
+    assert ended.status == 2
+    assert 'got "postgresql://ann:***@127.0.0.1:9/db"' in ended.err
+    assert SECRET not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("override", ["study.storge", "study.n_trials", "+model.password"])
+def test_a_refused_override_does_not_show_the_password(cli: Cli, override: str) -> None:
+    ended = cli(f"{override}=postgresql://ann:{SECRET}@host/db")
+    assert ended.status == 2
+    assert SECRET not in ended.out + ended.err
+
+
+def secret_config() -> Config:
+    return composed(f"study.storage=postgresql://ann:{SECRET}@host/db", f"tracking.uri=http://{SECRET}@host")
+
+
+def test_commands_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [f"study.storage=postgresql://ann:{SECRET}@host/db", f"+model.api_key={SECRET}", "seed=3"]
+    monkeypatch.setattr("sys.argv", ["dropsearch", *given])
+    found = commands(secret_config(), "dropout", {"tracking_uri": "postgresql://ann:***@host/db"})
+    assert SECRET not in str(found)
+    assert shlex.split(found["continue"])[3:] == [
+        "study.storage=${oc.env:DROPSEARCH_STUDY_STORAGE}",
+        "+model.api_key=${oc.env:DROPSEARCH_MODEL_API_KEY}",
+        "seed=3",
+    ]
+    assert found["mlflow"].endswith('--backend-store-uri "$MLFLOW_TRACKING_URI"')
+
+
+def test_a_printed_command_takes_the_value_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dropsearch", f"study.storage=postgresql://ann:{SECRET}@host/db"])
+    word = shlex.split(commands(secret_config(), None, {})["continue"])[-1]
+    monkeypatch.setenv("DROPSEARCH_STUDY_STORAGE", f"postgresql://ann:{SECRET}@host/db")
+    assert composed(word).study.storage == f"postgresql://ann:{SECRET}@host/db"
+
+
+def test_best_yaml_refers_to_the_environment(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    text = best_yaml(
+        "dropout", make_result(spec=make_spec(0, phase="confirm", configuration=3)), secret_config(), tmp_path
+    )
+    assert SECRET not in text
+    assert re.search(r"storage: \$\{oc.env:DROPSEARCH_STUDY_STORAGE,null\}", text)
+    read = OmegaConf.create(text)
+    assert (read.study.storage, read.tracking.uri) == (None, None), "a retraining needs neither"

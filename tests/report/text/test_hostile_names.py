@@ -1,0 +1,61 @@
+"""Names of studies, classes, sites and metrics are words everywhere: never markup, control characters or lines."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from markdown_it import MarkdownIt
+
+from dropsearch.core.records import ComparisonMetric, Monitor, Site
+from dropsearch.report import closing, opening
+from dropsearch.report.html.page import page
+from dropsearch.report.text.markdown import markdown
+
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u2066|`x`\n# [a](b) ![i](j) \x00" + "n" * 300
+
+
+@pytest.fixture
+def hostile(make):
+    sites = (Site(HOSTILE, "hidden", 0.1, 10), Site("b", "input", 0.1, 10))
+    monitor = Monitor(HOSTILE, "max")
+    metric = ComparisonMetric(HOSTILE, "val_loss", HOSTILE, percent=False, higher_is_better=True)
+    names = dict.fromkeys(("study", "model", "data", "engine"), HOSTILE)
+    return make.summary(
+        sites=sites,
+        monitor=monitor,
+        comparison_metric=metric,
+        notes=(HOSTILE,),
+        config={"study": {"name": HOSTILE}, "output_dir": HOSTILE},
+        commands={"continue": HOSTILE},
+        mlflow={"tracking_uri": "sqlite:///x.db", "experiment": HOSTILE},
+        **names,
+    )
+
+
+def has_controls(text: str) -> bool:
+    return any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text if c not in "\n\t")
+
+
+def test_the_terminal_gets_no_control_characters(hostile) -> None:
+    for text in (closing(hostile), opening(HOSTILE, {"data": HOSTILE})):
+        assert "\\x1b[31m\\u202e" in text
+        assert not has_controls(text)
+
+
+def test_markdown_has_no_markup_of_a_name(hostile) -> None:
+    text = markdown(hostile)
+    assert not has_controls(text)
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert not re.search(r'href="b"', html)
+    assert "# [a](b)" in html, "it is shown as it is"
+
+
+def test_the_page_has_no_markup_of_a_name(hostile) -> None:
+    text = page(hostile)
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert not has_controls(text)
