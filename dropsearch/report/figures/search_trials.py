@@ -105,18 +105,19 @@ def _dots(panel: Axes, name: str, trials: list[TrialResult], site: str, chosen: 
             continue
         x, y = trial.spec.rates[site], _loss(trial)
         _dot(panel, x, y, top, name, alpha=0.75)
-        if trial is chosen:
-            panel.plot(
-                [x],
-                [min(y, top)],
-                "o",
-                markersize=10,
-                markerfacecolor="none",
-                markeredgewidth=1.5,
-                markeredgecolor=arm_style(name).colour,
-                clip_on=False,
-                zorder=4,
-            )
+    if chosen is not None and math.isfinite(_loss(chosen)):
+        # A winner that stands in several arms may be a trial of another one, in which nothing is dropped.
+        panel.plot(
+            [chosen.spec.rates.get(site, 0.0)],
+            [min(_loss(chosen), top)],
+            "o",
+            markersize=10,
+            markerfacecolor="none",
+            markeredgewidth=1.5,
+            markeredgecolor=arm_style(name).colour,
+            clip_on=False,
+            zorder=4,
+        )
 
 
 def _dot(panel: Axes, x: float, y: float, top: float, arm: str, alpha: float) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dropsearch.report.figures.ensemble import ensemble
 from dropsearch.report.figures.layout import drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
+from dropsearch.report.figures.search_trials import rates
 from dropsearch.stats.means import mean_interval
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
@@ -152,6 +154,16 @@ def test_the_title_of_the_differences_says_what_was_found(make):
     assert title(make.tested(none=[0.9, 0.91] * 4, dropout=[0.95, 0.97] * 4)) == (
         "The difference in test accuracy could be shown"
     )
+
+
+def test_the_chosen_configuration_is_circled(make):
+    arm = make.arm("dropout")
+    # The winner's trial is read from the storage on its own, so it equals one of the trials and is another object.
+    winner = replace(arm.winner, trial=copy.deepcopy(arm.trials[0]))
+    drawn = rates(make.summary({"none": make.arm("none"), "dropout": replace(arm, winner=winner)}))
+    for site, panel in zip(arm.trials[0].spec.rates, drawn.panels, strict=True):
+        (circle,) = [line for line in panel.get_lines() if line.get_marker() == "o"]
+        assert list(circle.get_xdata()) == [arm.trials[0].spec.rates[site]]
 
 
 def test_a_band_is_students_interval_epoch_by_epoch(make):
