@@ -16,13 +16,13 @@ from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
 from dropsearch.report import findings, load_summary
 from dropsearch.report.tables.arms import brief_tables, tables
 from dropsearch.report.text.terminal import wrapped
-from dropsearch.report.text.verdict import verdict
+from dropsearch.report.text.verdict import answer, verdict
 
 
 class SearchResult:
     """What a search found. `dropsearch.search` returns it, and `SearchResult.load` reads it back.
 
-    Printed, it is the tables and the verdict; in a notebook, the same as Markdown.
+    Printed, it is the answer in three sentences and the tables; in a notebook, the same as Markdown.
 
     Args:
         summary: Everything that the run found.
@@ -237,11 +237,11 @@ class SearchResult:
         return figure(self.summary, name)
 
     def __repr__(self) -> str:
-        text = [table.as_text() for table in brief_tables(self.summary)]
-        return "\n\n".join([*text, wrapped(verdict(self.summary))])
+        sentences = "\n".join(wrapped(sentence) for sentence in answer(self.summary))
+        return "\n\n".join([sentences, *(table.as_text() for table in brief_tables(self.summary))])
 
     def _repr_markdown_(self) -> str:
-        return "\n\n".join([*(table.as_markdown() for table in tables(self.summary)), verdict(self.summary)])
+        return "\n\n".join([verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))])
 
 
 def _logged(best: EpochMetrics) -> Iterator[tuple[str, float]]:
