@@ -188,8 +188,10 @@ class SequentialEngine:
         return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256)
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
-        with seeded(spec.seed), reseeding_follows(spec.seed):
-            self._fit_seeded(self.make_module(spec), spec, feed, ending, path)
+        with seeded(spec.seed):
+            module = self.make_module(spec)
+            with reseeding_follows(spec.seed):
+                self._fit_seeded(module, spec, feed, ending, path)
 
     def _fit_seeded(
         self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
