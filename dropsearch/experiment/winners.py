@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
-from dropsearch.core.errors import first_cause
+from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.records import TrialResult
 from dropsearch.core.seeds import derived_seed
 from dropsearch.experiment.context import ExperimentContext
@@ -129,6 +129,8 @@ def trained(context: ExperimentContext, shared: MeasurementData, result: TrialRe
         module = context.load(result, path).to(shared.held_out.targets.device).eval()
         with torch.no_grad():
             logits = module(*shared.held_out.inputs)
+    except InputError as error:  # it names the file, and a note is for many
+        raise NotMeasuredError("its checkpoint is not the file that the run wrote") from error
     except Exception as error:  # the module and what its forward wants are anybody's
         raise NotMeasuredError(f"{type(error).__name__}: {first_cause(error)[:200]}") from error
     targets = shared.held_out.targets

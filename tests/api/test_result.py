@@ -172,7 +172,7 @@ def test_a_path_is_a_journal_file(search: Call, tmp_path: Path):
 
 
 def test_no_trial_begins_after_the_timeout(search: Call):
-    assert len(search(timeout=1e-6, n_trials=30).trials_dataframe()) == 1
+    assert len(search(timeout=1e-6, n_trials=30, engine="sequential").trials_dataframe()) == 1
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
