@@ -24,7 +24,7 @@ PHASES: Mapping[TrialPhase, str] = {"sites": "single sites"}
 """What the progress bar calls them."""
 MISSING: Mapping[TrialPhase, str] = {"sites": "retrainings with the rate of one site changed"}
 
-FOREIGN = 1_000_000
+OTHER_ARMS = 1_000_000
 """Above the numbers of an arm's own configurations: here those of other arms begin."""
 
 
@@ -34,7 +34,7 @@ def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
         return {}
     spec = winner.results[0].spec
     if winner.owner:  # two arms may each have a configuration of this number
-        spec = dataclasses.replace(spec, configuration=winner.number + FOREIGN * (1 + list(ARMS).index(winner.owner)))
+        spec = dataclasses.replace(spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner)))
     return dict(enumerate(CHANGES[phase](spec).values()))
 
 
