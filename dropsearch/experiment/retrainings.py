@@ -34,7 +34,9 @@ def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
         return {}
     spec = winner.results[0].spec
     if winner.owner:  # two arms may each have a configuration of this number
-        spec = dataclasses.replace(spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner)))
+        spec = dataclasses.replace(
+            spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner))
+        )
     return dict(enumerate(CHANGES[phase](spec).values()))
 
 
