@@ -21,6 +21,7 @@ from dropsearch.core.records import (
     Monitor,
     Summary,
     TrialResult,
+    TrialSpec,
     best_arm,
 )
 from dropsearch.report import findings
@@ -85,13 +86,22 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
     }
 
 
+def _params(spec: TrialSpec) -> dict[str, Any]:
+    """Return Optuna's parameters of a trial as its storage has them: rates in place of the sampler's coordinates."""
+    each = list(spec.rates.values())
+    rates = {f"rate.{site}": rate for site, rate in spec.rates.items()}
+    if each:
+        rates |= {"rate.shared": each[0], "rate.first": each[0], "rate.last": each[-1]}
+    return {name: rates.get(name, value) for name, value in spec.params.items()}
+
+
 def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
     best = trial.best
     return {
         "number": trial.spec.number,
         "state": trial.state,
         "reason": trial.reason,
-        "params": trial.spec.params,
+        "params": _params(trial.spec),
         "rates": trial.spec.rates,
         "lr": trial.spec.lr,
         "weight_decay": trial.spec.weight_decay,
@@ -128,7 +138,7 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
     test, acc, trial = outcome.test, findings.test_acc(outcome), findings.chosen(outcome)
     return {
         "number": outcome.winner.number,
-        "params": trial.spec.params if trial else {},
+        "params": _params(trial.spec) if trial else {},
         "rates": findings.rates(outcome),
         "hyperparameters": findings.hyperparameters(outcome),
         "seeds": outcome.winner.seeds,

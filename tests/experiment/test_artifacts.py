@@ -97,7 +97,7 @@ def commanded(finished: Finished, mlflow_runs: dict[str, Any]) -> dict[str, Futu
 
 
 def test_it_says_first_what_it_will_do(finished: Finished):
-    head = finished.printed.split("\n\n")[0]
+    head = " ".join(finished.printed.split("\n\n")[0].split())  # wrapped at 80 columns
     assert head.startswith("mlp on digits: ")
     assert "90 training, 30 validation and 359 test examples of 1x8x8 in 10 classes" in head
     assert "net.input.dropout (input), net.hidden1.dropout (hidden)" in head

@@ -159,7 +159,7 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(tmp_path: Path):
     assert partial["complete"] is False
     assert 1 <= sum(done.values()) < 24
     assert "Arms: " in out
-    assert "Provisional, since the run was interrupted" in out
+    assert "Provisional: the run was interrupted" in out
     assert all(outcome["winner"] is None or not outcome["winner"]["test_acc"] for outcome in partial["arms"].values())
 
     ended = process.shell(out.splitlines()[-1])

@@ -19,7 +19,7 @@ from tests.experiment import conftest
 from tests.experiment.conftest import LIGHT, composed, every_first_point_drops
 from tests.experiment.study_audit import studies
 
-GIVEN = (*LIGHT, "arms=[none,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
+GIVEN = (*LIGHT, "arms=[batchnorm,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
 
 
 class Done(conftest.Done):
@@ -62,7 +62,7 @@ def test_an_arm_without_dropout_has_none(done: Done):
     assert done.summary.evidence
     assert list(done.summary.evidence.single_sites) == ["dropout"]
     named = {name.removeprefix("mlp-digits/") for name in studies(str(done.out / "study.journal"))}
-    assert named == {"none", "none/confirm", "dropout", "dropout/confirm", "dropout/evidence/single_sites"}
+    assert named == {"batchnorm", "batchnorm/confirm", "dropout", "dropout/confirm", "dropout/evidence/single_sites"}
 
 
 def test_they_are_told_in_the_report_and_in_the_results(done: Done):
