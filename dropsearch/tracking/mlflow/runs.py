@@ -117,7 +117,14 @@ class Runs:
             profile=json.dumps({"sizes": dict(data["sizes"]), "classes": data["classes"]}, default=str),
         )
         context = InputTag("mlflow.data.context", "training")
-        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+        inputs = [DatasetInput(dataset, [context])]
+        try:
+            self.client.log_inputs(run_id, datasets=inputs)
+        except MlflowException as error:
+            # Another process wrote the same data set between MLflow's look and its write: now it is found.
+            if "UNIQUE" not in str(error).upper():
+                raise
+            self.client.log_inputs(run_id, datasets=inputs)
 
     def end(self, run_id: str, status: str, at: int | None = None) -> None:
         """Close a run as FINISHED, KILLED or FAILED."""

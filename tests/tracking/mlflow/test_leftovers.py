@@ -7,6 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
 from dropsearch.tracking.mlflow.address import resolve
 from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
 from dropsearch.tracking.mlflow.worker_process import worker_here
@@ -51,3 +55,21 @@ def test_the_next_run_repairs_what_an_earlier_version_left_twice(output_dir: Pat
     assert third.missing(LEFT) == set()
     third.close()
     assert set(find("tags.`dropsearch.kind` = 'trial'")) == set(LEFT)
+
+
+def test_a_data_set_that_another_process_writes_first_is_found(
+    output_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_inputs, calls = MlflowClient.log_inputs, []
+
+    def late(self: MlflowClient, *given: Any, **named: Any) -> None:
+        calls.append(given)
+        if len(calls) == 1:
+            raise MlflowException("UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest")
+        log_inputs(self, *given, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", late)
+    tracker = opened(output_dir, "host-a:1:1")
+    tracker.finish(make_summary(), [])
+    assert tracker.problems == []
+    assert len(calls) == 2
