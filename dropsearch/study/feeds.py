@@ -169,8 +169,9 @@ class SearchFeed(StudyFeed):
         """
         if self._failure:
             raise self._failure
-        self._began = time.monotonic() if self._began is None else self._began
-        if self._timeout is not None and time.monotonic() - self._began > self._timeout:
+        if self._began is None:
+            self._began = time.monotonic()  # the first trials start however short the timeout is
+        elif self._timeout is not None and time.monotonic() - self._began > self._timeout:
             return []
         return super().ask(count)
 

@@ -1,4 +1,4 @@
-"""Prints the steps of trials a second and the memory of one array as JSON.
+"""Prints the steps of trials a second and the memory of one width as JSON.
 
 python scripts/gpu/one_width.py WORKLOAD WIDTH [CONVOLUTIONS] [--quick]
 """
@@ -24,11 +24,11 @@ def main(name: str, width: int, convolutions: Any, quick: bool) -> None:
         try:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            array = VectorizedTrials(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
-            seconds = step_seconds(array, 0.2)
+            trials = VectorizedTrials(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
+            seconds = step_seconds(trials, 0.2)
             break
         except torch.cuda.OutOfMemoryError:
-            array = None
+            trials = None
             width //= 2
             torch.cuda.empty_cache()
             if not width:
