@@ -242,6 +242,8 @@ class StudyConfig:
     storage: str | None = None
     timeout: float | None = checked(None, Constraint(above=0))
     """Seconds after which the search of an arm begins no further trial; null for no limit."""
+    retry_failed: bool = False
+    """Whether trials of the search that failed in earlier runs are trained again; those that diverged are not."""
 
 
 @dataclass

@@ -104,6 +104,7 @@ class ArmRunner:
             cancelled=self.cancelled,
             most_at_once=most_at_once(self.context.config),
             timeout=self.context.config.study.timeout,
+            retry_failed=self.context.config.study.retry_failed,
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:

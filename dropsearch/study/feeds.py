@@ -141,6 +141,7 @@ class SearchFeed(StudyFeed):
         cancelled: Returns whether to stop now.
         most_at_once: Maximum number of open trials; None for no limit.
         timeout: Seconds after the first `ask` in which trials can start; None for no limit.
+        retry_failed: Free the places of trials that failed before, except where the numbers diverged.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class SearchFeed(StudyFeed):
         cancelled: Callable[[], bool],
         most_at_once: int | None = None,
         timeout: float | None = None,
+        retry_failed: bool = False,
     ) -> None:
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._seed, self._timeout = seed, timeout
@@ -160,6 +162,8 @@ class SearchFeed(StudyFeed):
         self._failure: RunError | None = None
         self._healthy: set[str] = set()
         """Keys of open trials with a finite epoch: among many open trials, those that diverge end first."""
+        if retry_failed:
+            self.release_invalid(lambda result: not _may_succeed(result))
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Start up to `count` trials and return them; fewer if the study has reached its total or its timeout.
@@ -252,7 +256,7 @@ class ConfirmFeed(StudyFeed):
 
 
 def _may_succeed(result: TrialResult) -> bool:
-    """Return whether a failed retraining may end otherwise when it is repeated: not where the numbers diverged."""
+    """Return whether a failed trial may end otherwise when it is repeated: not where the numbers diverged."""
     return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
 
 

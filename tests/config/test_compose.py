@@ -30,7 +30,7 @@ def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.Mo
     [
         (["+foo=1"], '"foo" is not a key of the configuration'),
         (["+study.n_trails=1"], '(did you mean "study.n_trials"?)'),
-        (["+study.zzz=1"], "(study has n_trials, name, repeats, storage, timeout)"),
+        (["+study.zzz=1"], "(study has n_trials, name, repeats, retry_failed, storage, timeout)"),
         (["model=cnn", "+model.hidden=[3]"], '"model.hidden" is a key of model=mlp only'),
         (["study.name=${nope}"], "study.name must be a value or refer to another key"),
         (["study.name=${study.name}"], "cannot be resolved"),

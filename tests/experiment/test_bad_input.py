@@ -21,7 +21,7 @@ COMMAND_LINE = [
     ("max_epochs=3", '(did you mean "trainer.max_epochs"?)'),
     (
         "+study.foo=3",
-        '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, storage, timeout)',
+        '"study.foo" is not a key of the configuration (study has n_trials, name, repeats, retry_failed, ',
     ),
     ("++foo=3", '"foo" is not a key'),
     ("model=cnn model.hidden=[3]", '"model.hidden" is a key of model=mlp only'),

@@ -22,7 +22,7 @@ from dropsearch.core.records import INTERRUPTED, Choice, EpochMetrics, Numbers, 
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
 from dropsearch.study import trial_entry
 from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import ConfirmFeed
+from dropsearch.study.feeds import ConfirmFeed, SearchFeed
 from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
@@ -345,6 +345,21 @@ def test_different_failures_do_not_stop_the_run(make_store: MakeStore) -> None:
     for index in range(6):
         feed.tell([ended(ask(feed), "FAIL", reason=f"reason {index}: x")])
     assert not feed.ask(1)
+
+
+@pytest.mark.parametrize(("reason", "again"), [("OSError: no device", [1, 3]), ("diverged: val_loss=nan", [])])
+def test_failed_trials_are_trained_again_on_request(make_store: MakeStore, reason: str, again: list[int]) -> None:
+    feed = make_feed(make_store())
+    first = feed.ask(5)
+    feed.tell([ended(spec, "FAIL", reason) if index in (1, 3) else ended(spec) for index, spec in enumerate(first)])
+    assert not make_feed(make_store()).ask(5)
+
+    retrying = SearchFeed(make_store(), make_space(), total=5, seed=0, cancelled=lambda: False, retry_failed=True)
+    second = retrying.ask(5)
+    assert [(spec.seed, spec.params) for spec in second] == [(first[i].seed, first[i].params) for i in again]
+    retrying.tell([ended(spec) for spec in second])
+    assert [result.state for result in make_store().results()].count("COMPLETE") == 3 + len(again)
+    assert len(make_store().results()) == 5
 
 
 def test_partial_last_journal_line_is_truncated(make_store: MakeStore, tmp_path: Path) -> None:

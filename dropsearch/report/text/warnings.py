@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import Confirmed, Summary
+from dropsearch.core.records import Confirmed, Summary, TrialResult
 from dropsearch.report import findings
 from dropsearch.report.text.numbers import shorten
 from dropsearch.report.text.verdict import on_test
@@ -52,12 +52,15 @@ def _failed_retrainings(summary: Summary) -> Iterator[str]:
 def _left_out(name: str, rank: int, confirmed: Confirmed) -> str:
     failed = confirmed.failed
     why = shorten(" ".join((failed[0].reason or "no reason recorded").split()).rstrip("."), 120)
-    diverged = all(result.reason.startswith("diverged") for result in failed)
-    again = "" if diverged else "; the same command tries it again"
+    again = "" if _all_diverged(failed) else "; the same command tries it again"
     return (
         f"Trial {confirmed.number} of {name} (number {rank} of its search) cannot win: {len(failed)} of "
         f"{len(confirmed.results)} retrainings failed ({why}){again}."
     )
+
+
+def _all_diverged(failed: Sequence[TrialResult]) -> bool:
+    return all(result.reason.startswith("diverged") for result in failed)
 
 
 def _one_sided(summary: Summary) -> Iterator[str]:
@@ -65,7 +68,12 @@ def _one_sided(summary: Summary) -> Iterator[str]:
     shares = {name: failed / trials for name, (failed, trials) in counts.items() if trials}
     if shares and max(shares.values()) - min(shares.values()) >= ONE_SIDED:
         listed = ", ".join(f"{name} {failed} of {trials}" for name, (failed, trials) in counts.items())
-        yield f"The arms had unequal chances, since trials failed on one side: {listed}."
+        failed = [trial for arm in summary.arms.values() for trial in arm.trials if trial.state == "FAIL"]
+        again = "; the same command with study.retry_failed=true trains them again"
+        yield (
+            f"The arms had unequal chances, since trials failed on one side: {listed}"
+            f"{'' if _all_diverged(failed) else again}."
+        )
 
 
 def _few_seeds(summary: Summary) -> Iterator[str]:

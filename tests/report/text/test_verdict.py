@@ -267,3 +267,11 @@ def test_the_first_screen_has_at_most_24_lines_beside_the_tables(make):
     assert max(len(line) for line in lines if not line.startswith("  ")) <= 80
     tables = sum(1 for line in lines if (line[:1].isalpha() and "  " in line) or line.startswith("---"))
     assert len(lines) - tables <= 24
+
+
+@pytest.mark.parametrize(("reason", "again"), [("OSError: no space", True), ("diverged: val_loss=nan", False)])
+def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> None:
+    given = {"none": make.failed("none", reason), "dropout": make.arm("dropout")}
+    (said,) = [text for text in warnings(make.summary(given)) if "unequal chances" in text]
+    assert "none 12 of 12, dropout 0 of 12" in said
+    assert ("study.retry_failed=true" in said) is again
