@@ -13,6 +13,8 @@ from sqlalchemy.exc import ArgumentError
 
 PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
 """The ports of databases whose address names none."""
+DRIVERS = {"psycopg": '"dropsearch[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What `pip install` takes for a driver whose package has another name than its module."""
 _QUOTED = frozenset("%?#")
 """Characters that an address cannot hold as they are."""
 
@@ -53,6 +55,18 @@ def sqlite_file(url: str) -> Path:
     if query and not all("=" in part for part in query.split("&")):
         raise ValueError("a question mark in a path is written %3F")
     return Path(read.database)
+
+
+def missing_driver(error: BaseException | None) -> str:
+    """Return which driver a database needs and how it is installed, or an empty string for any other error."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            # psycopg without the library of PostgreSQL's client names no module.
+            name = (error.name or "psycopg" * ("pq wrapper" in str(error))).partition(".")[0]
+            if name:
+                return f"its driver {name} is not installed: pip install {DRIVERS.get(name, name)}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def is_same_database(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
 
-from dropsearch._compat.database_urls import sqlite_file
+from dropsearch._compat.database_urls import missing_driver, sqlite_file
 from dropsearch._compat.optuna_journal import first_bad_line
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.printable import masked
@@ -143,6 +143,8 @@ def _check_folder(url: str, folder: Path, must_exist: bool = False) -> None:
 
 
 def _no_database(url: str, error: Exception) -> InputError:
+    if driver := missing_driver(error):
+        return InputError(f'study.storage must be a database that can be opened, got "{masked(url)}", but {driver}')
     return InputError(
         f'study.storage must be an Optuna storage that can be opened, got "{masked(url)}" ({first_cause(error)}): '
         "give another URL, or leave study.storage out for a journal file in output_dir"

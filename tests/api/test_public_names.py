@@ -110,7 +110,9 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 def test_every_extra_is_one_of_the_project():
     assert set(EXTRAS) < set(project())
-    named = {extra: {requirement.split(">=")[0] for requirement in project()[extra]} for extra in EXTRAS}
+    named = {
+        extra: {requirement.split(">=")[0].partition("[")[0] for requirement in project()[extra]} for extra in EXTRAS
+    }
     packages = {"hydra": "hydra-core", "omegaconf": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow"}
     needed = {extra: {packages.get(module, module) for module in modules} for extra, modules in EXTRAS.items()}
     assert named == needed

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from dropsearch._compat import database_urls
-from dropsearch._compat.database_urls import sqlite_file, sqlite_url
+from dropsearch._compat.database_urls import missing_driver, sqlite_file, sqlite_url
 from dropsearch.core.errors import CAUSE, InputError
 from dropsearch.core.printable import masked, one_line
 
@@ -157,7 +157,7 @@ def _knock_database(address: Address) -> None:
         engine.connect().close()
         engine.dispose()
     except Exception as error:  # each driver has exceptions of its own
-        raise address.refuse("MLflow's database must let us in", error) from error
+        raise address.refuse("MLflow's database must let us in", missing_driver(error) or error) from error
 
 
 def _knock_sqlite(address: Address) -> None:
