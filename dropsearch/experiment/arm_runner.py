@@ -18,6 +18,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import ExampleResults, TestResult
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
+from dropsearch.study.leases import heartbeat
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
@@ -118,6 +119,10 @@ class ArmRunner:
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
         """
         watched = [watch(feed) for feed in feeds]
+        with heartbeat(feed.store for feed in feeds):
+            self._run_until_done(feeds, watched)
+
+    def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:
         told = False
         while True:
             for feed in watched:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from dropsearch.core.errors import InputError
+from dropsearch.study.reconnect import patiently
 from dropsearch.study.storage import open_storage, storage_exists
 
 
@@ -22,11 +24,12 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
 
     Raises:
         InputError: The storage is gone, cannot be opened, or lacks a study.
+        RunError: The storage failed.
     """
     if not storage_exists(storage, journal):
         raise InputError(f"the study's storage must exist, got {storage or journal}: give storage=..., or run it again")
     opened = open_storage(storage, journal)
     try:
-        return {name: optuna.load_study(study_name=name, storage=opened) for name in names}
+        return {name: patiently(name, partial(optuna.load_study, study_name=name, storage=opened)) for name in names}
     except KeyError as error:
         raise InputError(f"the storage must hold the studies {', '.join(names)}, and lacks one of them") from error

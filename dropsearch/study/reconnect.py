@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError  # comes with optuna
 
-from dropsearch.core.errors import first_cause
-from dropsearch.study.studies import kept
+from dropsearch.core.errors import RunError, first_cause
 
 PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.25, 5.0
 """Seconds after which retrying ends, and the first and longest pause between attempts in seconds."""
+REFUSALS = (
+    "authentication",
+    "password",
+    "access denied",
+    "does not exist",
+    "unknown database",
+    "unknown host",
+    "translate host name",
+    "resolve host",
+    "name or service not known",
+    "nodename nor servname",
+    "no pg_hba.conf entry",
+)
+"""What the errors of a server say that will say the same when it is asked again."""
 _T = TypeVar("_T")
 
 
@@ -24,23 +38,40 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
     Raises:
         RunError: The storage failed, or was unavailable for longer than `PATIENCE`.
     """
+    with _told_in_one_line(study_name):
+        return retried(f"the storage of study {study_name}", act)
+
+
+def retried(what: str, act: Callable[[], _T]) -> _T:
+    """Call `act`, and retry while the database is unavailable; its last error is raised as it is.
+
+    Args:
+        what: What the line on the terminal calls the database.
+        act: What to do; safe to repeat.
+    """
     pause, until = FIRST_PAUSE, 0.0
-    with kept(study_name):
-        while True:
-            try:
-                return act()
-            except (StorageInternalError, SQLAlchemyError) as error:
-                if not _may_come_back(error) or (until and time.monotonic() > until):
-                    raise
-                if not until:
-                    until = time.monotonic() + PATIENCE
-                    print(
-                        f"the storage of study {study_name} is unavailable ({first_cause(error)}); retrying for "
-                        f"{PATIENCE:.0f} s",
-                        file=sys.stderr,
-                    )
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+    while True:
+        try:
+            return act()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            if not _may_come_back(error) or (until and time.monotonic() > until):
+                raise
+            if not until:
+                until = time.monotonic() + PATIENCE
+                print(f"{what} is unavailable ({first_cause(error)}); retrying for {PATIENCE:.0f} s", file=sys.stderr)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+@contextmanager
+def _told_in_one_line(study_name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        raise RunError(
+            f"the storage of study {study_name} failed ({first_cause(error)}): see that it has space and can be "
+            "written, then give the same command again; it continues from what the storage holds"
+        ) from error
 
 
 def _may_come_back(error: BaseException | None) -> bool:
@@ -53,6 +84,9 @@ def _may_come_back(error: BaseException | None) -> bool:
 
 
 def _is_away(error: DBAPIError) -> bool:
+    said = str(error.orig).lower()
     if "sqlite" in type(error.orig).__module__:
-        return "locked" in str(error.orig) or "busy" in str(error.orig)
+        return "locked" in said or "busy" in said
+    if any(refusal in said for refusal in REFUSALS):
+        return False
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -7,16 +7,29 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import IntegrityError, OperationalError  # comes with optuna
+from sqlalchemy import create_engine  # comes with optuna
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dropsearch._compat.database_urls import missing_driver, sqlite_file
 from dropsearch._compat.optuna_journal import first_bad_line
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.printable import masked
 from dropsearch.study.journal import open_journal
+from dropsearch.study.reconnect import retried
+
+LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How long PostgreSQL's library waits for a server that does not answer: seconds, a count, and milliseconds."""
 
 
 def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
@@ -36,20 +49,33 @@ def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
     if url is None or "://" not in url:
         return _open_journal(Path(url) if url else journal)
     try:
-        return _open_database(url)
+        return retried("the storage", lambda: _open_database(url))
     except Exception as error:
         raise _no_database(url, error) from error
 
 
 def _open_database(url: str) -> BaseStorage:
-    # A server's connections are tried before they are used: it may have been started again since.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    options = engine_options(url)
     url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
     for _ in range(3):
         # Of several processes that make the tables at the same time all but one find them made, and fail.
         with suppress(OperationalError, IntegrityError):
             return RDBStorage(url, engine_kwargs=options)
     return RDBStorage(url, engine_kwargs=options)
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """Return what SQLAlchemy's engine of a database gets.
+
+    SQLite waits for another writer. A server's connections are tried before they are used, since it may have been
+    started again; one that a network has swallowed is noticed within half a minute.
+    """
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    given = make_url(url)
+    known = given.get_backend_name() == "postgresql" and given.get_driver_name() in ("psycopg", "psycopg2")
+    waits = {name: value for name, value in LIBPQ.items() if name not in given.query} if known else {}
+    return {"pool_pre_ping": True, "connect_args": waits}
 
 
 def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
@@ -108,11 +134,9 @@ def _file_of(url: str | None, journal: Path) -> Path | None:
 
 
 def _check_server(url: str) -> None:
-    from sqlalchemy import create_engine
-
     try:
-        engine = create_engine(url)
-        engine.connect().close()
+        engine = create_engine(url, **engine_options(url))
+        retried("the storage", lambda: engine.connect().close())
         engine.dispose()
     except Exception as error:  # each driver has exceptions of its own
         raise _no_database(url, error) from error
@@ -126,6 +150,8 @@ def _check_database(url: str, file: Path) -> None:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     except sqlite3.Error as error:
+        if "locked" in str(error):  # by another writer; whoever opens it waits for that one
+            return
         raise _no_database(url, error) from error
     if not os.access(file, os.W_OK) or not os.access(file.absolute().parent, os.W_OK):
         raise _no_database(url, ValueError("it can be read, but not written"))

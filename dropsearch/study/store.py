@@ -19,14 +19,14 @@ from dropsearch._compat.optuna_writes import Ending, bulk
 from dropsearch.core.errors import RunError
 from dropsearch.core.process_id import is_dead, is_here, this_process
 from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialPhase, TrialResult, TrialSpec
-from dropsearch.study import trial_entry
+from dropsearch.study import leases, trial_entry
 from dropsearch.study.claims import Claims, TrialKey
 from dropsearch.study.distributions import propose
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
 from dropsearch.study.shadow_study import Shadow
-from dropsearch.study.studies import kept, open_study, quiet_optuna
+from dropsearch.study.studies import open_study, quiet_optuna
 
 OWNER = "owner"
 """The user attribute that says which process trains a trial."""
@@ -40,10 +40,6 @@ TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "sites": ("configuration", "variation", "seed"),
 }
 """The user attributes that say which of a study's places a trial fills."""
-SILENCE = 600.0
-"""Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
-FLUSH = 20.0
-"""Seconds between signs of life; what was reported of running trials is written with them."""
 AGE, COMPANY = 3.0, 60.0
 """Seconds after which what other processes did is read again before the next trials are asked for, and seconds after
 another one began a trial in which that is done each time: else both would begin trials of the same places."""
@@ -97,9 +93,9 @@ class StudyStore:
         self.arm, self.repeat = arm, repeat
         self.phase: TrialPhase = phase
         self._storage, self._make_sampler = storage, make_sampler
-        with kept(name), quiet_optuna():
+        with quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
-            study_id = storage.get_study_id_from_name(name)
+            study_id = patiently(name, lambda: storage.get_study_id_from_name(name))
             # Each trial's sampler has a seed of its own; what they infer of the space is the same, and kept by one.
             self._inferring = make_sampler(0)
         self._bulk = ReadableRates(bulk(storage, study_id))
@@ -108,9 +104,9 @@ class StudyStore:
         self._claims = Claims()
         self._open: dict[int, set[int]] = {}
         self._interrupted: dict[int, str] = {}
-        self._leases: dict[str, Any] = {}
-        self._signs: dict[str, tuple[Any, float]] = {}
-        self._looked, self._met, self._flushed = -math.inf, -math.inf, time.monotonic()
+        self._silence = leases.Silence()
+        self._looked, self._met = -math.inf, -math.inf
+        self._flushed = self._signed = time.monotonic()
         self.refresh()
 
     def _do(self, act: Callable[[], _T]) -> _T:
@@ -132,13 +128,14 @@ class StudyStore:
         self._looked = time.monotonic()
         if any(trial.state == TrialState.RUNNING and _owner(trial) != this_process() for trial in trials):
             self._met = self._looked
-        self._leases = {name: value for name, value in attrs.items() if name.startswith(f"{LEASE}.")}
+        signs = {n.removeprefix(f"{LEASE}."): sign for n, sign in attrs.items() if n.startswith(f"{LEASE}.")}
         before, prefix = self._interrupted, f"{INTERRUPTED}."
         self._interrupted = {
             int(name.removeprefix(prefix)): why for name, why in attrs.items() if name.startswith(prefix) and why
         }
         self._take_in(trials)
         self._take_in([self.seen.get(number) for number in before.keys() ^ self._interrupted if number in self.seen])
+        self._silence.look(signs, {_owner(trial) for trial in self.seen.of(TrialState.RUNNING)})
 
     def _take_in(self, trials: Iterable[FrozenTrial]) -> None:
         for trial in trials:
@@ -253,18 +250,25 @@ class StudyStore:
     def show_life(self) -> None:
         """Write what was reported of running trials and that this process lives, every `FLUSH` seconds."""
         now = time.monotonic()
-        if not self._open or now - self._flushed < FLUSH:
+        if not self._open or now - self._flushed < leases.FLUSH:
             return
-        self._flushed = now
+        self._flushed = self._signed = now
         running = {number: self.seen.get(number) for number in self._open}
         curves = {
             trial._trial_id: {s: v for s, v in trial.intermediate_values.items() if s not in self._open[number]}
             for number, trial in running.items()
         }
         curves = {trial_id: curve for trial_id, curve in curves.items() if curve}
-        self._do(lambda: self._bulk.write(curves, {f"{LEASE}.{this_process()}": round(time.time())}))
+        self._do(lambda: self._bulk.write(curves, _sign()))
         for number, trial in running.items():
             self._open[number] |= set(trial.intermediate_values)
+
+    def renew_late(self) -> None:
+        """Show that this process lives, where the training has not done so for long; any thread may call this."""
+        now = time.monotonic()
+        if self._open and now - self._signed > leases.LATE:
+            self._bulk.write({}, _sign())
+            self._signed = now
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
@@ -294,14 +298,7 @@ class StudyStore:
     def _is_gone(self, owner: str) -> bool:
         if owner == this_process():
             return True  # only trials that are not open here are looked at
-        return is_dead(owner) or (not is_here(owner) and self._is_silent(owner))
-
-    def _is_silent(self, owner: str) -> bool:
-        """Say whether a process has shown no sign of life for long, by this process's own clock."""
-        sign, now = self._leases.get(f"{LEASE}.{owner}"), time.monotonic()
-        if owner not in self._signs or self._signs[owner][0] != sign:
-            self._signs[owner] = (sign, now)
-        return now - self._signs[owner][1] > SILENCE
+        return is_dead(owner) or (not is_here(owner) and self._silence.of(owner) > leases.SILENCE)
 
     def _interrupt(self, why: Mapping[int, str]) -> None:
         # In this order: of a process that dies in between, the place is free and the trial found again.
@@ -360,7 +357,7 @@ class StudyStore:
         owner, ended = trial.user_attrs.get(OWNER, ""), trial.datetime_complete
         if owner == this_process() or is_dead(owner) or ended is None:
             return False
-        return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=SILENCE)
+        return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=leases.SILENCE)
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
         return trial_entry.read(trial, self.arm, self.phase, self.repeat)
@@ -397,6 +394,11 @@ def _running(
         system_attrs={},
         intermediate_values={},
     )
+
+
+def _sign() -> dict[str, Any]:
+    """Return the attribute of the study that shows that this process lives."""
+    return {f"{LEASE}.{this_process()}": round(time.time())}
 
 
 def _owner(trial: FrozenTrial) -> str:

@@ -9,17 +9,18 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
-from dropsearch.core.errors import InputError, RunError, first_cause
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialPhase
+from dropsearch.study.reconnect import patiently
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
 RETRAINED: Mapping[TrialPhase, str] = {
@@ -39,8 +40,13 @@ def open_study(
 
     Raises:
         InputError: It was made by another configuration, or not by dropsearch.
+        RunError: The storage failed.
     """
-    check_studies(storage, {name: fingerprint})
+    return patiently(name, lambda: _opened(storage, name, fingerprint, pruner))
+
+
+def _opened(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None) -> optuna.Study:
+    _check_study(storage, name, fingerprint)
     try:  # first, for even an attempt to make it would write to a journal
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
     except KeyError:
@@ -62,8 +68,9 @@ def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.
 
 def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
     """Return those of the names of which a storage holds no study. Nothing is written."""
-    there = set(optuna.get_all_study_names(storage))
-    return [name for name in names if name not in there]
+    wanted = list(names)
+    there = set(patiently(", ".join(wanted), lambda: optuna.get_all_study_names(storage)))
+    return [name for name in wanted if name not in there]
 
 
 def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
@@ -75,20 +82,32 @@ def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, 
 
     Raises:
         InputError: A study of one of these names was made by another configuration, or not by dropsearch.
+        RunError: The storage failed.
     """
     for name, fingerprint in fingerprints.items():
-        try:
-            study = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:
-            continue
-        _check_same(study, _plain(fingerprint))
+        patiently(name, partial(_check_study, storage, name, fingerprint))
+
+
+def _check_study(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]) -> None:
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return
+    _check_same(study, _plain(fingerprint))
 
 
 def identity(storage: BaseStorage, name: str) -> str:
     """Return the id that the studies called `name/...` share: no other storage holds studies of that id.
 
     A path or an address would not do: two machines may have the same, and a folder may be moved.
+
+    Raises:
+        RunError: The storage failed.
     """
+    return patiently(name, lambda: _identity(storage, name))
+
+
+def _identity(storage: BaseStorage, name: str) -> str:
     until = time.monotonic() + _PATIENCE
     while (found := _noted(storage, name)) is None and time.monotonic() < until:
         time.sleep(0.05)
@@ -130,22 +149,6 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
                 f"{key} must be as it was when study {name} began ({stored.get(key)}), got {given.get(key)}: "
                 "choose another study.name to begin anew"
             )
-
-
-@contextmanager
-def kept(name: str) -> Iterator[None]:
-    """Say in one line that a storage failed, whatever it is made of.
-
-    Raises:
-        RunError: The storage of the study could not be read or written.
-    """
-    try:
-        yield
-    except (OSError, StorageInternalError, SQLAlchemyError) as error:
-        raise RunError(
-            f"the storage of study {name} failed ({first_cause(error)}): see that it has space and can be written, "
-            "then give the same command again; it continues from what the storage holds"
-        ) from error
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def test_silent_remote_process_loses_its_trials(make_store: MakeStore, monkeypat
         spec = ask(sleeper)
     feed = make_feed(make_store())
     assert len(work(feed)) == 4
-    monkeypatch.setattr("dropsearch.study.store.SILENCE", 0.0)
+    monkeypatch.setattr("dropsearch.study.leases.SILENCE", 0.0)
     assert [again.seed for again in work(feed)] == [spec.seed]
     with pytest.raises(RunError, match="was ended by another process"):
         sleeper.tell([ended(spec)])

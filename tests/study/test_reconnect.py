@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from dropsearch.core.errors import RunError
 from dropsearch.study import reconnect
-from dropsearch.study.reconnect import patiently
+from dropsearch.study.from_storage import load_studies
+from dropsearch.study.reconnect import patiently, retried
+from dropsearch.study.storage import engine_options, open_storage
 from dropsearch.study.store import StudyStore
-from tests.study.conftest import ask, ended, make_feed
+from dropsearch.study.studies import check_studies, identity, missing_studies
+from tests.study.conftest import ask, ended, make_feed, work
 
 
 class Database:
@@ -99,6 +104,80 @@ def test_study_continues_after_a_locked_database(tmp_path: Path, capsys: pytest.
     assert [result.spec for result in store.results()] == [spec]
     other.close()
     storage.engine.dispose()
+
+
+class Outage:
+    """Drops the connection of every engine at a statement, by its number; counts all statements."""
+
+    def __init__(self, at: int, times: int = 5) -> None:
+        self.at, self.left, self.seen = at, times, 0
+
+    def __call__(self, *_: object) -> None:
+        self.seen += 1
+        if self.seen > self.at and self.left:
+            self.left -= 1
+            raise dropped()
+
+
+def life(folder: Path, outage: Outage) -> list[tuple[str, int]]:
+    """Open a storage, run a small study in it, and read it for a report, while its server is away once."""
+    url = f"sqlite:///{folder}/study.db"
+    event.listen(Engine, "before_cursor_execute", outage)
+    try:
+        storage = open_storage(url, folder / "study.journal")
+        check_studies(storage, {"s/dropout": {}})
+        store = StudyStore(storage, "s/dropout", arm="dropout", phase="search", fingerprint={})
+        work(make_feed(store, total=3))
+        assert identity(storage, "s")
+        assert list(missing_studies(storage, ["s/dropout", "s/none"])) == ["s/none"]
+        results = store.results()
+        store.note("test", {"loss": [0.1]})
+        assert store.notes == {"test": {"loss": [0.1]}}
+        (study,) = load_studies(url, folder / "study.journal", ["s/dropout"]).values()
+        ended = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+        assert len(ended) == 3
+        storage.engine.dispose()  # type: ignore[attr-defined]
+        return [(result.state, result.spec.seed) for result in results]
+    finally:
+        event.remove(Engine, "before_cursor_execute", outage)
+
+
+def test_a_dropped_connection_is_survived_at_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "whole").mkdir()
+    counted = Outage(at=10**9)
+    whole = life(tmp_path / "whole", counted)
+    assert len(whole) == 3
+    for at in range(5, counted.seen, max(1, counted.seen // 11)):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        assert life(folder, Outage(at)) == whole
+        assert "server closed the connection unexpectedly); retrying for 60 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'FATAL:  password authentication failed for user "ann"',
+        'database "studies" does not exist',
+        'could not translate host name "nowhere" to address',
+    ],
+)
+def test_a_refusal_is_told_at_once(said: str) -> None:
+    refusing = Database(1, OperationalError("connect", {}, DriverError(said)))
+    with pytest.raises(OperationalError):
+        retried("the storage", refusing)
+    assert refusing.failures == 0
+
+
+def test_a_server_that_swallows_connections_is_noticed() -> None:
+    options = engine_options("postgresql+psycopg://h/studies?connect_timeout=3")
+    assert options["pool_pre_ping"]
+    assert options["connect_args"].keys() == {
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+    }
 
 
 class Releasing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -161,29 +160,3 @@ def test_sampler_sees_newest_and_best_trials(monkeypatch: pytest.MonkeyPatch) ->
         seen.put(trial(number, TrialState.PRUNED))
     assert [t.number for t in study.get_trials(deepcopy=False)] == [2, 3, 8, 9, 10, 11, 12]
     assert len(seen.study().trials) == 13
-
-
-def test_trials_of_a_live_remote_process_are_not_taken(
-    make_store: Callable[..., StudyStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dropsearch.study.store.FLUSH", 0.0)
-    clock = [0.0]
-    monkeypatch.setattr("dropsearch.study.store.time.monotonic", lambda: clock[0])
-    with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.study.store.this_process", lambda: "elsewhere:1:1")
-        sleeper = make_feed(make_store())
-        (spec,) = sleeper.ask(1)
-    feed = make_feed(make_store())
-    assert feed.store.close_abandoned() == 0
-    clock[0] = 500.0
-    monkeypatch.setattr("dropsearch.study.store.time.time", lambda: 500.0)
-    with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.study.store.this_process", lambda: "elsewhere:1:1")
-        sleeper.report([(spec, EpochMetrics(0, 1.0, 1.0, 0.7))])
-        assert not sleeper.cancelled()
-    assert make_store().study.trials[0].intermediate_values == {0: 0.7}, "a dashboard sees the running trial"
-    assert feed.store.close_abandoned() == 0
-    clock[0] = 1050.0
-    assert feed.store.close_abandoned() == 0
-    clock[0] = 1150.0
-    assert feed.store.close_abandoned() == 1
