@@ -34,6 +34,10 @@ FOR_USERS = {
 }
 """The same for the pages and files that a user reads first."""
 PAGES = (
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/evidence.md",
+    "docs/mlflow.md",
     "README.md",
     "CONTRIBUTING.md",
     "docs/index.md",

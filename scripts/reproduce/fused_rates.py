@@ -55,6 +55,6 @@ def by_dropsearch() -> list[float]:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    print(f"asked for:   {', '.join(f'{rate:.3f}' for rate in RATES)}")
+    print(f"requested:   {', '.join(f'{rate:.3f}' for rate in RATES)}")
     print(f"ModelBatch:  {', '.join(f'{share:.3f}' for share in by_modelbatch())}")
     print(f"dropsearch:  {', '.join(f'{share:.3f}' for share in by_dropsearch())}")
