@@ -1,4 +1,4 @@
-"""`space.params`: what else is searched, in the words of Hydra's sweeps."""
+"""`space.params`: what else is searched, as typed YAML or in the words of Hydra's sweeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import Choice, Numbers, Range
 from dropsearch.core.records.ranges import written
 
-FORMS = "choice(A,B), interval(LOW,HIGH) or range(LOW,HIGH[,STEP])"
+FORMS = (
+    "choice(A,B), interval(LOW,HIGH), range(LOW,HIGH[,STEP]), {choices: [A, B]} or {type: int or float, low: LOW, "
+    "high: HIGH}"
+)
 _FUNCTIONS = ("choice", "interval", "range", "tag", "int", "float", "str", "bool", "sort", "shuffle")
 _GIVEN = re.compile(r"^\+{0,2}(space\.params(?:\.[^=]+)?)=")
 
@@ -72,14 +75,14 @@ def ranges(config: Config) -> dict[str, Range]:
 def flat(params: Mapping[str, Any], *above: str) -> Iterator[tuple[str, Any]]:
     """Yield each range under its whole key, whether it was given as {model.width: ...} or as {model: {width: ...}}."""
     for key, given in params.items():
-        if isinstance(given, Mapping):
+        if isinstance(given, Mapping) and not _is_typed(given):
             yield from flat(given, *above, str(key))
         else:
             yield ".".join((*above, str(key))), given
 
 
 def _read(key: str, given: Any) -> Range:
-    """Return a range that was given as Hydra's text, a list (a choice) or, in Python, a pair (an interval)."""
+    """Return a range that was given as typed YAML, Hydra's text, a list (a choice) or, in Python, a pair."""
     try:
         return _range_of(_parsed(given))
     except (HydraException, ValueError) as error:
@@ -93,7 +96,55 @@ def _parsed(given: Any) -> Any:
     return value
 
 
+_FIELDS = ("type", "low", "high", "log", "step", "choices")
+"""The keys of a range in typed YAML."""
+
+
+def _is_typed(given: Mapping[str, Any]) -> bool:
+    """Return whether a mapping is one range in typed YAML, not ranges by name."""
+    numbers = any(isinstance(given.get(end), int | float) for end in ("low", "high"))
+    return numbers or isinstance(given.get("choices"), list) or given.get("type") in ("int", "float")
+
+
+def _typed(given: Mapping[str, Any]) -> Range:
+    """Return the range of ``{type: int, low: 16, high: 64}`` or ``{choices: [a, b]}``."""
+    for name in given:
+        if name not in _FIELDS:
+            raise ValueError(f"it has {', '.join(_FIELDS)}, and no {name}{close_match(str(name), _FIELDS)}")
+    if "choices" in given:
+        if len(given) > 1:
+            raise ValueError("choices stand alone")
+        return _choice(given["choices"])
+    kind, low, high, step = (given.get(name) for name in ("type", "low", "high", "step"))
+    if kind not in ("int", "float"):
+        raise ValueError(f"its type is int or float, got {kind}")
+    if not isinstance(given.get("log", False), bool):
+        raise ValueError(f"log is true or false, got {given['log']}")
+    found = _interval(low, high, {"log"} if given.get("log") else set())
+    if kind == "int":
+        if not all(float(number).is_integer() for number in (low, high, step or 1)):
+            raise ValueError("a range of type int has whole numbers")
+        found = Numbers(int(found.low), int(found.high), found.log, 1)
+    else:
+        found = Numbers(float(found.low), float(found.high), found.log)
+    return found if step is None else _stepped(found, step)
+
+
+def _stepped(found: Numbers, step: Any) -> Numbers:
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= found.high - found.low:
+        raise ValueError(f"its step is a number above 0 and at most high - low, got {step}")
+    if found.log:
+        raise ValueError("a range on a log scale has no step")
+    if not found.holds(found.high) or not math.isclose(
+        round((found.high - found.low) / step) * step, found.high - found.low, rel_tol=1e-9
+    ):
+        raise ValueError("its high is low plus a number of steps")
+    return Numbers(found.low, found.high, step=int(step) if found.is_integer else float(step))
+
+
 def _range_of(value: Any) -> Range:
+    if isinstance(value, Mapping):
+        return _typed(value)
     if isinstance(value, list | ChoiceSweep):
         return _choice(value if isinstance(value, list) else value.list)
     if isinstance(value, IntervalSweep):

@@ -25,7 +25,37 @@ READ = [
     ("optimizer.momentum: [0.5, 0.9]", Choice((0.5, 0.9))),
     ("trainer.gradient_clip_val: [null,1]", Choice((None, 1.0))),
     ("trainer.gradient_clip_val: int(interval(1,5))", Numbers(1, 5, step=1)),
+    ("model.hidden: {choices: [[64,64],[128,128]]}", Choice(([64, 64], [128, 128]))),
+    ("model: {activation: {choices: [relu,gelu]}}", Choice(("relu", "gelu"))),
+    ("optimizer: {momentum: {type: float, low: 0.5, high: 0.99}}", Numbers(0.5, 0.99)),
+    ("optimizer.momentum: {type: float, low: 0.01, high: 0.1, log: true}", Numbers(0.01, 0.1, log=True)),
+    ("optimizer.momentum: {type: float, low: 0.1, high: 0.4, step: 0.1}", Numbers(0.1, 0.4, step=0.1)),
+    ("trainer.gradient_clip_val: {type: int, low: 1, high: 5}", Numbers(1, 5, step=1)),
+    ("trainer.gradient_clip_val: {type: int, low: 1, high: 9, step: 4}", Numbers(1, 9, step=4)),
 ]
+
+ILL_TYPED = [
+    ("{type: int, low: 16, hihg: 64}", 'no hihg (did you mean "high"?)'),
+    ("{type: int, low: 16}", "its ends are finite numbers"),
+    ("{low: 16, high: 64}", "its type is int or float, got None"),
+    ("{type: complex, low: 16, high: 64}", "its type is int or float, got complex"),
+    ("{type: int, low: 1.5, high: 64}", "a range of type int has whole numbers"),
+    ("{type: int, low: 64, high: 16}", "its first end is the lower one"),
+    ("{type: int, low: 1, high: 8, step: 3}", "its high is low plus a number of steps"),
+    ("{type: int, low: 1, high: 8, step: 0}", "its step is a number above 0"),
+    ("{type: float, low: 0, high: 8, log: true}", "on a log scale it begins above 0"),
+    ("{type: float, low: 1, high: 8, log: 2}", "log is true or false, got 2"),
+    ("{type: float, low: 1, high: 8, log: true, step: 1}", "a range on a log scale has no step"),
+    ("{choices: [1]}", "a choice needs two values or more"),
+    ("{choices: [1, 2], low: 1}", "choices stand alone"),
+]
+
+
+@pytest.mark.parametrize(("written", "reason"), ILL_TYPED)
+def test_ill_typed_ranges_are_refused(written: str, reason: str):
+    with pytest.raises(InputError, match="must be choice") as caught:
+        compose_overrides([f"space.params={{trainer.gradient_clip_val: {written}}}"])
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(("written", "meant"), READ)
@@ -120,7 +150,10 @@ REFUSED = [
     ("model.activation: choice(relu,gleu)", 'silu, got "gleu" (did you mean "gelu"?)'),
     ("model.activation: interval(0,1)", "space.params.model.activation must be choice(A,B), for it is no number"),
     ("optimizer.momentum: interval(0.5,1)", "optimizer.momentum must be below 1, got 1.0"),
-    ("optimizer.momentum: 0.5", "must be choice(A,B), interval(LOW,HIGH) or range(LOW,HIGH[,STEP]), got 0.5"),
+    (
+        "optimizer.momentum: 0.5",
+        "must be choice(A,B), interval(LOW,HIGH), range(LOW,HIGH[,STEP]), {choices: [A, B]} or {type: int or float, ",
+    ),
     ("optimizer.momentum: [0.5]", "got [0.5] (a choice needs two values or more)"),
     ("optimizer.momentum: choice(0.5,0.5)", "a choice names each value once"),
     ("optimizer.momentum: choise(0.5,0.6)", "Unknown function 'choise' (did you mean \"choice\"?)"),

@@ -36,7 +36,7 @@ COMMAND_LINE = [
     ("space.lr=3", "space.lr has the wrong type"),
     ("space.params={data.batch_size:choice(32,64)}", "space.params must name keys of model or of optimizer, for all"),
     ("space.params={model.hiden:choice([8],[9])}", 'got "model.hiden" (did you mean "model.hidden"?) (see conf/space/'),
-    ("space.params={model.hidden:choise([8],[9])}", "space.params must hold choice(A,B), interval(LOW,HIGH) or range("),
+    ("space.params={model.hidden:choise([8],[9])}", "space.params must hold choice(A,B), interval(LOW,HIGH), range("),
     ("space.params.model.hidden=choice([8])", "a choice needs two values or more"),
     ("-m space.params={lr:choice(1,2)}", "space.params must leave out lr, which is searched anyway"),
     ("space=null", "GROUP=OPTION must name an option of the group"),
