@@ -122,7 +122,7 @@ def _typed(given: Mapping[str, Any]) -> Range:
         raise ValueError(f"log is true or false, got {given['log']}")
     found = _interval(low, high, {"log"} if given.get("log") else set())
     if kind == "int":
-        if not all(float(number).is_integer() for number in (low, high, step or 1)):
+        if not all(isinstance(number, int) or float(number).is_integer() for number in (found.low, found.high)):
             raise ValueError("a range of type int has whole numbers")
         found = Numbers(int(found.low), int(found.high), found.log, 1)
     else:
@@ -135,6 +135,8 @@ def _stepped(found: Numbers, step: Any) -> Numbers:
         raise ValueError(f"its step is a number above 0 and at most high - low, got {step}")
     if found.log:
         raise ValueError("a range on a log scale has no step")
+    if found.is_integer and not float(step).is_integer():
+        raise ValueError("a range of type int has whole numbers")
     if not found.holds(found.high) or not math.isclose(
         round((found.high - found.low) / step) * step, found.high - found.low, rel_tol=1e-9
     ):
