@@ -148,6 +148,7 @@ class SearchResult:
         row = {"arm": spec.arm, "number": spec.number, "state": trial.state, "seed": spec.seed, "reason": trial.reason}
         row |= {monitor.name: monitor.objective(best.objective) if best else float("nan")}
         row |= {"epochs": len(trial.curve), "seconds": trial.seconds, "lr": spec.lr, "weight_decay": spec.weight_decay}
+        row |= dict(zip(("lr_used_low", "lr_used_high"), trial.lr_used or (math.nan, math.nan), strict=True))
         row |= dict(spec.hyperparameters)
         row |= {f"rate.{site}": rate for site, rate in spec.rates.items()}
         return row | ({name: value for name, value in _logged(best) if name not in row} if best else {})

@@ -30,6 +30,7 @@ from dropsearch.training.adapters.hyperparameters import (
 from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
 from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
+from dropsearch.training.adapters.route_check import checked_routes
 from dropsearch.training.epoch_metrics import missing_monitor
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import trainer_class
@@ -76,7 +77,13 @@ class UserModules:
                 "leave it out"
             )
         self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
-        self.routes = routes(self._names, self.probe.optimizers)
+        self.routes = checked_routes(
+            self._made,
+            PROBED,
+            source.for_trainer(config.seed),
+            settings,
+            routes(self._names, self.probe.optimizers),
+        )
         monitor = settings.monitor
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
@@ -125,7 +132,10 @@ class UserModules:
         Raises:
             InputError: It cannot be built, is no LightningModule, or was handed out before.
         """
-        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self.constructor_arguments(spec)}
+        return self._made(spec, self.routes)
+
+    def _made(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> Any:
+        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self._arguments(spec, chosen)}
         with seeded(spec.seed), reseeding_follows(spec.seed):
             module = self._built(more)
         trainer_class(module)
@@ -139,15 +149,18 @@ class UserModules:
             self._has_batchnorm = bool(batchnorms(module))
             without_batchnorm(module)
         insert(module, self._where)
-        with_groups_set(module, spec, self.routes)
+        with_groups_set(module, spec, chosen)
         return module
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
         """Return the arguments that the module gets for a trial: its arm's, and what is searched."""
+        return self._arguments(spec, self.routes)
+
+    def _arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
         hyperparameters = {
             key.removeprefix("model."): value for key, value in spec.hyperparameters.items() if key.startswith("model.")
         }
-        return {**self._config.arm_args.get(spec.arm, {}), **hyperparameters, **arguments_of(spec, self.routes)}
+        return {**self._config.arm_args.get(spec.arm, {}), **hyperparameters, **arguments_of(spec, chosen)}
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with these values of what else is searched.

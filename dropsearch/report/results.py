@@ -104,6 +104,7 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
         "params": _params(trial.spec),
         "rates": trial.spec.rates,
         "lr": trial.spec.lr,
+        "lr_used": trial.lr_used,
         "weight_decay": trial.spec.weight_decay,
         "hyperparameters": trial.spec.hyperparameters,
         "seed": trial.spec.seed,
@@ -117,8 +118,8 @@ def _trial(trial: TrialResult, monitor: Monitor) -> dict[str, Any]:
 
 
 def _best(trial: TrialResult | None, monitor: Monitor) -> dict[str, Any] | None:
-    keys = ("number", "params", "rates", "lr", "weight_decay", "hyperparameters", "val_loss", "val_acc", "monitored")
-    return {key: value for key, value in _trial(trial, monitor).items() if key in keys} if trial else None
+    left_out = ("state", "reason", "seed", "logged", "epochs", "seconds")
+    return {key: value for key, value in _trial(trial, monitor).items() if key not in left_out} if trial else None
 
 
 def _confirmed(confirmed: Confirmed, monitor: Monitor) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def written(result: TrialResult) -> dict[str, Any]:
         "reason": result.reason,
         "checkpoint": result.checkpoint,
         **({"checkpoint_sha256": result.checkpoint_sha256} if result.checkpoint_sha256 else {}),
+        **({"lr_used": list(result.lr_used)} if result.lr_used else {}),
     }
 
 
@@ -52,4 +53,5 @@ def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> Tr
     curve = tuple(EpochMetrics(*point) for point in entry["curve"])
     state: State = entry["state"]
     sha256 = entry.get("checkpoint_sha256", "")
-    return TrialResult(spec, state, curve, entry["seconds"], entry["reason"], entry["checkpoint"], sha256)
+    used = tuple(entry["lr_used"]) if "lr_used" in entry else None
+    return TrialResult(spec, state, curve, entry["seconds"], entry["reason"], entry["checkpoint"], sha256, used)

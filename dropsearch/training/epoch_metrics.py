@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dropsearch.core.errors import InputError, close_match
@@ -12,30 +13,47 @@ from dropsearch.core.records import EpochMetrics, Monitor
 _OURS = ("val_loss", "val_acc")
 
 
-class ValidationNames:
-    """Which of the metrics that a Trainer holds come from the validation: those that are new after the first one."""
+class LoggedMetrics:
+    """What a module logs in the validation and elsewhere, apart also where both use one name.
+
+    A Trainer holds all metrics in one mapping. Those that a validation leaves are new objects there.
+    """
 
     def __init__(self) -> None:
-        self._earlier: set[str] = set()
-        self._found: set[str] | None = None
+        self._earlier: dict[str, Any] = {}
+        self._validation: dict[str, Any] | None = None
 
     def before(self, metrics: Mapping[str, Any]) -> None:
         """Take in what is logged before a validation."""
-        self._earlier = set(metrics)
+        self._earlier = dict(metrics)
 
     def after(self, metrics: Mapping[str, Any]) -> None:
         """Take in what is logged after it."""
-        if self._found is None:
-            self._found = set(metrics) - self._earlier
+        self._validation = {name: value for name, value in metrics.items() if self._earlier.get(name) is not value}
 
-    def values(self, metrics: Mapping[str, Any], monitored: str = "") -> dict[str, float]:
-        """Return the validation's metrics, and what is monitored whoever logged it."""
-        names = (self._found or set()) | {monitored}
-        return {name: float(value) for name, value in metrics.items() if name in names}
+    @property
+    def validated(self) -> bool:
+        """Whether there was a validation since `elsewhere` was last asked for."""
+        return self._validation is not None
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """What the last validation left, by name."""
+        return {name: float(value) for name, value in (self._validation or {}).items()}
+
+    def elsewhere(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a Trainer holds of other passes at the end of an epoch, and forget the validation."""
+        validation, self._validation = self._validation or {}, None
+        return {name: float(value) for name, value in metrics.items() if validation.get(name) is not value}
 
 
 def epoch_metrics(
-    epoch: int, as_trained: float, part: Mapping[str, float], val: Mapping[str, float], monitor: Monitor
+    epoch: int,
+    as_trained: float,
+    part: Mapping[str, float],
+    val: Mapping[str, float],
+    monitor: Monitor,
+    elsewhere: Mapping[str, float] = MappingProxyType({}),
 ) -> EpochMetrics:
     """Return an epoch's point.
 
@@ -45,12 +63,15 @@ def epoch_metrics(
         part: What the validation step logs on a part of the training set, with dropout off; may be empty.
         val: What it logs on the validation set.
         monitor: Which of it trials are chosen by.
+        elsewhere: What it logs in other passes.
 
     Raises:
         InputError: The module did not log what is monitored.
     """
     if monitor.name not in val:
-        raise InputError(missing_monitor(monitor, val))
+        if monitor.name not in elsewhere:
+            raise InputError(missing_monitor(monitor, val))
+        val = {**val, monitor.name: elsewhere[monitor.name]}
     value = monitor.objective(val[monitor.name])
     # A module that calls its loss by another name shows its curves all the same.
     loss = "val_loss" if "val_loss" in val or monitor.mode == "max" else monitor.name
@@ -62,8 +83,14 @@ def epoch_metrics(
         train_acc=part.get("val_acc", math.nan),
         val_acc=val.get("val_acc", math.nan),
         monitored=None if monitor.is_val_loss else value,
-        logged={name: value for name, value in val.items() if name not in _OURS},
+        logged=_others(val, elsewhere),
     )
+
+
+def _others(val: Mapping[str, float], elsewhere: Mapping[str, float]) -> dict[str, float]:
+    """Return every metric that has no field of its own, by its name; after ``training/`` where two have the name."""
+    trained = {f"training/{name}" if name in val else name: value for name, value in elsewhere.items()}
+    return {name: value for name, value in {**trained, **val}.items() if name not in _OURS}
 
 
 def missing_monitor(monitor: Monitor, logged: Mapping[str, float], elsewhere: Mapping[str, str] | None = None) -> str:

@@ -28,7 +28,7 @@ import torch
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
-from dropsearch.training.sequential import describe_error
+from dropsearch.training.reasons import describe_error
 from dropsearch.training.worker_forks import WATCH_SECONDS, WorkerForks
 
 POLL_SECONDS = 0.1

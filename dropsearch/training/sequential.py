@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
 import signal
@@ -21,16 +20,16 @@ from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning import quiet_loggers
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
-from dropsearch.core import printable
-from dropsearch.core.atomic_io import atomic_write
-from dropsearch.core.errors import CAUSE, InputError, RunError
+from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.dropout.control import TrialControl
+from dropsearch.training.adapters.checkpoints import save_checkpoint
+from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
 from dropsearch.training.adapters.validation_copy import measured_on_copy
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
-from dropsearch.training.epoch_metrics import ValidationNames, diverged, epoch_metrics
+from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import (
@@ -41,6 +40,7 @@ from dropsearch.training.protocols import (
     TrainerSettings,
     describe_engine,
 )
+from dropsearch.training.reasons import describe_error, one_line, root_of_exit
 from dropsearch.training.trainers import make_trainer
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
@@ -56,9 +56,12 @@ class _Ending:
     curve: list[EpochMetrics] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
     """Of the batches of the epoch so far, as `training_step` returned them."""
+    validated_weights: dict[str, Any] | None = None
+    """Those that the last validation saw."""
     best_weights: dict[str, Any] | None = None
     sha256: str = ""
     """Of the checkpoint, where one was written."""
+    used: UsedSettings = field(default_factory=UsedSettings)
 
 
 class _CancelledError(Exception):
@@ -73,19 +76,27 @@ class _EpochReport(Callback):
     ) -> None:
         self.spec, self.feed, self.part = spec, feed, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
-        self._names = ValidationNames()
+        self._metrics = LoggedMetrics()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._names.before(trainer.callback_metrics)
+        self._metrics.before(trainer.callback_metrics)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before any other hook: callbacks and modules that validate averaged weights put the others back in theirs.
+        if self.keep_best and not trainer.sanity_checking:
+            self.ending.validated_weights = copy.deepcopy(pl_module.state_dict())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._names.after(trainer.callback_metrics)
+        if not trainer.sanity_checking:
+            self._metrics.after(trainer.callback_metrics)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         if self.feed.cancelled():
             raise _CancelledError
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.enable_validation and not self._metrics.validated:
+            return  # none was due, by `check_val_every_n_epoch` or `val_check_interval`
         as_trained = bool(self.ending.losses)
         metrics = self._measure(trainer, pl_module)
         if not math.isfinite(metrics.objective) or (as_trained and not math.isfinite(metrics.train_loss_as_trained)):
@@ -93,7 +104,7 @@ class _EpochReport(Callback):
             self.ending.curve.append(metrics)
             return
         if self.keep_best and metrics.objective < min((p.objective for p in self.ending.curve), default=math.inf):
-            self.ending.best_weights = copy.deepcopy(pl_module.state_dict())
+            self.ending.best_weights = self.ending.validated_weights or copy.deepcopy(pl_module.state_dict())
         self.ending.curve.append(metrics)
         (prune,) = self.feed.report([(self.spec, metrics)])
         # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
@@ -109,8 +120,10 @@ class _EpochReport(Callback):
             part = evaluate(module, self.part, context=context)
         as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
-        val = self._names.values(logged, self.settings.monitor.name)
-        return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor)
+        val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
+        if not self.settings.is_user_module:
+            elsewhere = {}  # the loss of the classifiers has a field of its own
+        return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:
         # Raising here would lose the epoch's metrics; `should_stop` ends the fit cleanly.
@@ -185,7 +198,9 @@ class SequentialEngine:
             ending.state, ending.reason = "FAIL", describe_error(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
-        return TrialResult(spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256)
+        return TrialResult(
+            spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256, ending.used.lr
+        )
 
     def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
         with seeded(spec.seed):
@@ -199,10 +214,15 @@ class SequentialEngine:
         set_to_train(module)
         report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
-        with quiet_lightning(), controlled_trial(module, control, ending.losses):
+        with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer = self._trainer(module, spec, report)
             trainer.fit(module, **self._batches(spec.seed))
         require_no_drops(control, spec)
+        if ending.state == "COMPLETE" and not ending.curve:
+            raise InputError(
+                f"the trainer must validate at least once in trainer.max_epochs={self.settings.max_epochs} epochs, and "
+                "did not: see trainer.check_val_every_n_epoch and trainer.val_check_interval"
+            )
         if path is not None and ending.state == "COMPLETE" and ending.best_weights is not None:
             module.load_state_dict(ending.best_weights)
             ending.sha256 = save_checkpoint(trainer, path)
@@ -222,39 +242,6 @@ class SequentialEngine:
             max_epochs=self.settings.max_epochs,
             gradient_clip_val=self.settings.clip(spec),
         )
-
-
-def save_checkpoint(trainer: Trainer, path: Path) -> str:
-    """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
-
-    Raises:
-        RunError: It could not be written.
-    """
-    try:
-        with atomic_write(path) as draft:
-            trainer.save_checkpoint(draft, weights_only=True)
-            with draft.open("rb") as written:
-                return hashlib.file_digest(written, "sha256").hexdigest()
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
-        raise RunError(
-            f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
-            "again; it continues from what the study holds"
-        ) from error
-
-
-def root_of_exit(error: BaseException) -> BaseException:
-    """Return the KeyboardInterrupt for which Lightning exits, else the error itself."""
-    return error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and what it says, on one line."""
-    return f"{type(error).__name__}: {one_line(error)}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line, without passwords and not too long."""
-    return printable.one_line(" ".join(str(error).split()), CAUSE)
 
 
 @contextmanager

@@ -67,14 +67,20 @@ def losses(result: TrialResult) -> list[float]:
 
 
 class Curve(Callback):
-    """Notes the validation loss after each epoch."""
+    """Notes what the last validation of each epoch logs."""
 
     def __init__(self, name: str = "val_loss") -> None:
         self.name = name
         self.points: list[float] = []
+        self.last: float | None = None
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.last = None if trainer.sanity_checking else float(trainer.callback_metrics[self.name])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.points.append(float(trainer.callback_metrics[self.name]))
+        if self.last is not None:
+            self.points.append(self.last)
+        self.last = None
 
 
 def plain(make: Make, data: Any = None, name: str = "val_loss", callbacks: Sequence[Any] = ()) -> list[float]:

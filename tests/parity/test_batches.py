@@ -153,3 +153,27 @@ def test_a_packed_sequence_stays_one() -> None:
     assert isinstance(changed, PackedSequence)
     assert float(changed.data.sum()) == 20
     assert torch.equal(changed.batch_sizes, packed.batch_sizes)
+
+
+class TwoLosses(Net):
+    """Logs its loss under one name in both steps, and an accuracy in per cent."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        self.log("lr", 0.25)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        loss = F.mse_loss(self(batch[0]), batch[1])
+        self.log_dict({"loss": loss, "val_acc": 37.5})
+
+
+def test_every_metric_has_its_own_name_and_the_validations_is_monitored() -> None:
+    rates = {"drop": 0.0, "model": 0.0}
+    result, _ = trial(TwoLosses, rates, monitor=Monitor("loss"))
+    assert [p.objective for p in result.curve] == pytest.approx(plain(lambda: TwoLosses(0.0), name="loss"), rel=1e-12)
+    logged = result.curve[-1].logged
+    assert set(logged) == {"loss", "training/loss", "lr"}
+    assert logged["loss"] != logged["training/loss"] == pytest.approx(result.curve[-1].train_loss_as_trained)
+    assert result.curve[-1].val_acc == 37.5

@@ -67,6 +67,8 @@ class TrialResult:
     """Path of the Lightning checkpoint with the weights of the best epoch; empty if none was saved."""
     checkpoint_sha256: str = ""
     """The checkpoint's sha256 in hexadecimal."""
+    lr_used: tuple[float, float] | None = None
+    """The least and the largest learning rate that the first group of the optimizer stepped with; None if unknown."""
 
     @property
     def interrupted(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ from dropsearch._compat.lightning import PREFIXES
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
+from dropsearch.training.adapters.learning_rate import optimizers_of, reference, with_learning_rate
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
 """The names by which constructors take each."""
-
-_SCALED = ("lr", "initial_lr", "max_lr", "min_lr")
-"""What a group holds in units of the learning rate: schedules keep some of it there."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,17 @@ class Route:
         """Whether trials can differ in it."""
         return self.how != "nothing"
 
+    used: tuple[float, float] | None = None
+    """The least and the largest value that the optimisers of a trial stepped with whatever was set; None where they
+    follow what is set."""
+
     @property
     def description(self) -> str:
         """The route in words."""
+        if self.used is not None:
+            low, high = self.used
+            steps = f"at {low:.4g}" if low == high else f"at {low:.4g} to {high:.4g}"
+            return f"{self.setting} is not searched: the optimisers step {steps} whatever is set"
         if self.how == "argument":
             return f"{self.setting} by the argument {self.argument}"
         if self.how == "groups":
@@ -108,25 +114,25 @@ def _route(setting: str, names: set[str], optimizers: list[Optimizer]) -> Route:
     return Route(setting, "nothing", own=own)
 
 
-def reference(optimizers: list[Optimizer], setting: str) -> float:
-    """Return the learning rate (before any schedule) or weight decay of the first group, NaN where it has none."""
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        value = group.get("initial_lr", group.get("lr")) if setting == "lr" else group.get(setting)
-        return math.nan if value is None else float(value)
-    return math.nan
-
-
 def arguments_of(spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, float]:
-    """Return the constructor's arguments that carry a trial's learning rate and weight decay."""
+    """Return the constructor's arguments that carry a trial's learning rate and weight decay.
+
+    What is not searched has the module's own value there.
+    """
     values = {"lr": spec.lr, "weight_decay": spec.weight_decay}
-    return {route.argument: values[route.setting] for route in chosen if route.how == "argument"}
+    given = {
+        route.argument: values[route.setting] if math.isfinite(values[route.setting]) else route.own
+        for route in chosen
+        if route.argument
+    }
+    return {name: value for name, value in given.items() if math.isfinite(value)}
 
 
 def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> None:
     """Let the optimisers that `module.configure_optimizers` returns have a trial's learning rate and weight decay.
 
-    The first group gets the trial's learning rate and the others keep their ratio to it; schedules that were made
-    with them follow. Weight decay is set where the module has some: groups that are exempt beside others that are
+    The first group gets the trial's learning rate and the others keep their ratio to it; see `with_learning_rate`.
+    Weight decay is set where the module has some: groups that are exempt beside others that are
     not stay exempt. `OPTIMIZER_OPTIONS` that are searched are set on every group that has them.
 
     Raises:
@@ -143,10 +149,8 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
     configure = module.configure_optimizers
 
     def configure_optimizers() -> Any:
-        answer = configure()
+        answer = with_learning_rate(configure, spec.lr) if "lr" in by_groups else configure()
         found = optimizers_of(answer)
-        if "lr" in by_groups:
-            _scale(found, list(_schedulers(answer)), spec.lr / reference(found, "lr"))
         if "weight_decay" in by_groups:
             _set_weight_decay(found, spec.weight_decay)
         for name, value in options.items():
@@ -155,17 +159,6 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
 
     # On the instance: the class is the user's, and stays as it is.
     module.__dict__["configure_optimizers"] = configure_optimizers
-
-
-def _scale(optimizers: list[Optimizer], schedulers: list[Any], factor: float) -> None:
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        for name in _SCALED:
-            if name in group:
-                group[name] = group[name] * factor
-    for scheduler in schedulers:
-        for name in ("base_lrs", "_last_lr", "max_lrs"):
-            if isinstance(getattr(scheduler, name, None), list):
-                setattr(scheduler, name, [value * factor for value in getattr(scheduler, name)])
 
 
 def _set_weight_decay(optimizers: list[Optimizer], value: float) -> None:
@@ -184,26 +177,3 @@ def _set_option(optimizers: list[Optimizer], name: str, value: Any) -> None:
         raise InputError(f"space.params must leave out optimizer.{name}, for the schedule of the module moves it")
     for group in groups:
         group[name] = tuple(value) if name == "betas" else value
-
-
-def optimizers_of(answer: Any) -> list[Optimizer]:
-    """Return the optimisers in what `configure_optimizers` returned, in any of Lightning's forms."""
-    return [part for part in _parts(answer) if isinstance(part, Optimizer)]
-
-
-def _schedulers(answer: Any) -> Iterator[Any]:
-    for part in _parts(answer):
-        if hasattr(part, "base_lrs") or hasattr(part, "_schedulers"):
-            yield part
-            yield from _schedulers(list(getattr(part, "_schedulers", ())))
-
-
-def _parts(answer: Any) -> Iterator[Any]:
-    if isinstance(answer, Mapping):
-        for value in answer.values():
-            yield from _parts(value)
-    elif isinstance(answer, list | tuple):
-        for value in answer:
-            yield from _parts(value)
-    elif answer is not None:
-        yield answer

@@ -16,11 +16,12 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.tools.dry_run import copied
-from dropsearch.training.epoch_metrics import ValidationNames
+from dropsearch.training.epoch_metrics import LoggedMetrics
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import describe_error, quiet_lightning
+from dropsearch.training.reasons import describe_error
+from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
 
@@ -42,7 +43,7 @@ class ModuleProbe:
 class _Noting(Callback):
     """Notes what is logged at validation."""
 
-    def __init__(self, names: ValidationNames) -> None:
+    def __init__(self, names: LoggedMetrics) -> None:
         self._names = names
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -84,10 +85,8 @@ def probe(
 
         return step
 
-    names, calls = ValidationNames(), _noted_logs(module)
-    # The user's callbacks wait for the trials: they may write files.
-    given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
-    settings = dataclasses.replace(settings, trainer=lambda: given)
+    names, calls = LoggedMetrics(), _noted_logs(module)
+    settings = for_a_look(settings)
     set_to_train(module)
     try:
         with quiet_lightning(), wrapped_step(module, recording):
@@ -111,7 +110,7 @@ def probe(
             "nothing is trained"
         )
     sites, batch = found[0]
-    logged = names.values(trainer.callback_metrics)
+    logged = names.validation
     elsewhere = {name: why for name, why in calls.items() if name not in logged}
     return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
 
@@ -125,17 +124,30 @@ def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings,
         settings: What all trials share.
         steps: Of the optimiser.
     """
-    given = {name: value for name, value in settings.trainer().items() if name != "callbacks"}
-    given |= {"limit_train_batches": steps, "limit_val_batches": 0}
+    shared = for_a_look(settings, limit_train_batches=steps, limit_val_batches=0)
     try:
         with quiet_lightning():
             warnings.filterwarnings("ignore", message=".*")  # said of the trials, where it matters
-            trainer = make_trainer(module, dataclasses.replace(settings, trainer=lambda: given), [], max_epochs=1)
+            trainer = make_trainer(module, shared, [], max_epochs=1)
             trainer.fit(set_to_train(module), **batches)
     except Exception:  # what fails here fails in the trials too, which say why
         return False
     module.__dict__["_trainer"] = None
     return True
+
+
+def for_a_look(settings: TrainerSettings, **more: Any) -> TrainerSettings:
+    """Return the settings with which a module is looked at for a few batches.
+
+    The user's callbacks wait for the trials, for they may write files; and every epoch is validated.
+
+    Args:
+        settings: What all trials share.
+        more: Further arguments of the Trainer.
+    """
+    left_out = ("callbacks", "check_val_every_n_epoch", "val_check_interval")
+    given = {name: value for name, value in settings.trainer().items() if name not in left_out}
+    return dataclasses.replace(settings, trainer=lambda: {**given, **more})
 
 
 def _noted_logs(module: Any) -> dict[str, str]:

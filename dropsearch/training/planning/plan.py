@@ -22,7 +22,8 @@ from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
-from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning
+from dropsearch.training.reasons import describe_error
+from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 

@@ -6,7 +6,8 @@ import torch
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
-from dropsearch.training.sequential import ModuleFactory, SequentialEngine, describe_error, one_line
+from dropsearch.training.reasons import describe_error, one_line
+from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 

@@ -25,11 +25,13 @@ from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.dropout.row_control import mask_shapes
+from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
-from dropsearch.training.sequential import ModuleFactory, describe_error, quiet_lightning, save_checkpoint
+from dropsearch.training.reasons import describe_error
+from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs

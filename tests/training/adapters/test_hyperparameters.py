@@ -15,10 +15,10 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.training.adapters.hyperparameters import (
     accepted,
     arguments_of,
-    optimizers_of,
     routes,
     with_groups_set,
 )
+from dropsearch.training.adapters.learning_rate import optimizers_of
 from tests.user_modules import nets
 
 SPEC = TrialSpec("dropout", 0, 0, {}, lr=0.3, weight_decay=0.05)

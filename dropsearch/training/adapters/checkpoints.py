@@ -1,0 +1,71 @@
+"""Lightning checkpoints that hold tensors and plain values only."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dropsearch.core.atomic_io import atomic_write
+from dropsearch.core.errors import RunError
+from dropsearch.training.reasons import one_line
+
+
+def save_checkpoint(trainer: Any, path: Path) -> str:
+    """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
+
+    Hyperparameters that `torch.load(weights_only=True)` would refuse (a network, a partial optimiser) are left out, so
+    that the file can be read without running code that it names; `load_from_checkpoint` takes them as arguments.
+
+    Raises:
+        RunError: It could not be written.
+    """
+    try:
+        with atomic_write(path) as draft:
+            with _plain_values_only(trainer.lightning_module):
+                trainer.save_checkpoint(draft, weights_only=True)
+            with draft.open("rb") as written:
+                return hashlib.file_digest(written, "sha256").hexdigest()
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
+        raise RunError(
+            f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
+            "again; it continues from what the study holds"
+        ) from error
+
+
+@contextmanager
+def _plain_values_only(module: Any) -> Iterator[None]:
+    own, before = module.on_save_checkpoint, module.__dict__.get("on_save_checkpoint")
+
+    def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
+        own(checkpoint)
+        for name, value in list(checkpoint.items()):
+            if isinstance(value, Mapping) and name != "state_dict":
+                checkpoint[name] = {key: item for key, item in value.items() if _is_plain(item)}
+            elif not _is_plain(value):
+                del checkpoint[name]
+
+    module.__dict__["on_save_checkpoint"] = on_save_checkpoint
+    try:
+        yield
+    finally:
+        del module.__dict__["on_save_checkpoint"]
+        if before is not None:
+            module.__dict__["on_save_checkpoint"] = before
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can be read again by `torch.load(weights_only=True)`."""
+    stream = io.BytesIO()
+    try:
+        torch.save(value, stream)
+        stream.seek(0)
+        torch.load(stream, weights_only=True)
+    except Exception:  # pickle raises anything
+        return False
+    return True

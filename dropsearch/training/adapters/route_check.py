@@ -1,0 +1,101 @@
+"""Whether a module's optimisers step with the learning rate and the weight decay that they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning import Callback
+
+from dropsearch.core.records import TrialSpec
+from dropsearch.training.adapters.hyperparameters import Route
+from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
+from dropsearch.training.adapters.probe import for_a_look
+from dropsearch.training.modes import set_to_train
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.sequential import quiet_lightning
+from dropsearch.training.trainers import make_trainer
+
+EPOCHS, BATCHES = 3, 2
+"""How long a module is trained: a schedule that begins at a value of its own has left it by then."""
+FACTOR = 3.0
+"""Between the two values that are compared."""
+
+Make = Callable[[TrialSpec, tuple[Route, ...]], Any]
+"""Builds the module of a trial, to which the settings come by these routes."""
+
+
+def checked_routes(
+    make: Make, spec: TrialSpec, batches: Mapping[str, Any], settings: TrainerSettings, routes: tuple[Route, ...]
+) -> tuple[Route, ...]:
+    """Return the routes by which the optimisers follow what is set.
+
+    A constructor may ignore its argument, and a hook may set the learning rate to values of its own. What does not
+    follow by an argument is set on the groups of the optimiser; what follows neither way is not searched.
+
+    Args:
+        make: Builds modules.
+        spec: The trial as which they are looked at.
+        batches: What `Trainer.fit` takes its batches from.
+        settings: What all trials share.
+        routes: The ways that there are, as `hyperparameters.routes` finds them.
+    """
+    by_groups = tuple(dataclasses.replace(route, how="groups") if _has_other_way(route) else route for route in routes)
+    lazy: list[tuple[UsedSettings, UsedSettings]] = []
+    first = _compared(make, spec, batches, settings, routes)
+
+    def checked(route: Route, other: Route) -> Route:
+        if not route.searched or first is None or _differ(first, route.setting):
+            return route
+        if other != route:
+            lazy[:] = lazy or list(filter(None, [_compared(make, spec, batches, settings, by_groups)]))
+            if lazy and _differ(lazy[0], route.setting):
+                return other
+        return dataclasses.replace(route, how="nothing", used=_range(first[0], route.setting))
+
+    return tuple(checked(route, other) for route, other in zip(routes, by_groups, strict=True))
+
+
+def _has_other_way(route: Route) -> bool:
+    """Whether the groups of the optimiser are another way: they have something that can be multiplied."""
+    return route.how == "argument" and (route.own > 0 or (route.setting == "weight_decay" and math.isfinite(route.own)))
+
+
+def _compared(
+    make: Make, spec: TrialSpec, batches: Mapping[str, Any], settings: TrainerSettings, routes: tuple[Route, ...]
+) -> tuple[UsedSettings, UsedSettings] | None:
+    other = dataclasses.replace(spec, lr=spec.lr / FACTOR, weight_decay=spec.weight_decay / FACTOR)
+    one, two = (_used(make(each, routes), batches, settings) for each in (spec, other))
+    return (one, two) if one and two and one.steps["lr"] and two.steps["lr"] else None
+
+
+def _differ(compared: tuple[UsedSettings, UsedSettings], setting: str) -> bool:
+    one, two = (used.steps[setting] for used in compared)
+    return any(a != b for a, b in zip(one, two, strict=False) if not all(map(math.isnan, (*a, *b))))
+
+
+def _range(used: UsedSettings, setting: str) -> tuple[float, float]:
+    values = [values[0] for values in used.steps[setting]]
+    return min(values), max(values)
+
+
+class _Stop(Callback):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch + 1 >= EPOCHS:
+            trainer.should_stop = True
+
+
+def _used(module: Any, batches: Mapping[str, Any], settings: TrainerSettings) -> UsedSettings | None:
+    """Train a module for a few batches; return what its optimisers stepped with, None where it fails."""
+    shared = for_a_look(settings, limit_train_batches=BATCHES, limit_val_batches=1)
+    try:
+        with quiet_lightning(), warnings.catch_warnings(), used_settings(traced=EPOCHS * BATCHES) as used:
+            warnings.simplefilter("ignore")  # said of the trials, where it matters
+            trainer = make_trainer(module, shared, [_Stop()], max_epochs=settings.max_epochs)
+            trainer.fit(set_to_train(module), **batches)
+    except Exception:  # what fails here fails in the trials too, which say why
+        return None
+    return used
