@@ -43,8 +43,15 @@ def close_match(word: str, known: Iterable[str]) -> str:
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the first line of the exception that began a chain of them, without passwords."""
-    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+    """Return the first line of the exception that began a chain of them, without passwords.
+
+    An error of the operating system is a cause of its own, whatever was handled when it occurred.
+    """
+    while not isinstance(error, OSError) and (before := _before(error)) is not None:
         error = before
     lines = str(error).strip().splitlines()
     return one_line(lines[0] if lines else type(error).__name__, CAUSE)
+
+
+def _before(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -46,11 +46,11 @@ def open_study(
 
 
 def _opened(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None) -> optuna.Study:
-    _check_study(storage, name, fingerprint)
-    try:  # first, for even an attempt to make it would write to a journal
-        study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
-    except KeyError:
+    study = _found(storage, name, pruner)  # first, for even an attempt to make it would write to a journal
+    if study is None:
         study = _made(storage, name, pruner)
+    else:
+        _check_same(study, _plain(fingerprint))
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(FINGERPRINT, _plain(fingerprint))
     return study
@@ -89,11 +89,17 @@ def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, 
 
 
 def _check_study(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]) -> None:
+    study = _found(storage, name)
+    if study is not None:
+        _check_same(study, _plain(fingerprint))
+
+
+def _found(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> optuna.Study | None:
+    # What fails afterwards must not fail while the KeyError is handled: it would be named as the cause.
     try:
-        study = optuna.load_study(study_name=name, storage=storage)
+        return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
     except KeyError:
-        return
-    _check_same(study, _plain(fingerprint))
+        return None
 
 
 def identity(storage: BaseStorage, name: str) -> str:

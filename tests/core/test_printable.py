@@ -88,3 +88,13 @@ def test_causes_are_masked_and_short() -> None:
     cause = ValueError("no answer from postgresql://u:hunter2@h/db " + "x" * 2000)
     assert "hunter2" not in first_cause(cause)
     assert len(first_cause(cause)) <= 300
+
+
+def test_an_error_of_the_system_is_the_cause_whatever_was_handled() -> None:
+    try:
+        try:
+            raise KeyError("Record does not exist.")
+        except KeyError:
+            raise OSError(28, "No space left on device")  # noqa: B904
+    except OSError as error:
+        assert first_cause(error) == "[Errno 28] No space left on device"

@@ -302,6 +302,17 @@ def test_failing_storage_raises_one_line(make_store: MakeStore, monkeypatch: pyt
     assert "\n" not in str(caught.value)
 
 
+def test_a_disk_that_is_full_at_the_first_write_is_named(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", full)
+    with pytest.raises(RunError, match="failed .*No space left on device"):
+        make_store()
+
+
 def test_study_of_another_configuration_is_rejected(make_store: MakeStore, tmp_path: Path) -> None:
     work(make_feed(make_store()))
     with pytest.raises(InputError, match=r"seed must be as it was when study s/dropout began \(0\), got 1"):
