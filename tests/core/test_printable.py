@@ -91,10 +91,6 @@ def test_causes_are_masked_and_short() -> None:
 
 
 def test_an_error_of_the_system_is_the_cause_whatever_was_handled() -> None:
-    try:
-        try:
-            raise KeyError("Record does not exist.")
-        except KeyError:
-            raise OSError(28, "No space left on device")  # noqa: B904
-    except OSError as error:
-        assert first_cause(error) == "[Errno 28] No space left on device"
+    error = OSError(28, "No space left on device")
+    error.__context__ = KeyError("Record does not exist.")
+    assert first_cause(error) == "[Errno 28] No space left on device"

@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_at_the_first_write_is_named(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", full)
-    with pytest.raises(RunError, match="failed .*No space left on device"):
+    with pytest.raises(RunError, match=r"failed .*No space left on device"):
         make_store()
 
 
