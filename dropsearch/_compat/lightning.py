@@ -50,6 +50,11 @@ def is_cluster(plugin: object) -> bool:
     return any(kind.__name__ == "ClusterEnvironment" for kind in type(plugin).__mro__)
 
 
+def running_hook(module: Any) -> str:
+    """Return the name of the hook that a LightningModule is in, such as "validation_step"; empty outside of one."""
+    return module._current_fx_name or ""
+
+
 @contextmanager
 def quiet_loggers(level: int) -> Iterator[None]:
     """Keep back what Lightning logs below a level, while the context lasts."""

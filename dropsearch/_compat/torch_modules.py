@@ -1,8 +1,52 @@
-"""Base classes of torch's modules that have no public name."""
+"""What torch keeps private about modules and optimizers and has no public name for."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+from torch.nn.modules.batchnorm import _NormBase as NormBase
+from torch.nn.modules.conv import _ConvNd as ConvBase
 from torch.nn.modules.dropout import _DropoutNd as DropoutBase
 
-__all__ = ["BatchNormBase", "DropoutBase"]
+__all__ = [
+    "BatchNormBase",
+    "ConvBase",
+    "DropoutBase",
+    "NormBase",
+    "buffers_of",
+    "children_of",
+    "forward_hooks_of",
+    "fused_adam",
+    "has_compiled_call",
+]
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return the dict of a module's own buffers, which holds None for those that are switched off.
+
+    Writing to it replaces a buffer under any name, also one that `setattr` would refuse.
+    """
+    return module._buffers
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Return the dict of a module's own children, also under names that are no attributes, such as "0"."""
+    return module._modules
+
+
+def forward_hooks_of(module: nn.Module) -> dict[int, Any]:
+    """Return the dict of a module's forward hooks by key; deleting a key removes the hook."""
+    return module._forward_hooks
+
+
+def has_compiled_call(module: nn.Module) -> bool:
+    """Return whether `module.compile()` was called."""
+    return module._compiled_call_impl is not None
+
+
+def fused_adam(decoupled: bool) -> Any:
+    """Return the operator behind `torch.optim.AdamW(fused=True)`, or behind `Adam` if weight decay is not decoupled."""
+    return torch.ops.aten._fused_adamw_ if decoupled else torch.ops.aten._fused_adam_

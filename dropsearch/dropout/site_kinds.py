@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from dropsearch._compat.torch_modules import ConvBase
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import Site
 from dropsearch.dropout.typical_rates import KINDS
 
 _LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
-    ((nn.modules.conv._ConvNd,), "conv"),
+    ((ConvBase,), "conv"),
     ((nn.RNNBase, nn.RNNCellBase), "rnn"),
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
     ((nn.MultiheadAttention,), "residual"),

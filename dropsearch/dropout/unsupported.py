@@ -9,6 +9,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from dropsearch._compat.torch_modules import has_compiled_call
+
 DRAWS = frozenset(
     {
         "bernoulli",
@@ -85,7 +87,7 @@ def draw_reason(name: str) -> str:
 def is_compiled(module: nn.Module) -> bool:
     """Whether a module, or a part of it, was given to ``torch.compile``: no call can be seen in code so made."""
     named = any(name.rpartition(".")[2] == "_orig_mod" for name, _ in module.named_modules())
-    return named or any(part._compiled_call_impl is not None for part in module.modules())
+    return named or any(has_compiled_call(part) for part in module.modules())
 
 
 FUSED = "it drops between layers inside a fused kernel; use single layers with nn.Dropout between them"

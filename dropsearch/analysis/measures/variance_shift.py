@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.torch_modules import BatchNormBase
+from dropsearch._compat.torch_modules import BatchNormBase, buffers_of
 from dropsearch.analysis.measures.passes import Sampling, has_dropout, logits_of
 from dropsearch.analysis.measures.protocol import Measured, TrainedModel
 from dropsearch.analysis.measures.scores import accuracy
@@ -151,10 +151,10 @@ def _recalibrated(trained: TrainedModel) -> Iterator[None]:
     puts the whole module there, dropout too, and would measure the same statistics again.
     """
     norms = [part for part in trained.module.modules() if isinstance(part, BatchNormBase) and part.track_running_stats]
-    held = [(norm, dict(norm._buffers), norm.momentum, norm.training) for norm in norms]
+    held = [(norm, dict(buffers_of(norm)), norm.momentum, norm.training) for norm in norms]
     try:
         for norm in norms:
-            norm._buffers.update({name: each.clone() for name, each in norm._buffers.items() if each is not None})
+            buffers_of(norm).update({name: each.clone() for name, each in buffers_of(norm).items() if each is not None})
             norm.reset_running_stats()
             norm.momentum, norm.training = None, True
         logits_of(trained, trained.train.inputs)
@@ -163,5 +163,5 @@ def _recalibrated(trained: TrainedModel) -> Iterator[None]:
         yield
     finally:
         for norm, buffers, momentum, training in held:
-            norm._buffers.update(buffers)
+            buffers_of(norm).update(buffers)
             norm.momentum, norm.training = momentum, training

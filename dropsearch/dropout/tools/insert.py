@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch._compat.torch_modules import DropoutBase, forward_hooks_of
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.dropout.rates import checked_rate
 
@@ -132,7 +132,7 @@ def remove_dropout(module: nn.Module) -> tuple[str, ...]:
     removed = []
     for name, part in module.named_modules():
         for key in inserted_dropout(part):
-            del part._forward_hooks[key]
+            del forward_hooks_of(part)[key]
             removed.append(name)
     return tuple(removed)
 
@@ -141,7 +141,7 @@ def inserted_dropout(part: nn.Module) -> dict[int, InsertedDropout]:
     """Return the inserted dropout that hangs on a module, by the key of its hook."""
     if isinstance(part, torch.jit.ScriptModule):
         return {}
-    return {key: hook for key, hook in part._forward_hooks.items() if isinstance(hook, InsertedDropout)}
+    return {key: hook for key, hook in forward_hooks_of(part).items() if isinstance(hook, InsertedDropout)}
 
 
 def _can_carry(part: nn.Module) -> bool:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from dropsearch._compat.torch_modules import NormBase, buffers_of
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.snapshot import hidden_modules
 
 # What keeps statistics, or refines a weight with each pass in training mode (spectral norm).
-_STAYS_IN_EVAL = (nn.modules.batchnorm._NormBase, parametrize.ParametrizationList)
+_STAYS_IN_EVAL = (NormBase, parametrize.ParametrizationList)
 
 
 class MCDropout(nn.Module):
@@ -94,7 +95,7 @@ def _dropping(module: nn.Module) -> Iterator[None]:
     """Turn dropout on and nothing that learns, and put modes and buffers back when the context ends."""
     parts = [*module.modules(), *(part for top in hidden_modules(module).values() for part in top.modules())]
     modes = {part: part.training for part in parts}
-    held = {part: dict(part._buffers) for part in parts if not isinstance(part, torch.jit.ScriptModule)}
+    held = {part: dict(buffers_of(part)) for part in parts if not isinstance(part, torch.jit.ScriptModule)}
     contents = [(buffer, buffer.detach().clone()) for part in parts for buffer in part.buffers(recurse=False)]
     still = {each for part in parts if isinstance(part, _STAYS_IN_EVAL) for each in part.modules()}
     try:
@@ -106,7 +107,7 @@ def _dropping(module: nn.Module) -> Iterator[None]:
         for part, mode in modes.items():
             part.training = mode
         for part, buffers in held.items():
-            part._buffers.update(buffers)
+            buffers_of(part).update(buffers)
         with torch.no_grad():
             for buffer, before in contents:
                 if not torch.equal(buffer, before):

@@ -1,10 +1,10 @@
-"""BatchNorm taken out of somebody else's module."""
+"""Removing BatchNorm from a user module, and putting it back."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from dropsearch._compat.torch_modules import BatchNormBase
+from dropsearch._compat.torch_modules import BatchNormBase, children_of
 
 
 def batchnorms(module: nn.Module) -> list[str]:
@@ -13,21 +13,21 @@ def batchnorms(module: nn.Module) -> list[str]:
 
 
 Taken = list[tuple[nn.Module, str, nn.Module]]
-"""What was taken out of a module: of which part, under which name, what."""
+"""Removed modules: parent, name, module."""
 
 
 def without_batchnorm(module: nn.Module) -> Taken:
-    """Put an `nn.Identity` wherever a module knows a BatchNorm; return what was there."""
+    """Replace each BatchNorm of a module by `nn.Identity`; return what was removed."""
     taken: Taken = []
     for parent in list(module.modules()):
-        for name, child in list(parent._modules.items()):
+        for name, child in list(children_of(parent).items()):
             if isinstance(child, BatchNormBase):
                 taken.append((parent, name, child))
-                parent._modules[name] = nn.Identity()
+                children_of(parent)[name] = nn.Identity()
     return taken
 
 
 def put_back(taken: Taken) -> None:
     """Undo what `without_batchnorm` did."""
     for parent, name, child in taken:
-        parent._modules[name] = child
+        children_of(parent)[name] = child

@@ -11,6 +11,7 @@ from typing import Any
 from lightning import Callback
 from torch.optim import Optimizer
 
+from dropsearch._compat.lightning import running_hook
 from dropsearch.core.batches import examples_in
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
@@ -156,7 +157,7 @@ def _noted_logs(module: Any) -> dict[str, str]:
     log = module.log
 
     def noting(name: str, value: Any, *args: Any, **options: Any) -> Any:
-        hook = module._current_fx_name or "a hook"
+        hook = running_hook(module) or "a hook"
         validating = "validation" in hook
         calls[name] = f"{hook} logs for each step only: log it with on_epoch=True" if validating else f"{hook} logs"
         return log(name, value, *args, **options)

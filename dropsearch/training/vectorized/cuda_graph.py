@@ -6,13 +6,14 @@ must not copy a value from the device to the host, and its input and output tens
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 from collections.abc import Callable
 from functools import cache
 
 import torch
+
+from dropsearch._compat.cuda_capture import abandon_capture
 
 log = logging.getLogger(__name__)
 
@@ -89,20 +90,6 @@ class GraphedCallable:
         finally:
             if gc_was_enabled:
                 gc.enable()
-
-
-def abandon_capture(device: torch.device, pool: tuple[int, int]) -> None:
-    """Clean up after a failed capture in PyTorch before 2.12.
-
-    Without it the allocator still behaves as during a capture, and the default generator refuses to draw.
-    """
-    index = torch.cuda.current_device() if device.index is None else device.index
-    for undo in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-        with contextlib.suppress(RuntimeError, AttributeError):
-            getattr(torch._C, undo)(index, pool)
-    generator = torch.cuda.default_generators[index]
-    with contextlib.suppress(RuntimeError):
-        generator.graphsafe_set_state(generator.clone_state())
 
 
 @cache

@@ -14,6 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import sgd
 
+from dropsearch._compat.torch_modules import fused_adam
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 Span = tuple[int, int]
@@ -150,8 +151,8 @@ def _adam_state(state: dict[str, Tensor], value: Tensor) -> None:
 def _adam_step(value: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     _adam_state(state, value)
     state["step"] += 1
-    # The operator behind `torch.optim.AdamW(fused=True)`; for small rows the optimizer's overhead exceeds its step.
-    operator = torch.ops.aten._fused_adamw_ if group["decoupled_weight_decay"] else torch.ops.aten._fused_adam_
+    # Called directly, because for small rows the optimizer's overhead exceeds its step.
+    operator = fused_adam(decoupled=group["decoupled_weight_decay"])
     operator(
         [value], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
         amsgrad=False, maximize=False, beta1=group["betas"][0], beta2=group["betas"][1],

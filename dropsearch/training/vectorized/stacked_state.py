@@ -9,6 +9,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from dropsearch._compat.torch_modules import buffers_of
+
 
 class StackedState:
     """Parameters, gradients and buffers of `width` modules with equal shapes.
@@ -82,7 +84,7 @@ class StackedState:
                 view = self.buffers[name][row]
                 view.copy_(buffer)
                 path, _, leaf = name.rpartition(".")
-                module.get_submodule(path)._buffers[leaf] = view
+                buffers_of(module.get_submodule(path))[leaf] = view
 
     def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
         """Return a new state with one row per given module, and bind the modules to its rows."""
