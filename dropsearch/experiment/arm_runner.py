@@ -89,6 +89,15 @@ class ArmRunner:
         """Run each arm's study to its total."""
         self._fill([self._search_feed(arm, arm.search) for arm in self.studies], watch)
 
+    def trials_left(self, number: int = 1) -> int:
+        """Return how many trials the arms' searches still lack, or their repetitions of this number."""
+        stores = [arm.search if number == 1 else arm.repeats[number - 2] for arm in self.studies]
+        return sum(max(self.context.config.study.n_trials - len(store.results()), 0) for store in stores)
+
+    def retrainings_left(self) -> int:
+        """Return how many retrainings the arms' confirmations still lack."""
+        return sum(len(self._trial_keys(arm) - _keys(arm.confirm.results())) for arm in self.studies)
+
     def repeat(self, watch: Watch, number: int) -> None:
         """Run a repetition of each arm's search, 2 being the first, to the same total.
 
@@ -111,7 +120,11 @@ class ArmRunner:
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:
         """Retrain the winners with something changed, in the arms that have a study for it."""
         arms = [arm for arm in self.studies if phase in arm.retrained]
-        self._fill([variations(arm, self._outcome(arm).winner) for arm in arms], watch)
+        self._fill([variations(arm, self.winner(arm)) for arm in arms], watch)
+
+    def winner(self, arm: ArmStudies) -> Confirmed | None:
+        """Return the configuration that an arm's confirmation chose, if there is one."""
+        return self._outcome(arm).winner
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
         """Train all that the feeds have, and wait for what other processes train of the same studies.
@@ -157,18 +170,19 @@ class ArmRunner:
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
         return best_configurations(arm.search.results(), self.context.config.confirm.top_k)
 
-    def outcomes(self, *, open_test: bool) -> dict[str, ArmOutcome]:
+    def outcomes(self, *, open_test: bool, step: Callable[[], None] = lambda: None) -> dict[str, ArmOutcome]:
         """Return what is known of each arm.
 
         Args:
             open_test: Let the confirmed winners see the test set: once, and only after every selection.
+            step: Called when a model has been tested.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         if open_test and self.context.source.has_test:
             for arm in self.studies:
                 outcome = found[arm.arm.name]
                 if outcome.winner:
-                    found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner))
+                    found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner, step))
         return found
 
     def recorded(self) -> dict[str, ArmOutcome]:
@@ -178,7 +192,7 @@ class ArmRunner:
             InputError: The study is not finished, or a winner's checkpoint is gone.
         """
         for arm in self.studies:
-            missing = self._trial_keys(arm) - {(r.spec.configuration, r.spec.seed) for r in arm.confirm.results()}
+            missing = self._trial_keys(arm) - _keys(arm.confirm.results())
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
                 raise InputError(
@@ -231,12 +245,12 @@ class ArmRunner:
     def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
         return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
 
-    def _test(self, arm: ArmStudies, best: Confirmed) -> TestScores:
+    def _test(self, arm: ArmStudies, best: Confirmed, step: Callable[[], None] = lambda: None) -> TestScores:
         """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
         opening = _opening(best)
         scores = arm.confirm.notes.get(opening)
         if scores is None:
-            measured = [self._score(result) for result in best.results]
+            measured = [self._score(result, step) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
             arm.confirm.note(opening, scores)
@@ -253,13 +267,14 @@ class ArmRunner:
             openings,
         )
 
-    def _score(self, result: TrialResult) -> TestResult:
+    def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:
         path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
         measured = self.context.test_scores(result, path)
         if measured.examples is not None:
             measured.examples.write(self._examples_path(result))
+        step()
         return measured
 
     def _examples(self, result: TrialResult) -> ExampleResults | None:
@@ -273,6 +288,10 @@ class ArmRunner:
 
     def _examples_path(self, result: TrialResult) -> Path:
         return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")
+
+
+def _keys(results: Sequence[TrialResult]) -> set[tuple[int | None, int]]:
+    return {(result.spec.configuration, result.spec.seed) for result in results}
 
 
 def _opening(best: Confirmed) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,7 +47,9 @@ class _Notes:
         return (*self.others, *lines)
 
 
-def measured(context: ExperimentContext, arms: Mapping[str, ArmOutcome]) -> Evidence:
+def measured(
+    context: ExperimentContext, arms: Mapping[str, ArmOutcome], step: Callable[[], None] = lambda: None
+) -> Evidence:
     """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
 
     Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
@@ -55,11 +57,12 @@ def measured(context: ExperimentContext, arms: Mapping[str, ArmOutcome]) -> Evid
     Args:
         context: What the run consists of.
         arms: What was found, the test set opened.
+        step: Called when a model has been looked at.
     """
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
     shared = _shared(context, notes)
-    found = _related({name: _arm(context, shared, winner, notes) for name, winner in winners.items()})
+    found = _related({name: _arm(context, shared, winner, notes, step) for name, winner in winners.items()})
     return Evidence(
         found,
         contrasts=contrasts(found),
@@ -115,7 +118,13 @@ def _shared(context: ExperimentContext, notes: _Notes) -> MeasurementData | None
     return shared
 
 
-def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Confirmed, notes: _Notes) -> ArmEvidence:
+def _arm(
+    context: ExperimentContext,
+    shared: MeasurementData | None,
+    winner: Confirmed,
+    notes: _Notes,
+    step: Callable[[], None],
+) -> ArmEvidence:
     models, logits = [], []
     source, names = context.source, list(MEASURES)
     if isinstance(source, UserData) and not source.sizes["train"]:
@@ -130,6 +139,7 @@ def _arm(context: ExperimentContext, shared: MeasurementData | None, winner: Con
             except NotMeasuredError as error:
                 notes.add("the models were", str(error))
         models.append(_model(result, model, notes, names))
+        step()
     names = dict.fromkeys(name for model in models for name in model.values)
     curves = dict.fromkeys(name for model in models for name in model.series)
     series = {name: _series([model.series.get(name, ((), ())) for model in models]) for name in curves}

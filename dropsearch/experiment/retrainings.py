@@ -57,11 +57,20 @@ def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase) -> None:
 
 def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
     """Return which retrainings that are asked for are not done yet; empty where all are."""
-    for phase, store in arm.retrained.items():
-        wanted = trial_keys(variations_of(phase, winner), winner.seeds) if winner else []
-        if count := len({*wanted} - {*store.holders}):
+    for phase in arm.retrained:
+        if count := _left(arm, winner, phase):
             return f"{count} {MISSING[phase]} are missing in arm {arm.arm.name}"
     return ""
+
+
+def count_left(arm_runner: ArmRunner, phase: TrialPhase) -> int:
+    """Return how many retrainings the arms still lack."""
+    return sum(_left(arm, arm_runner.winner(arm), phase) for arm in arm_runner.studies if phase in arm.retrained)
+
+
+def _left(arm: ArmStudies, winner: Confirmed | None, phase: TrialPhase) -> int:
+    wanted = trial_keys(variations_of(phase, winner), winner.seeds) if winner else []
+    return len({*wanted} - {*arm.retrained[phase].holders})
 
 
 def retrained(

@@ -13,7 +13,7 @@ from typing import Any
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
-from dropsearch.core.records import ArmOutcome, Summary, TrialPhase, TrialSpec, best_arm
+from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
 from dropsearch.experiment import engines, retrainings
 from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
@@ -23,13 +23,16 @@ from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
+from dropsearch.experiment.run_progress import EVIDENCE_HINT, preparing, run_progress, winners_count
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
-from dropsearch.report import Progress, closing, opening
+from dropsearch.report import closing, opening
+from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import RETRAINED, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
+from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, Feed
 
 
@@ -49,9 +52,11 @@ def search(config: Config) -> int:
 def searched(config: Config) -> Summary:
     """Search, confirm, test, leave every file, and return what was found."""
     started = time.perf_counter()
+    preparing("reading the data and looking at the module")
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
+    preparing("comparing vectorized with sequential training, and measuring both")
     plan = engines.plan(context)
     journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
@@ -60,7 +65,7 @@ def searched(config: Config) -> Summary:
     # Processes are forked here, before the tracker and the studies have threads and open files.
     engine = engines.engine(context, plan, partial(_checkpoint_path, context.checkpoints))
     with closed(engine), reached(context.folder):
-        return ExperimentRun(context, engine, tracker, started).work(journal)
+        return ExperimentRun(context, engine, tracker, started, plan).work(journal)
 
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
@@ -77,11 +82,21 @@ class ExperimentRun:
         engine: What trains.
         tracker: Where runs are tracked; not yet connected.
         started: `time.perf_counter()` when the invocation began.
+        plan: How trials are trained; None where none are.
     """
 
-    def __init__(self, context: ExperimentContext, engine: Engine, tracker: Tracker, started: float) -> None:
+    def __init__(
+        self,
+        context: ExperimentContext,
+        engine: Engine,
+        tracker: Tracker,
+        started: float,
+        plan: Plan | None = None,
+    ) -> None:
         self.context, self.engine, self.tracker, self.started = context, engine, tracker, started
+        self.plan = plan
         self.interruption = Interruption()
+        self.progress = Progress()
 
     def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
@@ -129,28 +144,49 @@ class ExperimentRun:
         for key in sorted(missing):
             self.tracker.end(results[key])
 
+    def show_progress(self) -> None:
+        """Show from now on how far the run is."""
+        self.progress = run_progress(self.context, self.plan, self.arm_runner.studies)
+        self.progress.start()
+
     def work(self, journal: Path) -> Summary:
         """Search, confirm and test; then close everything, however it ended."""
         try:
             self.open(journal)
             print(opening(*self._run_header()), flush=True)
             self._track_untracked_results()
+            self.show_progress()
             with self.interruption.listening():
                 self._train()
             self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
-            summary = self.summary(self.arm_runner.outcomes(open_test=complete), complete)
+            summary = self.summary(self._outcomes(complete), complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
-            artifacts = write_files(self.context, summary)
-            self.tracker.finish(summary, artifacts)
+            self.finish(summary)
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
+            self.progress.close("stopped" if stopped else "failed")
             self.tracker.close("KILLED" if stopped else "FAILED")
             raise
         for problem in self.tracker.problems:
             print(f"tracking: {problem}", file=sys.stderr)
         return summary
+
+    def _outcomes(self, complete: bool) -> dict[str, ArmOutcome]:
+        """Return what is known of each arm; winners see the test set where the run is complete."""
+        if complete and self.context.source.has_test:
+            self.progress.begin("test", len(self.arm_runner.studies) * self.context.config.confirm.seeds, "models")
+        return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
+
+    def finish(self, summary: Summary) -> None:
+        """Write every file, then what the tracker has not written yet."""
+        self.progress.begin("report")
+        artifacts = write_files(self.context, summary)
+        if self.tracker.location:
+            self.progress.begin("tracking")
+        self.tracker.finish(summary, artifacts)
+        self.progress.close("done" if summary.complete else "stopped")
 
     def _log_model(self, summary: Summary) -> None:
         model, example = winning_model(self.context, summary)
@@ -163,33 +199,24 @@ class ExperimentRun:
         return run_header(self.context, self.engine.description, done, self.tracker.location)
 
     def _train(self) -> None:
-        config, studies = self.context.config, self.arm_runner.studies
-        confirmations = config.confirm.top_k * config.confirm.seeds
-        total = len(studies) * (config.study.repeats * config.study.n_trials + confirmations)
-        total += config.confirm.seeds * sum(retrainings.most(arm) for arm in studies)
-        asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in studies)]
-        done = sum(len(arm.results()) for arm in studies)
-        progress = Progress(total, initial=done, monitor=self.context.monitor)
+        arm_runner, progress = self.arm_runner, self.progress
 
         def watch(feed: Feed) -> Feed:
             return TrackedFeed(feed, self.tracker, progress)
 
-        try:
-            progress.phase("search")
-            self.arm_runner.search(watch)
+        progress.train("search", arm_runner.trials_left(), is_search=True)
+        arm_runner.search(watch)
+        if not self.interruption.requested:
+            progress.train("confirm", arm_runner.retrainings_left())
+            arm_runner.confirm(watch)
+        for phase in RETRAINED:
+            if any(phase in arm.retrained for arm in arm_runner.studies) and not self.interruption.requested:
+                progress.train(retrainings.PHASES[phase], retrainings.count_left(arm_runner, phase))
+                retrainings.vary(arm_runner, watch, phase)
+        for number in range(2, self.context.config.study.repeats + 1):
             if not self.interruption.requested:
-                progress.phase("confirm")
-                self.arm_runner.confirm(watch)
-            for phase in asked:
-                if not self.interruption.requested:
-                    progress.phase(retrainings.PHASES[phase])
-                    retrainings.vary(self.arm_runner, watch, phase)
-            for number in range(2, config.study.repeats + 1):
-                if not self.interruption.requested:
-                    progress.phase(f"repeat {number}")
-                    self.arm_runner.repeat(watch, number)
-        finally:
-            progress.close()
+                progress.train(f"repeat {number}", arm_runner.trials_left(number), is_search=True)
+                arm_runner.repeat(watch, number)
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return all that was found, without what dropout did."""
@@ -230,10 +257,9 @@ class ExperimentRun:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
-        models = sum(len(arm.winner.results) for arm in summary.arms.values() if arm.winner)
-        print(f"[evidence] looking at {models} models", file=sys.stderr, flush=True)
+        self.progress.begin("evidence", winners_count(summary.arms), "models", EVIDENCE_HINT)
         with engines.all_cores():
-            evidence = collect_evidence(self.arm_runner, summary)
+            evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
     def _constructor_arguments(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class TrackedFeed:
         """Pass epochs on."""
         for spec, metrics in reports:
             self._tracker.epoch(spec, metrics)
+            self._progress.epoch(spec, metrics)
         return self._feed.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:

@@ -29,7 +29,6 @@ from dropsearch.experiment import engines  # noqa: E402
 from dropsearch.experiment.context import build_context  # noqa: E402
 from dropsearch.experiment.runner import ExperimentRun  # noqa: E402
 from dropsearch.experiment.watched_feed import TrackedFeed  # noqa: E402
-from dropsearch.report import Progress  # noqa: E402
 from dropsearch.tracking import make_tracker  # noqa: E402
 
 
@@ -62,8 +61,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     run = ExperimentRun(context, engine, tracker, STARTED)
     run.open(folder / "study.journal")
     begun, cpu = time.perf_counter(), cpu_seconds()
-    progress = Progress(config.study.n_trials)
-    run.arm_runner.search(partial(TrackedFeed, tracker=tracker, progress=progress))
+    run.arm_runner.search(partial(TrackedFeed, tracker=tracker, progress=run.progress))
     tracker.close("KILLED")
     ended = time.perf_counter()
     engine.close()  # its processes have ended then, and their seconds count

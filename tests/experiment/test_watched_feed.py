@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
 from dropsearch.experiment.watched_feed import TrackedFeed
-from dropsearch.report import Progress
+from dropsearch.report.progress import Progress
 from dropsearch.tracking import NullTracker
 
 
@@ -38,7 +37,7 @@ class Tracker(NullTracker):
 
 
 def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]:
-    feed = TrackedFeed(study, Tracker(study.told), Progress(1, io.StringIO()))  # type: ignore[arg-type]
+    feed = TrackedFeed(study, Tracker(study.told), Progress())  # type: ignore[arg-type]
     feed.tell([TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason)])
     return study.told
 

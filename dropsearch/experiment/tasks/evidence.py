@@ -15,7 +15,6 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
 from dropsearch.experiment import engines, retrainings
 from dropsearch.experiment.arm_runner import unfinished
-from dropsearch.experiment.artifacts import write_files
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
@@ -93,6 +92,7 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
         run.tracker.connect(f"{run.context.config.model.name}-{run.context.source.name}")
         make_output_folder(run.context.folder)
         run.start_tracking(storage, amends=True)
+        run.show_progress()
         found = run.with_evidence(run.summary(arms, complete=True))
         trained = sum(r.seconds for arm in run.arm_runner.studies for r in arm.results())
         # The report remains that of the run: its configuration trains it again, and does not measure it again.
@@ -103,8 +103,9 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
             **before,
         }
         summary = dataclasses.replace(found, **told)
-        run.tracker.finish(summary, write_files(run.context, summary))
+        run.finish(summary)
     except BaseException:
+        run.progress.close("failed")
         run.tracker.close("FAILED")
         raise
     for problem in run.tracker.problems:

@@ -1,8 +1,9 @@
-"""`task=plan`: what a run would train, with what, how wide and how long; nothing is trained or written."""
+"""`task=plan`: what a run would train, with what, how wide and how long; nothing is kept or written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -13,8 +14,10 @@ from dropsearch.dropout.typical_rates import typical_rate
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.params import programs
+from dropsearch.experiment.run_progress import planned_stages
+from dropsearch.report.progress import Forecast, in_all
 from dropsearch.training.planning.plan import Plan
-from dropsearch.training.protocols import describe_engine
+from dropsearch.training.protocols import Engine, describe_engine
 
 
 def show_plan(config: Config) -> int:
@@ -22,8 +25,12 @@ def show_plan(config: Config) -> int:
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    for line in _lines(context, engines.plan(context)):
+    plan = engines.plan(context)
+    for line in _lines(context, plan):
         print(line)
+    with closing(engines.engine(context, plan, lambda _: None)) as engine:
+        for line in _durations(context, plan, engine):
+            print(line)
     return 0
 
 
@@ -40,11 +47,18 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    trial steps per second in one process, by width: {measured}"
     yield f"memory      {_memory(_parameters(context), plan)}"
-    if plan.speed:
-        hourly = plan.speed * processes * 3600 / (len(source.train_loader(0)) * config.trainer.max_epochs)
-        yield f"expected    about {hourly:,.0f} trials of {config.trainer.max_epochs} epochs an hour"
     notes = context.rate_check.notes(config.model.name) if context.rate_check else ()
     yield from (f"note        {note}" for note in notes)
+
+
+def _durations(context: ExperimentContext, plan: Plan, engine: Engine) -> Iterator[str]:
+    """Train a few epochs and look at one model, both of which are thrown away, and say how long a run takes."""
+    stages, paces = planned_stages(context, plan, engine)
+    if pace := paces.get("search"):
+        epochs = context.config.trainer.max_epochs
+        hourly = 3600 / (epochs * pace.of(epochs))
+        yield f"expected    about {hourly:,.0f} trials of {epochs} epochs an hour"
+    yield f"duration    {in_all(Forecast(stages).by_stage()) or 'unknown: nothing could be measured'}"
 
 
 def _memory(parameters: int, plan: Plan) -> str:

@@ -1,0 +1,288 @@
+"""How long the parts of a run take: measured beforehand on a few epochs and one model, or expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from dropsearch.analysis.measures import MEASURES
+from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, TrainedModel
+from dropsearch.config.schema import Config
+from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult, TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data
+from dropsearch.training.planning.equivalence import equivalence_specs
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import Engine
+from dropsearch.training.sequential import SequentialEngine
+
+EPOCHS = 3
+"""Epochs that a trial of a pilot takes, of which the first one also has what a trial costs once."""
+PILOT_SECONDS = 20.0
+"""No pilot trains longer."""
+EVALUATION = 1.3
+"""Time of an epoch with its two evaluations, over that of its steps: expected where no pilot is run."""
+REPORT_SECONDS = 10.0
+"""For figures and reports."""
+TRACKING_SECONDS = 3.0
+"""For what a tracker has not written by then."""
+LOOK_SECONDS = 0.5
+"""Expected to look at a model where that is not measured, in a run with fewer than `MANY_MODELS`."""
+MANY_MODELS = 20
+ONCE_SECONDS = 3.0
+"""A first look at a model that takes longer is not repeated."""
+TEST_SHARE = 0.1
+"""Time to test a model, over that of looking at it."""
+PRUNED = {"none": 1.0, "median": 0.65, "hyperband": 0.4}
+"""The share of a trial's epochs that is trained, by pruner, of trials that may be pruned."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What training takes, in seconds of the whole run: with all that trains at the same time."""
+
+    epoch: float
+    trial: float = 0.0
+    """What a trial takes beside its epochs."""
+    at_once: int = 1
+    """How many trials trained at the same time."""
+
+    def of(self, epochs: float, trials: int | None = None) -> float:
+        """Return the seconds an epoch of trials of so many epochs, with their share of what a trial costs once.
+
+        Args:
+            epochs: Of each trial.
+            trials: How many train after one another, at most `at_once` at a time: at their end some rows stand empty,
+                which costs something between nothing and as much as full ones.
+        """
+        waves = -(-trials // self.at_once) * self.at_once / trials if trials else 1.0
+        return (self.epoch + self.trial / max(epochs, 1.0)) * (1 + waves) / 2
+
+
+def searched_share(config: Config) -> float:
+    """Return the share of the epochs that the trials of a search are expected to take."""
+    startup = min(config.pruner.n_startup_trials if config.pruner.name != "none" else 0, config.study.n_trials)
+    may_be_pruned = (config.study.n_trials - startup) / config.study.n_trials
+    share = PRUNED.get(config.pruner.name, 1.0)
+    warmup = min(config.pruner.warmup_epochs / config.trainer.max_epochs, 1.0)
+    return 1 - may_be_pruned * (1 - max(share, warmup))
+
+
+def planned_pace(context: ExperimentContext, plan: Plan) -> float | None:
+    """Return the seconds an epoch that the plan's measurements let expect; None where nothing was measured."""
+    if not plan.speed:
+        return None
+    return EVALUATION * len(context.source.train_loader(0)) / (plan.speed * context.processes)
+
+
+class PilotFeed:
+    """A feed of trials that all end after a few epochs; nothing is recorded but when they spoke.
+
+    Args:
+        specs: The trials.
+        most_at_once: How many may be open.
+        epochs: After how many epochs they end.
+        clock: Seconds that rise.
+        batches: Of an epoch, where `cancelled` is called at each of them; 0 where it is not.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TrialSpec],
+        most_at_once: int | None,
+        epochs: int,
+        clock: Callable[[], float],
+        batches: int = 0,
+    ) -> None:
+        self.most_at_once, self._batches = most_at_once, batches
+        self._specs, self._epochs, self._clock = [*specs], epochs, clock
+        self._asked: dict[str, float] = {}
+        self._spoke: dict[str, list[float]] = {}
+        self._open = self._most_open = 0
+        self._until = clock() + PILOT_SECONDS
+        self._looks, self._first_look = 0, clock()
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        free = count if self.most_at_once is None else min(count, self.most_at_once - self._open)
+        taken, self._specs = self._specs[:free], self._specs[free:]
+        self._asked |= {spec.key: self._clock() for spec in taken}
+        self._open += len(taken)
+        self._most_open = max(self._most_open, self._open)
+        return taken
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Note when each trial ended an epoch; end it after the last one."""
+        for spec, _ in reports:
+            self._spoke.setdefault(spec.key, []).append(self._clock())
+        return [len(self._spoke[spec.key]) >= self._epochs for spec, _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Count trials that ended."""
+        self._open -= len(results)
+
+    def cancelled(self) -> bool:
+        """Return whether the pilot has taken long enough."""
+        self._looks += 1
+        return self._clock() > self._until
+
+    def pace(self) -> Pace | None:
+        """Return what the trials took; None where none of them ended an epoch."""
+        between = [b - a for times in self._spoke.values() for a, b in pairwise(times)]
+        first = [times[0] - self._asked[key] for key, times in self._spoke.items()]
+        if not first:
+            return self._pace_of_batches()
+        epoch = _median(between or first)
+        # What a process does at its first trial alone, such as importing, is no part of what each trial takes.
+        late = first[len(first) // 2 :]
+        return Pace(epoch / self._most_open, max(_median(late) - epoch, 0.0) / self._most_open, self._most_open)
+
+    def _pace_of_batches(self) -> Pace | None:
+        """Return the pace by the batches that were done: an engine in this process looks at the feed at each."""
+        if not self._batches or self._looks < 2:
+            return None
+        return Pace(self._batches * (self._clock() - self._first_look) / (self._looks - 1))
+
+
+def _median(values: Sequence[float]) -> float:
+    ranked = sorted(values)
+    middle = len(ranked) // 2
+    return ranked[middle] if len(ranked) % 2 else (ranked[middle - 1] + ranked[middle]) / 2
+
+
+def pilot(
+    context: ExperimentContext,
+    engine: Engine,
+    phase: TrialPhase,
+    arm: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pace | None:
+    """Train a few epochs of an arm as a phase of the run would, and return what that took.
+
+    Args:
+        context: What the run consists of.
+        engine: What trains.
+        phase: search or confirm: they have different numbers of trials open.
+        arm: Whose trials.
+        clock: Seconds that rise.
+    """
+    config = context.config
+    if phase == "search":
+        count, most = config.study.n_trials, engines.most_at_once(config)
+    else:
+        count, most = config.confirm.top_k * config.confirm.seeds, None
+    epochs = min(EPOCHS, config.trainer.max_epochs)
+    wanted = 2 if is_sequential(engine) else 1
+    count = max(min(count, most or count), wanted)
+    specs = [dataclasses.replace(spec, phase=phase) for spec in _specs(context, arm, count)]
+    batches = len(context.source.train_loader(0)) if isinstance(engine, SequentialEngine) else 0
+    feed = PilotFeed(specs, most, epochs, clock, batches)
+    engine.run(feed)
+    return feed.pace()
+
+
+def _specs(context: ExperimentContext, arm: str, count: int) -> list[TrialSpec]:
+    """Return trials of an arm that differ in their seeds."""
+    dropping = ARMS[arm].dropout != "off"
+    spec = equivalence_specs(arm, context.sites, dropping=dropping)[0]
+    values = context.modules.start if context.params else {}
+    rates = spec.rates if dropping else context.rates_off
+    return [
+        dataclasses.replace(spec, number=n, seed=spec.seed + n, rates=rates, hyperparameters=values)
+        for n in range(count)
+    ]
+
+
+def is_sequential(engine: Engine) -> bool:
+    """Return whether an engine trains one trial at a time in each process."""
+    return "sequential" in engine.description.split(":")[0]
+
+
+def pilots(
+    context: ExperimentContext, engine: Engine, clock: Callable[[], float] = time.perf_counter
+) -> dict[TrialPhase, Pace]:
+    """Return the pace of search and confirmation: the mean over the first and the last arm."""
+    arms = list(dict.fromkeys([context.config.arms[0], context.config.arms[-1]]))
+    found: dict[TrialPhase, Pace] = {}
+    phases: tuple[TrialPhase, ...] = ("search",) if is_sequential(engine) else ("search", "confirm")
+    for phase in phases:
+        paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]
+        if paces:
+            epoch, trial = (
+                sum(values) / len(paces) for values in zip(*((p.epoch, p.trial) for p in paces), strict=True)
+            )
+            found[phase] = Pace(epoch, trial, max(pace.at_once for pace in paces))
+    if "search" in found:
+        found.setdefault("confirm", found["search"])
+    return found
+
+
+def evidence_pace(
+    context: ExperimentContext, clock: Callable[[], float] = time.perf_counter, *, thorough: bool = False
+) -> float:
+    """Return the seconds that it takes to look at one model: measured on one that is not trained; 0 where none can be.
+
+    The test set is not opened: validation examples stand in for it, as many as it has.
+
+    Args:
+        context: What the run consists of.
+        clock: Seconds that rise.
+        thorough: Look at models of two arms, and of a run with few models too, where measuring takes as long as it
+            saves.
+    """
+    config = context.config
+    if config.evidence.name == "off":
+        return 0.0
+    if not thorough and len(config.arms) * config.confirm.seeds < MANY_MODELS:
+        return LOOK_SECONDS
+    try:
+        shared = measurement_data(dataclasses.replace(context, source=_WithoutTest(context.source)))  # type: ignore[arg-type]
+        first = _look(context, shared, context.config.arms[-1], clock)
+        if first > ONCE_SECONDS:
+            return first
+        # What is imported or compiled once is over; arms without dropout have less to look at.
+        ends = dict.fromkeys([*context.config.arms[:1], context.config.arms[-1]][-1 - thorough :])
+        return sum(_look(context, shared, arm, clock) for arm in ends) / len(ends)
+    except Exception:  # the module is anybody's; whether it can be looked at is told of the trained ones
+        return 0.0
+
+
+def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float]) -> float:
+    """Return the seconds that the measures take on an untrained model of an arm."""
+    (spec,) = _specs(context, arm, 1)
+    held_out = _as_many(shared.validation, context.source.sizes.get("test", 0))
+    module = context.make_module(spec).to(held_out.targets.device).eval()
+    model = TrainedModel(
+        spec, module, module, held_out, shared.validation, shared.train, shared.is_image, shared.settings
+    )
+    started = clock()
+    for measure in MEASURES.values():
+        if not measure.of_curve:
+            with suppress(NotMeasuredError):
+                measure.measure(model)
+    return clock() - started
+
+
+def _as_many(examples: Examples, count: int) -> Examples:
+    """Return examples, over and over, until they are as many as are looked at of a set of this size."""
+    rows = torch.arange(min(count, MOST) or len(examples), device=examples.targets.device) % len(examples)
+    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
+
+
+class _WithoutTest:
+    """A source whose test set stays closed."""
+
+    has_test = False
+
+    def __init__(self, source: object) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)

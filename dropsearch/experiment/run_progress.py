@@ -1,0 +1,157 @@
+"""The stages of a run, what each of them is expected to take, and what shows how far it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from dropsearch.core.records import ArmOutcome, TrialPhase
+from dropsearch.experiment import engines, retrainings
+from dropsearch.experiment.arm_runner import ArmStudies
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.paces import (
+    REPORT_SECONDS,
+    TEST_SHARE,
+    TRACKING_SECONDS,
+    Pace,
+    evidence_pace,
+    pilots,
+    planned_pace,
+    searched_share,
+)
+from dropsearch.report.progress import Forecast, Progress, Stage
+from dropsearch.report.progress.lines import Lines
+from dropsearch.report.progress.progress import View
+from dropsearch.report.progress.state import RunState
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import Engine
+
+EVIDENCE_HINT = "evidence=off leaves it out"
+
+
+def preparing(what: str) -> None:
+    """Say on a terminal what happens before a run begins; a log has no need of it."""
+    if sys.stderr.isatty():
+        print(f"[prepare] {what}", file=sys.stderr, flush=True)
+
+
+def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequence[ArmStudies]) -> Progress:
+    """Return the progress of a run that is about to train what its studies lack.
+
+    Args:
+        context: What the run consists of.
+        plan: How trials are trained; None where none are.
+        studies: The arms' studies.
+    """
+    config = context.config
+    state = RunState(
+        config.arms, config.study.n_trials, config.trainer.max_epochs, searched_share(config), context.monitor
+    )
+    for arm in studies:
+        state.known(arm.results())
+    preparing("measuring how long the evidence takes")
+    with engines.all_cores():
+        model = evidence_pace(context)
+    trials = missing_trials(context, studies) if plan else {}
+    epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)
+    stages = run_stages(context, trials, epoch, ratio, model)
+    return Progress(Forecast(stages), state, views(context))
+
+
+def planned_stages(
+    context: ExperimentContext, plan: Plan, engine: Engine, clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[Stage], Mapping[TrialPhase, Pace]]:
+    """Return the stages of a run from its beginning, and what training takes: measured with the engine of the run."""
+    paces = pilots(context, engine, clock)
+    with engines.all_cores():
+        model = evidence_pace(context, clock, thorough=True)
+    stages = run_stages(
+        context, missing_trials(context), planned_pace(context, plan), _ratio(context, plan), model, paces
+    )
+    return stages, paces
+
+
+def views(context: ExperimentContext) -> list[View]:
+    """Return what shows the progress of a run."""
+    return [Lines()]
+
+
+def run_stages(
+    context: ExperimentContext,
+    trials: Mapping[str, int],
+    epoch: float | None,
+    confirm_ratio: float,
+    model: float,
+    paces: Mapping[TrialPhase, Pace] | None = None,
+) -> list[Stage]:
+    """Return the stages of a run in their order.
+
+    Args:
+        context: What the run consists of.
+        trials: How many trials each training stage has, by name; see `missing_trials`.
+        epoch: Expected seconds an epoch of a trial in the search; None if unknown.
+        confirm_ratio: How many times as long an epoch of a confirmation takes.
+        model: Seconds to look at one model.
+        paces: What pilots measured, in place of `epoch` and `confirm_ratio`.
+    """
+    config, epochs = context.config, context.config.trainer.max_epochs
+    share, known = searched_share(config), paces or {}
+    stages = []
+    for name, count in trials.items():
+        is_search = name == "search" or name.startswith("repeat")
+        each = epochs * (share if is_search else 1.0)
+        pace = known.get("search" if is_search else "confirm")
+        seconds = pace.of(each, -(-count // len(config.arms))) if pace else (epoch if name == "search" else None)
+        like, ratio = ("search", 1.0 if is_search else confirm_ratio) if name != "search" else ("", 1.0)
+        stages.append(Stage(name, count * each, seconds, like, ratio))
+    models = len(config.arms) * config.confirm.seeds
+    if context.source.has_test:
+        stages.append(Stage("test", models, TEST_SHARE * model))
+    if config.evidence.name != "off":
+        stages.append(Stage("evidence", models, model))
+    stages.append(Stage("report", 1, REPORT_SECONDS))
+    return [*stages, Stage("tracking", 1, TRACKING_SECONDS)] if config.tracking.name != "none" else stages
+
+
+def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = ()) -> dict[str, int]:
+    """Return how many trials each training stage of a run still has, at most; of a run without studies, all."""
+    config = context.config
+    arms = len(config.arms)
+    done = [(len(arm.search.results()), len(arm.confirm.results())) for arm in studies] or [(0, 0)] * arms
+    n_trials = config.study.n_trials
+    confirmed = min(n_trials, config.confirm.top_k) * config.confirm.seeds
+    found = {
+        "search": sum(max(n_trials - searched, 0) for searched, _ in done),
+        "confirm": sum(max(confirmed - retrained, 0) for _, retrained in done),
+    }
+    sites = sum(site.controllable for site in context.sites)
+    if config.evidence.single_sites:
+        varied = [retrainings.most(arm) for arm in studies] or [2 * sites] * len(context.searching_arms)
+        found["single sites"] = config.confirm.seeds * sum(varied)
+    for number in range(2, config.study.repeats + 1):
+        again = [len(arm.repeats[number - 2].results()) for arm in studies] or [0] * arms
+        found[f"repeat {number}"] = sum(max(n_trials - each, 0) for each in again)
+    return found
+
+
+def winners_count(arms: Mapping[str, ArmOutcome]) -> int:
+    """Return how many confirmed models of winners there are."""
+    return sum(len(arm.winner.results) for arm in arms.values() if arm.winner)
+
+
+def _ratio(context: ExperimentContext, plan: Plan) -> float:
+    """Return how many times as long an epoch takes in a confirmation, where more trials are open than in a search."""
+    if not plan.rates or plan.engine == "sequential":
+        return 1.0
+    config = context.config
+    searched = engines.most_at_once(config) or config.study.n_trials
+    confirmed = config.confirm.top_k * config.confirm.seeds
+    found = [_rate(plan, -(-open_trials // context.processes)) for open_trials in (searched, confirmed)]
+    return found[0] / found[1]
+
+
+def _rate(plan: Plan, open_trials: int) -> float:
+    """Return the measured rate of the width nearest to so many open trials."""
+    width = min(plan.width, open_trials)
+    return plan.rates[min(plan.rates, key=lambda each: abs(each - width))]

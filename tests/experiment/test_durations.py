@@ -1,0 +1,146 @@
+"""How long a run takes, told beforehand and as it happens; a clock that only forward passes move is the judge."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dropsearch.config.schema import Config
+from dropsearch.experiment import engines, paces, run_progress
+from dropsearch.experiment.build import make_output_folder
+from dropsearch.experiment.context import build_context
+from dropsearch.experiment.run_progress import planned_stages
+from dropsearch.experiment.runner import searched
+from dropsearch.models import MLP
+from dropsearch.report.progress import Forecast
+from dropsearch.report.progress.lines import Lines
+from tests.experiment.conftest import Cli, composed
+
+STUDY = (
+    "model.hidden=[16]",
+    "data.train_size=120",
+    "data.batch_size=30",
+    "trainer.accelerator=cpu",
+    "arms=[none,both]",
+    "trainer.max_epochs=5",
+    "study.n_trials=6",
+    "confirm.top_k=2",
+    "confirm.seeds=2",
+    "evidence.monte_carlo=[1,2]",
+    "evidence.severities=1",
+    "pruner=none",
+    "tracking=none",
+    "engine.processes=1",
+)
+
+
+class Clock:
+    """A clock that each forward pass of the model moves by a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock, forward = Clock(), MLP.forward
+
+    def counted(self: MLP, *given: Any) -> Any:
+        clock.now += 1
+        return forward(self, *given)
+
+    monkeypatch.setattr(MLP, "forward", counted)
+    for name in ("REPORT_SECONDS", "TRACKING_SECONDS"):
+        monkeypatch.setattr(run_progress, name, 0.0)
+    monkeypatch.setattr(paces, "PILOT_SECONDS", 1e6)
+    monkeypatch.setattr(paces, "ONCE_SECONDS", 1e6)
+    return clock
+
+
+def planned(config: Config, clock: Clock) -> dict[str, float | None]:
+    context = build_context(config)
+    plan = engines.plan(context)
+    with closing(engines.engine(context, plan, lambda _: None)) as engine:
+        stages, _ = planned_stages(context, plan, engine, clock)
+    return Forecast(stages).by_stage()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_a_plan_agrees_with_what_happens(
+    engine: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = "engine.width=4" if engine == "vectorized" else "engine.width=auto"
+    config = composed(*STUDY, f"output_dir={tmp_path}", f"engine={engine}", width)
+    expected = planned(config, clock)
+    monkeypatch.setattr(run_progress, "evidence_pace", lambda *_, **__: 0.0)
+    at: dict[str, float] = {}
+
+    class Stages(Lines):
+        def begin(self, now: Any) -> None:
+            at[now.stage] = clock.now
+
+    monkeypatch.setattr(run_progress, "views", lambda _: [Stages(io.StringIO())])
+    searched(config)
+    names, ends = list(at), [*list(at.values())[1:], clock.now]
+    took = {name: end - at[name] for name, end in zip(names, ends, strict=True)}
+    assert sum(filter(None, expected.values())) == pytest.approx(sum(took.values()), rel=0.25)
+    for name in ("search", "confirm", "evidence"):
+        assert expected[name] == pytest.approx(took[name], rel=0.25), name
+
+
+def test_a_slow_sequential_module_is_measured_by_its_batches(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paces, "PILOT_SECONDS", 2.0)
+    config = composed(*STUDY, f"output_dir={tmp_path}", "engine=sequential")
+    # Four batches an epoch, of which the pilot ends none: the evaluations are not seen.
+    assert planned(config, clock)["search"] == pytest.approx(2 * 6 * 5 * 4, rel=0.5)
+
+
+def test_the_estimate_does_not_open_the_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build_context(composed(*STUDY, f"output_dir={tmp_path}"))
+
+    def opened(*_: Any) -> None:
+        raise AssertionError("the test set is opened")
+
+    monkeypatch.setattr(type(context.source), "test_dataloader", opened)
+    assert paces.evidence_pace(context, thorough=True) > 0
+
+
+def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:
+    given = (*STUDY, "engine=sequential", "evidence=off", f"output_dir={tmp_path}")
+    searched(composed(*given))
+    context = build_context(composed(*given, "study.n_trials=8"))
+    make_output_folder(context.folder)
+    from dropsearch.experiment.studies import arm_studies
+    from dropsearch.study.storage import open_storage
+
+    storage = open_storage(None, tmp_path / "study.journal")
+    studies = [arm_studies(context, storage, arm) for arm in context.config.arms]
+    assert run_progress.missing_trials(context, studies) == {"search": 4, "confirm": 0}
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Path) -> None:
+    ended = cli(*STUDY, "engine=sequential", "study.n_trials=3", "confirm.seeds=2", f"output_dir={tmp_path / 'out'}")
+    stages = re.findall(r"^\[(\w+)\]", ended.err, re.MULTILINE)
+    assert [stage for stage in stages if stage != "plan"] == ["search", "confirm", "test", "evidence", "report"]
+    assert "[evidence] evidence=off leaves it out" in ended.err
+    assert re.search(r"^\[plan\] about .* in all: search .*evidence", ended.err, re.MULTILINE)
+    assert "100 %" not in ended.err
+
+
+def test_the_plan_tells_the_time_of_all_stages(cli: Cli) -> None:
+    ended = cli("task=plan", *STUDY, "engine=sequential", "tracking=mlflow")
+    assert re.search(r"^duration +about .* in all: .*report", ended.out, re.MULTILINE)
+    assert re.search(r"^expected +about [\d,]+ trials of 5 epochs an hour", ended.out, re.MULTILINE)
+    assert ended.left == []

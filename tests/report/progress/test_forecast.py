@@ -1,0 +1,74 @@
+"""The time that a run still takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from dropsearch.report.progress import Forecast, Stage
+from tests.report.progress.test_progress import Clock
+
+
+def run(forecast: Forecast, clock: Clock, units: int, seconds: float) -> None:
+    for _ in range(units):
+        clock.now += seconds
+        forecast.advance()
+
+
+def test_all_stages_count() -> None:
+    forecast = Forecast([Stage("search", 100, 1.0), Stage("evidence", 10, 5.0), Stage("report", 1, 7.0)], Clock())
+    assert forecast.left() == 157
+    assert forecast.share() == 0
+
+
+def test_a_measured_pace_replaces_the_expected_one() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 100, 1.0)], clock)
+    forecast.begin("search")
+    run(forecast, clock, 50, 4.0)
+    assert forecast.left() == pytest.approx(200, rel=0.05)
+
+
+def test_a_stage_like_another_takes_its_pace() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10), Stage("confirm", 10, like="search", ratio=0.5)], clock)
+    assert forecast.left() is None
+    forecast.begin("search")
+    run(forecast, clock, 5, 2.0)
+    assert forecast.by_stage() == {"search": pytest.approx(10), "confirm": pytest.approx(10)}
+
+
+def test_the_share_is_below_one_while_work_remains() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 1, 0.001)], clock)
+    forecast.begin("search")
+    run(forecast, clock, 10, 1.0)
+    forecast.begin("report")
+    clock.now += 1000
+    assert forecast.share() <= 0.99
+    forecast.finish()
+    assert forecast.share() == 1
+
+
+def test_time_left_falls_while_nothing_ends() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 10.0)], clock)
+    forecast.begin("search")
+    clock.now += 5
+    assert forecast.left() == 95
+    clock.now += 1000  # and does not reach zero
+    assert forecast.left() == 50
+
+
+def test_a_stage_that_was_shorter_than_expected_leaves_nothing() -> None:
+    forecast = Forecast([Stage("search", 10, 10.0), Stage("report", 1, 3.0)], Clock())
+    forecast.begin("search")
+    forecast.begin("report")
+    assert forecast.by_stage() == {"report": 3.0}
+
+
+def test_what_an_earlier_run_did_is_neither_work_nor_speed() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 0, 10.0), Stage("evidence", 4, 1.0)], clock)
+    forecast.begin("search", 0.0)
+    assert forecast.left() == 4
+    assert forecast.share() == 0
