@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from dropsearch._compat.checkpointing import recomputed_by
 from dropsearch._compat.torch_modes import backward, is_active
 from dropsearch.dropout.location import ModuleLocation, owner_of, per_call
-from dropsearch.dropout.ops import DropCall, at_rate, exposed_attention, read_call, without_fused_dropout
+from dropsearch.dropout.ops import DropCall, op_of, read_call
+from dropsearch.dropout.ops.attention import exposed_attention
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
 
@@ -110,8 +111,9 @@ class DropoutMode(TorchFunctionMode, ABC):
 
 def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:
     """Make a call again by its own function, so that a control around this one sees it too."""
-    if rate is not None:
-        args, kwargs = at_rate(func, args, kwargs, rate)
+    op = op_of(func)
+    if rate is not None and op is not None:
+        args, kwargs = op.at_rate(args, kwargs, rate)
     return func(*args, **kwargs)
 
 
@@ -149,17 +151,10 @@ class DropoutControl(DropoutMode):
         """Drop at the site's rate."""
         rate = self._rate(site, call)
         if isinstance(rate.value, float | int) and rate.value == 0:
-            return self.on_pass(call, lambda: _undropped(call))
+            return self.on_pass(call, call.undropped)
         self.dropped[site] += 1
         name = self.whereabouts.last_call
         return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if self.off:  # the dropout between the layers of a recurrent network is inside one fused call
-            args = without_fused_dropout(func, args)
-        return super().__torch_function__(func, types, args, kwargs)
 
     def _rate(self, site: str, call: DropCall) -> Rate:
         given = self._given(site)
@@ -178,12 +173,6 @@ class DropoutControl(DropoutMode):
 
 
 _ZERO = Rate.of(0.0)
-
-
-def _undropped(call: DropCall) -> Tensor:
-    if call.form == "attention":
-        return F.scaled_dot_product_attention(**dict(call.attention or {}))
-    return call.input
 
 
 class TrialControl(DropoutControl):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropsearch.dropout.control import DropoutControl, DropoutMode
 from dropsearch.dropout.mask_bits import SiteBits
-from dropsearch.dropout.ops import DropCall, attend
+from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.rates import Rate
 
 Shapes = dict[str, torch.Size]
@@ -130,5 +130,5 @@ class RowDropoutControl(DropoutControl):
         self._noise.rows = bits
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Run a call that does not drop; the fused attention has no batching rule, so it is written out."""
-        return attend(**dict(call.attention or {})) if call.form == "attention" else original()
+        """Run a call that does not drop, written out where its fused kernel has no batching rule."""
+        return (call.undropped_row or original)()

@@ -31,20 +31,17 @@ def layer_kind(module: nn.Module) -> str:
     return next((kind for types, kind in _LAYER_KINDS if isinstance(module, types)), "")
 
 
-def guess_kind(
-    site: str, form: str, layer_before: str, *, weights: bool = False, added: bool = False, flat: bool = False
-) -> str:
-    """Guess a site's kind: attention by its function, else by the words of its name, else by what is around it.
+def guess_kind(site: str, layer_before: str, *, weights: bool = False, added: bool = False, flat: bool = False) -> str:
+    """Guess a site's kind from what it drops, else from the words of its name, else from what is around it.
 
     Args:
         site: The site's name.
-        form: How it drops (`DropCall.form`).
         layer_before: The kind of the layer that ran last, empty where none did.
         weights: Whether what is dropped are attention weights, straight from a softmax.
         added: Whether the result is added to another tensor of activations.
         flat: Whether the activations are a plain vector an example.
     """
-    if form == "attention" or weights:
+    if weights:
         return "attention"
     words = [word.rstrip("0123456789") for word in reversed(re.split(r"[._#]", site.lower()))]
     named = [word for word in words if word in KINDS]

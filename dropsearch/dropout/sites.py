@@ -69,10 +69,10 @@ class _Recorder(DropoutMode):
     def _on_layer(self, name: str, kind: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             self.last_layer = kind
-            if isinstance(module, nn.RNNBase) and (module.dropout > 0 or module.num_layers > 1):
+            if isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers == 1:
                 # An inserted dropout behind the layer has the layer's name.
                 free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
-                self._add(_fused_site(free, module, self._each(_count(output))))
+                self._add(Site(free, "rnn", float(module.dropout), 0, False, unsupported.ONE_LAYER))
 
         return hook
 
@@ -105,7 +105,7 @@ class _Recorder(DropoutMode):
         # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
         before = layer_kind(self.whereabouts.module) or self.last_layer
         weights, flat = self._is_of_weights(call), call.input.dim() == 2
-        kind = guess_kind(name, call.form, before, weights=weights, added=added, flat=flat)
+        kind = call.op.kind or guess_kind(name, before, weights=weights, added=added, flat=flat)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
 
     def _note_lent(self, call: DropCall) -> None:
@@ -116,7 +116,7 @@ class _Recorder(DropoutMode):
 
     def _is_of_weights(self, call: DropCall) -> bool:
         """Whether what is dropped are the weights of attention."""
-        return call.form == "attention" or call.input is self._softmaxed or self._in_attention
+        return call.op.kind == "attention" or call.input is self._softmaxed or self._in_attention
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
         """Return how many of `count` activations one example has."""
@@ -163,7 +163,7 @@ class _Recorder(DropoutMode):
     def _on_draw(self, function: str, result: Any) -> None:
         owner = self.whereabouts.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
-        kind = guess_kind(owner, "draw", self.last_layer)
+        kind = guess_kind(owner, self.last_layer)
         self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, unsupported.draw_reason(function)))
 
     def _add(self, site: Site) -> None:
@@ -194,7 +194,7 @@ class _Recorder(DropoutMode):
             if not name or not isinstance(outer, torch.jit.ScriptModule):
                 self.sites[site] = Site(site, "hidden", math.nan, 0, False, unsupported.SCRIPTED)
         elif called is None and (rate := _idle_rate(module)) is not None and name not in self._lent:
-            kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "element", "hidden")
+            kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "hidden")
             self.sites[site] = Site(site, kind, rate, 0, False, unsupported.UNMET)
 
 
@@ -216,11 +216,6 @@ def _idle_rate(module: nn.Module) -> float | None:
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
         return float(module.dropout)
     return None
-
-
-def _fused_site(name: str, module: nn.RNNBase, activations: int) -> Site:
-    reason = unsupported.FUSED if module.num_layers > 1 else unsupported.ONE_LAYER
-    return Site(name, "rnn", float(module.dropout), activations * (module.num_layers - 1), False, reason)
 
 
 def _count(output: Any) -> int:
@@ -259,9 +254,8 @@ def dropout_sites(
 
     Returns:
         One `Site` for each place in the code of a module; a place that is called several times is one site, and its
-        activations are those of all calls. What is random out of reach of the control (a recurrent layer's own
-        ``dropout=``, stochastic depth, a forward's own ``bernoulli_``), or was not called by this pass, is listed
-        as not controllable, with the reason.
+        activations are those of all calls. What is random out of reach of the control (stochastic depth, a forward's
+        own ``bernoulli_``), or was not called by this pass, is listed as not controllable, with the reason.
     """
     recorder = _Recorder(model, examples, own_step, per_call)
     with recorder.watching(), recorder.listening(), recorder.step():

@@ -90,7 +90,6 @@ def is_compiled(module: nn.Module) -> bool:
     return named or any(has_compiled_call(part) for part in module.modules())
 
 
-FUSED = "it drops between layers inside a fused kernel; use single layers with nn.Dropout between them"
 ONE_LAYER = "it does nothing: it would drop between layers, and there is one; put nn.Dropout behind it"
 SCRIPTED = "its code is compiled by TorchScript, where no call can be seen; give the module before it is scripted"
 UNMET = "this pass did not call it: it stands behind an `if`, or nothing uses it; give a batch that leads there"

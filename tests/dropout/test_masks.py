@@ -14,7 +14,8 @@ from torch import nn
 
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.mask_bits import SiteBits
-from dropsearch.dropout.ops import SELU_SATURATION, attend
+from dropsearch.dropout.ops.alpha import SELU_SATURATION
+from dropsearch.dropout.ops.attention import attend
 from dropsearch.dropout.rates import Rate
 
 MODULES = [nn.Dropout, nn.AlphaDropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout]

@@ -122,30 +122,23 @@ def test_an_exception_in_the_model_leaves_the_control_usable() -> None:
             assert torch.equal(first, model(torch.ones(4, 5, 8)))
 
 
-def test_a_fused_recurrent_dropout_is_named_and_not_controllable() -> None:
-    model = nn.LSTM(4, 4, num_layers=2, dropout=0.2)
-    (site,) = dropout_sites(model, lambda: model(torch.randn(3, 2, 4)))
-    assert not site.controllable
-    assert "fused" in site.reason
-
-
 @pytest.mark.parametrize(
-    ("site", "form", "before", "kind"),
+    ("site", "weights", "before", "kind"),
     [
-        ("net.input.dropout", "element", "", "input"),
-        ("net.hidden2.dropout", "element", "hidden", "hidden"),
-        ("features.3", "channel", "conv", "conv"),
-        ("anything", "attention", "hidden", "attention"),
-        ("drop", "element", "", "input"),
-        ("layer1.attention_residual.dropout", "element", "hidden", "residual"),
-        ("embedding.dropout", "element", "hidden", "embedding"),
-        ("top", "element", "rnn", "rnn"),
+        ("net.input.dropout", False, "", "input"),
+        ("net.hidden2.dropout", False, "hidden", "hidden"),
+        ("features.3", False, "conv", "conv"),
+        ("anything", True, "hidden", "attention"),
+        ("drop", False, "", "input"),
+        ("layer1.attention_residual.dropout", False, "hidden", "residual"),
+        ("embedding.dropout", False, "hidden", "embedding"),
+        ("top", False, "rnn", "rnn"),
     ],
 )
 def test_the_kind_is_guessed_from_the_function_the_name_and_the_layer_before(
-    site: str, form: str, before: str, kind: str
+    site: str, weights: bool, before: str, kind: str
 ) -> None:
-    assert guess_kind(site, form, before) == kind
+    assert guess_kind(site, before, weights=weights) == kind
 
 
 class OwnProduct(nn.Module):

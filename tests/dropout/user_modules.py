@@ -71,7 +71,7 @@ def sentences() -> dict[str, Tensor]:
 def tagger_sites(prefix: str = "") -> tuple[Row, ...]:
     return (
         (f"{prefix}drop", "embedding", 0.1, 30, True),
-        (f"{prefix}lstm", "rnn", 0.3, 20, False),
+        (f"{prefix}lstm", "rnn", 0.3, 20, True),
         (prefix.rstrip(".") or "model", "rnn", 0.2, 30, True),
     )
 
@@ -158,7 +158,7 @@ USER_MODULES: dict[str, Stranger] = {
         Tagger, lambda: {key: value for key, value in sentences().items() if key != "tags"}, tagger_sites()
     ),
     "one_layer_lstm": Stranger(
-        OneLayer, features(2, 3, 4), (("lstm", "rnn", 0.5, 0, False), ("gru", "rnn", 0.0, 15, False))
+        OneLayer, features(2, 3, 4), (("lstm", "rnn", 0.5, 0, False), ("gru", "rnn", 0.0, 15, True))
     ),
     "encoder": Stranger(
         Encoder,

@@ -50,7 +50,7 @@ class Encoder(LitNet):
 
 
 class Recurrent(LitNet):
-    """An LSTM with dropout between its layers, in a fused kernel."""
+    """An LSTM with dropout between its layers."""
 
     def __init__(self) -> None:
         super().__init__()

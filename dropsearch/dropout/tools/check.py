@@ -103,9 +103,6 @@ class _Trial:
         self.in_eval = drops_in_eval(dry_run)
 
     def of(self, site: Site) -> SiteCheck:
-        part = self.module.get_submodule(owner_path(self.module, site.name))
-        if site.reason == unsupported.FUSED and isinstance(part, nn.RNNBase):
-            return self._judged(site, self.as_given.fused(part), lambda: self.in_training.fused(part))
         if not site.controllable:
             dead = site.reason in (unsupported.ONE_LAYER, unsupported.STAYS_IN_EVAL)
             return SiteCheck(site, False if dead else None, site.reason)
@@ -190,7 +187,7 @@ class _Watch(DropoutMode):
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Note an attention that gives its `dropout_p` whatever the mode: PyTorch then drops, whatever the mode."""
-        if call.form == "attention" and call.rate > 0:
+        if call.op.kind == "attention" and call.rate > 0:
             self.dropped.add(self.whereabouts.last_drop)
         return original()
 

@@ -52,10 +52,6 @@ class RateEffect:
             self._differs(*(self._result({site: rate}, seed, of=_gradients) for rate in (0.0, HIGH))) for seed in seeds
         )
 
-    def fused(self, layer: nn.RNNBase) -> bool:
-        """Whether the rate between a recurrent layer's own layers changes the result."""
-        return self._differs(*(self._result({}, fused=(layer, rate)) for rate in (0.0, HIGH)))
-
     def _differs(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
         return largest_difference(a, b) > 2 * self._noise
 
@@ -63,7 +59,6 @@ class RateEffect:
         self,
         rates: Mapping[str, float],
         seed: int = 0,
-        fused: tuple[nn.RNNBase, float] | None = None,
         of: Callable[[nn.Module, list[Tensor]], list[Tensor]] | None = None,
     ) -> list[Tensor]:
         module = self.dry_run.module
@@ -71,8 +66,6 @@ class RateEffect:
         with self.dry_run.unchanged():
             if self.train:
                 module.train()
-            if fused is not None:
-                fused[0].dropout = fused[1]
             _seed_all(module)
             with control.watching(), control.training_step(0):
                 result = self.dry_run.run()

@@ -10,10 +10,10 @@ from torch import nn
 
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError, close_match
-from dropsearch.dropout.location import owner_path
+from dropsearch.dropout.location import owner_of, owner_path
 from dropsearch.dropout.rates import checked_rate
 from dropsearch.dropout.tools.insert import inserted_dropout
-from dropsearch.dropout.tools.step_wrapper import never_drops, wrap
+from dropsearch.dropout.tools.step_wrapper import drops_between_layers, never_drops, wrap
 from dropsearch.dropout.unsupported import is_compiled
 
 
@@ -84,7 +84,7 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
     for site, given in rates.items():
         rate = checked_rate(given, f'rates["{site}"]')
         part = _owner(module, site)
-        attribute = None if "#" in site or "@" in site else _Attribute.of(part, rate, within=site.partition(":")[2])
+        attribute = None if owner_of(site) != site else _Attribute.of(part, rate)
         if attribute is not None:
             attributes[site] = attribute
         elif ":" in site or never_drops(part):
@@ -106,18 +106,15 @@ class _Attribute:
         self.holder, self.name, self.rate = holder, name, rate
 
     @classmethod
-    def of(cls, part: nn.Module, rate: float, within: str = "") -> _Attribute | None:
-        """Find the number; `within` is what a site's name has behind a colon: of two in one part, the part's own."""
-        own = within == "dropout" and isinstance(part, nn.RNNBase)
+    def of(cls, part: nn.Module, rate: float) -> _Attribute | None:
+        """Find the number; None where there is none, or where it is not that of all that the part drops."""
         hooks = list(inserted_dropout(part).values())
-        if (within and not own) or (hooks and isinstance(part, nn.MultiheadAttention)):
-            return None
-        if hooks and not own:
-            return cls(hooks[0], "rate", rate)
+        has_own = isinstance(part, nn.MultiheadAttention) or drops_between_layers(part)
+        if hooks:
+            return None if has_own else cls(hooks[0], "rate", rate)
         if isinstance(part, DropoutBase):
             return cls(part, "p", rate)
-        several = isinstance(part, nn.RNNBase) and part.num_layers > 1
-        return cls(part, "dropout", rate) if several or isinstance(part, nn.MultiheadAttention) else None
+        return cls(part, "dropout", rate) if has_own else None
 
     def set(self) -> Callable[[], None]:
         before = getattr(self.holder, self.name)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.dropout.control import DropoutMode
-from dropsearch.dropout.ops import DropCall, Replaced
+from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.ops.call import Replaced
 from dropsearch.dropout.tools.insert import inserted_dropout
 
 STEPS = ("forward", "training_step")
@@ -27,7 +28,13 @@ _DROPPING = (
 def never_drops(part: nn.Module) -> bool:
     """Whether a part is a layer of PyTorch's own that calls no dropout that could be seen (its subclasses may)."""
     own = type(part).__module__.startswith("torch.nn.modules.")
-    return own and not isinstance(part, _DROPPING) and not inserted_dropout(part)
+    drops = isinstance(part, _DROPPING) or drops_between_layers(part)
+    return own and not drops and not inserted_dropout(part)
+
+
+def drops_between_layers(part: nn.Module) -> bool:
+    """Whether a part is a recurrent network of several layers, which drops between them."""
+    return isinstance(part, nn.RNNBase) and part.num_layers > 1
 
 
 class RateMode(DropoutMode):

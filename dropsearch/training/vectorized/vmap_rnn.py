@@ -1,6 +1,6 @@
-"""LSTM and GRU unrolled step by step, since `torch.func.vmap` has no rule for the fused kernels.
+"""LSTM, GRU and plain RNN unrolled step by step, since `torch.func.vmap` has no rule for the fused kernels.
 
-Parameters, gate order and results equal those of `nn.LSTM` and `nn.GRU`. The formulas are those of PyTorch's
+Parameters, gate order and results equal those of `nn.LSTM`, `nn.GRU` and `nn.RNN`. The formulas are those of PyTorch's
 documentation (Hochreiter & Schmidhuber 1997; Cho et al. 2014 with the reset gate after the product).
 """
 
@@ -35,6 +35,19 @@ def gru_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | Non
     hr, hz, hn = F.linear(hidden, weight, bias).chunk(3, -1)
     new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
     return (new + torch.sigmoid(z + hz) * (hidden - new),)
+
+
+def tanh_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
+    """Return the hidden state `[batch, hidden]` of a plain recurrent network after one step."""
+    return (torch.tanh(projected + F.linear(state[0], weight, bias)),)
+
+
+def relu_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
+    """Return the same with a ReLU in the place of the tanh."""
+    return (torch.relu(projected + F.linear(state[0], weight, bias)),)
+
+
+_CELLS = {torch.lstm: lstm_cell, torch.gru: gru_cell, torch.rnn_tanh: tanh_cell, torch.rnn_relu: relu_cell}
 
 
 def unroll(cell: Cell, steps: Tensor, state: State, weights: Sequence[Tensor], reverse: bool) -> tuple[Tensor, State]:
@@ -98,20 +111,20 @@ def _do_nothing() -> None:
 
 
 class VmapRNN(TorchFunctionMode):
-    """Runs `nn.LSTM` and `nn.GRU` step by step instead of with the fused kernel.
+    """Runs `nn.LSTM`, `nn.GRU` and `nn.RNN` step by step instead of with the fused kernel.
 
-    Packed sequences and dropout between layers are passed to the fused kernel, which fails under `vmap`: the former
-    have data-dependent shapes, and the masks of the latter cannot be controlled.
+    Packed sequences, whose shapes depend on data, are passed to the fused kernel, which fails under `vmap`. Dropout
+    between layers is the control's, which hands on one layer at a time.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        cell = {torch.lstm: lstm_cell, torch.gru: gru_cell}.get(func)
+        cell = _CELLS.get(func)
         if cell is None or not isinstance(args[3], bool):
             return func(*args, **(kwargs or {}))
         x, initial, weights, has_biases, num_layers, dropout, training, bidirectional, batch_first = args
-        if dropout > 0 and training and num_layers > 1:
+        if dropout > 0 and training and num_layers > 1:  # no control has taken it
             return func(*args, **(kwargs or {}))
         # With projections (`proj_size`) each layer has a fifth tensor.
         if len(weights) != num_layers * (2 if bidirectional else 1) * (4 if has_biases else 2):

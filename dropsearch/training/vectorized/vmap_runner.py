@@ -138,8 +138,8 @@ class VmapRunner:
     def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
-        # Operations that a later mode calls pass through the earlier modes.
-        modes = (self._convolutions(), self._precision(), self.control.step(), VmapRNN())
+        # Operations that a later mode calls pass through the earlier modes: the control hands on single layers.
+        modes = (self._convolutions(), self._precision(), VmapRNN(), self.control.step())
         with captured_logs(self.skeleton) as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)

@@ -132,7 +132,7 @@ def test_a_one_layer_lstm_has_a_dropout_that_does_nothing() -> None:
     assert found.alive == ("gru",)
 
 
-def test_the_fused_dropout_of_two_layers_is_alive_in_training_and_dead_in_eval_mode() -> None:
+def test_the_dropout_between_two_layers_is_alive_in_training_and_dead_in_eval_mode() -> None:
     batch = {key: value for key, value in sentences().items() if key != "tags"}
     assert dropsearch.check_dropout(Tagger(), batch).alive == ("drop", "lstm", "model")
     assert dropsearch.check_dropout(Tagger().eval(), batch).alive == ()

@@ -1,0 +1,37 @@
+"""The operations that drop, one family a file.
+
+A family that is one call of a PyTorch function gives `OPS`: by function, how a call is read (its rate, the shape of
+its mask, how a mask is applied) and the kind of its sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+
+from dropsearch.dropout.ops import alpha, attention, element, recurrent
+from dropsearch.dropout.ops.call import CallOp, DropCall
+
+OPS: Mapping[Any, CallOp] = {**element.OPS, **alpha.OPS, **attention.OPS, **recurrent.OPS}
+"""Every function of PyTorch that drops: to add a family, write its file and name it here."""
+
+
+def op_of(function: Any) -> CallOp | None:
+    """Return the operation that a function is; None where it is not one that drops."""
+    try:
+        return OPS.get(function)
+    except TypeError:  # not hashable
+        return None
+
+
+def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DropCall | None:
+    """Read a call of a function; None where it does not drop."""
+    op = op_of(function)
+    return op.read(op, function, *args, **kwargs) if op else None
+
+
+def is_dropout_function(function: Any) -> bool:
+    """Return whether a function drops, or holds a call that does."""
+    return op_of(function) is not None or function is F.multi_head_attention_forward
