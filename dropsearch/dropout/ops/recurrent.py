@@ -37,8 +37,12 @@ class _Layers:
 
     @classmethod
     def of(cls, function: Any, args: tuple[Any, ...]) -> _Layers:
-        split = _first_option(args)
-        return cls(function, args[: split - 2], *args[split - 2 : split], *args[split : split + 5], args[split + 5 :])
+        first = _first_option(args)
+        initial, weights, has_biases, count, rate, training, is_bidirectional, *layout = args[first - 2 :]
+        inputs = args[: first - 2]
+        return cls(
+            function, inputs, initial, weights, has_biases, count, rate, training, is_bidirectional, tuple(layout)
+        )
 
     @property
     def mask_shape(self) -> torch.Size:
