@@ -138,8 +138,10 @@ class ArmRunner:
     def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:
         told = False
         while True:
-            for feed in watched:
-                self.engine.run(feed)
+            for feed, tracked in zip(feeds, watched, strict=True):
+                self.engine.run(tracked)
+                while feed.held and not self.cancelled():
+                    self.engine.run(tracked)
             others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return

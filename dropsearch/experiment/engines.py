@@ -14,6 +14,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import in_one_array, never_alike, programs
+from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine, cores
 from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.planning.equivalence import equivalence_specs
@@ -111,7 +112,7 @@ def engine(context: ExperimentContext, chosen: Plan, checkpoint_path: Checkpoint
         assert rows is not None, "the plan has looked"
         shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
         one = VectorizedEngine(make, rows, shared, chosen.width, checkpoint_path)
-    return ProcessEngine(one, context.processes) if context.processes > 1 else one
+    return ProcessEngine(one, context.processes) if context.processes > 1 else InProcessEngine(one, context.folder)
 
 
 def use_precision(matmul: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.config.schema import Config
+from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
 from dropsearch.experiment import engines, retrainings
@@ -158,6 +159,7 @@ class ExperimentRun:
             self.show_progress()
             with self.interruption.listening():
                 self._train()
+            forget_crashes(self.context.folder)
             self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
             summary = self.summary(self._outcomes(complete), complete)

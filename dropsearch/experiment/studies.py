@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 from dropsearch.config.schema import Config
+from dropsearch.core.crashes import crash_of
 from dropsearch.core.records import ARMS, Arm, TrialPhase
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.arm_runner import ArmStudies
@@ -32,7 +34,11 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str) -> ArmStudi
     """Open all studies of an arm, which are made where they are not there."""
     config, arm = context.config, ARMS[name]
     study = f"{config.study.name}/{name}"
-    shared = {"arm": name, "fingerprint": fingerprint(context, arm)}
+    shared: dict[str, Any] = {
+        "arm": name,
+        "fingerprint": fingerprint(context, arm),
+        "crash_of": partial(crash_of, context.folder),
+    }
     pruner = config.pruner
     searches = [
         StudyStore(

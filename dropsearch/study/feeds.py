@@ -46,12 +46,35 @@ class StudyFeed(ABC):
         self.store, self.space, self.trial_keys = store, space, trial_keys
         self._cancelled, self.most_at_once = cancelled, most_at_once
         self._taken, self._freed = 0, 0
-        store.close_abandoned()
+        self._was_alone = False
+        self.held = False
+        """Whether the last `ask` gave fewer trials than there are, since a suspect trains alone: ask again later."""
+        self._close_abandoned()
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Start up to `count` trials and return them; fewer if all trials of the study are done or running."""
+        suspect, self.held = self._suspect(), False
+        if suspect is not None or self._was_alone:
+            return self._ask_alone(suspect)
+        return self._begin(count, lambda missing: self._next(missing))
+
+    def _suspect(self) -> TrialKey | None:
+        """Return the first free key of a trial that may have crashed its process."""
+        holders, known = self.store.claims.holders, set(self.trial_keys) if self.store.suspects else set()
+        return min((key for key in self.store.suspects if key in known and key not in holders), default=None)
+
+    def _ask_alone(self, suspect: TrialKey | None) -> list[TrialSpec]:
+        # Between suspects, and after the last, an engine comes to its end, so that it does not stay one row wide.
+        if suspect is None or self._was_alone or self.store.is_training:
+            self.held, self._was_alone = True, self.store.is_training
+            return []
+        self._was_alone = True
+        self.store.suspects.discard(suspect)
+        return self._begin(1, lambda _: [suspect] if suspect not in self.store.claims.holders else [])
+
+    def _begin(self, count: int, free: Callable[[int], list[TrialKey]]) -> list[TrialSpec]:
         specs: list[TrialSpec] = []
-        while len(specs) < count and (trial_keys := self._next(count - len(specs))):
+        while len(specs) < count and (trial_keys := free(count - len(specs))):
             wishes = [Wish(trial_key, self.point(trial_key), self.sampler_seed(trial_key)) for trial_key in trial_keys]
             specs += [self._spec(trial) for trial in self.store.ask(self.distributions, wishes)]
         return specs
@@ -66,9 +89,12 @@ class StudyFeed(ABC):
         self.store.look()
         free = self._free(count)
         if not free:
-            self.store.close_abandoned()
+            self._close_abandoned()
             free = self._free(count)
         return free
+
+    def _close_abandoned(self) -> None:
+        self.store.close_abandoned(lambda trial, reason: TrialResult(self._spec(trial), "FAIL", (), 0.0, reason))
 
     def _free(self, count: int) -> list[TrialKey]:
         claims = self.store.claims
@@ -156,8 +182,8 @@ class SearchFeed(StudyFeed):
         timeout: float | None = None,
         retry_failed: bool = False,
     ) -> None:
-        super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._seed, self._timeout = seed, timeout
+        super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._began: float | None = None
         self._failure: RunError | None = None
         self._healthy: set[str] = set()
@@ -176,6 +202,7 @@ class SearchFeed(StudyFeed):
         if self._began is None:
             self._began = time.monotonic()  # the first trials start however short the timeout is
         elif self._timeout is not None and time.monotonic() - self._began > self._timeout:
+            self.held = False
             return []
         return super().ask(count)
 

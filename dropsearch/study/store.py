@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -73,6 +74,7 @@ class StudyStore:
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
         repeat: Which repetition of the arm's search it is.
+        crash_of: Returns how a dead process crashed, empty where that is not known.
 
     Raises:
         InputError: The storage holds a study of this name that another configuration made.
@@ -89,7 +91,11 @@ class StudyStore:
         make_sampler: Callable[[int], BaseSampler] = RandomSampler,
         pruner: BasePruner | None = None,
         repeat: int = 1,
+        crash_of: Callable[[str], str] = lambda _: "",
     ) -> None:
+        self._crash_of = crash_of
+        self.suspects: set[TrialKey] = set()
+        """The places of trials that trained together in a process that crashed: one of them did it."""
         self.arm, self.repeat = arm, repeat
         self.phase: TrialPhase = phase
         self._storage, self._make_sampler = storage, make_sampler
@@ -157,6 +163,11 @@ class StudyStore:
         """The number of the trial that holds each place which is not free: the first of those that count."""
         self.refresh()
         return self._claims.holders
+
+    @property
+    def is_training(self) -> bool:
+        """Whether trials of this process are running."""
+        return bool(self._open)
 
     @property
     def claims(self) -> Claims:
@@ -278,22 +289,51 @@ class StudyStore:
 
     # -- what other processes left
 
-    def close_abandoned(self) -> int:
-        """End the trials that dead processes left running, so that their places are free; return how many."""
+    def close_abandoned(self, failed: Callable[[FrozenTrial, str], TrialResult] | None = None) -> int:
+        """End the trials that dead processes left running, so that their places are free; return how many.
+
+        Args:
+            failed: Returns the result of a trial that crashed its process, given the reason. Without it, the trials of
+                processes that crashed are left as they are.
+        """
         self.refresh()
         running = [trial for trial in self.seen.of(TrialState.RUNNING) if trial.number not in self._open]
         dead = {owner for owner in {_owner(trial) for trial in running} if self._is_gone(owner)}
+        crashes = {owner: crash for owner in dead if (crash := self._crash_of(owner))}
+        if failed is None:
+            dead -= crashes.keys()
         ids = [trial._trial_id for trial in running if _owner(trial) in dead]
         abandoned = self._do(lambda: self._bulk.read(ids))
         # Of a write that was cut short, the result may be there without the state.
         whole = [trial for trial in abandoned if trial_entry.RESULT in trial.user_attrs]
-        endings = [Ending(trial, *_outcome(self._read(trial), trial)) for trial in whole]
+        self._end([Ending(trial, *_outcome(self._read(trial), trial)) for trial in whole])
+        lost = [trial for trial in abandoned if trial_entry.RESULT not in trial.user_attrs]
+        for owner, crash in crashes.items():
+            theirs = [trial for trial in lost if _owner(trial) == owner]
+            if failed is not None and theirs:
+                self._settle_crash(theirs, crash, failed)
+        lost = [trial for trial in lost if self.seen.get(trial.number).state == TrialState.RUNNING]
+        if lost:
+            self._interrupt(dict.fromkeys((trial.number for trial in lost), "its process died"))
+        return len(abandoned)
+
+    def _settle_crash(
+        self, lost: Sequence[FrozenTrial], crash: str, failed: Callable[[FrozenTrial, str], TrialResult]
+    ) -> None:
+        """Fail a trial that crashed its process alone; of several, note that each must be trained alone."""
+        name, numbers = self.study.study_name, ", ".join(str(trial.number) for trial in lost)
+        if len(lost) > 1:
+            said = f"one of the trials {numbers} of {name} ended the last run: {crash}; each is trained alone now"
+            self.suspects |= {trial_key for trial in lost if (trial_key := self._trial_key(trial)) is not None}
+        else:
+            said = f"trial {numbers} of {name} ended the last run and has failed: {crash}"
+            result = failed(lost[0], f"its process died: {crash}")
+            self._end([Ending(lost[0], TrialState.FAIL, user_attrs={trial_entry.RESULT: trial_entry.written(result)})])
+        print(said, file=sys.stderr)
+
+    def _end(self, endings: Sequence[Ending]) -> None:
         if endings:
             self._take_in(trial for trial, _ in self._do(lambda: self._bulk.end(endings)))
-        lost = {trial.number for trial in abandoned} - {trial.number for trial in whole}
-        if lost:
-            self._interrupt(dict.fromkeys(lost, "its process died"))
-        return len(abandoned)
 
     def _is_gone(self, owner: str) -> bool:
         if owner == this_process():

@@ -1,0 +1,78 @@
+"""Notes of how a process crashed, for the process that continues its work."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from dropsearch.core.process_id import is_dead, this_process
+
+_PREFIX, _FIRST = ".crash-", "Fatal Python error: "
+
+
+@contextmanager
+def crashes_noted(folder: Path) -> Iterator[None]:
+    """Let a crash of this process (such as a segmentation fault) leave a note in a folder while the context lasts."""
+    path, was_enabled = folder / f"{_PREFIX}{this_process()}", faulthandler.is_enabled()
+    try:
+        note = path.open("w")
+    except OSError:  # a folder that cannot be written fails the run elsewhere, with its reason
+        yield
+        return
+    _disable_in_children()
+    faulthandler.enable(note, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+        if was_enabled and sys.__stderr__ is not None:
+            with suppress(OSError, ValueError):
+                faulthandler.enable(sys.__stderr__)
+        note.close()
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _disable_in_children() -> None:
+    """Keep a forked process from writing to its parent's note."""
+    os.register_at_fork(after_in_child=faulthandler.disable)
+
+
+def crash_of(folder: Path, process: str) -> str:
+    """Return how a dead process crashed, such as `Segmentation fault`; empty where it left no note."""
+    try:
+        text = (folder / f"{_PREFIX}{process}").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[0].removeprefix(_FIRST)
+
+
+def forget_crashes(folder: Path) -> None:
+    """Remove the notes of dead processes."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        if is_dead(path.name.removeprefix(_PREFIX)):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Raise SystemExit where this thread calls `os._exit`, which would end the process without a word."""
+    process, thread, end = os.getpid(), threading.get_ident(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process or threading.get_ident() != thread:
+            end(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
