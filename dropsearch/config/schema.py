@@ -34,7 +34,7 @@ class ModelConfig:
 
 @dataclass
 class BuiltInModelConfig(ModelConfig):
-    """What every model of the zoo shares."""
+    """What all built-in models share."""
 
     norm: str = checked("none", Constraint(one_of=("none", "layer")))
     """The normalisation of the arms without BatchNorm: none or layer."""

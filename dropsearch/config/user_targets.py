@@ -22,7 +22,7 @@ _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 def with_user_targets(arguments: Sequence[str]) -> list[str]:
     """Return a command line that chooses nothing of ours where it names a class of the user's own.
 
-    ``model._target_=mine.Net`` becomes that and what it needs: no model of the zoo, the schema of a class of the
+    ``model._target_=mine.Net`` becomes that and what it needs: no built-in model, the schema of a class of the
     user's own, and the arms that can be built for it, unless the user names arms. Arguments of the user's classes
     and names of sites need no ``+`` before them.
     """

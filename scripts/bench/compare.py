@@ -1,4 +1,4 @@
-"""Times plain.py and ours.py in turn and prints the ratio of their run times, pair by pair.
+"""Times plain.py and ours.py alternately and prints the ratio of their run times per pair.
 
 python scripts/bench/compare.py [WORKLOAD ...] [--pairs 5] [-- OVERRIDES ...]
 

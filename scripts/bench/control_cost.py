@@ -1,10 +1,10 @@
-"""What the control of dropout costs a trial alone: steps a second under a plain loop with and without it.
+"""The cost of the dropout control in a sequential trial: steps a second of a plain loop with and without it.
 
 python scripts/bench/control_cost.py [WORKLOAD ...] [--quick]
 
 One module, its own dropout at the same rates, forward, backward and fused AdamW on one batch: as it is; under a mode
-that sees each dropout call and lets it run as written (interception alone); under the trial's control, which draws
-seeded masks. Variants take turns in one process, on a CPU with one thread. Drawing is also timed by itself: the bits
+that sees each dropout call and lets it run as written (interception only); under the trial's control, which draws
+seeded masks. Variants alternate in one process, on a CPU with one thread. Drawing is also timed by itself: the bits
 of all masks of a step as the control draws them, and the same masks by torch's own generator.
 """
 
@@ -127,7 +127,7 @@ def _against(turns: list[dict[str, float]], variant: str) -> tuple[str, str]:
 
 
 SECTION = Section(
-    "The control of dropout alone",
+    "The cost of the dropout control",
     "One module under a plain loop: as it is, with its dropout calls seen and let through, and with the trial's "
     "control, which draws seeded masks. Then drawing the masks of a step by itself.",
     (

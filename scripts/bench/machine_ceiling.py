@@ -1,11 +1,11 @@
-"""How near an array's step comes to what the machine can do: matrix products and memory bandwidth.
+"""How close a vectorized step comes to the machine's limits: matrix products and memory bandwidth.
 
 python scripts/bench/machine_ceiling.py [WORKLOAD ...] [--quick]
 
 The machine: the rate of one large square float32 product, and the bandwidth of one large copy (bytes read and
-written). The workload: FLOPs of one step of a trial alone by torch's own counter (see operations.py), times the width
-of the array, over the median time of its step. "Products alone" is the time of the step's matrix products, each as one
-`bmm` for all rows of the array with nothing around it: what the step would take if all else were free. Traffic is an
+written). The workload: FLOPs of one step of a sequential trial by torch's own counter (see operations.py), times the
+width, over the median time of its step. "Products only" is the time of the step's matrix products, each as one
+`bmm` for all rows with nothing around it: the time of the step if everything else were free. Traffic is an
 estimate: every operation of a trial's step reads its tensors and writes its results; where caches serve, the share of
 the bandwidth can be above 1. On a CPU everything runs on one thread, as each of our processes does.
 """
@@ -57,7 +57,7 @@ def bandwidth(device: torch.device, quick: bool) -> float:
 
 
 def product_seconds(product: Product, width: int, device: torch.device, repeats: int) -> float:
-    """Return the time of one product of all rows of an array."""
+    """Return the time of one product of all rows."""
     batch, rows, inner, columns = product
     left = torch.randn(batch * width, rows, inner, device=device)
     right = torch.randn(batch * width, inner, columns, device=device)
@@ -70,8 +70,8 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     parts = Parts.load(name, "engine=vectorized", quick=quick)
     width, device = parts.plan().width, parts.device
     flops, operations = step_alone(parts)
-    array = parts.array(width)
-    step = statistics.median(step_seconds(array, 0.2 if quick else 2.0) for _ in range(2 if quick else 5))
+    trials = parts.vectorized(width)
+    step = statistics.median(step_seconds(trials, 0.2 if quick else 2.0) for _ in range(2 if quick else 5))
     repeats = 2 if quick else 7
     products = sum(n * product_seconds(p, width, device, repeats) for p, n in operations.products.items())
     square, copy = square_rate(device, quick), bandwidth(device, quick)
@@ -92,8 +92,8 @@ def rows(name: str, quick: bool) -> list[list[str]]:
 
 SECTION = Section(
     "The share of the machine's ceiling",
-    "An array's step against one large square product (float32) and one large copy; on a CPU one thread. Products "
-    "alone: the step's matrix products with nothing around them, and their share of the step. Traffic: every operation "
+    "A vectorized step against one large square product (float32) and one large copy; on a CPU one thread. Products "
+    "only: the step's matrix products with nothing around them, and their share of the step. Traffic: every operation "
     "of a trial's step reading and writing memory, as if there were no cache.",
     (
         "workload",
@@ -101,7 +101,7 @@ SECTION = Section(
         "step, ms",
         "MFLOP a trial step",
         "GFLOP/s of the square product's",
-        "products alone, ms",
+        "products only, ms",
         "traffic, MB a trial step",
         "GB/s of the copy's",
     ),

@@ -74,10 +74,10 @@ def _products(func: Any, args: Any, result: Any) -> Iterator[Product]:
 
 
 def step_alone(parts: Parts) -> tuple[int, Operations]:
-    """Return the FLOPs of one training step of a trial alone, and its operations.
+    """Return the FLOPs of one training step of a sequential trial, and its operations.
 
     The step is forward, backward and fused AdamW, at the trial's rates with the control's masks; recurrent layers are
-    written out as in an array, for a fused kernel hides its products from every counter.
+    written out as in vectorized training, because a fused kernel hides its products from every counter.
     """
     spec = parts.specs(1)[0]
     loader = parts.source.train_loader(spec.seed)

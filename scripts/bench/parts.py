@@ -1,4 +1,4 @@
-"""What a workload needs to be trained outside a study: data on the device, modules, trials and a feed of them."""
+"""The parts of a workload that train outside a study: data on the device, modules, trials and a feed of trials."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class Parts:
         """Return how dropsearch would train the workload."""
         return engines.plan(self.context)
 
-    def array(self, width: int) -> VectorizedTrials:
-        """Return an array of `width` trials."""
+    def vectorized(self, width: int) -> VectorizedTrials:
+        """Return `width` trials that train vectorized."""
         return VectorizedTrials(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)), width)
 
     def specs(self, count: int) -> list[TrialSpec]:
@@ -103,9 +103,9 @@ class Parts:
         ]
 
 
-def step_seconds(array: VectorizedTrials, seconds: float) -> float:
-    """Return the median time of an array's step, over about `seconds` and at least three steps."""
-    return array.seconds_per_step(max(3, int(seconds / array.seconds_per_step(1))))
+def step_seconds(trials: VectorizedTrials, seconds: float) -> float:
+    """Return the median time of a vectorized step, over about `seconds` and at least three steps."""
+    return trials.seconds_per_step(max(3, int(seconds / trials.seconds_per_step(1))))
 
 
 class SpecFeed:

@@ -1,4 +1,4 @@
-"""The peer: Optuna, Lightning, its logger and DataLoader as their documentations show them, a trial at a time.
+"""The baseline: Optuna, Lightning, its logger and DataLoader as their documentation shows, one trial at a time.
 
 python scripts/bench/plain.py WORKLOAD FOLDER [OVERRIDES ...]
 

@@ -1,4 +1,4 @@
-"""The strongest plain loop: one trial after another, without Lightning, tracking, workers or masks of our own.
+"""The fastest plain loop: one trial after another, without Lightning, tracking, workers or seeded masks.
 
 Data lies on the device and batches are gathered there; the optimiser is the fused AdamW; losses are summed on the
 device and read once an epoch. On CUDA the whole step (gather, forward, backward, optimiser, sum) is one CUDA graph,

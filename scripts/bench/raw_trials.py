@@ -1,4 +1,4 @@
-"""The strong serial loop (see raw.py) on whole trials: prints {"run": s, "trials": n}.
+"""The raw serial loop (see raw.py) on whole trials: prints {"run": s, "trials": n}.
 
 python scripts/bench/raw_trials.py WORKLOAD FOLDER [OVERRIDES ...]
 """

@@ -4,8 +4,8 @@ python scripts/bench/report.py [SECTION ...] [--workloads NAME ...] [--quick]
 
 Sections: peer, serial, processes, ceiling, widths, tracking, control, refill, user_module; all if none is named.
 What each measures, and how, is told at the top of its file. On a machine with CUDA everything runs there, but for the
-last, which is of the CPU. Both sides of a ratio run in turn on one machine in one run; figures are medians of several
-repetitions. --quick takes few repetitions and narrow arrays, to see that everything works: its numbers mean little.
+last, which is of the CPU. Both sides of a ratio alternate on one machine in one run; figures are medians of several
+repetitions. --quick takes few repetitions and small widths, to check that everything works; its numbers mean little.
 """
 
 from __future__ import annotations

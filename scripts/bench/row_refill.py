@@ -3,10 +3,10 @@
 python scripts/bench/row_refill.py [WORKLOAD ...] [--quick]
 
 Trials end after 1 to N epochs, by a seeded draw, as if pruned. Refilled: one feed of all trials, and each row takes
-the next trial when its own ends. Barrier: generations of as many trials as the array is wide; the next begins when the
-last trial of one has ended. There are two: one whose array narrows as trials end, as ours does when no trials are left,
+the next trial when its own ends. Barrier: generations of as many trials as there are rows; the next begins when the
+last trial of one has ended. There are two: one whose width shrinks as trials end, as ours does when no trials are left,
 and one of fixed width, whose idle rows are trained on (each of its trials lasts as long as the longest of its
-generation). The idle share counts rows without a trial, over the array's epochs. Sides take turns in one process,
+generation). The idle share counts rows without a trial, over all epochs. Sides alternate in one process,
 untracked, on a CPU with one thread; whole trials with evaluation.
 """
 
@@ -30,11 +30,11 @@ EPOCHS = {"digits-mlp": 10}
 
 FEW = 4
 GENERATIONS, FEWEST = 4, 16
-"""How many times the array's width of trials there are, but at least so many trials."""
+"""The number of trials in multiples of the width, and the least number of trials."""
 
 
 def seconds(parts: Parts, width: int, feeds: Sequence[SpecFeed]) -> float:
-    """Return the seconds in which one array engine trains what the feeds have, one feed after another."""
+    """Return the seconds in which one vectorized engine trains the trials of the feeds, one feed after another."""
     engine = VectorizedEngine(parts.make_module, parts.source, parts.settings, width)
     started = time.perf_counter()
     for feed in feeds:
@@ -43,17 +43,17 @@ def seconds(parts: Parts, width: int, feeds: Sequence[SpecFeed]) -> float:
         torch.cuda.synchronize()
     ended = time.perf_counter()
     if engine.width != width or engine.failure:
-        raise SystemExit(f"the array could not be trained as it is: {engine.description}")
+        raise SystemExit(f"the workload cannot train vectorized: {engine.description}")
     return ended - started
 
 
 def generations(specs: Sequence[TrialSpec], width: int) -> list[Sequence[TrialSpec]]:
-    """Return the trials in groups as wide as the array."""
+    """Return the trials in groups of the width."""
     return [specs[start : start + width] for start in range(0, len(specs), width)]
 
 
 def refilled_epochs(lifetimes: Mapping[int, int], width: int) -> int:
-    """Return how many epochs an array trains whose rows take the next trial as soon as they are free."""
+    """Return the number of epochs in which rows take the next trial as soon as they are free."""
     rows = [0] * width
     for number in sorted(lifetimes):
         row = rows.index(min(rows))
@@ -62,7 +62,7 @@ def refilled_epochs(lifetimes: Mapping[int, int], width: int) -> int:
 
 
 def idle(lifetimes: Mapping[int, int], width: int, epochs: int) -> float:
-    """Return the share of rows that stand empty over an array's epochs."""
+    """Return the share of rows without a trial over all epochs."""
     return 1 - sum(lifetimes.values()) / (width * epochs)
 
 
@@ -108,7 +108,7 @@ def _against(trials: int, barrier: Sequence[float], refilled: Sequence[float]) -
 SECTION = Section(
     "Refilled rows against a barrier of generations",
     "Trials that end after different numbers of epochs, by a seeded draw; untracked, with evaluation, one process. A "
-    "generation's idle rows are given up (the array narrows) or trained on (its width is fixed).",
+    "generation's idle rows are given up (the width shrinks) or trained on (the width is fixed).",
     (
         "workload",
         "width",

@@ -44,7 +44,9 @@ class Section:
         """Print the table for the workloads that the command line names."""
         parser = argparse.ArgumentParser(description=self.note)
         parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}")
-        parser.add_argument("--quick", action="store_true", help="few repetitions, narrow arrays: to see that it works")
+        parser.add_argument(
+            "--quick", action="store_true", help="few repetitions, small widths: to check that it works"
+        )
         chosen = parser.parse_args()
         self.print(chosen.workloads, quick=chosen.quick)
 

@@ -1,11 +1,11 @@
-"""Steps a second of a strong raw loop, trial after trial, against an array's.
+"""Steps a second of a raw loop, trial after trial, against those of vectorized trials.
 
 python scripts/bench/serial_baseline.py [WORKLOAD ...] [--quick]
 
 The raw loop (see raw.py) trains whole epochs of one trial after another; what begins a trial (network, optimiser, on
-CUDA the capture of its graph) is shown apart. The array is as wide as dropsearch finds best; its rate is its width
-over the median time of its step, masks and batches included. Both sides leave out evaluation, take turns in one
-process, on a CPU with one thread, and the ratio is taken turn by turn.
+CUDA the capture of its graph) is shown separately. The width is the one that the plan chooses; the rate is the width
+over the median time of its step, masks and batches included. Both sides leave out evaluation and alternate in one
+process, on a CPU with one thread, and the ratio is taken per pair.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dropsearch.core.records import TrialSpec
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of both sides."""
+    """One pair of measurements."""
 
     raw: float
     """Steps a second."""
@@ -54,11 +54,11 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     """Measure a workload."""
     turns, seconds = (2, 0.2) if quick else (5, 2.0)
     parts = Parts.load(name, "engine=vectorized", quick=quick)
-    array, loop = parts.array(parts.plan().width), RawLoop(parts)
+    trials, loop = parts.vectorized(parts.plan().width), RawLoop(parts)
     specs, epochs = itertools.cycle(parts.specs(32)), parts.epochs
     raw_turn(loop, specs, 1, 0.0)
     found = [
-        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(array.trial_rows) / step_seconds(array, seconds))
+        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(trials.trial_rows) / step_seconds(trials, seconds))
         for _ in range(turns)
     ]
     return [
@@ -66,7 +66,7 @@ def rows(name: str, quick: bool) -> list[list[str]]:
             name,
             f"{statistics.median(turn.raw for turn in found):,.0f}",
             f"{1000 * statistics.median(turn.begin for turn in found):.1f}",
-            str(len(array.trial_rows)),
+            str(len(trials.trial_rows)),
             f"{statistics.median(turn.ours for turn in found):,.0f}",
             median_and_range([turn.ours / turn.raw for turn in found]),
         ]
@@ -74,16 +74,16 @@ def rows(name: str, quick: bool) -> list[list[str]]:
 
 
 SECTION = Section(
-    "A strong serial baseline",
-    "A raw loop (data on the device, fused AdamW; on CUDA a graph of the step) against one array, evaluation left out "
-    "on both sides; one process, on a CPU one thread.",
+    "A raw serial baseline",
+    "A raw loop (data on the device, fused AdamW; on CUDA a graph of the step) against vectorized trials, without "
+    "evaluation; one process, on a CPU one thread.",
     (
         "workload",
         "raw loop, steps/s",
         "beginning a trial, ms",
         "width",
-        "array, trial steps/s",
-        "array / raw (range)",
+        "vectorized, trial steps/s",
+        "vectorized / raw (range)",
     ),
     rows,
 )

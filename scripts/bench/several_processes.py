@@ -5,7 +5,7 @@ python scripts/bench/several_processes.py [WORKLOAD ...] [--quick]
 The raw loop (see raw.py) runs in one process a core, on a GPU in 4 and in 8 processes, each with its share of the
 trials; the clock runs from the moment when all are ready until the last is done. Ours is what `engine=auto` chooses,
 in as many processes as it chooses, fed by one feed; nothing is tracked on either side. Both validate after each
-epoch; ours evaluates a part of the training set as well. Sides take turns; the ratio is taken turn by turn.
+epoch; ours evaluates a part of the training set as well. Sides alternate; the ratio is taken per pair.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 python scripts/bench/tracking_share.py [WORKLOAD ...] [--quick]
 
-Each side is a run of ours.py in an empty folder, sides in turn. Wall and processor seconds are those of the search,
+Each side is a run of ours.py in an empty folder, sides alternating. Wall and processor seconds are those of the search,
 without start-up; processor seconds include the training processes and MLflow's writing thread. The share is what the
-run loses without tracking, of the run with it, turn by turn.
+run loses without tracking, of the run with it, per pair.
 """
 
 from __future__ import annotations

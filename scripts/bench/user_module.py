@@ -1,4 +1,4 @@
-"""A LightningModule and its data as somebody writes them who never heard of dropsearch: the shape is digits-mlp's."""
+"""A user module and its data, written without dropsearch in mind; its shape is that of digits-mlp."""
 
 from __future__ import annotations
 

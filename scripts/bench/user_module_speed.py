@@ -1,11 +1,11 @@
-"""Trials a second of somebody else's module, against the MLP of the zoo of the same shape, both with BatchNorm.
+"""Trials a second of a user module against the built-in MLP of the same shape, both with BatchNorm.
 
 python scripts/bench/user_module_speed.py [--quick]
 
 The user module (see user_module.py) drops by bare calls, has biases before its BatchNorms and logs as it likes;
-nothing in it was changed. Once it takes the catalogue's digits, once a data module of its own. Each side is an array
-of 16 in one process with one thread, and trains the same number of whole trials with validation, untracked. Sides
-take turns; the ratio is taken turn by turn.
+nothing in it was changed. It takes the built-in digits, and then its own data module. Each side trains 16 rows in one
+process with one thread, and trains the same number of whole trials with validation, untracked. Sides
+alternate; the ratio is taken per pair.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ARM = "both"
 ARRAY = ("engine=vectorized", f"engine.width={WIDTH}", "engine.processes=1", "trainer.accelerator=cpu", f"arms=[{ARM}]")
 USER_MODULE = ("model._target_=user_module.LitMLP", "batchnorm.replace=identity")
 SIDES = {
-    "zoo's MLP": (),
+    "built-in MLP": (),
     "user module": USER_MODULE,
     "user module and data": (*USER_MODULE, "data._target_=user_module.Digits"),
 }
@@ -71,22 +71,22 @@ def rows(name: str, quick: bool) -> list[list[str]]:
             {side: trials / our_seconds(engine, trained(parts, trials)) for side, (parts, engine) in sides.items()}
             for _ in range(2 if quick else 5)
         ]
-    zoo = next(iter(SIDES))
+    built_in = next(iter(SIDES))
     return [
         [
             name,
             side,
             f"{statistics.median(turn[side] for turn in turns):.1f}",
-            median_and_range([turn[side] / turn[zoo] for turn in turns]) if side != zoo else "",
+            median_and_range([turn[side] / turn[built_in] for turn in turns]) if side != built_in else "",
         ]
         for side in SIDES
     ]
 
 
 SECTION = Section(
-    "Somebody else's module",
-    f"Whole trials of the same shape with BatchNorm and three dropout sites, in an array of {WIDTH} in one process.",
-    ("workload", "side", "trials/s", "of the zoo's (range)"),
+    "A user module",
+    f"Whole trials of the same shape with BatchNorm and three dropout sites, {WIDTH} vectorized trials in one process.",
+    ("workload", "side", "trials/s", "of the built-in's (range)"),
     rows,
     workloads=("digits-mlp",),
 )

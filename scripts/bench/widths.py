@@ -1,10 +1,10 @@
-"""Trials a second and peak memory against the width of the array.
+"""Trials a second and peak memory against the width.
 
 python scripts/bench/widths.py [WORKLOAD ...] [--quick]
 
 Each width is measured in a fresh process, on a CPU with one thread. Speed: the width over the median time of a step;
-trials a second are those steps over a trial's steps, without evaluation. Memory: what an array of this width adds at
-its peak to what the process held before it was built, when data was loaded and an array of one had warmed everything
+trials a second are those steps over a trial's steps, without evaluation. Memory: what trials of this width add at
+its peak to what the process held before it was built, when data was loaded and a width of one had warmed everything
 up; on CUDA by torch.cuda.max_memory_allocated, on Linux by the kernel's high-water mark of resident memory (VmHWM,
 which is what `ru_maxrss` reports, but can be set back). First for training steps, then with an evaluation too.
 """
@@ -82,7 +82,7 @@ class Peak:
     def _reset() -> int:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
         if trim:
-            trim(0)  # what was freed and kept for later would hide what the array takes
+            trim(0)  # what was freed and kept for later would hide what the trials take
         try:
             CLEAR.write_text("5")  # sets the high-water mark back to what is resident now
         except OSError:
@@ -108,15 +108,15 @@ def _resident_peak() -> int:
 def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
     """Return trial steps a second, peak bytes of steps, peak bytes with an evaluation, and the steps of a trial."""
     parts = Parts.load(name, quick=quick)
-    _short(parts, 1).fit()  # what is made once in a process is not the array's
+    _short(parts, 1).fit()  # what is allocated once in a process does not count
     peak = Peak(parts.device)
-    array = _short(parts, width)
-    array.seconds_per_step(2)
+    trials = _short(parts, width)
+    trials.seconds_per_step(2)
     stepping = peak()
-    array.fit()
+    trials.fit()
     evaluating = peak()
-    del array
-    whole = parts.array(width)
+    del trials
+    whole = parts.vectorized(width)
     step = statistics.median(step_seconds(whole, 0.1 if quick else 1.0) for _ in range(2 if quick else 5))
     return width / step, stepping, evaluating, parts.steps * parts.epochs
 
@@ -150,7 +150,7 @@ def rows(name: str, quick: bool) -> Iterator[list[str]]:
 
 SECTION = Section(
     "Speed and memory against width",
-    "One process, on a CPU one thread; trials a second without evaluation. Memory is what the array adds at its peak.",
+    "One process, on a CPU one thread; trials/s without evaluation. Memory is what the trials add at their peak.",
     (
         "workload",
         "width",

@@ -50,7 +50,7 @@ QUICK = (
 
 
 def overrides(name: str, folder: str) -> list[str]:
-    """Return the configuration of a workload: search alone, no pruning, random proposals."""
+    """Return the configuration of a workload: search only, no pruning, random proposals."""
     work = WORKLOADS[name]
     return [
         f"model={work.model}",

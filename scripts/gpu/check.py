@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BENCH = ROOT / "scripts" / "bench"
 
-# workload: epochs, our trials, trials of the peer, of the raw loop; asked and aimed at, as multiples of the peer
+# workload: epochs, our trials, trials of plain, of the raw loop; target and aim, as multiples of plain
 TABLE = {
     "digits-mlp": (10, 1024, 6, 6, 50, 200),
     "mnist1d-transformer": (4, 256, 3, 3, 8, 20),

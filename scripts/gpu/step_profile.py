@@ -20,18 +20,18 @@ STEPS = 5
 
 
 def main(name: str, width: int, quick: bool) -> None:
-    """Profile a few steps of one array."""
+    """Profile a few vectorized steps."""
     parts = Parts.load(name, "tracking=none", quick=quick)
     cuda = torch.cuda.is_available()
     began = time.perf_counter()
-    array = parts.array(width)
+    trials = parts.vectorized(width)
     build = time.perf_counter() - began
-    seconds = array.seconds_per_step(5)
-    epoch = _epoch_end(array)
+    seconds = trials.seconds_per_step(5)
+    epoch = _epoch_end(trials)
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with profiled(activities=activities) as run, array.runner.ready(array.dropout_callers):
-        array.on_train_epoch_start()
-        array.training_step(array.batches.slices[:1] * STEPS, 0)
+    with profiled(activities=activities) as run, trials.runner.ready(trials.dropout_callers):
+        trials.on_train_epoch_start()
+        trials.training_step(trials.batches.slices[:1] * STEPS, 0)
         if cuda:
             torch.cuda.synchronize()
     found: dict[str, Any] = {
@@ -52,18 +52,18 @@ def main(name: str, width: int, quick: bool) -> None:
     print(json.dumps(found))
 
 
-def _epoch_end(array: Any) -> dict[str, float]:
+def _epoch_end(trials: Any) -> dict[str, float]:
     """Return the milliseconds of an evaluation, and of computing the orders of an epoch."""
-    with array.runner.ready(array.dropout_callers):
+    with trials.runner.ready(trials.dropout_callers):
         for _ in range(3):
             began = time.perf_counter()
-            array.evaluate()
+            trials.evaluate()
             evaluation = time.perf_counter() - began
         began = time.perf_counter()
-        array.batches.orders()
+        trials.batches.orders()
         orders = time.perf_counter() - began
         began = time.perf_counter()
-        array._fill(0)
+        trials._fill(0)
         filled = time.perf_counter() - began
     return {"evaluation, ms": 1e3 * evaluation, "orders, ms": 1e3 * orders, "filling a row, ms": 1e3 * filled}
 

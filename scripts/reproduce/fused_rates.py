@@ -37,7 +37,7 @@ def by_modelbatch() -> list[float]:
 
 
 def by_dropsearch() -> list[float]:
-    """Return what an array of dropsearch drops."""
+    """Return the shares that vectorized trials of dropsearch drop."""
     models = [OneSite(0.5) for _ in RATES]
     parameters, _ = stack_module_state(models)
     rates = row_rates([{"drop": rate} for rate in RATES], torch.float32, torch.device("cpu"))

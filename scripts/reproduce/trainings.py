@@ -42,7 +42,7 @@ class Trainings:
         engines.use_threads(self.context)
         engine = engines.engine(self.context, engines.plan(self.context), self.path)
         try:
-            for arm in self.context.config.arms:  # an array holds trials of one arm
+            for arm in self.context.config.arms:  # vectorized trials belong to one arm
                 feed = _Given([spec for spec in specs if spec.arm == arm])
                 engine.run(feed)
                 self._results |= feed.ended
