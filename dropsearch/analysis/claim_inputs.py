@@ -66,4 +66,5 @@ def finding(contrast: Comparison, label: str, family: int, *, unit: str = "", sc
         family=family,
         unit=unit,
         scale=scale,
+        missing=contrast.missing,
     )

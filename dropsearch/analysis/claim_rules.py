@@ -83,6 +83,8 @@ class Finding:
     unit: str = ""
     scale: float = 1.0
     """What numbers are multiplied by to be told in `unit`."""
+    missing: tuple[str, ...] = ()
+    """Luck that interval and p leave out: the claim is not shown then."""
 
 
 def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) -> Answer:
@@ -145,11 +147,14 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
         doubt: Why a claim that would have held is not shown all the same, as a clause.
         more: What else is to be told, as a clause.
     """
-    if no_worse:
+    said: Answer = "not shown"
+    if not found.missing and no_worse:
         said = answer_no_worse(found.difference, side=rule.side, margin=rule.margin)
-    else:
+    elif not found.missing:
         said = answer(found.difference, found.p_holm, side=rule.side, margin=rule.margin)
     why = _why_no_worse(rule, found, said) if no_worse else _why(rule, found, said)
+    if found.missing:
+        why = f"seeds leave out the luck of {', '.join(found.missing)}"
     if said == "held" and doubt:
         said, why = "not shown", f"{why}, but {doubt}"
     reason = f"{_capital(describe_finding(found))}: {why}{f'; {more}' if more else ''}."

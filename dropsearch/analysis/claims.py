@@ -53,7 +53,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     if not tested:
         return unsettled(rule, what.label, untested(a for a, _ in present))
     found = [present[pair] for pair in tested]
-    if {shown_side(each.difference, each.p_holm) for each in found} >= {-1, 1}:
+    if {shown_side(each) for each in found} >= {-1, 1}:
         return disagreeing(rule, found)
     beside = _with_and_without(evidence, rule.beside)
     others = [*found[1:], *(beside[pair] for pair in tested if pair in beside)]
@@ -74,9 +74,7 @@ def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) ->
     measure, side = rule.checked_by
     known = _with_and_without(evidence, measure)
     found = [known[pair] for pair in tested if pair in known]
-    return "; ".join(
-        f"the {describe_finding(each)}" for each in found if shown_side(each.difference, each.p_holm) == -side
-    )
+    return "; ".join(f"the {describe_finding(each)}" for each in found if shown_side(each) == -side)
 
 
 def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
@@ -103,6 +101,7 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
         seeds=len(found),
         family=len(tested),
         unit="nats",
+        missing=summary.fixed_luck,
     )
     return settled(ENSEMBLE, number, more=_beside(evidence, arm))
 

@@ -62,10 +62,11 @@ def _insensitive(summary: Summary) -> str:
     """
     if "none" not in summary.arms or summary.arms["none"].winner is None:
         return "whether rates matter here at all takes the arm none"
-    found = compared(summary.arms, summary.comparison_metric, more=[("typical", "none")])
+    more = [("typical", "none")]
+    found = compared(summary.arms, summary.comparison_metric, more, fixed_luck=summary.fixed_luck)
     better = 1 if summary.comparison_metric.higher_is_better else -1
     against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
-    if any(shown_side(c.difference, c.p_holm) == better for c in against):
+    if any(shown_side(c) == better for c in against):
         return ""
     return "neither typical rates nor those found are shown to be better than none: rates do not matter here"
 

@@ -166,9 +166,9 @@ class TensorDataModule(LightningDataModule):
         """Return what `Trainer.fit` takes its batches from."""
         return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self.val_dataloader()}
 
-    def for_test(self, step: str) -> dict[str, Any]:
-        """Return what `Trainer.test` or `Trainer.validate` takes the test set from."""
-        return {"dataloaders": self.test_dataloader()}
+    def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
+        """Return what `Trainer.test` or `Trainer.validate` takes its batches from: the test set, or `loader`."""
+        return {"dataloaders": self.test_dataloader() if loader is None else loader}
 
     @property
     def description(self) -> str:

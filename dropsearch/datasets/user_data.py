@@ -161,11 +161,17 @@ class UserData:
         train, val = self.train_loader(seed), self._val
         return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
 
-    def for_test(self, step: str) -> dict[str, Any]:
-        """Return the data arguments of `Trainer.test` or `Trainer.validate` for the test set; `step` is test or val."""
+    def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
+        """Return the data arguments of `Trainer.test` or `Trainer.validate`; `step` is test or val.
+
+        Args:
+            step: Which of them.
+            loader: What to measure on; None for the test set.
+        """
+        loader = self._test if loader is None else loader
         if self._hooks:
-            return {"datamodule": _prepared(self.module, **{f"{step}_dataloader": self._test})}
-        return {"dataloaders": self._test}
+            return {"datamodule": _prepared(self.module, **{f"{step}_dataloader": loader})}
+        return {"dataloaders": loader}
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, of the size of the validation set, in order."""

@@ -51,12 +51,12 @@ def rows_of(loader: Any) -> tuple[tuple[Tensor, ...] | None, str]:
         return None, f"the training loader has a custom sampler ({type(sampler).__name__})"
     if isinstance(loader.sampler, RandomSampler) and loader.sampler.replacement:
         return None, "the training set is sampled with replacement"
-    if not _covers(loader.sampler, loader.dataset):
+    if not covers(loader.sampler, loader.dataset):
         return None, "the sampler of the training loader covers only a part of the training set, or another data set"
     return in_memory(loader)
 
 
-def _covers(sampler: Any, dataset: Any) -> bool:
+def covers(sampler: Any, dataset: Any) -> bool:
     """Return whether a sampler of torch yields each example of a data set once per epoch."""
     return (
         sampler.data_source is dataset and len(sampler) == len(dataset) and not getattr(sampler, "replacement", False)
@@ -77,10 +77,10 @@ def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
         whole_batches: Whether to drop incomplete batches.
     """
     is_random = type(loader.sampler) is RandomSampler and loader.batch_size is not None
-    shuffled = is_random and _covers(loader.sampler, loader.dataset)
+    shuffled = is_random and covers(loader.sampler, loader.dataset)
     if not shuffled and not whole_batches:
         return loader
-    return _copied(
+    return copied(
         loader,
         sampler=SeededSampler(len(loader.sampler), seed) if shuffled else loader.sampler,  # type: ignore[arg-type]
         drop_last=loader.drop_last or (whole_batches and len(loader.dataset) > (loader.batch_size or 1)),  # type: ignore[arg-type]
@@ -91,10 +91,11 @@ def in_order(loader: Any) -> Any:
     """Return a copy of a loader without shuffling; other loaders than a DataLoader of an indexed set are kept."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
-    return _copied(loader, sampler=SequentialSampler(loader.dataset), drop_last=False, num_workers=0)  # type: ignore[arg-type]
+    return copied(loader, sampler=SequentialSampler(loader.dataset), drop_last=False, num_workers=0)  # type: ignore[arg-type]
 
 
-def _copied(loader: DataLoader, **changed: Any) -> DataLoader:
+def copied(loader: DataLoader, **changed: Any) -> DataLoader:
+    """Return a copy of a loader with some of its options changed."""
     workers = changed.pop("num_workers", loader.num_workers)
     options: dict[str, Any] = {
         "batch_size": loader.batch_size,

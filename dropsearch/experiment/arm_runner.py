@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -180,12 +181,31 @@ class ArmRunner:
             step: Called when a model has been tested.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
-        if open_test and self.context.source.has_test:
-            for arm in self.studies:
-                outcome = found[arm.arm.name]
-                if outcome.winner:
-                    found[arm.arm.name] = dataclasses.replace(outcome, test=self._test(arm, outcome.winner, step))
+        for arm in self.studies if open_test else ():
+            outcome = found[arm.arm.name]
+            if outcome.winner:
+                found[arm.arm.name] = self._judged(arm, outcome, outcome.winner, step)
         return found
+
+    def _judged(
+        self, arm: ArmStudies, outcome: ArmOutcome, best: Confirmed, step: Callable[[], None] = lambda: None
+    ) -> ArmOutcome:
+        """Return an outcome with the winner's test scores, or without a test set with its validation by example."""
+        if self.context.source.has_test:
+            return dataclasses.replace(outcome, test=self._test(arm, best, step))
+        parts = [self._validation_examples(result) for result in best.results]
+        whole = [part for part in parts if part is not None]
+        return dataclasses.replace(outcome, val_by_example=tuple(whole) if len(whole) == len(parts) else ())
+
+    def _validation_examples(self, result: TrialResult) -> Sequence[float] | None:
+        """Return what is monitored on each group of the validation examples: kept, or measured where it is not."""
+        kept, path = ExampleResults.read(self._examples_path(result)), kept_checkpoint(self.context.checkpoints, result)
+        if kept is not None:
+            return kept.loss
+        measured = self.context.validation_scores(result, path) if path.exists() else None
+        if measured is not None:
+            ExampleResults(measured, [math.nan] * len(measured)).write(self._examples_path(result))
+        return measured
 
     def recorded(self) -> dict[str, ArmOutcome]:
         """Return what an earlier run that came to its end found; nothing is trained, measured or recorded.
@@ -204,21 +224,19 @@ class ArmRunner:
         for arm in self.studies:
             outcome = found[arm.arm.name]
             if outcome.winner is not None:
-                found[arm.arm.name] = dataclasses.replace(outcome, test=self._recorded_test(arm, outcome.winner))
+                self._check_opened(arm, outcome.winner)
+                found[arm.arm.name] = self._judged(arm, outcome, outcome.winner)
                 self.check_kept(outcome.winner.results)
         return found
 
     def _trial_keys(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
         return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
 
-    def _recorded_test(self, arm: ArmStudies, best: Confirmed) -> TestScores | None:
-        if not self.context.source.has_test:
-            return None
-        if _opening(best) not in arm.confirm.notes:
+    def _check_opened(self, arm: ArmStudies, best: Confirmed) -> None:
+        if self.context.source.has_test and _opening(best) not in arm.confirm.notes:
             raise InputError(
                 unfinished(self.context.config.study.name, f"arm {arm.arm.name} has not seen the test set")
             )
-        return self._test(arm, best)
 
     def check_kept(self, results: Sequence[TrialResult]) -> None:
         """Check that the weights of retrainings are where they were left.
@@ -281,12 +299,11 @@ class ArmRunner:
 
     def _examples(self, result: TrialResult) -> ExampleResults | None:
         """Return a tested model's results by example; where the file is gone they are measured again."""
-        if self.context.settings.is_user_module:
-            return None
         kept = ExampleResults.read(self._examples_path(result))
-        if kept is not None or not kept_checkpoint(self.context.checkpoints, result).exists():
+        # A user module's Trainer may write files: what it gave no results by example once is not asked again.
+        if kept is not None or self.context.settings.is_user_module:
             return kept
-        return self._score(result).examples
+        return self._score(result).examples if kept_checkpoint(self.context.checkpoints, result).exists() else None
 
     def _examples_path(self, result: TrialResult) -> Path:
         return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")

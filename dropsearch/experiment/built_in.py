@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -137,3 +137,7 @@ class BuiltInModules:
     def test_scores(self, module: Any) -> TestResult:
         """Return what a model scores on the test set, with its result on each example."""
         return accuracy_scores(module, self._source)
+
+    def validation_scores(self, module: Any) -> Sequence[float] | None:
+        """Return None: every built-in data set has a test set."""
+        return None

@@ -25,7 +25,7 @@ def collect_evidence(arm_runner: ArmRunner, summary: Summary, step: Callable[[],
     started = time.perf_counter()
     evidence = measured(arm_runner.context, summary.arms, step)
     evidence = with_searches(evidence, arm_runner.context, arm_runner.studies, summary.arms)
-    sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name]) for arm in arm_runner.studies}
+    sites = {arm.arm.name: varied(arm, summary.arms[arm.arm.name], summary.fixed_luck) for arm in arm_runner.studies}
     evidence = dataclasses.replace(evidence, single_sites={arm: found for arm, found in sites.items() if found})
     said = claims(evidence, summary)
     return dataclasses.replace(evidence, claims=said, seconds=time.perf_counter() - started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,6 +85,10 @@ class ModuleFactory(Protocol):
         """Return what a model scores on the test set."""
         ...
 
+    def validation_scores(self, module: Any) -> Sequence[float] | None:
+        """Return what a model has of what is monitored on each group of the validation examples, where it is known."""
+        ...
+
 
 @dataclass(frozen=True)
 class ExperimentContext:
@@ -161,6 +165,10 @@ class ExperimentContext:
             InputError: The module measures on the test set nothing that is monitored.
         """
         return self.modules.test_scores(self.load(result, path))
+
+    def validation_scores(self, result: TrialResult, path: Path) -> Sequence[float] | None:
+        """Return what a trial's model has of what is monitored on each group of the validation examples, or None."""
+        return self.modules.validation_scores(self.load(result, path))
 
 
 def build_context(config: Config) -> ExperimentContext:

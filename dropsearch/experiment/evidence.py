@@ -65,7 +65,7 @@ def measured(
     found = _related({name: _arm(context, shared, winner, notes, step) for name, winner in winners.items()})
     return Evidence(
         found,
-        contrasts=contrasts(found),
+        contrasts=contrasts(found, context.modules.fixed_luck),
         notes=notes.as_notes(sum(len(winner.results) for winner in winners.values())),
         quantities=quantities(),
     )

@@ -86,8 +86,11 @@ def retrained(
     return found
 
 
-def varied(arm: ArmStudies, outcome: ArmOutcome) -> tuple[Variation, ...]:
-    """Return what came of the winner with one rate changed, each against the winner on the same seeds."""
+def varied(arm: ArmStudies, outcome: ArmOutcome, fixed_luck: tuple[str, ...] = ()) -> tuple[Variation, ...]:
+    """Return what came of the winner with one rate changed, each against the winner on the same seeds.
+
+    `fixed_luck` is what seeds do not vary.
+    """
     winner = outcome.winner
     if "sites" not in arm.retrained or winner is None:
         return ()
@@ -95,7 +98,7 @@ def varied(arm: ArmStudies, outcome: ArmOutcome) -> tuple[Variation, ...]:
     scores = {name: _scores(outcome, results) for name, (_, results) in done.items()}
     pairs = [(name, arm.arm.name) for name in done]
     own = {arm.arm.name: _scores(outcome, winner.results)}
-    found = contrasted({**scores, **own}, pairs, outcome.monitor.name)
+    found = contrasted({**scores, **own}, pairs, outcome.monitor.name, missing=fixed_luck)
     return tuple(
         Variation(
             comparison.a,

@@ -234,7 +234,7 @@ class ExperimentRun:
             engine=self.arm_runner.engine.description,
             sites=context.sites,
             arms=arms,
-            comparisons=compared(arms, metric),
+            comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
             config=shown_config(config),
             mlflow=dict(self.tracker.info),
             commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),

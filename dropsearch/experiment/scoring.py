@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import zipfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +21,16 @@ from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.datasets.data_module import TensorDataModule
+from dropsearch.datasets.example_groups import example_groups
 from dropsearch.datasets.user_data import defines
 from dropsearch.experiment.build import Source
+from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
+SAME = 1e-4
+"""Two ways to measure a metric agree where they differ by no more than this share, for float32 sums in any order."""
 _VALIDATION = re.compile(r"validation|valid|val|dev", re.IGNORECASE)
 
 
@@ -48,17 +54,18 @@ def on_test(monitor: Monitor) -> str:
 
 @dataclass(frozen=True)
 class ExampleResults:
-    """What a model scores on each test example, in the order of the test set."""
+    """What a model scores on each test example, in the order of the test set, or on each group of examples."""
 
     loss: Sequence[float]
-    """Cross-entropy, in nats."""
+    """Cross-entropy, in nats; of a user module what is monitored."""
     correct: Sequence[float]
-    """1 where the class is right, else 0."""
+    """1 where the class is right, else 0; NaN where that is not known."""
 
     def write(self, path: Path) -> None:
         """Write the results to an npz file, whole or not at all."""
         with atomic_write(path) as draft, draft.open("wb") as stream:
-            np.savez_compressed(stream, loss=np.asarray(self.loss, np.float32), correct=np.asarray(self.correct, bool))
+            loss, correct = (np.asarray(values, np.float32) for values in (self.loss, self.correct))
+            np.savez_compressed(stream, loss=loss, correct=correct)
 
     @classmethod
     def read(cls, path: Path) -> ExampleResults | None:
@@ -79,7 +86,7 @@ class TestResult(NamedTuple):
     acc: float
     """NaN without one."""
     examples: ExampleResults | None
-    """None where a module gives no results by example."""
+    """None where a module cannot be measured on parts of the test set."""
 
 
 def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
@@ -95,26 +102,86 @@ def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
     return TestResult(sum(losses) / len(losses), sum(correct) / len(correct), ExampleResults(losses, correct))
 
 
-def monitored_scores(name: str, module: Any, source: Source, settings: TrainerSettings) -> tuple[float, float]:
+def monitored_scores(
+    name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool = True
+) -> TestResult:
     """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
 
+    Args:
+        name: What reports call the module.
+        module: The model.
+        source: The data.
+        settings: What all trials share.
+        by_group: Whether to measure groups of the test examples too.
+
     Raises:
-        InputError: The module, which reports call `name`, logs nothing of the kind.
+        InputError: The module logs nothing of the kind.
     """
-    wanted = on_test(settings.monitor)
-    scores = _measured(module, source, settings, "test") if defines(module, "test_step") else {}
-    if wanted not in scores:  # validation_step measures it on any examples
-        scores = _measured(module, source, settings, "val")
-        wanted = settings.monitor.name
-    if wanted not in scores:
-        raise InputError(f"model={name} must log {wanted} for the test set, and logs {', '.join(scores)}")
-    return scores[wanted], scores.get("test_acc", scores.get("val_acc", math.nan))
+    twin = _twin(module) if by_group else None
+    for step, wanted in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
+        if step == "test" and not defines(module, "test_step"):
+            continue  # validation_step measures it on any examples
+        measure = partial(_measured, module, source, settings, step)
+        scores = measure(source.test_dataloader())
+        if wanted in scores:
+            parts = _by_group(twin, measure, source.test_dataloader(), step, wanted) if by_group else None
+            acc = scores.get("test_acc", scores.get("val_acc", math.nan))
+            return TestResult(scores[wanted], acc, parts and ExampleResults(parts, [math.nan] * len(parts)))
+    raise InputError(f"model={name} must log {wanted} for the test set, and logs {', '.join(scores)}")
 
 
-def _measured(module: Any, source: Source, settings: TrainerSettings, step: str) -> dict[str, float]:
+def validation_scores(module: Any, source: Source, settings: TrainerSettings) -> list[float] | None:
+    """Return what a model has of what is monitored on each group of the validation examples; None where unknown."""
+    loader, name = source.val_dataloader(), settings.monitor.name
+    return _by_group(_twin(module), partial(_measured, module, source, settings, "val"), loader, "val", name)
+
+
+def _twin(module: Any) -> Any:
+    """Return a copy of a module, which may keep what its steps give; None of one that cannot be copied."""
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # the module is anybody's
+        return None
+
+
+def _by_group(
+    twin: Any, measure: Callable[[Any], Mapping[str, float]], loader: Any, step: str, name: str
+) -> list[float] | None:
+    """Return a metric of each group of a loader's examples, None where it cannot be had.
+
+    The module's step is run by itself where that measures on the whole set what a Trainer measures. What is no mean
+    over examples is measured on all groups but one: the jackknife's pseudo-values (Tukey 1958) stand for the group.
+    """
+    try:
+        groups = example_groups(loader)
+        if groups is None:
+            return None
+        everything, whole = range(len(groups)), measure(loader)[name]
+        if not math.isfinite(whole):
+            return None
+        alone = _of_step(twin, loader, step).get(name, math.nan)
+        of = (lambda part: _of_step(twin, part, step)) if math.isclose(alone, whole, rel_tol=SAME) else measure
+        found = [of(groups.only(group))[name] for group in everything]
+        if not math.isclose(np.average(found, weights=groups.sizes), whole, rel_tol=SAME, abs_tol=SAME**2):
+            rest = [measure(groups.without(group))[name] for group in everything]
+            found = [len(groups) * whole - (len(groups) - 1) * each for each in rest]
+    except Exception:  # the module is anybody's: it need not take every part of a set
+        return None
+    return found if all(map(math.isfinite, found)) else None
+
+
+def _of_step(twin: Any, loader: Any, step: str) -> dict[str, float]:
+    """Return what the module's own step logs, without a Trainer; nothing where it needs one."""
+    try:
+        return evaluate(twin, loader, "test_step" if step == "test" else "validation_step")
+    except Exception:  # it may ask for its Trainer, or log objects
+        return {}
+
+
+def _measured(module: Any, source: Source, settings: TrainerSettings, step: str, loader: Any) -> dict[str, float]:
     with quiet_lightning():
         trainer = make_trainer(module, settings, [])
-        (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **source.for_test(step))
+        (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **source.for_test(step, loader))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

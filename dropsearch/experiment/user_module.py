@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dropsearch.config.schema import Config, arguments
@@ -16,8 +16,9 @@ from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.scoring import TestResult, monitored_metric, monitored_scores
+from dropsearch.experiment.scoring import TestResult, monitored_metric, monitored_scores, validation_scores
 from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
+from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.adapters.hyperparameters import (
     Route,
@@ -228,7 +229,13 @@ class UserModules:
         Raises:
             InputError: The module measures on the test set nothing that is monitored.
         """
-        return TestResult(*monitored_scores(self._chosen.name, module, self._source, self._settings), None)
+        enough = self._config.confirm.seeds >= FEWEST_PAIRS  # with fewer there is no interval that groups would widen
+        return monitored_scores(self._chosen.name, module, self._source, self._settings, by_group=enough)
+
+    def validation_scores(self, module: Any) -> Sequence[float] | None:
+        """Return what a model has of what is monitored on each group of the validation examples, where it is known."""
+        enough = self._config.confirm.seeds >= FEWEST_PAIRS
+        return validation_scores(module, self._source, self._settings) if enough else None
 
     @property
     def notes(self) -> tuple[str, ...]:

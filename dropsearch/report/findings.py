@@ -99,8 +99,13 @@ def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]
 
 
 def shown(comparison: Comparison) -> bool:
-    """Whether a difference can be told from none: p after Holm below 0.05 and zero outside the interval."""
-    return shown_side(comparison.difference, comparison.p_holm) != 0
+    """Whether a difference is told from none, as `stats.means.shown_side` decides."""
+    return shown_side(comparison) != 0
+
+
+def missing_luck(summary: Summary) -> list[str]:
+    """The luck that the intervals of contrasts leave out, so that no difference is shown."""
+    return list(dict.fromkeys(part for comparison in comparisons(summary) for part in comparison.missing))
 
 
 def pairs(summary: Summary) -> int:

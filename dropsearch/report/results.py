@@ -164,6 +164,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "ci95": _bounds(comparison.difference),
         "ci95_seeds": _bounds(comparison.over_seeds or comparison.difference),
         "covers": comparison.covers,
+        "missing": comparison.missing,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
         "effect": comparison.effect,

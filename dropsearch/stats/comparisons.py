@@ -74,7 +74,9 @@ def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
     )
 
 
-def contrasts_of(values: Mapping[str, Mapping[int, float]], metric: str) -> tuple[Comparison, ...]:
+def contrasts_of(
+    values: Mapping[str, Mapping[int, float]], metric: str, missing: tuple[str, ...] = ()
+) -> tuple[Comparison, ...]:
     """Every planned contrast of any number that the arms have, p-values adjusted for all of them.
 
     An arm that has no finite value stays in the family, and so its contrasts have p = 1 and an interval of NaN: an
@@ -83,8 +85,9 @@ def contrasts_of(values: Mapping[str, Mapping[int, float]], metric: str) -> tupl
     Args:
         values: By arm, the number by seed.
         metric: The number's name.
+        missing: Luck that seeds do not vary.
     """
-    return contrasted(values, planned_contrasts(values), metric)
+    return contrasted(values, planned_contrasts(values), metric, missing=missing)
 
 
 def contrasted(
@@ -92,6 +95,9 @@ def contrasted(
     contrasts: Sequence[tuple[str, str]],
     metric: str,
     examples: Mapping[str, ByExample] = MappingProxyType({}),
+    *,
+    missing: tuple[str, ...] = (),
+    required: str = "",
 ) -> tuple[Comparison, ...]:
     """The first of each pair of names minus the second, seed by seed, p-values adjusted for all pairs.
 
@@ -100,19 +106,26 @@ def contrasted(
         contrasts: Which names are compared.
         metric: The number's name.
         examples: By name, the number of each test example by seed; where both names of a pair have it, interval and p
-            are over seeds and test examples.
+            are over seeds and examples.
+        missing: Luck that seeds do not vary.
+        required: What examples interval and p must cover beside seeds; missing where a pair has no results by example.
     """
-    found = [_contrast(a, b, _pairs(values[a], values[b]), metric, examples) for a, b in contrasts]
+    found = [_contrast(a, b, _pairs(values[a], values[b]), metric, examples, required) for a, b in contrasts]
+    found = [dataclasses.replace(each, missing=(*missing, *each.missing)) for each in found]
     adjusted = holm([comparison.p for comparison in found])
     return tuple(dataclasses.replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True))
 
 
-def _contrast(a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, ByExample]) -> Comparison:
+def _contrast(
+    a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, ByExample], required: str
+) -> Comparison:
     difference, p = paired_difference(pairs.a, pairs.b), wilcoxon_exact(pairs.differences)
     found = Comparison(a, b, metric, pairs.differences, difference, p, p, superiority(pairs.a, pairs.b))
-    crossed = _by_example(examples.get(a, {}), examples.get(b, {}), pairs.seeds)
-    if crossed is None or not math.isfinite(difference.low):
+    if not math.isfinite(difference.low):
         return found
+    crossed = _by_example(examples.get(a, {}), examples.get(b, {}), pairs.seeds)
+    if crossed is None:
+        return dataclasses.replace(found, missing=(required,) if required else ())
     over_both, p_both = crossed_difference(crossed)
     return dataclasses.replace(
         found,
@@ -120,15 +133,17 @@ def _contrast(a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, 
         difference=Interval(difference.mean, min(difference.low, over_both.low), max(difference.high, over_both.high)),
         p=max(p, p_both),
         over_seeds=difference,
+        examples=required or found.examples,
     )
 
 
 def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.float64] | None:
-    """Return the differences [seeds, examples]; None where one of the two has no results by example of a seed."""
+    """Return the differences [seeds, examples]; None where one of the two lacks a finite result of a seed."""
     if len(seeds) < 2 or not all(seed in a and seed in b and len(a[seed]) == len(b[seed]) for seed in seeds):
         return None
     one, other = (np.array([of[seed] for seed in seeds], dtype=np.float64) for of in (a, b))
-    return one - other
+    differences = one - other
+    return differences if differences.size and np.isfinite(differences).all() else None
 
 
 def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
@@ -143,14 +158,19 @@ def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_ac
 
 
 def compared(
-    arms: Mapping[str, ArmOutcome], comparison_metric: ComparisonMetric, more: Sequence[tuple[str, str]] = ()
+    arms: Mapping[str, ArmOutcome],
+    comparison_metric: ComparisonMetric,
+    more: Sequence[tuple[str, str]] = (),
+    *,
+    fixed_luck: tuple[str, ...] = (),
 ) -> tuple[Comparison, ...]:
     """Every planned contrast by what the run's arms are judged by, under its name, and `more`, adjusted together.
 
-    The test scores, or where there is no test set the validation scores of the winners' retrainings.
+    The test scores, or where there is no test set the validation scores of the winners' retrainings. `fixed_luck` is
+    what seeds do not vary (`Summary.fixed_luck`).
     """
     found = (
-        _family(arms, comparison_metric.scores, more)
+        _family(arms, comparison_metric.scores, more, fixed_luck)
         if any(_is_scored(arm, comparison_metric.scores) for arm in arms.values())
         else ()
     )
@@ -166,16 +186,25 @@ def _is_tested(arm: ArmOutcome) -> bool:
 
 
 def _family(
-    arms: Mapping[str, ArmOutcome], metric: str, more: Sequence[tuple[str, str]] = ()
+    arms: Mapping[str, ArmOutcome],
+    metric: str,
+    more: Sequence[tuple[str, str]] = (),
+    fixed_luck: tuple[str, ...] = (),
 ) -> tuple[Comparison, ...]:
     scored = {name: _scores(arm, metric) if _is_scored(arm, metric) else {} for name, arm in arms.items()}
     examples = {name: _examples(arm, metric) for name, arm in arms.items()}
-    return contrasted(scored, [*planned_contrasts(scored), *more], metric, examples)
+    required = "validation examples" if metric == "val_loss" else "test examples"
+    pairs = [*planned_contrasts(scored), *more]
+    return contrasted(scored, pairs, metric, examples, missing=fixed_luck, required=required)
 
 
 def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
     """Score of each test example by seed; empty where that is not known."""
-    if outcome.winner is None or outcome.test is None or metric not in ("test_acc", "test_loss"):
+    if outcome.winner is None:
+        return {}
+    if metric == "val_loss":
+        return dict(zip(outcome.winner.seeds, outcome.val_by_example, strict=False))
+    if outcome.test is None:
         return {}
     known = outcome.test.correct_by_example if metric == "test_acc" else outcome.test.loss_by_example
     return dict(zip(outcome.winner.seeds, known, strict=False))
@@ -194,14 +223,15 @@ def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
     return dict(zip(outcome.winner.seeds, values, strict=True))
 
 
-def contrasts(arms: Mapping[str, ArmEvidence]) -> tuple[Comparison, ...]:
+def contrasts(arms: Mapping[str, ArmEvidence], missing: tuple[str, ...] = ()) -> tuple[Comparison, ...]:
     """Every planned contrast of each measure, p-values adjusted measure by measure (Holm 1979).
 
     The family of a measure are the contrasts of the arms that have it: a model without BatchNorm has no variance
-    shift, and is no failed attempt to show one. Pairs of which one number is not finite are left out.
+    shift, and is no failed attempt to show one. Pairs of which one number is not finite are left out. `missing` is
+    luck that seeds do not vary.
     """
     names = dict.fromkeys(name for arm in arms.values() for name in arm.measures)
-    return tuple(comparison for name in names for comparison in contrasts_of(_having(arms, name), name))
+    return tuple(comparison for name in names for comparison in contrasts_of(_having(arms, name), name, missing))
 
 
 def _having(arms: Mapping[str, ArmEvidence], name: str) -> dict[str, dict[int, float]]:

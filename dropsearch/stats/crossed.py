@@ -18,7 +18,8 @@ def crossed_difference(differences: NDArray[np.float64]) -> tuple[Interval, floa
     The variance is that of the crossed bootstrap, which draws seeds and examples again, both with replacement: its
     expectation in closed form, without its noise and its bias for few seeds (Owen 2007, "The pigeonhole bootstrap").
     It is the variance of the seeds' means and that of the examples' means, less what both contain. Quantiles are
-    Student's, with the degrees of freedom of Satterthwaite (1946).
+    Student's, with the degrees of freedom of Satterthwaite (1946). The interval ends where the differences end, or
+    at zero: it never names a difference beyond all that were seen.
 
     Args:
         differences: Of one model minus another, one for each seed and test example [seeds, examples].
@@ -40,4 +41,6 @@ def crossed_difference(differences: NDArray[np.float64]) -> tuple[Interval, floa
     freedom = (of_seeds + of_examples) ** 2 / (of_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1))
     error = math.sqrt(variance)
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    return Interval(mean, mean - half, mean + half), 2 * float(stdtr(freedom, -abs(mean) / error))
+    low = max(mean - half, min(float(differences.min()), 0.0))
+    high = min(mean + half, max(float(differences.max()), 0.0))
+    return Interval(mean, low, high), 2 * float(stdtr(freedom, -abs(mean) / error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,34 @@ SIGNIFICANT = 0.05
 """The p-value after Holm's adjustment below which a difference is told from chance."""
 
 
-def shown_side(difference: Interval, p_holm: float) -> Literal[-1, 0, 1]:
+class Contrast(Protocol):
+    """A difference with all that decides whether it is shown."""
+
+    @property
+    def difference(self) -> Interval:
+        """With its 95 % interval."""
+        ...
+
+    @property
+    def p_holm(self) -> float:
+        """Of the test, adjusted for all contrasts of its family."""
+        ...
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Luck that interval and p leave out."""
+        ...
+
+
+def shown_side(found: Contrast) -> Literal[-1, 0, 1]:
     """Return on which side of zero a difference is shown to lie, 0 where on neither.
 
-    Shown is what has p after Holm below 0.05, and zero outside its interval.
+    Shown is what has p after Holm below 0.05 and zero outside its interval, where the interval covers all luck. No
+    other place decides it.
     """
-    if p_holm < SIGNIFICANT and (difference.low > 0 or difference.high < 0):
-        return 1 if difference.low > 0 else -1
+    low, high = found.difference.low, found.difference.high
+    if found.p_holm < SIGNIFICANT and not found.missing and (low > 0 or high < 0):
+        return 1 if low > 0 else -1
     return 0
 
 

@@ -48,7 +48,13 @@ def outcome(
         for i, seed in enumerate(SEEDS)
     )
     winner = Confirmed(0, results)
-    return ArmOutcome(ARMS[name], (), (winner,), winner, TestScores("2026", around(0.3), around(acc)))
+    return ArmOutcome(ARMS[name], (), (winner,), winner, scores(0.3, acc))
+
+
+def scores(loss: float, acc: float) -> TestScores:
+    """Test scores that are alike on all groups of examples."""
+    by_example = [tuple((value,) * 30 for value in around(mean)) for mean in (loss, acc)]
+    return TestScores("2026", around(loss), around(acc), *by_example)
 
 
 def summary(*arms: ArmOutcome, comparison_metric: ComparisonMetric | None = None) -> Summary:
@@ -290,9 +296,9 @@ def test_without_the_arm_none_nobody_knows_whether_rates_matter() -> None:
 def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
     comparison_metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
     of = summary(outcome("none"), outcome("dropout"), outcome("typical"), comparison_metric=comparison_metric)
-    none = dataclasses.replace(of.arms["none"], test=TestScores("2026", around(0.6), around(0.9)))
+    none = dataclasses.replace(of.arms["none"], test=scores(0.6, 0.9))
     of = dataclasses.replace(of, arms={**of.arms, "none": none})
-    worse = dataclasses.replace(of.arms["typical"], test=TestScores("2026", around(0.5), around(0.9)))
+    worse = dataclasses.replace(of.arms["typical"], test=scores(0.5, 0.9))
     arms = {**of.arms, "typical": worse}
     assert said("rates", NOTHING, of).answer == "held"
     assert said(

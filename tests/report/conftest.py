@@ -132,7 +132,9 @@ class Maker:
         luck = np.random.default_rng(77).normal(0, 0.004, seeds)
         drawn = np.round(360 * (1.05 - LEVEL[name] / 3 + luck + generator.normal(0, 0.003, seeds))) / 360
         acc = tuple(float(value) for value in (drawn if acc is None else acc))
-        test = TestScores("2026-11-01T12:00:00+00:00", tuple(4 * (1.03 - value) for value in acc), acc)
+        loss, examples = tuple(4 * (1.03 - value) for value in acc), 30
+        alike = [tuple((value,) * examples for value in values) for values in (loss, acc)]
+        test = TestScores("2026-11-01T12:00:00+00:00", loss, acc, *alike)
         typical = {site.name: TYPICAL.get(site.kind, 0.3) for site in sites}
         return ArmOutcome(ARMS[name], done, confirmed, winner, test, typical)
 

@@ -38,11 +38,15 @@ class Comparison:
     """Probability that a random seed of `a` scores higher than one of `b`, ties counted half; nan if unknown."""
     over_seeds: Interval | None = None
     """The interval over seeds only, if `difference` covers more."""
+    missing: tuple[str, ...] = ()
+    """Luck that the interval leaves out, such as ``initial weights`` or ``test examples``: nothing is shown then."""
+    examples: str = "test examples"
+    """What examples the interval covers beside seeds, if it does."""
 
     @property
     def covers(self) -> str:
         """The sources of variation that the interval and p cover."""
-        return "seeds" if self.over_seeds is None else "seeds and test examples"
+        return "seeds" if self.over_seeds is None else f"seeds and {self.examples}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class TestScores:
     """Mean cross-entropy per seed, in the order of the winner's results."""
     acc: tuple[float, ...]
     loss_by_example: tuple[Sequence[float], ...] = ()
-    """[seeds][examples], in the order of the test set; empty where a module gives no results by example."""
+    """[seeds][examples], in the order of the test set; [seeds][groups of examples] of a user module; empty where it
+    cannot be measured on a part of the test set."""
     correct_by_example: tuple[Sequence[float], ...] = ()
     """1 where the class was right, else 0; [seeds][examples]."""
     openings: int = 1
@@ -121,6 +126,9 @@ class ArmOutcome:
     monitor: Monitor = field(default_factory=Monitor)
     repeats: tuple[tuple[TrialResult, ...], ...] = ()
     """Trials of each repetition of the search, which are not used for selection."""
+    val_by_example: tuple[Sequence[float], ...] = ()
+    """What is monitored, by group of validation examples, of each of the winner's results, where there is no test
+    set; empty where it is not known."""
 
     @property
     def best(self) -> TrialResult | None:

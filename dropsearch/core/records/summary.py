@@ -40,8 +40,7 @@ class Summary:
     fixed_luck: tuple[str, ...] = ()
     """Sources of variation that do not depend on a trial's seed, such as ``initial weights`` or ``batch order``.
 
-    Differences between arms over seeds do not cover this variation. So no difference is reported as shown if
-    ``initial weights`` or ``batch order`` are among them.
+    Differences between arms over seeds do not cover this variation, so none of them is shown.
     """
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""

@@ -114,6 +114,8 @@ def _tie(summary: Summary, name: str, other: str) -> str:
     if findings.shown(contrast):
         better = f"{title} is better on the {_where(summary)} by {_size(summary, contrast)}"
         return f"{better}, which has no say in the choice" if lead > 0 else ""
+    if contrast.missing:
+        return f"whether {title} differs from it cannot be said{_difference(summary, contrast, other)}"
     return f"{title} is not distinguishable from it{_difference(summary, contrast, other)}"
 
 
@@ -143,7 +145,7 @@ def _no_effect(summary: Summary, name: str) -> Iterator[str]:
         contrast = _between(summary, on, off)
         if is_same(summary.arms[on], summary.arms[off]):
             yield f"{title}: no dropout was chosen"
-        elif contrast and contrast.differences and not findings.shown(contrast):
+        elif contrast and contrast.differences and not contrast.missing and not findings.shown(contrast):
             yield f"{title}: no improvement over {lacking} shown{_excluded(summary, contrast, on)}"
 
 
@@ -197,6 +199,8 @@ def rates_by_site(summary: Summary) -> str:
         return ""
     if is_same(summary.arms["dropout"], summary.arms["dropout_shared"]):
         return "A rate for each site and one rate for all sites came to the same model."
+    if contrast.missing:
+        return ""
     if not findings.shown(contrast):
         difference = _difference(summary, contrast, "dropout")
         return f"A rate for each site is not shown to be better than one rate for all{difference}."
@@ -271,6 +275,11 @@ def _label(summary: Summary) -> str:
 
 def _monitored(summary: Summary) -> str:
     return "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _capital(text: str) -> str:

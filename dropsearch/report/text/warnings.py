@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from dropsearch.core.records import Confirmed, Summary, TrialResult
 from dropsearch.report import findings
 from dropsearch.report.text.numbers import shorten
-from dropsearch.report.text.verdict import on_test
+from dropsearch.report.text.verdict import listed
 from dropsearch.stats.means import minimum_seeds
 
 ONE_SIDED = 0.25
@@ -23,7 +22,7 @@ def warnings(summary: Summary) -> list[str]:
         *_failed_retrainings(summary),
         *_one_sided(summary),
         *_few_seeds(summary),
-        *_covered(summary),
+        *_missing_luck(summary),
     ]
 
 
@@ -80,7 +79,7 @@ def _few_seeds(summary: Summary) -> Iterator[str]:
     contrasts = findings.comparisons(summary)
     seeds = max((len(contrast.differences) for contrast in contrasts), default=0)
     needed = minimum_seeds(max(len(contrasts), 1))
-    if 0 < seeds < needed:
+    if 0 < seeds < needed and not findings.missing_luck(summary):
         yield (
             f"With {seeds} {'seed' if seeds == 1 else 'seeds'} and {len(contrasts)} planned "
             f"{'contrast' if len(contrasts) == 1 else 'contrasts'} no difference can be shown, however large: set "
@@ -88,7 +87,10 @@ def _few_seeds(summary: Summary) -> Iterator[str]:
         )
 
 
-def _covered(summary: Summary) -> Iterator[str]:
-    compared = [contrast for contrast in findings.comparisons(summary) if math.isfinite(contrast.difference.low)]
-    if any(contrast.over_seeds is None for contrast in compared) and on_test(summary):
-        yield "Intervals cover the luck of seeds, not that of the test set: there are no results for each test example."
+def _missing_luck(summary: Summary) -> Iterator[str]:
+    missing = findings.missing_luck(summary)
+    if missing:
+        yield (
+            f"No difference can be shown in this run: seeds leave out the luck of {listed(missing)}, and so do the "
+            "intervals."
+        )

@@ -20,7 +20,8 @@ def judged(make: Any, comparison_metric: ComparisonMetric, monitor: Monitor, **v
     arms = {}
     for name, scores in values.items():
         arm = replace(make.arm(name, seeds=len(scores)), monitor=monitor)
-        arms[name] = replace(arm, test=replace(arm.test, loss=tuple(scores)))
+        by_example = tuple((score,) * 30 for score in scores)
+        arms[name] = replace(arm, test=replace(arm.test, loss=tuple(scores), loss_by_example=by_example))
     return make.summary(
         arms, comparison_metric=comparison_metric, monitor=monitor, comparisons=compared(arms, comparison_metric)
     )

@@ -254,11 +254,18 @@ def test_too_few_seeds_stand_in_the_first_screen(make, seeds, too_few):
     assert any("set confirm.seeds=6 or more" in text for text in warnings(few)) is too_few
 
 
-def test_a_source_of_luck_that_is_missing_is_named(make):
-    summary = make.summary(("none", "dropout"))
-    assert in_every_first_screen(summary, "Intervals cover the luck of seeds, not that of the test set")
-    whole = tuple(replace(each, over_seeds=each.difference) for each in summary.comparisons)
-    assert not any("Intervals cover" in text for text in warnings(replace(summary, comparisons=whole)))
+@pytest.mark.parametrize("missing", [("initial weights of backbone",), ("batch order", "test examples")])
+def test_nothing_is_shown_that_leaves_out_luck(make, missing):
+    whole = make.tested(none=LOW, dropout=HIGH)
+    assert "Plain is worse by" in verdict(whole)
+    assert not any("luck" in text for text in warnings(whole))
+    bare = replace(whole, comparisons=tuple(replace(each, missing=missing) for each in whole.comparisons))
+    said = f"No difference can be shown in this run: seeds leave out the luck of {' and '.join(missing)}"
+    assert in_every_first_screen(bare, said)
+    assert "whether plain differs from it cannot be said" in verdict(bare).lower()
+    assert not any(word in verdict(bare) for word in ("worse by", "better on", "excluded", "not distinguishable"))
+    (found,) = results(bare)["comparisons"]
+    assert (found["shown"], found["missing"]) == (False, list(missing))
 
 
 def test_the_first_screen_has_at_most_24_lines_beside_the_tables(make):
