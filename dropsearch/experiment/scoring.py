@@ -126,7 +126,7 @@ def monitored_scores(
         if wanted in scores:
             parts = _by_group(twin, measure, source.test_dataloader(), step, wanted) if by_group else None
             acc = scores.get("test_acc", scores.get("val_acc", math.nan))
-            return TestResult(scores[wanted], acc, parts and ExampleResults(parts, [math.nan] * len(parts)))
+            return TestResult(scores[wanted], acc, ExampleResults(parts, [math.nan] * len(parts)) if parts else None)
     raise InputError(f"model={name} must log {wanted} for the test set, and logs {', '.join(scores)}")
 
 
