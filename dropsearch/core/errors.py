@@ -55,3 +55,7 @@ def first_cause(error: BaseException) -> str:
 
 def _before(error: BaseException) -> BaseException | None:
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+class UnsupportedError(Exception):
+    """A module or its data need something that vectorized training does not support; the message names it."""

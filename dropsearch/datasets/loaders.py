@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.core.seeds import derived_seed
 
 
@@ -23,6 +25,7 @@ class TensorLoader:
         seed: Seed of the order; None keeps the order of the examples. The order of an epoch is a function of seed,
             epoch and number of examples, on all devices.
         drop_last: Drop the last incomplete batch, so that all batches have the same shape.
+        form: Form of the batches that the tensors are put into; a tuple by default.
 
     Raises:
         ValueError: There are no tensors, they have different lengths, or the batch size is below 1.
@@ -38,12 +41,14 @@ class TensorLoader:
         *,
         seed: int | None = None,
         drop_last: bool = False,
+        form: BatchForm = TUPLE,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors must have equal lengths, got {[len(tensor) for tensor in tensors]}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.tensors = tensors
+        self.form = form
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
@@ -68,14 +73,14 @@ class TensorLoader:
         examples = len(self.tensors[0])
         return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[Any]:
         # A generator function, since Lightning creates its first iterator before it sets the epoch.
         epoch = self._next_epoch
         self._next_epoch += 1
         order = self.order(epoch).to(self.tensors[0].device)
         for rows in order.split(self.batch_size)[: len(self)]:
             # index_select copies, so in-place operations of a model do not change the data.
-            yield tuple(tensor.index_select(0, rows) for tensor in self.tensors)
+            yield self.form.build(tuple(tensor.index_select(0, rows) for tensor in self.tensors))
 
 
 def shuffled(examples: int, seed: int, epoch: int) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dropsearch._compat.lightning import is_lightning_class
@@ -25,6 +24,7 @@ from dropsearch.datasets.user_loaders import (
     reordered,
     rows_of,
 )
+from dropsearch.datasets.user_tensors import Examples
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -122,7 +122,7 @@ class UserData:
     def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device; the user's loaders are unchanged."""
         if self.rows is not None:
-            self.rows = tuple(tensor.to(device) for tensor in self.rows)
+            self.rows = Examples(tuple(tensor.to(device) for tensor in self.rows.tensors), self.rows.form)
         return self
 
     def in_rows(self) -> UserDataRows | None:
@@ -133,12 +133,12 @@ class UserData:
     def batch_size(self) -> int:
         """Number of examples per training batch; 0 if unknown."""
         size = int(getattr(self._train, "batch_size", None) or 0)
-        return min(size, len(self.rows[0])) if self.rows is not None else size
+        return min(size, len(self.rows.tensors[0])) if self.rows is not None else size
 
     @property
     def left_out(self) -> int:
         """Number of examples per epoch that are dropped with the incomplete batch."""
-        return len(self.rows[0]) % self.batch_size if self.rows is not None else 0
+        return len(self.rows.tensors[0]) % self.batch_size if self.rows is not None else 0
 
     @property
     def changes_batches(self) -> bool:
@@ -206,7 +206,7 @@ class UserData:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of an example's first tensor; empty if unknown."""
-        return tuple(self.rows[0].shape[1:]) if self.rows is not None else ()
+        return tuple(self.rows.tensors[0].shape[1:]) if self.rows is not None else ()
 
     @property
     def classes(self) -> None:
@@ -217,7 +217,7 @@ class UserData:
         """None: what the inputs mean is the user's."""
 
     def _sha256(self) -> str:
-        train = self.rows or next(iter(Part(self._train, 1)), ())
+        train = next(iter(Part(self._train, 1)), ()) if self.rows is None else self.rows.tensors
         return digest(self.sizes, arguments_of(self.module), train, next(iter(self._val), ()))
 
     @property
@@ -229,21 +229,21 @@ class UserData:
 class UserDataRows:
     """The user's data from tensors in memory, with the same batches in the same order as the user's loaders."""
 
-    def __init__(self, data: UserData, rows: tuple[Tensor, ...]) -> None:
+    def __init__(self, data: UserData, rows: Examples) -> None:
         self._data, self._rows = data, rows
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""
         order = seed if is_shuffled(self._data._train) else None
-        return TensorLoader(self._rows, self._data.batch_size, seed=order, drop_last=True)
+        return TensorLoader(self._rows.tensors, self._data.batch_size, seed=order, drop_last=True, form=self._rows.form)
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, of the size of the validation set, in order."""
-        return OnDevice(self._data.train_part_loader(), self._rows[0].device)
+        return OnDevice(self._data.train_part_loader(), self._rows.tensors[0].device)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
-        return OnDevice(self._data.val_dataloader(), self._rows[0].device)
+        return OnDevice(self._data.val_dataloader(), self._rows.tensors[0].device)
 
 
 def _prepared(module: Any, **loaders: Any) -> Any:

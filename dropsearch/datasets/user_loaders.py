@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from dropsearch.core.batches import mapped
 from dropsearch.datasets.loaders import SeededSampler
-from dropsearch.datasets.user_tensors import in_memory
+from dropsearch.datasets.user_tensors import Examples, in_memory
 
 
 class Part:
@@ -28,19 +28,19 @@ class Part:
 
 
 class OnDevice:
-    """Batches of tensors that are cached on a device in the first iteration."""
+    """Batches that are cached on a device in the first iteration."""
 
     def __init__(self, loader: Any, device: torch.device) -> None:
         self._loader, self._device = loader, device
-        self._cached: list[tuple[Tensor, ...]] | None = None
+        self._cached: list[Any] | None = None
 
     def __iter__(self) -> Any:
         if self._cached is None:
-            self._cached = [tuple(part.to(self._device) for part in batch) for batch in self._loader]
+            self._cached = [mapped(batch, lambda tensor: tensor.to(self._device)) for batch in self._loader]
         return iter(self._cached)
 
 
-def rows_of(loader: Any) -> tuple[tuple[Tensor, ...] | None, str]:
+def rows_of(loader: Any) -> tuple[Examples | None, str]:
     """Return the training set as tensors, or None and the reason why that is not possible."""
     if type(loader) is not DataLoader:
         return None, f"the training batches come from a {type(loader).__name__}, not a DataLoader"

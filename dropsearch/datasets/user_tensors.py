@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
+from dropsearch.core.batches import BatchForm, examples_of, form_of, is_packed, same
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 
 LARGEST = 2**30
@@ -17,11 +21,24 @@ CHECKED = 8
 RANDOM = "the training examples are random, for example because of augmentation"
 
 
-def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
-    """Return all examples of a loader's data set as tensors ``[examples, ...]``, or None and the reason why not.
+@dataclass(frozen=True)
+class Examples:
+    """A training set in memory."""
+
+    tensors: tuple[Tensor, ...]
+    """All examples, `[examples, ...]` each."""
+    form: BatchForm
+    """Builds the user's batches from them."""
+
+
+def in_memory(loader: DataLoader[Any]) -> tuple[Examples | None, str]:
+    """Return all examples of a loader's data set, or None and the reason why not.
+
+    A batch has any form that `core.batches` walks through. Its tensors are examples, `[batch, ...]` each; what else it
+    holds is the same in each batch, or is not used.
 
     It is not possible if reading draws random numbers or changes between reads, if a batch differs from its stacked
-    examples (padding, a custom collate function), if a batch is not a tuple of tensors, or if the data is too large.
+    examples (padding, a custom collate function), or if the data is too large.
     """
     before = generator_states()
     try:
@@ -30,55 +47,53 @@ def in_memory(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
         batch, repeated = loader.collate_fn(first), loader.collate_fn(again)
     except Exception as error:
         return None, f"the training set cannot be read by index ({type(error).__name__}: {_line(error)})"
-    if not _is_tensors(batch):
-        return None, f"a training batch is a {_kind(batch)}, not a tuple of tensors"
-    if not _same(batch, repeated) or generator_states() != before:
+    examples = examples_of(batch)
+    if not examples:
+        return None, f"a training batch is a {type(batch).__name__} without tensors that could be stacked"
+    if not _same(examples, examples_of(repeated)) or generator_states() != before:
         return None, RANDOM
-    alone = [loader.collate_fn([example]) for example in first]
-    if not all(_is_tensors(one) and len(one) == len(batch) for one in alone) or not _same(batch, _joined(alone)):
+    alone = [examples_of(loader.collate_fn([example])) for example in first]
+    if is_packed(batch) or len({len(part) for part in examples}) > 1 or not _same(examples, _joined(alone)):
         return None, "a training batch differs from its stacked examples, for example because of padding"
-    bytes_each = sum(part[0].numel() * part.element_size() for part in _joined(alone))
+    bytes_each = sum(part[0].numel() * part.element_size() for part in examples)
     if bytes_each * len(loader.dataset) > LARGEST:  # type: ignore[arg-type]
         return None, f"the training set takes more than {LARGEST >> 30} GiB of memory"
-    rows, incompatibility = _read_all(loader)
-    return (None, RANDOM) if generator_states() != before else (rows, incompatibility)
+    found = _read_all(loader)
+    return (None, RANDOM) if generator_states() != before else found
 
 
-def _read_all(loader: DataLoader[Any]) -> tuple[tuple[Tensor, ...] | None, str]:
+def _read_all(loader: DataLoader[Any]) -> tuple[Examples | None, str]:
     reader = DataLoader(
         loader.dataset,
-        batch_size=256,
+        batch_size=loader.batch_size,
         sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
         collate_fn=loader.collate_fn,
         generator=torch.Generator(),  # by default a loader draws from the global generator
     )
     batches = list(reader)
-    if len({tuple(part.shape[1:] for part in batch) for batch in batches}) > 1:
+    try:
+        form = form_of([batch for batch in batches if _size(batch) == loader.batch_size] or batches)
+    except UnsupportedError as error:
+        return None, str(error)
+    parts = [examples_of(batch) for batch in batches]
+    if len({tuple(part.shape[1:] for part in batch) for batch in parts}) > 1:
         return None, "the training examples have different shapes"
-    return _joined(batches), ""
+    return Examples(_joined(parts), form), ""
 
 
-def _joined(batches: list[Any]) -> tuple[Tensor, ...]:
+def _size(batch: Any) -> int:
+    return len(examples_of(batch)[0])
+
+
+def _joined(batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     try:
         return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
-    except RuntimeError:  # different shapes
+    except (RuntimeError, ValueError):  # different shapes or numbers of tensors
         return ()
 
 
-def _is_tensors(batch: Any) -> bool:
-    plain = type(batch) in (list, tuple) and all(isinstance(part, Tensor) and part.dim() for part in batch)
-    return plain and len(batch) > 0 and len({len(part) for part in batch}) == 1
-
-
-def _same(one: Any, other: Any) -> bool:
-    return len(one) == len(other) and all(
-        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def _kind(batch: Any) -> str:
-    return "tensor" if isinstance(batch, Tensor) else type(batch).__name__
+def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return len(one) == len(other) and all(map(same, one, other))
 
 
 def _line(error: Exception) -> str:

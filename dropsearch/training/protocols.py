@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from dropsearch.core.batches import BatchForm
 from dropsearch.core.records import INTERRUPTED as INTERRUPTED
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
@@ -110,6 +111,8 @@ class RowLoader(Protocol):
 
     tensors: tuple[Tensor, ...]
     """All examples, `[examples, ...]` each."""
+    form: BatchForm
+    """Builds the module's batches from examples."""
     batch_size: int
 
     def order(self, epoch: int) -> Tensor:
@@ -118,7 +121,7 @@ class RowLoader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class RowDataSource(DataSource, Protocol):

@@ -118,7 +118,6 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
         (data.Shortening(), "come from a Brief, not a DataLoader"),
         (data.Redrawn(), "sampled with replacement"),
         (data.Streamed(), "IterableDataset"),
-        (data.Dicts(), "a training batch is a dict, not a tuple of tensors"),
         (data.Padded(), "differs from its stacked examples"),
         (data.Moving(), "overrides on_after_batch_transfer"),
     ],

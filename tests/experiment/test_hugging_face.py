@@ -33,11 +33,20 @@ def test_from_python_it_trains_in_an_array_and_the_rates_found_are_set(tmp_path:
     assert {site.name: site.rate for site in dropsearch.dropout_sites(module, batch)} == found.rates("dropout")
 
 
-def test_from_the_command_line_batches_of_dictionaries_train_alone_and_the_plan_says_so(cli: Cli) -> None:
+def test_from_the_command_line_batches_of_dictionaries_train_in_an_array(cli: Cli) -> None:
     here = "tests.user_modules.hugging_face"
     words = (f"model._target_={here}.Classifier", "model.attention=eager", f"data._target_={here}.Sentences")
     little = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "confirm.top_k=1", "confirm.seeds=1")
-    ended = cli(*words, *little, "study.n_trials=1", "tracking=none", "engine.processes=1", "output_dir=out")
+    ended = cli(
+        *words,
+        *little,
+        "study.n_trials=1",
+        "tracking=none",
+        "engine.processes=1",
+        "engine=vectorized",
+        "engine.width=1",
+        "output_dir=out",
+    )
     assert ended.status == 0, ended.err
-    assert "sequential on cpu: a training batch is a dict, not a tuple of tensors" in " ".join(ended.out.split())
+    assert "vectorized, 1 trial at once on cpu" in " ".join(ended.out.split())
     assert all(site in ended.out for site in SITES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.models import Classifier, build_net
 from dropsearch.training.protocols import Feed
@@ -21,6 +22,7 @@ class Loader:
     batch_size: int
     seed: int | None = None
     epoch: int = 0
+    form: BatchForm = TUPLE
 
     def order(self, epoch: int) -> Tensor:
         count = len(self.tensors[0])
@@ -36,7 +38,7 @@ class Loader:
         order = self.order(self.epoch)
         self.epoch += 1
         for start in range(0, len(order), self.batch_size):
-            yield tuple(t[order[start : start + self.batch_size]] for t in self.tensors)
+            yield self.form.build(tuple(t[order[start : start + self.batch_size]] for t in self.tensors))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dropsearch._compat.lightning import is_lightning_class
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.training.adapters.validation_copy import is_metric
@@ -96,8 +97,6 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
     try:
         batch = on_device_of(module, next(iter(data.train_loader(0))))
         val = on_device_of(module, next(iter(data.val_dataloader())))
-        if not isinstance(val, list | tuple) or not all(isinstance(part, torch.Tensor) for part in val):
-            return f"a validation batch is a {type(val).__name__}, not a tuple of tensors"
         trained = _run_observed(set_to_train(module), "training_step", batch, trainer)
         if trained.incompatibility:
             return trained.incompatibility
@@ -106,6 +105,8 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
         with torch.no_grad():
             validated = _run_observed(module.eval(), "validation_step", val, trainer)
         return validated.incompatibility or next(_logging_problems(validated.calls, monitor), "")
+    except UnsupportedError as error:
+        return str(error)
     except Exception as error:  # user code can fail in any way without a real Trainer
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

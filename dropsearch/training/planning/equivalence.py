@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.lightning import one_process
+from dropsearch.core.batches import examples_in, examples_of, mapped
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
@@ -21,7 +23,6 @@ from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.row_optimizers import (
     RowOptimizer,
-    UnsupportedError,
     configure_optimizer,
     parameter_order,
 )
@@ -97,15 +98,17 @@ def _compare(
         (configure_optimizer(module)[0], RowOptimizer(rows, row, bound, configure_optimizer(bound)[0]))
         for row, (module, bound) in enumerate(zip(sequential, vectorized, strict=True))
     ]
-    batches = [_batches(data, spec, 2) for spec in specs]
+    batches, form = [_batches(data, spec, 2) for spec in specs], data.train_loader(specs[0].seed).form
     shapes = _shapes(_module(make_module, specs[0], trainer), specs[0], batches[0][0])
     rates = row_rates([spec.rates for spec in specs], torch.float64, torch.device("cpu"))
     bits = RowBits(shapes, 2, torch.device("cpu"))
     for step in range(2):
-        batch = tuple(torch.stack(parts) for parts in zip(batches[0][step], batches[1][step], strict=True))
+        examples = tuple(
+            torch.stack(parts) for parts in zip(*(examples_of(each[step]) for each in batches), strict=True)
+        )
         drawn = bits.draw([spec.seed for spec in specs], [step, step])
         with runner.ready():
-            losses, _ = runner.train(rows, batch, rates, drawn)
+            losses, _ = runner.train(rows, examples, rates, drawn, form)
         rows.compute_gradients(losses)
         for row, spec in enumerate(specs):
             expected = _sequential_step(sequential[row], spec, batches[row][step], step)
@@ -122,14 +125,18 @@ def _different(what: str, module: LightningModule) -> str:
     return f"{what} of {type(module).__name__} differs between vectorized and sequential training"
 
 
-def _validation_batch(data: RowDataSource) -> tuple[Tensor, ...]:
+def _validation_batch(data: RowDataSource) -> Any:
     batch = next(iter(data.val_dataloader()))
-    parts = (part[:EXAMPLES].cpu() for part in batch)
-    return tuple(part.double() if part.is_floating_point() else part for part in parts)
+    is_long = (examples_in(batch) or 0) > EXAMPLES and len({len(part) for part in examples_of(batch)}) == 1
+    return _double(mapped(batch, lambda part: part[:EXAMPLES] if is_long and part.dim() else part))
+
+
+def _double(batch: Any) -> Any:
+    return mapped(batch, lambda part: part.cpu().double() if part.is_floating_point() else part.cpu())
 
 
 def _evaluation_difference(
-    sequential: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: tuple[Tensor, ...]
+    sequential: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: Any
 ) -> str:
     """Compare the values that the validation step logs, with dropout off."""
     with runner.ready():
@@ -147,26 +154,22 @@ def _module(make_module: ModuleFactory, spec: TrialSpec, trainer: Trainer) -> Li
     return module
 
 
-def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[tuple[Tensor, ...]]:
+def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[Any]:
     loader = data.train_loader(spec.seed)
     order = loader.order(0)
     size = min(loader.batch_size, max(2, len(order) // count))
     pieces = [order[i * size : (i + 1) * size] for i in range(count)]
     return [
-        tuple(
-            part.cpu().double() if part.is_floating_point() else part.cpu()
-            for part in (tensor[piece.to(tensor.device)] for tensor in loader.tensors)
-        )
-        for piece in pieces
+        _double(loader.form.build([tensor[piece.to(tensor.device)] for tensor in loader.tensors])) for piece in pieces
     ]
 
 
-def _shapes(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...]) -> dict[str, torch.Size]:
+def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> dict[str, torch.Size]:
     with torch.no_grad(), captured_logs(module):
         return mask_shapes(module, spec.rates, lambda: module.training_step(batch, 0))
 
 
-def _sequential_step(module: LightningModule, spec: TrialSpec, batch: tuple[Tensor, ...], step: int) -> Tensor:
+def _sequential_step(module: LightningModule, spec: TrialSpec, batch: Any, step: int) -> Tensor:
     """Run a training step and its backward pass; return the loss."""
     control = TrialControl(module, spec.rates, spec.seed)
     module.zero_grad()

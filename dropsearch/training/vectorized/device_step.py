@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch.core.batches import BatchForm
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.philox import words
 from dropsearch.dropout.row_control import RowRates, Shapes, row_rates
@@ -35,6 +36,7 @@ class DeviceStep(VectorizedStep):
         shapes: Mask shape of each site for one row.
         settings: Training settings shared by all trials.
         examples: Training set, on the device of the rows.
+        form: Form of the module's batches.
         optimizer: Optimizer that steps all rows at once.
     """
 
@@ -45,9 +47,10 @@ class DeviceStep(VectorizedStep):
         shapes: Shapes,
         settings: TrainerSettings,
         examples: Sequence[Tensor],
+        form: BatchForm,
         optimizer: FlatOptimizer,
     ) -> None:
-        super().__init__(runner, rows, shapes, settings, examples)
+        super().__init__(runner, rows, shapes, settings, examples, form)
         self.optimizer = optimizer
         self.graphs: dict[int, GraphedCallable] = {}
         """The captured step for each batch size."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropsearch.core.batches import mapped
 from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.stacked_state import StackedState
@@ -79,4 +80,4 @@ class RowEvaluation:
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:
-    return tuple(part.to(device) for part in batch)
+    return mapped(batch, lambda part: part.to(device))

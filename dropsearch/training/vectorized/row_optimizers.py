@@ -15,13 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import sgd
 
 from dropsearch._compat.torch_modules import fused_adam
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 Span = tuple[int, int]
-
-
-class UnsupportedError(Exception):
-    """The module needs something that vectorized training does not support; the message names it."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch.core.batches import BatchForm, mapped
 from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.row_batches import gather_batches
@@ -28,6 +29,7 @@ class VectorizedStep(ABC):
         shapes: Mask shape of each site for one row.
         settings: Training settings shared by all trials.
         examples: Training set, `[examples, ...]` each, on the device of the rows.
+        form: Form of the module's batches.
     """
 
     def __init__(
@@ -37,9 +39,10 @@ class VectorizedStep(ABC):
         shapes: Shapes,
         settings: TrainerSettings,
         examples: Sequence[Tensor],
+        form: BatchForm,
     ) -> None:
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
-        self.examples = tuple(examples)
+        self.examples, self.form = tuple(examples), form
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
@@ -73,9 +76,9 @@ class VectorizedStep(ABC):
         """Return each logged value's mean over the steps of the epoch, by name; one number per row."""
         return {name: (total / self._steps).tolist() for name, total in self._sums.items()}
 
-    def _gradients(self, batch: Any, rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _gradients(self, batch: Sequence[Tensor], rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the gradients of one step; return the logged values and the loss as `train_loss`."""
-        losses, logged = self.runner.train(self.rows, batch, rates, bits)
+        losses, logged = self.runner.train(self.rows, batch, rates, bits, self.form)
         self.rows.compute_gradients(losses)
         if self.settings.gradient_clip_val is not None:
             self.rows.clip(self.settings.gradient_clip_val)
@@ -127,4 +130,4 @@ class HostStep(VectorizedStep):
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
     """Return a batch with its floating-point tensors converted to `dtype`."""
-    return tuple(part.to(dtype) if part.is_floating_point() else part for part in batch)
+    return mapped(batch, lambda part: part.to(dtype) if part.is_floating_point() else part)

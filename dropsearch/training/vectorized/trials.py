@@ -135,7 +135,8 @@ class VectorizedTrials(LightningModule):
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
-        parts = (self.runner, self.rows, self.shapes, settings, self.trial_rows[0].loader.tensors)
+        loader = self.trial_rows[0].loader
+        parts = (self.runner, self.rows, self.shapes, settings, loader.tensors, loader.form)
         if uses_cuda_graphs(self.rows.flat.device):
             flat = flat_optimizer(self.rows, module, optimizer)
             if flat is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.modes import Modes, set_to_train
@@ -90,30 +91,36 @@ class VmapRunner:
             yield
 
     def train(
-        self, rows: StackedState, batch: Any, rates: RowRates, bits: Mapping[str, Tensor]
+        self,
+        rows: StackedState,
+        examples: Sequence[Tensor],
+        rates: RowRates,
+        bits: Mapping[str, Tensor],
+        form: BatchForm = TUPLE,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
         Args:
             rows: Stacked parameters and buffers.
-            batch: A batch of each row: the module's batch with tensors `[rows, batch, ...]`.
+            examples: The tensors of a batch of each row, `[rows, batch, ...]` each.
             rates: Rates of each site, `[rows]`.
             bits: Random bits of each site's mask, `[rows, *mask]`.
+            form: Form of the module's batch.
 
         Returns:
             Losses `[rows]`, and logged values by name, `[rows]` each.
         """
 
         def run_row(
-            parameters: Any, buffers: Any, batch: Any, rates: Any, bits: Any
+            parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any
         ) -> tuple[Tensor, dict[str, Tensor]]:
             self.control.load(rates, bits)
-            result, logged = self._run("training_step", parameters, buffers, batch)
+            result, logged = self._run("training_step", parameters, buffers, form.build(examples))
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, logged
 
         self._set_mode(training=True)
-        return vmap(run_row)(rows.parameters, rows.buffers, batch, rates, dict(bits))
+        return vmap(run_row)(rows.parameters, rows.buffers, tuple(examples), rates, dict(bits))
 
     @torch.no_grad()
     def evaluate(self, rows: StackedState, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
