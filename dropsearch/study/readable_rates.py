@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from dropsearch._compat.optuna_writes import Bulk, Curves, Ending
+from dropsearch._compat.optuna_bulk import Bulk, Curves, Ending
 
 COORDINATES = "dropsearch:coordinates"
 """The system attribute that has, by parameter, the coordinate, the low end of its range, and the least rate."""

@@ -16,7 +16,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from dropsearch._compat.optuna_writes import Ending, bulk
+from dropsearch._compat.optuna_bulk import Ending
+from dropsearch._compat.optuna_writes import bulk
 from dropsearch.core.errors import RunError
 from dropsearch.core.process_id import is_dead, is_here, this_process
 from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialPhase, TrialResult, TrialSpec

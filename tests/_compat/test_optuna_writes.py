@@ -11,7 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dropsearch._compat.optuna_writes import Ending, bulk
+from dropsearch._compat.optuna_bulk import Ending
+from dropsearch._compat.optuna_writes import bulk
 from dropsearch.study.storage import open_storage
 
 DISTRIBUTIONS = {
