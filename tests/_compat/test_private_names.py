@@ -29,7 +29,8 @@ def private_uses(tree: ast.AST, own: set[str]) -> Iterator[str]:
     """Yield the private names of others that a file uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
-            yield ast.unparse(node)
+            if ast.unparse(node.value) not in ("self", "cls"):
+                yield ast.unparse(node)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith("dropsearch"):
             words = [*node.module.split("."), *(alias.name for alias in node.names)]
             if any(map(is_private, words)) and node.module not in OWN_REGISTRY:
@@ -55,5 +56,5 @@ def test_private_names_of_others_are_used_in_compat_alone():
 
 
 def test_a_private_name_is_found():
-    tree = ast.parse("from torch._C import x\nmodule._buffers\nself._mine\nmodule.__dict__\nimport torch")
+    tree = ast.parse("from torch._C import x\nmodule._buffers\nself._own\nother._mine\nmodule.__dict__\nimport torch")
     assert list(private_uses(tree, {"_mine"})) == ["from torch._C import x", "module._buffers"]
