@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dropsearch.dropout.tools.insert import Insertion, insert_dropout, remove_dropout
     from dropsearch.dropout.tools.inventory import Inventory, dropout_sites
     from dropsearch.dropout.tools.monte_carlo import MCDropout
+    from dropsearch.dropout.tools.register import register_op
     from dropsearch.dropout.tools.set_rates import RatesSet, set_rates
     from dropsearch.models import CNN, MLP, RNN, Classifier, Transformer
 
@@ -51,6 +52,7 @@ __all__ = [
     "check_dropout",
     "dropout_sites",
     "insert_dropout",
+    "register_op",
     "remove_dropout",
     "search",
     "set_rates",
@@ -66,6 +68,7 @@ _MODULES = {
     "dropsearch.dropout.tools.insert": ("Insertion", "insert_dropout", "remove_dropout"),
     "dropsearch.dropout.tools.inventory": ("Inventory", "dropout_sites"),
     "dropsearch.dropout.tools.monte_carlo": ("MCDropout",),
+    "dropsearch.dropout.tools.register": ("register_op",),
     "dropsearch.dropout.tools.set_rates": ("RatesSet", "set_rates"),
     "dropsearch.models": ("CNN", "MLP", "RNN", "Classifier", "Transformer"),
 }

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from types import FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -20,10 +21,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.checkpointing import recomputed_by
+from dropsearch._compat.python_calls import Call, showing
 from dropsearch._compat.torch_modes import backward, is_active
+from dropsearch.dropout.draws import draw_of, drawn
+from dropsearch.dropout.live_rate import LiveRate
 from dropsearch.dropout.location import ModuleLocation, owner_of, per_call
 from dropsearch.dropout.ops import DropCall, op_of, read_call
 from dropsearch.dropout.ops.attention import exposed_attention
+from dropsearch.dropout.own_sites import HeldRate, Scope, functions_of, held_rates, replaced
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
 
@@ -33,8 +38,12 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.whereabouts = ModuleLocation(model)
+        self._model = model
+        self.whereabouts = ModuleLocation(model, self._enter, self._leave)
         self._attention = exposed_attention(self._inner_call)
+        self._held: dict[str, tuple[HeldRate, ...]] = {}
+        self._functions: dict[FunctionType, str] = {}
+        self._scopes: list[Scope] = []
 
     @contextmanager
     def watching(self, sites: Iterable[str] | None = None) -> Iterator[None]:
@@ -43,12 +52,17 @@ class DropoutMode(TorchFunctionMode, ABC):
         Args:
             sites: All places that call a dropout function, where that is known: following only those takes less time.
         """
-        with self.whereabouts.followed(sites), recomputed_by(self._recomputation):
+        held = ((name, held_rates(module)) for name, module in self._model.named_modules())
+        self._held = {name: rates for name, rates in held if rates}
+        self._functions = functions_of(self._model)
+        with self.whereabouts.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
             yield
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """See the drops of one training step, or of one forward pass; inside `watching()`."""
+        while self._scopes:  # of a pass that failed
+            self._scopes.pop().leave()
         self.whereabouts.restart()
         with self.seeing():
             yield
@@ -64,7 +78,22 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
         """Remember this point of the pass; return a context in which it is this point again."""
-        return self.whereabouts.remembered()
+        there, scopes = self.whereabouts.remembered(), list(self._scopes)
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now, self._scopes = self._scopes, list(scopes)
+            for scope in scopes:
+                scope.enter()
+            try:
+                with there():
+                    yield
+            finally:
+                for scope in reversed(scopes):
+                    scope.leave()
+                self._scopes = now
+
+        return again
 
     def _recomputation(self) -> Callable[[], AbstractContextManager[None]]:
         """Return the context for a part of the forward that begins here and is computed again in the backward."""
@@ -85,6 +114,54 @@ class DropoutMode(TorchFunctionMode, ABC):
         """Return what a call in eval mode is to return; `original` runs it as it was made."""
         return original()
 
+    def on_own(self, site: str, rate: float) -> float:
+        """Return the rate for an operation that drops by code of its own, in the place of the one that it has."""
+        return rate
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the random numbers that such code draws; `name` tells apart what is drawn in a pass."""
+        return func(*args, **kwargs)
+
+    def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return what a call in such code returns."""
+        if draw_of(func) is None:
+            return func(*args, **kwargs)
+        return self.on_draw(self.whereabouts.counted(f"{scope.site}~"), func, args, kwargs)
+
+    def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a plain function that drops by code of its own at the rate of its site."""
+        rate = self._functions.get(function)
+        if rate is None:
+            return run(*args, **kwargs)
+        site = self.whereabouts.name_drop()
+        args, kwargs = replaced(function, rate, args, kwargs, partial(self.on_own, site))
+        self._scopes.append(Scope(site, self.whereabouts.depth))
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self._scopes.pop()
+
+    def _enter(self, path: str, module: nn.Module) -> None:
+        held = self._held.get(path)
+        if held is None:
+            return
+        scope = Scope(held[0].site(path), self.whereabouts.depth)
+        for each in held:
+            now = self.on_own(each.site(path), each.rate(module))
+            scope.numbers.append((each.holder(module), each.name, each.rate(module), now))
+        scope.enter()
+        self._scopes.append(scope)
+
+    def _leave(self) -> None:
+        while self._scopes and self._scopes[-1].depth >= self.whereabouts.depth:
+            self._scopes.pop().leave()
+
+    @property
+    def scope(self) -> Scope | None:
+        """The operation whose own code runs right now."""
+        scope = self._scopes[-1] if self._scopes else None
+        return scope if scope is not None and scope.depth == self.whereabouts.depth else None
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -96,7 +173,8 @@ class DropoutMode(TorchFunctionMode, ABC):
                 return backward(*args, **kwargs)
         call = read_call(func, args, kwargs)
         if call is None:
-            return func(*args, **kwargs)
+            scope = self.scope if self._scopes else None
+            return func(*args, **kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
         site = self.whereabouts.name_drop()
         if self._drops(call):
             return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
@@ -149,21 +227,34 @@ class DropoutControl(DropoutMode):
 
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Drop at the site's rate."""
-        rate = self._rate(site, call)
+        rate = self._rate(site, call.rate)
         if isinstance(rate.value, float | int) and rate.value == 0:
             return self.on_pass(call, call.undropped)
         self.dropped[site] += 1
         name = self.whereabouts.last_call
         return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
 
-    def _rate(self, site: str, call: DropCall) -> Rate:
+    def on_own(self, site: str, rate: float) -> float:
+        """Return the site's rate for code that drops by itself."""
+        value = self._rate(site, rate).value
+        if isinstance(value, Tensor):
+            return LiveRate(value)
+        if value > 0:
+            self.dropped[site] += 1
+        return float(value)
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Draw from the noise of the masks."""
+        return drawn(func, args, kwargs, partial(self.noise.bits, name))
+
+    def _rate(self, site: str, written: float) -> Rate:
         given = self._given(site)
-        if given is None and call.rate > 0:
-            self.unnamed.setdefault(site, float(call.rate))
+        if given is None and written > 0:
+            self.unnamed.setdefault(site, float(written))
         if self.off:
             return _ZERO
         given = given or self.rates.get(owner_of(site))
-        return Rate.of(call.rate) if given is None else given
+        return Rate.of(written) if given is None else given
 
     def _given(self, site: str) -> Rate | None:
         for number in range(self.whereabouts.call, 1, -1):

@@ -60,8 +60,14 @@ class Hook:
 class ModuleLocation:
     """Which module of a model runs right now, which site drops there, and how often it has in this pass."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        entered: Callable[[str, nn.Module], None] = _ignore,
+        left: Callable[[], None] = _ignore,
+    ) -> None:
         self._model = model
+        self._entered, self._left = entered, left
         self._path: list[tuple[str, nn.Module]] = [("", model)]
         self._calls: Counter[str] = Counter()
         self._places: dict[str, Places] = {}
@@ -79,6 +85,8 @@ class ModuleLocation:
             sites: Where it is known which sites there are: only the modules that have one are followed.
         """
         owners = None if sites is None else {owner_of(site) for site in sites}
+        if owners and "model" in owners:
+            owners.add("")
         with ExitStack() as hooks:
             for name, module in self._model.named_modules():
                 # What TorchScript compiled takes no hooks and shows no calls.
@@ -88,7 +96,7 @@ class ModuleLocation:
 
     @contextmanager
     def _hooked(self, name: str, module: nn.Module) -> Iterator[None]:
-        entered = module.register_forward_pre_hook(Hook(lambda: self._path.append((name, module))))
+        entered = module.register_forward_pre_hook(Hook(lambda: self._enter(name, module)))
         left = module.register_forward_hook(Hook(self._leave), always_call=True)
         try:
             yield
@@ -96,8 +104,13 @@ class ModuleLocation:
             entered.remove()
             left.remove()
 
+    def _enter(self, name: str, module: nn.Module) -> None:
+        self._path.append((name, module))
+        self._entered(name, module)
+
     def _leave(self) -> None:
         if len(self._path) > 1:
+            self._left()
             self._path.pop()
 
     def restart(self) -> None:
@@ -129,6 +142,16 @@ class ModuleLocation:
     def path(self) -> str:
         """The path of that module; empty for the model itself."""
         return self._path[-1][0]
+
+    @property
+    def depth(self) -> int:
+        """How many modules' forwards run, one inside the other, with the model itself."""
+        return len(self._path)
+
+    def counted(self, name: str) -> str:
+        """Return a name for what happens now, the same at each first, second … time in a pass."""
+        self._calls[name] += 1
+        return name if self._calls[name] == 1 else f"{name}~{self._calls[name]}"
 
     @property
     def in_forward(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from dropsearch._compat.lightning import PREFIXES
+from dropsearch._compat.python_calls import as_written, shown_call
 from dropsearch.dropout.ops import is_dropout_function
 
 Place = tuple[str, str, int | None, int | None]
@@ -28,6 +29,7 @@ _BETWEEN = (
     "torch.overrides",
     "torch._",
     "torch.functional",
+    "dropsearch._compat.",
     "dropsearch.dropout.",
     "dropsearch.training.",
 )
@@ -85,29 +87,62 @@ def _is_torch(frame: FrameType) -> bool:
 
 def _is_between(frame: FrameType) -> bool:
     name = str(frame.f_globals.get("__name__"))
-    return name.startswith(_BETWEEN) or frame.f_code.co_name == "__torch_function__"
+    return name.startswith(_BETWEEN) or frame.f_code.co_name in ("__torch_function__", shown_call.__name__)
 
 
 @cache
 def static_places(kind: type) -> tuple[Place, ...]:
     """Return the places in the code of a class and its bases that call a dropout function by its name, in order."""
+    return tuple(dict.fromkeys(place for place, _ in _dropout_calls(kind)))
+
+
+@cache
+def named_functions(kind: type) -> tuple[Any, ...]:
+    """Return the dropout functions that the code of a class and its bases calls by their names."""
+    return tuple(dict.fromkeys(function for _, function in _dropout_calls(kind)))
+
+
+@cache
+def names_in(kind: type) -> frozenset[str]:
+    """Return the names of all attributes and globals that the code of a class and its bases uses."""
+    return frozenset(name for function in _class_functions(kind) for name in _names(as_written(function).__code__))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def forget_classes() -> None:
+    """Read the code of classes anew, since there is another operation that drops."""
+    for known in (static_places, named_functions, names_in):
+        known.cache_clear()
+
+
+def _dropout_calls(kind: type) -> Iterator[tuple[Place, Any]]:
+    for function in _class_functions(kind):
+        yield from _called(as_written(function).__code__, function.__globals__)
+
+
+def _class_functions(kind: type) -> Iterator[FunctionType]:
     if kind.__module__.startswith("torch."):
-        return ()
-    owners = [each for each in kind.__mro__ if not each.__module__.startswith(("torch.", *PREFIXES))]
-    functions = [function for owner in owners for function in _functions(owner)]
-    found = (place for function in functions for place in _called(function.__code__, function.__globals__))
-    return tuple(dict.fromkeys(found))
+        return
+    for owner in kind.__mro__:
+        if not owner.__module__.startswith(("torch.", *PREFIXES)):
+            yield from _functions(owner)
 
 
 def _functions(owner: type) -> list[FunctionType]:
     values = (getattr(value, "__func__", value) for value in vars(owner).values())
     unwrapped = (getattr(value, "__wrapped__", value) for value in values)
     functions = [value for value in unwrapped if isinstance(value, FunctionType)]
-    return sorted(functions, key=lambda function: function.__code__.co_firstlineno)
+    return sorted(functions, key=lambda function: as_written(function).__code__.co_firstlineno)
 
 
-def _called(code: CodeType, names: dict[str, Any]) -> Iterator[Place]:
-    """Yield the places in a function, and in the functions inside it, that name a dropout function."""
+def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
+    """Yield the places in a function, and in the functions inside it, that name a dropout function, with it."""
     held: Any = None
     for instruction in dis.get_instructions(code):
         if instruction.opname == "LOAD_GLOBAL":
@@ -118,7 +153,7 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[Place]:
             held = None
         at = instruction.positions
         if at is not None and _is_function(held):
-            yield (code.co_filename, code.co_qualname, at.lineno, at.col_offset)
+            yield (code.co_filename, code.co_qualname, at.lineno, at.col_offset), held
             held = None
     for inner in code.co_consts:
         if isinstance(inner, CodeType):

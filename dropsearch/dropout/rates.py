@@ -47,10 +47,10 @@ class Rate:
 
     @classmethod
     def stack(cls, rates: list[float], *, dtype: torch.dtype, device: torch.device) -> Rate:
-        """Make the rates of one site for the rows of an array: each field a tensor `[rows]`."""
+        """Make the rates of one site for the rows of an array: each field a tensor `[rows]`, the scale in `dtype`."""
         each = [cls.of(rate) for rate in rates]
         return cls(
-            torch.tensor(rates, dtype=dtype, device=device),
+            torch.tensor(rates, dtype=torch.float64, device=device),
             torch.tensor([rate.threshold for rate in each], dtype=torch.int16, device=device),
             torch.tensor([rate.scale for rate in each], dtype=dtype, device=device),
         )

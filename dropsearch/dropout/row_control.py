@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch.dropout.control import DropoutControl, DropoutMode
+from dropsearch.dropout.draws import FACTORIES, called_live, draw_of
+from dropsearch.dropout.live_rate import LiveRate
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.own_sites import Scope
 from dropsearch.dropout.rates import Rate
 
 Shapes = dict[str, torch.Size]
@@ -20,6 +23,10 @@ Shapes = dict[str, torch.Size]
 
 RowRates = dict[str, tuple[Tensor, Tensor, Tensor]]
 """Value, threshold and scale of each site's rate, each `[rows]`: what `Rate` holds, as `vmap` takes it."""
+
+
+_DRAWS_AT = 0.1
+"""A rate at which code that drops by itself draws: at 0 most of it does not."""
 
 
 class _ShapeRecorder(DropoutMode):
@@ -38,6 +45,22 @@ class _ShapeRecorder(DropoutMode):
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         self.calling.add(self.whereabouts.last_drop)
         return original()
+
+    def on_own(self, site: str, rate: float) -> float:
+        self.calling.add(site)
+        return _DRAWS_AT if rate > 0 or site in self.sites else rate
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        self.shapes[name] = result.shape
+        return result
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if draw_of(func):  # a module that draws is followed, or its numbers are taken for those of the code around it
+            self.calling.add(self.whereabouts.path or "model")
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def mask_shapes(
@@ -116,6 +139,10 @@ class _RowNoise:
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         return self.rows[site]
 
+    def zero(self, site: str) -> Tensor:
+        """Return a 0 that is another one in each row: the first random number of a site, times 0."""
+        return self.rows[f"{site}~"].flatten()[0] * 0
+
 
 class RowDropoutControl(DropoutControl):
     """The control inside ``torch.func.vmap``: `load` a row's rates and bits, then run the row's step."""
@@ -128,6 +155,16 @@ class RowDropoutControl(DropoutControl):
         """Take the rates and bits of the row whose step runs next."""
         self.rates = {site: Rate(*fields) for site, fields in rates.items()}
         self._noise.rows = bits
+
+    def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a call in code that drops by itself with the rates of the rows in the place of numbers."""
+        if (
+            getattr(func, "__name__", "") in FACTORIES
+        ):  # later code may fill it in place, in each row with other numbers
+            return func(*args, **kwargs) + self._noise.zero(scope.site)
+        if draw_of(func) is None and any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
+            return called_live(func, args, kwargs)
+        return super().in_own_code(scope, func, args, kwargs)
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Run a call that does not drop, written out where its fused kernel has no batching rule."""

@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -15,11 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from dropsearch._compat.python_calls import Call
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.control import DropoutMode
-from dropsearch.dropout.ops import DropCall
+from dropsearch.dropout.ops import DropCall, own_code
+from dropsearch.dropout.own_inventory import OwnSites
+from dropsearch.dropout.own_sites import held_rates, own_number
 from dropsearch.dropout.site_kinds import guess_kind, layer_kind
 
 __all__ = ["dropout_sites", "guess_kind"]
@@ -27,6 +31,16 @@ __all__ = ["dropout_sites", "guess_kind"]
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
 _PRODUCTS = {F.linear, torch.addmm, torch.mm, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum}
 _ADD = {torch.add, Tensor.add, Tensor.add_}
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """What a drop returned, as long as nothing but a sum may follow that tells its kind."""
+
+    site: str
+    result: Any
+    is_certain: bool
+    kind_if_added: Callable[[], str]
 
 
 class _Recorder(DropoutMode):
@@ -45,7 +59,10 @@ class _Recorder(DropoutMode):
         self._clock = itertools.count()
         self._softmaxed: Any = None
         self._in_attention = False
-        self._dropped: tuple[str, DropCall, Any] | None = None
+        self._dropped: _Dropped | None = None
+        self._own = OwnSites()
+        self._uniform: list[tuple[Any, Site]] = []
+        """What was drawn uniformly, and the site that it is where it is compared with a rate."""
         self._lent: set[str] = set()
         """Dropout layers that are not called but keep the rate of a call of the module around them."""
 
@@ -59,6 +76,8 @@ class _Recorder(DropoutMode):
                 if isinstance(module, DropoutBase):
                     hooks.enter_context(_known_again(module))
                 hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
+                if any(held.is_whole for held in held_rates(module)):
+                    hooks.callback(module.register_forward_hook(self._on_own_module(name)).remove)
                 if kind := layer_kind(module):
                     hooks.callback(module.register_forward_hook(self._on_layer(name, kind)).remove)
             yield
@@ -85,7 +104,8 @@ class _Recorder(DropoutMode):
         if again is not None:
             self.sites[name] = replace(again, activations=again.activations + seen.activations)
         result = original()
-        self._dropped = (name, call, result)
+        is_certain = self._is_of_weights(call) or bool(call.op.kind)
+        self._dropped = _Dropped(name, result, is_certain, lambda: self._site(name, call, added=True).kind)
         return result
 
     def _name(self, site: str) -> str:
@@ -131,8 +151,9 @@ class _Recorder(DropoutMode):
         result = super().__torch_function__(func, types, args, kwargs)
         if self._dropped is before:  # this call was no drop itself
             self._look_around(func, args, result)
-        if (name := unsupported.draws(func, args, kwargs or {})) and (self.own_step or self.whereabouts.in_forward):
-            self._on_draw(name, result)
+        if (draw := unsupported.draw(func)) and (self.own_step or self.whereabouts.in_forward) and self.scope is None:
+            self._on_draw(draw, result)
+        self._note_comparison(func, args, result)
         return result
 
     def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
@@ -141,15 +162,17 @@ class _Recorder(DropoutMode):
             self._softmaxed = result
         if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
             self.last_layer = "hidden"  # also where somebody wrote the layer anew
-        if self._dropped is None or not any(arg is self._dropped[2] for arg in args):
+        if self._dropped is None or not any(arg is self._dropped.result for arg in args):
             return
-        site, call, dropped = self._dropped
-        certain = self._is_of_weights(call) or self.sites[site].kind == "embedding"
-        if func in _ADD and _activations_added(args, dropped) and not certain:
-            self.sites[site] = replace(self.sites[site], kind=self._site(site, call, added=True).kind)
-        if unsupported.custom_kind(self.whereabouts.module):  # stochastic depth stands between a branch and its sum
-            if isinstance(result, Tensor) and result.shape == dropped.shape:
-                self._dropped = (site, call, result)
+        dropped = self._dropped
+        is_certain = dropped.is_certain or self.sites[dropped.site].kind == "embedding"
+        if func in _ADD and _activations_added(args, dropped.result) and not is_certain:
+            self.sites[dropped.site] = replace(self.sites[dropped.site], kind=dropped.kind_if_added())
+        if self.scope or own_code.family_of(
+            type(self.whereabouts.module)
+        ):  # stochastic depth stands between a branch and its sum
+            if isinstance(result, Tensor) and result.shape == dropped.result.shape:
+                self._dropped = replace(dropped, result=result)
         elif isinstance(result, Tensor | tuple):
             self._dropped = None  # used once it is the trunk, and no branch that a later sum ends
 
@@ -160,11 +183,65 @@ class _Recorder(DropoutMode):
         finally:
             self._in_attention = False
 
+    def on_own(self, site: str, rate: float) -> float:
+        self._note_time(site)
+        self._own.met(site, rate)
+        return rate
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if self.scope is not None:
+            self._own.drew(self.scope.site, self._each(_count(result), result))
+        return result
+
+    def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        known = own_code.of_function(function)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            site, before = self._scopes[-1].site, self.last_layer
+            self._own.known(site, known[0] if known else own_code.family_of(type(self.whereabouts.module)), before)
+            result = run(*args, **kwargs)
+            self._note_own(site, result)
+            return result
+
+        return super().python_call(function, noted if function in self._functions else run, args, kwargs)
+
+    def _on_own_module(self, name: str) -> Callable[..., None]:
+        return lambda module, _, output: self._note_own(name or "model", output)
+
+    def _enter(self, path: str, module: nn.Module) -> None:
+        for held in self._held.get(path, ()):
+            self._own.known(held.site(path), held.op, self.last_layer, is_part=not held.is_whole)
+        super()._enter(path, module)
+
+    def _note_own(self, site: str, result: Any) -> None:
+        """Note what code that drops by itself returned, to see whether it is added to something."""
+        if isinstance(result, Tensor) and self._own.is_listed(site):
+            before = self.last_layer
+            self.sites[site] = self._own.site(site)
+            if not self._own.kind_known(site):
+                self._dropped = _Dropped(site, result, False, lambda: guess_kind(site, before, added=True))
+
     def _on_draw(self, function: str, result: Any) -> None:
         owner = self.whereabouts.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
-        kind = guess_kind(owner, self.last_layer)
-        self._add(Site(f"{owner}:{function}", kind, math.nan, count, False, unsupported.draw_reason(function)))
+        reason = unsupported.draw_reason(function, type(self.whereabouts.module).__name__)
+        site = Site(f"{owner}:{function}", guess_kind(owner, self.last_layer), math.nan, count, False, reason)
+        if function in unsupported.UNIFORM:
+            self._uniform.append((result, site))
+        else:
+            self._add(site)
+
+    def _note_comparison(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """List random numbers that are compared with a rate; noise that is added to something is no dropout."""
+        for drawn, site in [each for each in self._uniform if any(arg is each[0] for arg in args)]:
+            name = getattr(func, "__name__", "").strip("_")
+            if name in ("lt", "le", "gt", "ge", "less", "greater", "floor"):
+                self._add(site)
+            elif (
+                name in ("add", "radd", "to", "view", "reshape", "unsqueeze", "expand", "item") and result is not drawn
+            ):
+                self._uniform.append((result, site))
 
     def _add(self, site: Site) -> None:
         self._note_time(site.name)
@@ -177,24 +254,26 @@ class _Recorder(DropoutMode):
         """Return all sites, in the order in which the pass met them; those that it did not meet come last."""
         for name, module in self.model.named_modules():
             self._complete(name, module)
+        for site in self._own.found():
+            kind = self.sites[site.name].kind if site.name in self.sites else site.kind
+            self.sites[site.name] = replace(site, kind=kind)
         last = len(self.met)
         return tuple(sorted(self.sites.values(), key=lambda site: self.met.get(site.name, last)))
 
     def _complete(self, name: str, module: nn.Module) -> None:
         """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
-        site, reason, called = name or "model", unsupported.custom_kind(module), self.met.get(f"{name} called")
-        if reason and site not in self.sites:
-            drawn = [self.sites.pop(key) for key in list(self.sites) if key.startswith(f"{site}:")]
-            activations = drawn[0].activations if drawn else 0
-            self.sites[site] = Site(site, "residual", unsupported.custom_rate(module), activations, False, reason)
-            if called is not None:
-                self.met[site] = called
+        site, called = name or "model", self.met.get(f"{name} called")
+        drawn = [key for key in self.sites if key.startswith(f"{site}:")]
+        if drawn and site not in self.sites and (reason := unsupported.without_rate(module)):
+            self.sites[site] = replace(self.sites.pop(drawn[0]), name=site, reason=reason)
+            self.met[site] = self.met[drawn[0]]
         elif isinstance(module, torch.jit.ScriptModule):
             outer = dict(self.model.named_modules())[name.rpartition(".")[0]]
             if not name or not isinstance(outer, torch.jit.ScriptModule):
                 self.sites[site] = Site(site, "hidden", math.nan, 0, False, unsupported.SCRIPTED)
         elif called is None and (rate := _idle_rate(module)) is not None and name not in self._lent:
-            kind = "rnn" if isinstance(module, nn.RNNBase) else guess_kind(site, "hidden")
+            op = own_code.family_of(type(module))
+            kind = "rnn" if isinstance(module, nn.RNNBase) else (op.kind if op else "") or guess_kind(site, "hidden")
             self.sites[site] = Site(site, kind, rate, 0, False, unsupported.UNMET)
 
 
@@ -215,7 +294,8 @@ def _idle_rate(module: nn.Module) -> float | None:
         return float(module.p)
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
         return float(module.dropout)
-    return None
+    name = own_number(module)
+    return float(vars(module)[name]) if name else None
 
 
 def _count(output: Any) -> int:

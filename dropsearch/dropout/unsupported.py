@@ -2,86 +2,44 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from dropsearch._compat.torch_modules import has_compiled_call
+from dropsearch.dropout.ops.own_code import family_of
+from dropsearch.dropout.own_sites import held_rates
 
-DRAWS = frozenset(
-    {
-        "bernoulli",
-        "bernoulli_",
-        "rand",
-        "rand_like",
-        "randn",
-        "randn_like",
-        "normal",
-        "normal_",
-        "uniform_",
-        "exponential_",
-        "log_normal_",
-        "cauchy_",
-        "geometric_",
-        "poisson",
-        "rrelu",
-        "rrelu_",
-        "gumbel_softmax",
-        "native_dropout",
-    }
-)
-"""Names of PyTorch's functions that draw random numbers of their own, as a function mode sees them."""
+DRAWS = frozenset({"bernoulli", "bernoulli_", "native_dropout"})
+"""Names of the functions that draw what to drop."""
 
-_OWN_KINDS: tuple[tuple[str, str], ...] = (
-    (r"drop_?path|stochastic_?depth", "drops whole branches: set its own {attribute}"),
-    (r"zone_?out", "keeps old states of units instead of dropping them: set its own {attribute}"),
-    (r"drop_?block", "drops whole regions: set its own {attribute}"),
-    (r"layer_?drop", "skips whole layers: set its own {attribute}"),
-)
-"""Modules known by the name of their type, from whatever library."""
-
-_RATE_ATTRIBUTES = ("drop_prob", "drop_rate", "dropout", "p", "prob", "rate", "zoneout", "block_prob")
+UNIFORM = frozenset({"rand", "rand_like", "uniform_"})
+"""Names of the functions whose numbers are compared with a rate where they decide what to drop."""
 
 
-def custom_kind(module: nn.Module) -> str:
-    """Return why a module of a known stochastic type is out of reach; empty for any other module."""
-    name = type(module).__name__
-    for pattern, words in _OWN_KINDS:
-        if re.search(pattern, name, flags=re.IGNORECASE):
-            attribute = _rate_attribute(module) or "rate"
-            return f"{name} {words.format(attribute=attribute)}, or put nn.Dropout in its place"
-    return ""
-
-
-def custom_rate(module: nn.Module) -> float:
-    """Return the rate that a stochastic module holds itself, nan where it cannot be read."""
-    attribute = _rate_attribute(module)
-    return float(getattr(module, attribute)) if attribute else float("nan")
-
-
-def _rate_attribute(module: nn.Module) -> str:
-    held = vars(module)
-    return next((name for name in _RATE_ATTRIBUTES if isinstance(held.get(name), int | float)), "")
-
-
-def draws(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return the name of the function if this call of it draws random numbers, else an empty string."""
+def draw(function: Any) -> str:
+    """Return the name of a function that may draw what to drop, else an empty string."""
     name = getattr(function, "__name__", "")
-    if name not in DRAWS:
+    return name if name in DRAWS or name in UNIFORM else ""
+
+
+def draw_reason(name: str, owner: str) -> str:
+    """Return why what a forward draws by itself cannot be set, and what to do."""
+    return (
+        f"the forward draws random numbers itself ({name}) at a rate that is not known; where that drops activations, "
+        f'use F.dropout instead, or say where its rate is: dropsearch.register_op({owner}, rate="ATTRIBUTE")'
+    )
+
+
+def without_rate(module: nn.Module) -> str:
+    """Return why a module that drops by its name, and has no rate that is known, cannot be set; else nothing."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.") or held_rates(module) or family_of(kind) is None:
         return ""
-    if function in (F.rrelu, F.rrelu_):
-        return name if (args[3] if len(args) > 3 else kwargs.get("training", False)) else ""
-    return name
-
-
-def draw_reason(name: str) -> str:
-    """Return why a forward's own random numbers are out of reach, and what to do."""
-    if name.startswith("rrelu"):
-        return "F.rrelu draws the slopes of a random ReLU itself, which no dropout rate sets; use another activation"
-    return f"the forward draws random numbers itself ({name}); where that drops activations, use F.dropout instead"
+    return (
+        f"{kind.__name__} has no rate of a name that is known; "
+        f'say where it is: dropsearch.register_op({kind.__name__}, rate="ATTRIBUTE")'
+    )
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -97,3 +55,8 @@ STAYS_IN_EVAL = (
     "it drops nothing in training: its module stays in eval mode (frozen), or the call says training=False; "
     "call .train() on that module, or leave the site out"
 )
+NO_DRAWS = (
+    "its code drew nothing in this pass: its module stays in eval mode (frozen), or its random numbers are not "
+    "PyTorch's; call .train() on that module, or leave the site out"
+)
+AT_ZERO = "it drops nothing at its rate of 0: set {attribute} above 0, and it is searched"

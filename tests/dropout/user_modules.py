@@ -201,7 +201,7 @@ USER_MODULES: dict[str, Stranger] = {
     "convnext": Stranger(
         hugging_face("convnext"),
         hugging_face("images"),
-        (("convnext.encoder.stages.1.layers.0.drop_path", "residual", 0.25, 1, False),),
+        (("convnext.encoder.stages.1.layers.0.drop_path", "residual", 0.25, 1, True),),
     ),
     "pytorch_lightning": Stranger(pytorch_lightning_net, labelled, (("net.2", "hidden", 0.2, 4, True),)),
 }

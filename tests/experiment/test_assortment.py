@@ -45,6 +45,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
         ),
         (user_modules.OneLayer, ["drop"]),
         (user_modules.Recurrent, ["rnn", "drop"]),
+        (user_modules.Branched, ["model", "drop"]),
         (user_modules.Tied, ["drop"]),
         (user_modules.Frozen, ["model", "drop"]),
         (user_modules.Backbone, ["model", "drop"]),

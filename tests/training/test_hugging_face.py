@@ -114,10 +114,11 @@ def test_every_site_drops_the_share_that_was_asked_for(
             assert abs(share - rate) < 4 * math.sqrt(rate * (1 - rate) / count)
 
 
-def test_stochastic_depth_is_trained_alone_and_the_reason_says_so() -> None:
+@pytest.mark.parametrize("drop_path", [{}, {"model.convnext.encoder.stages.1.layers.0.drop_path": 0.4}])
+def test_stochastic_depth_trains_vectorized(drop_path: dict[str, float]) -> None:
     data = own(user_modules.Pictures)
-    rates = {"model.classifier.0": 0.3}
+    rates = {"model.classifier.0": 0.3, **drop_path}
     first, second = (TrialSpec("dropout", n, 5 + n, rates, 1e-2, 1e-3) for n in (0, 1))
-    assert "random" in check_equivalence(
-        factory(user_modules.Deep, "", torch.float32), data.in_rows(), SETTINGS, (first, second)
-    )
+    make = factory(user_modules.Deep, "", torch.float32)
+    assert all(site in {name for name, _ in make(first).named_modules()} for site in rates)
+    assert check_equivalence(make, data.in_rows(), SETTINGS, (first, second)) == ""

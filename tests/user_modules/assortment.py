@@ -61,6 +61,25 @@ class Recurrent(LitNet):
         return self.head(self.drop(self.rnn(x.unflatten(1, (8, 8)))[0][:, -1]))
 
 
+def drop_path(x: Tensor, drop_prob: float, training: bool) -> Tensor:
+    """Stochastic depth as other libraries have it."""
+    if drop_prob == 0.0 or not training:
+        return x
+    return x * x.new_empty((len(x), 1)).bernoulli_(1 - drop_prob) / (1 - drop_prob)
+
+
+class Branched(LitNet):
+    """A residual branch that is dropped as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.first(x))
+        return self.last(self.drop(hidden + drop_path(F.relu(self.branch(hidden)), 0.1, self.training)))
+
+
 class OneLayer(LitNet):
     """A GRU of one layer, and dropout behind it."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from dropsearch.dropout.ops import alpha, attention, element, recurrent
+from dropsearch.dropout.ops import alpha, attention, element, own_code, recurrent
 from dropsearch.dropout.ops.call import CallOp, DropCall
 
 OPS: Mapping[Any, CallOp] = {**element.OPS, **alpha.OPS, **attention.OPS, **recurrent.OPS}
@@ -34,4 +34,6 @@ def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 def is_dropout_function(function: Any) -> bool:
     """Return whether a function drops, or holds a call that does."""
-    return op_of(function) is not None or function is F.multi_head_attention_forward
+    if op_of(function) is not None or function is F.multi_head_attention_forward:
+        return True
+    return own_code.of_function(function) is not None

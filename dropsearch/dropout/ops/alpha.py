@@ -21,7 +21,8 @@ SELU_SATURATION = -1.7580993408473766
 
 def alpha_drop(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
     """Drop to SELU's negative saturation and rescale to keep mean and variance."""
-    keep, p = rate.keep(bits, x.dtype), rate.value
+    keep = rate.keep(bits, x.dtype)
+    p = rate.value.to(x.dtype) if isinstance(rate.value, Tensor) else rate.value
     a = ((1 - p) * (1 + p * SELU_SATURATION**2)) ** -0.5 if isinstance(p, Tensor) or p < 1 else 0.0
     return a * (x * keep + SELU_SATURATION * (1 - keep)) - a * SELU_SATURATION * p
 

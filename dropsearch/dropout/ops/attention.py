@@ -83,7 +83,7 @@ def _read(
 
 
 OPS: Mapping[Any, CallOp] = {
-    F.scaled_dot_product_attention: CallOp("attention", _read, lambda _: (4, "dropout_p"), "attention")
+    F.scaled_dot_product_attention: CallOp("attention dropout", _read, lambda _: (4, "dropout_p"), "attention")
 }
 
 

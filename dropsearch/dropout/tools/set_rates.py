@@ -11,6 +11,7 @@ from torch import nn
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.dropout.location import owner_of, owner_path
+from dropsearch.dropout.own_sites import held_rates, own_number
 from dropsearch.dropout.rates import checked_rate
 from dropsearch.dropout.tools.insert import inserted_dropout
 from dropsearch.dropout.tools.step_wrapper import drops_between_layers, never_drops, wrap
@@ -84,7 +85,7 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
     for site, given in rates.items():
         rate = checked_rate(given, f'rates["{site}"]')
         part = _owner(module, site)
-        attribute = None if owner_of(site) != site else _Attribute.of(part, rate)
+        attribute = _attribute(part, site, rate)
         if attribute is not None:
             attributes[site] = attribute
         elif ":" in site or never_drops(part):
@@ -97,6 +98,13 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
             f"{type(module).__name__}: leave torch.compile out, or use nn.Dropout there"
         )
     return RatesSet(module, attributes, called)
+
+
+def _attribute(part: nn.Module, site: str, rate: float) -> _Attribute | None:
+    if ":" in site:
+        held = next((each for each in held_rates(part) if each.site(owner_of(site)) == site), None)
+        return _Attribute(held.holder(part), held.name, rate) if held else None
+    return _Attribute.of(part, rate) if owner_of(site) == site else None
 
 
 class _Attribute:
@@ -114,7 +122,8 @@ class _Attribute:
             return None if has_own else cls(hooks[0], "rate", rate)
         if isinstance(part, DropoutBase):
             return cls(part, "p", rate)
-        return cls(part, "dropout", rate) if has_own else None
+        name = "dropout" if has_own else own_number(part)
+        return cls(part, name, rate) if name else None
 
     def set(self) -> Callable[[], None]:
         before = getattr(self.holder, self.name)

@@ -47,11 +47,16 @@ class RateMode(DropoutMode):
 
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Let the call run, at its rate where it has one."""
+        rate = self.on_own(site, call.rate)
+        return original(rate) if isinstance(rate, Replaced) else original()
+
+    def on_own(self, site: str, rate: float) -> float:
+        """Return the rate of a named call."""
         name = self.whereabouts.last_call if self.whereabouts.last_call in self.rates else site
         if name not in self.rates:
-            return original()
+            return rate
         self.met.add(name)
-        return original(Replaced(self.rates[name], call.rate))
+        return Replaced(self.rates[name], rate)
 
 
 class _Setting:

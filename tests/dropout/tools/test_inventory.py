@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,15 +107,11 @@ def test_all_is_put_back_when_the_module_raises() -> None:
         dropsearch.dropout_sites(module, batch)
 
 
-def test_random_parts_out_of_reach_are_named_with_what_to_do() -> None:
+def test_stochastic_depth_is_a_site_and_noise_is_none() -> None:
     found = {site.name: site for site in dropsearch.dropout_sites(Block(), torch.randn(4, 6))}
-    assert list(found) == ["act:rrelu", "drop", "drop_path", "model:randn_like", "off"]
-    assert [name for name, site in found.items() if site.controllable] == ["drop"]
-    assert "random ReLU" in found["act:rrelu"].reason
-    assert "set its own drop_prob" in found["drop_path"].reason
-    assert (found["drop_path"].rate, found["off"].rate) == (0.2, 0.0)
-    assert "use F.dropout instead" in found["model:randn_like"].reason
-    assert math.isnan(found["model:randn_like"].rate)
+    assert list(found) == ["drop", "drop_path", "off"]
+    assert all(site.controllable and site.kind == "residual" for site in found.values())
+    assert [site.rate for site in found.values()] == [0.1, 0.2, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +122,11 @@ def test_random_parts_out_of_reach_are_named_with_what_to_do() -> None:
         lambda x: x * x.new_empty(x.shape).bernoulli_(0.8),
         lambda x: x * (torch.rand_like(x) > 0.2),
         lambda x: x * (torch.rand(x.shape) > 0.2),
-        lambda x: x + torch.randn(x.shape),
-        lambda x: x + torch.empty_like(x).normal_(),
-        lambda x: x + torch.empty_like(x).uniform_(),
-        lambda x: x + torch.distributions.Normal(0.0, 1.0).sample(x.shape),
         lambda x: x * torch.distributions.Bernoulli(0.8).sample(x.shape),
-        lambda x: F.gumbel_softmax(x),
         lambda x: torch.native_dropout(x, 0.3, True)[0],
     ],
 )
-def test_a_forward_that_draws_for_itself_is_found(draw: Any) -> None:
+def test_a_forward_that_drops_by_its_own_draws_is_named(draw: Any) -> None:
     class Draws(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return draw(x)
@@ -145,6 +135,28 @@ def test_a_forward_that_draws_for_itself_is_found(draw: Any) -> None:
     assert site.name.startswith("model:")
     assert site.activations == 4
     assert not site.controllable
+    assert 'dropsearch.register_op(Draws, rate="ATTRIBUTE")' in site.reason
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: x + torch.randn(x.shape),
+        lambda x: x + torch.empty_like(x).normal_() * torch.exp(x),
+        lambda x: x + torch.empty_like(x).uniform_(),
+        lambda x: x + torch.rand_like(x) * 0.1,
+        lambda x: x + torch.distributions.Normal(0.0, 1.0).sample(x.shape),
+        lambda x: torch.distributions.Normal(x, 1.0).rsample(),
+        lambda x: F.gumbel_softmax(x),
+        lambda x: F.rrelu(x, training=True),
+    ],
+)
+def test_noise_and_samplings_are_no_sites(draw: Any) -> None:
+    class Draws(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return draw(x)
+
+    assert dropsearch.dropout_sites(Draws(), torch.rand(3, 4)) == ()
 
 
 @pytest.mark.parametrize("name", ["StochasticDepth", "DropPath", "DropPath2d", "ZoneOutLSTMCell", "DropBlock2d"])
@@ -156,8 +168,17 @@ def test_stochastic_modules_of_other_libraries_are_known_by_the_name_of_their_ty
     part = kind()
     part.p = 0.4
     (site,) = dropsearch.dropout_sites(nn.Sequential(part), torch.randn(3, 4))
-    assert (site.name, site.rate, site.controllable) == ("0", 0.4, False)
-    assert "set its own p" in site.reason
+    assert (site.name, site.rate, site.controllable) == ("0", 0.4, True)
+
+
+def test_a_module_of_that_name_whose_rate_is_not_found_is_named() -> None:
+    class DropPath(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.empty(x.shape[0], 1).bernoulli_(0.8)
+
+    (site,) = dropsearch.dropout_sites(nn.Sequential(DropPath()), torch.randn(3, 4))
+    assert (site.name, site.controllable) == ("0", False)
+    assert 'dropsearch.register_op(DropPath, rate="ATTRIBUTE")' in site.reason
 
 
 def test_a_module_of_that_name_that_drops_by_a_known_call_can_be_controlled() -> None:
@@ -167,14 +188,6 @@ def test_a_module_of_that_name_that_drops_by_a_known_call_can_be_controlled() ->
 
     (site,) = dropsearch.dropout_sites(nn.Sequential(DropPath()), torch.randn(3, 4))
     assert site.controllable
-
-
-def test_the_random_relu_in_eval_mode_is_not_random() -> None:
-    class Frozen(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.rrelu(x)
-
-    assert dropsearch.dropout_sites(Frozen(), torch.randn(3, 4)) == ()
 
 
 def test_what_torchscript_compiled_is_named() -> None:
@@ -261,8 +274,10 @@ def test_a_forward_that_takes_one_dict_or_one_tuple_gets_it() -> None:
 def test_printed_the_inventory_is_a_table_with_the_reasons() -> None:
     lines = repr(dropsearch.dropout_sites(Block(), features(4, 6)())).splitlines()
     assert lines[0].split() == ["site", "kind", "rate", "activations"]
-    assert lines[2].split() == ["drop", "residual", "0.1", "6"]
-    assert "not controllable: DropPath drops whole branches" in lines[3]
+    assert lines[1].split() == ["drop", "residual", "0.1", "6"]
+    assert lines[2].split() == ["drop_path", "residual", "0.2", "1"]
+    reasons = repr(dropsearch.dropout_sites(Conditional(), torch.randn(4, 5)))
+    assert "sometimes  hidden" in reasons.split("not controllable: ")[0]
     assert repr(dropsearch.dropout_sites(nn.Linear(2, 2), torch.ones(1, 2))) == "no dropout sites"
 
 

@@ -1,0 +1,152 @@
+"""Which modules and functions of a model drop by code of their own, and where their rates are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from torch import nn
+
+from dropsearch._compat.python_calls import as_written, can_be_shown
+from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.dropout.ops import own_code
+from dropsearch.dropout.ops.own_code import LAYER_DROP, LAYERS, OwnCode
+from dropsearch.dropout.places import named_functions, names_in, static_places
+
+
+@dataclass(frozen=True)
+class HeldRate:
+    """A rate that is a number on a module whose own code drops."""
+
+    op: OwnCode
+    attribute: str
+    """As in ``drop_prob``, or ``config.layerdrop``."""
+    is_whole: bool
+    """Whether the module is nothing but the operation, so that its site has the module's name."""
+
+    @property
+    def name(self) -> str:
+        """The name of the number on its holder."""
+        return self.attribute.rpartition(".")[2]
+
+    def holder(self, module: nn.Module) -> Any:
+        """Return what has the number: the module, or its ``config``."""
+        return vars(module)["config"] if "." in self.attribute else module
+
+    def site(self, path: str) -> str:
+        """Return the name of the site of a module with this path."""
+        return path or "model" if self.is_whole else f"{path or 'model'}:{self.attribute}"
+
+    def rate(self, module: nn.Module) -> float:
+        """Return the number."""
+        return float(vars(self.holder(module))[self.name])
+
+
+def held_rates(module: nn.Module) -> tuple[HeldRate, ...]:
+    """Return the rates of a module whose own code drops; none where it leaves that to functions that are known."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.") or isinstance(module, DropoutBase):
+        return ()
+    op, used = own_code.family_of(kind), names_in(kind)
+    found: list[HeldRate] = []
+    if op is not None and (op.target is not None or not static_places(kind)):
+        is_whole = not static_places(kind) and next(module.children(), None) is None
+        found += [HeldRate(op, name, is_whole) for name in _numbers(module, op.rates, used)[:1]]
+    for prefix, holder in (("", module), ("config.", vars(module).get("config"))):
+        known = {each.attribute for each in found}
+        names = [name for name in _numbers(holder, LAYER_DROP, used) if name not in known]
+        found += [HeldRate(LAYERS, prefix + name, is_whole=False) for name in names]
+    return tuple(found)
+
+
+def own_number(module: nn.Module) -> str:
+    """Return the name of the rate of a module that drops by its name; empty for any other, and for one without."""
+    kind = type(module)
+    op = None if kind.__module__.startswith("torch.") else own_code.family_of(kind)
+    return next(iter(_numbers(module, op.rates, names_in(kind))), "") if op else ""
+
+
+def _numbers(holder: Any, names: Iterable[str], used: frozenset[str]) -> list[str]:
+    held = getattr(holder, "__dict__", {})
+    is_number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)  # noqa: E731
+    return [name for name in names if name in used and is_number(held.get(name))]
+
+
+def functions_of(model: nn.Module) -> dict[FunctionType, str]:
+    """Return the plain functions that drop in a model, with the name of the argument that is their rate."""
+    found = {*own_code.registered_functions()}
+    rates: dict[FunctionType, str] = {}
+    for module in model.modules():
+        found.update(each for each in named_functions(type(module)) if isinstance(each, FunctionType))
+        rates.update(_forward_rate(module))
+    for function in found:
+        if known := own_code.of_function(function):
+            rates[function] = known[1]
+    return rates
+
+
+def _forward_rate(module: nn.Module) -> dict[FunctionType, str]:
+    """Return the forward of a module that is handed its rate in each call."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.") or isinstance(module, DropoutBase) or held_rates(module):
+        return {}
+    op = own_code.family_of(kind)
+    forward = inspect.unwrap(kind.forward)
+    if op is None or static_places(kind) or not can_be_shown(forward):
+        return {}
+    rate = own_code.rate_argument(forward, op)
+    return {forward: rate} if rate else {}
+
+
+@dataclass
+class Scope:
+    """The run of an operation's own code: random numbers drawn in it are its site's."""
+
+    site: str
+    depth: int
+    """How deep in the modules it runs: what a module inside draws is not its own."""
+    numbers: list[tuple[Any, str, float, float]] = field(default_factory=list)
+    """Numbers that are set while it runs: holder, name, what it was and what it is now."""
+
+    def enter(self) -> None:
+        """Set the numbers."""
+        for holder, name, _, now in self.numbers:
+            _set(holder, name, now)
+
+    def leave(self) -> None:
+        """Put the numbers back."""
+        for holder, name, before, _ in reversed(self.numbers):
+            _set(holder, name, before)
+
+
+def _set(holder: Any, name: str, value: float) -> None:
+    vars(holder)[name] = value
+
+
+def replaced(
+    function: FunctionType, rate: str, args: tuple[Any, ...], kwargs: dict[str, Any], new: Callable[[float], float]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call with another rate in them; as they are where it drops nothing or has no number.
+
+    Args:
+        function: What is called.
+        rate: The name of its argument for the rate.
+        args: Of the call.
+        kwargs: Of the call.
+        new: Returns the new rate for the one that the call was written with.
+    """
+    bound = None
+    with suppress(TypeError):  # the call raises it itself
+        bound = inspect.signature(as_written(function)).bind(*args, **kwargs)
+    if bound is None:
+        return args, kwargs
+    bound.apply_defaults()
+    written = bound.arguments.get(rate)
+    if isinstance(written, bool) or not isinstance(written, int | float):
+        return args, kwargs
+    bound.arguments[rate] = new(written)
+    return bound.args, bound.kwargs
