@@ -94,6 +94,20 @@ def word(argument: str, value: object) -> str:
     return value
 
 
+def logger_argument(value: Any) -> Any:
+    """Return a Lightning logger or a function that makes one; None for None.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if value is not None and not callable(value) and not hasattr(value, "log_metrics"):
+        raise InputError(
+            f"logger must be a Lightning logger or a function that makes one, got {value!r}: as in "
+            'logger=CSVLogger("logs")'
+        )
+    return value
+
+
 def words(argument: str, value: object) -> list[str]:
     """Return a list of texts.
 

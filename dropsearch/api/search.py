@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.api import study_objects
-from dropsearch.api.arguments import bounds, check_overrides, mapping, seconds, whole, with_trainer, word, words
+from dropsearch.api.arguments import (
+    bounds,
+    check_overrides,
+    logger_argument,
+    mapping,
+    seconds,
+    whole,
+    with_trainer,
+    word,
+    words,
+)
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
@@ -32,8 +42,9 @@ def search(
     seed: int = 0,
     name: str | None = None,
     output_dir: str | Path | None = None,
-    tracking: str = "none",
+    tracking: str | Sequence[str] = "none",
     tracking_uri: str | None = None,
+    logger: Any = None,
     engine: str = "auto",
     sampler: Any = None,
     pruner: Any = None,
@@ -71,8 +82,10 @@ def search(
         seed: All else follows from it: the trials' own seeds, what the data module draws in `setup`.
         name: What reports call the module; by default its class's or function's name.
         output_dir: Where all files go; outputs/NAME-DATA by default.
-        tracking: mlflow or none.
+        tracking: mlflow, wandb, tensorboard or none, or a list of them.
         tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
+        logger: A Lightning logger, which gets a step for each trial that ends, or a function that makes one for each
+            trial from its `TrialSpec`, which gets the trial's curves.
         engine: auto, vectorized or sequential.
         sampler: tpe (the default), random or gp, or an Optuna sampler, such as ``TPESampler(n_startup_trials=20)``. An
             object draws from its own random state; a named sampler makes each trial a function of `seed`.
@@ -118,7 +131,8 @@ def search(
     config.monitor, config.mode = word("monitor", monitor), word("mode", mode)
     config.arms = words("arms", arms)
     config.output_dir = str(output_dir or f"outputs/{config.study.name}")
-    config.tracking.name = word("tracking", tracking)
+    config.tracking.name = word("tracking", tracking) if isinstance(tracking, str) else words("tracking", tracking)
+    config.tracking.made_by = logger_argument(logger)
     config.engine.name = word("engine", engine)
     config.confirm = ConfirmConfig(whole("confirm_top_k", confirm_top_k), whole("confirm_seeds", confirm_seeds))
     if tracking_uri is not None:

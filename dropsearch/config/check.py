@@ -7,7 +7,7 @@ from typing import Any
 
 from dropsearch.config.constraints import field_problems
 from dropsearch.config.params_rules import params_problems
-from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, Config, UserDataConfig, UserModelConfig
+from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, TRACKERS, Config, UserDataConfig, UserModelConfig
 from dropsearch.config.user_rules import user_problems
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.printable import has_control_characters
@@ -52,6 +52,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from params_problems(config, _values)
     yield from _names(config)
     yield from _evidence(config)
+    yield from _tracking(config.tracking.name)
     if config.task == "retrain":
         yield from _retrain(config)
 
@@ -71,6 +72,17 @@ def _value(config: Config, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part, None)
     return value
+
+
+def _tracking(given: Any) -> Iterator[str]:
+    names = [given] if isinstance(given, str) else given
+    known = ", ".join(TRACKERS)
+    if not isinstance(names, Sequence) or not names:
+        yield f"tracking.name must name at least one of {known}, got {given!r}"
+        return
+    for name in names:
+        if name not in TRACKERS:
+            yield f'tracking.name must be of {known}, got "{name}"{close_match(str(name), TRACKERS)}'
 
 
 def _arms(arms: Sequence[str]) -> Iterator[str]:

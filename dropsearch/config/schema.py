@@ -209,13 +209,20 @@ class TrainerConfig:
     """In Python the user hands over a function that makes the callbacks; not a key of the configuration."""
 
 
+TRACKERS = ("mlflow", "wandb", "tensorboard", "none")
+
+
 @dataclass
 class TrackingConfig:
     """Where runs are tracked."""
 
-    name: str = checked("mlflow", Constraint(one_of=("mlflow", "none")))
+    name: Any = "mlflow"
+    """A tracker, or a list of them: mlflow, wandb, tensorboard, none."""
     uri: str | None = None
+    """Where MLflow is."""
     log_model: bool = True
+    made_by = None
+    """In Python the user may hand over a Lightning logger beside them; not a key of the configuration."""
 
 
 @dataclass

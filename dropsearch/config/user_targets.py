@@ -15,6 +15,8 @@ _FREE = re.compile(
     r"^(?:(model|data)\.(?!_target_=|name=)|arm_args(?:\.|=)|trainer\.(?!max_epochs=|accelerator=|precision=))"
 )
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
+_SEVERAL_TRACKERS = re.compile(r"^tracking=(?=\[)")
+"""A group has one option: several trackers are a list of names."""
 _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 
@@ -26,7 +28,7 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
     user's own, and the arms that can be built for it, unless the user names arms. Arguments of the user's classes
     and names of sites need no ``+`` before them.
     """
-    arguments = [_with_sites(argument) for argument in arguments]
+    arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", _with_sites(argument)) for argument in arguments]
     found = {match[1] for argument in arguments if (match := _TARGET.match(argument))}
     if not found or any(argument.startswith(("--config-name", "-cn")) for argument in arguments):
         return arguments

@@ -12,13 +12,15 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "report": ("matplotlib", "jinja2", "pandas"),
     "data": ("sklearn", "PIL", "scipy"),
     "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+    "tensorboard": ("tensorboard",),
     "postgres": ("psycopg",),
     "ray": ("ray",),
 }
 """The modules that each extra makes importable, beside torch, lightning and numpy, which are always there."""
 
-ON_CLUSTERS = ("postgres", "ray")
-"""Extras for several machines, which `dropsearch[all]` leaves out."""
+APART = ("postgres", "ray", "wandb", "tensorboard")
+"""Extras that `dropsearch[all]` leaves out."""
 EVERYTHING = '"dropsearch[all]" for everything'
 
 
@@ -41,5 +43,5 @@ def require(purpose: str, *extras: str) -> None:
         if missing:
             raise MissingExtraError(
                 f"{purpose} needs {', '.join(missing)}, not installed here: pip install "
-                f'"dropsearch[{extra}]"{", or " + EVERYTHING if extra not in ON_CLUSTERS else ""}'
+                f'"dropsearch[{extra}]"{", or " + EVERYTHING if extra not in APART else ""}'
             )

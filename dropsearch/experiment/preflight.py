@@ -10,11 +10,11 @@ from pathlib import Path
 from dropsearch._compat.database_urls import is_same_database
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.extras import require
 from dropsearch.core.printable import masked
 from dropsearch.datasets.catalogue import describe
 from dropsearch.datasets.checksums import folder_of
 from dropsearch.study.storage import check_storage
+from dropsearch.tracking import check_extras, tracker_names
 from dropsearch.tracking.mlflow.address import knock, resolve
 
 
@@ -81,9 +81,9 @@ def check_folder(folder: Path, key: str = "output_dir") -> None:
 
 def _check_tracking(config: Config) -> None:
     """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
-    if config.tracking.name != "mlflow":
+    check_extras(config.tracking.name)
+    if "mlflow" not in tracker_names(config.tracking.name):
         return
-    require("tracking=mlflow", "mlflow")
     address = resolve(config.tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"), Path(config.output_dir))
     storage = config.study.storage
     if isinstance(storage, str) and "://" in storage and is_same_database(storage, address.uri):

@@ -112,24 +112,21 @@ def without_secrets(values: Any, key: str = "") -> Any:
 
 
 def commands(
-    config: Config, best: str | None, mlflow: Mapping[str, str], carried: Mapping[str, Any] = MappingProxyType({})
+    config: Config, best: str | None, tracking: Mapping[str, str], carried: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, str]:
     """Return the exact commands that lead on from a run, by what they do.
 
     Args:
         config: The configuration.
         best: The arm whose confirmed model is best, None where none was confirmed.
-        mlflow: What the tracker tells of itself, empty where nothing is tracked.
+        tracking: What the trackers tell of themselves, empty where nothing is tracked.
         carried: What the user's class gets for the best trial beside the arguments of the configuration.
     """
     found: dict[str, str] = {}
     by_function = (
         getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
     )
-    uri = mlflow.get("tracking_uri", "")
-    if uri and not uri.startswith(("http://", "https://", "databricks")):
-        command = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri"])
-        found["mlflow"] = f"{command} {_database(uri)}"
+    found |= _curves(tracking)
     if best:
         folder = os.path.join(config.output_dir, "best")
         command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried)
@@ -139,6 +136,24 @@ def commands(
             found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     if not by_function:
         found["continue"] = this_command(without="task=evidence")
+    return found
+
+
+def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
+    """Return what shows the curves that were tracked, by tracker: a command, or the address of the run itself."""
+    found, uri = {}, tracking.get("tracking_uri", "")
+    page = f"/#/experiments/{tracking.get('experiment_id')}/runs/{tracking.get('run_id')}"
+    if uri.startswith(("http://", "https://")):
+        found["run"] = f"{uri.rstrip('/')}{page}"
+    elif uri and not uri.startswith("databricks"):
+        command = shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri"])
+        found |= {"mlflow": f"{command} {_database(uri)}", "run": f"http://127.0.0.1:5000{page}"}
+    if url := tracking.get("url"):
+        found["wandb"] = url
+    elif tracking.get("mode") == "offline":
+        found["wandb"] = f"wandb sync {shlex.quote(tracking['dir'])}/offline-run-*"
+    if folder := tracking.get("logdir"):
+        found["tensorboard"] = shlex.join(["tensorboard", "--logdir", folder])
     return found
 
 

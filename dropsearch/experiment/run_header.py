@@ -14,7 +14,7 @@ _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperba
 
 
 def run_header(
-    context: ExperimentContext, engine: str, done: int, mlflow: Mapping[str, str]
+    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str]
 ) -> tuple[str, dict[str, str]]:
     """Return a headline, and what there is to say by topic.
 
@@ -22,7 +22,7 @@ def run_header(
         context: What the run consists of.
         engine: What trains.
         done: How many trials an earlier run of the study ended.
-        mlflow: What the tracker tells of itself, empty where nothing is tracked.
+        tracking: What the tracker tells of itself, empty where nothing is tracked.
     """
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
@@ -40,8 +40,12 @@ def run_header(
     }
     if config.evidence.single_sites:
         facts["single sites"] = "each winner that drops, one rate at a time at zero and at the mean of the others"
-    if mlflow.get("tracking_uri"):
-        facts["MLflow"] = f"{shorter(mlflow['tracking_uri'])}, experiment {mlflow.get('experiment', '')}"
+    if tracking.get("tracking_uri"):
+        facts["MLflow"] = f"{shorter(tracking['tracking_uri'])}, experiment {tracking.get('experiment', '')}"
+    if tracking.get("project"):
+        facts["W&B"] = f"project {tracking['project']}, {tracking['mode']}"
+    if tracking.get("logdir"):
+        facts["TensorBoard"] = tracking["logdir"]
     if said := notes(context):
         facts["note"] = "; ".join(said)
     if done:

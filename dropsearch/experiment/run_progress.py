@@ -22,8 +22,12 @@ from dropsearch.experiment.paces import (
 )
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
+from dropsearch.report.progress.notebook import NotebookDisplay, in_notebook
+from dropsearch.report.progress.page import LivePage
 from dropsearch.report.progress.progress import View
 from dropsearch.report.progress.state import RunState
+from dropsearch.report.progress.table import LiveTable, can_draw
+from dropsearch.tracking import tracker_names
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
 
@@ -73,8 +77,16 @@ def planned_stages(
 
 
 def views(context: ExperimentContext) -> list[View]:
-    """Return what shows the progress of a run."""
-    return [Lines()]
+    """Return what shows the progress of a run: a page in its folder, and a notebook, a table or lines."""
+    config = context.config
+    shown: View = Lines()
+    if in_notebook():
+        shown = NotebookDisplay()
+    elif sys.stderr.isatty() and can_draw():
+        shown = LiveTable()
+    if config.task != "search":  # the page of the run stays until its report is written anew
+        return [shown]
+    return [LivePage(context.folder / "report.html", f"{config.model.name} on {context.source.name}"), shown]
 
 
 def run_stages(
@@ -111,7 +123,7 @@ def run_stages(
     if config.evidence.name != "off":
         stages.append(Stage("evidence", models, model))
     stages.append(Stage("report", 1, REPORT_SECONDS))
-    return [*stages, Stage("tracking", 1, TRACKING_SECONDS)] if config.tracking.name != "none" else stages
+    return [*stages, Stage("tracking", 1, TRACKING_SECONDS)] if tracker_names(config.tracking.name) else stages
 
 
 def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = ()) -> dict[str, int]:

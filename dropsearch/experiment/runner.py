@@ -33,6 +33,7 @@ from dropsearch.stats.comparisons import compared
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import RETRAINED, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
+from dropsearch.tracking.lightning_logger import LoggerTracker
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, Feed
 
@@ -62,7 +63,7 @@ def searched(config: Config) -> Summary:
     journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
         check_studies(open_storage(config.study.storage, journal), fingerprints(context))
-    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=context.folder)
+    tracker = trackers(context)
     # Processes are forked here, before the tracker and the studies have threads and open files.
     engine = engines.engine(context, plan, partial(_checkpoint_path, context.checkpoints))
     with closed(engine), reached(context.folder):
@@ -71,6 +72,13 @@ def searched(config: Config) -> Summary:
 
 def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
     return checkpoint(folder, spec) if spec.phase == "confirm" else None
+
+
+def trackers(context: ExperimentContext) -> Tracker:
+    """Return the tracker that the configuration names, with the Lightning logger that was handed over in Python."""
+    config = context.config.tracking
+    loggers = [] if config.made_by is None else [LoggerTracker(config.made_by)]
+    return make_tracker(config.name, uri=config.uri, output_dir=context.folder, more=loggers)
 
 
 class ExperimentRun:
@@ -236,7 +244,7 @@ class ExperimentRun:
             arms=arms,
             comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
             config=shown_config(config),
-            mlflow=dict(self.tracker.info),
+            tracking=dict(self.tracker.info),
             commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
             monitor=context.monitor,
             comparison_metric=metric,

@@ -53,7 +53,7 @@ def results(summary: Summary) -> dict[str, Any]:
             "arms": {name: _arm(outcome, summary.comparison_metric) for name, outcome in summary.arms.items()},
             "comparisons": [_comparison(comparison) for comparison in summary.comparisons],
             "evidence": _evidence(summary.evidence),
-            "mlflow": summary.mlflow,
+            "tracking": summary.tracking,
             "commands": summary.commands,
             "config": summary.config,
         }

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
-
-KINDS = ("mlflow", "none")
 
 
 class Tracker(Protocol):
@@ -127,22 +123,3 @@ class NullTracker:
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Do nothing."""
-
-
-def make_tracker(kind: str, *, uri: str | None, output_dir: Path) -> Tracker:
-    """Return the tracker of that kind, `mlflow` or `none`.
-
-    An MLflow tracker writes to `uri`, else to the environment's MLFLOW_TRACKING_URI as it is now, else
-    to `mlflow.db` in `output_dir`.
-
-    Raises:
-        InputError: an unknown kind, or a URI that MLflow cannot write to.
-    """
-    if kind == "none":
-        return NullTracker()
-    if kind != "mlflow":
-        raise InputError(f"tracking must be one of {', '.join(KINDS)}, got {kind!r}{close_match(kind, KINDS)}")
-    from dropsearch.tracking.mlflow.address import resolve
-    from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
-
-    return MlflowTracker(resolve(uri, os.environ.get("MLFLOW_TRACKING_URI"), output_dir), output_dir)

@@ -164,7 +164,7 @@ def test_mlflows_parent_run_has_both_reports_and_the_figures(finished: Finished,
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{finished.out / 'mlflow.db'}"
-    client, run = MlflowClient(uri, uri), finished.results["mlflow"]["run_id"]
+    client, run = MlflowClient(uri, uri), finished.results["tracking"]["run_id"]
     assert {"report.html", "report.md", "results.json"} <= {file.path for file in client.list_artifacts(run)}
     drawn = {path.name for path in (finished.out / "figures").iterdir()}
     assert {Path(file.path).name for file in client.list_artifacts(run, "figures")} == drawn
@@ -172,7 +172,7 @@ def test_mlflows_parent_run_has_both_reports_and_the_figures(finished: Finished,
 
 def test_mlflow_nests_trials_in_arms_in_one_parent(finished: Finished, mlflow_runs: dict[str, Any]):
     parent, _ = mlflow_runs["mlp-digits"]
-    assert parent.info.run_id == finished.results["mlflow"]["run_id"]
+    assert parent.info.run_id == finished.results["tracking"]["run_id"]
     assert "mlflow.parentRunId" not in parent.data.tags
     above = {"parent": None, "arm": "parent", "confirm": "arm"}
     by_id = {tracked.info.run_id: tracked for tracked, _ in mlflow_runs.values()}

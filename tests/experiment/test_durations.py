@@ -94,7 +94,7 @@ def test_a_plan_agrees_with_what_happens(
     took = {name: end - at[name] for name, end in zip(names, ends, strict=True)}
     assert sum(filter(None, expected.values())) == pytest.approx(sum(took.values()), rel=0.25)
     for name in ("search", "confirm", "evidence"):
-        assert expected[name] == pytest.approx(took[name], rel=0.25), name
+        assert expected[name] == pytest.approx(took[name], rel=0.25), (name, expected, took)
 
 
 def test_a_slow_sequential_module_is_measured_by_its_batches(

@@ -175,7 +175,7 @@ def test_the_loss_as_trained_is_another_number(first: Run):
     assert all(p.train_loss != p.train_loss_as_trained for r in dropping for p in r.curve)
 
 
-KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "mlflow"}
+KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "tracking"}
 ARM_KEYS = {"states", "trials", "best", "confirmed", "winner"}
 TRIAL_KEYS = {"number", "state", "params", "rates", "seed", "val_loss", "val_acc", "epochs", "seconds"}
 WINNER_KEYS = {"number", "rates", "test_loss", "test_acc", "mean_test_acc", "ci95_test_acc"}

@@ -153,7 +153,7 @@ class Maker:
             "arms": outcomes,
             "comparisons": compare(outcomes),
             "config": {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0},
-            "mlflow": {
+            "tracking": {
                 "tracking_uri": "sqlite:///mlflow.db",
                 "experiment": "mlp on digits",
                 "run_id": "a1b2",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dropsearch.report import results, write_results
 
-KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "mlflow"}
+KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "tracking"}
 TRIAL_KEYS = {"number", "state", "params", "rates", "seed", "val_loss", "val_acc", "epochs", "seconds"}
 WINNER_KEYS = {"number", "rates", "test_loss", "test_acc", "mean_test_acc", "ci95_test_acc"}
 
@@ -28,7 +28,7 @@ def test_every_key_that_programs_rely_on_is_there(summary):
         assert arm["winner"].keys() >= WINNER_KEYS
     for comparison in found["comparisons"]:
         assert comparison.keys() >= {"a", "b", "metric", "difference", "ci95", "effect", "p", "p_holm"}
-    assert found["mlflow"].keys() == {"tracking_uri", "experiment", "run_id"}
+    assert found["tracking"].keys() == {"tracking_uri", "experiment", "run_id"}
 
 
 def test_states_count_every_trial_once(summary):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dropsearch.core.errors import InputError
-from dropsearch.tracking import NullTracker, Tracker, make_tracker
+from dropsearch.tracking import TRACKERS, NullTracker, Tracker, make_tracker
 from tests.tracking.tracked_studies import DATA, make_curve, make_result, make_spec, make_summary
 
 CONF = Path(__file__).parents[2] / "conf" / "tracking"
@@ -32,7 +32,9 @@ def test_tracking_none_makes_the_null_tracker(tmp_path: Path):
 
 
 def test_an_unknown_kind_is_named_with_its_close_match(tmp_path: Path):
-    with pytest.raises(InputError, match=r'mlflow, none, got \'mlfow\' \(did you mean "mlflow"\?\)'):
+    with pytest.raises(
+        InputError, match=r'mlflow, wandb, tensorboard, none, got \'mlfow\' \(did you mean "mlflow"\?\)'
+    ):
         make_tracker("mlfow", uri=None, output_dir=tmp_path)
 
 
@@ -51,7 +53,7 @@ def test_the_environment_is_read_when_the_tracker_is_made(tmp_path: Path, monkey
         make_tracker("mlflow", uri=None, output_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mlflow", "none"])
+@pytest.mark.parametrize("name", TRACKERS)
 def test_each_file_in_conf_names_its_own_kind(name: str):
     group = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert group == {"name": name, "uri": None, "log_model": name == "mlflow"}

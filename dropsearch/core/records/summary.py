@@ -29,10 +29,12 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration as plain containers."""
-    mlflow: Mapping[str, str] = field(default_factory=dict)
-    """tracking_uri, experiment, experiment_id and run_id of the parent run; empty with tracking=none."""
+    tracking: Mapping[str, str] = field(default_factory=dict)
+    """What the trackers tell of themselves: tracking_uri, experiment, experiment_id and run_id of MLflow's parent run;
+    project and url of W&B; logdir of TensorBoard. Empty with tracking=none."""
     commands: Mapping[str, str] = field(default_factory=dict)
-    """Commands for the user, by purpose: "mlflow" (open the UI), "reload" (load the winner), "retrain", "continue"."""
+    """Commands for the user, by purpose: "mlflow", "run", "wandb", "tensorboard" (see the curves), "reload" (load the
+    winner), "retrain", "continue"."""
     monitor: Monitor = field(default_factory=Monitor)
     comparison_metric: ComparisonMetric = field(default_factory=ComparisonMetric)
     notes: tuple[str, ...] = ()

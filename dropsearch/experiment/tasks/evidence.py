@@ -18,12 +18,11 @@ from dropsearch.experiment.arm_runner import unfinished
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.runner import ExperimentRun
+from dropsearch.experiment.runner import ExperimentRun, trackers
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.report import closing
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import RETRAINED, check_studies, missing_studies
-from dropsearch.tracking import make_tracker
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -46,7 +45,7 @@ def measured_finished_run(config: Config) -> Summary:
     engines.use_threads(context)
     storage = _storage(context)
     nothing = SequentialEngine(context.make_module, context.source, context.settings, lambda _: None)
-    tracker = make_tracker(config.tracking.name, uri=config.tracking.uri, output_dir=context.folder)
+    tracker = trackers(context)
     run = ExperimentRun(context, nothing, tracker, started)
     run.open_studies(storage)
     arms = run.arm_runner.recorded()

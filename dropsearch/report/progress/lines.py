@@ -49,19 +49,19 @@ class Lines:
         print(line, file=self._stream, flush=True)
 
 
-def status(now: Snapshot) -> str:
-    """Return how far a run is in one line."""
+def status(now: Snapshot, *, best: bool = True) -> str:
+    """Return how far a run is in one line, with or without the best value so far."""
     head = " ".join(filter(None, [now.stage, now.state.current if now.trains else ""]))
     counted = f" {now.done}/{now.total} {now.unit}" if now.unit else ""
-    return ", ".join([f"{head}{counted}", *details(now)])
+    return ", ".join([f"{head}{counted}", *details(now, best=best)])
 
 
-def details(now: Snapshot) -> list[str]:
+def details(now: Snapshot, *, best: bool = True) -> list[str]:
     """Return the best so far, the speed, the share of the run and the time left, as far as they are known."""
     found = []
     if now.done and now.unit:
         found.append(f"{speed(now.per_minute)}/min")
-    if now.best is not None and now.trains:
+    if best and now.best is not None and now.trains:
         found.append(f"best {now.state.monitor.objective(now.best[0]):.4f} ({now.best[1]})")
     if now.left is None or now.ending:
         return found

@@ -57,8 +57,8 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "test set opened", ", ".join(opened)
     if summary.versions:
         yield "versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())
-    if summary.mlflow:
-        yield "MLflow", ", ".join(f"{key} {value}" for key, value in summary.mlflow.items())
+    if summary.tracking:
+        yield "tracking", ", ".join(f"{key} {value}" for key, value in summary.tracking.items())
 
 
 def settings(config: Mapping[str, Any], prefix: str = "") -> list[str]:

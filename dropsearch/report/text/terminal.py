@@ -13,6 +13,9 @@ from dropsearch.report.text.warnings import warnings
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",
+    "run": "The run itself in MLflow:",
+    "wandb": "The runs in Weights & Biases:",
+    "tensorboard": "To see every curve in TensorBoard:",
     "reload": "To load the model to keep:",
     "retrain": "To train it again:",
     "continue": "To go on with this study, give the same command with a larger study.n_trials:",

@@ -37,8 +37,9 @@ class BackgroundWriter:
     they fail, for `retry`: they must be such that doing them twice does no harm.
     """
 
-    def __init__(self, problems: list[str], hide: Callable[[str], str] = str) -> None:
-        """`hide` takes passwords out of what is said."""
+    def __init__(self, problems: list[str], hide: Callable[[str], str] = str, service: str = "MLflow") -> None:
+        """`hide` takes passwords out of what is said of `service`."""
+        self._service = service
         self._problems = problems
         self._hide = hide
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -123,8 +124,8 @@ class BackgroundWriter:
     def _warn(self, label: str, error: Exception) -> None:
         first = self._hide(first_cause(error))
         if self._warned:
-            log.debug("MLflow did not take %s: %s", label, first)
+            log.debug("%s did not take %s: %s", self._service, label, first)
             return
         self._warned = True
-        self._problems.append(f"MLflow did not take {label}: {first[:200]}; the study goes on without it")
+        self._problems.append(f"{self._service} did not take {label}: {first[:200]}; the study goes on without it")
         log.warning(self._problems[-1])

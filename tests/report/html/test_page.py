@@ -157,7 +157,7 @@ def bare(make):
     logged = ComparisonMetric("val_f1", "val_loss", "validation F1", percent=False, higher_is_better=True)
     yield "nothing measured", make.summary()
     yield "one arm", make.with_evidence(("dropout",))
-    yield "no arm", make.summary({}, config={}, commands={}, versions={}, mlflow={})
+    yield "no arm", make.summary({}, config={}, commands={}, versions={}, tracking={})
     yield "all failed", make.summary({name: make.failed(name) for name in ("none", "both")})
     yield "one failed", make.with_evidence({"none": make.arm("none"), "both": make.failed("both")})
     yield (

@@ -29,7 +29,7 @@ def hostile(make):
         notes=(HOSTILE,),
         config={"study": {"name": HOSTILE}, "output_dir": HOSTILE},
         commands={"continue": HOSTILE},
-        mlflow={"tracking_uri": "sqlite:///x.db", "experiment": HOSTILE},
+        tracking={"tracking_uri": "sqlite:///x.db", "experiment": HOSTILE},
         **names,
     )
 

@@ -39,7 +39,7 @@ def test_what_was_run_can_be_read_off(summary):
 
 
 def test_a_run_without_anything_still_has_a_page(make):
-    text = markdown(make.summary({}, config={}, commands={}, versions={}, mlflow={}))
+    text = markdown(make.summary({}, config={}, commands={}, versions={}, tracking={}))
     assert "The numbers raise none." in text
     assert "## Commands" not in text
 

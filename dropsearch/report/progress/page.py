@@ -1,0 +1,163 @@
+"""The run as a page while it works: report.html before there is a report."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.report.figures.palette import arm_style
+from dropsearch.report.progress.charts import curves_chart, rate_charts
+from dropsearch.report.progress.progress import Snapshot, duration
+from dropsearch.report.progress.state import ArmState
+from dropsearch.report.text.escaping import drawable
+
+SECONDS_BETWEEN_PAGES = 5.0
+RELOAD_SECONDS = 5
+MARK = '<meta name="dropsearch" content="live">'
+ENDED = {"stopped": "The run was stopped.", "failed": "The run failed."}
+_STYLE = """
+.bar { height: .6rem; background: var(--grid); border-radius: .3rem; margin: .5rem 0 0; overflow: hidden; }
+.bar span { display: block; height: 100%; background: var(--link); }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
+.charts svg, .curves svg { min-width: 0; }
+figure { margin: 1rem 0; }
+thead th { min-width: 0; }
+svg text { fill: var(--quiet); font: 11px var(--type); }
+svg .axis { stroke: var(--quiet); stroke-width: 1; fill: none; }
+svg .none { stroke: var(--ink); fill: var(--ink); }
+"""
+
+
+class LivePage:
+    """Writes the page whole every few seconds, until the report takes its place.
+
+    Args:
+        path: The file.
+        title: What the run is.
+        clock: The time of day in words.
+    """
+
+    every = SECONDS_BETWEEN_PAGES
+
+    def __init__(
+        self, path: Path, title: str, clock: Callable[[], str] = lambda: time.strftime("%Y-%m-%d %H:%M:%S")
+    ) -> None:
+        self._path, self._title, self._clock = path, title, clock
+        self._reports = False
+
+    def begin(self, now: Snapshot) -> None:
+        """Write the page as a stage begins, for the last time when the report is about to be written."""
+        self.draw(now)
+        self._reports = self._reports or now.stage == "report"
+
+    def draw(self, now: Snapshot) -> None:
+        """Write the page."""
+        if not self._reports:
+            self._write(now)
+
+    def note(self, line: str) -> None:
+        """Leave notes to the terminal."""
+
+    def close(self, now: Snapshot) -> None:
+        """Say how a run ended that leaves no report, and stop the reloading."""
+        if now.ending != "done" and self._is_ours():
+            self._write(now)
+
+    def _is_ours(self) -> bool:
+        with suppress(OSError):
+            return MARK in self._path.read_text(encoding="utf-8")[:2000]
+        return not self._reports
+
+    def _write(self, now: Snapshot) -> None:
+        with suppress(OSError):  # a page that is not written is no reason to stop
+            atomic_write_text(self._path, page(now, self._title, self._clock()))
+
+
+def page(now: Snapshot, title: str, written: str) -> str:
+    """Return the page.
+
+    Args:
+        now: The run.
+        title: What it is.
+        written: The time of day.
+    """
+    reload = "" if now.ending else f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n'
+    css = files("dropsearch.report.html").joinpath("page.css").read_text(encoding="utf-8")
+    note = (
+        f"Written at {written}."
+        if now.ending
+        else f"Written at {written}; the page is rewritten every {SECONDS_BETWEEN_PAGES:.0f} s and reloads itself. "
+        "If this time stands still, the run has ended without a report."
+    )
+    return drawable(
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{reload}'
+        f"<title>{100 * now.share:.0f} % {escape(title)}</title>\n<style>{css}{_STYLE}</style>\n</head>\n<body>\n"
+        f'<header>\n<h1>{escape(title)}</h1>\n</header>\n<main>\n{body(now)}<p class="small">{note}</p>\n</main>\n'
+        "</body>\n</html>\n"
+    )
+
+
+def body(now: Snapshot) -> str:
+    """Return what the page says, without its head: banner, stages, arms, curves and rates."""
+    return "".join(_parts(now))
+
+
+def _parts(now: Snapshot) -> Iterator[str]:
+    yield f'<div class="answer" role="status">{escape(_banner(now))}'
+    yield f'<div class="bar"><span style="width: {100 * now.share:.1f}%"></span></div></div>\n'
+    yield f"<p>{escape(_stages(now))}</p>\n"
+    yield _table(now)
+    if curves := curves_chart(now.state):
+        yield f'<h2>Trials that train</h2>\n<figure class="curves">{curves}'
+        yield f"<figcaption>{escape(now.state.monitor.name)} by epoch</figcaption></figure>\n"
+    if charts := rate_charts(now.state):
+        yield '<h2>Rates and score</h2>\n<div class="charts">\n'
+        yield from (f"<figure>{svg}<figcaption>{escape(site)}</figcaption></figure>\n" for site, svg in charts.items())
+        said = f"Each dot is a trial: its dropout rate, and its best {escape(now.state.monitor.name)}."
+        yield f'</div>\n<p class="small">{said}</p>\n'
+
+
+def _banner(now: Snapshot) -> str:
+    if now.ending:
+        return ENDED.get(now.ending, "The run is done.") + f" It took {duration(now.elapsed)}."
+    counted = f": {now.done} of {now.total} {now.unit}" if now.unit and now.total else ""
+    left = "" if now.left is None else f" About {duration(now.left)} left, {100 * now.share:.0f} % of the run is over."
+    hint = f" {now.hint[:1].upper()}{now.hint[1:]}." if now.hint else ""
+    return f"{now.stage[:1].upper()}{now.stage[1:]}{counted}.{left}{hint}"
+
+
+def _stages(now: Snapshot) -> str:
+    known = [f"{name} {duration(left)}" for name, left in now.parts.items() if left]
+    return f"Still to come: {', '.join(known)}." if known and not now.ending else ""
+
+
+def _table(now: Snapshot) -> str:
+    name = now.state.monitor.name
+    head = ("arm", f"best {name}", "done / pruned / failed", "confirmed")
+    cells = "".join(f"<th{_left(n)}>{escape(cell)}</th>" for n, cell in enumerate(head))
+    rows = "".join(
+        f"<tr>{''.join(f'<td{_left(n)}>{cell}</td>' for n, cell in enumerate(_row(arm, now)))}</tr>\n"
+        for arm in now.state.arms.values()
+    )
+    table = f"<table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+    return f'<div class="wide" tabindex="0">\n{table}\n</div>\n'
+
+
+def _left(column: int) -> str:
+    return ' class="left"' if column == 0 else ""
+
+
+def _row(arm: ArmState, now: Snapshot) -> tuple[str, ...]:
+    style = "" if arm.name == "none" else f' style="background: {arm_style(arm.name).colour}"'
+    swatch = f'<span class="arm"><span class="swatch"{style}></span>{escape(arm.name)}</span>'
+    best = now.state.monitor.objective(arm.best.objective) if arm.best else math.nan
+    counts = " / ".join(str(arm.ended.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL"))
+    shown = "" if math.isnan(best) else f"{best:.4f}"
+    return (swatch, shown, counts, str(arm.confirmed))

@@ -1,0 +1,104 @@
+"""The tracker around Lightning loggers that the user hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from dropsearch.core.errors import InputError, first_cause
+from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.tracking.metrics import OWN, flat, of_epoch, of_summary, of_trial, params_of
+
+
+class LoggerTracker:
+    """Logs to a Lightning logger, such as ``CSVLogger``, or to one for each trial.
+
+    One logger is one run: each trial that ends is a step of it, with its best values under their names and its
+    parameters under `dropsearch/`. A function makes a logger for each trial, which gets curves and hyperparameters.
+
+    Args:
+        logger: A Lightning logger, or a function from a `TrialSpec` to one.
+
+    Raises:
+        InputError: It is neither.
+    """
+
+    location: Mapping[str, str] = {}
+    info: Mapping[str, str] = {}
+
+    def __init__(self, logger: Any) -> None:
+        self._whole: Any = logger if _is_logger(logger) else None
+        self._make: Callable[[TrialSpec], Any] | None = logger if self._whole is None else None
+        if self._whole is None and not callable(logger):
+            raise InputError(
+                f"logger must be a Lightning logger or a function that makes one, got {type(logger).__name__}: as in "
+                'logger=CSVLogger("logs")'
+            )
+        self.problems: list[str] = []
+        self._ended = 0
+
+    def connect(self, experiment: str) -> None:
+        """Do nothing: the logger is there."""
+
+    def start(self, *, config: Mapping[str, Any], **_: Any) -> None:
+        """Log the configuration."""
+        if self._whole is not None:
+            self._safely(lambda: self._whole.log_hyperparams(flat(config)))
+
+    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
+        """Do nothing: a trial is logged when it ends."""
+
+    def end(self, result: TrialResult) -> None:
+        """Log a trial that ended."""
+        self._safely(lambda: self._log(result))
+
+    def _log(self, result: TrialResult) -> None:
+        if self._make is not None:
+            logger = self._make(result.spec)
+            if not _is_logger(logger):
+                raise TypeError(f"logger(spec) gave {type(logger).__name__}, no Lightning logger")
+            logger.log_hyperparams(params_of(result.spec))
+            for metrics in result.curve:
+                logger.log_metrics(of_epoch(metrics), step=metrics.epoch)
+            logger.log_metrics(of_trial(result), step=len(result.curve))
+            logger.finalize("failed" if result.state == "FAIL" else "success")
+            return
+        best = of_epoch(result.best) if result.best else {}
+        numbers = {f"{OWN}/{name}": float(value) for name, value in params_of(result.spec).items() if _is_number(value)}
+        self._whole.log_metrics({**best, **of_trial(result), **numbers}, step=self._ended)
+        self._ended += 1
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Return an empty set: what an earlier run logged is not known."""
+        return set()
+
+    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
+        """Log the numbers of the arms, and close the logger."""
+        if self._whole is not None:
+            self._safely(lambda: self._whole.log_metrics(of_summary(summary), step=self._ended))
+            self._safely(lambda: self._whole.finalize("success" if summary.complete else "aborted"))
+
+    def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
+        """Close the logger of a run that did not come to its end."""
+        if self._whole is not None:
+            self._safely(lambda: self._whole.finalize("failed"))
+
+    def _safely(self, log: Callable[[], object]) -> None:
+        try:
+            log()
+        except Exception as error:  # the logger is anybody's, and training is worth more than its log
+            line = f"the logger could not log everything: {type(error).__name__}: {first_cause(error)[:200]}"
+            if line not in self.problems:
+                self.problems.append(line)
+
+
+def _is_logger(given: Any) -> bool:
+    return hasattr(given, "log_metrics") and hasattr(given, "log_hyperparams") and not isinstance(given, type)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,105 @@
+"""What trackers log: metrics under the names that the module gives them, and dropsearch's under `dropsearch/`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dropsearch.core.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+
+OWN = "dropsearch"
+
+
+def of_epoch(metrics: EpochMetrics) -> dict[str, float]:
+    """Return one epoch's metrics by name; what was not measured is left out."""
+    found = {
+        f"{OWN}/train_loss": metrics.train_loss,
+        f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained,
+        f"{OWN}/train_acc": metrics.train_acc,
+        "val_loss": metrics.val_loss,
+        "val_acc": metrics.val_acc,
+        **metrics.logged,
+    }
+    return {name: float(value) for name, value in found.items() if not math.isnan(value)}
+
+
+def of_trial(result: TrialResult) -> dict[str, float]:
+    """Return what is known of a trial when it has ended: the metrics of its best epoch, its epochs and seconds."""
+    totals = {f"{OWN}/epochs": float(len(result.curve)), f"{OWN}/seconds": float(result.seconds)}
+    if result.best is None:
+        return totals
+    best = {name: value for name, value in of_epoch(result.best).items() if not name.startswith(OWN)}
+    return totals | {f"{OWN}/{name}_best": value for name, value in best.items()}
+
+
+def of_arm(outcome: ArmOutcome) -> dict[str, float]:
+    """Return the numbers that stand for an arm, by name; what is not known is left out."""
+    shown, found = outcome.monitor, {"trials": float(len(outcome.trials))}
+    if outcome.best is not None and outcome.best.best is not None:
+        found[f"{shown.name}_best"] = shown.objective(outcome.best.best.objective)
+    if outcome.winner is not None:
+        found[f"{shown.name}_confirmed"] = shown.objective(outcome.winner.mean_val_loss)
+    if outcome.test is not None:
+        for name, values in (("test_loss", outcome.test.loss), ("test_acc", outcome.test.acc)):
+            found[name] = sum(values) / len(values) if values else math.nan
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def params_of(spec: TrialSpec) -> dict[str, Any]:
+    """Return a trial's parameters: each rate by site, what the optimizer takes, what else is searched, arm and seed."""
+    found: dict[str, Any] = {"arm": spec.arm, **{f"rate.{site}": rate for site, rate in spec.rates.items()}}
+    found |= {"lr": spec.lr, "weight_decay": spec.weight_decay, **spec.hyperparameters}
+    found |= {"seed": spec.seed, "number": spec.number, "configuration": spec.configuration}
+    found |= {"variation": spec.variation or None}
+    return {name: value for name, value in found.items() if value is not None and not _is_nan(value)}
+
+
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings under dotted names; a list is one leaf, written as JSON."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        key = f"{above}.{name}" if above else str(name)
+        if isinstance(value, Mapping):
+            found |= flat(value, key)
+        elif value is not None:
+            found[key] = value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+    return found
+
+
+def of_summary(summary: Summary) -> dict[str, float]:
+    """Return the numbers of all arms, each under ``dropsearch/ARM/``."""
+    return {f"{OWN}/{arm}/{name}": value for arm, each in summary.arms.items() for name, value in of_arm(each).items()}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+class EndedTrials:
+    """The keys of the trials that a tracker has written whole: a file with a line for each, appended to.
+
+    Args:
+        path: The file.
+        study_id: Of the study; the keys of other studies in the file are left alone.
+    """
+
+    def __init__(self, path: Path, study_id: str) -> None:
+        self._path, self._study_id = path, study_id
+
+    def keys(self) -> set[str]:
+        """Return the keys of this study's trials."""
+        try:
+            lines: Sequence[str] = self._path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return set()
+        known = [line.partition("\t") for line in lines]
+        return {key for study_id, _, key in known if study_id == self._study_id}
+
+    def add(self, key: str) -> None:
+        """Note that a trial is written."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._study_id}\t{key}\n")
