@@ -35,6 +35,7 @@ DECIDES: Mapping[str, tuple[str, ...]] = {
     "pruner": ("pruner", "pruner.name"),
     "storage": ("study.storage",),
     "timeout": ("study.timeout",),
+    "budget": ("budget",),
 }
 """The configuration keys that each argument decides, which `overrides` must leave out."""
 

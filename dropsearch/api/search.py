@@ -50,6 +50,7 @@ def search(
     pruner: Any = None,
     storage: Any = None,
     timeout: float | None = None,
+    budget: str | None = None,
     accelerator: str = "auto",
     confirm_top_k: int = 3,
     confirm_seeds: int = 10,
@@ -92,6 +93,8 @@ def search(
         pruner: median (the default), hyperband or none, or an Optuna pruner.
         storage: An Optuna storage, its URL, or the path of a journal file; study.journal in `output_dir` by default.
         timeout: Seconds after which the search of each arm begins no further trial; those that train are finished.
+        budget: What the whole run may take, such as ``"20m"``, ``"2h"`` or ``"500 trials"``: it decides `n_trials`,
+            `confirm_top_k` and `confirm_seeds`.
         accelerator: auto, cpu or gpu.
         confirm_top_k: How many of the best configurations of each arm are retrained.
         confirm_seeds: On how many fresh seeds each.
@@ -117,7 +120,7 @@ def search(
     """
     optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
     optional |= {"lr": lr, "weight_decay": weight_decay, "rates": rates}
-    optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout}
+    optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout, "budget": budget}
     check_overrides(overrides, [argument for argument, value in optional.items() if value is None])
     kept = study_objects.address(storage)
     study_objects.check(sampler, pruner, kept)
@@ -148,6 +151,8 @@ def search(
         config.space.low, config.space.high = found.low, found.high
     if timeout is not None:
         config.study.timeout = seconds("timeout", timeout)
+    if budget is not None:
+        config.budget = word("budget", budget)
     if isinstance(kept, str):
         config.study.storage = kept
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dropsearch.config.budget import parsed
 from dropsearch.config.constraints import field_problems
 from dropsearch.config.params_rules import params_problems
 from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, TRACKERS, Config, UserDataConfig, UserModelConfig
@@ -53,6 +54,10 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _names(config)
     yield from _evidence(config)
     yield from _tracking(config.tracking.name)
+    if config.budget is not None and parsed(config.budget) is None:
+        yield f'budget must be a time or a number of trials, such as 20m, 2h or "500 trials", got "{config.budget}"'
+    if config.budget is not None and config.study.repeats > 1:
+        yield f"study.repeats must be 1 with a budget, got {config.study.repeats}"
     if config.task == "retrain":
         yield from _retrain(config)
 

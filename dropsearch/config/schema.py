@@ -326,6 +326,8 @@ class Config:
     """For a module of the user's own: by arm, arguments of its constructor."""
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
     seed: int = checked(0, Constraint(at_least=0, below=2**63))
+    budget: str | None = None
+    """What the run may take: ``20m``, ``2h``, ``500 trials``; it decides trials, configurations and seeds."""
     output_dir: str = "outputs/${study.name}"
 
 

@@ -14,7 +14,7 @@ _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperba
 
 
 def run_header(
-    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str]
+    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = ""
 ) -> tuple[str, dict[str, str]]:
     """Return a headline, and what there is to say by topic.
 
@@ -23,12 +23,14 @@ def run_header(
         engine: What trains.
         done: How many trials an earlier run of the study ended.
         tracking: What the tracker tells of itself, empty where nothing is tracked.
+        bought: What a budget buys, empty without one.
     """
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
     confirmations = len(arms) * confirm.top_k * confirm.seeds
     facts = {
         "data": source.description,
+        **({"budget": f"{config.budget}: {bought}"} if bought else {}),
         "sites": ", ".join(f"{site.name} ({site.kind})" for site in context.sites if site.controllable) or "none",
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
         f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing as closed
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dropsearch.config.budget import parsed
 from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
@@ -18,18 +19,19 @@ from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
 from dropsearch.experiment import engines, retrainings
 from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
+from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.run_progress import EVIDENCE_HINT, preparing, run_progress, winners_count
+from dropsearch.experiment.run_progress import EVIDENCE_HINT, budget_costs, preparing, run_progress, winners_count
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import closing, opening
 from dropsearch.report.progress import Progress
-from dropsearch.stats.comparisons import compared
+from dropsearch.stats.comparisons import compared, planned_contrasts
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import RETRAINED, check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
@@ -81,6 +83,10 @@ def trackers(context: ExperimentContext) -> Tracker:
     return make_tracker(config.name, uri=config.uri, output_dir=context.folder, more=loggers)
 
 
+MOST_EVIDENCE = 0.4
+"""The largest share of a budget that evidence on eight seeds of each arm may take."""
+
+
 class ExperimentRun:
     """One invocation: the studies, the tracker and the progress bar, and what comes of them.
 
@@ -106,6 +112,10 @@ class ExperimentRun:
         self.plan = plan
         self.interruption = Interruption()
         self.progress = Progress()
+        self.clock: Callable[[], float] = time.perf_counter
+        self.budgeted: BudgetedTraining | None = None
+        self.remarks: list[str] = []
+        """Notes of the run beside those of its context."""
 
     def open(self, journal: Path) -> None:
         """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
@@ -161,7 +171,10 @@ class ExperimentRun:
     def work(self, journal: Path) -> Summary:
         """Search, confirm and test; then close everything, however it ended."""
         try:
+            costs = self._budget_costs()
             self.open(journal)
+            if costs is not None:
+                self.budgeted = BudgetedTraining(self.arm_runner, costs, self._available(), self._elapsed())
             print(opening(*self._run_header()), flush=True)
             self._track_untracked_results()
             self.show_progress()
@@ -206,7 +219,41 @@ class ExperimentRun:
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
-        return run_header(self.context, self.engine.description, done, self.tracker.location)
+        bought = self.budgeted.describe(self._contrasts()) if self.budgeted else ""
+        return run_header(self.context, self.engine.description, done, self.tracker.location, bought)
+
+    def _contrasts(self) -> int:
+        return len(planned_contrasts(self.context.config.arms))
+
+    def _available(self) -> float:
+        budget = parsed(self.context.config.budget or "")
+        assert budget is not None, "checked with the configuration"
+        return budget.seconds or budget.trials
+
+    def _elapsed(self) -> Callable[[], float] | None:
+        """Return the clock of the budget; None where it counts trials."""
+        budget = parsed(self.context.config.budget or "")
+        return (lambda: self.clock() - self.started) if budget and budget.seconds else None
+
+    def _budget_costs(self) -> Costs | None:
+        """Return what the parts of the run cost, where there is a budget.
+
+        Raises:
+            InputError: It is too small; nothing is written then.
+        """
+        config = self.context.config
+        if config.budget is None or self.plan is None:
+            return None
+        clock, available = self._elapsed(), self._available()
+        if clock is None:
+            costs = Costs(len(config.arms), 1.0, 1.0)
+        else:
+            costs = budget_costs(self.context, self.plan, self.engine)
+            if costs.arms * 8 * costs.model > MOST_EVIDENCE * available:
+                config.evidence.name, costs = "off", dataclasses.replace(costs, model=0.0)
+                self.remarks.append("the budget leaves no time for evidence: task=evidence measures it afterwards")
+        enough(costs, available, clock() if clock else 0.0, in_time=clock is not None)
+        return costs
 
     def _train(self) -> None:
         arm_runner, progress = self.arm_runner, self.progress
@@ -214,11 +261,14 @@ class ExperimentRun:
         def watch(feed: Feed) -> Feed:
             return TrackedFeed(feed, self.tracker, progress)
 
-        progress.train("search", arm_runner.trials_left(), is_search=True)
-        arm_runner.search(watch)
-        if not self.interruption.requested:
-            progress.train("confirm", arm_runner.retrainings_left())
-            arm_runner.confirm(watch)
+        if self.budgeted is not None:
+            self.budgeted.train(watch, progress)
+        else:
+            progress.train("search", arm_runner.trials_left(), is_search=True)
+            arm_runner.search(watch)
+            if not self.interruption.requested:
+                progress.train("confirm", arm_runner.retrainings_left())
+                arm_runner.confirm(watch)
         for phase in RETRAINED:
             if any(phase in arm.retrained for arm in arm_runner.studies) and not self.interruption.requested:
                 progress.train(retrainings.PHASES[phase], retrainings.count_left(arm_runner, phase))
@@ -248,10 +298,22 @@ class ExperimentRun:
             commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
             monitor=context.monitor,
             comparison_metric=metric,
-            notes=notes(context),
+            notes=(*notes(context), *self.remarks, *self._bought(arms)),
             fixed_luck=context.modules.fixed_luck,
             complete=complete,
         )
+
+    def _bought(self, arms: Mapping[str, ArmOutcome]) -> list[str]:
+        """Return what the budget bought, in the unit of the comparison where the spread between seeds is known."""
+        if self.budgeted is None:
+            return []
+        metric = self.context.modules.comparison_metric
+        spread = spread_between_seeds(arms, metric)
+        scale, unit = (100.0, "points") if metric.percent else (1.0, metric.label)
+        size = None if spread is None else scale * spread
+        return [
+            f"the budget of {self.context.config.budget} bought {self.budgeted.describe(self._contrasts(), size, unit)}"
+        ]
 
     def _finished(self, summary: Summary) -> Summary:
         """Return the summary with what dropout did, or where that fails with a note: the run is not lost to it."""
@@ -267,7 +329,11 @@ class ExperimentRun:
         """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
         if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
-        self.progress.begin("evidence", winners_count(summary.arms), "models", EVIDENCE_HINT)
+        looks = winners_count(summary.arms)
+        if self.budgeted is not None and not self.budgeted.affords_evidence(looks * self.budgeted.costs.model):
+            note = "the budget left no time for evidence: task=evidence measures it"
+            return dataclasses.replace(summary, notes=(*summary.notes, note))
+        self.progress.begin("evidence", looks, "models", EVIDENCE_HINT)
         with engines.all_cores():
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)

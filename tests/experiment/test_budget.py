@@ -1,0 +1,179 @@
+"""A run within a budget, on a clock that moves with the work alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropsearch.config.budget import Budget, parsed
+from dropsearch.core.errors import InputError
+from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
+from dropsearch.experiment.runner import searched
+from dropsearch.report.progress import Progress
+from tests.experiment.conftest import LIGHT, Cli, composed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("20m", Budget(1200.0)),
+        ("20 min", Budget(1200.0)),
+        ("2h", Budget(7200.0)),
+        ("1h30m", Budget(5400.0)),
+        ("0.5h", Budget(1800.0)),
+        ("90s", Budget(90.0)),
+        ("500 trials", Budget(trials=500)),
+        ("1 trial", Budget(trials=1)),
+        ("0 trials", None),
+        ("0m", None),
+        ("20", None),
+        ("20 minutes ago", None),
+        ("-5m", None),
+        ("", None),
+    ],
+)
+def test_what_a_budget_says(text: str, expected: Budget | None) -> None:
+    assert parsed(text) == expected
+
+
+COST = st.floats(1e-3, 1e3)
+
+
+@given(st.integers(1, 6), COST, COST, COST, COST, st.floats(1, 1e6))
+def test_what_is_chosen_fits_and_twice_as_much_is_no_less(
+    arms: int, search: float, confirm: float, model: float, fixed: float, available: float
+) -> None:
+    costs = Costs(arms, search, confirm, model, fixed)
+    chosen, twice = choose(costs, available), choose(costs, 2 * available)
+    if chosen is None:
+        assert costs.of(LADDER[0]) > available
+        return
+    assert costs.of(chosen) <= available * (1 + 1e-9)
+    assert twice is not None
+    assert twice.seeds >= chosen.seeds
+    assert twice.n_trials >= chosen.n_trials
+
+
+def test_seeds_that_can_show_something_come_before_trials() -> None:
+    costs = Costs(4, 1.0, 1.4)
+    chosen = choose(costs, 120)
+    assert chosen == Allocation(18, 1, 8)
+
+
+def test_the_words_name_what_is_detected() -> None:
+    assert in_words(Allocation(45, 3, 10), 6, 0.5, "points") == (
+        "45 trials an arm, the best 3 on 10 seeds; differences of 0.77 points or more are detected with 80 % power"
+    )
+    assert "detect no difference" in in_words(Allocation(3, 1, 2), 6)
+
+
+class Simulated:
+    """The arms of a run whose trainings move a clock."""
+
+    def __init__(self, search: float, confirm: float, arms: int = 4, slower_from: float = 1e9, factor: float = 1.0):
+        self.now = 0.0
+        self.search_trial, self.confirm_trial = search, confirm
+        self.slower_from, self.factor = slower_from, factor
+        self.studies = [
+            SimpleNamespace(search=SimpleNamespace(results=lambda n=n: self.searched[n])) for n in range(arms)
+        ]
+        self.searched: list[list[int]] = [[] for _ in range(arms)]
+        self.confirmed = 0
+        self.seeds: tuple[int, ...] = ()
+        config = SimpleNamespace(
+            seed=0, study=SimpleNamespace(n_trials=30), confirm=SimpleNamespace(top_k=3, seeds=10), budget="x"
+        )
+        self.context = SimpleNamespace(config=config)
+
+    def cancelled(self) -> bool:
+        return False
+
+    def _work(self, seconds: float) -> None:
+        self.now += seconds * (self.factor if self.now >= self.slower_from else 1.0)
+
+    def search(self, watch: Any) -> None:
+        for done in self.searched:
+            while len(done) < self.context.config.study.n_trials:
+                self._work(self.search_trial)
+                done.append(1)
+
+    def retrainings_left(self) -> int:
+        top_k = min(self.context.config.confirm.top_k, self.context.config.study.n_trials)
+        return len(self.studies) * top_k * len(self.seeds) - self.confirmed
+
+    def confirm(self, watch: Any) -> None:
+        for _ in range(self.retrainings_left()):
+            self._work(self.confirm_trial)
+            self.confirmed += 1
+
+
+MODEL, FIXED = 0.5, 10.0
+
+
+def run(arms: Simulated, seconds: float, believed: float = 1.0) -> tuple[float, BudgetedTraining]:
+    """Return the seconds that a simulated run takes, evidence and report included."""
+    costs = Costs(4, arms.search_trial * believed, arms.confirm_trial * believed, MODEL, FIXED)
+    budgeted = BudgetedTraining(arms, costs, seconds, lambda: arms.now)  # type: ignore[arg-type]
+    budgeted.train(lambda feed: feed, Progress())
+    return arms.now + 4 * len(arms.seeds) * MODEL + FIXED, budgeted
+
+
+@pytest.mark.parametrize("seconds", [60, 300, 1200, 7200])
+@pytest.mark.parametrize("believed", [0.5, 0.8, 1.0, 1.3, 2.0])
+def test_a_run_ends_in_time_though_its_speed_was_misjudged(seconds: float, believed: float) -> None:
+    took, _ = run(Simulated(0.6, 1.0), seconds, believed)
+    assert took <= 1.1 * seconds
+    assert took >= 0.7 * seconds or seconds == 7200  # where nothing more can be bought
+
+
+@pytest.mark.parametrize("at", [0.1, 0.3])
+def test_a_machine_that_slows_down_gets_less(at: float) -> None:
+    took, budgeted = run(Simulated(0.6, 1.0, slower_from=at * 600, factor=2.0), 600)
+    undisturbed, full = run(Simulated(0.6, 1.0), 600)
+    assert took <= 1.1 * 600
+    assert budgeted.allocation.n_trials * budgeted.allocation.seeds < full.allocation.n_trials * full.allocation.seeds
+    assert undisturbed <= 1.1 * 600
+
+
+def test_every_arm_gets_the_same() -> None:
+    arms = Simulated(0.6, 1.0, slower_from=50, factor=3.0)
+    run(arms, 400)
+    assert len({len(done) for done in arms.searched}) == 1
+
+
+def test_a_budget_that_is_too_small_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"^budget must be enough for 2 trials an arm .* about \d+ min here: give a larger"
+    ):
+        run(Simulated(10.0, 15.0), 60)
+
+
+@pytest.mark.slow
+def test_a_number_of_trials_is_kept(tmp_path: Path) -> None:
+    config = composed(*LIGHT, "arms=[none,dropout]", "evidence=off", f"output_dir={tmp_path}", "budget=30 trials")
+    summary = searched(config)
+    trained = sum(len(arm.trials) + sum(len(each.results) for each in arm.confirmed) for arm in summary.arms.values())
+    assert 27 <= trained <= 30
+    assert len({len(arm.trials) for arm in summary.arms.values()}) == 1
+    assert any(
+        note.startswith("the budget of 30 trials bought") and "twice the budget" in note for note in summary.notes
+    )
+
+
+def test_a_budget_that_is_none_is_named(cli: Cli) -> None:
+    ended = cli("budget=20")
+    assert ended.status == 2
+    assert 'budget must be a time or a number of trials, such as 20m, 2h or "500 trials", got "20"' in ended.err
+    assert ended.left == []
+
+
+def test_the_ladder_rises() -> None:
+    for below, above in pairwise(LADDER):
+        assert all(a <= b for a, b in zip(dataclasses.astuple(below), dataclasses.astuple(above), strict=True))
