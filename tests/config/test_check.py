@@ -58,7 +58,7 @@ ILLEGAL = [
     ("engine.width", "0", 'engine.width must be auto or a number from 1 to 1024, got "0"'),
     ("engine.width", "wide", "engine.width must be auto or a number"),
     ("engine.processes", "100000", "engine.processes must be auto or a number from 1 to 1024"),
-    ("tracking.name", "wandb", "tracking.name must be one of mlflow, none"),
+    ("tracking.name", "wndb", "tracking.name must be of mlflow, wandb, tensorboard, none"),
     ("evidence.name", "of", 'evidence.name must be one of on, off, got "of" (did you mean "off"?)'),
     ("evidence.severities", 0, "evidence.severities must be at least 1, got 0 (see conf/evidence/on.yaml)"),
     ("evidence.monte_carlo", [0, 5], "evidence.monte_carlo must be rising numbers from 1 to 10000, got [0, 5]"),

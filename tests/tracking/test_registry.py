@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +135,34 @@ def test_the_next_run_writes_what_is_missing(name: str, tmp_path: Path, monkeypa
 
 
 def wandb_records(folder: Path) -> list[Any]:
-    """Return the records of an offline run, by wandb's own reader."""
+    """Return the records of an offline run, as wandb's own messages; they lie in the frames of a LevelDB log."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (path,) = folder.glob("*.wandb")
-    store, found = DataStore(), []
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.append(record)
+    data, at, found, parts = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no frame begins in the last bytes of a block
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            found.append(record)
+            parts = b""
+    return found
+
+
+def whole_run(folder: Path) -> list[Any]:
+    """Return the records of a run when it is written whole: wandb's process does so shortly after the run."""
+    deadline = time.monotonic() + 60
+    found: list[Any] = []
+    while not any(record.HasField("exit") for record in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        found = wandb_records(folder)
     return found
 
 
@@ -154,7 +173,7 @@ def test_wandb_reads_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tracker = make_tracker("wandb", uri=None, output_dir=tmp_path)
     track(tracker, logged())
     assert not tracker.problems
-    runs = [wandb_records(folder) for folder in (tmp_path / "wandb").glob("offline-run-*")]
+    runs = [whole_run(folder) for folder in (tmp_path / "wandb").glob("offline-run-*")]
     by_name = {record.run.display_name: records for records in runs for record in records if record.HasField("run")}
     assert set(by_name) == {"study", "dropout/3"}
     trial = by_name["dropout/3"]
