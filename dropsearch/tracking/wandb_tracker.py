@@ -48,7 +48,7 @@ class WandbTracker:
     @property
     def info(self) -> Mapping[str, str]:
         """The same, with the address of the study's run where a server has it."""
-        url = getattr(self._run, "url", None)
+        url = self._run.url if self._run is not None and self._mode == "online" else None
         return {**self.location, **({"url": url} if url else {})}
 
     def connect(self, experiment: str) -> None:
