@@ -54,6 +54,8 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _names(config)
     yield from _evidence(config)
     yield from _tracking(config.tracking.name)
+    if config.budget is not None and config.task == "work":
+        yield f"budget must be left out with task=work, for the run decides what it buys, got {config.budget}"
     if config.budget is not None and parsed(config.budget) is None:
         yield f'budget must be a time or a number of trials, such as 20m, 2h or "500 trials", got "{config.budget}"'
     if config.budget is not None and config.study.repeats > 1:

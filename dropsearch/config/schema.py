@@ -315,9 +315,9 @@ class Config:
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     sites: SitesConfig = field(default_factory=SitesConfig)
-    task: str = checked("search", Constraint(one_of=("search", "plan", "sites", "retrain", "evidence")))
-    """search, plan (say how trials would be trained, and train none), sites (list them), retrain, or evidence (of an
-    earlier run)."""
+    task: str = checked("search", Constraint(one_of=("search", "work", "plan", "sites", "retrain", "evidence")))
+    """search; work (train trials of a study that another process reports); plan (say how trials would be trained, and
+    train none); sites (list them); retrain; or evidence (of an earlier run)."""
     monitor: str = "val_loss"
     mode: str = checked("min", Constraint(one_of=("min", "max")))
     """min or max: whether less or more of the monitored metric is better."""

@@ -30,8 +30,8 @@ Watch = Callable[[Feed], Feed]
 Variations = Callable[["ArmStudies", Confirmed | None], StudyFeed]
 """Makes the feed of an arm's winner with something changed."""
 
-POLL_SECONDS = 0.5
-"""How often to look whether another process, which works on the same studies, is done."""
+POLL_SECONDS, LONGEST_POLL = 0.5, 5.0
+"""How often to look whether other processes, which work on the same studies, are done: at first, and at last."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class ArmRunner:
         studies: The arms' studies, in the order in which they run.
         engine: What trains.
         cancelled: Whether to stop.
+        only_trains: Whether another process judges what is there: then no earlier retraining is done again.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class ArmRunner:
         studies: Sequence[ArmStudies],
         engine: Engine,
         cancelled: Callable[[], bool],
+        only_trains: bool = False,
     ) -> None:
+        self.only_trains = only_trains
         self.context, self.studies, self.engine, self.cancelled = context, studies, engine, cancelled
         self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
 
@@ -98,6 +101,10 @@ class ArmRunner:
     def retrainings_left(self) -> int:
         """Return how many retrainings the arms' confirmations still lack."""
         return sum(len(self._trial_keys(arm) - _keys(arm.confirm.results())) for arm in self.studies)
+
+    def ended_elsewhere(self) -> int:
+        """Return how many trials other processes had ended when the studies were last looked at."""
+        return sum(store.ended_elsewhere for arm in self.studies for store in arm.stores)
 
     def repeat(self, watch: Watch, number: int) -> None:
         """Run a repetition of each arm's search, 2 being the first, to the same total.
@@ -137,7 +144,7 @@ class ArmRunner:
             self._run_until_done(feeds, watched)
 
     def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:
-        told = False
+        told, pause = False, POLL_SECONDS
         while True:
             for feed, tracked in zip(feeds, watched, strict=True):
                 self.engine.run(tracked)
@@ -149,7 +156,8 @@ class ArmRunner:
             if not told:
                 print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
             told = True
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_POLL)
 
     def confirm(self, watch: Watch) -> None:
         """Retrain the best configurations of each arm on the same fresh seeds."""
@@ -168,7 +176,7 @@ class ArmRunner:
 
     def stands(self, result: TrialResult) -> bool:
         """Return whether an earlier run's retraining need not be done again."""
-        return result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
+        return self.only_trains or result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
         return best_configurations(arm.search.results(), self.context.config.confirm.top_k)

@@ -218,7 +218,11 @@ def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
 def _needs_rate_check(context: ExperimentContext) -> bool:
     if context.config.task == "sites":
         return True
-    return context.modules.has_own_rates and context.config.task != "retrain" and bool(context.searching_arms)
+    return (
+        context.modules.has_own_rates
+        and context.config.task not in ("retrain", "work")
+        and bool(context.searching_arms)
+    )
 
 
 def _require_sites(context: ExperimentContext) -> None:

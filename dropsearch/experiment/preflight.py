@@ -30,8 +30,9 @@ def check_prerequisites(config: Config) -> None:
         if data_set.files:
             folder_of(data_set, config.data.root)
     check_folder(Path(config.output_dir))
-    if config.task in ("search", "evidence"):
+    if config.task in ("search", "work", "evidence"):
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
+    if config.task in ("search", "evidence"):
         _check_tracking(config)
 
 

@@ -16,13 +16,14 @@ from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
-from dropsearch.experiment import engines, retrainings
+from dropsearch.experiment import engines, shared_folder
 from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
@@ -33,7 +34,7 @@ from dropsearch.report import closing, opening
 from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared, planned_contrasts
 from dropsearch.study.storage import open_storage, storage_exists
-from dropsearch.study.studies import RETRAINED, check_studies, identity
+from dropsearch.study.studies import check_studies, identity
 from dropsearch.tracking import Tracker, make_tracker
 from dropsearch.tracking.lightning_logger import LoggerTracker
 from dropsearch.training.planning.plan import Plan
@@ -67,12 +68,13 @@ def searched(config: Config) -> Summary:
         check_studies(open_storage(config.study.storage, journal), fingerprints(context))
     tracker = trackers(context)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = engines.engine(context, plan, partial(_checkpoint_path, context.checkpoints))
+    engine = engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
     with closed(engine), reached(context.folder):
         return ExperimentRun(context, engine, tracker, started, plan).work(journal)
 
 
-def _checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
+def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
+    """Return where the weights of a trial's best epoch are kept; None for a trial whose weights are not."""
     return checkpoint(folder, spec) if spec.phase == "confirm" else None
 
 
@@ -124,6 +126,7 @@ class ExperimentRun:
         make_output_folder(self.context.folder)
         storage = open_storage(config.study.storage, journal)
         self.open_studies(storage)
+        shared_folder.mark(self.context, storage)
         self.start_tracking(storage)
 
     def open_studies(self, storage: Any) -> None:
@@ -259,24 +262,18 @@ class ExperimentRun:
         arm_runner, progress = self.arm_runner, self.progress
 
         def watch(feed: Feed) -> Feed:
-            return TrackedFeed(feed, self.tracker, progress)
+            before = arm_runner.ended_elsewhere()
+            return TrackedFeed(feed, self.tracker, progress, lambda: arm_runner.ended_elsewhere() - before)
 
         if self.budgeted is not None:
             self.budgeted.train(watch, progress)
-        else:
-            progress.train("search", arm_runner.trials_left(), is_search=True)
-            arm_runner.search(watch)
-            if not self.interruption.requested:
-                progress.train("confirm", arm_runner.retrainings_left())
-                arm_runner.confirm(watch)
-        for phase in RETRAINED:
-            if any(phase in arm.retrained for arm in arm_runner.studies) and not self.interruption.requested:
-                progress.train(retrainings.PHASES[phase], retrainings.count_left(arm_runner, phase))
-                retrainings.vary(arm_runner, watch, phase)
-        for number in range(2, self.context.config.study.repeats + 1):
-            if not self.interruption.requested:
-                progress.train(f"repeat {number}", arm_runner.trials_left(number), is_search=True)
-                arm_runner.repeat(watch, number)
+        for phase in phases(arm_runner):
+            if self.interruption.requested:
+                return
+            if self.budgeted is None or not phase.is_budgeted:
+                progress.train(phase.name, phase.left(), is_search=phase.is_search)
+                phase.train(watch)
+            self._track_untracked_results()  # those of workers, which track nothing
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
         """Return all that was found, without what dropout did."""

@@ -30,13 +30,21 @@ def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
     return ["sites"] if config.evidence.single_sites and arm.dropout != "off" else []
 
 
-def arm_studies(context: ExperimentContext, storage: Any, name: str) -> ArmStudies:
-    """Open all studies of an arm, which are made where they are not there."""
+def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_trains: bool = False) -> ArmStudies:
+    """Open all studies of an arm, which are made where they are not there.
+
+    Args:
+        context: What the run consists of.
+        storage: Where the studies are kept.
+        name: The arm's name.
+        only_trains: Whether this process leaves it to others to track its results.
+    """
     config, arm = context.config, ARMS[name]
     study = f"{config.study.name}/{name}"
     shared: dict[str, Any] = {
         "arm": name,
         "fingerprint": fingerprint(context, arm),
+        "only_trains": only_trains,
         "crash_of": partial(crash_of, context.folder),
     }
     pruner = config.pruner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,15 +15,26 @@ from dropsearch.training.protocols import Feed
 
 
 class TrackedFeed:
-    """A feed whose trials are tracked and counted as they pass."""
+    """A feed whose trials are tracked and counted as they pass.
 
-    def __init__(self, feed: Feed, tracker: Tracker, progress: Progress) -> None:
-        self._feed, self._tracker, self._progress = feed, tracker, progress
+    Args:
+        feed: The feed.
+        tracker: What tracks the trials.
+        progress: What counts them.
+        elsewhere: Says how many trials other processes have ended since this one began.
+    """
+
+    def __init__(
+        self, feed: Feed, tracker: Tracker, progress: Progress, elsewhere: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._feed, self._tracker, self._progress, self._elsewhere = feed, tracker, progress, elsewhere
         self.most_at_once = feed.most_at_once
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        return self._feed.ask(count)
+        """Return the next trials; what other processes ended is known by then, and counted."""
+        specs = self._feed.ask(count)
+        self._progress.elsewhere(self._elsewhere())
+        return specs
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Pass epochs on."""

@@ -32,6 +32,8 @@ from dropsearch.study.studies import open_study, quiet_optuna
 
 OWNER = "owner"
 """The user attribute that says which process trains a trial."""
+WORKER = "worker"
+"""The user attribute of a trial whose process only trains: others track its result."""
 LEASE = "lease"
 """The user attribute of the study, `lease.OWNER`, that changes while a process lives."""
 FASTER = "another process was faster"
@@ -76,6 +78,7 @@ class StudyStore:
         pruner: Optuna's pruner.
         repeat: Which repetition of the arm's search it is.
         crash_of: Returns how a dead process crashed, empty where that is not known.
+        only_trains: Whether this process leaves it to others to track its results.
 
     Raises:
         InputError: The storage holds a study of this name that another configuration made.
@@ -93,11 +96,13 @@ class StudyStore:
         pruner: BasePruner | None = None,
         repeat: int = 1,
         crash_of: Callable[[str], str] = lambda _: "",
+        only_trains: bool = False,
     ) -> None:
         self._crash_of = crash_of
         self.suspects: set[TrialKey] = set()
         """The places of trials that trained together in a process that crashed: one of them did it."""
         self.arm, self.repeat = arm, repeat
+        self._owned = {OWNER: this_process(), **({WORKER: True} if only_trains else {})}
         self.phase: TrialPhase = phase
         self._storage, self._make_sampler = storage, make_sampler
         with quiet_optuna():
@@ -110,6 +115,8 @@ class StudyStore:
         self.seen = Shadow(name)
         self._claims = Claims()
         self._open: dict[int, set[int]] = {}
+        self._others: set[int] = set()
+        """The trials that other processes ended, and that count."""
         self._interrupted: dict[int, str] = {}
         self._silence = leases.Silence()
         self._looked, self._met = -math.inf, -math.inf
@@ -150,6 +157,8 @@ class StudyStore:
             ended = trial.state in _ENDED
             counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
             began = self._interrupted.get(trial.number) != FASTER
+            is_others = ended and counts and _owner(trial) != this_process()
+            (self._others.add if is_others else self._others.discard)(trial.number)
             self._claims.set(
                 trial.number, self._trial_key(trial), counts=counts, interrupted=ended and not counts and began
             )
@@ -215,7 +224,7 @@ class StudyStore:
                     inferred = self._inferring.infer_relative_search_space(study, trial)
                 params = propose(study, trial, distributions, wish.point, inferred)
                 trial_keys = dict(zip(TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
-                trial = _running(number, {**trial_keys, OWNER: this_process()}, params, distributions)
+                trial = _running(number, {**trial_keys, **self._owned}, params, distributions)
                 templates.append(trial)
                 self.seen.put(trial)
         finally:
@@ -382,6 +391,11 @@ class StudyStore:
         return tuple(self._read(trial) for trial in self._counting())
 
     @property
+    def ended_elsewhere(self) -> int:
+        """How many trials that count other processes had ended when the study was last looked at."""
+        return len(self._others)
+
+    @property
     def all_failed(self) -> bool:
         """Whether no trial that ended did so well that it is more than a failure."""
         return not self.seen.count(TrialState.COMPLETE) and not self.seen.count(TrialState.PRUNED)
@@ -396,7 +410,7 @@ class StudyStore:
 
     def _is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
         owner, ended = trial.user_attrs.get(OWNER, ""), trial.datetime_complete
-        if owner == this_process() or is_dead(owner) or ended is None:
+        if trial.user_attrs.get(WORKER) or owner == this_process() or is_dead(owner) or ended is None:
             return False
         return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=leases.SILENCE)
 

@@ -9,7 +9,7 @@ from dropsearch.core.errors import InputError
 NAN, INF = float("nan"), float("inf")
 
 ILLEGAL = [
-    ("task", "serch", "task must be one of search, plan, sites, retrain, evidence"),
+    ("task", "serch", "task must be one of search, work, plan, sites, retrain, evidence"),
     ("seed", -1, "seed must be at least 0, got -1"),
     ("seed", 10**30, "seed must be below"),
     ("study.n_trials", 0, "study.n_trials must be at least 1, got 0 (see conf/config.yaml)"),

@@ -228,6 +228,27 @@ def test_two_processes_that_work_on_one_storage_share_its_trials(
         study_audit.check_results(tmp_path / name / "results.json", storage)
 
 
+def test_workers_and_the_run_that_reports_share_its_trials(run_forker: RunForker, tmp_path: Path) -> None:
+    storage, folder = f"sqlite:///{tmp_path}/shared.db", tmp_path / "out"
+    setup = TOGETHER.replace("FOLDER", str(tmp_path)).replace("< 2", "< 3")
+    shared = (f"study.storage={storage}",)
+    reports = job(folder, *shared, trials=9, setup=setup)
+    worker, elsewhere = (
+        job(tmp_path / name, *shared, "task=work", f"output_dir={where}", trials=9, setup=setup)
+        for name, where in (("worker", folder), ("elsewhere", tmp_path / "elsewhere"))
+    )
+    _, log, other_log = run(run_forker, reports, worker, elsewhere)
+    study_audit.check_everything(folder, storage, ARMS, 9, TOP_K, SEEDS)
+    trials = study_audit.ended(storage)
+    owners = {trial.user_attrs["owner"] for trial in trials.values()}
+    assert len(owners) == 3, "one of them did nothing"
+    assert sum(trial.user_attrs.get("worker", False) for trial in trials.values()) > 0
+    assert log.splitlines()[-1].endswith("trials")
+    assert "has nothing left to train" in log
+    assert "leaves the retrainings to processes that share output_dir" in other_log
+    assert not list((tmp_path / "elsewhere").rglob("*.ckpt"))
+
+
 KILLED_IN_A_TRIAL = """
 import os, signal
 from dropsearch.study.store import StudyStore

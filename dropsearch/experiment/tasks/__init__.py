@@ -38,6 +38,10 @@ def _task(config: Config) -> int:
         from dropsearch.experiment.tasks.sites import show_sites
 
         return show_sites(config)
+    if config.task == "work":
+        from dropsearch.experiment.tasks.work import work
+
+        return work(config)
     from dropsearch.experiment.runner import search
 
     return search(config)

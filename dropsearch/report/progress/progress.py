@@ -107,7 +107,7 @@ class Progress:
         self.state = RunState(()) if state is None else state
         self._views, self._clock = tuple(views), clock
         self._stage, self._unit, self._hint = "", "", ""
-        self._done = self._total = 0
+        self._done = self._total = self._elsewhere = 0
         self._began = clock()
         self._drawn = [-math.inf for _ in self._views]
         self._lock = threading.RLock()
@@ -157,6 +157,15 @@ class Progress:
             self._count()
             self._expect()
             self._draw()
+
+    def elsewhere(self, trials: int) -> None:
+        """Take in how many trials other processes have ended since this stage began; they count as done."""
+        with self._lock:
+            new, self._elsewhere = trials - self._elsewhere, trials
+            if new > 0:
+                self._count(new)
+                self._expect()
+                self._draw()
 
     def step(self, units: int = 1) -> None:
         """Count work that is done in a stage without trials."""
@@ -221,7 +230,7 @@ class Progress:
     def _begin(self, stage: str, units: int, unit: str, hint: str, work: float | None) -> None:
         self.forecast.begin(stage, work)
         self._stage, self._total, self._unit, self._hint = stage, units, unit, hint
-        self._done, self._began = 0, self._clock()
+        self._done, self._elsewhere, self._began = 0, 0, self._clock()
         for view in self._views:
             view.begin(self.snapshot())
 

@@ -65,6 +65,18 @@ def test_a_line_tells_done_total_best_arm_speed_and_time_left(log, clock):
     ]
 
 
+def test_trials_of_other_processes_count_as_done(log, clock):
+    progress = progress_of(log, clock, 20)
+    progress.train("search", 20, is_search=True)
+    for elsewhere in (0, 5, 5, 9):
+        progress.elsewhere(elsewhere)
+    train(progress, clock, 1, 60.0)
+    progress.train("confirm", 4)
+    progress.elsewhere(2)
+    counted = [line.partition(",")[0] for line in log.getvalue().splitlines() if "/" in line]
+    assert (counted[-2], counted[-1]) == ("search dropout 10/20 trials", "confirm 2/4 retrainings")
+
+
 def test_lines_are_ten_seconds_apart(log, clock):
     progress = progress_of(log, clock, 1000)
     progress.train("search", 1000, is_search=True)

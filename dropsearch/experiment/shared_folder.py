@@ -1,0 +1,31 @@
+"""Whether processes on several machines see the same output directory.
+
+The run that writes the report leaves the id of its study beside the checkpoints. A worker that reads this id writes
+its checkpoints where that run finds them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.study.studies import identity
+
+FILE = "study.id"
+
+
+def mark(context: ExperimentContext, storage: Any) -> None:
+    """Write the id of the study beside its checkpoints."""
+    atomic_write_text(context.checkpoints / FILE, f"{identity(storage, context.config.study.name)}\n")
+
+
+def is_shared(context: ExperimentContext, storage: Any) -> bool:
+    """Return whether this process has the output directory of the run that writes the report."""
+    if context.config.study.storage is None:  # the study itself lies in it
+        return True
+    try:
+        noted = (context.checkpoints / FILE).read_text().strip()
+    except OSError:
+        return False
+    return noted == identity(storage, context.config.study.name)

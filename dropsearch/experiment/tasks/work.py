@@ -1,0 +1,145 @@
+"""`task=work`: trains trials of a study until it is complete; another process reports and tracks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TextIO
+
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import STOPPED
+from dropsearch.core.process_id import this_process
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.experiment.arm_runner import ArmRunner
+from dropsearch.experiment.build import make_output_folder
+from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.phases import phases
+from dropsearch.experiment.preflight import reached
+from dropsearch.experiment.runner import checkpoint_path
+from dropsearch.experiment.shared_folder import is_shared
+from dropsearch.experiment.studies import arm_studies, fingerprints
+from dropsearch.experiment.watched_feed import Interruption
+from dropsearch.study.storage import open_storage, storage_exists
+from dropsearch.study.studies import check_studies
+from dropsearch.training.protocols import Feed
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def work(config: Config) -> int:
+    """Train until the study is complete, or until the user stops it; return 0 or 130.
+
+    The study is made where it is not there yet, so that workers may start before the run that reports.
+    """
+    context = build_context(config)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    plan = engines.plan(context)
+    journal = context.folder / "study.journal"
+    if storage_exists(config.study.storage, journal):
+        check_studies(open_storage(config.study.storage, journal), fingerprints(context))
+    engine = engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
+    with closing(engine), reached(context.folder):
+        make_output_folder(context.folder)
+        storage = open_storage(config.study.storage, journal)
+        studies = [arm_studies(context, storage, name, only_trains=True) for name in config.arms]
+        interruption = Interruption()
+        arm_runner = ArmRunner(context, studies, engine, interruption, only_trains=True)
+        with interruption.listening():
+            return _train(arm_runner, storage, interruption)
+
+
+def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> int:
+    lines = WorkerLines(lambda: _status(arm_runner))
+    lines.say(f"trains trials of study {arm_runner.context.config.study.name}: {arm_runner.engine.description}")
+    for phase in phases(arm_runner):
+        if interruption.requested:
+            break
+        # A search and its repeats leave no files; a confirmation does, and what rests on it waits for all of it.
+        if phase.is_search or is_shared(arm_runner.context, storage):
+            phase.train(lambda feed: CountedFeed(feed, lines))
+        elif phase.name == "confirm":
+            lines.say(_not_shared(arm_runner.context))
+    lines.say("stopped" if interruption.requested else "has nothing left to train")
+    return STOPPED if interruption.requested else 0
+
+
+def _not_shared(context: ExperimentContext) -> str:
+    return (
+        f"leaves the retrainings to processes that share output_dir with the run that reports: {context.folder} holds "
+        "no file of it"
+    )
+
+
+def _status(arm_runner: ArmRunner) -> str:
+    done = sum(len(store.results()) for arm in arm_runner.studies for store in arm.stores)
+    return f"study {arm_runner.context.config.study.name} has {done} trials"
+
+
+class WorkerLines:
+    """What a worker prints: one line a minute, with the trials that it ended and those of the whole study.
+
+    Args:
+        status: Returns how far the study is, in words.
+        clock: Returns seconds.
+        stream: Where lines go.
+    """
+
+    def __init__(
+        self, status: Callable[[], str], clock: Callable[[], float] = time.monotonic, stream: TextIO | None = None
+    ) -> None:
+        self._status, self._clock, self._stream = status, clock, stream or sys.stderr
+        self._began = self._said = clock()
+        self._ended = 0
+
+    def count(self, trials: int) -> None:
+        """Count trials that this worker ended."""
+        self._ended += trials
+
+    def if_due(self) -> None:
+        """Print a line where the last one is a minute old."""
+        if self._clock() - self._said >= SECONDS_BETWEEN_LINES:
+            self.say("trains")
+
+    def say(self, what: str) -> None:
+        """Print a line."""
+        self._said = self._clock()
+        minutes = (self._said - self._began) / 60
+        speed = f", {self._ended / minutes:.1f} a minute" if self._ended and minutes > 0 else ""
+        line = f"worker {this_process().rpartition(':')[0]} {what}; {self._ended} trials{speed}; {self._status()}"
+        print(line, file=self._stream, flush=True)
+
+
+class CountedFeed:
+    """A feed whose trials are counted as they pass, and not tracked.
+
+    Args:
+        feed: The feed.
+        lines: What counts and prints.
+    """
+
+    def __init__(self, feed: Feed, lines: WorkerLines) -> None:
+        self._feed, self._lines = feed, lines
+        self.most_at_once = feed.most_at_once
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        return self._feed.ask(count)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Pass epochs on."""
+        return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Pass results on, and count those that were not interrupted."""
+        self._feed.tell(results)
+        self._lines.count(sum(not result.interrupted for result in results))
+
+    def cancelled(self) -> bool:
+        """Return whether to stop; engines ask often, so this also prints the line that is due."""
+        self._lines.if_due()
+        return self._feed.cancelled()
