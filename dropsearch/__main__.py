@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from dropsearch import __version__
-from dropsearch.core.errors import BAD_INPUT
+from dropsearch.core.environment import LastingStream, prepare_environment
+from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED
 from dropsearch.core.extras import MissingExtraError, require
 
 
 def main() -> None:
     """Print the version, or run the command line."""
+    prepare_environment()
+    status: str | int | None
+    try:
+        _run()
+    except KeyboardInterrupt:
+        status = STOPPED
+    except SystemExit as ended:
+        status = ended.code
+    else:
+        status = 0
+    if status == STOPPED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C would only interrupt the end
+    sys.exit(_told(status))
+
+
+def _run() -> None:
     if "--version" in sys.argv[1:]:
         print(f"dropsearch {__version__}")
         return
@@ -22,6 +40,20 @@ def main() -> None:
     from dropsearch import cli  # imports Hydra
 
     cli.main()
+
+
+def _told(status: str | int | None) -> str | int | None:
+    """Return the exit status, 1 where the answer could not be written; say so where somebody may still read it."""
+    sys.stdout.flush()
+    out = sys.stdout
+    if not isinstance(out, LastingStream) or out.failure is None or out.reader_ended or status:
+        return status
+    print(
+        f"dropsearch: standard output could not be written ({out.failure.strerror}): the run is done, and its report "
+        "is in output_dir",
+        file=sys.stderr,
+    )
+    return FAILED
 
 
 if __name__ == "__main__":

@@ -37,8 +37,11 @@ FREE_KEYS = ("retrain.rates.", "retrain.params.", "sites.kinds.", "space.params.
 
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
 
+UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What Hydra and OmegaConf raise for overrides that they do not foresee, such as model=[1]."""
+
 # Hydra raises ValueError for an override such as model=null.
-ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError)
+ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError, *UNREAD)
 
 
 def known_keys(*schemas_in_use: type) -> set[str]:
@@ -68,6 +71,8 @@ def one_line(error: Exception) -> str:
         return _unreadable(error)
     if isinstance(error, SearchPathException):
         return f"--config-dir must be a folder of configurations ({_first(error)}): name another"
+    if isinstance(error, UNREAD) and not isinstance(error, OmegaConfBaseException):
+        return f"an override must be KEY=VALUE or GROUP=OPTION, got what Hydra cannot read ({_first(error)}): {SEE_ALL}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         return _value(cause)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
+from dropsearch.core.process_state import working_folder_kept
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.overlap import common_examples
@@ -68,7 +69,8 @@ class UserData:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            return getattr(self.module, method)(*arguments)
+            with working_folder_kept():
+                return getattr(self.module, method)(*arguments)
         except Exception as error:
             message = " ".join(str(error).split())[:300]
             raise InputError(f"data={self.name} failed in {method}: {type(error).__name__}: {message}") from error
@@ -91,7 +93,15 @@ class UserData:
             return None
         self._set_up("test")
         loader = self._call("test_dataloader")
-        return loader[0] if isinstance(loader, list | tuple) and loader else loader
+        if isinstance(loader, list | tuple) and len(loader) == 1:
+            loader = loader[0]
+        if loader is not None and (isinstance(loader, list | tuple) or length(loader) == 0):
+            count = f"{len(loader)} loaders" if isinstance(loader, list | tuple) else "no batches"
+            raise InputError(
+                f"data={self.name} must return one loader with batches from test_dataloader, got {count}: return "
+                "batches, or leave test_dataloader out"
+            )
+        return loader
 
     @property
     def notes(self) -> tuple[str, ...]:

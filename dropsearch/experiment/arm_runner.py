@@ -18,12 +18,14 @@ from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import ExampleResults, TestResult
+from dropsearch.experiment.watchdog import HeardFeed, Watchdog
 from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
 from dropsearch.study.leases import heartbeat
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
+from dropsearch.training.reasons import describe_error
 
 Watch = Callable[[Feed], Feed]
 """Puts tracking and progress around a feed."""
@@ -139,8 +141,9 @@ class ArmRunner:
 
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
         """
-        watched = [watch(feed) for feed in feeds]
-        with heartbeat(feed.store for feed in feeds):
+        watchdog = Watchdog()
+        watched = [HeardFeed(watch(feed), watchdog) for feed in feeds]
+        with heartbeat(feed.store for feed in feeds), watchdog.watching():
             self._run_until_done(feeds, watched)
 
     def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:
@@ -299,7 +302,13 @@ class ArmRunner:
         path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
             raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
-        measured = self.context.test_scores(result, path)
+        model = self.context.load(result, path)
+        try:
+            measured = self.context.modules.test_scores(model)
+        except InputError:
+            raise
+        except Exception as error:
+            raise TestSetError(f"{result.spec.key}: {describe_error(error)}") from error
         if measured.examples is not None:
             measured.examples.write(self._examples_path(result))
         step()
@@ -315,6 +324,12 @@ class ArmRunner:
 
     def _examples_path(self, result: TrialResult) -> Path:
         return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")
+
+
+class TestSetError(Exception):
+    """A winner could not be measured on the test set."""
+
+    __test__ = False
 
 
 def _keys(results: Sequence[TrialResult]) -> set[tuple[int | None, int]]:

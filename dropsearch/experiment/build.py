@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 
 from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, arguments
-from dropsearch.core.errors import InputError
+from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.data_module import TensorDataModule, data_module
@@ -76,7 +76,11 @@ def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
     given, callbacks = arguments(config.trainer), config.trainer.made_by
 
     def make() -> Mapping[str, Any]:
-        made = instantiate({**given, "_convert_": "all"}) if given else {}
+        try:
+            made = instantiate({**given, "_convert_": "all"}) if given else {}
+        except Exception as error:  # a callback is a class of anybody's
+            keys = ", ".join(f"trainer.{key}" for key in given)
+            raise InputError(f"{keys} must be arguments that can be built, got {first_cause(error)}") from error
         return {**made, "callbacks": callbacks()} if callbacks else made
 
     return make

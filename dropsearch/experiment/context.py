@@ -158,14 +158,6 @@ class ExperimentContext:
         module.load_state_dict(weights)
         return module.cpu().eval()
 
-    def test_scores(self, result: TrialResult, path: Path) -> TestResult:
-        """Return what a trial's model scores on the test set.
-
-        Raises:
-            InputError: The module measures on the test set nothing that is monitored.
-        """
-        return self.modules.test_scores(self.load(result, path))
-
     def validation_scores(self, result: TrialResult, path: Path) -> Sequence[float] | None:
         """Return what a trial's model has of what is monitored on each group of the validation examples, or None."""
         return self.modules.validation_scores(self.load(result, path))

@@ -17,7 +17,7 @@ from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
 from dropsearch.experiment import engines, shared_folder
-from dropsearch.experiment.arm_runner import ArmRunner, checkpoint
+from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
@@ -203,7 +203,13 @@ class ExperimentRun:
         """Return what is known of each arm; winners see the test set where the run is complete."""
         if complete and self.context.source.has_test:
             self.progress.begin("test", len(self.arm_runner.studies) * self.context.config.confirm.seeds, "models")
-        return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
+        try:
+            return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
+        except TestSetError as error:  # all that was trained is reported all the same
+            note = f"the test set could not be measured ({error}); the same command tries it again"
+            print(note, file=sys.stderr)
+            self.remarks.append(note)
+            return self.arm_runner.outcomes(open_test=False)
 
     def finish(self, summary: Summary) -> None:
         """Write every file, then what the tracker has not written yet."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
+from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.example_groups import example_groups
@@ -26,6 +27,7 @@ from dropsearch.datasets.user_data import defines
 from dropsearch.experiment.build import Source
 from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
@@ -103,7 +105,7 @@ def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
 
 
 def monitored_scores(
-    name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool = True
+    name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool = True, **limits: Any
 ) -> TestResult:
     """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
 
@@ -113,6 +115,7 @@ def monitored_scores(
         source: The data.
         settings: What all trials share.
         by_group: Whether to measure groups of the test examples too.
+        limits: Arguments of the Trainer.
 
     Raises:
         InputError: The module logs nothing of the kind.
@@ -121,13 +124,32 @@ def monitored_scores(
     for step, wanted in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
         if step == "test" and not defines(module, "test_step"):
             continue  # validation_step measures it on any examples
-        measure = partial(_measured, module, source, settings, step)
+        measure = partial(_measured, module, source, settings, step, **limits)
         scores = measure(source.test_dataloader())
         if wanted in scores:
             parts = _by_group(twin, measure, source.test_dataloader(), step, wanted) if by_group else None
             acc = scores.get("test_acc", scores.get("val_acc", math.nan))
             return TestResult(scores[wanted], acc, ExampleResults(parts, [math.nan] * len(parts)) if parts else None)
     raise InputError(f"model={name} must log {wanted} for the test set, and logs {', '.join(scores)}")
+
+
+def check_test(name: str, module: Any, source: Source, settings: TrainerSettings) -> None:
+    """Let a module that is not trained see the first test batch, so that what fails there fails before the search.
+
+    Raises:
+        InputError: It failed.
+    """
+    limits = {"limit_test_batches": 1, "limit_val_batches": 1}
+    try:
+        with seeded(0):
+            monitored_scores(name, module, source, settings, by_group=False, **limits)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"model={name} must be able to measure the test set, and failed on its first batch "
+            f"({describe_error(error)}): mend it, or take test_dataloader out of the data"
+        ) from error
 
 
 def validation_scores(module: Any, source: Source, settings: TrainerSettings) -> list[float] | None:
@@ -178,9 +200,11 @@ def _of_step(twin: Any, loader: Any, step: str) -> dict[str, float]:
         return {}
 
 
-def _measured(module: Any, source: Source, settings: TrainerSettings, step: str, loader: Any) -> dict[str, float]:
+def _measured(
+    module: Any, source: Source, settings: TrainerSettings, step: str, loader: Any, **limits: Any
+) -> dict[str, float]:
     with quiet_lightning():
-        trainer = make_trainer(module, settings, [])
+        trainer = make_trainer(module, settings, [], **limits)
         (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **source.for_test(step, loader))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

@@ -11,12 +11,13 @@ from typing import Any
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
+from dropsearch.core.process_state import working_folder_kept
 from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.scoring import TestResult, monitored_metric, monitored_scores, validation_scores
+from dropsearch.experiment.scoring import TestResult, check_test, monitored_metric, monitored_scores, validation_scores
 from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
@@ -88,6 +89,8 @@ class UserModules:
         monitor = settings.monitor
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
+        if config.task == "search" and source.has_test:
+            check_test(self._chosen.name, self.specimen(self.start), source, settings)
 
     def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
         """Return the names of the arguments that the module takes, what builds it from them, and what they are."""
@@ -137,7 +140,7 @@ class UserModules:
 
     def _made(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> Any:
         more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self._arguments(spec, chosen)}
-        with seeded(spec.seed), reseeding_follows(spec.seed):
+        with seeded(spec.seed), reseeding_follows(spec.seed), working_folder_kept():
             module = self._built(more)
         trainer_class(module)
         if module in self._seen:

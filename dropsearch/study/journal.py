@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import IO
@@ -38,17 +39,36 @@ class _KernelLock:
         self._journal = journal
         self._path = journal.with_name(journal.name + ".lock")
         self._file: IO[bytes] | None = None
+        self._identity: tuple[int, int] | None = None
+        """Device and number of the journal's file, once it is there."""
 
     def acquire(self) -> bool:
         file = self._path.open("ab")
         fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[union-attr]
         self._file = file
         try:
+            self._check_same_file()
             _cut_half_line(self._journal)
         except BaseException:
             self.release()
             raise
         return True
+
+    def _check_same_file(self) -> None:
+        """Check that the journal is the file that it was: a new one would lack all that was written before.
+
+        Raises:
+            FileNotFoundError: It was deleted, renamed or replaced.
+        """
+        found = self._journal.stat() if self._journal.exists() else None
+        identity = (found.st_dev, found.st_ino) if found else None
+        if self._identity is not None and identity != self._identity:
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "it was deleted, renamed or replaced while the run used it; put it back",
+                str(self._journal),
+            )
+        self._identity = identity
 
     def release(self) -> None:
         if self._file is not None:

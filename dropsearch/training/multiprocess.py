@@ -29,7 +29,7 @@ from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 from dropsearch.training.reasons import describe_error
-from dropsearch.training.worker_forks import WATCH_SECONDS, WorkerForks
+from dropsearch.training.worker_forks import WATCH_SECONDS, Flag, WorkerForks
 
 POLL_SECONDS = 0.1
 GRACE, SAYS_AFTER = 10.0, 2.0
@@ -83,7 +83,7 @@ class ProcessEngine:
 
     def __init__(self, engine: Engine, count: int) -> None:
         self.engine, self.count = engine, count
-        self._stop = multiprocessing.get_context("fork").Event()
+        self._stop = Flag()
         self._forks = WorkerForks(partial(_work, engine, self._stop))
         # Python would ask forgotten processes to end by SIGTERM, to which they do not listen, and wait for them.
         atexit.register(self.close)
@@ -230,7 +230,7 @@ class ProcessEngine:
         self._forks.close()
 
 
-def _work(engine: Engine, stop: Any, connection: Connection) -> None:
+def _work(engine: Engine, stop: Flag, connection: Connection) -> None:
     torch.set_num_threads(1)
     parent = os.getppid()
     try:
@@ -264,7 +264,7 @@ def _heard(connection: Connection, parent: int) -> Any:
 class _Remote:
     """The parent's feed, seen from a worker."""
 
-    def __init__(self, connection: Connection, stop: Any, parent: int, most_at_once: int | None) -> None:
+    def __init__(self, connection: Connection, stop: Flag, parent: int, most_at_once: int | None) -> None:
         self._connection, self._stop, self._parent = connection, stop, parent
         self.most_at_once = most_at_once
 

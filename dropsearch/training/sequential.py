@@ -22,6 +22,7 @@ from dropsearch._compat.lightning import quiet_loggers
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
+from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.dropout.control import TrialControl
@@ -180,7 +181,8 @@ class SequentialEngine:
         ending, started = _Ending(), time.perf_counter()
         path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
-            self._fit(spec, feed, ending, path)
+            with process_state_kept():
+                self._fit(spec, feed, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
         except (InputError, RunError):  # what fails is not this trial

@@ -6,6 +6,7 @@ process is forked at the start, before there are threads; it only forks workers 
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import select
@@ -26,6 +27,25 @@ CLOSING_SECONDS = 3.0
 
 Work = Callable[[Connection], None]
 """What a worker does, given its end of a pipe."""
+
+
+class Flag:
+    """A flag that all forks of a process share; unlike a semaphore it needs no /dev/shm."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self._memory[0] = 1
+
+    def clear(self) -> None:
+        """Lower the flag."""
+        self._memory[0] = 0
+
+    def is_set(self) -> bool:
+        """Return whether the flag is raised."""
+        return self._memory[0] == 1
 
 
 class WorkerForks:

@@ -43,6 +43,7 @@ class Job:
     setup: str = ""
     """Python that its process runs first."""
     cwd: str | None = None
+    limit: float = LIMIT
 
 
 class RunForker:
@@ -108,7 +109,7 @@ def _run(jobs: Sequence[Job]) -> list[int]:
                 statuses[pid] = os.waitstatus_to_exitcode(status)
             elif job.kill_after is not None and time.monotonic() - began > job.kill_after:
                 os.kill(pid, signal.SIGKILL)
-            elif time.monotonic() - began > LIMIT:
+            elif time.monotonic() - began > job.limit:
                 os.kill(pid, signal.SIGABRT)
         time.sleep(0.001)
     return [statuses[pid] for pid in pids]

@@ -28,6 +28,8 @@ def open_storage(storage: str) -> Any:
 
 
 def _there(storage: str) -> bool:
+    if storage.startswith("postgresql"):
+        return True
     path = Path(storage.removeprefix("sqlite:///"))
     return path.exists() and path.stat().st_size > 0
 

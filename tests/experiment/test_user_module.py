@@ -222,6 +222,15 @@ REFUSED = [
     (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, for it is searched, got 0.1"),
     (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
     (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
+    (
+        own("LitNet", "Digits", "+trainer.callbacks=[{_target_: nowhere.Callback}]"),
+        "trainer.callbacks must be arguments that can be built, got ",
+    ),
+    (own("LitNet", "EmptyTest"), "data=EmptyTest must return one loader with batches from test_dataloader, got no"),
+    (
+        own("BadlyTested", "WithTest"),
+        "must be able to measure the test set, and failed on its first batch (KeyError: 'no such table'): mend it",
+    ),
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
     (
         own("Stepwise"),
@@ -319,3 +328,12 @@ def test_manual_optimisation_with_two_optimisers_is_searched(cli: Cli, tmp_path:
     found = results(tmp_path)
     assert {trial["state"] for trial in found["arms"]["dropout"]["trials"]} == {"COMPLETE"}
     assert "lr in the groups of the optimiser" in found["notes"]
+
+
+def test_a_test_set_that_fails_late_leaves_the_report(cli: Cli, tmp_path: Path):
+    ended = cli(*own("BadlyTestedLater", "WithTest", "arms=[none,dropout]", "engine=sequential"))
+    assert ended.status == 0, ended.err
+    assert "the test set could not be measured (" in ended.err
+    assert "KeyError: 'no such table'); the same command tries it again" in ended.err
+    assert "Traceback" not in ended.err
+    assert "The test set could not be measured" in " ".join((tmp_path / "out" / "report.md").read_text().split())

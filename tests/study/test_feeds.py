@@ -302,6 +302,18 @@ def test_failing_storage_raises_one_line(make_store: MakeStore, monkeypatch: pyt
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_journal_that_is_taken_away_ends_the_run(make_store: MakeStore, tmp_path: Path, how: str) -> None:
+    feed, path = make_feed(make_store()), tmp_path / "study.journal"
+    spec, kept = ask(feed), path.read_bytes()
+    path.rename(tmp_path / "kept.journal")
+    if how == "replaced":
+        path.write_bytes(kept)
+    with pytest.raises(RunError, match="was deleted, renamed or replaced while the run used it"):
+        feed.tell([ended(spec)])
+    assert path.exists() is (how == "replaced"), "no new journal that lacks all before"
+
+
 def test_a_disk_that_is_full_at_the_first_write_is_named(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

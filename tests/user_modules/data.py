@@ -49,6 +49,13 @@ class WithTest(Digits):
         return DataLoader(TensorDataset(torch.tensor(x[-100:] / 16, dtype=torch.float32), torch.tensor(y[-100:])), 64)
 
 
+class EmptyTest(Digits):
+    """With a test set of no examples."""
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(torch.zeros(0, 64), torch.zeros(0, dtype=torch.long)), 64)
+
+
 class ThreeWays(Digits):
     """Split in three at random, in a `setup` that runs for each stage."""
 

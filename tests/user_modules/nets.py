@@ -62,6 +62,22 @@ class Tested(LitNet):
         self.log_dict({"test_loss": F.cross_entropy(logits, y), "test_acc": (logits.argmax(1) == y).float().mean()})
 
 
+class BadlyTested(LitNet):
+    """With a test step that raises."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        raise KeyError("no such table")
+
+
+class BadlyTestedLater(LitNet):
+    """With a test step that raises at the second batch."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise KeyError("no such table")
+        self.log("test_loss", 0.5)
+
+
 class Scored(LightningModule):
     """A metric object, outputs kept until the end of the epoch, no learning rate among its arguments."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.process_state import process_state_kept
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
 from dropsearch.training.reasons import describe_error, one_line
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
@@ -71,7 +72,8 @@ class VectorizedEngine:
                     self.make_module, self.data, self.settings, partitioned, self.width, self.checkpoint_path
                 )
                 if trials.trial_rows:
-                    trials.fit()
+                    with process_state_kept():
+                        trials.fit()
             except CancelledError:
                 return
             except (InputError, RunError):

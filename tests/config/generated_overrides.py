@@ -1,0 +1,105 @@
+"""Overrides as nobody should type them: each key with values of every kind, and words that are no overrides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+
+from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.messages import ConfigurationErrors, known_keys, one_line
+from dropsearch.config.params import with_params
+from dropsearch.config.user_targets import with_user_targets
+from dropsearch.core.errors import InputError
+from dropsearch.core.printable import one_line as printable_line
+
+VALUES = (
+    *("", "null", "true", "0", "1", "-1", "3", "0.5", "-0.5", "1e-3", "1e20", "1e308", "1e400", "nan", "inf", "-inf"),
+    *("word", "auto", "[]", "[1]", "[[1]]", "[a,b]", "[none,none]", "{}", "{a: 1}", "{a: {b: [1, 2]}}", "'quoted'"),
+    *("99999999999999999999", "[99999999999999999999]", "0x10", "1_000", "${seed}", "${nothing}", "${oc.env:NO_SUCH}"),
+    *(
+        "'a b'",
+        "a=b",
+        "é",
+        "'\\x1b[31m'",
+        "'line\\nline'",
+        "choice(1,2)",
+        "interval(0.1,0.9)",
+        "interval(1,0)",
+        "range(3)",
+    ),
+    *("../up", "/dev/null", "%20", "'?'", "sqlite:///", "http://", "x" * 300, "???", "[1", "}", "'", ",", "1,2"),
+)
+PREFIXES = ("", "", "", "", "+", "++", "~")
+WORDS = (
+    "=",
+    "==",
+    "=1",
+    "a",
+    "~",
+    "+",
+    "--nothing",
+    "model=mlp,cnn",
+    "model=",
+    "model=none",
+    "@x=1",
+    "seed",
+    "a.b.c=1",
+)
+MOST = 1500
+"""Characters of a message."""
+
+
+def override(draw: random.Random, keys: Sequence[str]) -> str:
+    """Return an override: most have a key of the configuration, some one that is misspelt, some none."""
+    chance = draw.random()
+    if chance < 0.04:
+        return draw.choice(WORDS)
+    key = draw.choice(keys)
+    if chance < 0.12:
+        place = draw.randrange(len(key))
+        key = key[:place] + key[place + 1 :]
+    return f"{draw.choice(PREFIXES)}{key}={draw.choice(VALUES)}"
+
+
+def answer(*words: str) -> str:
+    """Return how the configuration refuses words of a command line; empty where it accepts them.
+
+    Anything but a refusal is raised.
+    """
+    register_schemas()
+    try:
+        taken = with_params(with_user_targets(["dropsearch", *words]))
+        with initialize_config_dir(conf_folder(), version_base="1.3"):
+            typed(compose("config", list(taken[1:])))
+    except InputError as error:
+        return printable_line(str(error))
+    except ConfigurationErrors as error:
+        return printable_line(one_line(error))
+    return ""
+
+
+class Answers:
+    """How generated overrides are answered.
+
+    Args:
+        seed: The overrides are a function of it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._draw, self._keys = random.Random(seed), sorted(known_keys())
+        self.accepted = self.refused = 0
+
+    def collect(self, count: int) -> None:
+        """Give the configuration so many overrides, each alone; each must be accepted or refused in one line."""
+        for _ in range(count):
+            word = override(self._draw, self._keys)
+            try:
+                said = answer(word)
+            except Exception as error:
+                raise AssertionError(f"{word!r} raised {type(error).__name__}: {error}") from error
+            assert "\n" not in said, (word, said)
+            assert said.isprintable(), (word, said)
+            assert len(said) <= MOST, (word, said)
+            self.accepted, self.refused = self.accepted + (not said), self.refused + bool(said)

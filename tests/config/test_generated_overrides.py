@@ -1,0 +1,25 @@
+"""Whatever is typed is accepted or refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.config.generated_overrides import Answers, answer
+
+
+def test_generated_overrides_have_one_line_each() -> None:
+    answers = Answers(seed=1)
+    answers.collect(40)
+    assert answers.refused > 20, "most of them are wrong"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("study.n_trials=-1", "study.n_trials"),
+        ("seed=[[1]]", "seed"),
+        ("optimizer=[99999999999999999999]", "GROUP=OPTION"),
+    ],
+)
+def test_a_refusal_names_the_key(word: str, said: str) -> None:
+    assert said in answer(word)

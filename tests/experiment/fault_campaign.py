@@ -1,0 +1,174 @@
+"""Faults at random moments of running studies, over every kind of storage, and what must hold after each."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.experiment import study_audit
+from tests.experiment.forked_runs import TINY, Job, RunForker
+from tests.experiment.kill_campaign import ARMS, KILLED, SEEDS, TOP_K
+from tests.experiment.postgres_server import PostgresServer
+
+SHARES = {
+    "journal": {"killed": 5, "killed at a write": 5, "torn": 4, "full": 5, "worker": 3},
+    "sqlite": {"killed": 4, "killed at a write": 4, "dropped": 6, "locked": 4, "worker": 3},
+    "postgresql": {"killed": 4, "dropped": 5, "connections ended": 5, "restarted": 2, "worker": 3},
+}
+"""How often each fault is drawn, by storage."""
+SPAN = 4.0
+"""About as many seconds as a run takes."""
+LIMIT = 240.0
+"""Seconds after which a run is taken to hang."""
+
+
+@dataclass
+class FaultCampaign:
+    """Runs studies, lets faults happen in them, continues them, and audits each when it has come to its end.
+
+    A study has few trials and grows by two more each time that it has come to its end.
+    """
+
+    run_forker: RunForker
+    folder: Path
+    storage: str
+    """journal, sqlite or postgresql."""
+    server: PostgresServer | None = None
+    seed: int = 0
+    faults_per_study: int = 12
+    say: Callable[[str], None] = lambda _: None
+    faults: Counter[str] = field(default_factory=Counter)
+    """How many faults of each kind happened."""
+    endings: int = 0
+
+    def run(self, faults: int) -> None:
+        """Let that many faults happen."""
+        draw, number = random.Random(f"{self.storage}-{self.seed}"), 0
+        while self.faults.total() < faults:
+            number += 1
+            self._study(number, draw, min(faults, self.faults.total() + self.faults_per_study))
+
+    def _study(self, number: int, draw: random.Random, until: int) -> None:
+        folder = self.folder / f"{self.storage}{number}"
+        folder.mkdir(parents=True)
+        address, n_trials = self._address(folder, number), 3
+        while self.faults.total() < until:
+            kind = draw.choices([*SHARES[self.storage]], [*SHARES[self.storage].values()])[0]
+            status = self._attacked(folder, address, n_trials, kind, draw)
+            if status == 0:
+                self._audit(folder, address, n_trials)
+                n_trials += 2
+        status = self._run(self._job(folder, address, n_trials), address)
+        assert status == 0, (folder / "log").read_text()
+        self._audit(folder, address, n_trials)
+
+    def _address(self, folder: Path, number: int) -> str:
+        if self.storage == "journal":
+            return str(folder / "study.journal")
+        if self.storage == "sqlite":
+            return f"sqlite:///{folder}/study.db"
+        assert self.server
+        return self.server.database(f"attack{number}")
+
+    def _attacked(self, folder: Path, address: str, n_trials: int, kind: str, draw: random.Random) -> int:
+        note = folder / "faults"
+        note.write_bytes(b"")
+        more: dict[str, Any] = {}
+        if kind in ("killed", "torn"):
+            more["kill_after"] = draw.uniform(0.3, 1.3 * SPAN)
+        elif kind == "killed at a write":
+            more["kill_at_write"] = int(10 ** draw.uniform(0, 2.8))
+        elif kind in ("dropped", "full", "worker"):
+            at = draw.randint(1, {"dropped": 400, "full": 40, "worker": 6}[kind])
+            times = 4 if kind == "dropped" else 1
+            call = f"inject({kind!r}, {str(note)!r}, {at}, every={draw.randint(1, 60)}, times={times})"
+            more["setup"] = f"from tests.experiment.injected_faults import inject; {call}"
+        processes = ("engine.processes=2",) if kind == "worker" else ()
+        job = self._job(folder, address, n_trials, *processes, **more)
+        outside = threading.Thread(target=self._from_outside, args=(kind, address, draw.uniform(0.5, SPAN)))
+        outside.start()
+        status = self._run(job, address)
+        outside.join()
+        if status == KILLED and kind == "torn":
+            _tear(Path(address), draw)
+        self.faults[kind] += len(note.read_bytes()) + (status == KILLED)
+        expected = {0, KILLED} if "setup" not in more else {0, 1} if kind == "full" else {0}
+        self.say(f"{folder.name}: {n_trials} trials, {kind}: status {status}, {self.faults.total()} faults")
+        assert status in expected, f"{kind}: exit status {status}\n{Path(job.log).read_text()}"
+        return status
+
+    def _from_outside(self, kind: str, address: str, moment: float) -> None:
+        """Let a fault happen that comes from outside of the run."""
+        if kind not in ("locked", "connections ended", "restarted"):
+            return
+        time.sleep(moment)
+        if kind == "locked":
+            self.faults[kind] += _lock(Path(address.removeprefix("sqlite:///")), seconds=1.5)
+            return
+        assert self.server
+        if kind == "restarted":
+            self.server.crash()
+            time.sleep(2.0)
+            self.server.start()
+            self.faults[kind] += 1
+            return
+        for _ in range(4):
+            self.faults[kind] += bool(self.server.drop_connections(address.rpartition("/")[2]))
+            time.sleep(0.3)
+
+    def _run(self, job: Job, address: str) -> int:
+        before = study_audit.ended(address)
+        (status,) = self.run_forker.run(job)
+        study_audit.check_nothing_changed(before, study_audit.ended(address))
+        log = Path(job.log).read_text()
+        assert status == KILLED or "Traceback" not in log, log
+        return status
+
+    def _job(self, folder: Path, address: str, n_trials: int, *overrides: str, **more: Any) -> Job:
+        words = (
+            f"output_dir={folder}",
+            f"study.storage={address}",
+            f"arms=[{','.join(ARMS)}]",
+            f"study.n_trials={n_trials}",
+            f"confirm.top_k={TOP_K}",
+            f"confirm.seeds={SEEDS}",
+            *TINY,
+            "engine=sequential",
+            *(overrides or ("engine.processes=1",)),
+        )
+        return Job(words, str(folder / "log"), where=str(folder), limit=LIMIT, **more)
+
+    def _audit(self, folder: Path, address: str, n_trials: int) -> None:
+        study_audit.check_everything(folder, address, ARMS, n_trials, TOP_K, SEEDS)
+        self.endings += 1
+
+
+def _lock(database: Path, seconds: float) -> bool:
+    """Hold the write lock of an SQLite file, as another writer would."""
+    if not database.exists():
+        return False
+    with suppress(sqlite3.OperationalError):  # the run is writing all the time
+        other = sqlite3.connect(database, timeout=1.0, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            other.execute("ROLLBACK")
+            return True
+        finally:
+            other.close()
+    return False
+
+
+def _tear(journal: Path, draw: random.Random) -> None:
+    """Leave half a line, or a block of NULs, at the end of a journal, as a crash of the machine does."""
+    if journal.exists():
+        with journal.open("ab") as file:
+            file.write(draw.choice([b'{"op_code": 8, "trial_id"', b"\0" * 512]))
