@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from dropsearch.report.text.verdict import answer, verdict
 class SearchResult:
     """What a search found. `dropsearch.search` returns it, and `SearchResult.load` reads it back.
 
-    Printed, it is the answer in three sentences and the tables; in a notebook, the same as Markdown.
+    Printed, it is the answer in three sentences and the tables; in a notebook, the same as Markdown with figures.
 
     Args:
         summary: Everything that the run found.
@@ -242,7 +244,18 @@ class SearchResult:
         return "\n\n".join([sentences, *(table.as_text() for table in brief_tables(self.summary))])
 
     def _repr_markdown_(self) -> str:
-        return "\n\n".join([verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))])
+        said = [verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))]
+        return "\n\n".join([*said, *self._pictures()])
+
+    def _pictures(self) -> Iterator[str]:
+        """Yield the figures that a notebook shows, as images in Markdown; none without the extra `report`."""
+        for name in ("differences", "rates", "curves"):
+            image = BytesIO()
+            try:
+                self._plot(name).savefig(image, format="png", dpi=80)
+            except InputError:  # it has nothing to show, or matplotlib is missing
+                continue
+            yield f"![{name}](data:image/png;base64,{b64encode(image.getvalue()).decode()})"
 
 
 def _logged(best: EpochMetrics) -> Iterator[tuple[str, float]]:

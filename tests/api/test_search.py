@@ -61,6 +61,7 @@ def test_the_answer_reads_as_the_table(result: SearchResult):
     assert "Arms: less val_loss is better" in repr(result)
     assert "attention" in repr(result)
     assert "| dropout |" in result._repr_markdown_()
+    assert "![rates](data:image/png;base64,iVBOR" in result._repr_markdown_()
 
 
 def test_the_answer_has_the_rates_the_trials_and_the_model(result: SearchResult):

@@ -121,8 +121,10 @@ class Forecast:
         if pace is None:
             return None
         waited = self._clock() - self._last if stage is self._current else 0.0
-        # A unit that takes much longer than those before it is no reason to promise the same end for ever.
-        return max(remaining * pace - waited, remaining * pace / 2)
+        if waited <= pace:
+            return remaining * pace - waited
+        # A unit that takes longer than those before it takes half as long again as it has taken so far.
+        return (remaining - min(remaining, 1.0)) * pace + waited / 2
 
     def pace(self, stage: Stage) -> float | None:
         """Return the seconds a unit of a stage, from what was measured and what was expected; None if unknown."""
