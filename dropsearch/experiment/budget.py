@@ -152,7 +152,14 @@ class BudgetedTraining:
         found = enough(costs, self.available + sunk, used, in_time=clock is not None)
         self.allocation = found
         self._set()
-        self.twice = choose(costs, 2 * available - used + sunk) or found
+        self._before = used - sunk
+
+    @property
+    def twice(self) -> Allocation:
+        """What twice the budget would buy by what is known now: no less than this one did."""
+        own = self.allocation
+        found = choose(self.costs, 2 * self.available - self._before) or own
+        return Allocation(max(found.n_trials, own.n_trials), max(found.top_k, own.top_k), max(found.seeds, own.seeds))
 
     def describe(self, contrasts: int, spread: float | None = None, unit: str = "") -> str:
         """Return what the budget buys, and what twice as much would."""

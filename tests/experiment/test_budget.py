@@ -142,6 +142,13 @@ def test_a_machine_that_slows_down_gets_less(at: float) -> None:
     assert undisturbed <= 1.1 * 600
 
 
+def test_twice_the_budget_buys_no_less_than_this_one_did() -> None:
+    _, budgeted = run(Simulated(0.6, 1.0), 300, believed=2.0)
+    bought, twice = budgeted.allocation, budgeted.twice
+    assert all(a <= b for a, b in zip(dataclasses.astuple(bought), dataclasses.astuple(twice), strict=True))
+    assert twice != bought
+
+
 def test_every_arm_gets_the_same() -> None:
     arms = Simulated(0.6, 1.0, slower_from=50, factor=3.0)
     run(arms, 400)
