@@ -142,6 +142,7 @@ class FaultCampaign:
             f"confirm.seeds={SEEDS}",
             *TINY,
             "engine=sequential",
+            "evidence=off",
             *(overrides or ("engine.processes=1",)),
         )
         return Job(words, str(folder / "log"), where=str(folder), limit=LIMIT, **more)

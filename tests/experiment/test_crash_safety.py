@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiment import study_audit
+from tests.experiment.fault_campaign import FaultCampaign
 from tests.experiment.forked_runs import TINY, Job, RunForker
 from tests.experiment.kill_campaign import ARMS, KILLED, SEEDS, TOP_K, Campaign
 
@@ -512,3 +513,11 @@ def test_when_the_first_five_trials_fail_alike_the_run_stops_with_one_line_and_c
     assert len(study_audit.ended(storage)) == 5
     run(run_forker, job(folder, "tracking=none", trials=8))
     study_audit.check_everything(folder, storage, ARMS, 8, TOP_K, SEEDS)
+
+
+def test_faults_at_random_moments_lose_and_repeat_nothing(run_forker: RunForker, tmp_path: Path):
+    """At length, and over PostgreSQL too, by `scripts/prove/attack.py`."""
+    campaign = FaultCampaign(run_forker, tmp_path, "sqlite", seed=1, faults_per_study=4)
+    campaign.run(4)
+    assert campaign.faults.total() >= 4
+    assert campaign.endings >= 1
