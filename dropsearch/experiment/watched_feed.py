@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report import Progress
 from dropsearch.tracking import Tracker
 from dropsearch.training.protocols import Feed
+
+STOPPING = b"stopping when the current step has ended; Ctrl-C again stops at once\n"
 
 
 class TrackedFeed:
@@ -84,3 +87,5 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        with suppress(OSError):  # not by print, which this may interrupt
+            os.write(2, STOPPING)

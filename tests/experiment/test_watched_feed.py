@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
-from dropsearch.experiment.watched_feed import TrackedFeed
+from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report.progress import Progress
 from dropsearch.tracking import NullTracker
+
+
+def sleep_interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
 
 
 class Study:
@@ -56,3 +64,13 @@ def test_what_the_study_did_not_take_is_not_tracked() -> None:
     with pytest.raises(RunError):
         tell(study)
     assert study.told == []
+
+
+def test_ctrl_c_says_at_once_what_is_waited_for_and_the_second_stops_a_sleeping_trial(capfd) -> None:
+    interruption = Interruption()
+    with interruption.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption()
+        assert "Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            sleep_interrupted()
