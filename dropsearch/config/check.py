@@ -149,10 +149,17 @@ def _lists(config: Config) -> Iterator[str]:
 
 
 def _engine(config: Config) -> Iterator[str]:
-    for key in ("engine.width", "engine.processes"):
-        value = _value(config, key)
-        if value != "auto" and not (value.isdecimal() and 1 <= int(value) <= 1024):
-            yield f'{key} must be auto or a number from 1 to 1024, got "{value}"'
+    for key in ("engine.width", "engine.processes", "cluster.workers"):
+        value, most = _value(config, key), 100_000 if key == "cluster.workers" else 1024
+        if value != "auto" and not (value.isdecimal() and 1 <= int(value) <= most):
+            yield f'{key} must be auto or a number from 1 to {most}, got "{value}"'
+    devices = config.engine.devices
+    listed = devices if isinstance(devices, list) else []
+    are_indices = all(type(index) is int and index >= 0 for index in listed) and len({*map(str, listed)}) == len(listed)
+    if devices != "auto" and not (listed and are_indices):
+        yield f"engine.devices must be auto or a list of different GPUs such as [0,1], got {devices}"
+    if config.cluster.name == "ray" and devices != "auto":
+        yield f"engine.devices must be auto with cluster=ray, which gives each worker its GPU, got {devices}"
 
 
 def _names(config: Config) -> Iterator[str]:

@@ -29,6 +29,7 @@ GROUPS = (
     "trainer",
     "tracking",
     "evidence",
+    "cluster",
     "experiment",
 )
 

@@ -190,8 +190,21 @@ class EngineConfig:
     """How many trials train at once in a process: auto, or a number."""
     processes: str = "auto"
     """How many processes train: auto, or a number."""
+    devices: Any = "auto"
+    """The GPUs of this machine that train, by index: auto for all of them, or a list."""
     mask_seed: str = checked("per_trial", Constraint(one_of=("per_trial", "shared")))
     """per_trial: each trial draws its own masks; shared: all trials threshold one field of uniform numbers."""
+
+
+@dataclass
+class ClusterConfig:
+    """Where the workers of a run are."""
+
+    name: str = checked("none", Constraint(one_of=("none", "ray")))
+    address: str = "auto"
+    """local starts a Ray cluster in this machine; auto finds the one that this machine is part of; else its address."""
+    workers: str = "auto"
+    """How many actors train: auto for one a GPU or core of the cluster, or a number."""
 
 
 @dataclass
@@ -308,6 +321,7 @@ class Config:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     pruner: PrunerConfig = field(default_factory=PrunerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +106,18 @@ class TensorDataModule(LightningDataModule):
         }
         self._parts["train_part"] = self._train_part(len(splits.val))
         self._digest, self._source = pool.digest, pool.source
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: arrays in place of tensors, which other processes can share without a copy."""
+        parts = {part: tuple(tensor.cpu().numpy() for tensor in tensors) for part, tensors in self._parts.items()}
+        return {**self.__dict__, "_parts": parts, "_device": torch.device("cpu")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take in what was pickled; nothing writes to the arrays, which may be read-only."""
+        self.__dict__.update(state)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self._parts = {part: tuple(map(torch.from_numpy, arrays)) for part, arrays in self._parts.items()}
 
     def to(self, device: torch.device | str) -> TensorDataModule:
         """Move the tensors to `device`, for all loaders created from now on."""

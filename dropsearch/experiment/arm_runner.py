@@ -357,6 +357,11 @@ def checkpoint(folder: Path, spec: TrialSpec) -> Path:
     return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
 
 
+def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
+    """Return where the weights of a trial's best epoch are kept; None for a trial whose weights are not."""
+    return checkpoint(folder, spec) if spec.phase == "confirm" else None
+
+
 def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
     """Return where the weights of a trial are that were kept: here, or where another process left them."""
     here, left = checkpoint(folder, result.spec), Path(result.checkpoint)

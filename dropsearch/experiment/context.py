@@ -163,8 +163,12 @@ class ExperimentContext:
         return self.modules.validation_scores(self.load(result, path))
 
 
-def build_context(config: Config) -> ExperimentContext:
+def build_context(config: Config, source: Source | None = None) -> ExperimentContext:
     """Load the data, look at the module, and return what the run consists of.
+
+    Args:
+        config: The configuration.
+        source: The data, where it is there already; None to load it.
 
     Raises:
         InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
@@ -172,7 +176,7 @@ def build_context(config: Config) -> ExperimentContext:
     """
     device = build.device(config)
     settings = build.trainer_settings(config, device)
-    source = build.data_source(config, device)
+    source = source.to(device) if source is not None else build.data_source(config, device)
     params = ranges(config)
     modules = _module_factory(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
@@ -247,7 +251,7 @@ def _space(config: Config, params: Mapping[str, Range], modules: ModuleFactory) 
 
 
 def _processes(config: Config, device: torch.device, settings: TrainerSettings, source: Source) -> int:
-    """Return how many processes train: those asked for, else one a core on a CPU and one on a GPU.
+    """Return how many processes train: those asked for, else one a core on a CPU and one a GPU.
 
     One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.
     """
@@ -256,4 +260,6 @@ def _processes(config: Config, device: torch.device, settings: TrainerSettings, 
         return int(wanted)
     if source.uses_workers or settings.trainer():
         return 1
-    return cores() if device.type == "cpu" and config.engine.name != "sequential" and can_fork() else 1
+    if device.type == "cuda":
+        return torch.cuda.device_count()
+    return cores() if config.engine.name != "sequential" and can_fork() else 1

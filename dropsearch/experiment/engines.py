@@ -102,17 +102,20 @@ def _obstacle(
 
 
 def engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
-    """Return what trains the trials."""
-    make, source, shared = context.make_module, context.source, context.settings
-    one: Engine
-    if chosen.engine == "sequential":
-        one = SequentialEngine(make, source, shared, checkpoint_path, chosen.reason)
-    else:
-        rows = source.in_rows()
-        assert rows is not None, "the plan has looked"
-        shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
-        one = VectorizedEngine(make, rows, shared, chosen.width, checkpoint_path)
+    """Return what trains the trials on this machine: in forked processes, or in this one."""
+    one = one_engine(context, chosen, checkpoint_path)
     return ProcessEngine(one, context.processes) if context.processes > 1 else InProcessEngine(one, context.folder)
+
+
+def one_engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
+    """Return what trains the trials in one process."""
+    make, source, shared = context.make_module, context.source, context.settings
+    if chosen.engine == "sequential":
+        return SequentialEngine(make, source, shared, checkpoint_path, chosen.reason)
+    rows = source.in_rows()
+    assert rows is not None, "the plan has looked"
+    shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
+    return VectorizedEngine(make, rows, shared, chosen.width, checkpoint_path)
 
 
 def use_precision(matmul: str) -> None:

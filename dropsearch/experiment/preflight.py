@@ -10,9 +10,11 @@ from pathlib import Path
 from dropsearch._compat.database_urls import is_same_database
 from dropsearch.config.schema import Config, DataConfig
 from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.extras import require
 from dropsearch.core.printable import masked
 from dropsearch.datasets.catalogue import describe
 from dropsearch.datasets.checksums import folder_of
+from dropsearch.experiment.devices import use_devices
 from dropsearch.study.storage import check_storage
 from dropsearch.tracking import check_extras, tracker_names
 from dropsearch.tracking.mlflow.address import knock, resolve
@@ -24,7 +26,10 @@ def check_prerequisites(config: Config) -> None:
     Raises:
         InputError: The first of them that cannot be used.
     """
+    use_devices(config)
     _check_device(config.trainer.accelerator)
+    if config.cluster.name == "ray":
+        require("cluster=ray", "ray")
     if isinstance(config.data, DataConfig):
         data_set = describe(config.data.name)
         if data_set.files:

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing as closed
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from dropsearch.config.budget import parsed
 from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
-from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
+from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.experiment import engines, shared_folder
-from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, checkpoint
+from dropsearch.experiment.arm_runner import ArmRunner, TestSetError
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
@@ -68,14 +68,9 @@ def searched(config: Config) -> Summary:
         check_studies(open_storage(config.study.storage, journal), fingerprints(context))
     tracker = trackers(context)
     # Processes are forked here, before the tracker and the studies have threads and open files.
-    engine = engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
+    engine = run_engine(context, plan)
     with closed(engine), reached(context.folder):
         return ExperimentRun(context, engine, tracker, started, plan).work(journal)
-
-
-def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    """Return where the weights of a trial's best epoch are kept; None for a trial whose weights are not."""
-    return checkpoint(folder, spec) if spec.phase == "confirm" else None
 
 
 def trackers(context: ExperimentContext) -> Tracker:

@@ -1,8 +1,8 @@
-"""Several engines at once, each in a process of its own with one thread, all fed by one feed.
+"""Several workers that train for one feed: processes of this machine, or actors on many.
 
 On a CPU small networks gain little from threads within an operation, and convolutions gain nothing from
-arrays: one process a core does better. The processes ask for trials, report epochs and tell results over pipes; the
-feed stays where it is.
+arrays: one process a core does better. Workers ask for trials, report epochs and tell results; the feed stays where it
+is. Where they are and how they are reached is the business of a crew (`crews.py`).
 """
 
 from __future__ import annotations
@@ -11,25 +11,21 @@ import atexit
 import math
 import multiprocessing
 import os
-import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.errors import RunError
+from dropsearch.core.records import TrialResult, TrialSpec
+from dropsearch.training.crews import Crew, ForkedCrew
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
-from dropsearch.training.reasons import describe_error
-from dropsearch.training.worker_forks import WATCH_SECONDS, Flag, WorkerForks
 
 POLL_SECONDS = 0.1
 GRACE, SAYS_AFTER = 10.0, 2.0
@@ -59,8 +55,7 @@ def can_fork() -> bool:
 
 @dataclass
 class _Worker:
-    pid: int
-    connection: Connection
+    channel: Any
     open: dict[str, TrialSpec] = field(default_factory=dict)
     """The trials that it has asked for and not told, by key."""
     busy: bool = False
@@ -70,40 +65,46 @@ class _Worker:
     """Why it is ending, where it could say so."""
 
 
-class ProcessEngine:
-    """Trains the trials of a feed in forked processes.
+class CrewEngine:
+    """Trains the trials of a feed by the workers of a crew.
 
-    A trial that ends its process (a crash, ``os._exit``) fails with that reason, and another process takes the place.
-    Where several trials trained together in it, each of them is trained again alone, to find the one that did.
+    A trial that ends its worker (a crash, ``os._exit``) fails with that reason, and another worker takes the place.
+    Where several trials trained together in it, each of them is trained again alone, to find the one that did. A crew
+    whose workers may end for other reasons forgives a trial some deaths: it is trained again like any other.
 
     Args:
-        engine: What trains in each process.
-        count: How many processes.
+        crew: Starts and reaches the workers.
+        describe: Returns the description of that many workers.
     """
 
-    def __init__(self, engine: Engine, count: int) -> None:
-        self.engine, self.count = engine, count
-        self._stop = Flag()
-        self._forks = WorkerForks(partial(_work, engine, self._stop))
+    def __init__(self, crew: Crew, describe: Callable[[int], str]) -> None:
+        self.crew, self._describe = crew, describe
+        self.count = crew.wanted()
         # Python would ask forgotten processes to end by SIGTERM, to which they do not listen, and wait for them.
         atexit.register(self.close)
-        self._workers = [_Worker(*self._forks.fork()) for _ in range(count)]
+        self._workers = [_Worker(crew.start()) for _ in range(self.count)]
+        self._again: deque[TrialSpec] = deque()
+        """Trials whose worker ended, and that are trained again like any other."""
         self._suspects: deque[TrialSpec] = deque()
-        """Trials whose process ended while it trained several: they are trained again, each alone in a process."""
+        """Trials whose worker ended while it trained several: they are trained again, each alone in a worker."""
         self._alone: set[str] = set()
         """The keys of the trials that are, or were, trained alone for that reason."""
+        self._lost: Counter[str] = Counter()
+        """How many workers ended that trained a trial, by its key."""
+        self._is_exhausted = False
+        """Whether a worker has found nothing more to train in this feed."""
         self._asked_to_stop, self._has_said = math.inf, False
         self._deaths = 0
-        """How many processes ended since a trial was last told."""
+        """How many workers ended since a trial was last told."""
 
     @property
     def description(self) -> str:
-        """The description of the engine and the number of processes."""
-        return self.engine.describe(self.count)
+        """The description of the engine and the number of workers."""
+        return self._describe(self.count)
 
     def describe(self, processes: int) -> str:
-        """Return the description of `processes` times as many processes."""
-        return self.engine.describe(self.count * processes)
+        """Return the description of `processes` times as many workers."""
+        return self._describe(self.count * processes)
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled.
@@ -111,54 +112,77 @@ class ProcessEngine:
         Raises:
             RunError: Processes die before they train anything.
         """
-        self._stop.clear()
+        self.crew.stop(False)
+        self._asked_to_stop = math.inf
+        self._is_exhausted = False
         self._set_to_work(feed)
-        while any(worker.busy for worker in self._workers):
+        while waited_for := self._waited_for(feed):
             if feed.cancelled():
-                self._stop_workers()
-            ready = set(wait([w.connection for w in self._workers if w.busy], POLL_SECONDS))
-            # Of those that speak at the same time the first process comes first: when they speak is not in our hands.
-            for worker in [w for w in self._workers if w.connection in ready]:
+                self._stop_workers(waited_for)
+            else:
+                self._grow(feed)
+            channels = [worker.channel for worker in self._workers if worker.busy]
+            ready = set(self.crew.ready(channels, POLL_SECONDS))
+            # Of those that speak at the same time the first worker comes first: when they speak is not in our hands.
+            for worker in [w for w in self._workers if w.channel in ready]:
                 self._hear(worker, feed)
-            if self._suspects and not any(worker.busy for worker in self._workers) and not feed.cancelled():
+            if self._is_left_over() and not feed.cancelled():
                 self._set_to_work(feed)
-        suspects, self._suspects = self._suspects, deque()
-        if suspects:
-            self._tell_failed(feed, suspects, INTERRUPTED)
+        lost, self._again, self._suspects = [*self._again, *self._suspects], deque(), deque()
+        self._tell_failed(feed, lost, INTERRUPTED)
 
-    def _stop_workers(self) -> None:
-        """Ask busy processes to stop; kill those that have not after `GRACE` seconds, such as one that sleeps."""
+    def _waited_for(self, feed: Feed) -> list[_Worker]:
+        """Return the workers without which the feed is not done: also those to come, while nobody has trained yet."""
+        busy = [worker for worker in self._workers if worker.busy]
+        needs_any = not feed.cancelled() and (bool(self._again or self._suspects) or not self._is_exhausted)
+        return busy if needs_any else [worker for worker in busy if self.crew.has_arrived(worker.channel)]
+
+    def _is_left_over(self) -> bool:
+        """Return whether idle workers have trials to train that others lost; suspects wait until all are idle."""
+        return bool(self._again) or bool(self._suspects and not any(worker.busy for worker in self._workers))
+
+    def _grow(self, feed: Feed) -> None:
+        """Set workers to work that came later."""
+        while len(self._workers) < self.crew.wanted():
+            self._workers.append(_Worker(self.crew.start()))
+            self.count = len(self._workers)
+            self._begin(self._workers[-1], self._share(self.count - 1, feed), feed)
+
+    def _stop_workers(self, busy: Sequence[_Worker]) -> None:
+        """Ask busy workers to stop; kill those that have not after `GRACE` seconds, such as one that sleeps."""
         now = time.monotonic()
-        if not self._stop.is_set():
-            self._stop.set()
+        if self._asked_to_stop == math.inf:
+            self.crew.stop(True)
             self._asked_to_stop, self._has_said = now, False
-        waited, busy = now - self._asked_to_stop, [worker for worker in self._workers if worker.busy]
+        waited = now - self._asked_to_stop
         if waited > SAYS_AFTER and not self._has_said:
             self._has_said = True
             print(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step", file=sys.stderr)
         if waited > GRACE:
             for worker in busy:
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+                self.crew.kill(worker.channel)
 
     def _set_to_work(self, feed: Feed) -> None:
-        """Set every process to work, but no more than may have trials open, each with its share of them."""
-        limit, count = feed.most_at_once, len(self._workers)
+        """Set every worker to work, but no more than may have trials open, each with its share of them."""
         for index, worker in enumerate([*self._workers]):
-            share = None if limit is None else limit // count + (index < limit % count)
+            share = self._share(index, feed)
             if share != 0 and not worker.busy:
                 self._begin(worker, share, feed)
+
+    def _share(self, index: int, feed: Feed) -> int | None:
+        limit, count = feed.most_at_once, len(self._workers)
+        return None if limit is None else limit // count + (index < limit % count)
 
     def _begin(self, worker: _Worker, share: int | None, feed: Feed) -> None:
         worker.busy, worker.share = True, share
         try:
-            worker.connection.send(share)
+            worker.channel.send(share)
         except (BrokenPipeError, ConnectionResetError):
             self._replace(worker, feed)
 
     def _hear(self, worker: _Worker, feed: Feed) -> None:
         try:
-            word, *content = worker.connection.recv()
+            word, *content = worker.channel.recv()
         except (EOFError, ConnectionResetError):
             self._replace(worker, feed)
             return
@@ -174,7 +198,7 @@ class ProcessEngine:
             self._deaths = 0
             feed.tell(*content)
         elif word == "done":
-            worker.busy = False
+            worker.busy, self._is_exhausted = False, True
         elif word == "dying":
             worker.last_words = content[0]
         else:
@@ -188,32 +212,45 @@ class ProcessEngine:
             suspect = self._suspects.popleft()
             self._alone.add(suspect.key)
             return [suspect]
-        return feed.ask(count)
+        again = [self._again.popleft() for _ in range(min(count, len(self._again)))]
+        return again + (feed.ask(count - len(again)) if len(again) < count else [])
 
     def _answer(self, worker: _Worker, answer: Any) -> None:
         # A process that died meanwhile is replaced when it is listened to next.
         with suppress(BrokenPipeError, ConnectionResetError):
-            worker.connection.send(answer)
+            worker.channel.send(answer)
 
     def _replace(self, worker: _Worker, feed: Feed) -> None:
-        """Settle the trials of a process that has ended, and set another one in its place to work."""
-        ending = worker.last_words or self._forks.ending(worker.pid)
-        worker.connection.close()
-        lost, self._deaths = list(worker.open.values()), self._deaths + 1
-        if feed.cancelled():
-            self._tell_failed(feed, lost, INTERRUPTED)
-        elif len(lost) == 1:
-            self._tell_failed(feed, lost, f"its process died: {ending}")
-        else:
-            self._suspects += lost
+        """Settle the trials of a worker that has ended, and set another one in its place to work."""
+        how, may_be_a_trials = self.crew.ending(worker.channel)
+        ending = worker.last_words or how
+        self._settle(list(worker.open.values()), ending, may_be_a_trials, feed)
+        self._deaths += may_be_a_trials
         if self._deaths > MOST_DEATHS * self.count:
             raise RunError(
                 f"training processes die before they end a trial, the last by {ending}: is there enough memory?"
             )
         index = self._workers.index(worker)
-        self._workers[index] = _Worker(*self._forks.fork())
+        if len(self._workers) > max(self.crew.wanted(), 1):  # its place is gone too
+            del self._workers[index]
+            return
+        self._workers[index] = _Worker(self.crew.start())
         if not feed.cancelled():
             self._begin(self._workers[index], worker.share, feed)
+
+    def _settle(self, lost: Sequence[TrialSpec], ending: str, may_be_a_trials: bool, feed: Feed) -> None:
+        """Say what becomes of the trials that a worker lost."""
+        if feed.cancelled():
+            self._tell_failed(feed, lost, INTERRUPTED)
+            return
+        if may_be_a_trials:
+            self._lost.update(spec.key for spec in lost)
+        guilty = [spec for spec in lost if may_be_a_trials and self._lost[spec.key] > self.crew.forgiven]
+        self._again += [spec for spec in lost if spec not in guilty]
+        if len(guilty) == len(lost) == 1:
+            self._tell_failed(feed, guilty, f"its process died: {ending}")
+        else:
+            self._suspects += guilty
 
     def _tell_failed(self, feed: Feed, specs: Iterable[TrialSpec], reason: str) -> None:
         results = [TrialResult(spec, "FAIL", (), 0.0, reason) for spec in specs]
@@ -222,65 +259,18 @@ class ProcessEngine:
             feed.tell(results)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the workers."""
         atexit.unregister(self.close)
-        self._stop.set()
-        for worker in self._workers:
-            worker.connection.close()
-        self._forks.close()
+        self.crew.close()
 
 
-def _work(engine: Engine, stop: Flag, connection: Connection) -> None:
-    torch.set_num_threads(1)
-    parent = os.getppid()
-    try:
-        while True:
-            share = _heard(connection, parent)
-            engine.run(_Remote(connection, stop, parent, share))
-            connection.send(("done",))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone, or needs us no more
-    except (InputError, RunError) as error:
-        connection.send(("failed", error))
-    except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here
-        connection.send(("dying", describe_error(error)))
-    except Exception as error:
-        connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
+class ProcessEngine(CrewEngine):
+    """Trains the trials of a feed in forked processes, each with one thread.
 
-
-def _heard(connection: Connection, parent: int) -> Any:
-    """Return the next word of the parent's.
-
-    Raises:
-        EOFError: It died.
+    Args:
+        engine: What trains in each process.
+        count: How many processes.
     """
-    # Its end of the pipe may stay open when it dies: every process that it forked later holds it as well.
-    while not connection.poll(WATCH_SECONDS):
-        if os.getppid() != parent:
-            raise EOFError
-    return connection.recv()
 
-
-class _Remote:
-    """The parent's feed, seen from a worker."""
-
-    def __init__(self, connection: Connection, stop: Flag, parent: int, most_at_once: int | None) -> None:
-        self._connection, self._stop, self._parent = connection, stop, parent
-        self.most_at_once = most_at_once
-
-    def _answer(self, *words: Any) -> Any:
-        self._connection.send(words)
-        return _heard(self._connection, self._parent)
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        return self._answer("ask", count)
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        return self._answer("report", list(reports))
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        self._connection.send(("tell", list(results)))
-
-    def cancelled(self) -> bool:
-        # A parent that was killed cannot say so; its child has another parent then.
-        return self._stop.is_set() or os.getppid() != self._parent
+    def __init__(self, engine: Engine, count: int) -> None:
+        super().__init__(ForkedCrew(engine, count), engine.describe)

@@ -53,7 +53,7 @@ def test_a_data_set_is_configured_by_the_arguments_of_its_module():
 
 
 @pytest.mark.parametrize(
-    "group", ["space", "optimizer", "sampler", "pruner", "engine", "trainer", "tracking", "evidence"]
+    "group", ["space", "optimizer", "sampler", "pruner", "engine", "trainer", "tracking", "evidence", "cluster"]
 )
 def test_no_option_sets_what_its_schema_does_not_have(group: str):
     known = {field.name for field in dataclasses.fields(type(getattr(Config(), group)))}

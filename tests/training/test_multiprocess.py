@@ -229,7 +229,7 @@ def test_sleeping_trial_does_not_block_a_stopped_run(
 def test_killed_idle_process_is_replaced() -> None:
     with in_processes(make_engine(sequential=True)) as engine:
         for worker in engine._workers:
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(engine.crew.pids[worker.channel], signal.SIGKILL)
         time.sleep(0.2)
         feed = Queue(make_specs("mlp", 4))
         engine.run(feed)
@@ -278,7 +278,7 @@ def test_idle_worker_ends_with_its_parent() -> None:
             holder = os.fork()
             if holder == 0:
                 time.sleep(60)
-            theirs.send((engine._workers[0].pid, holder))
+            theirs.send((engine.crew.pids[engine._workers[0].channel], holder))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)

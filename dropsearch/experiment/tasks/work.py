@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any, TextIO
 
 from dropsearch.config.schema import Config
@@ -17,9 +16,9 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.runner import checkpoint_path
 from dropsearch.experiment.shared_folder import is_shared
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption
@@ -42,7 +41,7 @@ def work(config: Config) -> int:
     journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
         check_studies(open_storage(config.study.storage, journal), fingerprints(context))
-    engine = engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
+    engine = run_engine(context, plan)
     with closing(engine), reached(context.folder):
         make_output_folder(context.folder)
         storage = open_storage(config.study.storage, journal)

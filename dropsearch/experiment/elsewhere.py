@@ -1,0 +1,117 @@
+"""The engine of a run, made anew in another process or on another machine from the configuration."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dropsearch.config.schema import Config, TrackingConfig, UserDataConfig, UserModelConfig
+from dropsearch.core.errors import InputError
+from dropsearch.experiment import engines
+from dropsearch.experiment.arm_runner import checkpoint_path
+from dropsearch.experiment.build import Source, data_source
+from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.training.crews import SpawnedCrew
+from dropsearch.training.multiprocess import CrewEngine, cores
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import Engine, describe_engine
+from dropsearch.training.ray_crew import RayCrew, RayEngine, connect, fetched, has_gpus, shared
+
+
+def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
+    """Return what trains the trials of a run: on a Ray cluster, on several GPUs, or in processes of this machine."""
+    if context.config.cluster.name == "ray":
+        return on_ray(context, plan)
+    if context.device.type == "cuda" and context.processes > 1:
+        return spawned(context, plan)
+    return engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
+
+
+def spawned(context: ExperimentContext, plan: Plan) -> Engine:
+    """Return an engine in several processes that begin anew, each with a GPU."""
+    make = partial(_made, _alone(context.config), plan, context.checkpoints)
+    crew = SpawnedCrew(make, environments(context.processes))
+    return CrewEngine(crew, partial(_describe, plan, "cuda"))
+
+
+def environments(processes: int) -> list[dict[str, str]]:
+    """Return the variables by which each of several processes sees one GPU, the GPUs in turn."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
+    return [{"CUDA_VISIBLE_DEVICES": visible[index % len(visible)]} for index in range(processes)]
+
+
+def on_ray(context: ExperimentContext, plan: Plan) -> Engine:
+    """Return an engine whose workers are the actors of a Ray cluster, which is reached when it trains first."""
+    cluster = context.config.cluster
+    return RayEngine(partial(_crew, context, plan), partial(_describe, plan, context.device.type), cluster.address)
+
+
+def _crew(context: ExperimentContext, plan: Plan) -> RayCrew:
+    config, cluster = context.config, context.config.cluster
+    is_users = isinstance(config.model, UserModelConfig) or isinstance(config.data, UserDataConfig)
+    connect(cluster.address, cores(), Path.cwd() if is_users else None)
+    on_gpu = config.trainer.accelerator != "cpu" and has_gpus()
+    # What was measured here holds where the device is the same; else each actor measures for itself.
+    known = plan if on_gpu == (context.device.type == "cuda") else None
+    make = partial(_made_in_actor, _alone(config), known, _shared_data(context))
+    count = None if cluster.workers == "auto" else int(cluster.workers)
+    return RayCrew(make, context.checkpoints, count, on_gpu)
+
+
+def _shared_data(context: ExperimentContext) -> Any:
+    """Put the data into the object store; None where it cannot be, and each actor is to read it by itself."""
+    config = context.config
+    try:
+        return shared(data_source(config, torch.device("cpu")))
+    except InputError:
+        raise
+    except Exception as error:  # each part of somebody else's data module says no in its own way
+        if getattr(config.data, "made_by", None) is not None:
+            raise InputError(
+                f"cluster=ray needs data that other machines can be given, but {type(error).__name__}: "
+                f"{str(error)[:200]}: give data._target_ on the command line"
+            ) from error
+        return None
+
+
+def _alone(config: Config) -> Config:
+    """Return the configuration of a single worker of this run; its files go where those of the run go."""
+    alone = copy.copy(config)
+    alone.budget = None
+    alone.task, alone.output_dir = "work", str(Path(config.output_dir).absolute())
+    alone.engine, alone.cluster = copy.copy(config.engine), copy.copy(config.cluster)
+    alone.engine.processes, alone.engine.devices, alone.cluster.name = "1", "auto", "none"
+    alone.tracking = TrackingConfig(name="none")  # a logger that was handed over stays here
+    alone.study = copy.copy(config.study)
+    alone.study.storage = None  # an open storage cannot be sent, and no worker writes to it
+    return alone
+
+
+def _made(config: Config, plan: Plan | None, folder: Path, source: Source | None = None) -> Engine:
+    """Return what trains in this process."""
+    context = build_context(config, source)
+    engines.use_precision(config.trainer.matmul)
+    return engines.one_engine(context, plan or engines.plan(context), partial(checkpoint_path, folder))
+
+
+def _made_in_actor(config: Config, plan: Plan | None, data: Any, folder: Path) -> Engine:
+    """Return what trains in a Ray actor, on its data from the object store."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the user's code lies there
+    source = None if data is None else fetched(data)
+    return _made(config, plan, folder, source)
+
+
+def _describe(plan: Plan, device: str, processes: int) -> str:
+    return describe_engine(plan.engine, device, plan.width, processes=processes, reason=_reason(plan))
+
+
+def _reason(plan: Plan) -> str:
+    return plan.reason if plan.engine == "sequential" else ""

@@ -1,0 +1,271 @@
+"""Workers as Ray actors: one a GPU or a core of a cluster, each running the engine on its device."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dropsearch.core.atomic_io import atomic_write
+from dropsearch.core.errors import InputError
+from dropsearch.core.extras import require
+from dropsearch.training.multiprocess import CrewEngine
+from dropsearch.training.protocols import Feed
+from dropsearch.training.ray_worker import MakeEngine, Worker
+from dropsearch.training.reasons import one_line
+
+FORGIVEN = 2
+"""Deaths of actors that a trial may be part of before it is suspected: machines of a cluster are taken away."""
+LOOK_SECONDS = 2.0
+"""How often the cluster is asked how many workers it has room for."""
+LINE_SECONDS = 60.0
+CLOSING_SECONDS = 3.0
+NODE_DIED = ("node has died", "node is dead", "its node was", "node has been", "preempted")
+"""What Ray says of an actor whose machine is gone."""
+EXCLUDED = ["outputs", "data", ".git", ".venv", "mlruns", "mlartifacts", "__pycache__", "*.ckpt", "*.db", "*.journal"]
+"""What of the working folder actors do not get: what runs write, and data, which goes through the object store."""
+
+
+def _ray() -> Any:
+    """Return the package, which is imported where a cluster is used alone."""
+    return import_module("ray")
+
+
+def connect(address: str, cpus: int, folder: Path | None) -> None:
+    """Reach a Ray cluster, or start one in this machine; does nothing where this process is in one already.
+
+    Args:
+        address: local starts one, auto finds the one of this machine; else where the cluster is.
+        cpus: How many cores a local one has.
+        folder: The folder with the user's code, which actors get; None where there is none.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster.
+    """
+    require("cluster=ray", "ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if _ray().is_initialized():
+        return
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "namespace": "dropsearch"}
+    if folder is not None:
+        options["runtime_env"] = {"working_dir": str(folder), "excludes": EXCLUDED}
+    if address == "local":
+        options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        _ray().init(address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f'cluster.address must be a Ray cluster that answers, got "{address}" ({one_line(error)}): '
+            "start one with `ray start --head`, or give cluster.address=local"
+        ) from error
+
+
+def shared(value: Any) -> Any:
+    """Put a value into the object store, from where each node fetches it once; return what actors get it by."""
+    return _ray().put(value)
+
+
+def fetched(reference: Any) -> Any:
+    """Return a value from the object store of this node."""
+    return _ray().get(reference)
+
+
+class _Channel:
+    """The run's end of the channel to an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.pending: Any = None
+        self._messages: deque[Any] = deque()
+        self.has_arrived = False
+        self.death: Any = ""
+        """Why the actor ended."""
+        self.trials = 0
+
+    def send(self, answer: Any) -> None:
+        self.pending = self.actor.exchange.remote(answer)
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._messages)
+
+    def recv(self) -> Any:
+        if not self._messages:
+            pending, self.pending = self.pending, None
+            try:
+                self._messages += _ray().get(pending)
+            except _ray().exceptions.RayError as error:
+                self.pending = None
+                self.death = error
+                raise EOFError from error
+            self.has_arrived = True
+        message = self._messages.popleft()
+        if message[0] == "dying":
+            self.death = message[1]
+            _ray().kill(self.actor)
+            raise EOFError
+        if message[0] == "files":
+            with atomic_write(message[1]) as draft:
+                draft.write_bytes(message[2])
+            return self.recv()
+        if message[0] == "tell":
+            self.trials += len(message[1])
+        return message
+
+
+class RayCrew:
+    """Actors in a Ray cluster that `connect` has reached.
+
+    Args:
+        make_engine: Makes what trains, in each actor.
+        folder: Where the weights of trials are kept.
+        count: How many actors; None for one a GPU or core that the cluster has, also those that it gets later.
+        on_gpu: Whether each has a GPU.
+    """
+
+    forgiven = FORGIVEN
+
+    def __init__(self, make_engine: MakeEngine, folder: Path, count: int | None, on_gpu: bool) -> None:
+        self._count, self._on_gpu = count, on_gpu
+        self._room, self._looked = 1, 0.0
+        options: Mapping[str, Any] = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2, "max_restarts": 0}
+        self._actors = _ray().remote(Worker).options(**options)
+        # The engine's maker holds the user's code and a reference to the data: it is sent to each node once.
+        self._given = (_ray().put(make_engine), folder)
+        self._channels: list[_Channel] = []
+        self._said = time.monotonic()
+        self._stopped = False
+
+    def wanted(self) -> int:
+        """Return how many actors were asked for, or for how many the cluster has room."""
+        if self._count is not None:
+            return self._count
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._room = max(int(_ray().cluster_resources().get("GPU" if self._on_gpu else "CPU", 0)), 1)
+        return self._room
+
+    def start(self) -> _Channel:
+        """Ask the cluster for an actor, which works as soon as there is room for it."""
+        channel = _Channel(self._actors.remote(*self._given))
+        if self._stopped:
+            channel.actor.stop.remote(True)
+        self._channels.append(channel)
+        return channel
+
+    def ready(self, channels: Sequence[_Channel], seconds: float) -> list[_Channel]:
+        """Wait for an actor to speak or end."""
+        self._say_speeds()
+        with_messages = [channel for channel in channels if channel.is_ready]
+        pending = {channel.pending: channel for channel in channels if channel.pending is not None}
+        done = self._done([*pending], 1, 0 if with_messages else seconds)
+        if done:  # others may be ready as well
+            done = self._done([*pending], len(pending), 0)
+        return [*with_messages, *(pending[each] for each in done)]
+
+    def _done(self, pending: list[Any], most: int, seconds: float) -> list[Any]:
+        return _ray().wait(pending, num_returns=most, timeout=seconds)[0] if pending else []
+
+    def has_arrived(self, channel: _Channel) -> bool:
+        """Return whether an actor has spoken."""
+        return channel.has_arrived
+
+    def ending(self, channel: _Channel) -> tuple[str, bool]:
+        """Return what Ray says of an actor's death, and whether its node lives, so that a trial may be the cause."""
+        said = " ".join(str(channel.death).split())
+        self._channels.remove(channel)
+        node_died = "node" in said.lower() and any(
+            word in said.lower() for word in ("dead", "died", "terminated", "lost")
+        )
+        return f"Ray says {said[:200]}", not node_died
+
+    def kill(self, channel: _Channel) -> None:
+        """Kill an actor."""
+        _ray().kill(channel.actor)
+
+    def stop(self, stopped: bool) -> None:
+        """Say to all actors whether to stop training."""
+        if stopped != self._stopped:
+            self._stopped = stopped
+            for channel in self._channels:
+                channel.actor.stop.remote(stopped)
+
+    def close(self) -> None:
+        """End the actors."""
+        if _ray().is_initialized():
+            closing = [channel.actor.close.remote() for channel in self._channels if channel.has_arrived]
+            self._done(closing, len(closing), CLOSING_SECONDS)
+            for channel in self._channels:
+                _ray().kill(channel.actor)
+        self._channels.clear()
+
+    def _say_speeds(self) -> None:
+        now = time.monotonic()
+        if now - self._said < LINE_SECONDS:
+            return
+        print(speeds([channel.trials for channel in self._channels], now - self._said), file=sys.stderr, flush=True)
+        self._said = now
+        for channel in self._channels:
+            channel.trials = 0
+
+
+def speeds(trials: Iterable[int], seconds: float) -> str:
+    """Return how many trials a minute each worker ended.
+
+    Example:
+        >>> speeds([30, 12, 31], 60.0)
+        '3 workers: 73 trials a minute; each 12 to 31, on average 24.3'
+    """
+    each = [60 * count / seconds for count in trials]
+    if not each:
+        return "0 workers: waiting for the cluster"
+    return (
+        f"{len(each)} workers: {sum(each):.0f} trials a minute; each {min(each):.0f} to {max(each):.0f}, "
+        f"on average {sum(each) / len(each):.1f}"
+    )
+
+
+def has_gpus() -> bool:
+    """Return whether a node of the cluster has a GPU."""
+    return _ray().cluster_resources().get("GPU", 0) > 0
+
+
+class RayEngine:
+    """Trains the trials of a feed by actors of a Ray cluster.
+
+    The cluster is reached when it trains first: Ray starts threads, and the tracker's process is forked before.
+
+    Args:
+        open_crew: Reaches the cluster.
+        describe: Returns the description of that many workers.
+        address: Of the cluster, as it was given.
+    """
+
+    def __init__(self, open_crew: Callable[[], RayCrew], describe: Callable[[int], str], address: str) -> None:
+        self._open_crew, self._describe, self._address = open_crew, describe, address
+        self._engine: CrewEngine | None = None
+
+    @property
+    def description(self) -> str:
+        """The description of the workers that there are."""
+        return self.describe(1)
+
+    def describe(self, processes: int) -> str:
+        """Return the description of the workers that there are."""
+        return f"Ray cluster {self._address}: {self._describe(self._engine.count if self._engine else 1)} each"
+
+    def run(self, feed: Feed) -> None:
+        """Train until the feed has no more trials or is cancelled."""
+        if self._engine is None:
+            self._engine = CrewEngine(self._open_crew(), self._describe)
+        self._engine.run(feed)
+
+    def close(self) -> None:
+        """End the actors."""
+        if self._engine is not None:
+            self._engine.close()

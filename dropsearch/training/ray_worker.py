@@ -1,0 +1,85 @@
+"""A worker as a Ray actor: an engine in a thread, whose messages the run fetches in batches."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dropsearch.training.protocols import Engine
+from dropsearch.training.remote_feed import work
+
+MakeEngine = Callable[[Path], Engine]
+"""Makes what trains, given the folder for the weights of trials."""
+
+
+class _Queues:
+    """An actor's end of the channel: what its engine says waits until the run asks for it."""
+
+    def __init__(self) -> None:
+        self.heard: queue.Queue[Any] = queue.Queue()
+        self.said: queue.Queue[Any] = queue.Queue()
+        self.send, self.recv = self.said.put, self.heard.get
+
+
+NEEDS_NO_ANSWER = ("tell", "files")
+
+
+class Worker:
+    """The actor: an engine in a thread of its own, whose messages the run fetches in batches.
+
+    Args:
+        make_engine: Makes what trains.
+        folder: The run's folder for weights.
+    """
+
+    def __init__(self, make_engine: MakeEngine, folder: Path) -> None:
+        self._queues, self._stopped = _Queues(), threading.Event()
+        here = self._here = Path(tempfile.mkdtemp(prefix="dropsearch-weights-"))
+        channel = _WithFiles(self._queues, here, folder)
+        given = (lambda: make_engine(here), channel, self._stopped.is_set)
+        threading.Thread(target=work, args=given, daemon=True).start()
+
+    def exchange(self, *answer: Any) -> list[Any]:
+        """Take the answer to the last message, if any, and return the next ones: up to one that needs an answer."""
+        for each in answer:
+            self._queues.heard.put(each)
+        messages = [self._queues.said.get()]
+        while messages[-1][0] in NEEDS_NO_ANSWER:
+            messages.append(self._queues.said.get())
+        return messages
+
+    def stop(self, stopped: bool) -> None:
+        """Take in whether to stop training."""
+        (self._stopped.set if stopped else self._stopped.clear)()
+
+    def close(self) -> None:
+        """Remove the folder for weights."""
+        shutil.rmtree(self._here, ignore_errors=True)
+
+
+class _WithFiles:
+    """A channel that sends the weights of trials with their results, since a run need not see an actor's files."""
+
+    def __init__(self, queues: _Queues, here: Path, folder: Path) -> None:
+        self._queues, self._here, self._folder, self.recv = queues, here, folder, queues.recv
+
+    def send(self, words: Any) -> None:
+        """Send words, and before results the files that they name."""
+        if words[0] == "tell":
+            words = ("tell", [self._sent(result) for result in words[1]])
+        self._queues.send(words)
+
+    def _sent(self, result: Any) -> Any:
+        if not result.checkpoint:
+            return result
+        path = Path(result.checkpoint)
+        there = self._folder / path.relative_to(self._here)
+        self._queues.send(("files", there, path.read_bytes()))
+        path.unlink()
+        return replace(result, checkpoint=str(there))
