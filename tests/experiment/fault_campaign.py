@@ -87,7 +87,7 @@ class FaultCampaign:
         elif kind == "killed at a write":
             more["kill_at_write"] = int(10 ** draw.uniform(0, 2.8))
         elif kind in ("dropped", "full", "worker"):
-            at = draw.randint(1, {"dropped": 400, "full": 40, "worker": 6}[kind])
+            at = draw.randint(1, {"dropped": 400, "full": 12, "worker": 6}[kind])
             times = 4 if kind == "dropped" else 1
             call = f"inject({kind!r}, {str(note)!r}, {at}, every={draw.randint(1, 60)}, times={times})"
             more["setup"] = f"from tests.experiment.injected_faults import inject; {call}"

@@ -51,7 +51,8 @@ class RunForker:
 
     def __enter__(self) -> RunForker:
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": paths}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.experiment.forked_runs"],
             cwd=ROOT,
