@@ -20,6 +20,7 @@ from dropsearch._compat.database_urls import sqlite_file, sqlite_url
 from dropsearch.config.schema import Config, UserModelConfig, arguments, plain
 from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
 from dropsearch.core.records import ARMS
+from dropsearch.experiment.insertion import where_of
 
 OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
 """Keys whose value a retraining does not need."""
@@ -112,7 +113,11 @@ def without_secrets(values: Any, key: str = "") -> Any:
 
 
 def commands(
-    config: Config, best: str | None, tracking: Mapping[str, str], carried: Mapping[str, Any] = MappingProxyType({})
+    config: Config,
+    best: str | None,
+    tracking: Mapping[str, str],
+    carried: Mapping[str, Any] = MappingProxyType({}),
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the exact commands that lead on from a run, by what they do.
 
@@ -121,6 +126,7 @@ def commands(
         best: The arm whose confirmed model is best, None where none was confirmed.
         tracking: What the trackers tell of themselves, empty where nothing is tracked.
         carried: What the user's class gets for the best trial beside the arguments of the configuration.
+        rates: The rates of the best trial, by site.
     """
     found: dict[str, str] = {}
     by_function = (
@@ -129,7 +135,7 @@ def commands(
     found |= _curves(tracking)
     if best:
         folder = os.path.join(config.output_dir, "best")
-        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried)
+        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates)
         if command:
             found["reload"] = command
         if not by_function:
@@ -163,7 +169,11 @@ def _database(uri: str) -> str:
 
 
 def reload_command(
-    checkpoint: str, config: Config | None = None, arm: str = "", carried: Mapping[str, Any] = MappingProxyType({})
+    checkpoint: str,
+    config: Config | None = None,
+    arm: str = "",
+    carried: Mapping[str, Any] = MappingProxyType({}),
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return the command that loads a checkpoint and prints its network; empty where no one line could.
 
@@ -172,29 +182,60 @@ def reload_command(
         config: The configuration that it was trained with; None for a model of ours.
         arm: The arm that it was trained in.
         carried: What the user's class gets for its trial beside the arguments of the configuration.
+        rates: The rates that it was trained with, by site, which a user's class does not keep.
     """
-    code = _reload_code(config, arm, checkpoint, carried)
+    code = _reload_code(config, arm, checkpoint, carried, rates)
     return shlex.join([python(), "-c", code]) if code else ""
 
 
-def _reload_code(config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any]) -> str:
+def _reload_code(
+    config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any], rates: Mapping[str, float]
+) -> str:
     if config is None or not isinstance(config.model, UserModelConfig):
-        return _loading("dropsearch.Classifier", checkpoint, {})
+        return f"{_imported('dropsearch.Classifier')}; print({_loaded('Classifier', checkpoint, {})})"
     # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
     if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
         return ""
-    return _loading(config.model._target_, checkpoint, {**arguments(config.model), **carried})
-
-
-def _loading(target: str, checkpoint: str, given: Mapping[str, Any]) -> str:
-    module, _, name = target.rpartition(".")
+    given, target = {**arguments(config.model), **carried}, config.model._target_
     nested = any("_target_" in repr(value) for value in given.values())
     secret = any(masked_values(value, key) != value for key, value in given.items())
+    lines = ["import os"] * secret + ["from hydra.utils import instantiate"] * nested
+    lines += [_imported(target), f"net = {_loaded(target.rpartition('.')[2], checkpoint, given)}"]
+    lines += [*_inserted(config), *_set(rates), "print(net)"]
+    return "; ".join(lines)
+
+
+def _imported(target: str) -> str:
+    module, _, name = target.rpartition(".")
+    return f"from {module} import {name}"
+
+
+def _loaded(name: str, checkpoint: str, given: Mapping[str, Any]) -> str:
     # In double quotes where it can be, for the shell wants the single ones.
     words = [json.dumps(checkpoint, ensure_ascii=False)]
     words += [f"{key}={_argument(key, value)}" for key, value in given.items()]
-    start = "import os; " * secret + "from hydra.utils import instantiate; " * nested
-    return f"{start}from {module} import {name}; print({name}.load_from_checkpoint({', '.join(words)}))"
+    return f"{name}.load_from_checkpoint({', '.join(words)})"
+
+
+def _inserted(config: Config) -> list[str]:
+    """Return the code that puts dropout where `sites.insert` says."""
+    where = where_of(config.sites)
+    if where is None:
+        return []
+    if isinstance(where, str):
+        return [_imported("dropsearch.insert_dropout"), f"insert_dropout(net, {json.dumps(where)})"]
+    types = [each for each in where if isinstance(each, type)]
+    listed = ", ".join(
+        f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else json.dumps(each) for each in where
+    )
+    imports = dict.fromkeys(f"import {each.__module__}" for each in types)
+    return [_imported("dropsearch.insert_dropout"), *imports, f"insert_dropout(net, [{listed}])"]
+
+
+def _set(rates: Mapping[str, float]) -> list[str]:
+    """Return the code that sets rates on a network."""
+    listed = ", ".join(f"{json.dumps(site)}: {rate:.6g}" for site, rate in rates.items())
+    return [_imported("dropsearch.set_rates"), f"set_rates(net, {{{listed}}})"] if rates else []
 
 
 def _argument(key: str, value: Any) -> str:

@@ -293,7 +293,7 @@ class ExperimentRun:
             comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
             config=shown_config(config),
             tracking=dict(self.tracker.info),
-            commands=commands(config, best_arm(arms), self.tracker.info, self._constructor_arguments(arms)),
+            commands=self._commands(arms),
             monitor=context.monitor,
             comparison_metric=metric,
             notes=(*notes(context), *self.remarks, *self._bought(arms)),
@@ -336,7 +336,11 @@ class ExperimentRun:
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
-    def _constructor_arguments(self, arms: Mapping[str, ArmOutcome]) -> dict[str, Any]:
+    def _commands(self, arms: Mapping[str, ArmOutcome]) -> dict[str, str]:
         name = best_arm(arms)
         winner = arms[name].winner if name else None
-        return self.context.modules.constructor_arguments(best_retraining(winner).spec) if winner else {}
+        config, tracked = self.context.config, self.tracker.info
+        if winner is None:
+            return commands(config, name, tracked)
+        spec = best_retraining(winner).spec
+        return commands(config, name, tracked, self.context.modules.constructor_arguments(spec), spec.rates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,11 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
     assert list(loaded.state_dict()) == list(Plain().state_dict())
     command = next(line.strip() for line in ended.out.splitlines() if "load_from_checkpoint" in line)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(shlex.split(command)[2], {})
+        exec(shlex.split(command)[2], scope := {})
     assert printed.getvalue().startswith("Plain(")
+    winner = json.loads((tmp_path / "out" / "results.json").read_text())["arms"]["dropout"]["winner"]
+    found = {site.name: site.rate for site in dropsearch.dropout_sites(scope["net"], torch.zeros(2, 64))}
+    assert found == pytest.approx(winner["rates"], abs=1e-5)
     retrained = cli("--config-dir", "out/best", "--config-name", "dropout")
     assert retrained.status == 0, retrained.err
     first, again = (

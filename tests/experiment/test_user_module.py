@@ -96,9 +96,14 @@ def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str
 def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
     folder, _ = user_run
     commands = results(folder)["commands"]
-    loaded = _shell(folder, commands["reload"])
+    *python, code = shlex.split(commands["reload"])
+    listed = "from dropsearch import dropout_sites; import torch, json; sites = dropout_sites(net, torch.zeros(2, 64))"
+    code = f"{code}; {listed}; print(json.dumps({{site.name: site.rate for site in sites}}))"
+    loaded = _shell(folder, shlex.join([*python, code]))
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.startswith("LitNet(")
+    found = results(folder)["arms"][results(folder)["recommended"]]["winner"]["rates"]
+    assert json.loads(loaded.stdout.splitlines()[-1]) == pytest.approx(found, abs=1e-5)
     assert "out_features=16" in loaded.stdout
     retrained = _shell(folder, commands["retrain"])
     assert retrained.returncode == 0, retrained.stderr

@@ -82,7 +82,7 @@ class Maker:
     """Makes arms and summaries; equal arguments give equal records."""
 
     def spec(self, arm, number, seed, rates, phase="search"):
-        lr = 10 ** (-3 + 0.05 * number)
+        lr = 10 ** (-3 + 0.05 * (number % 40))
         params = {f"rate:{site}": rate for site, rate in rates.items()} | {"lr": lr, "weight_decay": 1e-4}
         configuration = number // 10 if phase == "confirm" else None
         return TrialSpec(arm, number, seed, rates, lr, 1e-4, params, phase, configuration)

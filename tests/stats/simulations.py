@@ -80,17 +80,28 @@ def crossed_family_wise_errors(luck: str, experiments: int, seeds: int, generato
     return float(errors[0] / experiments), float(errors[1] / experiments)
 
 
-def crossed_coverage(luck: str, experiments: int, seeds: int, generator: Random) -> tuple[float, float]:
-    """Share of experiments whose interval holds the difference in expected accuracy: over both sources, over seeds."""
+def crossed_coverage(
+    luck: str, experiments: int, seeds: int, generator: Random, examples: int = TEST_EXAMPLES
+) -> tuple[float, float, float]:
+    """Share of experiments whose interval holds the difference in expected accuracy.
+
+    The intervals are that over both sources, that over seeds, and the one of a report, which reaches as far as either.
+    """
     truth = expected_accuracy(MARGIN + 0.2, luck) - expected_accuracy(MARGIN, luck)
-    inside = np.zeros(2)
+    inside = np.zeros(3)
     for _ in range(experiments):
-        difficulty = DIFFICULTY * generator.normal(size=TEST_EXAMPLES)
-        one, other = (answers(MARGIN + more, luck, difficulty, seeds, generator) for more in (0.2, 0.0))
-        over_both, _ = crossed_difference(one - other)
-        over_seeds = paired_difference(one.mean(axis=1).tolist(), other.mean(axis=1).tolist())
-        inside += [over_both.low <= truth <= over_both.high, over_seeds.low <= truth <= over_seeds.high]
-    return float(inside[0] / experiments), float(inside[1] / experiments)
+        difficulty = DIFFICULTY * generator.normal(size=examples)
+        right = {
+            name: answers(MARGIN + more, luck, difficulty, seeds, generator) for name, more in (("a", 0.2), ("b", 0))
+        }
+        values = {name: dict(enumerate(each.mean(axis=1).tolist())) for name, each in right.items()}
+        known = {name: dict(enumerate(each)) for name, each in right.items()}
+        (found,) = contrasted(values, [("a", "b")], "test_acc", known)  # type: ignore[arg-type]
+        over_both, _ = crossed_difference(right["a"] - right["b"])
+        assert found.over_seeds is not None
+        intervals = (over_both, found.over_seeds, found.difference)
+        inside += [interval.low <= truth <= interval.high for interval in intervals]
+    return float(inside[0] / experiments), float(inside[1] / experiments), float(inside[2] / experiments)
 
 
 # Differences with a known mean
@@ -142,6 +153,19 @@ def intervals_that_leave_the_data(draws: int, generator: Random) -> int:
         holds_zero = found.low <= 0 <= found.high
         wrong += not values.min() <= found.low <= found.mean <= found.high <= values.max()
         wrong += p >= 0.05 and not holds_zero
+    return wrong
+
+
+def crossed_intervals_that_leave_the_data(draws: int, generator: Random) -> int:
+    """How many intervals over seeds and examples end beyond the differences and zero, or contradict their p."""
+    wrong = 0
+    for _ in range(draws):
+        shape = int(generator.integers(2, 12)), int(generator.integers(2, 40))
+        values = generator.integers(-1, 2, shape) * (generator.random(shape) < generator.choice([0.1, 0.7]))
+        values = values + generator.choice([0.0, 0.3]) * generator.lognormal(0, 2, (shape[0], 1))
+        found, p = crossed_difference(values)
+        wrong += not min(values.min(), 0) <= found.low <= found.mean <= found.high <= max(values.max(), 0)
+        wrong += (p < 0.05) is (found.low <= 0 <= found.high)
     return wrong
 
 

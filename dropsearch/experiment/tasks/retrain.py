@@ -90,7 +90,7 @@ def _tell(context: ExperimentContext, result: TrialResult | None, path: Path, in
     best = result.best
     print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
     given = context.modules.constructor_arguments(result.spec)
-    command = reload_command(str(path), context.config, result.spec.arm, given)
+    command = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates)
     if command:
         print(f"to load it:\n  {command}")
     return 0

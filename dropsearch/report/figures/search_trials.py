@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -15,6 +15,9 @@ from dropsearch.report.figures.axes import ceiling, label_outer, loss_axis, say,
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 
+MOST_DOTS = 200
+"""Trials of an arm that are drawn in a panel: the best third of these, and others at equal distances by number."""
+
 
 def best_so_far(summary: Summary) -> FigureLayout:
     """Least validation loss after each trial, one line an arm, with every trial as a dot."""
@@ -24,7 +27,7 @@ def best_so_far(summary: Summary) -> FigureLayout:
     keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
     drawn = figure_layout(
         _named(_lead(leaders), summary),
-        _named(_caption(losses, top), summary),
+        _named(_caption(losses, top, _most(summary.arms.values())), summary),
         1,
         keys,
         alt=", ".join(
@@ -53,12 +56,14 @@ def rates(summary: Summary) -> FigureLayout | None:
     losses = [_loss(trial) for trials in complete.values() for trial in trials]
     top = ceiling(losses)
     title = _named("Dropout rate against validation loss, by site", summary)
-    drawn, names = site_panels(title, sites, _rates_caption(losses, top), _rate_keys(arms), alt=_chosen(arms, sites))
+    drawn, names = site_panels(
+        title, sites, _rates_caption(losses, top, _most(arms.values())), _rate_keys(arms), alt=_chosen(arms, sites)
+    )
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
         _typical(panel, arms, site)
         for arm, trials in complete.items():
-            _dots(panel, arm, trials, site, findings.chosen(arms[arm]), top)
+            _on_site(panel, arm, thinned(trials), site, findings.chosen(arms[arm]), top)
     panel = drawn.panels[0]
     panel.set_xlim(-0.04, 0.95)
     panel.set_xticks([0, 0.3, 0.6, 0.9])
@@ -89,22 +94,37 @@ def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
     drawn, least = arm_style(name), math.inf
     numbers, best = [], []
     for trial in sorted(outcome.trials, key=lambda t: t.spec.number):
-        if trial.state == "COMPLETE":
-            least = min(least, _loss(trial))
-            _dot(panel, trial.spec.number, _loss(trial), top, name, alpha=0.6)
-        if math.isfinite(least):
-            numbers.append(trial.spec.number)
+        last = trial.spec.number
+        if trial.state == "COMPLETE" and _loss(trial) < least:
+            least = _loss(trial)
+            numbers.append(last)
             best.append(min(least, top))
+    if numbers and last > numbers[-1]:
+        numbers, best = [*numbers, last], [*best, best[-1]]
+    kept = thinned([trial for trial in outcome.trials if trial.state == "COMPLETE"])
+    _dots(panel, [(trial.spec.number, _loss(trial)) for trial in kept], top, name, alpha=0.6)
     marker = drawn.marker if len(numbers) == 1 else None
     panel.step(numbers, best, where="post", color=drawn.colour, linestyle=drawn.line, linewidth=2, marker=marker)
 
 
-def _dots(panel: Axes, name: str, trials: list[TrialResult], site: str, chosen: TrialResult | None, top: float) -> None:
-    for trial in trials:
-        if site not in trial.spec.rates:
-            continue
-        x, y = trial.spec.rates[site], _loss(trial)
-        _dot(panel, x, y, top, name, alpha=0.75)
+def thinned(trials: Sequence[TrialResult]) -> Sequence[TrialResult]:
+    """Return the trials to draw, in their order: all, or of more than `MOST_DOTS` the best and some of the others."""
+    if len(trials) <= MOST_DOTS:
+        return trials
+    ranked = sorted(
+        range(len(trials)), key=lambda index: (not math.isfinite(_loss(trials[index])), _loss(trials[index]))
+    )
+    best, others = ranked[: MOST_DOTS // 3], sorted(ranked[MOST_DOTS // 3 :])
+    wanted = MOST_DOTS - len(best)
+    kept = {*best, *(others[place * len(others) // wanted] for place in range(wanted))}
+    return [trials[index] for index in sorted(kept)]
+
+
+def _on_site(
+    panel: Axes, name: str, trials: Sequence[TrialResult], site: str, chosen: TrialResult | None, top: float
+) -> None:
+    points = [(trial.spec.rates[site], _loss(trial)) for trial in trials if site in trial.spec.rates]
+    _dots(panel, points, top, name, alpha=0.75)
     if chosen is not None and math.isfinite(_loss(chosen)):
         # A winner that stands in several arms may be a trial of another one, in which nothing is dropped.
         panel.plot(
@@ -120,17 +140,18 @@ def _dots(panel: Axes, name: str, trials: list[TrialResult], site: str, chosen: 
         )
 
 
-def _dot(panel: Axes, x: float, y: float, top: float, arm: str, alpha: float) -> None:
-    """One trial; above the axis an open triangle at its edge."""
-    if not math.isfinite(y):
-        return
+def _dots(panel: Axes, points: Sequence[tuple[float, float]], top: float, arm: str, alpha: float) -> None:
+    """Draw the trials of an arm; above the axis an open triangle at its edge."""
     drawn = arm_style(arm)
-    if y > top:
+    inside = [(x, y) for x, y in points if y <= top]
+    beyond = [x for x, y in points if math.isfinite(y) and y > top]
+    if inside:
+        look = {"markersize": 4, "color": drawn.colour, "alpha": alpha, "markeredgewidth": 0, "zorder": 3}
+        panel.plot(*zip(*inside, strict=True), drawn.marker, linestyle="", **look)
+    if beyond:
         edge = panel.get_xaxis_transform()
         ring = {"markerfacecolor": "none", "markeredgecolor": drawn.colour, "clip_on": False}
-        panel.plot([x], [1.0], "^", markersize=5, transform=edge, zorder=3, **ring)
-    else:
-        panel.plot([x], [y], drawn.marker, markersize=4, color=drawn.colour, alpha=alpha, markeredgewidth=0, zorder=3)
+        panel.plot(beyond, [1.0] * len(beyond), "^", markersize=5, transform=edge, zorder=3, linestyle="", **ring)
 
 
 def _typical(panel: Axes, arms: Mapping[str, ArmOutcome], site: str) -> None:
@@ -155,20 +176,33 @@ def _lead(leaders: Mapping[str, float]) -> str:
     return f"Best validation loss by trial: {min(leaders, key=leaders.__getitem__)} leads the search"
 
 
-def _caption(losses: list[float], top: float) -> str:
+def _caption(losses: list[float], top: float, most: int) -> str:
     text = (
         "Lines: least validation loss until then, with its last value in the legend; dots: trials trained to "
         "their end. The least of many trials flatters: confirmed scores decide."
     )
-    return text + _beyond(losses, top)
+    return text + _beyond(losses, top) + _left_out(most)
 
 
-def _rates_caption(losses: list[float], top: float) -> str:
+def _rates_caption(losses: list[float], top: float, most: int) -> str:
     text = (
         "Each dot is a trial of the search trained to its end; its other rates, learning rate and weight "
         "decay differ too, so that a column of dots is a range, not noise."
     )
-    return text + _beyond(losses, top)
+    return text + _beyond(losses, top) + _left_out(most)
+
+
+def _most(arms: Iterable[ArmOutcome]) -> int:
+    """Return how many complete trials the arm with most of them has."""
+    return max((sum(trial.state == "COMPLETE" for trial in arm.trials) for arm in arms), default=0)
+
+
+def _left_out(most: int) -> str:
+    if most <= MOST_DOTS:
+        return ""
+    return (
+        f" Of more than {MOST_DOTS} trials of an arm, {MOST_DOTS} have a dot: the best, and others at equal distances."
+    )
 
 
 def _beyond(losses: list[float], top: float) -> str:

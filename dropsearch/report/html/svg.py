@@ -24,6 +24,8 @@ THEMED = {
 }
 """Colours that depend on the page's background; those of arms do not."""
 _COLOUR = re.compile("|".join(THEMED))
+_PLACES = {"x", "y", "d", "transform"}
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 _LINK = re.compile(r"url\(#(.+)\)|#(.+)")
 
 
@@ -40,6 +42,7 @@ def inline(figure_layout: FigureLayout, name: str) -> str:
     for style in root.findall("defs/style/.."):
         root.remove(style)  # it would hold for the whole page
     _rename(root, name)
+    _lighten(root)
     root.attrib = {"viewBox": _view(figure_layout), "role": "img", "aria-label": figure_layout.alt}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
@@ -70,6 +73,24 @@ def _themed(key: str, value: str) -> str:
         return value
     fonts = ", ".join(f"'{family}'" for family in STYLE["font.family"])
     return _COLOUR.sub(lambda match: THEMED[match[0]], value.replace(fonts, "var(--type)"))
+
+
+def _lighten(root: ElementTree.Element) -> None:
+    """Write places to a hundredth of a point, and the style of many equal marks once."""
+    for element in root.iter():
+        for key in _PLACES & element.attrib.keys():
+            element.attrib[key] = _LONG.sub(lambda match: f"{float(match[0]):.2f}", element.attrib[key])
+        element.text = element.text and element.text.strip()
+        styles = {child.attrib.get("style", "") for child in element}
+        if (
+            element.tag == "g"
+            and len(element) > 1
+            and len(styles) == 1
+            and all(child.tag == "use" for child in element)
+        ):
+            element.attrib["style"] = styles.pop()
+            for child in element:
+                child.attrib.pop("style", None)
 
 
 def _rename(root: ElementTree.Element, name: str) -> None:

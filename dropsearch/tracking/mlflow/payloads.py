@@ -106,15 +106,22 @@ def totals_of(result: TrialResult) -> Points:
 
     A table of runs shows the last value of a curve, which is not the one that the trial is judged by.
     """
-    totals: Points = [("epochs", float(len(result.curve)), 0), ("seconds", float(result.seconds), 0)]
+    totals: dict[str, tuple[float, int]] = {"epochs": (float(len(result.curve)), 0)}
+    totals["seconds"] = float(result.seconds), 0
     best = result.best
-    if best is not None and not math.isnan(best.val_loss):
-        totals.append(("val/loss_best", best.val_loss, best.epoch))
-    if best is not None:
-        totals += [(key(f"{name}_best"), value, best.epoch) for name, value in best.logged.items()]
-        if not math.isnan(best.val_acc):
-            totals.append(("val/acc_best", best.val_acc, best.epoch))
-    return totals
+    if best is None:
+        return _points(totals)
+    logged = {key(name) for name in best.logged}
+    totals = {name: value for name, value in totals.items() if name not in logged}  # a curve of the module's own
+    if not math.isnan(best.val_loss):
+        totals["val/loss_best"] = best.val_loss, best.epoch
+    if not math.isnan(best.val_acc):
+        totals["val/acc_best"] = best.val_acc, best.epoch
+    return _points(totals | {key(f"{name}_best"): (value, best.epoch) for name, value in best.logged.items()})
+
+
+def _points(values: Mapping[str, tuple[float, int]]) -> Points:
+    return [(name, value, step) for name, (value, step) in values.items()]
 
 
 def state_of(result: TrialResult) -> dict[str, str]:
@@ -139,8 +146,9 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         scores[f"{name}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
         scores["val/acc_confirmed"] = _mean(outcome.winner.val_acc)
     if outcome.test is not None:
-        scores["test/loss"] = _mean(outcome.test.loss)
-        scores["test/acc"] = _mean(outcome.test.acc)
+        # Of the seeds that have a score, as in every report.
+        scores["test/loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
+        scores["test/acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 

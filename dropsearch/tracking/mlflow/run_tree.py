@@ -107,7 +107,7 @@ class RunTree:
         points: payloads.Points = [("evidence_seconds", evidence.seconds, 0)]
         for arm, found in evidence.arms.items():
             means = payloads.measures_of(found)
-            points += [(payloads.key(f"{arm}/{name}"), value, 0) for name, value in means.items()]
+            points += [(payloads.key(f"{arm}/evidence/{name}"), value, 0) for name, value in means.items()]
             if arm in self._arms:
                 measured = [(payloads.key(f"evidence/{name}"), value, 0) for name, value in means.items()]
                 self._runs.write(self._arms[arm], measured)

@@ -21,7 +21,8 @@ from dropsearch.report.figures.ensemble import ensemble
 from dropsearch.report.figures.layout import drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
-from dropsearch.report.figures.search_trials import rates
+from dropsearch.report.figures.search_trials import MOST_DOTS, best_so_far, rates, thinned
+from dropsearch.report.html.svg import inline
 from dropsearch.stats.means import mean_interval
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
@@ -164,6 +165,26 @@ def test_the_chosen_configuration_is_circled(make):
     for site, panel in zip(arm.trials[0].spec.rates, drawn.panels, strict=True):
         (circle,) = [line for line in panel.get_lines() if line.get_marker() == "o"]
         assert list(circle.get_xdata()) == [arm.trials[0].spec.rates[site]]
+
+
+def test_many_trials_make_no_larger_figure(make):
+    few, many = (make.summary({"dropout": make.arm("dropout", trials)}) for trials in (350, 2500))
+    for draw in (rates, best_so_far):
+        with drawing():
+            of_few, of_many = (draw(each) for each in (few, many))
+            sizes = [len(inline(each, "name")) for each in (of_few, of_many)]
+        assert sizes[1] < min(1.1 * sizes[0], 60_000)
+        assert "200 have a dot" in of_many.caption
+
+
+def test_the_best_trials_have_a_dot_however_many_there_are(make):
+    trials = [trial for trial in make.arm("dropout", 900).trials if trial.state == "COMPLETE"]
+    drawn = thinned(trials)
+    best = sorted(trials, key=lambda trial: trial.best.val_loss)[:50]
+    assert len(drawn) == MOST_DOTS
+    assert {trial.spec.number for trial in best} <= {trial.spec.number for trial in drawn}
+    assert [trial.spec.number for trial in drawn] == sorted({trial.spec.number for trial in drawn})
+    assert max(trial.spec.number for trial in drawn) > 880
 
 
 def test_a_band_is_students_interval_epoch_by_epoch(make):

@@ -427,7 +427,7 @@ def test_what_was_measured_stands_in_the_parent_and_in_the_arms(begin: Begin, fi
     tracker.end(make_result(3))
     tracker.finish(make_summary(evidence=EVIDENCE), [])
     runs = find()
-    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
     assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
     assert not [name for run in runs.values() for name in run.data.metrics if "shift_min" in name]
 
@@ -444,7 +444,7 @@ def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin
     again.finish(make_summary(evidence=EVIDENCE), [report])
     runs = find()
     assert set(runs) == set(before)
-    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
     assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
     artifacts = client_of(output_dir).list_artifacts(runs["first"].info.run_id)
     assert "report.html" in [artifact.path for artifact in artifacts]
@@ -460,7 +460,7 @@ def test_what_is_measured_later_has_a_run_of_its_own_where_there_is_none(begin: 
     runs = find()
     assert runs["first"].info.status == "FINISHED"
     assert runs["first"].data.params["task"] == "evidence"
-    assert runs["first"].data.metrics["dropout/gap_best"] == 0.5
+    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
 
 
 def test_a_database_that_fails_is_one_line(begin: Begin, output_dir: Path, capfd: pytest.CaptureFixture[str]):
