@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from dropsearch.analysis.claim_rules import Finding
-from dropsearch.core.records import Comparison, Evidence, Quantity, Summary
+from dropsearch.core.records import Comparison, Evidence, Quantity, Summary, arm_title
 
 
 def winner_rates(summary: Summary, arm: str) -> Mapping[str, float]:
@@ -23,13 +23,13 @@ def drops(summary: Summary, arm: str) -> bool:
 
 def untested(arms: Iterable[str]) -> str:
     """Say that nothing was dropped where something was to be tested."""
-    names = " and ".join(dict.fromkeys(arms))
+    names = " and ".join(dict.fromkeys(map(arm_title, arms)))
     return f"Every rate of the winner of {names} is 0, so dropout was not tested."
 
 
 def ran(summary: Summary) -> str:
     """Say which arms have a winner."""
-    won = [name for name, outcome in summary.arms.items() if outcome.winner]
+    won = [outcome.arm.title for outcome in summary.arms.values() if outcome.winner]
     return f"this run has winners of {', '.join(won)}" if won else "this run has no winner"
 
 
@@ -59,7 +59,7 @@ def finding(contrast: Comparison, label: str, family: int, *, unit: str = "", sc
     return Finding(
         label=f"{label}, {contrast.a} minus {contrast.b}",
         subject=label,
-        of=f"in {contrast.a} than in {contrast.b}",
+        of=f"with {arm_title(contrast.a)} than with {arm_title(contrast.b)}",
         difference=contrast.difference,
         p_holm=contrast.p_holm,
         seeds=len(contrast.differences),

@@ -19,7 +19,7 @@ class Rule:
 
     name: str
     statement: str
-    """The claim, as a sentence."""
+    """The claim, as a clause that "yes" or "no" answers."""
     measure: str
     """What decides: the name of a measure, or what arms are judged by."""
     side: Side
@@ -34,10 +34,10 @@ class Rule:
 
 
 EFFECTS = (
-    Rule("overfitting", "Dropout prevents overfitting.", "gap_best", -1, 0.01, "gaps", ("val_loss_best", -1)),
+    Rule("overfitting", "Less overfitting with dropout", "gap_best", -1, 0.01, "gaps", ("val_loss_best", -1)),
     Rule(
         "coadaptation",
-        "Dropout breaks co-adaptation of hidden units.",
+        "Less co-adaptation of hidden units with dropout",
         "correlation",
         -1,
         0.01,
@@ -46,7 +46,7 @@ EFFECTS = (
     ),
     Rule(
         "robustness",
-        "Dropout makes a network robust to noise.",
+        "More robustness to noise with dropout",
         "noise_area",
         1,
         0.005,
@@ -55,11 +55,13 @@ EFFECTS = (
     ),
 )
 """Claims of a difference between a network with dropout and one without."""
-ENSEMBLE = Rule("ensemble", "Dropout acts like an ensemble.", "mc_minus_scaled", -1, 0.005, "ensemble")
+ENSEMBLE = Rule(
+    "ensemble", "Averaging over dropout's masks gains more than a temperature", "mc_minus_scaled", -1, 0.005, "ensemble"
+)
 """Of one arm: averaging over masks is to beat one temperature on the same network."""
-RATES = Rule("rates", "Each kind of layer has its typical rate.", "test accuracy", 1, 0.005, "found")
+RATES = Rule("rates", "Typical rates do as well as those found", "test accuracy", 1, 0.005, "found")
 """Held where the typical rates are no worse than those that the search found, and either are better than none."""
-BATCHNORM = Rule("batchnorm", "Dropout goes together with BatchNorm.", "test accuracy", 1, 0.005, "shift")
+BATCHNORM = Rule("batchnorm", "Dropout + BatchNorm is better than either alone", "test accuracy", 1, 0.005, "shift")
 """Held where both together beat the better of the two."""
 RULES = (*EFFECTS, ENSEMBLE, RATES, BATCHNORM)
 """All claims, with what each foretells and the least difference that would matter."""

@@ -17,7 +17,7 @@ from dropsearch.analysis.claim_rules import (
     unsettled,
 )
 from dropsearch.analysis.score_claims import batchnorm, rates
-from dropsearch.core.records import Claim, Evidence, Summary
+from dropsearch.core.records import Claim, Evidence, Summary, arm_title
 from dropsearch.stats.hodges_lehmann import paired_difference
 from dropsearch.stats.means import shown_side
 from dropsearch.stats.paired_tests import holm, wilcoxon_exact
@@ -47,7 +47,9 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
 def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     present, what = _with_and_without(evidence, rule.measure), quantity(evidence, rule.measure)
     if not present:
-        takes = f"It takes the {what.label} of dropout and none, or of both and batchnorm: {ran(summary)}."
+        takes = (
+            f"It takes the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm: {ran(summary)}."
+        )
         return unsettled(rule, what.label, takes)
     tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
     if not tested:
@@ -94,7 +96,7 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
     adjusted = holm([wilcoxon_exact(each) for each in tested.values()])
     number = Finding(
         label=f"{what.label}, {arm}",
-        subject=f"the loss of {arm} averaged over masks",
+        subject=f"the loss of {arm_title(arm)} averaged over masks",
         of="than that of the same networks with one temperature each",
         difference=paired_difference(found, [0.0] * len(found)),
         p_holm=adjusted[0],

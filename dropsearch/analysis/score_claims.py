@@ -17,7 +17,16 @@ from dropsearch.analysis.claim_inputs import (
     winner_rates,
 )
 from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
-from dropsearch.core.records import ArmOutcome, Claim, Comparison, ComparisonMetric, Evidence, Interval, Summary
+from dropsearch.core.records import (
+    ArmOutcome,
+    Claim,
+    Comparison,
+    ComparisonMetric,
+    Evidence,
+    Interval,
+    Summary,
+    arm_title,
+)
 from dropsearch.dropout.typical_rates import TYPICAL_BANDS
 from dropsearch.stats.comparisons import compared
 from dropsearch.stats.means import shown_side
@@ -61,14 +70,14 @@ def _insensitive(summary: Summary) -> str:
     better than no dropout (assay sensitivity, ICH E10 2000).
     """
     if "none" not in summary.arms or summary.arms["none"].winner is None:
-        return "whether rates matter here at all takes the arm none"
+        return "whether rates matter here at all takes the arm none (plain)"
     more = [("typical", "none")]
     found = compared(summary.arms, summary.comparison_metric, more, fixed_luck=summary.fixed_luck)
     better = 1 if summary.comparison_metric.higher_is_better else -1
     against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
     if any(shown_side(c) == better for c in against):
         return ""
-    return "neither typical rates nor those found are shown to be better than none: rates do not matter here"
+    return "neither typical rates nor those found are shown to be better than no dropout: rates do not matter here"
 
 
 def _is_searched(summary: Summary, arm: str) -> bool:
@@ -81,7 +90,7 @@ def _is_typical(rate: float, kind: str) -> bool:
 
 
 def _placed(arm: str, found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:
-    inside = f"of the rates found in {arm} {len(found) - len(outside)} of {len(found)} are typical"
+    inside = f"of the rates found in {arm_title(arm)} {len(found) - len(outside)} of {len(found)} are typical"
     each = [f"{site} {found[site]:.2f} (typical {low:g} to {high:g})" for site, (low, high) in outside.items()]
     return f"{inside}, but not {', '.join(each)}" if each else inside
 
@@ -96,7 +105,9 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
     losses = {name: winner.mean_val_loss for name, winner in single.items() if winner}
     contrasts = {c.b: c for c in judged(summary) if c.a == "both" and c.differences}
     if len(losses) < 2 or not losses.keys() <= contrasts.keys():
-        return unsettled(BATCHNORM, label, f"It takes results of both, dropout and batchnorm: {ran(summary)}.")
+        return unsettled(
+            BATCHNORM, label, f"It takes results of dropout + BatchNorm, dropout and BatchNorm: {ran(summary)}."
+        )
     if not drops(summary, "both"):
         return unsettled(BATCHNORM, label, untested(["both"]))
     better = min(losses, key=losses.__getitem__)
@@ -111,7 +122,7 @@ def _shift(evidence: Evidence) -> str:
     if not (math.isfinite(shift) and math.isfinite(gain)):
         return ""
     alone = measured_mean(evidence, "batchnorm", "recalibration_gain")
-    lag = f", in batchnorm without dropout by {100 * alone:+.2f}" if math.isfinite(alone) else ""
+    lag = f", in BatchNorm without dropout by {100 * alone:+.2f}" if math.isfinite(alone) else ""
     return (
         f"with dropout off BatchNorm meets {shift:.2f} times the variance that it meets with dropout on, and measuring "
         f"its statistics again changes accuracy by {100 * gain:+.2f} points{lag}"

@@ -142,8 +142,10 @@ def test_contrasts_that_are_shown_to_point_either_way_show_nothing() -> None:
     )
     claim = said("coadaptation", *of)
     assert claim.answer == "not shown"
-    assert claim.reason.startswith("The contrasts disagree: correlation is 0.1 lower in dropout than in none (95 %")
-    assert "correlation is 0.05 higher in both than in batchnorm (95 %" in claim.reason
+    assert claim.reason.startswith(
+        "The contrasts disagree: correlation is 0.1 lower with dropout than with plain (95 %"
+    )
+    assert "correlation is 0.05 higher with dropout + BatchNorm than with BatchNorm (95 %" in claim.reason
 
 
 def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
@@ -152,7 +154,7 @@ def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
     )
     claim = said("overfitting", *of)
     assert claim.answer == "held"
-    assert "gap at the best epoch is no different in both than in batchnorm" in claim.reason
+    assert "gap at the best epoch is no different with dropout + BatchNorm than with BatchNorm" in claim.reason
 
 
 def test_robustness_to_noise_is_decided_by_noise_and_the_other_corruptions_are_told() -> None:
@@ -161,7 +163,7 @@ def test_robustness_to_noise_is_decided_by_noise_and_the_other_corruptions_are_t
     )
     claim = said("robustness", *of)
     assert (claim.answer, claim.measure) == ("did not hold", "noise area, dropout minus none")
-    assert "; robustness area is 0.2 higher in dropout than in none (95 %" in claim.reason
+    assert "; robustness area is 0.2 higher with dropout than with plain (95 %" in claim.reason
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_what_its_check_is_shown_to_contradict_does_not_hold(
 ) -> None:
     claim = said(name, *four_arms(none={measure: 0.5, check: 0.5}, dropout={measure: 0.4, check: 0.5 + side * shift}))
     assert claim.answer == expected
-    words = f"but the {check.replace('_', ' ')} is 0.1 {'higher' if side > 0 else 'lower'} in dropout"
+    words = f"but the {check.replace('_', ' ')} is 0.1 {'higher' if side > 0 else 'lower'} with dropout"
     assert (words in claim.reason) is (expected == "not shown")
 
 
@@ -191,7 +193,9 @@ def test_rates_that_are_all_zero_test_no_dropout() -> None:
         assert said(claim, found, of).reason == (
             "Every rate of the winner of dropout and both is 0, so dropout was not tested."
         )
-    assert said("batchnorm", found, of).reason == "Every rate of the winner of both is 0, so dropout was not tested."
+    assert said("batchnorm", found, of).reason == (
+        "Every rate of the winner of dropout + BatchNorm is 0, so dropout was not tested."
+    )
 
 
 def test_a_foreign_network_whose_dropout_was_switched_off_is_no_dropout() -> None:
@@ -206,8 +210,8 @@ def test_a_measure_that_is_missing_is_named_with_the_arms_that_it_takes() -> Non
     found = evidence({"batchnorm": {"gap_best": around(0.5)}, "none": {"gap_best": around(0.5)}})
     claim = said("overfitting", found, summary(outcome("none"), outcome("batchnorm")))
     assert claim.reason == (
-        "It takes the gap at the best epoch of dropout and none, or of both and batchnorm: "
-        "this run has winners of none, batchnorm."
+        "It takes the gap at the best epoch of dropout and plain, or of dropout + BatchNorm and BatchNorm: "
+        "this run has winners of plain, BatchNorm."
     )
 
 
@@ -349,7 +353,10 @@ def test_what_new_statistics_gain_without_dropout_is_told_beside() -> None:
 
 def test_dropout_beside_batchnorm_takes_all_three_arms() -> None:
     claim = said("batchnorm", NOTHING, summary(outcome("both"), outcome("batchnorm")))
-    assert claim.reason == "It takes results of both, dropout and batchnorm: this run has winners of both, batchnorm."
+    assert claim.reason == (
+        "It takes results of dropout + BatchNorm, dropout and BatchNorm: this run has winners of dropout + BatchNorm, "
+        "BatchNorm."
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -242,7 +242,7 @@ class Maker:
             claims=(
                 Claim(
                     "overfitting",
-                    "Dropout prevents overfitting.",
+                    "Less overfitting with dropout",
                     "held",
                     "gap, dropout minus none",
                     Interval(-0.07, -0.09, -0.05),
@@ -252,7 +252,7 @@ class Maker:
                 ),
                 Claim(
                     "robustness",
-                    "Dropout makes a model robust to noise.",
+                    "More robustness to noise with dropout",
                     "not shown",
                     "robustness, dropout minus none",
                     Interval(math.nan, math.nan, math.nan),

@@ -1,6 +1,6 @@
 """Frozen dataclasses that packages exchange; standard library only."""
 
-from dropsearch.core.records.arms import ARMS, Arm, Site
+from dropsearch.core.records.arms import ARMS, Arm, Site, arm_title
 from dropsearch.core.records.evidence import (
     Answer,
     ArmEvidence,
@@ -48,5 +48,6 @@ __all__ = [
     "TrialResult",
     "TrialSpec",
     "Variation",
+    "arm_title",
     "best_arm",
 ]

@@ -46,3 +46,8 @@ ARMS: Mapping[str, Arm] = {
         Arm("typical", "typical", batchnorm=False, title="dropout at typical rates"),
     )
 }
+
+
+def arm_title(name: str) -> str:
+    """Return what an arm is called in sentences."""
+    return ARMS[name].title if name in ARMS else name

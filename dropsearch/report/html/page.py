@@ -18,6 +18,7 @@ from dropsearch.report.figures.palette import ARM_STYLES
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import arms_table, differences_table, params_table, rates_table
 from dropsearch.report.tables.evidence import (
+    claim_answer,
     claim_number,
     contrasts_table,
     evidence_table,
@@ -130,17 +131,19 @@ def _sections(summary: Summary) -> Iterator[Section]:
 def _filled(sections: Iterator[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
     """The sections that have anything to show, without what they lack."""
     for section in sections:
-        tables = tuple(table for table in map(Table.trimmed, section.tables) if table.rows)
-        folded = tuple(table for table in map(Table.trimmed, section.folded) if table.rows)
+        known = [table for table in map(Table.trimmed, section.tables) if table.rows]
+        tables = tuple(table for table in known if not table.is_long)
+        folded = tuple(table for table in known if table.is_long)
+        folded += tuple(table for table in map(Table.trimmed, section.folded) if table.rows)
         figures = tuple(name for name in section.figures if name in drawn)
-        if tables or figures:
-            yield Section(section.name, section.heading, tables, figures, folded, section.words if tables else "")
+        if tables or folded or figures:
+            yield Section(section.name, section.heading, tables, figures, folded, section.words if known else "")
 
 
 def _claim(claim: Claim, drawn: Mapping[str, Figure]) -> dict[str, Any]:
     return {
         "statement": claim.statement,
-        "answer": claim.answer,
+        "answer": claim_answer(claim),
         "kind": ANSWERS[claim.answer],
         "reason": claim.reason,
         "measure": claim.measure,

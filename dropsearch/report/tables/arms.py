@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 
-from dropsearch.core.records import ArmOutcome, Comparison, ComparisonMetric, Interval, Summary
+from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
 from dropsearch.report.tables.evidence import claims_table, single_sites_table
+from dropsearch.report.tables.table import CONTRAST, contrast_cells
 from dropsearch.report.tables.table import WIDTH as WIDTH
 from dropsearch.report.tables.table import Table as Table
 from dropsearch.report.text.numbers import EMPTY as EMPTY
 from dropsearch.report.text.numbers import loss as loss
 from dropsearch.report.text.numbers import percent as percent
 from dropsearch.report.text.numbers import points as points
-from dropsearch.report.text.numbers import probability, rate, setting
+from dropsearch.report.text.numbers import rate, setting
 from dropsearch.report.text.numbers import shorten as shorten
 from dropsearch.report.text.score_scale import Scale, judged, scores
+
+BRIEF = 6
+"""Rows of a table in the first screen."""
 
 
 def arms_table(summary: Summary) -> Table:
@@ -103,8 +107,11 @@ def params_table(summary: Summary) -> Table:
 def differences_table(summary: Summary) -> Table:
     """One row a planned contrast: the paired difference in what arms are judged by."""
     scale = Scale(summary.comparison_metric)
-    columns = ("contrast", "difference", "95 % interval", "P(a > b)", "p", "p Holm", "seeds", "shown")
-    rows = tuple(_difference_row(comparison, scale) for comparison in findings.comparisons(summary))
+    rows = tuple(
+        (f"{found.a} - {found.b}", *contrast_cells(found, scale.difference), rate(found.effect))
+        for found in findings.comparisons(summary)
+    )
+    columns = ("contrast", *CONTRAST, "P(a > b)")
     unit = ": percentage points" if summary.comparison_metric.percent else ""
     return Table(f"Paired differences in {summary.comparison_metric.label}{unit}", columns, rows, left=("contrast",))
 
@@ -136,7 +143,7 @@ def brief_tables(summary: Summary) -> list[Table]:
         arms.left,
     )
     found = (arms, rates_table(summary), params_table(summary))
-    return [table for table in map(Table.trimmed, found) if table.rows]
+    return [table.first(BRIEF) for table in map(Table.trimmed, found) if table.rows]
 
 
 def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
@@ -173,17 +180,3 @@ def _with_interval(interval: Interval) -> str:
     # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
     low, high = max(interval.low, 0.0), min(interval.high, 1.0)
     return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
-
-
-def _difference_row(comparison: Comparison, scale: Scale) -> tuple[str, ...]:
-    low, high = scale.difference(comparison.difference.low), scale.difference(comparison.difference.high)
-    return (
-        f"{comparison.a} - {comparison.b}",
-        scale.difference(comparison.difference.mean),
-        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
-        rate(comparison.effect),
-        probability(comparison.p),
-        probability(comparison.p_holm),
-        str(len(comparison.differences)),
-        "yes" if findings.shown(comparison) else "no",
-    )

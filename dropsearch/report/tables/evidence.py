@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 
-from dropsearch.core.records import Claim, Comparison, Evidence, Interval, Summary, Variation
-from dropsearch.report import findings, measured_values
-from dropsearch.report.tables.table import Table
-from dropsearch.report.text.numbers import EMPTY, probability
+from dropsearch.core.records import Claim, Evidence, Interval, Summary
+from dropsearch.report import measured_values
+from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
+from dropsearch.report.text.numbers import EMPTY
 from dropsearch.report.text.score_scale import signed
+
+ANSWERS = {"held": "yes", "did not hold": "no"}
+"""How a claim is answered for people; what is not shown and what was not measured are called so."""
+
+
+def claim_answer(claim: Claim) -> str:
+    """Return the answer to a claim, in words for people."""
+    return ANSWERS.get(claim.answer, claim.answer)
 
 
 def claims_table(summary: Summary) -> Table:
@@ -22,7 +30,7 @@ def _claim_row(claim: Claim) -> tuple[str, str, str, str, str]:
     measure, _, arms = claim.measure.rpartition(", ")
     if not measure:
         measure, arms = arms, EMPTY
-    return claim.name, claim.answer, measure, arms, claim_number(claim) or EMPTY
+    return claim.statement, claim_answer(claim), measure, arms, claim_number(claim) or EMPTY
 
 
 def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
@@ -38,16 +46,26 @@ def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
 def contrasts_table(summary: Summary) -> Table:
     """One row a planned contrast of each measure: the paired difference between two arms' winners."""
     evidence = summary.evidence
-    columns = ("measure", "contrast", "difference", "95 % interval", "p Holm", "seeds", "shown")
-    rows = tuple(_contrast(evidence, contrast) for contrast in (evidence.contrasts if evidence else ()) if evidence)
-    return Table("Paired differences in what was measured", columns, rows, left=("measure", "contrast"))
+    rows = (
+        (
+            measured_values.titled(measured_values.quantity(evidence, found.metric)),
+            f"{found.a} - {found.b}",
+            *contrast_cells(found, lambda value: _number(value, signed=True)),
+        )
+        for found in (evidence.contrasts if evidence else ())
+        if evidence
+    )
+    columns = ("measure", "contrast", *CONTRAST)
+    return Table("Paired differences in what was measured", columns, tuple(rows), left=("measure", "contrast"))
 
 
 def single_sites_table(summary: Summary) -> Table:
     """One row a change of one site's rate: what is monitored of the winner with it, minus the winner's own."""
     varied = summary.evidence.single_sites if summary.evidence else {}
-    columns = ("site = rate", "arm", "difference", "95 % interval", "p Holm", "seeds", "shown")
-    rows = tuple(_variation_row(arm, variation) for arm, found in varied.items() for variation in found)
+    columns = ("site = rate", "arm", *CONTRAST)
+    rows = tuple(
+        (each.name, arm, *contrast_cells(each.comparison, signed)) for arm, found in varied.items() for each in found
+    )
     better = "more" if summary.monitor.mode == "max" else "less"
     title = f"Single sites: {summary.monitor.name} with one rate changed, minus the winner's own ({better} is better)"
     return Table(title, columns, rows, left=("site = rate", "arm"))
@@ -70,40 +88,12 @@ def claim_number(claim: Claim) -> str:
     return f"{with_interval(told, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
 
 
-def _variation_row(arm: str, variation: Variation) -> tuple[str, ...]:
-    found = variation.comparison
-    low, high = signed(found.difference.low), signed(found.difference.high)
-    return (
-        variation.name,
-        arm,
-        signed(found.difference.mean),
-        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
-        probability(found.p_holm),
-        str(len(found.differences)),
-        "yes" if findings.shown(found) else "no",
-    )
-
-
 def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:
     found = measured_values.means(summary, name)
     nothing = Interval(math.nan, math.nan, math.nan)
     cells = [found.get(arm, nothing) for arm in arms]
     label = measured_values.titled(measured_values.quantity(evidence, name))
     return label, *(with_interval(cell) if intervals else _number(cell.mean, signed=False) for cell in cells)
-
-
-def _contrast(evidence: Evidence, contrast: Comparison) -> tuple[str, ...]:
-    interval = contrast.difference
-    low, high = (_number(bound, signed=True) for bound in (interval.low, interval.high))
-    return (
-        measured_values.titled(measured_values.quantity(evidence, contrast.metric)),
-        f"{contrast.a} - {contrast.b}",
-        _number(interval.mean, signed=True),
-        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
-        probability(contrast.p_holm),
-        str(len(contrast.differences)),
-        "yes" if findings.shown(contrast) else "no",
-    )
 
 
 def _number(value: float, signed: bool) -> str:

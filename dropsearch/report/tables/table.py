@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from dropsearch.core.records import Comparison
+from dropsearch.report.findings import shown
 from dropsearch.report.text.escaping import escaped
-from dropsearch.report.text.numbers import EMPTY, shorten
+from dropsearch.report.text.numbers import EMPTY, probability, shorten
 
 WIDTH = 80
 """Of the terminal that a table must fit into, in characters."""
+LONG = 12
+"""Rows of a table that a report shows unfolded."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,19 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: tuple[str, ...] = ()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a report folds it."""
+        return len(self.rows) > LONG
+
+    def first(self, rows: int) -> Table:
+        """The table with its first rows, and a last one that says how many more the report has."""
+        left_out = len(self.rows) - rows
+        if left_out <= 1:
+            return self
+        more = (f"({left_out} more in the report)", *([""] * (len(self.columns) - 1)))
+        return Table(self.title, self.columns, (*self.rows[:rows], more), self.left)
 
     def trimmed(self) -> Table:
         """The table without rows and columns in which nothing but names stands."""
@@ -69,6 +87,22 @@ class Table:
             for cell, size, column in zip(row, sizes, self.columns, strict=True)
         ]
         return "  ".join(cells).rstrip()
+
+
+CONTRAST = ("difference", "95 % interval", "p Holm", "seeds", "shown")
+"""The columns of a contrast, behind those that name it."""
+
+
+def contrast_cells(found: Comparison, write: Callable[[float], str]) -> tuple[str, ...]:
+    """Return the cells of the columns `CONTRAST`; `write` writes a signed difference."""
+    low, high = write(found.difference.low), write(found.difference.high)
+    return (
+        write(found.difference.mean),
+        EMPTY if EMPTY in (low, high) else f"{low} to {high}",
+        probability(found.p_holm),
+        str(len(found.differences)),
+        "not measured" if not found.differences else "yes" if shown(found) else "no",
+    )
 
 
 def heading(column: str) -> str:

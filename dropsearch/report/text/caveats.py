@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from dropsearch.core.records import Summary
+from dropsearch.core.records import Summary, arm_title
 from dropsearch.report import findings
 from dropsearch.report.bands import finite
 from dropsearch.report.text.numbers import percent, shorten
@@ -39,13 +39,13 @@ def _sentence(note: str) -> str:
 def _trials(summary: Summary) -> Iterator[str]:
     sizes = {name: len(arm.trials) for name, arm in summary.arms.items()}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        listed = ", ".join(f"{arm_title(name)} {size}" for name, size in sizes.items())
         yield f"The arms had unequal numbers of trials, hence unequal chances: {listed}."
     for name, arm in summary.arms.items():
         reasons = findings.reasons(arm)
         if reasons:
             reason = shorten(" ".join(reasons.most_common(1)[0][0].split()), 200).replace("`", "'")
-            yield f"{reasons.total()} of {sizes[name]} trials of {name} failed, most often with: `{reason}`"
+            yield f"{reasons.total()} of {sizes[name]} trials of {arm_title(name)} failed, most often with: `{reason}`"
 
 
 def _seeds(summary: Summary) -> Iterator[str]:
@@ -53,7 +53,10 @@ def _seeds(summary: Summary) -> Iterator[str]:
         scores = judged_scores(arm, summary.comparison_metric) if arm.test else ()
         diverged = len(scores) - len(finite(scores))
         if diverged:
-            yield f"{diverged} of {len(scores)} seeds of {name}'s winner have no test score and are left out."
+            yield (
+                f"{diverged} of {len(scores)} seeds of the winner of {arm_title(name)} have no test score and are left "
+                "out."
+            )
 
 
 def _luck(summary: Summary) -> Iterator[str]:
@@ -62,7 +65,7 @@ def _luck(summary: Summary) -> Iterator[str]:
     if known and max(known.values()) > 0:
         name = max(known, key=known.__getitem__)
         yield (
-            f"Search scores flatter: the largest gap between search and confirmation is that of {name}, "
+            f"Search scores flatter: the largest gap between search and confirmation is that of {arm_title(name)}, "
             f"{known[name]:+.4f} nats. Only confirmed scores are fit for comparing arms."
         )
 
@@ -77,8 +80,8 @@ def _same_proposal(summary: Summary) -> Iterator[str]:
     for (one, of), (other, too) in itertools.combinations(found.items(), 2):
         if of == too:
             yield (
-                f"The winners of {one} and {other} are the same proposal: trial {of[0]} of both, with the same rates. "
-                "That two arms found these rates is one finding, not two."
+                f"The winners of {arm_title(one)} and {arm_title(other)} are the same proposal: trial {of[0]} of both, "
+                "with the same rates. That two arms found these rates is one finding, not two."
             )
 
 

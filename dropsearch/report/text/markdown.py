@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
-from dropsearch.report.tables.evidence import contrasts_table, evidence_table
+from dropsearch.report.tables.evidence import claim_answer, contrasts_table, evidence_table
 from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
@@ -34,7 +36,7 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
         *(escaped(text) for text in (*answer(summary), rates_by_site(summary))),
         _bullets(map(prose, warnings(summary))),
         "## Numbers",
-        *(table.as_markdown() for table in tables(summary)),
+        *(_folded(t.title, t.as_markdown()) if t.is_long else t.as_markdown() for t in tables(summary)),
         reading(summary),
         *_evidence(summary),
         *_figures(links or {}),
@@ -53,11 +55,17 @@ def _evidence(summary: Summary) -> Iterator[str]:
         return
     yield "## Evidence"
     yield _bullets(
-        f"{escaped(claim.statement)} **{claim.answer}**: {escaped(claim.reason)}" for claim in summary.evidence.claims
+        f"{escaped(claim.statement)}: **{claim_answer(claim)}**. {escaped(claim.reason)}"
+        for claim in summary.evidence.claims
     )
     for table in (evidence_table(summary).trimmed(), contrasts_table(summary).trimmed()):
         if table.rows:
-            yield table.as_markdown()
+            yield _folded(table.title, table.as_markdown())
+
+
+def _folded(title: str, content: str) -> str:
+    """Return a part that a reader unfolds."""
+    return f"<details>\n<summary>{escape(printable(title))}</summary>\n\n{content}\n\n</details>"
 
 
 def _figures(links: Mapping[str, str]) -> Iterator[str]:
@@ -77,7 +85,7 @@ def _commands(commands: Mapping[str, str]) -> Iterator[str]:
 def _config(lines: Sequence[str]) -> Iterator[str]:
     if lines:
         yield "## Configuration"
-        yield block("\n".join(lines))
+        yield _folded("Every key", block("\n".join(lines)))
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -253,10 +253,11 @@ def _bounds(contrast: Comparison) -> tuple[float, float]:
 def _missing(summary: Summary) -> str:
     """A clause that names the arms without a result."""
     told = []
-    for name, outcome in summary.arms.items():
+    for outcome in summary.arms.values():
         if outcome.winner is None:
             failed, trials = findings.states(outcome)["FAIL"], len(outcome.trials)
-            told.append(f"{name} ({failed} of {_count(trials, 'trial')} failed)" if failed else name)
+            title = outcome.arm.title
+            told.append(f"{title} ({failed} of {_count(trials, 'trial')} failed)" if failed else title)
     return f"; without a result: {', '.join(told)}" if told else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import Confirmed, Summary, TrialResult
+from dropsearch.core.records import Confirmed, Summary, TrialResult, arm_title
 from dropsearch.report import findings
 from dropsearch.report.text.numbers import shorten
 from dropsearch.report.text.verdict import listed
@@ -34,7 +34,7 @@ def _interrupted(summary: Summary) -> Iterator[str]:
 def _openings(summary: Summary) -> Iterator[str]:
     again = {name: arm.test.openings for name, arm in summary.arms.items() if arm.test and arm.test.openings > 1}
     if again:
-        listed = ", ".join(f"{name} {count} times" for name, count in again.items())
+        listed = ", ".join(f"{arm_title(name)} {count} times" for name, count in again.items())
         yield (
             f"The test set was opened more than once ({listed}): p-values are too small if the first look had a say "
             "in looking again."
@@ -53,7 +53,7 @@ def _left_out(name: str, rank: int, confirmed: Confirmed) -> str:
     why = shorten(" ".join((failed[0].reason or "no reason recorded").split()).rstrip("."), 120)
     again = "" if _all_diverged(failed) else "; the same command tries it again"
     return (
-        f"Trial {confirmed.number} of {name} (number {rank} of its search) cannot win: {len(failed)} of "
+        f"Trial {confirmed.number} of {arm_title(name)} (number {rank} of its search) cannot win: {len(failed)} of "
         f"{len(confirmed.results)} retrainings failed ({why}){again}."
     )
 
@@ -66,7 +66,7 @@ def _one_sided(summary: Summary) -> Iterator[str]:
     counts = {name: (findings.states(arm)["FAIL"], len(arm.trials)) for name, arm in summary.arms.items()}
     shares = {name: failed / trials for name, (failed, trials) in counts.items() if trials}
     if shares and max(shares.values()) - min(shares.values()) >= ONE_SIDED:
-        listed = ", ".join(f"{name} {failed} of {trials}" for name, (failed, trials) in counts.items())
+        listed = ", ".join(f"{arm_title(name)} {failed} of {trials}" for name, (failed, trials) in counts.items())
         failed = [trial for arm in summary.arms.values() for trial in arm.trials if trial.state == "FAIL"]
         again = "; the same command with study.retry_failed=true trains them again"
         yield (

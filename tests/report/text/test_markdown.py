@@ -170,7 +170,7 @@ def test_code_shows_every_character_backticks_too(text):
 
 def test_what_was_measured_and_claimed_is_told_in_short(make):
     text = markdown(make.with_evidence())
-    assert "- Dropout prevents overfitting. **held**: With dropout the gap is 0.07 nats smaller" in text
+    assert "- Less overfitting with dropout: **yes**. With dropout the gap is 0.07 nats smaller" in text
     assert "| gap at the best epoch (nats) | 0.118 | 0.0558 | 0.125 | 0.0513 |" in text
     assert "what dropout did in the winners was measured in 4.2 s (3 % of the run)" in text
     assert "## Evidence" not in markdown(make.summary())
@@ -184,7 +184,7 @@ def test_the_markdown_has_every_contrast(make):
 def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
     text = markdown(make.with_evidence())
     assert "| overfitting | held | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
-    assert "| robustness | not shown | robustness | dropout minus none | - |" in text
+    assert "| More robustness to noise with dropout | not shown | robustness | dropout minus none | - |" in text
 
 
 def test_an_accuracy_is_told_in_points(make):
