@@ -224,9 +224,10 @@ def _inserted(config: Config) -> list[str]:
         return []
     if isinstance(where, str):
         return [_imported("dropsearch.insert_dropout"), f"insert_dropout(net, {json.dumps(where)})"]
-    types = [each for each in where if isinstance(each, type)]
+    parts = [where] if isinstance(where, type) else list(where)
+    types = [each for each in parts if isinstance(each, type)]
     listed = ", ".join(
-        f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else json.dumps(each) for each in where
+        f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else json.dumps(each) for each in parts
     )
     imports = dict.fromkeys(f"import {each.__module__}" for each in types)
     return [_imported("dropsearch.insert_dropout"), *imports, f"insert_dropout(net, [{listed}])"]

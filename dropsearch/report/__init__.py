@@ -8,7 +8,8 @@ from dropsearch.report.html.page import write_page
 from dropsearch.report.progress import Progress
 from dropsearch.report.results import results, write_results
 from dropsearch.report.saved_summary import load_summary, save_summary
-from dropsearch.report.tables.arms import Table, arms_table, differences_table, rates_table
+from dropsearch.report.tables.arms import arms_table, differences_table, rates_table
+from dropsearch.report.tables.table import Table
 from dropsearch.report.text.markdown import write_markdown
 from dropsearch.report.text.terminal import closing, opening
 from dropsearch.report.text.verdict import verdict

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
-from dropsearch.report.bands import finite, mean_interval
-from dropsearch.report.text.score_scale import scores
+from dropsearch.report.measured_values import finite, mean_interval
+from dropsearch.report.text.numbers import scores
 from dropsearch.stats.means import shown_side
 
 

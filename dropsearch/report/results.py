@@ -25,9 +25,9 @@ from dropsearch.core.records import (
     best_arm,
 )
 from dropsearch.report import findings
-from dropsearch.report.text.score_scale import scores
+from dropsearch.report.text.caveats import warnings
+from dropsearch.report.text.numbers import scores
 from dropsearch.report.text.verdict import answer, verdict
-from dropsearch.report.text.warnings import warnings
 
 
 def results(summary: Summary) -> dict[str, Any]:

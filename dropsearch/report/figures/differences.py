@@ -9,11 +9,10 @@ from matplotlib.lines import Line2D
 
 from dropsearch.core.records import Comparison, Summary
 from dropsearch.report import findings
-from dropsearch.report.bands import finite
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
-from dropsearch.report.text.numbers import probability
-from dropsearch.report.text.score_scale import Scale
+from dropsearch.report.measured_values import finite
+from dropsearch.report.text.numbers import Scale, probability
 
 CAPTION = (
     "Small dots: one pair of seeds each; lines: 95 % interval of the mean. Shown: p Holm (exact Wilcoxon, "

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.core.records import ArmOutcome, Summary, TrialResult
-from dropsearch.report.bands import FEWEST_FOR_INTERVAL, curve_band
 from dropsearch.report.figures.axes import label_outer, loss_axis, say, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, Line, arm_style
+from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, curve_band
 
 LOWEST = 1 / 40
 """A training loss below this share of the least validation loss leaves the axis: memorised is memorised."""

@@ -73,17 +73,12 @@ def figure(summary: Summary, name: str) -> MatplotlibFigure:
 
 def drawings() -> Iterator[tuple[str, Draw]]:
     """Each figure's name and what draws it, in reading order."""
-    from dropsearch.report.figures.budgets import budgets
-    from dropsearch.report.figures.coadaptation import coadaptation
     from dropsearch.report.figures.differences import differences
+    from dropsearch.report.figures.effects import coadaptation, gaps, robustness, shift
     from dropsearch.report.figures.ensemble import ensemble
+    from dropsearch.report.figures.landscape import budgets, found, responses
     from dropsearch.report.figures.learning_curves import curves
-    from dropsearch.report.figures.overfitting import gaps
-    from dropsearch.report.figures.rates_found import found
-    from dropsearch.report.figures.responses import responses
-    from dropsearch.report.figures.robustness import robustness
     from dropsearch.report.figures.search_trials import best_so_far, rates
-    from dropsearch.report.figures.variance_shift import shift
 
     drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
     evidence = (gaps, coadaptation, robustness, ensemble, shift)

@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 
 from dropsearch.core.records import ArmOutcome, Summary, TrialResult
 from dropsearch.report import findings
-from dropsearch.report.bands import finite
 from dropsearch.report.figures.axes import ceiling, label_outer, loss_axis, say, score_label, site_panels, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
+from dropsearch.report.measured_values import finite
 
 MOST_DOTS = 200
 """Trials of an arm that are drawn in a panel: the best third of these, and others at equal distances by number."""
@@ -93,11 +93,11 @@ def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
 def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
     drawn, least = arm_style(name), math.inf
     numbers, best = [], []
+    last = max((trial.spec.number for trial in outcome.trials), default=0)
     for trial in sorted(outcome.trials, key=lambda t: t.spec.number):
-        last = trial.spec.number
         if trial.state == "COMPLETE" and _loss(trial) < least:
             least = _loss(trial)
-            numbers.append(last)
+            numbers.append(trial.spec.number)
             best.append(min(least, top))
     if numbers and last > numbers[-1]:
         numbers, best = [*numbers, last], [*best, best[-1]]

@@ -6,18 +6,10 @@ import math
 
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
-from dropsearch.report.bands import finite
+from dropsearch.report.measured_values import finite
 from dropsearch.report.tables.evidence import claims_table, single_sites_table
-from dropsearch.report.tables.table import CONTRAST, contrast_cells
-from dropsearch.report.tables.table import WIDTH as WIDTH
-from dropsearch.report.tables.table import Table as Table
-from dropsearch.report.text.numbers import EMPTY as EMPTY
-from dropsearch.report.text.numbers import loss as loss
-from dropsearch.report.text.numbers import percent as percent
-from dropsearch.report.text.numbers import points as points
-from dropsearch.report.text.numbers import rate, setting
-from dropsearch.report.text.numbers import shorten as shorten
-from dropsearch.report.text.score_scale import Scale, judged, scores
+from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
+from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, percent, rate, scores, setting, shorten
 
 BRIEF = 6
 """Rows of a table in the first screen."""

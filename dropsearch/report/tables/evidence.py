@@ -7,8 +7,7 @@ import math
 from dropsearch.core.records import Claim, Evidence, Interval, Summary
 from dropsearch.report import measured_values
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
-from dropsearch.report.text.numbers import EMPTY
-from dropsearch.report.text.score_scale import signed
+from dropsearch.report.text.numbers import EMPTY, signed
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
 """How a claim is answered for people; what is not shown and what was not measured are called so."""

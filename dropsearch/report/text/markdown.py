@@ -13,11 +13,10 @@ from dropsearch.core.records import Summary
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.tables.evidence import claim_answer, contrasts_table, evidence_table
-from dropsearch.report.text.caveats import caveats
+from dropsearch.report.text.caveats import caveats, warnings
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
 from dropsearch.report.text.verdict import answer, rates_by_site
-from dropsearch.report.text.warnings import warnings
 
 
 def write_markdown(

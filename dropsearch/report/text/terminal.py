@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
-from dropsearch.report.tables.arms import WIDTH, brief_tables
+from dropsearch.report.tables.arms import brief_tables
+from dropsearch.report.tables.table import WIDTH
+from dropsearch.report.text.caveats import warnings
 from dropsearch.report.text.verdict import answer, rates_by_site
-from dropsearch.report.text.warnings import warnings
 
 PURPOSES = {
     "mlflow": "To see every curve in the browser:",

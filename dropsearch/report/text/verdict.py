@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Summary, best_arm
 from dropsearch.report import findings
-from dropsearch.report.text.numbers import loss, rate, shorten
-from dropsearch.report.text.score_scale import Scale, judged
+from dropsearch.report.text.numbers import Scale, judged, loss, rate, shorten
 
 MOST_RATES = 6
 """Rates that a sentence lists; more stand in the table."""

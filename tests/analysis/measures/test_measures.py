@@ -6,7 +6,7 @@ from collections import Counter
 
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.corruptions import STRONGEST
-from dropsearch.report.figures.robustness import CORRUPTIONS
+from dropsearch.report.figures.effects import CORRUPTIONS
 
 
 def test_no_two_measures_have_a_name_in_common() -> None:

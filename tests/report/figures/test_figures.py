@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from dropsearch.core.records import ARMS, Site
-from dropsearch.report import bands, write_figures
+from dropsearch.report import measured_values, write_figures
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.ensemble import ensemble
@@ -191,20 +191,20 @@ def test_a_band_is_students_interval_epoch_by_epoch(make):
     results = make.arm("none").winner.results
     losses = np.array([[point.val_loss for point in result.curve] for result in results])
     low, high = stats.t.interval(0.95, 9, losses.mean(axis=0), stats.sem(losses))
-    band = bands.curve_band(results, "val_loss")
+    band = measured_values.curve_band(results, "val_loss")
     assert np.allclose([band.mean, band.low, band.high], [losses.mean(axis=0), low, high], rtol=1e-12)
 
 
 def test_a_band_of_two_curves_is_their_range(make):
     results = make.arm("none").winner.results[:2]
-    band = bands.curve_band(results, "train_loss")
+    band = measured_values.curve_band(results, "train_loss")
     ends = [result.curve[-1].train_loss for result in results]
     assert (band.low[-1], band.high[-1]) == (min(ends), max(ends))
 
 
 def test_a_band_leaves_out_what_is_not_finite(make):
     results = ruin(make.arm("none")).winner.results
-    assert np.isfinite(bands.curve_band(results, "val_loss").mean).all()
+    assert np.isfinite(measured_values.curve_band(results, "val_loss").mean).all()
 
 
 def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
@@ -227,7 +227,7 @@ def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
 
 @pytest.mark.parametrize("values", [[0.9], [0.9, 0.8], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])
 def test_report_and_evidence_agree_on_the_interval_of_a_mean(values):
-    ours, comparison_metric = bands.mean_interval(values), mean_interval(values)
+    ours, comparison_metric = measured_values.mean_interval(values), mean_interval(values)
     assert (ours.mean, ours.low, ours.high) == pytest.approx(
         (comparison_metric.mean, comparison_metric.low, comparison_metric.high), nan_ok=True
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
-from dropsearch.report.text.score_scale import Scale
+from dropsearch.report.text.numbers import Scale
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 

@@ -7,10 +7,10 @@ import pytest
 from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
 from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
+from dropsearch.report.text.caveats import warnings
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.markdown import markdown
 from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
-from dropsearch.report.text.warnings import warnings
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 

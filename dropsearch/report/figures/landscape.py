@@ -1,0 +1,198 @@
+"""What the searches show: the rates found, the score against each rate, and the best score by budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from dropsearch.core.records import Budget, Response, Summary
+from dropsearch.report import findings
+from dropsearch.report.figures.axes import ceiling, label_outer, score_label, site_panels, whole_numbers
+from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, arm_style
+from dropsearch.report.measured_values import finite
+from dropsearch.report.text.numbers import shorten
+
+LONGEST = 30
+"""Characters of a site's name that fit beside the panel."""
+
+
+def found(summary: Summary) -> FigureLayout | None:
+    """One row a site: the typical rate and that of each arm; None where no arm searched a rate."""
+    arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
+    rates = {name: known for name, arm in arms.items() if (known := findings.rates(arm))}
+    sites = [site.name for site in summary.sites if any(site.name in known for known in rates.values())]
+    if not sites:
+        return None
+    typical = {name: rate for arm in arms.values() for name, rate in arm.typical.items()}
+    names = [shorten(site, LONGEST) for site in sites]
+    drawn = figure_layout(
+        "Dropout rates found beside the typical ones",
+        "One row a site, in the order of a forward pass. A rate is the probability that an activation is dropped.",
+        1,
+        [
+            *(key(name, dots=True) for name in rates),
+            Line2D([], [], linestyle="", marker="|", markersize=14, markeredgewidth=2, color=QUIET, label="typical"),
+        ],
+        alt="; ".join(_rates_in_words(site, rates, typical) for site in sites),
+        panel_height=0.3 + 0.34 * len(sites),
+        left=0.3 + 0.078 * max(map(len, names)),
+    )
+    panel = drawn.panels[0]
+    for row, site in enumerate(sites):
+        _row(panel, row, {arm: known[site] for arm, known in rates.items() if site in known}, typical.get(site))
+    panel.set_yticks(range(len(sites)), names)
+    panel.set_ylim(len(sites) - 0.4, -0.6)
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlim(-0.03, 0.95)
+    label_outer(drawn, "dropout rate", "")
+    return drawn
+
+
+def _row(panel: Axes, row: int, rates: dict[str, float], typical: float | None) -> None:
+    if typical is not None and math.isfinite(typical):
+        panel.plot([typical], [row], "|", markersize=14, markeredgewidth=2, color=QUIET, zorder=2)
+    for place, (arm, rate) in enumerate(rates.items()):
+        # Equal rates stay apart: each arm has a height of its own within the row.
+        height = row + 0.16 * (place - (len(rates) - 1) / 2)
+        panel.plot(
+            [rate], [height], arm_style(arm).marker, color=arm_style(arm).colour, markersize=6, zorder=3, clip_on=False
+        )
+
+
+def _rates_in_words(site: str, rates: dict, typical: dict[str, float]) -> str:
+    said = ", ".join(f"{arm} {known[site]:.2f}" for arm, known in rates.items() if site in known)
+    return f"{site}: {said}, typical {typical[site]:.2f}" if site in typical else f"{site}: {said}"
+
+
+CAPTION = (
+    "Lines: expected score at a rate, averaged over what else was searched; bands: 95 %. Rings: the rate that was "
+    "chosen; dotted: the typical rate. In brackets the site's share of what the rates explain of good trials' scores "
+    "(PED-ANOVA)."
+)
+
+
+def responses(summary: Summary) -> FigureLayout | None:
+    """One panel a site, one line an arm; None where no response was estimated."""
+    known = summary.evidence.responses if summary.evidence else {}
+    by_site: dict[str, dict[str, Response]] = {}
+    for arm in summary.arms:
+        for response in known.get(arm, ()):
+            by_site.setdefault(response.site, {})[arm] = response
+    if not by_site:
+        return None
+    arms = [arm for arm in summary.arms if known.get(arm)]
+    drawn, names = site_panels(
+        "What each rate does to the score",
+        list(by_site),
+        CAPTION,
+        [key(arm) for arm in arms],
+        alt=". ".join(f"{site}: {_response_in_words(found)}" for site, found in by_site.items()),
+    )
+    for found, name, panel in zip(by_site.values(), names, drawn.panels, strict=True):
+        panel.set_title(name, fontsize=9)
+        for arm, response in found.items():
+            _curve(panel, arm, response)
+        _shares(panel, found)
+    _limit_responses(drawn.panels[0], by_site)
+    label_outer(drawn, "dropout rate", score_label(summary))
+    return drawn
+
+
+def _curve(panel: Axes, arm: str, response: Response) -> None:
+    drawn = arm_style(arm)
+    panel.plot(response.rates, response.expected, drawn.line, color=drawn.colour, linewidth=1.8)
+    panel.fill_between(response.rates, response.low, response.high, color=drawn.colour, alpha=0.16, linewidth=0)
+    if math.isfinite(response.typical):
+        panel.axvline(response.typical, color=QUIET, linestyle=":", linewidth=1.2, zorder=1)
+    if math.isfinite(response.found):
+        nearest = min(range(len(response.rates)), key=lambda place: abs(response.rates[place] - response.found))
+        ring = {"markerfacecolor": "none", "markeredgecolor": drawn.colour, "markeredgewidth": 1.5}
+        panel.plot([response.found], [response.expected[nearest]], "o", markersize=8, zorder=4, **ring)
+
+
+def _shares(panel: Axes, found: Mapping[str, Response]) -> None:
+    """Importances in a corner, in the colours of the arms."""
+    for row, (arm, response) in enumerate(found.items()):
+        if math.isfinite(response.importance):
+            place = {"xytext": (-3, -2 - 11 * row), "textcoords": "offset points", "ha": "right", "va": "top"}
+            colour = arm_style(arm).colour
+            panel.annotate(
+                f"({100 * response.importance:.0f} %)",
+                (1, 1),
+                xycoords="axes fraction",
+                color=colour,
+                fontsize=8,
+                **place,
+            )
+
+
+def _limit_responses(panel: Axes, by_site: Mapping[str, Mapping[str, Response]]) -> None:
+    """Leave out of the axis what a band does far beyond the lines."""
+    curves = [response for found in by_site.values() for response in found.values()]
+    lows = [value for response in curves for value in response.low if math.isfinite(value)]
+    top = ceiling([value for response in curves for value in (*response.expected, *response.high)])
+    if lows and math.isfinite(top):
+        room = 0.06 * (top - min(lows)) or 0.01
+        panel.set_ylim(min(lows) - room, top + room)
+
+
+def _response_in_words(found: Mapping[str, Response]) -> str:
+    said = []
+    for arm, response in found.items():
+        best = min(range(len(response.rates)), key=lambda place: response.expected[place])
+        share = f", importance {100 * response.importance:.0f} %" if math.isfinite(response.importance) else ""
+        said.append(
+            f"{arm} expects least at a rate of {response.rates[best]:.2f} and chose {response.found:.2f}{share}"
+        )
+    return "; ".join(said)
+
+
+SOURCES = {
+    "trials": "Estimated from the trials of one search, as if they were independent.",
+    "repeats": "Seen in repeated searches.",
+}
+
+
+def budgets(summary: Summary) -> FigureLayout | None:
+    """Expected best against the number of trials, one line an arm with its band; None where it was not estimated."""
+    known = summary.evidence.budgets if summary.evidence else {}
+    found = {arm: known[arm] for arm in summary.arms if arm in known and known[arm].trials}
+    if not found:
+        return None
+    sources = dict.fromkeys(SOURCES[budget.source] for budget in found.values())
+    drawn = figure_layout(
+        "Expected best score by number of trials",
+        f"Bands: 95 %. {' '.join(sources)} The best of a search flatters: confirmed scores decide.",
+        1,
+        [key(arm) for arm in found],
+        alt="; ".join(_budget_in_words(arm, budget) for arm, budget in found.items()),
+        panel_height=3.0,
+    )
+    panel = drawn.panels[0]
+    for arm, budget in found.items():
+        shape = arm_style(arm)
+        marker = shape.marker if len(budget.trials) == 1 else None
+        panel.plot(budget.trials, budget.expected, shape.line, color=shape.colour, linewidth=1.8, marker=marker)
+        panel.fill_between(budget.trials, budget.low, budget.high, color=shape.colour, alpha=0.16, linewidth=0)
+    whole_numbers(panel)
+    _limit_budgets(drawn, list(found.values()))
+    label_outer(drawn, "trials of a search", f"expected best {score_label(summary)}")
+    return drawn
+
+
+def _limit_budgets(drawn: FigureLayout, found: list[Budget]) -> None:
+    """Leave out of the axis how bad the first trials may be."""
+    lows = finite([value for budget in found for value in (*budget.low, *budget.expected)])
+    top = ceiling([value for budget in found for value in budget.expected])
+    if lows:
+        room = 0.08 * (top - min(lows)) or 0.01
+        drawn.panels[0].set_ylim(min(lows) - room, top + room)
+
+
+def _budget_in_words(arm: str, budget: Budget) -> str:
+    last = f"{budget.expected[-1]:.4f} with {budget.trials[-1]}"
+    return f"{arm} {budget.expected[0]:.4f} with {budget.trials[0]} trials, {last}"
