@@ -191,7 +191,7 @@ def test_rates_that_are_all_zero_test_no_dropout() -> None:
     for claim in ("overfitting", "ensemble"):
         assert said(claim, found, of).answer == "not measured"
         assert said(claim, found, of).reason == (
-            "Every rate of the winner of dropout and both is 0, so dropout was not tested."
+            "Every rate of the winner of dropout and dropout + BatchNorm is 0, so dropout was not tested."
         )
     assert said("batchnorm", found, of).reason == (
         "Every rate of the winner of dropout + BatchNorm is 0, so dropout was not tested."
@@ -348,7 +348,7 @@ def test_what_new_statistics_gain_without_dropout_is_told_beside() -> None:
         }
     )
     reason = said("batchnorm", found, summary(*three(0.87))).reason
-    assert reason.endswith("again changes accuracy by +1.20 points, in batchnorm without dropout by +1.00.")
+    assert reason.endswith("again changes accuracy by +1.20 points, in BatchNorm without dropout by +1.00.")
 
 
 def test_dropout_beside_batchnorm_takes_all_three_arms() -> None:

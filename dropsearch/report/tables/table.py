@@ -99,7 +99,7 @@ def contrast_cells(found: Comparison, write: Callable[[float], str]) -> tuple[st
     return (
         write(found.difference.mean),
         EMPTY if EMPTY in (low, high) else f"{low} to {high}",
-        probability(found.p_holm),
+        probability(found.p_holm) if found.differences else EMPTY,
         str(len(found.differences)),
         "not measured" if not found.differences else "yes" if shown(found) else "no",
     )

@@ -149,7 +149,15 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         # Of the seeds that have a score, as in every report.
         scores["test/loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
         scores["test/acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
-    return {name: value for name, value in scores.items() if not math.isnan(value)}
+    # The parent has one key for val/acc and val_acc: what is monitored has its name.
+    monitored = {f"{key(outcome.monitor.name)}_{kind}" for kind in ("best", "confirmed")} & scores.keys()
+    taken = {_flat(name) for name in monitored}
+    kept = {name: value for name, value in scores.items() if name in monitored or _flat(name) not in taken}
+    return {name: value for name, value in kept.items() if not math.isnan(value)}
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "_")
 
 
 def measures_of(found: ArmEvidence) -> dict[str, float]:

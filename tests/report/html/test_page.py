@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import write_figures, write_page
 from dropsearch.report.html.page import page
+from dropsearch.report.tables.evidence import claim_answer
 from dropsearch.report.text.verdict import answer
 
 VOID = {"meta", "wbr", "br"}
@@ -126,7 +127,7 @@ def test_the_text_of_a_figure_can_be_selected(parsed):
 
 def test_claims_are_answered_with_reason_and_number(measured, parsed):
     for claim in measured.evidence.claims:
-        assert f"{claim.statement} {claim.answer} {claim.reason}" in parsed.words
+        assert f"{claim.statement}: {claim_answer(claim)} {claim.reason}" in parsed.words
     assert "-0.07 (-0.09 to -0.05) nats (figure)" in parsed.words
     assert "nan" not in parsed.words
 

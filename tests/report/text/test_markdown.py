@@ -60,12 +60,12 @@ def test_the_luck_of_the_search_is_a_caveat(summary):
 def test_unequal_chances_and_failures_are_caveats(make):
     arms = {"none": make.arm("none"), "both": make.failed("both", trials=5)}
     text = "\n".join(caveats(make.summary(arms)))
-    assert "none 12, both 5" in text
-    assert "5 of 5 trials of both failed, most often with: `CUDA out of memory`" in text
+    assert "plain 12, dropout + BatchNorm 5" in text
+    assert "5 of 5 trials of dropout + BatchNorm failed, most often with: `CUDA out of memory`" in text
 
 
 def test_seeds_without_a_score_are_a_caveat(make):
-    assert "1 of 3 seeds of none" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+    assert "1 of 3 seeds of the winner of plain" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
 
 
 def test_claims_come_with_what_they_do_not_say(make):
@@ -92,7 +92,7 @@ def test_one_proposal_that_won_in_two_arms_is_a_caveat(make, number, rate, same)
         "dropout": with_winner(make, "dropout", 7, {"input_dropout": 0.2}),
         "both": with_winner(make, "both", number, {"input_dropout": rate}),
     }
-    told = "The winners of dropout and both are the same proposal: trial 7 of both, with the same rates."
+    told = "winners of dropout and dropout + BatchNorm are the same proposal: trial 7 of both, with the same rates."
     assert (told in markdown(make.summary(arms))) is same
 
 
@@ -183,7 +183,7 @@ def test_the_markdown_has_every_contrast(make):
 
 def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
     text = markdown(make.with_evidence())
-    assert "| overfitting | held | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
+    assert "| Less overfitting with dropout | yes | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
     assert "| More robustness to noise with dropout | not shown | robustness | dropout minus none | - |" in text
 
 

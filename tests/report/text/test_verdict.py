@@ -176,7 +176,7 @@ def test_rates_by_site_are_held_against_one_shared_rate_in_every_report(make, di
 def test_one_arm_is_compared_with_nothing(make):
     found = answer(make.summary({"dropout": make.arm("dropout"), "none": make.failed("none")}))
     assert found[1] == (
-        "No other arm has a result, so nothing is compared; without a result: none (12 of 12 trials failed)."
+        "No other arm has a result, so nothing is compared; without a result: plain (12 of 12 trials failed)."
     )
 
 
@@ -245,7 +245,7 @@ def test_failures_on_one_side_stand_in_the_first_screen(make):
     arm = make.arm("none")
     failed = [replace(trial, state="FAIL", reason="OSError") for trial in arm.trials[:6]]
     summary = make.summary({"none": replace(arm, trials=(*failed, *arm.trials[6:])), "dropout": make.arm("dropout")})
-    assert in_every_first_screen(summary, "none 6 of 12, dropout 0 of 12")
+    assert in_every_first_screen(summary, "plain 6 of 12, dropout 0 of 12")
 
 
 @pytest.mark.parametrize(("seeds", "too_few"), [(5, True), (6, False)])
@@ -280,5 +280,5 @@ def test_the_first_screen_has_at_most_24_lines_beside_the_tables(make):
 def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> None:
     given = {"none": make.failed("none", reason), "dropout": make.arm("dropout")}
     (said,) = [text for text in warnings(make.summary(given)) if "unequal chances" in text]
-    assert "none 12 of 12, dropout 0 of 12" in said
+    assert "plain 12 of 12, dropout 0 of 12" in said
     assert ("study.retry_failed=true" in said) is again
