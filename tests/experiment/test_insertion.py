@@ -136,7 +136,8 @@ def test_the_winner_reloads_into_the_user_s_class_and_is_retrained_with_its_site
         exec(shlex.split(command)[2], scope := {})
     assert printed.getvalue().startswith("Plain(")
     winner = json.loads((tmp_path / "out" / "results.json").read_text())["arms"]["dropout"]["winner"]
-    found = {site.name: site.rate for site in dropsearch.dropout_sites(scope["net"], torch.zeros(2, 64))}
+    batch = torch.zeros(2, 64), torch.zeros(2, dtype=torch.int64)
+    found = {site.name: site.rate for site in dropsearch.dropout_sites(scope["net"], batch)}
     assert found == pytest.approx(winner["rates"], abs=1e-5)
     retrained = cli("--config-dir", "out/best", "--config-name", "dropout")
     assert retrained.status == 0, retrained.err

@@ -97,7 +97,8 @@ def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
     folder, _ = user_run
     commands = results(folder)["commands"]
     *python, code = shlex.split(commands["reload"])
-    listed = "from dropsearch import dropout_sites; import torch, json; sites = dropout_sites(net, torch.zeros(2, 64))"
+    batch = "(torch.zeros(2, 64), torch.zeros(2, dtype=torch.int64))"
+    listed = f"from dropsearch import dropout_sites; import torch, json; sites = dropout_sites(net, {batch})"
     code = f"{code}; {listed}; print(json.dumps({{site.name: site.rate for site in sites}}))"
     loaded = _shell(folder, shlex.join([*python, code]))
     assert loaded.returncode == 0, loaded.stderr
