@@ -25,11 +25,14 @@ from dropsearch.dropout.ops import DropCall, own_code
 from dropsearch.dropout.own_inventory import OwnSites
 from dropsearch.dropout.own_sites import held_rates, own_number
 from dropsearch.dropout.site_kinds import guess_kind, layer_kind
+from dropsearch.dropout.user_hooks import UserHooks
 
 __all__ = ["dropout_sites", "guess_kind"]
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
 _PRODUCTS = {F.linear, torch.addmm, torch.mm, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum}
+_EXP = {torch.exp, Tensor.exp, Tensor.exp_}
+_DIVIDE = {torch.div, Tensor.div, Tensor.__truediv__}
 _ADD = {torch.add, Tensor.add, Tensor.add_}
 
 
@@ -58,9 +61,11 @@ class _Recorder(DropoutMode):
         self.last_layer = ""
         self._clock = itertools.count()
         self._softmaxed: Any = None
+        self._exponential: Any = None
         self._in_attention = False
         self._dropped: _Dropped | None = None
         self._own = OwnSites()
+        self._hooks = UserHooks(model)
         self._uniform: list[tuple[Any, Site]] = []
         """What was drawn uniformly, and the site that it is where it is compared with a rate."""
         self._lent: set[str] = set()
@@ -149,7 +154,7 @@ class _Recorder(DropoutMode):
     ) -> Any:
         before = self._dropped
         result = super().__torch_function__(func, types, args, kwargs)
-        if self._dropped is before:  # this call was no drop itself
+        if self._dropped is before and not self._hooks.running():  # this call was no drop itself
             self._look_around(func, args, result)
         if (draw := unsupported.draw(func)) and (self.own_step or self.whereabouts.in_forward) and self.scope is None:
             self._on_draw(draw, result)
@@ -158,8 +163,10 @@ class _Recorder(DropoutMode):
 
     def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         """Learn from the calls before and behind a drop what its place is."""
-        if func in _SOFTMAX:
-            self._softmaxed = result
+        if func in _SOFTMAX or (func in _DIVIDE and args[0] is self._exponential):
+            self._softmaxed = result  # also where each group, as the edges of a node, is normalised by itself
+        elif func in _EXP:
+            self._exponential = result
         if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
             self.last_layer = "hidden"  # also where somebody wrote the layer anew
         if self._dropped is None or not any(arg is self._dropped.result for arg in args):

@@ -195,3 +195,36 @@ def test_typical_rates_go_by_the_kind_of_the_site() -> None:
     model = Mixed()
     sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)))
     assert typical_rates(sites)["attend"] == typical_rate("attention")
+
+
+class Branch(nn.Module):
+    """A residual branch that ends in a dropout, and attention whose weights are dropped behind a softmax by groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.drop = nn.Linear(4, 4), nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.drop(self.layer(x))
+        weights = (x @ x.T).exp()
+        weights = weights / weights.sum(1, keepdim=True)
+        return F.dropout(weights, 0.2, self.training) @ x
+
+
+def noted(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+    module.seen = torch.softmax(output.detach() * 2, -1) @ torch.ones(4, 1)
+
+
+def test_kinds_of_a_branch_and_of_weights_that_are_normalised_by_groups() -> None:
+    model = Branch()
+    sites = dropout_sites(model, lambda: model(torch.randn(3, 4)))
+    assert {site.name: site.kind for site in sites} == {"drop": "residual", "model": "attention"}
+
+
+@pytest.mark.parametrize("hook", [noted, lambda *given: noted(*given)])
+def test_a_users_hook_changes_no_kind(hook: Any) -> None:
+    model = Branch()
+    for part in model.modules():
+        part.register_forward_hook(hook)
+    sites = dropout_sites(model, lambda: model(torch.randn(3, 4)))
+    assert {site.name: site.kind for site in sites} == {"drop": "residual", "model": "attention"}
