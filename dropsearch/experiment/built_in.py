@@ -40,6 +40,7 @@ class BuiltInModules:
     fixed_luck: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    absent_sites = ""
     comparison_metric = ComparisonMetric()
 
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:

@@ -37,6 +37,8 @@ class ModuleFactory(Protocol):
     has_own_rates: bool
     """Whether a module drops with rates of its own where a trial names none: an arm without dropout sets them to 0."""
 
+    absent_sites: str
+    """Which sites the module has only where an argument is set above 0, in words; empty where there are none."""
     fixed_luck: tuple[str, ...]
     """What does not vary with the seed of a trial, such as ``initial weights``: nothing that rests on it is shown."""
 
@@ -225,6 +227,8 @@ def _require_sites(context: ExperimentContext) -> None:
     config, found, searching = context.config, context.sites, context.searching_arms
     if searching and not any(site.controllable for site in found):
         those = "".join(f" with {site.name}, which is out of reach ({site.reason})" for site in found[:1])
+        if context.modules.absent_sites:
+            those += f" ({context.modules.absent_sites})"
         raise InputError(
             f"arms must not name {', '.join(searching)} for a model without dropout sites"
             f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "

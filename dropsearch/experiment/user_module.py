@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dropsearch.config.schema import Config, arguments
@@ -20,6 +21,7 @@ from dropsearch.experiment.params import start
 from dropsearch.experiment.scoring import TestResult, check_test, monitored_metric, monitored_scores, validation_scores
 from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
+from dropsearch.training.adapters.absent_sites import absent_sites, describe
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.adapters.hyperparameters import (
     Route,
@@ -87,6 +89,13 @@ class UserModules:
             routes(self._names, self.probe.optimizers),
         )
         monitor = settings.monitor
+        at_start = dataclasses.replace(PROBED, hyperparameters=self.start)
+        own = {name: value for name, value in own.items() if name not in self._searched()}
+        absent = absent_sites(
+            lambda changed: self._made(at_start, self.routes, changed), own, self.probe.sites, self.probe.batch
+        )
+        self.absent_sites = describe(absent)
+        """Which sites the module has only where an argument is set above 0, in words."""
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
         if config.task == "search" and source.has_test:
@@ -138,8 +147,10 @@ class UserModules:
         """
         return self._made(spec, self.routes)
 
-    def _made(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> Any:
-        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self._arguments(spec, chosen)}
+    def _made(
+        self, spec: TrialSpec, chosen: tuple[Route, ...], changed: Mapping[str, Any] = MappingProxyType({})
+    ) -> Any:
+        more = {**dict.fromkeys(self._seed_arguments(), spec.seed), **self._arguments(spec, chosen), **changed}
         with seeded(spec.seed), reseeding_follows(spec.seed), working_folder_kept():
             module = self._built(more)
         trainer_class(module)
@@ -242,5 +253,6 @@ class UserModules:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How learning rate and weight decay reach the module, and what does not vary with the seed, in words."""
-        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck))
+        """How learning rate and weight decay reach the module, what does not vary with the seed, absent sites."""
+        absent = (self.absent_sites,) if self.absent_sites else ()
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *absent)

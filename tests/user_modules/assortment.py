@@ -181,3 +181,14 @@ class Reassigning(LitNet):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.seen = self.seen + 1
         return super().training_step(batch, batch_idx) * (1 + 0.1 * self.seen)
+
+
+class Guarded(LitNet):
+    """Has its dropout only at a rate above 0."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.drop(F.relu(self.first(x))))

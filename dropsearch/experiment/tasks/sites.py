@@ -85,6 +85,8 @@ def _in_words(context: ExperimentContext, found: RateCheck, where: str) -> Itera
     if sites and context.modules.has_own_rates and not found.in_eval:
         yield f"{name} is handed over in training mode, in which dropout drops."
     yield f"{len(searched)} of {len(sites)} sites can be searched." if sites else f"{name} has no dropout site."
+    if absent := context.modules.absent_sites:
+        yield f"{absent[:1].upper()}{absent[1:]}."
     if not searched and context.modules.has_own_rates and where:
         behind = "each activation" if where == AFTER_ACTIVATION else where
         yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} puts a dropout behind {behind}."

@@ -181,6 +181,17 @@ def test_its_arm_without_dropout_can_be_trained_all_the_same(tmp_path: Path):
     assert search(inactive.Dead, tmp_path, arms=["none"]).best_arm == "none"
 
 
+def test_sites_that_exist_only_above_zero_are_named_with_the_argument(cli: Cli):
+    said = "sites that exist only at a rate above 0 are not searched: model.dropout=0.1 makes drop"
+    ended = cli(*own("assortment.Guarded", "task=sites"))
+    assert said in words(ended.out).replace("Sites that", "sites that")
+    ended = cli(*own("assortment.Guarded", "arms=[dropout]"))
+    assert ended.status == 2
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+    assert set(table(cli(*own("assortment.Guarded", "task=sites", "model.dropout=0.1")))) == {"drop"}
+
+
 REFUSED = [
     ("sites.kinds={dorp: conv}", 'sites.kinds must name sites of the module, got "dorp" (did you mean "drop"?)'),
     ("sites.kinds={drop: cnv}", 'got "cnv" for drop (did you mean "conv"?)'),

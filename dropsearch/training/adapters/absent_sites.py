@@ -1,0 +1,85 @@
+"""Sites that a module has only when it is built with a rate above 0, as where `if dropout > 0` guards a layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import Site
+from dropsearch.dropout.tools.dry_run import DryRun
+from dropsearch.dropout.tools.inventory import take_inventory
+from dropsearch.training.logged_steps import on_device_of
+
+TRIED = 0.1
+"""The rate with which a module is built to see them."""
+
+Path = tuple[str, ...]
+"""An argument, and the keys or fields inside of it."""
+
+
+def absent_sites(
+    build: Callable[[dict[str, Any]], Any], arguments: Mapping[str, Any], sites: Collection[Site], batch: Any
+) -> dict[str, tuple[str, ...]]:
+    """Return the sites that appear when an argument that is 0 and has "drop" in its name is set above 0.
+
+    Args:
+        build: Builds the module with some arguments changed.
+        arguments: All arguments that it is built with.
+        sites: The sites that it has with them.
+        batch: As `training_step` takes it.
+
+    Returns:
+        The names of the sites by argument, such as ``dropout`` or ``net.dropout``.
+    """
+    known = {site.name for site in sites if site.controllable}
+
+    def appearing(paths: Collection[Path]) -> tuple[str, ...]:
+        changed = dict(arguments)
+        for path in paths:
+            changed = _with(changed, path, TRIED)
+        try:
+            module = build({path[0]: changed[path[0]] for path in paths})
+            found = take_inventory(DryRun(module, on_device_of(module, batch), "task=sites"), {})
+        except (InputError, ValueError, TypeError):  # it cannot be built like this: there is nothing to say
+            return ()
+        return tuple(site.name for site in found if site.controllable and site.name not in known)
+
+    zeros = list(_zeros(arguments))
+    if not zeros or not (together := appearing(zeros)):
+        return {}
+    alone = {".".join(path): together if len(zeros) == 1 else appearing([path]) for path in zeros}
+    return {name: names for name, names in alone.items() if names}
+
+
+def describe(absent: Mapping[str, tuple[str, ...]]) -> str:
+    """Return in words which argument makes which sites; empty where there is none."""
+    parts = (f"model.{name}={TRIED} makes {', '.join(names)}" for name, names in absent.items())
+    return f"sites that exist only at a rate above 0 are not searched: {'; '.join(parts)}" if absent else ""
+
+
+def _zeros(value: Any, path: Path = ()) -> Iterator[Path]:
+    for name, inside in _items(value):
+        is_number = isinstance(inside, int | float) and not isinstance(inside, bool)
+        if is_number and inside == 0 and "drop" in name.lower():
+            yield (*path, name)
+        elif not is_number:
+            yield from _zeros(inside, (*path, name))
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((name, inside) for name, inside in value.items() if isinstance(name, str))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((each.name, getattr(value, each.name)) for each in dataclasses.fields(value) if each.init)
+
+
+def _with(value: Any, path: Path, new: float) -> Any:
+    """Return a value of the same form with another number in it."""
+    if not path:
+        return new
+    inside = _with(dict(_items(value))[path[0]], path[1:], new)
+    if isinstance(value, Mapping):
+        return {**value, path[0]: inside}
+    return dataclasses.replace(value, **{path[0]: inside})
