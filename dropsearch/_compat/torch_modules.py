@@ -42,6 +42,11 @@ def forward_hooks_of(module: nn.Module) -> dict[int, Any]:
     return module._forward_hooks
 
 
+def pre_hooks_of(module: nn.Module) -> dict[int, Any]:
+    """Return the dict of a module's forward pre-hooks by key."""
+    return module._forward_pre_hooks
+
+
 def has_compiled_call(module: nn.Module) -> bool:
     """Return whether `module.compile()` was called."""
     return module._compiled_call_impl is not None

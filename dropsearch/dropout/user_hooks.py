@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dropsearch._compat.torch_modules import forward_hooks_of, pre_hooks_of
+
 
 class UserHooks:
     """Knows whether a forward hook of a model runs right now.
@@ -19,7 +21,7 @@ class UserHooks:
 
     def __init__(self, model: nn.Module) -> None:
         parts = (part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule))
-        hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
+        hooks = [hook for part in parts for hook in (*forward_hooks_of(part).values(), *pre_hooks_of(part).values())]
         self._codes = {code for hook in hooks if (code := _code_of(hook)) is not None}
 
     def running(self) -> bool:
