@@ -55,6 +55,11 @@ def running_hook(module: Any) -> str:
     return module._current_fx_name or ""
 
 
+def forget_metric_names(module: Any) -> None:
+    """Let a copied module look up again which of its attributes are metrics: it keeps them by their identity."""
+    vars(module)["_metric_attributes"] = None
+
+
 @contextmanager
 def quiet_loggers(level: int) -> Iterator[None]:
     """Keep back what Lightning logs below a level, while the context lasts."""

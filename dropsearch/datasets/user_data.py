@@ -169,7 +169,7 @@ class UserData:
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
         train, val = self.train_loader(seed), self._val
-        return {"datamodule": _prepared(self.module, train_dataloader=train, val_dataloader=val)}
+        return {"datamodule": prepared(self.module, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
         """Return the data arguments of `Trainer.test` or `Trainer.validate`; `step` is test or val.
@@ -180,7 +180,7 @@ class UserData:
         """
         loader = self._test if loader is None else loader
         if self._hooks:
-            return {"datamodule": _prepared(self.module, **{f"{step}_dataloader": loader})}
+            return {"datamodule": prepared(self.module, **{f"{step}_dataloader": loader})}
         return {"dataloaders": loader}
 
     def train_part_loader(self) -> Any:
@@ -242,6 +242,11 @@ class UserDataRows:
     def __init__(self, data: UserData, rows: Examples) -> None:
         self._data, self._rows = data, rows
 
+    @property
+    def datamodule(self) -> Any:
+        """The user's data module."""
+        return self._data.module
+
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""
         order = seed if is_shuffled(self._data._train) else None
@@ -256,7 +261,7 @@ class UserDataRows:
         return OnDevice(self._data.val_dataloader(), self._rows.tensors[0].device)
 
 
-def _prepared(module: Any, **loaders: Any) -> Any:
+def prepared(module: Any, **loaders: Any) -> Any:
     """Return a copy of a data module without setup and with these loaders, for use as `trainer.datamodule`."""
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):

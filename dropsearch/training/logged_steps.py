@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,6 +75,18 @@ def wrapped_step(
             module.__dict__[name] = before
 
 
+def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
+    """Call a step with the number of its batch, if it takes that."""
+    if _takes_batch_idx(getattr(step, "__func__", step)):
+        return step(batch, batch_idx)
+    return step(batch)
+
+
+@cache
+def _takes_batch_idx(step: Callable[..., Any]) -> bool:
+    return len(inspect.signature(step).parameters) > (2 if "self" in inspect.signature(step).parameters else 1)
+
+
 def batch_size(batch: Any) -> int:
     """Return how many examples a batch holds: the length of the first tensor in it, 1 where there is none."""
     return examples_in(batch) or 1
@@ -104,7 +118,7 @@ def evaluate(
             for index, batch in enumerate(batches):
                 size = batch_size(batch)
                 with context():
-                    getattr(module, step)(on_device_of(module, batch), index)
+                    call_step(getattr(module, step), on_device_of(module, batch), index)
                 for name, value in logged.items():
                     totals[name] = totals.get(name, 0.0) + torch.as_tensor(value, dtype=torch.float64) * size
                 count += size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dropsearch.core import printable
 from dropsearch.core.errors import CAUSE
 
@@ -19,3 +21,23 @@ def describe_error(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line, without passwords and not too long."""
     return printable.one_line(" ".join(str(error).split()), CAUSE)
+
+
+def place_of_method(module: object, name: str) -> str:
+    """Return `` (FILE:LINE)`` of a method of a user's class, or an empty string."""
+    code = getattr(getattr(type(module), name, None), "__code__", None)
+    return "" if code is None else f" ({Path(code.co_filename).name}:{code.co_firstlineno})"
+
+
+def place_of_error(error: BaseException) -> str:
+    """Return `` (FILE:LINE)`` of the user's code that an error came through last, or an empty string."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__"))
+        if not name.startswith(_LIBRARIES):
+            place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+_LIBRARIES = ("torch", "lightning", "pytorch_lightning", "dropsearch.", "contextlib", "functools")

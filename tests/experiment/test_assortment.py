@@ -70,7 +70,6 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
         (user_modules.Noisy, "random"),
         (user_modules.Branching, "data-dependent control flow"),
         (user_modules.Reassigning, "differs between vectorized and sequential training"),
-        (nets.Warming, "reads trainer.current_epoch"),
     ],
 )
 def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: str, tmp_path: Path):

@@ -7,6 +7,8 @@ import dataclasses
 import warnings
 from typing import Any
 
+from dropsearch._compat.lightning import forget_metric_names
+from dropsearch.core.batches import tensors
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer
 
@@ -29,7 +31,8 @@ def measured_on_copy(module: Any, trainer: Any, batches: Any, settings: TrainerS
     """
     given = {"precision": trainer.precision, "max_epochs": trainer.max_epochs, "inference_mode": False}
     try:
-        twin = copy.deepcopy(module)
+        twin = copy.deepcopy(module, _without_graph(module))
+        forget_metric_names(twin)
         for part in twin.modules():
             if is_metric(part):
                 part.reset()
@@ -41,6 +44,12 @@ def measured_on_copy(module: Any, trainer: Any, batches: Any, settings: TrainerS
         return {name: float(value) for name, value in other.callback_metrics.items()}
     except Exception:  # user code, run where it was not meant to: there is no such curve then
         return {}
+
+
+def _without_graph(module: Any) -> dict[int, Any]:
+    """Return what stands for the tensors of a graph, which cannot be copied: a metric may keep the loss as it is."""
+    held = (tensor for part in module.modules() for tensor in tensors(dict(vars(part))))
+    return {id(tensor): tensor.detach().clone() for tensor in held if tensor.grad_fn is not None}
 
 
 def is_metric(part: Any) -> bool:

@@ -18,15 +18,20 @@ from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
 from dropsearch.training.logged_steps import captured_logs, evaluate
 from dropsearch.training.modes import set_to_train
+from dropsearch.training.planning.trial_proof import trials_difference
 from dropsearch.training.protocols import RowDataSource, TrainerSettings
+from dropsearch.training.reasons import place_of_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
+from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_optimizers import (
     RowOptimizer,
     configure_optimizer,
     parameter_order,
 )
+from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 EXAMPLES = 64
@@ -70,9 +75,11 @@ def check_equivalence(
             )
             with_steps(trainer, len(data.train_loader(specs[0].seed)))
         with DoublePrecision():
+            if settings.is_user_module and not _traits(make_module, data, trainer, specs[0]).is_plain:
+                return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:
-        return str(error)
+        return f"{error}{place_of_error(error)}"
     except Exception as error:  # user code can fail in any way under vmap; it is then trained sequentially
         return _explain(error)
 
@@ -81,7 +88,13 @@ def _explain(error: Exception) -> str:
     """Return an explanation of a vmap error if there is one, otherwise the error itself, in one line."""
     message = " ".join(str(error).split())
     explanations = (text for part, text in _VMAP_ERRORS.items() if "vmap" in message and part in message)
-    return next(explanations, f"{type(error).__name__}: {message[:200]}")
+    return next(explanations, f"{type(error).__name__}: {message[:200]}") + place_of_error(error)
+
+
+def _traits(make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
+    batches = len(data.train_loader(spec.seed))
+    module = make_module(spec)
+    return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), batches), data)
 
 
 def _compare(

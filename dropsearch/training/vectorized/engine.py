@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.process_state import process_state_kept
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
 from dropsearch.training.reasons import describe_error, one_line
@@ -87,7 +87,7 @@ class VectorizedEngine:
                 if partitioned.cancelled():  # the user's second Ctrl-C
                     raise
                 partitioned.requeue_open()
-                self.failure = describe_error(error)
+                self.failure = str(error) if isinstance(error, UnsupportedError) else describe_error(error)
             trials = None  # free_gpu_memory can only free what is not referenced here
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()

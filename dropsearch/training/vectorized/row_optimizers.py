@@ -28,16 +28,19 @@ class Schedule:
     scheduler: LRScheduler
     interval: str
     frequency: int
+    monitor: str | None = None
+    """Metric that it watches, None for a schedule that follows the count alone."""
 
 
 def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
     """Call a module's `configure_optimizers` and return its optimizer and its schedules.
 
     Raises:
-        UnsupportedError: There are several optimizers, LBFGS, or a schedule that monitors a metric.
+        UnsupportedError: There are several optimizers, or LBFGS.
     """
     optimizer: Any = module.configure_optimizers()
     schedules: Any = []
+    monitor = optimizer.get("monitor") if isinstance(optimizer, dict) else None
     if isinstance(optimizer, dict):
         config = optimizer
         optimizer, schedules = config["optimizer"], [config["lr_scheduler"]] if "lr_scheduler" in config else []
@@ -49,15 +52,17 @@ def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedu
         raise UnsupportedError(f"configure_optimizers returns {type(optimizer).__name__}, not a single optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UnsupportedError("LBFGS evaluates the loss several times per step")
-    return optimizer, [_schedule(entry) for entry in schedules]
+    return optimizer, [_schedule(entry, monitor) for entry in schedules]
 
 
-def _schedule(entry: Any) -> Schedule:
-    config = entry if isinstance(entry, dict) else {"scheduler": entry}
+def _schedule(entry: Any, monitor: str | None) -> Schedule:
+    config = entry if isinstance(entry, dict) else {"scheduler": entry, "monitor": monitor}
     scheduler = config["scheduler"]
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise UnsupportedError("ReduceLROnPlateau monitors a metric")
-    return Schedule(scheduler, config.get("interval", "epoch"), config.get("frequency", 1))
+    watches = config.get("reduce_on_plateau", isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
+    if watches and not config.get("monitor"):
+        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric and names none by monitor")
+    watched = config["monitor"] if watches else None
+    return Schedule(scheduler, config.get("interval", "epoch"), config.get("frequency", 1), watched)
 
 
 def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:

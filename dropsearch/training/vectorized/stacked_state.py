@@ -86,6 +86,10 @@ class StackedState:
                 path, _, leaf = name.rpartition(".")
                 buffers_of(module.get_submodule(path))[leaf] = view
 
+    def part(self, rows: Sequence[int]) -> RowsPart:
+        """Return the parameters and buffers of some rows; gradients flow back to the rows."""
+        return RowsPart(self, torch.tensor(rows, device=self.flat.device))
+
     def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
         """Return a new state with one row per given module, and bind the modules to its rows."""
         narrower = StackedState(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
@@ -97,3 +101,22 @@ class StackedState:
         """Clip the norm of each row's gradient to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
         norms = self.gradients.norm(dim=1, keepdim=True)
         self.gradients.mul_((max_norm / (norms + 1e-6)).clamp(max=1.0))
+
+
+class RowsPart:
+    """The parameters and buffers of some rows of a stacked state.
+
+    Args:
+        state: The state of all rows.
+        index: Indices of the rows, int64 `[part]`.
+    """
+
+    def __init__(self, state: StackedState, index: Tensor) -> None:
+        self._state, self._index = state, index
+        self.parameters = {name: value.index_select(0, index) for name, value in state.parameters.items()}
+        self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
+
+    def put_back(self) -> None:
+        """Write the buffers, which steps change, into the state of all rows."""
+        for name, value in self.buffers.items():
+            self._state.buffers[name].index_copy_(0, self._index, value)

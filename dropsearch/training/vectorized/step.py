@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.row_batches import gather_batches
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
-from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
+
+if TYPE_CHECKING:
+    from dropsearch.training.vectorized.row_modules import RowModules
 
 
 class VectorizedStep(ABC):
@@ -43,6 +46,8 @@ class VectorizedStep(ABC):
     ) -> None:
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self.examples, self.form = tuple(examples), form
+        self.row_modules: RowModules | None = None
+        """Does what steps do beside computing a loss and logging means; None if they do nothing else."""
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
 
@@ -78,7 +83,9 @@ class VectorizedStep(ABC):
 
     def _gradients(self, batch: Sequence[Tensor], rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the gradients of one step; return the logged values and the loss as `train_loss`."""
-        losses, logged = self.runner.train(self.rows, batch, rates, bits, self.form)
+        return self._step_gradients(*self.runner.train(self.rows, batch, rates, bits, self.form))
+
+    def _step_gradients(self, losses: Tensor, logged: dict[str, Tensor]) -> dict[str, Tensor]:
         self.rows.compute_gradients(losses)
         if self.settings.gradient_clip_val is not None:
             self.rows.clip(self.settings.gradient_clip_val)
@@ -117,7 +124,12 @@ class HostStep(VectorizedStep):
         """Train every row for one step."""
         batch = gather_batches(self.examples, self._orders[:, piece])
         bits = self._bits.draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
-        logged = self._gradients(cast(batch, self.rows.flat.dtype), self._rates, bits)
+        batch = cast(batch, self.rows.flat.dtype)
+        if self.row_modules is None:
+            logged = self._gradients(batch, self._rates, bits)
+        else:
+            self.runner.batch_idx = piece.start // (piece.stop - piece.start)
+            logged = self._grouped_gradients(self.row_modules, trial_rows, batch, bits)
         for trial_row in trial_rows:
             assert trial_row.optimizer is not None
             trial_row.optimizer.step()
@@ -126,6 +138,25 @@ class HostStep(VectorizedStep):
         for name, value in logged.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._steps += 1
+
+    def _grouped_gradients(
+        self, row_modules: RowModules, trial_rows: Sequence[TrialRow], batch: Sequence[Tensor], bits: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the gradients of a step that does more, for rows that can take it together."""
+        losses: dict[int, Tensor] = {}
+        for group, part in self.runner.groups(trial_rows, self.rows):
+            examples, rates, own_bits = batch, self._rates, bits
+            if isinstance(part, RowsPart):
+                index = torch.tensor(group, device=self.rows.flat.device)
+                examples = [tensor.index_select(0, index) for tensor in batch]
+                rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
+                own_bits = {site: tensor.index_select(0, index) for site, tensor in bits.items()}
+            found, _ = self.runner.train(part, examples, rates, own_bits, self.form)
+            row_modules.trained(trial_rows, group, examples[0].shape[1])
+            if isinstance(part, RowsPart):
+                part.put_back()
+            losses.update(zip(group, found.unbind(0), strict=True))
+        return self._step_gradients(torch.stack([losses[row] for row in range(len(trial_rows))]), {})
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

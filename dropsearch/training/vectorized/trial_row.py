@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lightning import LightningModule
 from torch import Tensor
 
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.protocols import RowLoader
+from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
+from dropsearch.training.vectorized.row_trainer import RowTrainer
 
 
 @dataclass
@@ -33,17 +38,36 @@ class TrialRow:
     """Whether the trial has ended and no other trial replaced it; the row still trains, its values are ignored."""
     best: dict[str, Tensor] | None = None
     """Weights of the best epoch, if they are to be saved."""
+    view: RowTrainer | None = None
+    """The Trainer that the module sees, if it needs one of its own."""
+    log: RowLog | None = None
+    """What the module logs in training, if its steps do more than compute a loss."""
 
     @property
     def least_objective(self) -> float:
         """The lowest objective (such as the validation loss) so far; inf before the first epoch."""
         return min((point.objective for point in self.curve), default=math.inf)
 
-    def advance(self, interval: str, count: int) -> None:
-        """Step the schedules with this interval ("step" or "epoch") after `count` intervals."""
+    def advance(self, interval: str, count: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Step the schedules with this interval ("step" or "epoch") after `count` intervals.
+
+        Args:
+            interval: step or epoch.
+            count: Number of intervals so far.
+            metrics: Steps those that watch a metric, with its value; the others if None.
+
+        Raises:
+            UnsupportedError: A metric that is watched was not logged.
+        """
         for schedule in self.schedules:
-            if schedule.interval == interval and count % schedule.frequency == 0:
-                with warnings.catch_warnings():
-                    # Fused steps bypass `optimizer.step`, so the scheduler warns that it was not called.
-                    warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
-                    schedule.scheduler.step()
+            watches = schedule.monitor is not None
+            if schedule.interval != interval or count % schedule.frequency or watches is (metrics is None):
+                continue
+            if watches and schedule.monitor not in (metrics or {}):
+                raise UnsupportedError(f"a schedule watches {schedule.monitor}, which the module does not log")
+            value = (metrics or {})[schedule.monitor] if schedule.monitor is not None else None
+            with warnings.catch_warnings():
+                # Fused steps bypass `optimizer.step`, so the scheduler warns that it was not called.
+                warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
+                step: Any = schedule.scheduler.step  # those that watch a metric take its value
+                step() if value is None else step(value)

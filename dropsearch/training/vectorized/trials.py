@@ -27,7 +27,7 @@ from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.dropout.row_control import mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
-from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.reasons import describe_error
@@ -35,12 +35,17 @@ from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
+from dropsearch.training.vectorized.effects import EffectRecorder
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
+from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_batches import RowBatches
 from dropsearch.training.vectorized.row_evaluation import RowEvaluation
+from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, parameter_order
+from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
+from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -81,6 +86,8 @@ class VectorizedTrials(LightningModule):
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
             self._user_trainer = _trainer(settings, -1)
         self._is_warm = False
+        self.row_modules: RowModules | None = None
+        """What modules do outside of `vmap`; None if their steps compute a loss and log means, and nothing else."""
         self.trial_rows: list[TrialRow] = self._ask(min(width, feed.most_at_once or width))
         self.batches = RowBatches(self.trial_rows)
         if self.trial_rows:
@@ -115,29 +122,47 @@ class VectorizedTrials(LightningModule):
         first = self.trial_rows[0]
         device = first.loader.tensors[0].device
         dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
+        traits = self._traits(first.spec)
+        skeleton = self.make_module(first.spec).to(device)
+        skeleton.trainer = self._trial_trainer
+        if not traits.is_plain:
+            skeleton.trainer = StepTrainer(self._row_trainer(skeleton))  # type: ignore[assignment]
+            skeleton.setup("fit")
+        self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions, traits)
+        if not traits.is_plain:
+            self.row_modules = RowModules(traits, self.runner, self._row_trainer)
+            self.row_modules.attach(first)
         optimizer, _ = configure_optimizer(first.module)
         self.rows = StackedState(
             first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
         )
-        skeleton = self.make_module(first.spec).to(device)
-        skeleton.trainer = self._trial_trainer
-        self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions)
         self.evaluation = RowEvaluation(self.runner, self.sets, use_cuda_graph=uses_cuda_graphs(device))
         self.dropout_callers: set[str] = set()
         """Names of the modules that call dropout."""
         self.shapes = self._mask_shapes(skeleton)
         disable_flatten_parameters(skeleton)
         self.step = self._make_step(first.module, optimizer)
+        self.step.row_modules = self.row_modules
         for row in range(len(self.trial_rows)):
             self._fill(row)
         self.step.refresh(self.trial_rows)
+
+    def _traits(self, spec: TrialSpec) -> StepTraits:
+        """Return what the steps of a user module do beside computing a loss; nothing for a built-in model."""
+        if not self.settings.is_user_module:
+            return StepTraits()
+        with quiet_lightning():
+            return traits_of(self.make_module(spec), self._row_trainer, self.data)
+
+    def _row_trainer(self, module: LightningModule) -> RowTrainer:
+        return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), len(self.data.train_loader(0)))
 
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
         loader = self.trial_rows[0].loader
         parts = (self.runner, self.rows, self.shapes, settings, loader.tensors, loader.form)
-        if uses_cuda_graphs(self.rows.flat.device):
+        if uses_cuda_graphs(self.rows.flat.device) and self.row_modules is None:
             flat = flat_optimizer(self.rows, module, optimizer)
             if flat is not None:
                 return DeviceStep(*parts, flat)
@@ -147,9 +172,11 @@ class VectorizedTrials(LightningModule):
         first = self.trial_rows[0]
         batch = next(iter(first.loader))
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
-        with torch.no_grad(), captured_logs(skeleton):
+        plain = self.runner.traits.is_plain
+        logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
+        with torch.no_grad(), logs:
             step = skeleton.training_step
-            run = lambda: step(cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
+            run = lambda: call_step(step, cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
             shapes = mask_shapes(skeleton, first.spec.rates, run, self.dropout_callers)
         skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         return shapes
@@ -159,8 +186,12 @@ class VectorizedTrials(LightningModule):
         self.rows.bind(row, trial_row.module)
         disable_flatten_parameters(trial_row.module)
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
+        if self.row_modules is not None and trial_row.view is None:
+            self.row_modules.attach(trial_row)
         optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
         self.step.fill(row, trial_row, optimizer)
+        if self.row_modules is not None:
+            self.row_modules.start(trial_row, optimizer)
 
     # -- training
 
@@ -207,6 +238,8 @@ class VectorizedTrials(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the orders of the epoch and reset the sums of logged values."""
+        if self.row_modules is not None:
+            self.row_modules.begin_epoch(self.trial_rows)
         self.step.begin_epoch(self.trial_rows, self.batches.orders())
 
     def training_step(self, batch: list[slice], batch_idx: int) -> None:
@@ -226,23 +259,32 @@ class VectorizedTrials(LightningModule):
         """Evaluate every row with dropout off, report the metrics, and replace the trials that ended."""
         if not self.trial_rows:
             return
-        self.evaluation.launch(self.rows)
-        if self.rows.flat.is_cuda:
-            self.batches.prepare(self.settings.max_epochs)
-        means = self.evaluation.means()
-        as_trained, val, part = self.step.means(), means["val"], means["part"]
+        as_trained, (val, part) = self.step.means(), self._evaluated()
         metrics = {
             row: epoch_metrics(
-                trial_row.epoch,
-                as_trained["train_loss"][row],
-                {name: values[row] for name, values in part.items()},
-                {name: values[row] for name, values in val.items()},
-                self.settings.monitor,
+                trial_row.epoch, as_trained["train_loss"][row], part[row], val[row], self.settings.monitor
             )
             for row, trial_row in enumerate(self.trial_rows)
             if not trial_row.is_idle
         }
         self._replace(self._report(metrics))
+
+    def _evaluated(self) -> tuple[dict[int, Values], dict[int, Values]]:
+        """Return what each row logs on the validation set, and on a part of the training set."""
+        if self.row_modules is not None:
+            for trial_row in self.trial_rows:
+                trial_row.advance("epoch", trial_row.epoch + 1)
+            val = self.row_modules.validate(self.trial_rows, self.rows, self.sets["val"])
+            return val, self.row_modules.measure(self.trial_rows, self.rows, self.sets["part"])
+        self.evaluation.launch(self.rows)
+        if self.rows.flat.is_cuda:
+            self.batches.prepare(self.settings.max_epochs)
+        means = self.evaluation.means()
+        val, part = (
+            {row: {name: column[row] for name, column in means[name_of].items()} for row in range(len(self.trial_rows))}
+            for name_of in ("val", "part")
+        )
+        return val, part
 
     def _report(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
         """Report an epoch of each row and tell the trials that ended, in the order of their rows; return these rows."""
@@ -262,12 +304,16 @@ class VectorizedTrials(LightningModule):
         for row, prune in zip(reported, prunes, strict=True):
             trial_row = self.trial_rows[row]
             # After its last epoch a trial is complete: pruning it would save nothing.
+            if self.row_modules is not None:
+                self.row_modules.end_epoch(trial_row)
             if trial_row.epoch == self.settings.max_epochs:
                 results[row] = self._result(trial_row, "COMPLETE", "")
             elif prune:
                 results[row] = self._result(trial_row, "PRUNED", f"pruned after epoch {trial_row.epoch}")
-            else:
+            elif self.row_modules is None:
                 trial_row.advance("epoch", trial_row.epoch)
+            if self.row_modules is not None and row in results:
+                self.row_modules.end(trial_row)
         ended = sorted(results)
         if ended:
             self.feed.tell([results[row] for row in ended])

@@ -13,12 +13,15 @@ from torch.func import functional_call, vmap
 
 from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates
-from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import Modes, set_to_train
 from dropsearch.training.protocols import Convolutions
+from dropsearch.training.vectorized.effects import Effect, EffectRecorder, ItemsAsTensors
 from dropsearch.training.vectorized.mixed_precision import MixedPrecision
 from dropsearch.training.vectorized.row_convolutions import RowConvolutions
-from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
+from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 _CONVOLUTIONS: dict[Convolutions, Any] = {
@@ -35,9 +38,9 @@ class _Step(nn.Module):
         self.module = module
         self.name = "training_step"
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, batch: Any, batch_idx: int) -> Any:
         with _report_compiling():
-            return getattr(self.module, self.name)(*args)
+            return call_step(getattr(self.module, self.name), batch, batch_idx)
 
 
 @contextmanager
@@ -62,12 +65,25 @@ class VmapRunner:
         skeleton: A module with the shapes of all rows; its parameter values are not used.
         precision: Lightning's name of the precision; bf16-mixed computes products in bfloat16.
         convolutions: "grouped" or "by row"; see `TrainerSettings`.
+        traits: What steps do beside computing a loss and logging means; it is found in `effects` after each step.
     """
 
     def __init__(
-        self, skeleton: LightningModule, precision: str = "32-true", convolutions: Convolutions = "grouped"
+        self,
+        skeleton: LightningModule,
+        precision: str = "32-true",
+        convolutions: Convolutions = "grouped",
+        traits: StepTraits | None = None,
     ) -> None:
         self.skeleton = skeleton
+        self.traits = traits or StepTraits()
+        self._recorder = None if self.traits.is_plain else EffectRecorder(skeleton, self.traits)
+        self.effects: list[Effect] = []
+        """What the last step did, if steps do more than compute a loss and log means."""
+        self.effect_tensors: tuple[Tensor, ...] = ()
+        """The tensors of these effects, `[rows, ...]` each."""
+        self.batch_idx = 0
+        """Number of the batch that the next step takes."""
         self._precision = MixedPrecision if precision == "bf16-mixed" else nullcontext
         self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))
@@ -92,7 +108,7 @@ class VmapRunner:
 
     def train(
         self,
-        rows: StackedState,
+        rows: StackedState | RowsPart,
         examples: Sequence[Tensor],
         rates: RowRates,
         bits: Mapping[str, Tensor],
@@ -111,28 +127,46 @@ class VmapRunner:
             Losses `[rows]`, and logged values by name, `[rows]` each.
         """
 
-        def run_row(
-            parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any
-        ) -> tuple[Tensor, dict[str, Tensor]]:
+        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
             self.control.load(rates, bits)
-            result, logged = self._run("training_step", parameters, buffers, form.build(examples))
+            result, *found = self._run("training_step", parameters, buffers, form.build(examples))
             loss = result["loss"] if isinstance(result, Mapping) else result
-            return loss, logged
+            return loss, *found
 
         self._set_mode(training=True)
-        return vmap(run_row)(rows.parameters, rows.buffers, tuple(examples), rates, dict(bits))
+        losses, logged, self.effect_tensors = vmap(run_row)(
+            rows.parameters, rows.buffers, tuple(examples), rates, dict(bits)
+        )
+        return losses, logged
 
     @torch.no_grad()
-    def evaluate(self, rows: StackedState, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
+    def evaluate(self, rows: StackedState | RowsPart, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
         """Run an evaluation step of all rows on one batch, with dropout off; return logged values, `[rows]` each."""
 
-        def run_row(parameters: Any, buffers: Any) -> dict[str, Tensor]:
+        def run_row(parameters: Any, buffers: Any) -> Any:
             self.control.load({}, {})
-            return self._run(step, parameters, buffers, batch)[1]
+            return self._run(step, parameters, buffers, batch)[1:]
 
         self._set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
-        return vmap(run_row)(parameters, rows.buffers)
+        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers)
+        return logged
+
+    def groups(
+        self, trial_rows: Sequence[TrialRow], rows: StackedState
+    ) -> Iterator[tuple[list[int], StackedState | RowsPart]]:
+        """Yield the rows that can take a step together, and their state; what such rows ask their Trainer is set.
+
+        A module that reads the epoch gets a number, so only rows in the same epoch take a step together.
+        """
+        by_epoch: dict[tuple[int, int], list[int]] = {}
+        for row, trial_row in enumerate(trial_rows):
+            clock = (trial_row.epoch, trial_row.step) if self.traits.uses_clock else (0, 0)
+            by_epoch.setdefault(clock, []).append(row)
+        for (epoch, step), group in by_epoch.items():
+            if self.traits.uses_clock:
+                self.skeleton.trainer.now(current_epoch=epoch, global_step=step)  # type: ignore[attr-defined]
+            yield group, rows if len(by_epoch) == 1 else rows.part(group)
 
     def _set_mode(self, *, training: bool) -> None:
         if self._training is not training:  # traversing all modules takes as long as a small layer
@@ -142,17 +176,25 @@ class VmapRunner:
                 self.skeleton.eval()
             self._training = training
 
-    def _run(self, step: str, parameters: Any, buffers: Any, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+    def _run(
+        self, step: str, parameters: Any, buffers: Any, batch: Any
+    ) -> tuple[Any, dict[str, Tensor], tuple[Tensor, ...]]:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
         # Operations that a later mode calls pass through the earlier modes: the control hands on single layers.
-        modes = (self._convolutions(), self._precision(), VmapRNN(), self.control.step())
-        with captured_logs(self.skeleton) as logged, ExitStack() as stack:
+        modes = [self._convolutions(), self._precision(), VmapRNN(), self.control.step()]
+        if self.traits.uses_item:
+            modes.append(ItemsAsTensors(replaces=True))
+        recorder = self._recorder
+        with captured_logs(self.skeleton) if recorder is None else recorder.recording() as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
-            result = functional_call(self._call, state, (batch, 0))
+            result = functional_call(self._call, state, (batch, self.batch_idx))
+        if recorder is not None:
+            self.effects = recorder.effects
+            return result, {}, recorder.tensors()
         device = next((tensor.device for tensor in state.values()), None)
-        return result, {name: _as_tensor(value, device) for name, value in logged.items()}
+        return result, {name: _as_tensor(value, device) for name, value in (logged or {}).items()}, ()
 
 
 def _as_tensor(value: Any, device: torch.device | None) -> Tensor:

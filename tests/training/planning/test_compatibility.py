@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -25,25 +26,28 @@ def check(cls: type, monitor: str = "val_loss") -> str:
     return incompatibility(lambda spec: cls(), rows, SPEC, Monitor(monitor), trainer)
 
 
-@pytest.mark.parametrize("cls", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed])
+@pytest.mark.parametrize(
+    "cls", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed, nets.Warming, nets.Counting, nets.Scored]
+)
 def test_ordinary_modules_are_compatible(cls: type):
     assert check(cls) == ""
+
+
+class Batchwise(nets.LitNet):
+    def on_train_batch_end(self, *_: object) -> None:
+        self.norm.eval()
 
 
 @pytest.mark.parametrize(
     ("cls", "reason"),
     [
-        (nets.Manual, "the module uses manual optimization"),
-        (nets.Scored, "f1 is a metric object, which has state between steps"),
-        (nets.Hooked, "the module overrides on_train_epoch_end"),
-        (nets.Warming, "training_step reads trainer.current_epoch"),
-        (nets.Showing, "training_step reads trainer.optimizers"),
-        (nets.Counting, "training_step uses batch_idx"),
-        (nets.Keeping, "training_step changes self.losses"),
+        (nets.Manual, r"the module uses manual optimization \(nets.py:\d+\)"),
+        (nets.Showing, r"training_step reads trainer.optimizers, which differs between trials \(nets.py:\d+\)"),
+        (Batchwise, r"the module overrides on_train_batch_end \(test_compatibility.py:\d+\)"),
     ],
 )
 def test_incompatible_modules(cls: type, reason: str):
-    assert check(cls) == reason
+    assert re.fullmatch(reason, check(cls))
 
 
 class Random(nets.LitNet):
@@ -68,18 +72,3 @@ def test_random_numbers_are_detected(cls: type, name: str):
 
 def test_monitor_must_be_logged():
     assert check(nets.LitNet, "val_f1") == "validation_step does not log val_f1"
-
-
-class Summed(nets.LitNet):
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        self.log("val_loss", self(batch[0]).sum(), reduce_fx="sum")
-
-
-class Rounded(nets.LitNet):
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        self.log("val_loss", self(batch[0]).sum().item())
-
-
-@pytest.mark.parametrize(("cls", "reason"), [(Summed, "with another reduction than the mean"), (Rounded, "as a float")])
-def test_logged_values_must_be_means_of_tensors(cls: type, reason: str):
-    assert reason in check(cls)

@@ -1,0 +1,150 @@
+"""Two whole trials, trained vectorized and by plain Lightning on a few batches, and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dropsearch.core.batches import examples_in, examples_of, mapped
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.datasets.loaders import TensorLoader
+from dropsearch.datasets.user_data import prepared
+from dropsearch.training.protocols import RowDataSource, TrainerSettings
+from dropsearch.training.sequential import ModuleFactory, SequentialEngine
+from dropsearch.training.vectorized.trials import VectorizedTrials
+
+EPOCHS = 2
+BATCHES = 2
+"""Batches of an epoch, in training and validation."""
+EXAMPLES = 32
+"""Largest batch."""
+
+
+def trials_difference(
+    make_module: ModuleFactory,
+    data: RowDataSource,
+    settings: TrainerSettings,
+    specs: tuple[TrialSpec, TrialSpec],
+    *,
+    tolerance: float,
+) -> str:
+    """Return what differs between two trials that train together and the same trials alone, or an empty string.
+
+    Both train for two epochs of two batches, in float64, with their hooks, metric objects and schedules. What is
+    compared are the curves, which depend on all weights.
+
+    Args:
+        make_module: Builds a trial's module.
+        data: Data in memory.
+        settings: Training settings shared by all trials.
+        specs: Two trials of one arm.
+        tolerance: Largest difference, relative to the value or absolute if that is below 1.
+    """
+    few = _FewBatches(data)
+    settings = dataclasses.replace(
+        settings, max_epochs=EPOCHS, accelerator="cpu", precision="64-true", shared_masks=False, convolutions="grouped"
+    )
+    name = type(make_module(specs[0])).__name__
+    together, alone = _Specs(specs), _Specs(specs)
+    VectorizedTrials(make_module, few, settings, together, len(specs)).fit()
+    SequentialEngine(make_module, few, settings).run(alone)
+    for spec in specs:
+        found, expected = together.results[spec.number], alone.results[spec.number]
+        if expected.state != "COMPLETE":
+            return f"{name} fails in sequential training: {expected.reason}"
+        if found.state != expected.state or len(found.curve) != len(expected.curve):
+            return f"{name} ends otherwise in vectorized training: {found.reason or found.state}"
+        for one, other in zip(found.curve, expected.curve, strict=True):
+            if difference := _difference(one, other, tolerance):
+                return f"{difference} of {name} differs between vectorized and sequential training"
+    return ""
+
+
+def _difference(found: EpochMetrics, expected: EpochMetrics, tolerance: float) -> str:
+    ours, theirs = _values(found), _values(expected)
+    for name, value in ours.items():
+        reference = theirs.get(name, math.nan)
+        is_same = value == reference or (math.isnan(value) and math.isnan(reference))
+        if not is_same and not abs(value - reference) <= tolerance * max(abs(reference), 1.0):
+            return f"{name} ({value:.6g} instead of {reference:.6g})"
+    return ""
+
+
+def _values(point: EpochMetrics) -> dict[str, float]:
+    fields = ("train_loss", "train_loss_as_trained", "val_loss", "train_acc", "val_acc", "objective")
+    return {**{name: getattr(point, name) for name in fields}, **point.logged}
+
+
+class _Batches:
+    """A list of batches, as a loader of its own."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+class _FewBatches:
+    """The first batches of a data source, on the CPU."""
+
+    def __init__(self, data: RowDataSource) -> None:
+        self._data = data
+        self.datamodule = getattr(data, "datamodule", None)
+
+    def for_trainer(self, seed: int) -> dict[str, Any]:
+        """Return the data arguments of `Trainer.fit`."""
+        loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": self.val_dataloader()}
+        if self.datamodule is None:
+            return {"train_dataloaders": loaders["train_dataloader"], "val_dataloaders": loaders["val_dataloader"]}
+        return {"datamodule": prepared(self.datamodule, **loaders)}
+
+    def train_loader(self, seed: int) -> TensorLoader:
+        """Return a few examples, in an order that is a function of the seed and epoch."""
+        loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
+        order = loader.order(0)
+        size = min(loader.batch_size, EXAMPLES, max(len(order) // BATCHES, 1))
+        tensors = tuple(t[order[: BATCHES * size].to(t.device)].cpu() for t in loader.tensors)
+        return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
+
+    def train_part_loader(self) -> _Batches:
+        """Return the first batch of the part of the training set."""
+        return _Batches([_short(batch) for batch in itertools.islice(self._data.train_part_loader(), 1)])
+
+    def val_dataloader(self) -> _Batches:
+        """Return the first validation batches."""
+        return _Batches([_short(batch) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
+
+
+def _short(batch: Any) -> Any:
+    is_long = (examples_in(batch) or 0) > EXAMPLES and len({len(part) for part in examples_of(batch)}) == 1
+    return mapped(batch, lambda part: (part[:EXAMPLES] if is_long and part.dim() else part).cpu())
+
+
+class _Specs:
+    """A feed of given trials."""
+
+    most_at_once: int | None = None
+
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self._left = list(specs)
+        self.results: dict[int, TrialResult] = {}
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        asked, self._left = self._left[:count], self._left[count:]
+        return asked
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        return [False for _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        self.results.update({result.spec.number: result for result in results})
+
+    def cancelled(self) -> bool:
+        return False

@@ -1,0 +1,243 @@
+"""What a step does beside computing its loss, recorded under `vmap` and done for each row afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dropsearch.core.batches import parts_of
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.vectorized.step_traits import AttributeWatch, StepTraits
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Stands in an argument for a tensor, which differs between rows."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """Stands in an argument for a metric object, of which each row has its own."""
+
+    path: str
+
+
+class _Deferred:
+    """Stands for what a metric returns, which is known when its row is updated; any use but logging raises an error."""
+
+    def __init__(self, index: int, path: str) -> None:
+        self.index, self.path = index, path
+
+    def __getattr__(self, name: str) -> Any:
+        raise _used(self.path) if not name.startswith("__") else AttributeError(name)
+
+
+def _used(path: str) -> UnsupportedError:
+    return UnsupportedError(f"a step uses the value of the metric {path}, which is computed for each row on its own")
+
+
+def _refuse(self: _Deferred, *_: Any) -> Any:
+    raise _used(self.path)
+
+
+_USES = "add radd sub rsub mul rmul truediv rtruediv neg pow getitem iter len bool float int lt le gt ge"
+for _name in _USES.split():
+    setattr(_Deferred, f"__{_name}__", _refuse)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One call that was recorded: of a metric, of `log` or `log_dict`; or an attribute that was set."""
+
+    kind: str
+    """metric, log, log_dict, attribute or container."""
+    path: str
+    """Of the metric, or of the part of the module that has the attribute."""
+    name: str
+    """Method of the metric, or name of the attribute."""
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it logs a tensor whose mean over examples is the value of the epoch."""
+        plain = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_graph"}
+        return (
+            self.kind == "log" and len(self.args) == 1 and isinstance(self.args[0], _Slot) and set(self.kwargs) <= plain
+        )
+
+
+class EffectRecorder:
+    """Records the effects of steps of a module that runs under `vmap`.
+
+    Args:
+        module: The module whose steps run.
+        traits: What its steps do.
+    """
+
+    def __init__(self, module: nn.Module, traits: StepTraits) -> None:
+        self._module, self._traits = module, traits
+        self.effects: list[Effect] = []
+        """The effects of the last step, in order."""
+        self._tensors: list[Tensor] = []
+
+    @contextmanager
+    def recording(self, *, keeps_attributes: bool = True) -> Iterator[None]:
+        """Record the effects of the step that runs in this context; the module is as before when it exits.
+
+        Args:
+            keeps_attributes: Whether changes of attributes are recorded and undone.
+        """
+        self.effects, self._tensors = [], []
+        metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
+        self._paths = {id(metric): path for path, metric in metrics.items()}
+        before = {path: {name: vars(metric).get(name) for name in _METHODS} for path, metric in metrics.items()}
+        watch = AttributeWatch(self._module) if keeps_attributes and self._traits.attributes else None
+        try:
+            for path, metric in metrics.items():
+                vars(metric).update({name: self._recorder(path, name) for name in _METHODS})
+            vars(self._module).update(log=self._log, log_dict=self._log_dict)
+            yield
+            if watch is not None:
+                self._note_attributes(watch)
+        finally:
+            for name in ("log", "log_dict"):
+                del vars(self._module)[name]
+            for path, metric in metrics.items():
+                for name, value in before[path].items():
+                    if value is None:
+                        del vars(metric)[name]
+                    else:
+                        vars(metric)[name] = value
+            if watch is not None:
+                watch.put_back()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the tensors that the effects of the last step need."""
+        return tuple(self._tensors)
+
+    def _recorder(self, path: str, method: str) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            if method == "compute":
+                raise _used(path)
+            deferred = _Deferred(len(self.effects), path)
+            self._add("metric", path, method, args, kwargs)
+            return deferred if method == "forward" else None
+
+        return record
+
+    def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        self._add("log", "", name, (value, *args), options)
+
+    def _log_dict(self, values: Any, *args: Any, **options: Any) -> None:
+        if isinstance(values, Mapping) and id(values) not in self._paths:
+            for name, value in values.items():
+                self._log(name, value, *args, **options)
+        else:
+            self._add("log_dict", "", "", (values, *args), options)
+
+    def _add(self, kind: str, path: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.effects.append(Effect(kind, path, name, self._packed(args), self._packed(dict(kwargs))))
+
+    def _note_attributes(self, watch: AttributeWatch) -> None:
+        for (path, name), value in watch.changed().items():
+            shown = f"self.{f'{path}.{name}'.lstrip('.')}"
+            if (path, name) not in self._traits.attributes:
+                raise UnsupportedError(f"a step changes {shown} in some steps only")
+            grown = watch.grown((path, name), value)
+            if grown is None:
+                self._add("attribute", path, name, (value,), {})
+            elif isinstance(grown, str):
+                raise UnsupportedError(f"a step changes {shown} {grown}")
+            else:
+                self._add("container", path, name, (grown,), {})
+
+    def _packed(self, value: Any) -> Any:
+        if id(value) in self._paths:
+            return _Metric(self._paths[id(value)])
+        if isinstance(value, Tensor):
+            self._tensors.append(value.detach())
+            return _Slot(len(self._tensors) - 1)
+        found = None if isinstance(value, nn.Module) else parts_of(value)
+        return value if found is None else found[1]([self._packed(part) for part in found[0]])
+
+
+_METHODS = ("update", "forward", "compute", "reset")
+
+Log = Callable[..., None]
+"""Takes what a module logs: name, value and the options of `self.log`."""
+
+
+def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> None:
+    """Do what a step did, for one row.
+
+    Args:
+        effects: What the step did.
+        module: The row's module.
+        tensors: The row's tensors of the effects.
+        log: Takes what the row logs.
+    """
+    results: dict[int, Any] = {}
+
+    def unpacked(value: Any) -> Any:
+        if isinstance(value, _Slot):
+            return tensors[value.index]
+        if isinstance(value, _Metric):
+            return module.get_submodule(value.path)
+        if isinstance(value, _Deferred):
+            return results[value.index]
+        found = None if isinstance(value, nn.Module) else parts_of(value)
+        return value if found is None else found[1]([unpacked(part) for part in found[0]])
+
+    for index, effect in enumerate(effects):
+        args, kwargs = unpacked(effect.args), unpacked(dict(effect.kwargs))
+        if effect.kind == "metric":
+            metric: Any = module.get_submodule(effect.path)
+            with torch.no_grad():
+                results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
+        elif effect.kind == "attribute":
+            vars(module.get_submodule(effect.path))[effect.name] = args[0]
+        elif effect.kind == "container":
+            held = vars(module.get_submodule(effect.path))[effect.name]
+            held.extend(args[0]) if hasattr(held, "extend") else held.update(args[0])
+        elif effect.kind == "log_dict":
+            values = args[0]
+            for name, value in values.items():
+                log(name, value, *args[1:], **kwargs)
+        else:
+            log(effect.name, *args, **kwargs)
+
+
+def logged_slots(effects: Sequence[Effect]) -> set[int]:
+    """Return the indices of the tensors that are logged as they are, so that their values can be fetched together."""
+    return {effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _Slot)}
+
+
+class ItemsAsTensors(TorchFunctionMode):
+    """Notes calls of `Tensor.item`, and returns the tensor itself in their place where rows run together.
+
+    Args:
+        replaces: Whether to return the tensor. A step that only logs the number then needs none.
+    """
+
+    def __init__(self, *, replaces: bool) -> None:
+        super().__init__()
+        self._replaces = replaces
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.item:
+            self.seen = True
+            if self._replaces:
+                return args[0].detach().reshape(())
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,120 @@
+"""What one row logs in one pass over a data set: means, sums and extremes of values, and metric objects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.adapters.validation_copy import is_metric
+
+_REDUCTIONS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max", "amin": "min", "amax": "max", "avg": "mean"}
+
+
+@dataclass
+class _Entry:
+    """One name that a hook or a step logs."""
+
+    on_step: bool
+    on_epoch: bool
+    reduction: str = "mean"
+    metric: Any = None
+    total: float = 0.0
+    weight: float = 0.0
+    last: float = math.nan
+
+    def add(self, value: float, size: float) -> None:
+        self.last = value
+        if self.reduction == "mean":
+            self.total, self.weight = self.total + value * size, self.weight + size
+        elif self.reduction == "sum":
+            self.total += value
+        else:
+            pick = min if self.reduction == "min" else max
+            self.total = value if not self.weight else pick(self.total, value)
+        self.weight = self.weight or 1.0
+
+    def of_epoch(self) -> float:
+        if self.metric is not None:
+            return float(self.metric.compute())
+        return self.total / self.weight if self.reduction == "mean" else self.total
+
+    def of_step(self) -> float:
+        return float(self.metric._forward_cache) if self.metric is not None else self.last
+
+
+class RowLog:
+    """Takes what a row logs, and reduces it as Lightning does.
+
+    Args:
+        training: Whether steps are training steps, whose values are logged for the step unless they say otherwise.
+    """
+
+    def __init__(self, training: bool) -> None:
+        self._training = training
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self.batch_size: int | None = None
+        """Of the step that logs now; None in a hook."""
+        self.hook = ""
+        """Name of the hook that logs now; empty in a step."""
+
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Take one value; the arguments are those of `LightningModule.log`."""
+        options = {
+            **dict(zip(("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx"), args, strict=False)),
+            **options,
+        }
+        entry = self._entries.get((self.hook, name))
+        if entry is None:
+            entry = self._entries[self.hook, name] = self._entry(name, value, options)
+        if entry.metric is None:
+            entry.add(_number(name, value), options.get("batch_size") or self.batch_size or 1)
+
+    def log_dict(self, values: Any, *args: Any, **options: Any) -> None:
+        """Take several values by name."""
+        for name, value in values.items():
+            self.log(name, value, *args, **options)
+
+    def _entry(self, name: str, value: Any, options: dict[str, Any]) -> _Entry:
+        in_training_step = self._training and not self.hook
+        on_step, on_epoch = options.get("on_step"), options.get("on_epoch")
+        on_step = in_training_step if on_step is None else on_step
+        on_epoch = not in_training_step if on_epoch is None else on_epoch
+        if is_metric(value):
+            return _Entry(on_step, on_epoch, metric=value)
+        reduce_fx = options.get("reduce_fx", "mean")
+        reduction = _REDUCTIONS.get(str(getattr(reduce_fx, "__name__", reduce_fx)))
+        if reduction is None:
+            raise UnsupportedError(f"a step logs {name} with a reduction of its own, reduce_fx={reduce_fx}")
+        return _Entry(on_step, on_epoch, reduction)
+
+    def values(self) -> dict[str, float]:
+        """Return each value by its name, as `trainer.callback_metrics` has them at the end of the pass."""
+        found: dict[str, float] = {}
+        for (_, name), entry in self._entries.items():
+            is_forked = entry.on_step and entry.on_epoch
+            if entry.on_step and self._training:
+                found[f"{name}_step" if is_forked else name] = entry.of_step()
+            if entry.on_epoch:
+                found[name] = entry.of_epoch()
+            if is_forked:
+                found[f"{name}_epoch"] = found[name]
+        return found
+
+    def reset(self) -> None:
+        """Forget all values and reset the metric objects that were logged."""
+        for entry in self._entries.values():
+            if entry.metric is not None:
+                entry.metric.reset()
+        self._entries.clear()
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise UnsupportedError(f"a step logs {name} as a tensor of shape {tuple(value.shape)}")
+        return float(value.detach())
+    return float(value)

@@ -1,0 +1,209 @@
+"""What the module of each row does outside of `vmap`: its hooks, its metric objects, its logs and its attributes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_rng import generator_states
+from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.logged_steps import batch_size
+from dropsearch.training.modes import Modes
+from dropsearch.training.vectorized.effects import apply, logged_slots
+from dropsearch.training.vectorized.row_logs import RowLog
+from dropsearch.training.vectorized.row_trainer import RowTrainer
+from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.step import cast
+from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
+
+Values = dict[str, float]
+"""What a row logs in a pass, by name."""
+
+
+class RowModules:
+    """Runs the hooks of rows and does what their steps do beside computing a loss.
+
+    Args:
+        traits: What the steps of the module do.
+        runner: Runs steps of all rows.
+        make_trainer: Returns the Trainer of a row's module.
+    """
+
+    def __init__(self, traits: StepTraits, runner: VmapRunner, make_trainer: Callable[[Any], RowTrainer]) -> None:
+        self._traits, self._runner, self._make_trainer = traits, runner, make_trainer
+
+    def attach(self, trial_row: TrialRow) -> RowTrainer:
+        """Give a row's module its Trainer and set it up."""
+        module = trial_row.module
+        view = trial_row.view = self._make_trainer(module)
+        module.trainer = view  # type: ignore[assignment]
+        trial_row.log = RowLog(training=True)
+        self._hook(trial_row, "setup", "fit")
+        return view
+
+    def start(self, trial_row: TrialRow, optimizer: Any) -> None:
+        """Run the hooks of a row at the start of its training."""
+        _view(trial_row).now(optimizers=[optimizer])
+        for hook in ("on_fit_start", "on_train_start"):
+            self._hook(trial_row, hook)
+
+    def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
+        """Run the hooks of all rows at the start of an epoch."""
+        for trial_row in _training(trial_rows):
+            _view(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.step)
+            self._hook(trial_row, "on_train_epoch_start")
+
+    def trained(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], size: int) -> None:
+        """Do for each row what the last training step did; `rows` are those whose step it was."""
+        for row, tensors in zip(rows, self._tensors(len(rows)), strict=True):
+            trial_row = trial_rows[row]
+            if not trial_row.is_idle:
+                assert trial_row.log is not None
+                trial_row.log.batch_size, trial_row.log.hook = size, ""
+                apply(self._runner.effects, trial_row.module, tensors, trial_row.log.log)
+                _view(trial_row).now(global_step=trial_row.step + 1)
+
+    def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any) -> dict[int, Values]:
+        """Validate all rows, with their hooks; return what each logs."""
+        modules = {row: trial_row for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
+        with self._validating(modules.values()):
+            logs = self._pass(modules, trial_rows, rows, batches)
+            found = {row: log.values() for row, log in logs.items()}
+            for row, trial_row in modules.items():
+                _view(trial_row).take(found[row])
+                self._hook(trial_row, "on_validation_end", log=logs[row])
+                logs[row].reset()
+        return found
+
+    def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any) -> dict[int, Values]:
+        """Run the validation of all rows on other batches, on twins of their modules; return what each logs."""
+        twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
+        with self._validating(twins.values()):
+            for twin in twins.values():
+                self._hook(twin, "setup", "validate")
+            return {row: log.values() for row, log in self._pass(twins, trial_rows, rows, batches).items()}
+
+    def end_epoch(self, trial_row: TrialRow) -> None:
+        """Run the hook at the end of a row's epoch, and step the schedules that watch a metric."""
+        assert trial_row.log is not None
+        view = _view(trial_row)
+        view.take(trial_row.log.values())
+        self._hook(trial_row, "on_train_epoch_end")
+        view.take(trial_row.log.values())
+        trial_row.advance("epoch", trial_row.epoch, {name: float(v) for name, v in view.callback_metrics.items()})
+        trial_row.log.reset()
+
+    def end(self, trial_row: TrialRow) -> None:
+        """Run the hooks of a row at the end of its training."""
+        for hook, *args in (("on_train_end",), ("on_fit_end",), ("teardown", "fit")):
+            self._hook(trial_row, hook, *args)
+
+    def _pass(
+        self, modules: dict[int, TrialRow], trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any
+    ) -> dict[int, RowLog]:
+        logs = {row: RowLog(training=False) for row in modules}
+        for hook in ("on_validation_start", "on_validation_epoch_start"):
+            for row, trial_row in modules.items():
+                self._hook(trial_row, hook, log=logs[row])
+        for index, batch in enumerate(batches):
+            self._runner.batch_idx = index
+            for group, part in self._runner.groups(trial_rows, rows):
+                self._runner.evaluate(part, cast(batch, rows.flat.dtype))
+                for row, tensors in zip(group, self._tensors(len(group)), strict=True):
+                    if row in modules:
+                        logs[row].batch_size, logs[row].hook = batch_size(batch), ""
+                        apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
+        for row, trial_row in modules.items():
+            self._hook(trial_row, "on_validation_epoch_end", log=logs[row])
+        return logs
+
+    def _tensors(self, count: int) -> list[list[Any]]:
+        """Return the tensors of the last effects for each row; those that are only logged as numbers."""
+        logged = logged_slots(self._runner.effects)
+        columns = [
+            numbers(tensor, count) if index in logged else tensor.unbind(0)
+            for index, tensor in enumerate(self._runner.effect_tensors)
+        ]
+        return [[column[row] for column in columns] for row in range(count)]
+
+    def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> None:
+        """Run a hook of a row's module, if it has one of its own."""
+        if hook not in self._traits.hooks:
+            return
+        log, module = log or trial_row.log, trial_row.module
+        assert log is not None
+        log.batch_size, log.hook = None, hook
+        states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
+        modes = [part.training for part in module.modules()]
+        vars(module).update(log=log.log, log_dict=log.log_dict)
+        try:
+            with torch.no_grad() if log is not trial_row.log else torch.enable_grad():
+                getattr(module, hook)(*args)
+        finally:
+            del vars(module)["log"], vars(module)["log_dict"]
+        if generator_states() != states:
+            raise UnsupportedError(f"{hook} draws random numbers")
+        if [p.requires_grad for p in module.parameters()] != trained:
+            raise UnsupportedError(f"{hook} freezes or unfreezes parameters")
+        if [part.training for part in module.modules()] != modes:
+            raise UnsupportedError(f"{hook} changes the mode of a part of the module")
+
+    @contextmanager
+    def _validating(self, trial_rows: Any) -> Iterator[None]:
+        """Put modules in evaluation mode for their hooks."""
+        trial_rows = list(trial_rows)
+        modes = [Modes(trial_row.module) for trial_row in trial_rows] if self._traits.hooks else []
+        for trial_row in trial_rows:
+            _view(trial_row).now(training=False, validating=True)
+            if modes:
+                trial_row.module.eval()
+        try:
+            yield
+        finally:
+            for mode in modes:
+                mode.put_back()
+            for trial_row in trial_rows:
+                _view(trial_row).now(training=True, validating=False)
+
+    def _twin(self, trial_row: TrialRow) -> TrialRow:
+        """Return a row whose module shares the weights and has metric objects and containers of its own."""
+        module, view = trial_row.module, _view(trial_row)
+        inside = {id(t) for part in module.modules() if is_metric(part) for t in part.buffers()}
+        weights = [*module.parameters(), *(b for b in module.buffers() if id(b) not in inside)]
+        twin_module = copy.deepcopy(module, {**{id(each): each for each in weights}, id(view): view})
+        for part in twin_module.modules():
+            if is_metric(part):
+                part.reset()  # type: ignore[operator]
+        twin = copy.copy(trial_row)
+        twin.module, twin.view = twin_module, self._make_trainer(twin_module)
+        twin.view.now(current_epoch=trial_row.epoch, global_step=0)
+        twin_module.trainer = twin.view  # type: ignore[assignment]
+        return twin
+
+
+def numbers(tensor: Tensor, count: int) -> list[float]:
+    """Return the values of a tensor `[rows]` or `[rows, 1]`.
+
+    Raises:
+        UnsupportedError: It holds several values a row.
+    """
+    if tensor.numel() != count:
+        raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
+    return tensor.double().reshape(-1).tolist()
+
+
+def _training(trial_rows: Sequence[TrialRow]) -> Iterator[TrialRow]:
+    return (trial_row for trial_row in trial_rows if not trial_row.is_idle)
+
+
+def _view(trial_row: TrialRow) -> RowTrainer:
+    assert trial_row.view is not None
+    return trial_row.view

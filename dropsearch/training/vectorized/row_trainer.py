@@ -1,0 +1,94 @@
+"""The Trainer as the module of one row sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropsearch.core.errors import UnsupportedError
+
+_FIXED = {
+    "accumulate_grad_batches": 1, "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
+    "fast_dev_run": False, "global_rank": 0, "is_global_zero": True, "local_rank": 0, "log_every_n_steps": 50,
+    "logger": None, "loggers": (), "node_rank": 0, "num_devices": 1, "num_nodes": 1, "num_sanity_val_steps": 0,
+    "predicting": False, "sanity_checking": False, "should_stop": False, "testing": False, "world_size": 1,
+}  # fmt: skip
+"""What every trial's Trainer has."""
+CLOCK = frozenset({"current_epoch", "global_step"})
+"""What differs between rows, and is the same for rows in the same epoch."""
+
+
+class RowTrainer:
+    """Answers what a module asks its Trainer; any other question raises an error that names it.
+
+    Args:
+        trainer: A Trainer with the settings that all trials share.
+        module: The module.
+        datamodule: The user's data module, or None.
+        batches: Number of training batches of an epoch.
+    """
+
+    def __init__(self, trainer: Any, module: Any, datamodule: Any, batches: int) -> None:
+        vars(self).update(
+            _FIXED,
+            max_epochs=trainer.max_epochs,
+            min_epochs=trainer.min_epochs,
+            precision=trainer.precision,
+            estimated_stepping_batches=trainer.estimated_stepping_batches,
+            num_training_batches=batches,
+            datamodule=datamodule,
+            model=module,
+            lightning_module=module,
+            _metrics={},
+        )
+        self.now(current_epoch=0, global_step=0, optimizers=[], training=True, validating=False)
+
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """What the module logged, by name."""
+        found: dict[str, float] = vars(self)["_metrics"]
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+
+    logged_metrics = callback_metrics
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedError(f"the module reads trainer.{name}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise UnsupportedError(f"the module sets trainer.{name}")
+
+    def now(self, **facts: Any) -> None:
+        """Set what changes while a trial trains: epoch, step, optimizers, or whether it validates."""
+        vars(self).update(facts)
+
+    def take(self, metrics: dict[str, float]) -> None:
+        """Take in what the module logged."""
+        vars(self)["_metrics"].update(metrics)
+
+
+class StepTrainer:
+    """The Trainer inside a step of all rows: what differs between rows is the same within a step, or refused.
+
+    Args:
+        trainer: Answers what is the same for all rows.
+    """
+
+    def __init__(self, trainer: RowTrainer) -> None:
+        self._trainer = trainer
+        self.step = "training_step"
+        self.has_read_clock = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("optimizers", "callback_metrics", "logged_metrics"):
+            raise UnsupportedError(f"{self.step} reads trainer.{name}, which differs between trials")
+        if name in CLOCK:
+            self.has_read_clock = True
+        return getattr(self._trainer, name)
+
+    def now(self, **facts: Any) -> None:
+        """Set the epoch and step of the rows whose step runs next."""
+        self._trainer.now(**facts)

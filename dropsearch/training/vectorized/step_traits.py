@@ -1,0 +1,213 @@
+"""What a module's steps do beside computing a loss, observed in one step of each kind, and which hooks it has."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dis
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any
+
+from torch import nn
+
+from dropsearch._compat.lightning import is_lightning_class
+from dropsearch.training.adapters.validation_copy import is_metric
+
+EPOCH_HOOKS = (
+    "setup",
+    "on_fit_start",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_validation_start",
+    "on_validation_epoch_start",
+    "on_validation_epoch_end",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_train_end",
+    "on_fit_end",
+    "teardown",
+)
+"""Hooks that run once a row, outside of `vmap`."""
+
+CONTAINERS = (list, dict, set, collections.deque)
+
+_LIGHTNING_OWN = (
+    "_trainer",
+    "_fabric",
+    "_current_fx_name",
+    "_metric_attributes",
+    "_fabric_optimizers",
+    "_jit_is_scripting",
+)
+
+Attribute = tuple[str, str]
+"""Path of a part of a module, and name of its attribute."""
+
+
+@dataclass
+class StepTraits:
+    """What steps do that has to be done for each row outside of `vmap`."""
+
+    metrics: tuple[str, ...] = ()
+    """Paths of the outermost metric objects."""
+    attributes: set[Attribute] = field(default_factory=set)
+    """Attributes that a step overwrites or fills."""
+    hooks: tuple[str, ...] = ()
+    """Overridden hooks of `EPOCH_HOOKS`."""
+    uses_clock: bool = False
+    """Whether a step reads the epoch or the step of its Trainer."""
+    uses_batch_idx: bool = False
+    logs_beyond_means: bool = False
+    """Whether a validation step logs anything but means of tensors over examples."""
+    uses_item: bool = False
+    """Whether a step makes a number of a tensor by `item()`."""
+    has_plateau: bool = False
+    """Whether a schedule watches a metric."""
+    logged: tuple[str, ...] = ()
+    """Names that a validation step logs by itself."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step does nothing but compute a loss and log means."""
+        return not (
+            self.metrics
+            or self.attributes
+            or self.hooks
+            or self.uses_clock
+            or self.uses_batch_idx
+            or self.logs_beyond_means
+            or self.uses_item
+            or self.has_plateau
+        )
+
+
+def static_traits(module: Any) -> StepTraits:
+    """Return what the class and the parts of a module show."""
+    return StepTraits(metrics=tuple(metric_paths(module)), hooks=tuple(overridden(module, EPOCH_HOOKS)))
+
+
+def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
+    """Yield the paths of the outermost metric objects and collections of them."""
+    for name, child in module.named_children():
+        below = f"{path}.{name}" if path else name
+        if is_metric(child) or _is_collection(child):
+            yield below
+        else:
+            yield from metric_paths(child, below)
+
+
+def _is_collection(part: Any) -> bool:
+    kinds = type(part).__mro__
+    return any(kind.__module__.startswith("torchmetrics.") and kind.__name__ == "MetricCollection" for kind in kinds)
+
+
+def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[str]:
+    """Yield the names of Lightning's methods that a module's class overrides with code of its own.
+
+    Args:
+        module: A LightningModule.
+        among: Only names among these, in this order; None for all public names.
+    """
+    lightning = [base for base in type(module).__mro__ if is_lightning_class(base)]
+    for name in among or dir(type(module)):
+        if name.startswith("_"):
+            continue
+        member = inspect.getattr_static(type(module), name, None)
+        inherited = next((base.__dict__[name] for base in lightning if name in base.__dict__), None)
+        is_own = inherited is not None and member is not inherited and callable(inherited)
+        if is_own and not does_nothing(member):
+            yield name
+
+
+def does_nothing(function: Any) -> bool:
+    """Return whether a function consists of `pass`, a docstring or `return None`."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    instructions = list(dis.get_instructions(code))
+    is_idle = all(
+        each.opname in ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST") for each in instructions
+    )
+    return is_idle and all(each.argval is None for each in instructions if "CONST" in each.opname)
+
+
+class AttributeWatch:
+    """The attributes of a module and its parts at one moment, to find those that a step changes and put them back.
+
+    Args:
+        module: The module; what is inside its metric objects is left out.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        hidden = tuple(metric_paths(module))
+        self._parts = {
+            path: part
+            for path, part in module.named_modules()
+            if not any(path == metric or path.startswith(f"{metric}.") for metric in hidden)
+        }
+        self._values = {path: dict(vars(part)) for path, part in self._parts.items()}
+        self._contents: dict[Attribute, Any] = {
+            (path, name): copy.copy(value)
+            for path, values in self._values.items()
+            for name, value in values.items()
+            if _is_own(name) and isinstance(value, CONTAINERS)
+        }
+
+    def changed(self) -> dict[Attribute, Any]:
+        """Return the attributes that were overwritten, with their present value, and the containers that grew."""
+        found: dict[Attribute, Any] = {}
+        for path, part in self._parts.items():
+            for name, value in vars(part).items():
+                if _is_own(name) and (
+                    value is not self._values[path].get(name, self) or self._has_other_contents((path, name), value)
+                ):
+                    found[path, name] = value
+        return found
+
+    def _has_other_contents(self, attribute: Attribute, value: Any) -> bool:
+        before = self._contents.get(attribute)
+        if before is None or value is not self._values[attribute[0]].get(attribute[1]):
+            return before is not None
+        same = len(before) == len(value) and all(map(is_, before, value))
+        return not same or (isinstance(value, dict) and any(before[key] is not value[key] for key in before))
+
+    def grown(self, attribute: Attribute, value: Any) -> Any:
+        """Return what a container got since; None for any other value, a text where more happened than growing."""
+        before = self._contents.get(attribute)
+        if before is None or value is not self._values[attribute[0]].get(attribute[1]):
+            return None
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if key not in before or before[key] is not item}
+        if isinstance(value, set):
+            return value - before
+        items = list(value)
+        if len(items) < len(before) or not all(map(is_, before, items)):
+            return "otherwise than by appending to it"
+        return items[len(before) :]
+
+    def put_back(self) -> None:
+        """Undo all changes."""
+        for attribute in self.changed():
+            path, name = attribute
+            if name not in self._values[path]:
+                del vars(self._parts[path])[name]
+                continue
+            vars(self._parts[path])[name] = value = self._values[path][name]
+            if attribute in self._contents:
+                fill(value, self._contents[attribute])
+
+
+def fill(container: Any, contents: Any) -> None:
+    """Give a list, dict, set or deque other contents."""
+    container.clear()
+    container.extend(contents) if hasattr(container, "extend") else container.update(contents)
+
+
+def _is_own(name: str) -> bool:
+    return name not in _BOOKKEEPING
+
+
+_BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN})
