@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -77,14 +76,12 @@ def wrapped_step(
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
     """Call a step with the number of its batch, if it takes that."""
-    if _takes_batch_idx(getattr(step, "__func__", step)):
+    function = getattr(step, "__wrapped__", step)
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
         return step(batch, batch_idx)
-    return step(batch)
-
-
-@cache
-def _takes_batch_idx(step: Callable[..., Any]) -> bool:
-    return len(inspect.signature(step).parameters) > (2 if "self" in inspect.signature(step).parameters else 1)
+    arguments = code.co_argcount - (1 if hasattr(step, "__self__") or hasattr(function, "__self__") else 0)
+    return step(batch, batch_idx) if arguments > 1 else step(batch)
 
 
 def batch_size(batch: Any) -> int:

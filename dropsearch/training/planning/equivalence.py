@@ -16,7 +16,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
-from dropsearch.training.logged_steps import captured_logs, evaluate
+from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
 from dropsearch.training.protocols import RowDataSource, TrainerSettings
@@ -93,7 +93,7 @@ def _explain(error: Exception) -> str:
 
 def _traits(make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
     batches = len(data.train_loader(spec.seed))
-    module = make_module(spec)
+    module = make_module(spec).to(torch.float64)
     return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), batches), data)
 
 
@@ -179,7 +179,7 @@ def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[Any]:
 
 def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> dict[str, torch.Size]:
     with torch.no_grad(), captured_logs(module):
-        return mask_shapes(module, spec.rates, lambda: module.training_step(batch, 0))
+        return mask_shapes(module, spec.rates, lambda: call_step(module.training_step, batch, 0))
 
 
 def _sequential_step(module: LightningModule, spec: TrialSpec, batch: Any, step: int) -> Tensor:
@@ -187,7 +187,7 @@ def _sequential_step(module: LightningModule, spec: TrialSpec, batch: Any, step:
     control = TrialControl(module, spec.rates, spec.seed)
     module.zero_grad()
     with captured_logs(module), control.watching(), control.training_step(step):
-        result: Any = module.training_step(batch, step)
+        result: Any = call_step(module.training_step, batch, step)
     loss = result["loss"] if isinstance(result, dict) else result
     loss.backward()
     return loss.detach()

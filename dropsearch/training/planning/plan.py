@@ -16,7 +16,7 @@ from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.dropout.control import TrialControl
-from dropsearch.training.logged_steps import captured_logs
+from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
@@ -25,7 +25,9 @@ from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSe
 from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
+from dropsearch.training.vectorized.observation import datamodule_of
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
+from dropsearch.training.vectorized.row_trainer import RowTrainer
 
 MAX_WIDTH = 32
 """Maximum width on a CPU. TPE learns from completed trials only, so it proposes worse values if more train at once."""
@@ -152,6 +154,9 @@ def _sequential_rate(
         module.trainer = with_steps(
             Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), len(loader)
         )
+    if settings.is_user_module:
+        module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), len(loader))  # type: ignore[assignment]
+        module.setup("fit")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []
@@ -159,7 +164,7 @@ def _sequential_rate(
         for step, batch in enumerate(itertools.islice(itertools.cycle(loader), 3)):
             started = time.perf_counter()
             with mixed, control.training_step(step):
-                result: Any = module.training_step(batch, step)
+                result: Any = call_step(module.training_step, batch, step)
             loss = result["loss"] if isinstance(result, dict) else result
             optimizer.zero_grad()
             loss.backward()

@@ -121,7 +121,7 @@ class VectorizedTrials(LightningModule):
     def _build(self) -> None:
         first = self.trial_rows[0]
         device = first.loader.tensors[0].device
-        dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
+        dtype = self._real
         traits = self._traits(first.spec)
         skeleton = self.make_module(first.spec).to(device)
         skeleton.trainer = self._trial_trainer
@@ -147,12 +147,16 @@ class VectorizedTrials(LightningModule):
             self._fill(row)
         self.step.refresh(self.trial_rows)
 
+    @property
+    def _real(self) -> torch.dtype:
+        return torch.float64 if self.settings.precision == "64-true" else torch.float32
+
     def _traits(self, spec: TrialSpec) -> StepTraits:
         """Return what the steps of a user module do beside computing a loss; nothing for a built-in model."""
         if not self.settings.is_user_module:
             return StepTraits()
         with quiet_lightning():
-            return traits_of(self.make_module(spec), self._row_trainer, self.data)
+            return traits_of(self.make_module(spec).to(self._real), self._row_trainer, self.data)
 
     def _row_trainer(self, module: LightningModule) -> RowTrainer:
         return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), len(self.data.train_loader(0)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, TrialSpec
+from dropsearch.training.planning.plan import make_plan
 from dropsearch.training.vectorized.stacked_state import StackedState
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import metrics
@@ -64,6 +67,25 @@ def test_a_bad_neighbor_harms_nobody(make: type, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_named_with_its_place(make: type, reason: str) -> None:
     assert re.match(reason, Case(make, Digits()).reason())
+
+
+def test_the_plan_measures_a_module_with_metrics_and_hooks() -> None:
+    case, sites = Case(metrics.Template, Digits(), "val/loss"), ["net.2"]
+    one, other = trials(2, sites)
+    rows = case.source.in_rows()
+    assert rows is not None
+    settings = dataclasses.replace(case.settings, precision="32-true")
+
+    def make(spec: TrialSpec) -> metrics.Template:
+        with seeded(spec.seed):
+            return metrics.Template(lr=spec.lr)
+
+    plan = make_plan(make, rows, settings, [(one, other)], engine="vectorized", width=None, max_open=2)
+    assert (plan.engine, plan.reason) == ("vectorized", "measured")
+
+
+def test_steps_without_a_number_of_the_batch(tmp_path: Path) -> None:
+    assert_law_2(Case(metrics.Uncounted, Digits()), tmp_path)
 
 
 def test_metric_that_was_logged_before_is_measured_on_the_training_part(tmp_path: Path) -> None:
