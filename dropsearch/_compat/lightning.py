@@ -60,6 +60,11 @@ def forget_metric_names(module: Any) -> None:
     vars(module)["_metric_attributes"] = None
 
 
+def last_value(metric: Any) -> Any:
+    """Return the value of a metric object for the batch that it was called with last, as Lightning logs it."""
+    return metric._forward_cache
+
+
 @contextmanager
 def quiet_loggers(level: int) -> Iterator[None]:
     """Keep back what Lightning logs below a level, while the context lasts."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dropsearch._compat.lightning import last_value
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.adapters.validation_copy import is_metric
 
@@ -43,7 +44,7 @@ class _Entry:
         return self.total / self.weight if self.reduction == "mean" else self.total
 
     def of_step(self) -> float:
-        return float(self.metric._forward_cache) if self.metric is not None else self.last
+        return float(last_value(self.metric)) if self.metric is not None else self.last
 
 
 class RowLog:
