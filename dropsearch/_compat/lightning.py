@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -53,6 +54,26 @@ def is_cluster(plugin: object) -> bool:
 def running_hook(module: Any) -> str:
     """Return the name of the hook that a LightningModule is in, such as "validation_step"; empty outside of one."""
     return module._current_fx_name or ""
+
+
+@contextmanager
+def with_trainer(datamodule: Any) -> Iterator[None]:
+    """Give a data module that asks for its Trainer one that trains nothing, while the context lasts."""
+    kinds = [kind for kind in type(datamodule).__mro__ if is_lightning_class(kind)]
+    if not kinds or getattr(datamodule, "trainer", kinds) is not None:
+        yield
+        return
+    package = "pytorch_lightning" if kinds[0].__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
+    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
+        datamodule.trainer = trainer_class(package)(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, plugins=[one_process(package)],
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        datamodule.trainer = None
 
 
 @contextmanager

@@ -69,12 +69,21 @@ class ModuleFactory(Protocol):
         """Return the module of a trial; its initial weights are a function of the trial's seed."""
         ...
 
+    def whole(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial with the layers that its hooks build."""
+        ...
+
     def specimen(self, values: Mapping[str, Any]) -> Any:
         """Return a module to look at, with these values of what else is searched."""
         ...
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with these values, in the order of a forward pass."""
+        ...
+
+    @property
+    def logged(self) -> Mapping[str, float]:
+        """What the module logs at validation, by its names."""
         ...
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
@@ -154,7 +163,7 @@ class ExperimentContext:
         """
         weights = read_weights(path, result)
         # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
-        module = self.modules.make(result.spec)
+        module = self.modules.whole(result.spec)
         module.load_state_dict(weights)
         return module.cpu().eval()
 

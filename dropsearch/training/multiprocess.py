@@ -27,8 +27,8 @@ import torch
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
-from dropsearch.training.reasons import describe_error
 from dropsearch.training.worker_forks import WATCH_SECONDS, Flag, WorkerForks
 
 POLL_SECONDS = 0.1
@@ -243,7 +243,7 @@ def _work(engine: Engine, stop: Flag, connection: Connection) -> None:
     except (InputError, RunError) as error:
         connection.send(("failed", error))
     except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here
-        connection.send(("dying", describe_error(error)))
+        connection.send(("dying", described(error)))
     except Exception as error:
         connection.send(("failed", RunError(f"{type(error).__name__}: {error}")))
 

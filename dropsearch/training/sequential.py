@@ -26,6 +26,7 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
@@ -42,7 +43,7 @@ from dropsearch.training.protocols import (
     TrainerSettings,
     describe_engine,
 )
-from dropsearch.training.reasons import describe_error, one_line, root_of_exit
+from dropsearch.training.reasons import one_line, root_of_exit
 from dropsearch.training.trainers import make_trainer
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
@@ -213,9 +214,9 @@ class SequentialEngine:
                 raise
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
-            ending.state, ending.reason = "FAIL", describe_error(root_of_exit(error))
+            ending.state, ending.reason = "FAIL", described(root_of_exit(error))
         except Exception as error:
-            ending.state, ending.reason = "FAIL", describe_error(error)
+            ending.state, ending.reason = "FAIL", described(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
         return TrialResult(

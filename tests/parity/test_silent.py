@@ -42,7 +42,7 @@ class Talking(Net):
 
 def test_what_is_logged_by_hand_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result, module = trial(Talking, RATES, trainer=lambda: {"callbacks": [LearningRateMonitor("epoch")]})
+    result, _ = trial(Talking, RATES, trainer=lambda: {"callbacks": [LearningRateMonitor("epoch")]})
     assert result.state == "COMPLETE", result.reason
     first, last = (dict(point.logged) for point in result.curve)
     assert first["begun"] == 1.0

@@ -13,6 +13,7 @@ from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 from dropsearch.core.records import Monitor, TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.logged_steps import on_device_of
 from dropsearch.training.modes import set_to_train
@@ -47,7 +48,7 @@ HARMLESS = frozenset(
 )
 """Members of a LightningModule that a module may override and still be trained vectorized."""
 
-READABLE = frozenset({"max_epochs", "logger", "loggers", "barebones"})
+READABLE = frozenset({"max_epochs", "barebones"})
 """Attributes of the Trainer that a step may read, since they are the same for all rows."""
 
 
@@ -108,7 +109,7 @@ def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -
     except UnsupportedError as error:
         return str(error)
     except Exception as error:  # user code can fail in any way without a real Trainer
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return described(error)
 
 
 Call = tuple[str, Any, dict[str, Any]]
