@@ -49,9 +49,7 @@ def try_end(context: ExperimentContext) -> None:
             return
         what = "run test_step"
         with seeded(spec.seed):
-            logged = measured(
-                module, settings, "test", context.source.for_test("test", context.source.val_dataloader())
-            )
+            logged = measured(module, context.source, settings, "test", context.source.val_dataloader())
     except Exception as error:  # user code
         raise InputError(
             f"model={name} must {what}, as the winners will in the end, and did not: {described(error)}"
@@ -84,10 +82,8 @@ def reproduced(context: ExperimentContext, result: TrialResult, path: Path) -> s
 
 
 def _validated(context: ExperimentContext, result: TrialResult, path: Path, seed: int) -> dict[str, float]:
-    module = context.load(result, path)
+    module, source = context.load(result, path), context.source
     control = TrialControl(module, result.spec.rates, seed, off=drops_nothing(result.spec))
     epoch = result.best.epoch if result.best else 0
     with seeded(seed), controlled_trial(module, control, []):
-        return measured(
-            module, context.settings, "val", context.source.for_test("val", context.source.val_dataloader()), epoch
-        )
+        return measured(module, source, context.settings, "val", source.val_dataloader(), epoch)

@@ -16,6 +16,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, TrialSpec, best_arm
+from dropsearch.core.user_errors import described
 from dropsearch.experiment import engines, shared_folder
 from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, checkpoint, kept_checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files

@@ -32,8 +32,10 @@ from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 from dropsearch.training.worker_forks import WATCH_SECONDS, Flag, WorkerForks
 
 POLL_SECONDS = 0.1
-GRACE, SAYS_AFTER = 10.0, 2.0
+GRACE, SAYS_AFTER = 6.0, 2.0
 """Seconds that processes have to end when a run is stopped, and after which the terminal says what is waited for."""
+STALLED, KILLED = 60.0, 300.0
+"""Seconds for which a process uses no processor time and says nothing until it is named, and until it is killed."""
 MOST_DEATHS = 3
 """How many deaths for each process, without a trial that ended in between, end the run."""
 
@@ -49,6 +51,15 @@ def cores() -> int:
         return max(1, min(bound, math.ceil(int(allowed) / int(period))))
     except (OSError, ValueError):  # no container, another version of control groups, or no limit
         return bound
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process and its ended children have used; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def can_fork() -> bool:
@@ -68,6 +79,12 @@ class _Worker:
     """How many trials it may have open."""
     last_words: str = ""
     """Why it is ending, where it could say so."""
+    used: float = 0.0
+    """Seconds of processor time at its last sign of progress."""
+    moved: float = field(default_factory=time.monotonic)
+    """When that was."""
+    is_named: bool = False
+    """Whether the terminal said that it stands still."""
 
 
 class ProcessEngine:
@@ -119,7 +136,10 @@ class ProcessEngine:
             ready = set(wait([w.connection for w in self._workers if w.busy], POLL_SECONDS))
             # Of those that speak at the same time the first process comes first: when they speak is not in our hands.
             for worker in [w for w in self._workers if w.connection in ready]:
+                worker.moved, worker.is_named = time.monotonic(), False
                 self._hear(worker, feed)
+            for worker in self._workers:
+                self._watch(worker)
             if self._suspects and not any(worker.busy for worker in self._workers) and not feed.cancelled():
                 self._set_to_work(feed)
         suspects, self._suspects = self._suspects, deque()
@@ -140,6 +160,26 @@ class ProcessEngine:
             for worker in busy:
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
+
+    def _watch(self, worker: _Worker) -> None:
+        """Name a process that makes no progress, as one in a deadlock; kill it after some time: its trial fails."""
+        if not worker.busy or not worker.open:
+            return
+        now, used = time.monotonic(), processor_time(worker.pid)
+        if used > worker.used + 0.05:
+            worker.used, worker.moved, worker.is_named = used, now, False
+        stood = now - worker.moved
+        if stood > STALLED and not worker.is_named:
+            worker.is_named = True
+            print(
+                f"process {worker.pid} makes no progress: no processor time for {stood:.0f} s while it trains "
+                f"{', '.join(worker.open)}; it is ended after {KILLED:.0f} s",
+                file=sys.stderr,
+            )
+        if stood > KILLED and not worker.last_words:
+            worker.last_words = f"no progress for {stood:.0f} s: a deadlock, or a wait for something that never came"
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
 
     def _set_to_work(self, feed: Feed) -> None:
         """Set every process to work, but no more than may have trials open, each with its share of them."""

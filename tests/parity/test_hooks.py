@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import dropsearch
 from dropsearch.core.errors import InputError
 from tests.parity.test_seeds import SEARCH
-from tests.user_modules import data
+from tests.user_modules import data, nets
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +109,47 @@ class Annealed(Late):
 def test_a_checkpoint_that_does_not_give_what_is_reported_is_named(tmp_path: Path) -> None:
     found = dropsearch.search(Annealed, data.Digits(), output_dir=tmp_path, **SEARCH)
     assert any("when it is loaded and validated" in note for note in found.summary.notes)
+
+
+class Holding(nets.LitNet):
+    """Holds its loaders itself."""
+
+    def prepare_data(self) -> None:
+        self.data = data.WithTest()
+        self.data.setup()
+
+    def train_dataloader(self) -> Any:
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        return self.data.val_dataloader()
+
+
+def test_a_module_that_holds_its_loaders_is_searched(tmp_path: Path) -> None:
+    found = dropsearch.search(Holding, output_dir=tmp_path, **SEARCH)
+    assert found.summary.arms["dropout"].winner is not None
+    assert found.summary.data == "loaders"
+
+
+def test_loaders_may_be_given_without_a_data_module(tmp_path: Path) -> None:
+    held = data.WithTest()
+    held.setup()
+    loaders: dict[str, Any] = {
+        "train_dataloaders": held.train_dataloader(), "val_dataloaders": held.val_dataloader(),
+        "test_dataloaders": [held.test_dataloader(), held.val_dataloader()],
+    }  # fmt: skip
+    found = dropsearch.search(nets.LitNet, output_dir=tmp_path, **loaders, **SEARCH)
+    logged = found.summary.arms["dropout"].test.logged  # type: ignore[union-attr]
+    assert {"val_loss/dataloader_idx_0", "val_loss/dataloader_idx_1"} <= {*logged}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train_dataloaders": [1]}, "val_dataloaders must be given"),
+        ({"datamodule": data.Digits(), "test_dataloaders": [1]}, "test_dataloaders must be left out"),
+    ],
+)
+def test_half_of_the_loaders_is_refused(given: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        dropsearch.search(nets.LitNet, output_dir=tmp_path, **given)

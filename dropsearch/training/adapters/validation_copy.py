@@ -7,6 +7,9 @@ import dataclasses
 import warnings
 from typing import Any
 
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer
 
@@ -29,7 +32,8 @@ def measured_on_copy(module: Any, trainer: Any, batches: Any, settings: TrainerS
     """
     given = {"precision": trainer.precision, "max_epochs": trainer.max_epochs, "inference_mode": False}
     try:
-        twin = copy.deepcopy(module)
+        with _Detaching():
+            twin = copy.deepcopy(module)
         for part in twin.modules():
             if is_metric(part):
                 part.reset()
@@ -41,6 +45,16 @@ def measured_on_copy(module: Any, trainer: Any, batches: Any, settings: TrainerS
         return {name: float(value) for name, value in other.callback_metrics.items()}
     except Exception:  # user code, run where it was not meant to: there is no such curve then
         return {}
+
+
+class _Detaching(TorchFunctionMode):
+    """Lets tensors of a graph be copied: metrics that were updated with a loss hold one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
 
 
 def is_metric(part: Any) -> bool:
