@@ -170,7 +170,7 @@ class UserData:
         train, val = self.train_loader(seed), self._val
         if isinstance(self.module, GivenLoaders):
             return {"train_dataloaders": train, "val_dataloaders": val}
-        again = lambda loader: reordered(loader, seed, False) if type(loader) is DataLoader else loader  # noqa: E731
+        again = lambda loader: reordered(loader, seed, self.rows is not None) if type(loader) is DataLoader else loader  # noqa: E731
         return {"datamodule": _prepared(self.module, again, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import dataclasses
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialResult
 from dropsearch.core.user_errors import described
 from dropsearch.datasets.user_data import defines
+from dropsearch.datasets.user_loaders import each_loader
 from dropsearch.dropout.control import TrialControl
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.scoring import by_loader, measured, on_test
@@ -34,7 +36,7 @@ def try_end(context: ExperimentContext) -> None:
     """
     if not context.settings.is_user_module:
         return
-    name, settings = context.config.model.name, for_a_look(context.settings, limit_test_batches=1)
+    name, settings = context.config.model.name, for_a_look(context.settings, limit_test_batches=1, limit_val_batches=1)
     spec = dataclasses.replace(PROBED, hyperparameters=context.modules.start)
     module = context.modules.whole(spec)
     what = "be saved in a checkpoint and loaded again"
@@ -45,11 +47,12 @@ def try_end(context: ExperimentContext) -> None:
             path = Path(folder, "model.ckpt")
             sha256 = save_checkpoint(trainer, path)
             module = context.load(TrialResult(spec, "COMPLETE", (), 0.0, "", str(path), sha256), path)
-        if not context.source.has_test or not defines(module, "test_step"):
+        step, batches = _dry_test(context, module)
+        if batches is None:
             return
-        what = "run test_step"
+        what = "run test_step" if step == "test" else "run validation_step on the test set"
         with seeded(spec.seed):
-            logged = measured(module, context.source, settings, "test", context.source.val_dataloader())
+            logged = measured(module, context.source, settings, step, batches)
     except Exception as error:  # user code
         raise InputError(
             f"model={name} must {what}, as the winners will in the end, and did not: {described(error)}"
@@ -57,6 +60,16 @@ def try_end(context: ExperimentContext) -> None:
     wanted = on_test(context.monitor)
     if not by_loader(wanted, logged) and context.monitor.name not in context.modules.logged:
         raise InputError(f"model={name} must log {wanted} in test_step, got {', '.join(logged) or 'nothing'}")
+
+
+def _dry_test(context: ExperimentContext, module: Any) -> tuple[str, Any]:
+    """Return the step that the test set will be measured by, and batches of its form; None where that is proven."""
+    source = context.source
+    val, count = each_loader(source.val_dataloader()), len(each_loader(source.test_dataloader()))
+    step = "test" if defines(module, "test_step") else "val"
+    if not count or (step == "val" and count == len(val)):
+        return step, None
+    return step, val[0] if count == 1 else [val[0]] * count
 
 
 def reproduced(context: ExperimentContext, result: TrialResult, path: Path) -> str:

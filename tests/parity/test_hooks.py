@@ -131,6 +131,13 @@ def test_a_module_that_holds_its_loaders_is_searched(tmp_path: Path) -> None:
     assert found.summary.data == "loaders"
 
 
+class Numbered(nets.LitNet):
+    """Takes batches of several loaders."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx)
+
+
 def test_loaders_may_be_given_without_a_data_module(tmp_path: Path) -> None:
     held = data.WithTest()
     held.setup()
@@ -138,7 +145,9 @@ def test_loaders_may_be_given_without_a_data_module(tmp_path: Path) -> None:
         "train_dataloaders": held.train_dataloader(), "val_dataloaders": held.val_dataloader(),
         "test_dataloaders": [held.test_dataloader(), held.val_dataloader()],
     }  # fmt: skip
-    found = dropsearch.search(nets.LitNet, output_dir=tmp_path, **loaders, **SEARCH)
+    with pytest.raises(InputError, match=r"must run validation_step on the test set.*no `dataloader_idx` argument"):
+        dropsearch.search(nets.LitNet, output_dir=tmp_path, **loaders, **SEARCH)
+    found = dropsearch.search(Numbered, output_dir=tmp_path, **loaders, **SEARCH)
     logged = found.summary.arms["dropout"].test.logged  # type: ignore[union-attr]
     assert {"val_loss/dataloader_idx_0", "val_loss/dataloader_idx_1"} <= {*logged}
 

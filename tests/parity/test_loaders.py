@@ -95,7 +95,7 @@ def test_every_test_loader_is_measured(name: str, chosen: int) -> None:
     found = monitored_scores("Net", module, UserData(Several(), "Several"), settings)
     module.eval()
     expected = [
-        float(F.mse_loss(module(loader.dataset.tensors[0]), loader.dataset.tensors[1]))  # type: ignore[attr-defined]
+        F.mse_loss(module(loader.dataset.tensors[0]), loader.dataset.tensors[1]).item()  # type: ignore[attr-defined]
         for loader in Several().test_dataloader()
     ]
     assert [found.logged[f"test_loss/dataloader_idx_{i}"] for i in range(3)] == pytest.approx(expected, rel=1e-9)
@@ -158,6 +158,7 @@ def test_given_loaders_reach_the_trainer_as_they_are() -> None:
     assert losses(trial(Unaware, RATES, data=given)[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory. argument:UserWarning")
 def test_a_data_module_made_of_data_sets_is_taken() -> None:
     sets = [batches(16, seed).dataset for seed in (1, 2)]
     data = UserData(LightningDataModule.from_datasets(*sets, batch_size=8, num_workers=0), "Data")

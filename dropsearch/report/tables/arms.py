@@ -16,7 +16,7 @@ from dropsearch.report.text.numbers import percent as percent
 from dropsearch.report.text.numbers import points as points
 from dropsearch.report.text.numbers import probability, rate, setting
 from dropsearch.report.text.numbers import shorten as shorten
-from dropsearch.report.text.score_scale import Scale, judged, scores
+from dropsearch.report.text.score_scale import Scale, judged, number, scores
 
 
 def arms_table(summary: Summary) -> Table:
@@ -65,7 +65,7 @@ def _user_row(
     return (
         *_before_the_test(name, outcome),
         scale.value(interval.mean) + bounds,
-        *([percent(findings.test_acc(outcome).mean)] if with_accuracy else []),
+        *([number(findings.test_acc(outcome).mean)] if with_accuracy else []),
         str(usable) if usable else EMPTY,
     )
 
