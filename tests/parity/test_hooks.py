@@ -63,7 +63,7 @@ class OnlyInTheEnd(Late):
     """Fails on the test set, and nowhere before."""
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        if len(batch[1]) == 64:  # a batch of the test set; validation has fewer examples
+        if batch_idx:
             raise RuntimeError("no such file: labels")
         self.log("test_loss", self.loss(batch))
 
@@ -79,14 +79,14 @@ def test_layers_of_hooks_are_searched_kept_and_tested(tmp_path: Path, capsys: py
 
 
 def test_a_test_step_that_fails_is_refused_before_the_search(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"must run test_step.*there is no key 'loss' \(test_hooks.py:\d+ in test_st"):
+    with pytest.raises(InputError, match=r"first batch \(KeyError: there is no key 'loss' \(test_hooks.py:\d+ in"):
         dropsearch.search(Failing, data.WithTest(), output_dir=tmp_path, **SEARCH)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_on_the_test_set_leaves_what_was_found(tmp_path: Path) -> None:
     found = dropsearch.search(OnlyInTheEnd, data.WithTest(), output_dir=tmp_path, **SEARCH)
-    assert any("the test set could not be opened (RuntimeError: no such file" in note for note in found.summary.notes)
+    assert any("RuntimeError: no such file: labels" in note for note in found.summary.notes)
     assert found.summary.arms["dropout"].winner is not None
     assert {"results.json", "report.md", "best"} <= {path.name for path in tmp_path.iterdir()}
 
@@ -145,7 +145,7 @@ def test_loaders_may_be_given_without_a_data_module(tmp_path: Path) -> None:
         "train_dataloaders": held.train_dataloader(), "val_dataloaders": held.val_dataloader(),
         "test_dataloaders": [held.test_dataloader(), held.val_dataloader()],
     }  # fmt: skip
-    with pytest.raises(InputError, match=r"must run validation_step on the test set.*no `dataloader_idx` argument"):
+    with pytest.raises(InputError, match="no `dataloader_idx` argument"):
         dropsearch.search(nets.LitNet, output_dir=tmp_path, **loaders, **SEARCH)
     found = dropsearch.search(Numbered, output_dir=tmp_path, **loaders, **SEARCH)
     logged = found.summary.arms["dropout"].test.logged  # type: ignore[union-attr]
