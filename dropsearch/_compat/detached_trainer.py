@@ -34,6 +34,7 @@ class DetachedTrainer:
         if vars(self.module).get("_trainer") is None:
             self._trainer = self._trainer or _bare_trainer(self.module)
             self.module.trainer = self._trainer
+            self._trainer.training = True  # its `state.stage`, for which steps ask
             self._give_optimizers()
         if not self.module.automatic_optimization:
             vars(self.module)["manual_backward"] = self._manual_backward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -63,6 +64,26 @@ def forget_metric_names(module: Any) -> None:
 def last_value(metric: Any) -> Any:
     """Return the value of a metric object for the batch that it was called with last, as Lightning logs it."""
     return metric._forward_cache
+
+
+@contextmanager
+def with_trainer(datamodule: Any) -> Iterator[None]:
+    """Give a data module that asks for its Trainer one that trains nothing, while the context lasts."""
+    kinds = [kind for kind in type(datamodule).__mro__ if is_lightning_class(kind)]
+    if not kinds or getattr(datamodule, "trainer", kinds) is not None:
+        yield
+        return
+    package = "pytorch_lightning" if kinds[0].__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
+    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
+        datamodule.trainer = trainer_class(package)(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, plugins=[one_process(package)],
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        datamodule.trainer = None
 
 
 @contextmanager

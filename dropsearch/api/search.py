@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,18 @@ from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import USER, Config, ConfirmConfig, SitesConfig
 from dropsearch.config.user_targets import USER_ARMS
 from dropsearch.core.errors import InputError
+from dropsearch.datasets.given_loaders import GivenLoaders
 
 _PLACEHOLDER = "python"
 
 
 def search(
     make_module: Callable[..., Any],
-    datamodule: Any,
+    datamodule: Any = None,
     *,
+    train_dataloaders: Any = None,
+    val_dataloaders: Any = None,
+    test_dataloaders: Any = None,
     n_trials: int = 30,
     monitor: str = "val_loss",
     mode: str = "min",
@@ -74,7 +79,10 @@ def search(
         make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments that are searched:
             ``lr``, ``weight_decay``, and those of `params`. A LightningModule's class will do.
         datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
-            is a test set.
+            is a test set. None where loaders are given, or where the module has these methods itself.
+        train_dataloaders: The training batches, in place of a data module, as `Trainer.fit` takes them.
+        val_dataloaders: The validation batches; several loaders may be a list.
+        test_dataloaders: The test batches, where there is a test set.
         n_trials: The total of each arm's study.
         monitor: The metric that trials are chosen by, as the module logs it at validation.
         mode: min or max: whether less or more of it is better.
@@ -124,7 +132,13 @@ def search(
     check_overrides(overrides, [argument for argument, value in optional.items() if value is None])
     kept = study_objects.address(storage)
     study_objects.check(sampler, pruner, kept)
-    config = _config(make_module, datamodule, name, [*study_objects.overrides(sampler, pruner), *overrides])
+    given = {"train": train_dataloaders, "val": val_dataloaders, "test": test_dataloaders}
+    config = _config(
+        make_module,
+        _data(make_module, datamodule, given),
+        name,
+        [*study_objects.overrides(sampler, pruner), *overrides],
+    )
     config.study.n_trials = whole("n_trials", n_trials)
     config.trainer = with_trainer(config.trainer, mapping("trainer", trainer))
     config.trainer.max_epochs = whole("max_epochs", max_epochs)
@@ -204,10 +218,42 @@ def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequ
     named = [f"{group}._target_={_PLACEHOLDER}" for group in ("model", "data")]
     config: Any = compose_overrides([*own, *named, "arms=[none]", *overrides])
     config.model.made_by, config.model.name = make_module, name or _name(make_module)
-    config.data.made_by, config.data.name = datamodule, type(datamodule).__name__
+    is_module = not isinstance(datamodule, GivenLoaders)
+    config.data.made_by, config.data.name = datamodule, type(datamodule).__name__ if is_module else "loaders"
     if config.study.name == f"{_PLACEHOLDER}-{_PLACEHOLDER}":
         config.study.name = f"{config.model.name}-{config.data.name}"
     return config
+
+
+def _data(make_module: Any, datamodule: Any, given: Mapping[str, Any]) -> Any:
+    """Return the data module, or what stands in its place where loaders are given or the module holds them."""
+    loaders = {name: loader for name, loader in given.items() if loader is not None}
+    if not loaders:
+        held = datamodule is None and callable(make_module) and not _is_module(make_module) and _may_hold(make_module)
+        return GivenLoaders(make_module=partial(_built, make_module)) if held else datamodule
+    if datamodule is not None:
+        raise InputError(f"{next(iter(loaders))}_dataloaders must be left out where there is a datamodule: give either")
+    for name in ("train", "val"):
+        if name not in loaders:
+            raise InputError(f"{name}_dataloaders must be given with the other loaders, got None")
+    return GivenLoaders(**loaders)
+
+
+def _may_hold(make_module: Any) -> bool:
+    """Return whether a function or class may build modules that hold loaders."""
+    if not inspect.isclass(make_module):
+        return True
+    owner = next((kind for kind in make_module.__mro__ if "train_dataloader" in vars(kind)), None)
+    return owner is not None and not owner.__module__.startswith(("lightning.", "pytorch_lightning."))
+
+
+def _built(make_module: Callable[..., Any]) -> Any:
+    """Return a module whose loaders are taken."""
+    from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted  # imports torch
+
+    names = accepted(make_module)[0]
+    values = {"lr": 1e-3, "weight_decay": 0.0}
+    return make_module(**{name: values[key] for key, known in ARGUMENTS.items() for name in known if name in names})
 
 
 def _is_module(given: Any) -> bool:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from dropsearch._compat.lightning import is_lightning_class
+from dropsearch._compat.lightning import is_lightning_class, with_trainer
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
+from dropsearch.core.user_errors import described
 from dropsearch.datasets.batch_digest import arguments_of, digest
+from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import (
     OnDevice,
     Part,
+    each_loader,
     examples,
     is_shuffled,
     length,
@@ -56,6 +60,8 @@ class UserData:
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
             if self._hooks and self.rows is not None:
                 self.rows, self.incompatibility = None, f"the data module overrides {self._hooks[0]}"
+            if (count := len(each_loader(self._val))) > 1 and self.rows is not None:
+                self.rows, self.incompatibility = None, f"there are {count} validation loaders"
             self._part_size = length(self._val)
         with seeded(seed):
             self.digest = self._sha256()
@@ -69,22 +75,16 @@ class UserData:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            with working_folder_kept():
+            with working_folder_kept(), with_trainer(self.module):
                 return getattr(self.module, method)(*arguments)
         except Exception as error:
-            message = " ".join(str(error).split())[:300]
-            raise InputError(f"data={self.name} failed in {method}: {type(error).__name__}: {message}") from error
+            raise InputError(f"data={self.name} failed in {method}: {described(error)}") from error
 
     def _loader(self, method: str) -> Any:
         loader = self._call(method) if defines(self.module, method) else None
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
-        if isinstance(loader, list | tuple | Mapping) and method == "val_dataloader":
-            raise InputError(
-                f"data={self.name} must return one loader from {method}, got {len(loader)}: return the loader whose "
-                "metric is monitored"
-            )
-        if loader is None or length(loader) == 0:
+        if not each_loader(loader) or length(loader) == 0:
             raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
         return loader
 
@@ -93,13 +93,11 @@ class UserData:
             return None
         self._set_up("test")
         loader = self._call("test_dataloader")
-        if isinstance(loader, list | tuple) and len(loader) == 1:
-            loader = loader[0]
-        if loader is not None and (isinstance(loader, list | tuple) or length(loader) == 0):
-            count = f"{len(loader)} loaders" if isinstance(loader, list | tuple) else "no batches"
+        loader = loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
+        if loader is not None and (not each_loader(loader) or length(loader) == 0):
             raise InputError(
-                f"data={self.name} must return one loader with batches from test_dataloader, got {count}: return "
-                "batches, or leave test_dataloader out"
+                f"data={self.name} must return batches from test_dataloader, got no batches: return batches, or leave "
+                "test_dataloader out"
             )
         return loader
 
@@ -121,8 +119,9 @@ class UserData:
             )
 
     def _overlaps(self) -> Iterator[str]:
-        for part, loader in (("val", self._val), ("test", self._test)):
-            shared = common_examples(self._train, loader)
+        given = (("val", self._val), ("test", self._test))
+        for part, loader in ((part, loader) for part, several in given for loader in each_loader(several)):
+            shared = sum(common_examples(train, loader) for train in each_loader(self._train))
             if shared:
                 yield (
                     f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
@@ -158,7 +157,7 @@ class UserData:
     @property
     def uses_workers(self) -> bool:
         """Whether a loader has worker processes, which a daemonic training process cannot start."""
-        return any(getattr(loader, "num_workers", 0) for loader in (self._train, self._val, self._test))
+        return any(getattr(each, "num_workers", 0) for each in each_loader([self._train, self._val, self._test]))
 
     def train_loader(self, seed: int) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
@@ -169,7 +168,10 @@ class UserData:
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
         train, val = self.train_loader(seed), self._val
-        return {"datamodule": prepared(self.module, train_dataloader=train, val_dataloader=val)}
+        if isinstance(self.module, GivenLoaders):
+            return {"train_dataloaders": train, "val_dataloaders": val}
+        again = lambda loader: reordered(loader, seed, self.rows is not None) if type(loader) is DataLoader else loader  # noqa: E731
+        return {"datamodule": prepared(self.module, again, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
         """Return the data arguments of `Trainer.test` or `Trainer.validate`; `step` is test or val.
@@ -179,13 +181,17 @@ class UserData:
             loader: What to measure on; None for the test set.
         """
         loader = self._test if loader is None else loader
-        if self._hooks:
-            return {"datamodule": prepared(self.module, **{f"{step}_dataloader": loader})}
-        return {"dataloaders": loader}
+        if isinstance(self.module, GivenLoaders):
+            return {"dataloaders": loader}
+        return {"datamodule": prepared(self.module, **{f"{step}_dataloader": loader})}
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, of the size of the validation set, in order."""
-        return Part(self._train, self._part_size)
+        """Return a fixed part of the training set, of the size of the validation set, in order.
+
+        Where there are several validation loaders it is a list of as many: each takes the place of one.
+        """
+        part, count = Part(self._train, self._part_size), len(each_loader(self._val))
+        return part if count == 1 else [part] * count
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
@@ -228,7 +234,8 @@ class UserData:
 
     def _sha256(self) -> str:
         train = next(iter(Part(self._train, 1)), ()) if self.rows is None else self.rows.tensors
-        return digest(self.sizes, arguments_of(self.module), train, next(iter(self._val), ()))
+        val = [next(iter(loader), ()) for loader in each_loader(self._val)]
+        return digest(self.sizes, arguments_of(self.module), train, val[0] if len(val) == 1 else val)
 
     @property
     def source(self) -> str:
@@ -261,17 +268,37 @@ class UserDataRows:
         return OnDevice(self._data.val_dataloader(), self._rows.tensors[0].device)
 
 
-def prepared(module: Any, **loaders: Any) -> Any:
-    """Return a copy of a data module without setup and with these loaders, for use as `trainer.datamodule`."""
+def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, **loaders: Any) -> Any:
+    """Return a copy of a data module without setup and with these loaders, for use as `trainer.datamodule`.
+
+    Args:
+        module: The data module.
+        again: Changes the loaders that the data module makes where the Trainer reloads them.
+        loaders: What each method returns at its first call.
+    """
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
-        twin.__dict__[name] = lambda *_, **__: None
+        twin.__dict__[name] = _nothing
     for name, loader in loaders.items():
-        twin.__dict__[name] = lambda loader=loader: loader
+        own = vars(module).get(name) or partial(getattr(type(module), name), twin)
+        twin.__dict__[name] = partial(_next_loader, own, again if name == "train_dataloader" else None, [loader])
     return twin
 
 
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do what is done already."""
+
+
+def _next_loader(own: Any, again: Callable[[Any], Any] | None, first: list[Any]) -> Any:
+    if first:
+        return first.pop()
+    loader = own()
+    return loader if again is None else again(loader)
+
+
 def defines(module: Any, method: str) -> bool:
-    """Return whether a user's class defines a method, rather than inheriting it from Lightning."""
+    """Return whether a user's class or object defines a method, rather than inheriting it from Lightning."""
+    if method in vars(module):
+        return True
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not is_lightning_class(owner)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from dropsearch.core.batches import mapped
@@ -12,19 +14,34 @@ from dropsearch.datasets.loaders import SeededSampler
 from dropsearch.datasets.user_tensors import Examples, in_memory
 
 
+def each_loader(given: Any) -> list[Any]:
+    """Return the loaders in what a data module returns: one, nested lists and mappings, or a `CombinedLoader`."""
+    if isinstance(given, CombinedLoader):
+        return list(given.flattened)
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if isinstance(given, list | tuple):
+        return [loader for each in given for loader in each_loader(each)]
+    return [] if given is None else [given]
+
+
 class Part:
-    """The first examples of a loader's data set, unshuffled, with the user's batch size."""
+    """The first examples of a loader's data set, unshuffled, with the user's batch size; of several, batches of all."""
 
     def __init__(self, loader: Any, examples: int) -> None:
         self._loader = in_order(loader)
-        size = int(getattr(loader, "batch_size", None) or 1)
+        first = next(iter(each_loader(loader)), loader)
+        size = int(getattr(first, "batch_size", None) or 1)
         self._batches = max(-(-examples // size), 1)
 
     def __iter__(self) -> Any:
-        for index, batch in enumerate(self._loader):
+        loader = self._loader
+        if isinstance(loader, list | tuple | Mapping):
+            loader = CombinedLoader(loader, "max_size_cycle")  # as Lightning trains on them
+        for index, batch in enumerate(loader):
             if index == self._batches:
                 return
-            yield batch
+            yield batch[0] if isinstance(loader, CombinedLoader) else batch
 
 
 class OnDevice:
@@ -43,7 +60,9 @@ class OnDevice:
 def rows_of(loader: Any) -> tuple[Examples | None, str]:
     """Return the training set as tensors, or None and the reason why that is not possible."""
     if type(loader) is not DataLoader:
-        return None, f"the training batches come from a {type(loader).__name__}, not a DataLoader"
+        kind = f"{type(loader).__module__}.{type(loader).__qualname__}"
+        owner = "a subclass of torch's DataLoader" if isinstance(loader, DataLoader) else "no DataLoader of torch"
+        return None, f"the training batches come from a {kind}, which is {owner}"
     if isinstance(loader.dataset, IterableDataset):
         return None, "the training set is an IterableDataset, whose order cannot be controlled"
     if loader.batch_size is None or type(loader.sampler) not in (RandomSampler, SequentialSampler):
@@ -115,7 +134,8 @@ def copied(loader: DataLoader, **changed: Any) -> DataLoader:
 
 
 def length(loader: Any) -> int:
-    """Return the number of examples of a loader, or 1 if it is unknown."""
+    """Return the number of examples of a loader, or 1 if it is unknown; of several, that of the first."""
+    loader = next(iter(each_loader(loader)), loader)
     try:
         return len(loader) and (examples(loader) or 1)
     except TypeError:
@@ -123,7 +143,9 @@ def length(loader: Any) -> int:
 
 
 def examples(loader: Any) -> int:
-    """Return the number of examples of a loader's data set, or 0 if it is unknown."""
+    """Return the number of examples of a loader's data set, or of all that there are; 0 if it is unknown."""
+    if (several := each_loader(loader)) != [loader]:
+        return sum(map(examples, several))
     try:
         return len(loader.dataset)
     except (AttributeError, TypeError):

@@ -72,6 +72,8 @@ class ModuleLocation:
         self._calls: Counter[str] = Counter()
         self._places: dict[str, Places] = {}
         self._reader = CallReader()
+        self._followed: dict[int, nn.Module] = {}
+        self._grown: Callable[[], None] | None = None
         self.last_drop = "model"
         """The name of the site that dropped last."""
         self.call = 0
@@ -88,11 +90,22 @@ class ModuleLocation:
         if owners and "model" in owners:
             owners.add("")
         with ExitStack() as hooks:
-            for name, module in self._model.named_modules():
-                # What TorchScript compiled takes no hooks and shows no calls.
-                if (owners is None or name in owners) and not isinstance(module, torch.jit.ScriptModule):
-                    hooks.enter_context(self._hooked(name, module))
-            yield
+            self._follow(hooks, owners)
+            self._grown = None if sites is not None else lambda: self._follow(hooks, None)
+            try:
+                yield
+            finally:
+                self._grown = None
+                self._followed.clear()
+
+    def _follow(self, hooks: ExitStack, owners: set[str] | None) -> None:
+        """Follow the modules that are not followed yet: some build layers in hooks of the Trainer."""
+        for name, module in self._model.named_modules():
+            # What TorchScript compiled takes no hooks and shows no calls.
+            wanted = (owners is None or name in owners) and not isinstance(module, torch.jit.ScriptModule)
+            if wanted and id(module) not in self._followed:
+                self._followed[id(module)] = module
+                hooks.enter_context(self._hooked(name, module))
 
     @contextmanager
     def _hooked(self, name: str, module: nn.Module) -> Iterator[None]:
@@ -117,6 +130,8 @@ class ModuleLocation:
         """Forget the calls counted so far: a new pass begins at the root of the model."""
         del self._path[1:]
         self._calls.clear()
+        if self._grown is not None:
+            self._grown()
 
     def remembered(self) -> Callable[[], Any]:
         """Remember this point of the pass; return a context in which it is this point again."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
@@ -25,7 +26,6 @@ from dropsearch.study.search_space import Space
 from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
-from dropsearch.training.reasons import describe_error
 
 Watch = Callable[[Feed], Feed]
 """Puts tracking and progress around a feed."""
@@ -284,6 +284,8 @@ class ArmRunner:
             measured = [self._score(result, step) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
+            if names := measured[0].logged:
+                scores["logged"] = {name: [m.logged.get(name, math.nan) for m in measured] for name in names}
             arm.confirm.note(opening, scores)
         openings = sum(name.startswith("test.") for name in arm.confirm.notes)
         known = [self._examples(result) for result in best.results]
@@ -296,6 +298,7 @@ class ArmRunner:
             tuple(each.loss for each in whole),
             tuple(each.correct for each in whole),
             openings,
+            {name: tuple(values) for name, values in scores.get("logged", {}).items()},
         )
 
     def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:
@@ -308,7 +311,7 @@ class ArmRunner:
         except InputError:
             raise
         except Exception as error:
-            raise TestSetError(f"{result.spec.key}: {describe_error(error)}") from error
+            raise TestSetError(f"{result.spec.key}: {described(error)}") from error
         if measured.examples is not None:
             measured.examples.write(self._examples_path(result))
         step()

@@ -48,9 +48,9 @@ def write_files(context: ExperimentContext, summary: Summary) -> list[Path]:
     for name, outcome in summary.arms.items():
         if outcome.winner:
             _write_best(context, name, outcome.winner)
-    figures = write_figures(summary, folder / "figures")
-    write_results(summary, folder / "results.json")
+    write_results(summary, folder / "results.json")  # first what nothing else can hold up
     save_summary(summary, folder)
+    figures = write_figures(summary, folder / "figures")
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
     write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [

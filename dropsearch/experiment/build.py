@@ -19,6 +19,7 @@ from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
 from dropsearch.training.adapters.hyperparameters import accepted
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.trainers import without_effect
 
 Source = TensorDataModule | UserData
 """Where batches come from: the catalogue, or a data module of the user's own."""
@@ -57,8 +58,13 @@ def _user_module(chosen: Any, seed: int) -> Any:
 
 
 def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
-    """Return what every trial's training shares."""
+    """Return what every trial's training shares.
+
+    Raises:
+        InputError: An argument of the Trainer changes nothing in a trial.
+    """
     trainer, mode = config.trainer, config.mode
+    without_effect(arguments(trainer))
     return TrainerSettings(
         trainer.max_epochs,
         "gpu" if where.type == "cuda" else "cpu",

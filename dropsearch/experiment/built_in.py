@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,6 +43,7 @@ class BuiltInModules:
     fixed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     absent_sites = ""
+    logged: Mapping[str, float] = MappingProxyType({"val_loss": math.nan, "val_acc": math.nan})
     comparison_metric = ComparisonMetric()
 
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
@@ -97,6 +100,10 @@ class BuiltInModules:
             nesterov=optimizer.nesterov,
             betas=(optimizer.betas[0], optimizer.betas[1]),
         )
+
+    def whole(self, spec: TrialSpec) -> Classifier:
+        """Return the module of a trial, all of whose layers its constructor builds."""
+        return self.make(spec)
 
     def specimen(self, values: Mapping[str, Any]) -> Any:
         """Return a module to look at, with these values of what else is searched.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,12 +73,21 @@ class ModuleFactory(Protocol):
         """Return the module of a trial; its initial weights are a function of the trial's seed."""
         ...
 
+    def whole(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial with the layers that its hooks build."""
+        ...
+
     def specimen(self, values: Mapping[str, Any]) -> Any:
         """Return a module to look at, with these values of what else is searched."""
         ...
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with these values, in the order of a forward pass."""
+        ...
+
+    @property
+    def logged(self) -> Mapping[str, float]:
+        """What the module logs at validation, by its names."""
         ...
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
@@ -156,7 +167,7 @@ class ExperimentContext:
         """
         weights = read_weights(path, result)
         # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
-        module = self.modules.make(result.spec)
+        module = self.modules.whole(result.spec)
         module.load_state_dict(weights)
         return module.cpu().eval()
 
@@ -176,6 +187,7 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
         InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
             with other values of what else is searched; or no rate changes anything.
     """
+    threads = {*threading.enumerate()}
     device = build.device(config)
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)
@@ -183,7 +195,7 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
     modules = _module_factory(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
     space = _space(config, params, modules)
-    processes = _processes(config, device, settings, source)
+    processes = _processes(config, device, settings, source, started_threads(threads))
     # Absolute, for a process that runs elsewhere may look for it.
     checkpoints = Path(config.output_dir).absolute() / "checkpoints" / config.study.name
     context = ExperimentContext(config, device, settings, source, modules, sites, params, space, processes, checkpoints)
@@ -254,14 +266,30 @@ def _space(config: Config, params: Mapping[str, Range], modules: ModuleFactory) 
     )
 
 
-def _processes(config: Config, device: torch.device, settings: TrainerSettings, source: Source) -> int:
+def started_threads(before: Collection[threading.Thread]) -> list[str]:
+    """Return the names of threads that make a fork unsafe: begun since then, or by a compiler of torch."""
+    alive = [each for each in threading.enumerate() if not type(each).__module__.startswith("tqdm")]
+    return [each.name for each in alive if each not in before or each.name.endswith("(_read_thread)")]
+
+
+def _processes(
+    config: Config, device: torch.device, settings: TrainerSettings, source: Source, threads: Sequence[str]
+) -> int:
     """Return how many processes train: those asked for, else one a core on a CPU and one a GPU.
 
     One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.
     """
     wanted = config.engine.processes
+    if threads and wanted not in ("auto", 1, "1"):
+        raise InputError(
+            f"engine.processes must be 1 or auto, got {wanted}: the module or its data started a thread "
+            f"({threads[0]}), and a process with threads cannot be forked safely"
+        )
     if wanted != "auto":
         return int(wanted)
+    if threads and settings.is_user_module:
+        print(f"note: one process trains, for a thread was started ({threads[0]})", file=sys.stderr)
+        return 1
     if source.uses_workers or settings.trainer():
         return 1
     if device.type == "cuda":

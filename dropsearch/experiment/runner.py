@@ -15,14 +15,16 @@ from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
+from dropsearch.core.user_errors import described
 from dropsearch.experiment import engines, shared_folder
-from dropsearch.experiment.arm_runner import ArmRunner, TestSetError
+from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, kept_checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.collect import collect_evidence
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.kept_checks import reproduced, try_end
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
@@ -59,6 +61,7 @@ def searched(config: Config) -> Summary:
     started = time.perf_counter()
     preparing("reading the data and looking at the module")
     context = build_context(config)
+    try_end(context)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
     preparing("comparing vectorized with sequential training, and measuring both")
@@ -181,7 +184,10 @@ class ExperimentRun:
             forget_crashes(self.context.folder)
             self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
-            summary = self.summary(self._outcomes(complete), complete)
+            outcomes = self._outcomes(complete)
+            if complete:
+                self._check_kept(outcomes)
+            summary = self.summary(outcomes, complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
             self.finish(summary)
@@ -195,16 +201,30 @@ class ExperimentRun:
         return summary
 
     def _outcomes(self, complete: bool) -> dict[str, ArmOutcome]:
-        """Return what is known of each arm; winners see the test set where the run is complete."""
+        """Return what is known of each arm; winners see the test set where the run is complete.
+
+        Where the user's code fails on the test set, it is what is known without it.
+        """
         if complete and self.context.source.has_test:
             self.progress.begin("test", len(self.arm_runner.studies) * self.context.config.confirm.seeds, "models")
         try:
             return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
         except TestSetError as error:  # all that was trained is reported all the same
-            note = f"the test set could not be measured ({error}); the same command tries it again"
-            print(note, file=sys.stderr)
-            self.remarks.append(note)
+            self._remark(f"the test set could not be measured ({error}); the same command tries it again")
             return self.arm_runner.outcomes(open_test=False)
+
+    def _remark(self, note: str) -> None:
+        print(note, file=sys.stderr)
+        self.remarks.append(note)
+
+    def _check_kept(self, outcomes: Mapping[str, ArmOutcome]) -> None:
+        """Note where the best arm's checkpoint does not have what is reported of it."""
+        name = best_arm(outcomes)
+        winner = outcomes[name].winner if name else None
+        if winner is not None:
+            kept = best_retraining(winner)
+            if note := reproduced(self.context, kept, kept_checkpoint(self.context.checkpoints, kept)):
+                self._remark(note)
 
     def finish(self, summary: Summary) -> None:
         """Write every file, then what the tracker has not written yet."""
@@ -216,10 +236,13 @@ class ExperimentRun:
         self.progress.close("done" if summary.complete else "stopped")
 
     def _log_model(self, summary: Summary) -> None:
-        model, example = winning_model(self.context, summary)
-        if model is not None:
-            tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
-            self.tracker.log_model(model, example, tags)
+        try:
+            model, example = winning_model(self.context, summary)
+            if model is not None:
+                tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
+                self.tracker.log_model(model, example, tags)
+        except Exception as error:  # what the user's data and module raise: all else is done
+            print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)

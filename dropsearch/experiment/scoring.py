@@ -11,23 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning import Callback
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ComparisonMetric, Monitor
+from dropsearch.core.user_errors import described
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.example_groups import example_groups
 from dropsearch.datasets.user_data import defines
 from dropsearch.experiment.build import Source
+from dropsearch.training.epoch_metrics import loader_of
 from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
@@ -89,6 +92,8 @@ class TestResult(NamedTuple):
     """NaN without one."""
     examples: ExampleResults | None
     """None where a module cannot be measured on parts of the test set."""
+    logged: Mapping[str, float] = MappingProxyType({})
+    """All that the module logs on the test set, by its names."""
 
 
 def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
@@ -109,6 +114,8 @@ def monitored_scores(
 ) -> TestResult:
     """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
 
+    All test loaders are measured. Where the name of what is monitored names none, the first one counts.
+
     Args:
         name: What reports call the module.
         module: The model.
@@ -121,16 +128,25 @@ def monitored_scores(
         InputError: The module logs nothing of the kind.
     """
     twin = _twin(module) if by_group else None
-    for step, wanted in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
+    for step, name_there in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
         if step == "test" and not defines(module, "test_step"):
             continue  # validation_step measures it on any examples
-        measure = partial(_measured, module, source, settings, step, **limits)
+        measure = partial(measured, module, source, settings, step, **limits)
         scores = measure(source.test_dataloader())
-        if wanted in scores:
+        if wanted := by_loader(name_there, scores):
             parts = _by_group(twin, measure, source.test_dataloader(), step, wanted) if by_group else None
-            acc = scores.get("test_acc", scores.get("val_acc", math.nan))
-            return TestResult(scores[wanted], acc, ExampleResults(parts, [math.nan] * len(parts)) if parts else None)
-    raise InputError(f"model={name} must log {wanted} for the test set, and logs {', '.join(scores)}")
+            acc = scores.get(by_loader("test_acc", scores) or by_loader("val_acc", scores), math.nan)
+            by_example = ExampleResults(parts, [math.nan] * len(parts)) if parts else None
+            return TestResult(scores[wanted], acc, by_example, scores)
+    raise InputError(
+        f"model={name} must log {on_test(settings.monitor)} for the test set, and logs {', '.join(scores)}"
+    )
+
+
+def by_loader(wanted: str, scores: Mapping[str, float]) -> str:
+    """Return the name under which a metric is found: its own, else that of the only or the first test loader."""
+    bare = wanted.removesuffix(loader_of(wanted))
+    return next((name for name in (wanted, bare, f"{bare}/dataloader_idx_0") if name in scores), "")
 
 
 def check_test(name: str, module: Any, source: Source, settings: TrainerSettings) -> None:
@@ -148,14 +164,14 @@ def check_test(name: str, module: Any, source: Source, settings: TrainerSettings
     except Exception as error:
         raise InputError(
             f"model={name} must be able to measure the test set, and failed on its first batch "
-            f"({describe_error(error)}): mend it, or take test_dataloader out of the data"
+            f"({described(error)}): mend it, or take test_dataloader out of the data"
         ) from error
 
 
 def validation_scores(module: Any, source: Source, settings: TrainerSettings) -> list[float] | None:
     """Return what a model has of what is monitored on each group of the validation examples; None where unknown."""
     loader, name = source.val_dataloader(), settings.monitor.name
-    return _by_group(_twin(module), partial(_measured, module, source, settings, "val"), loader, "val", name)
+    return _by_group(_twin(module), partial(measured, module, source, settings, "val"), loader, "val", name)
 
 
 def _twin(module: Any) -> Any:
@@ -200,13 +216,44 @@ def _of_step(twin: Any, loader: Any, step: str) -> dict[str, float]:
         return {}
 
 
-def _measured(
-    module: Any, source: Source, settings: TrainerSettings, step: str, loader: Any, **limits: Any
+def measured(
+    module: Any,
+    source: Source,
+    settings: TrainerSettings,
+    step: str,
+    loader: Any,
+    *,
+    epoch: int = 0,
+    **limits: Any,
 ) -> dict[str, float]:
+    """Return what a trained module logs in a pass of evaluation, by its names.
+
+    Args:
+        module: It keeps its weights, also where its `setup` makes its layers anew.
+        source: The data.
+        settings: What all trials share.
+        step: test or val.
+        loader: The batches.
+        epoch: What the module finds as `current_epoch`.
+        limits: Further arguments of the Trainer.
+    """
     with quiet_lightning():
-        trainer = make_trainer(module, settings, [], **limits)
+        trainer = make_trainer(module, settings, [_Weights(module)], **limits)
+        trainer.fit_loop.epoch_progress.current.completed = epoch
         (trainer.test if step == "test" else trainer.validate)(module, verbose=False, **source.for_test(step, loader))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+class _Weights(Callback):
+    """Loads a module's weights after the hooks that build its layers have run again."""
+
+    def __init__(self, module: Any) -> None:
+        self._weights = copy.deepcopy(module.state_dict())
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.load_state_dict(self._weights)
+
+    on_validation_start = on_test_start
 
 
 def _device(batches: object) -> torch.device:

@@ -15,6 +15,7 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
 from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
+from dropsearch.core.user_errors import described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
@@ -31,6 +32,7 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
+from dropsearch.training.adapters.layers import with_layers
 from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
 from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
@@ -68,12 +70,12 @@ class UserModules:
         self._refuse_arguments()
         self.start: Mapping[str, Any] = start(params, {f"model.{name}": value for name, value in own.items()})
         self.routes: tuple[Route, ...] = routes(self._names, [])
-        first = self.specimen(self.start)
+        first = self._specimen(self.start)
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
         check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
-        second = self.specimen(self.start, seed=PROBED.seed + 1)
         loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
-        self.fixed_luck = fixed_luck(first, second, loaders)
+        built = self.specimen(self.start), self.specimen(self.start, seed=PROBED.seed + 1)
+        self.fixed_luck = fixed_luck(*built, loaders)
         """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
@@ -186,7 +188,7 @@ class UserModules:
         if values == self.start:
             return self.probe.sites
         given = self._source.for_trainer(self._config.seed)
-        return probe(self.specimen(values), given, self._settings, self._config.sites.per_call).sites
+        return probe(self._specimen(values), given, self._settings, self._config.sites.per_call).sites
 
     def _seed_arguments(self) -> list[str]:
         """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
@@ -194,12 +196,24 @@ class UserModules:
         return [name for name in SEED_ARGUMENTS if name in self._names and name not in given]
 
     def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
-        """Return a module that is looked at, with these values of what else is searched.
+        """Return a module that is looked at, with all its layers and these values of what else is searched.
 
         Raises:
-            InputError: As `make`.
+            InputError: As `whole`.
         """
-        return self.make(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
+        return self.whole(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
+
+    def _specimen(self, values: Mapping[str, Any]) -> Any:
+        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
+
+    def whole(self, spec: TrialSpec) -> Any:
+        """Return the module of a trial with the layers that hooks build, which a Trainer would run.
+
+        Raises:
+            InputError: As `make`, or a hook fails.
+        """
+        with seeded(spec.seed), reseeding_follows(spec.seed):
+            return with_layers(self.make(spec), self._source.for_trainer(spec.seed), self._settings)
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -207,15 +221,20 @@ class UserModules:
         except InputError:
             raise
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
+            said = described(error)
             if isinstance(error, TypeError) and "missing" in said and inspect.isclass(self._maker):
                 said += f": give a function that builds it, lambda: {self._chosen.name}(...)"
-            raise InputError(f"model={self._chosen.name} cannot be built: {type(error).__name__}: {said}") from error
+            raise InputError(f"model={self._chosen.name} cannot be built: {said}") from error
 
     @property
     def batch(self) -> Any:
         """The first batch of a fit."""
         return self.probe.batch
+
+    @property
+    def logged(self) -> Mapping[str, float]:
+        """What the module logs at validation, by its names."""
+        return self.probe.logged
 
     @property
     def class_name(self) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.experiment.stop_deadline import ends_in_time
 from dropsearch.report import Progress
 from dropsearch.tracking import Tracker
 from dropsearch.training.protocols import Feed
@@ -78,7 +79,8 @@ class Interruption:
             return
         before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with ends_in_time():
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

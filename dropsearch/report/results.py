@@ -148,6 +148,7 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
         "opened_at": test.opened_at if test else None,
         "test_loss": test.loss if test else [],
         "test_acc": test.acc if test else [],
+        "test_logged": test.logged if test else {},
         "mean_test_acc": acc.mean,
         "ci95_test_acc": _bounds(acc),
         "mean_test_loss": findings.test_loss(outcome).mean,

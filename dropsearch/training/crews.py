@@ -47,6 +47,10 @@ class Crew(Protocol):
         """End a worker that does not listen."""
         ...
 
+    def pid(self, channel: Any) -> int | None:
+        """Return the process of a worker that is on this machine, else None."""
+        ...
+
     def stop(self, stopped: bool) -> None:
         """Say to all workers whether to stop training."""
         ...
@@ -133,6 +137,10 @@ class ForkedCrew(_ProcessCrew):
         channel.close()
         return self._forks.ending(pid), True
 
+    def pid(self, channel: Any) -> int | None:
+        """Return the id of a process."""
+        return self.pids[channel]
+
     def kill(self, channel: Any) -> None:
         """Kill a process."""
         with suppress(ProcessLookupError):
@@ -191,6 +199,10 @@ class SpawnedCrew(_ProcessCrew):
         self._free.append(environment)
         code = process.exitcode
         return signal.Signals(-code).name if code < 0 else f"status {code}", True
+
+    def pid(self, channel: Any) -> int | None:
+        """Return the id of a process."""
+        return self._used[channel][0].pid
 
     def kill(self, channel: Any) -> None:
         """Kill a process."""

@@ -74,17 +74,25 @@ def epoch_metrics(
         val = {**val, monitor.name: elsewhere[monitor.name]}
     value = monitor.objective(val[monitor.name])
     # A module that calls its loss by another name shows its curves all the same.
-    loss = "val_loss" if "val_loss" in val or monitor.mode == "max" else monitor.name
+    loader = loader_of(monitor.name)
+    loss, acc = f"val_loss{loader}", f"val_acc{loader}"
+    if loss not in val and monitor.mode == "min":
+        loss = monitor.name
     return EpochMetrics(
         epoch=epoch,
         train_loss=part.get(loss, math.nan),
         train_loss_as_trained=as_trained,
         val_loss=val.get(loss, math.nan),
-        train_acc=part.get("val_acc", math.nan),
-        val_acc=val.get("val_acc", math.nan),
+        train_acc=part.get(acc, math.nan),
+        val_acc=val.get(acc, math.nan),
         monitored=None if monitor.is_val_loss else value,
         logged=_others(val, elsewhere),
     )
+
+
+def loader_of(name: str) -> str:
+    """Return the end of a metric's name by which Lightning tells loaders apart, ``/dataloader_idx_0``, or nothing."""
+    return "".join(name.rpartition("/dataloader_idx_")[1:]) if "/dataloader_idx_" in name else ""
 
 
 def _others(val: Mapping[str, float], elsewhere: Mapping[str, float]) -> dict[str, float]:

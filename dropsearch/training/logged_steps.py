@@ -61,11 +61,20 @@ def wrapped_step(
     module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "training_step"
 ) -> Iterator[None]:
     """Replace a step of the module by `wrap(step)` while the context lasts; a step that it does not have stays so."""
-    step, before = getattr(module, name), module.__dict__.get(name)
-    if getattr(step, "__func__", None) is getattr(LightningModule, name, None):
+    if getattr(getattr(module, name), "__func__", None) is getattr(LightningModule, name, None):
         yield
         return
-    module.__dict__[name] = WrappedStep(step, wrap(step))
+    with wrapped_hook(module, name, wrap):
+        yield
+
+
+@contextmanager
+def wrapped_hook(
+    module: LightningModule, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Replace a hook of the module by `wrap(hook)` while the context lasts, whether its class overrides it or not."""
+    hook, before = getattr(module, name), module.__dict__.get(name)
+    module.__dict__[name] = WrappedStep(hook, wrap(hook))
     try:
         yield
     finally:

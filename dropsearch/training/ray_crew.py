@@ -184,6 +184,10 @@ class RayCrew:
         )
         return f"Ray says {said[:200]}", not node_died
 
+    def pid(self, channel: Any) -> int | None:
+        """Return None: an actor may be on another machine, whose processes cannot be looked at."""
+        return None
+
     def kill(self, channel: _Channel) -> None:
         """Kill an actor."""
         _ray().kill(channel.actor)

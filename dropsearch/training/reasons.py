@@ -13,11 +13,6 @@ def root_of_exit(error: BaseException) -> BaseException:
     return error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and what it says, on one line."""
-    return f"{type(error).__name__}: {one_line(error)}"
-
-
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line, without passwords and not too long."""
     return printable.one_line(" ".join(str(error).split()), CAUSE)

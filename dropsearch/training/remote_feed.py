@@ -9,8 +9,8 @@ import torch
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import Engine
-from dropsearch.training.reasons import describe_error
 
 
 class Channel(Protocol):
@@ -83,6 +83,6 @@ def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[
     except (InputError, RunError) as error:
         channel.send(("failed", error))
     except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here
-        channel.send(("dying", describe_error(error)))
+        channel.send(("dying", described(error)))
     except Exception as error:
         channel.send(("failed", RunError(f"{type(error).__name__}: {error}")))

@@ -9,9 +9,10 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
 from dropsearch.training.adapters.validation_copy import measured_on_copy
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate
+from dropsearch.training.logged_steps import evaluate, wrapped_hook
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import (
     INTERRUPTED,
@@ -41,7 +43,7 @@ from dropsearch.training.protocols import (
     TrainerSettings,
     describe_engine,
 )
-from dropsearch.training.reasons import describe_error, one_line, root_of_exit
+from dropsearch.training.reasons import one_line, root_of_exit
 from dropsearch.training.trainers import make_trainer
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
@@ -95,7 +97,13 @@ class _EpochReport(Callback):
         if self.feed.cancelled():
             raise _CancelledError
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def at_epoch_end(self, module: LightningModule, own: Callable[..., Any], *args: Any) -> Any:
+        """Run the module's own hook, then report the epoch with what it logged there."""
+        answer = own(*args)
+        self._report(module.trainer, module)
+        return answer
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.enable_validation and not self._metrics.validated:
             return  # none was due, by `check_val_every_n_epoch` or `val_check_interval`
         as_trained = bool(self.ending.losses)
@@ -124,12 +132,23 @@ class _EpochReport(Callback):
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
         if not self.settings.is_user_module:
             elsewhere = {}  # the loss of the classifiers has a field of its own
+        elsewhere |= _logged_by_hand(trainer, {*val, *elsewhere})
         return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:
         # Raising here would lose the epoch's metrics; `should_stop` ends the fit cleanly.
         self.ending.state, self.ending.reason = state, reason
         trainer.should_stop = True
+
+
+def _logged_by_hand(trainer: Trainer, known: Set[str]) -> dict[str, float]:
+    """Return what the epoch brought to the silent logger and the Trainer does not hold, and forget it there."""
+    metrics = getattr(trainer.logger, "metrics", None)
+    if not isinstance(metrics, dict):
+        return {}
+    found = {name: value for name, value in metrics.items() if name not in known}
+    metrics.clear()
+    return found
 
 
 class SequentialEngine:
@@ -195,9 +214,9 @@ class SequentialEngine:
                 raise
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
-            ending.state, ending.reason = "FAIL", describe_error(root_of_exit(error))
+            ending.state, ending.reason = "FAIL", described(root_of_exit(error))
         except Exception as error:
-            ending.state, ending.reason = "FAIL", describe_error(error)
+            ending.state, ending.reason = "FAIL", described(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""
         return TrialResult(
@@ -218,7 +237,8 @@ class SequentialEngine:
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer = self._trainer(module, spec, report)
-            trainer.fit(module, **self._batches(spec.seed))
+            with wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module)):
+                trainer.fit(module, **self._batches(spec.seed))
         require_no_drops(control, spec)
         if ending.state == "COMPLETE" and not ending.curve:
             raise InputError(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from dropsearch._compat import lightning
+from dropsearch._compat import lightning, lightning_silent
 from dropsearch.core.errors import InputError
 from dropsearch.training.protocols import TrainerSettings
 
 AnyTrainer = TypeVar("AnyTrainer", bound=Any)
+
+_ONE_DEVICE, _ONE_PROCESS = "each trial trains on one device", "each trial trains in one process"
+WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "devices": ((1, "1", "auto"), _ONE_DEVICE),
+    "num_nodes": ((1,), _ONE_DEVICE),
+    "sync_batchnorm": ((False,), _ONE_PROCESS),
+    "use_distributed_sampler": ((), _ONE_PROCESS),
+    "limit_predict_batches": ((), "nothing is predicted"),
+    "model_registry": ((None,), "no model is uploaded"),
+}
+"""Arguments of the Trainer that change nothing in a trial: values that say so, and why."""
 
 
 def trainer_class(module: Any) -> type[Any]:
@@ -40,12 +51,14 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
     if not any(map(lightning.is_cluster, plugins)):
         plugins.append(lightning.one_process(lightning.package_of(module)))
     callbacks = [*callbacks, *_as_list(user_arguments.pop("callbacks", None))]
+    if settings.is_user_module:
+        defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
     arguments = {
         "accelerator": settings.accelerator,
         "devices": 1,
         "precision": settings.precision,
         "logger": False,
-        "enable_checkpointing": any(_is_checkpoint(callback) for callback in callbacks),
+        "enable_checkpointing": any(is_kind(callback, "Checkpoint") for callback in callbacks),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -54,6 +67,41 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         **user_arguments,
     }
     return trainer_class(module)(callbacks=list(callbacks), **arguments)
+
+
+def _with_silent(
+    package: str, given: Mapping[str, Any], callbacks: list[Any], defaults: dict[str, Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """Add what a module may talk to, where the user gave nothing of the kind: a logger, a progress bar, a checkpoint.
+
+    All are silent; the metrics that come to the logger are kept there (`trainer.logger.metrics`).
+    """
+    if given.get("barebones"):
+        return defaults, callbacks
+    added, more = [], {"logger": lightning_silent.silent_logger(package)}
+    if "enable_progress_bar" not in given and not any(is_kind(each, "ProgressBar") for each in callbacks):
+        added.append(lightning_silent.silent_progress_bar(package))
+        more["enable_progress_bar"] = True
+    if "enable_checkpointing" not in given and not any(is_kind(each, "Checkpoint") for each in callbacks):
+        added.append(lightning_silent.silent_checkpoint(package))
+        more["enable_checkpointing"] = True
+    return {**more, **defaults}, [*callbacks, *added]
+
+
+def without_effect(given: Mapping[str, Any]) -> None:
+    """Refuse arguments of the Trainer that change nothing in a trial.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name, (harmless, why) in WITHOUT_EFFECT.items():
+        if name in given and given[name] not in harmless:
+            raise InputError(f"trainer.{name} must be left out, for {why}, got {given[name]}: leave it out")
+
+
+def is_kind(callback: Any, name: str) -> bool:
+    """Return whether a callback is of one of Lightning's kinds, in either package."""
+    return any(base.__name__ == name and lightning.is_lightning_class(base) for base in type(callback).__mro__)
 
 
 def with_steps(trainer: AnyTrainer, batches: int) -> AnyTrainer:
@@ -72,7 +120,3 @@ def _as_list(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
-
-
-def _is_checkpoint(callback: Any) -> bool:
-    return any(base.__name__ == "Checkpoint" for base in type(callback).__mro__)

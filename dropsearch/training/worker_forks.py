@@ -118,8 +118,8 @@ def _serve(requests: socket.socket, inherited: socket.socket, parent: int, work:
             requests.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
             workers.discard(pid)
         else:
-            _end(workers)
-            return
+            break
+    _end(workers)  # where the parent is gone, those too that cannot notice it
 
 
 def _fork(requests: socket.socket, connection: int, work: Work, workers: set[int]) -> None:

@@ -115,7 +115,7 @@ def test_the_part_is_as_large_as_validation_and_the_same_each_time():
         (data.Weighted(), "a custom sampler (WeightedRandomSampler)"),
         (data.Sampled(), "covers only a part of the training set"),
         (data.Shortened(), "covers only a part of the training set"),
-        (data.Shortening(), "come from a Brief, not a DataLoader"),
+        (data.Shortening(), "come from a tests.user_modules.data.Brief, which is a subclass of torch's DataLoader"),
         (data.Redrawn(), "sampled with replacement"),
         (data.Streamed(), "IterableDataset"),
         (data.Padded(), "differs from its stacked examples"),

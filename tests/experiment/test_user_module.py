@@ -235,7 +235,7 @@ REFUSED = [
         own("LitNet", "Digits", "+trainer.callbacks=[{_target_: nowhere.Callback}]"),
         "trainer.callbacks must be arguments that can be built, got ",
     ),
-    (own("LitNet", "EmptyTest"), "data=EmptyTest must return one loader with batches from test_dataloader, got no"),
+    (own("LitNet", "EmptyTest"), "data=EmptyTest must return batches from test_dataloader, got no"),
     (
         own("BadlyTested", "WithTest"),
         "must be able to measure the test set, and failed on its first batch (KeyError: 'no such table'): mend it",

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from dropsearch.core.batches import examples_in, mapped, tensors
 from dropsearch.core.records import Monitor
@@ -177,3 +178,23 @@ def test_every_metric_has_its_own_name_and_the_validations_is_monitored() -> Non
     assert set(logged) == {"loss", "training/loss", "lr"}
     assert logged["loss"] != logged["training/loss"] == pytest.approx(result.curve[-1].train_loss_as_trained)
     assert result.curve[-1].val_acc == 37.5
+
+
+class Averaging(Net):
+    """Keeps a mean of its losses, graph and all."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+        self.mean = MeanMetric()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.mean.update(loss)
+        self.kept = loss
+        return loss
+
+
+def test_a_metric_that_holds_a_graph_leaves_the_train_curve() -> None:
+    rates = {"drop": 0.0, "model": 0.0}
+    expected = [point.train_loss for point in trial(Net, rates)[0].curve]
+    assert [point.train_loss for point in trial(Averaging, rates)[0].curve] == pytest.approx(expected, rel=1e-12)

@@ -255,3 +255,19 @@ def test_what_drops_and_is_no_site_is_named() -> None:
     with control.watching(), control.training_step(0):
         module(torch.ones(4, 6))
     assert control.unnamed == {"model": 0.1}
+
+
+class Grown(Net):
+    """Builds its dropout in a hook of the Trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.drop
+
+    def setup(self, stage: str) -> None:
+        self.drop = nn.Dropout(0.5)
+
+
+def test_a_dropout_that_a_hook_builds_has_its_rate() -> None:
+    rates = {"drop": 0.25, "model": 0.75}
+    assert losses(trial(Grown, rates)[0]) == pytest.approx(plain(lambda: ByHand(rates)), rel=1e-9)

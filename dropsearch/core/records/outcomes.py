@@ -110,6 +110,8 @@ class TestScores:
     """1 where the class was right, else 0; [seeds][examples]."""
     openings: int = 1
     """How often this arm opened the test set; more than once only if a continued study changed the winner."""
+    logged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """All that a user module logs on the test set, of every loader, by its names: a value per seed."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.tables.evidence import claims_table, single_sites_table
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
-from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, percent, rate, scores, setting, shorten
+from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
 
 BRIEF = 6
 """Rows of a table in the first screen."""
@@ -61,7 +61,7 @@ def _user_row(
     return (
         *_before_the_test(name, outcome),
         scale.value(interval.mean) + bounds,
-        *([percent(findings.test_acc(outcome).mean)] if with_accuracy else []),
+        *([number(findings.test_acc(outcome).mean)] if with_accuracy else []),
         str(usable) if usable else EMPTY,
     )
 

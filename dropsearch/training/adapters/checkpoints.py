@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import RunError
+from dropsearch.training.logged_steps import wrapped_hook
 from dropsearch.training.reasons import one_line
 
 
@@ -27,7 +27,7 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
     """
     try:
         with atomic_write(path) as draft:
-            with _plain_values_only(trainer.lightning_module):
+            with wrapped_hook(trainer.lightning_module, "on_save_checkpoint", _then_plain):
                 trainer.save_checkpoint(draft, weights_only=True)
             with draft.open("rb") as written:
                 return hashlib.file_digest(written, "sha256").hexdigest()
@@ -38,10 +38,7 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
         ) from error
 
 
-@contextmanager
-def _plain_values_only(module: Any) -> Iterator[None]:
-    own, before = module.on_save_checkpoint, module.__dict__.get("on_save_checkpoint")
-
+def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
     def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
         own(checkpoint)
         for name, value in list(checkpoint.items()):
@@ -50,13 +47,7 @@ def _plain_values_only(module: Any) -> Iterator[None]:
             elif not _is_plain(value):
                 del checkpoint[name]
 
-    module.__dict__["on_save_checkpoint"] = on_save_checkpoint
-    try:
-        yield
-    finally:
-        del module.__dict__["on_save_checkpoint"]
-        if before is not None:
-            module.__dict__["on_save_checkpoint"] = before
+    return on_save_checkpoint
 
 
 def _is_plain(value: Any) -> bool:

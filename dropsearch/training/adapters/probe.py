@@ -15,13 +15,13 @@ from dropsearch._compat.lightning import running_hook
 from dropsearch.core.batches import examples_in
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.tools.dry_run import copied
 from dropsearch.training.epoch_metrics import LoggedMetrics
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
 
@@ -101,7 +101,7 @@ def probe(
     except Exception as error:
         raise InputError(
             f"model={type(module).__name__} must train for one batch before it is searched, and did not: "
-            f"{describe_error(error)}"
+            f"{described(error)}"
         ) from error
     if not found:
         raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")

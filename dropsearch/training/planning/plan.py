@@ -15,6 +15,7 @@ from lightning import Trainer
 from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import set_to_train
@@ -22,7 +23,6 @@ from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
-from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.observation import datamodule_of
@@ -117,9 +117,9 @@ def make_plan(
     except Exception as error:  # the equivalence check ran in float64 on the CPU; other devices support less
         if engine == "vectorized":
             raise InputError(
-                f"engine=vectorized cannot train this module ({describe_error(error)}): use engine=auto"
+                f"engine=vectorized cannot train this module ({described(error)}): use engine=auto"
             ) from error
-        return Plan("sequential", 1, describe_error(error))
+        return Plan("sequential", 1, described(error))
     fastest = max(rates, key=lambda w: rates[w])
     if engine == "auto" and sequential_rate > rates[fastest]:
         reason = (

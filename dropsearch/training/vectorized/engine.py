@@ -6,8 +6,9 @@ import torch
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.process_state import process_state_kept
+from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
-from dropsearch.training.reasons import describe_error, one_line
+from dropsearch.training.reasons import one_line
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
@@ -87,7 +88,7 @@ class VectorizedEngine:
                 if partitioned.cancelled():  # the user's second Ctrl-C
                     raise
                 partitioned.requeue_open()
-                self.failure = str(error) if isinstance(error, UnsupportedError) else describe_error(error)
+                self.failure = str(error) if isinstance(error, UnsupportedError) else described(error)
             trials = None  # free_gpu_memory can only free what is not referenced here
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()

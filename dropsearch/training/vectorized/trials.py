@@ -24,13 +24,13 @@ from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.dropout.row_control import mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
 from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
-from dropsearch.training.reasons import describe_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
@@ -108,7 +108,7 @@ class VectorizedTrials(LightningModule):
                 except (InputError, RunError, torch.cuda.OutOfMemoryError):
                     raise
                 except Exception as error:
-                    failed.append(TrialResult(spec, "FAIL", (), 0.0, describe_error(error)))
+                    failed.append(TrialResult(spec, "FAIL", (), 0.0, described(error)))
             if failed:
                 self.feed.tell(failed)
         return trial_rows

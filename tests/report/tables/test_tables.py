@@ -150,3 +150,9 @@ def test_rows_and_columns_without_content_are_left_out():
     assert table.trimmed() == Table("t", ("name", "a"), (("x", "1"),), left=("name",))
     full = Table("t", ("name", "a"), (("x", "0"),), left=("name",))
     assert full.trimmed() == full
+
+
+def test_an_accuracy_in_per_cent_is_shown_as_the_module_logs_it(make):
+    metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
+    table = arms_table(replace(make.tested(none=[37.5, 37.5, 37.5]), comparison_metric=metric))
+    assert cells(table, table.rows[0])["test\naccuracy"] == "37.5"

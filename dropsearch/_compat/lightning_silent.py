@@ -1,0 +1,83 @@
+"""A logger, a progress bar and a checkpoint callback for modules that talk to theirs: they write and print nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+
+def silent_logger(package: str) -> Any:
+    """Return a logger of a Lightning package that keeps the last value of each metric in `metrics`, and all else not.
+
+    Metrics come by `log_metrics`, and by the ways that experiments of TensorBoard, Weights & Biases and MLflow have.
+    """
+    base: Any = import_module(f"{package}.loggers.logger").DummyLogger
+
+    class SilentLogger(base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.metrics: dict[str, float] = {}
+            self._silent_experiment = _SilentExperiment(self.metrics)
+
+        @property
+        def experiment(self) -> _SilentExperiment:
+            return self._silent_experiment
+
+        def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+            _keep(self.metrics, metrics)
+
+    return SilentLogger()
+
+
+def silent_progress_bar(package: str) -> Any:
+    """Return a progress bar that draws nothing."""
+    base: Any = import_module(f"{package}.callbacks").ProgressBar
+
+    class SilentProgressBar(base):
+        def disable(self) -> None: ...
+
+        def enable(self) -> None: ...
+
+    return SilentProgressBar()
+
+
+def silent_checkpoint(package: str) -> Any:
+    """Return a checkpoint callback that saves nothing."""
+    return import_module(f"{package}.callbacks").ModelCheckpoint(save_top_k=0)
+
+
+class _SilentExperiment:
+    def __init__(self, metrics: dict[str, float]) -> None:
+        self._metrics = metrics
+
+    def add_scalar(self, tag: str, scalar_value: Any, *_: Any, **__: Any) -> None:
+        _keep(self._metrics, {tag: scalar_value})
+
+    def log_metric(self, *args: Any, **kwargs: Any) -> None:
+        # MLflow's client takes the run first, Comet's does not.
+        words = [*args, *kwargs.values()]
+        at = 1 if len(words) > 2 and isinstance(words[1], str) else 0
+        _keep(self._metrics, dict([words[at : at + 2]]) if len(words) > at + 1 else {})
+
+    def log(self, values: Any = None, *_: Any, **__: Any) -> None:
+        _keep(self._metrics, values if isinstance(values, Mapping) else {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _ignore
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Take anything and do nothing."""
+
+
+def _keep(metrics: dict[str, float], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if name == "epoch" or isinstance(value, str | bytes):
+            continue
+        try:
+            metrics[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError):  # an image, a table, a tensor of several numbers
+            continue

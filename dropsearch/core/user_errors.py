@@ -1,0 +1,69 @@
+"""Errors of a user's code in words: what they say and mean, and the place where they arose."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+from dropsearch.core.errors import CAUSE
+from dropsearch.core.printable import one_line
+
+_LIBRARIES = sys.stdlib_module_names | {
+    "dropsearch", "torch", "lightning", "lightning_fabric", "pytorch_lightning", "lightning_utilities", "torchmetrics",
+    "numpy", "hydra", "omegaconf", "optuna",
+}  # fmt: skip
+LONGEST = 80
+"""Characters of a line of code that is quoted."""
+
+
+_MEANINGS = (
+    (
+        re.compile(r"expected scalar type|same dtype|Float and Double|Double and Float|should be the same"),
+        "the batch and the weights have different types: cast one of them, or give trainer.precision",
+    ),
+    (
+        re.compile(r"resize storage that is not resizable|stack expects each tensor to be equal size"),
+        "the examples of a batch have different shapes: give the loader a collate_fn that pads them",
+    ),
+    (
+        re.compile(r"re-initialize CUDA in forked subprocess"),
+        "the loader's workers use the GPU: give batches of the CPU, which the Trainer moves",
+    ),
+)
+"""What torch's errors mean in a module or its data."""
+
+
+def described(error: BaseException) -> str:
+    """Return the kind of an error, what it says and means, and the place in the user's code, on one line."""
+    said = one_line(" ".join(str(error).split()), CAUSE)
+    if isinstance(error, KeyError):
+        said = f"there is no key {said}"
+    meaning = next((f"; {words}" for pattern, words in _MEANINGS if pattern.search(said)), "")
+    return f"{type(error).__name__}: {said}{place_of(error)}{meaning}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return where in the user's code an error arose, in brackets: `` (mynet.py:34 in training_step: x = batch["x"])``.
+
+    The innermost frame counts that is neither of this package nor of Python, torch or Lightning; empty without one.
+    """
+    frame, line = next(iter(reversed(list(_users(error)))), (None, 0))
+    if frame is None:
+        return ""
+    code = frame.f_code
+    text = " ".join(linecache.getline(code.co_filename, line).split())
+    quoted = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    said = f": {quoted}" if quoted else ""
+    return f" ({os.path.basename(code.co_filename)}:{line} in {code.co_name}{said})"
+
+
+def _users(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if name not in _LIBRARIES:
+            yield frame, line
