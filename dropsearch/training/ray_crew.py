@@ -49,6 +49,8 @@ def connect(address: str, cpus: int, folder: Path | None) -> None:
     """
     require("cluster=ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":  # Ray reads it when it is imported: without it, 127.0.0.1 becomes the address of the host
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if _ray().is_initialized():
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "namespace": "dropsearch"}
