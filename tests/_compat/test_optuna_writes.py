@@ -64,7 +64,7 @@ def of(storage: BaseStorage) -> int:
     return storage.get_study_id_from_name("s")
 
 
-def test_trials_end_with_all_that_is_told(storage: BaseStorage, study: optuna.Study) -> None:
+def test_trials_end_with_all_that_was_reported(storage: BaseStorage, study: optuna.Study) -> None:
     writes = bulk(storage, of(storage))
     created, _ = writes.create([template(index) for index in range(3)])
     for trial in created:
@@ -88,7 +88,7 @@ def test_trials_end_with_all_that_is_told(storage: BaseStorage, study: optuna.St
         assert trial.datetime_complete is not None
 
 
-def test_a_trial_that_a_neighbour_ended_stays_as_it_is_and_the_others_end(
+def test_a_trial_that_another_process_ended_is_unchanged_and_the_others_end(
     storage: BaseStorage, study: optuna.Study
 ) -> None:
     writes = bulk(storage, of(storage))
@@ -114,7 +114,7 @@ def test_a_look_returns_what_others_created_and_ended(storage: BaseStorage, stud
     assert writes.look() == []
 
 
-def test_whoever_creates_a_trial_behind_a_neighbours_is_told_of_it(storage: BaseStorage, study: optuna.Study) -> None:
+def test_a_process_learns_of_trials_created_before_its_own(storage: BaseStorage, study: optuna.Study) -> None:
     writes = bulk(storage, of(storage))
     writes.look()
     study.ask()

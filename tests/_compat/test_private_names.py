@@ -42,7 +42,7 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def test_private_names_of_others_are_used_in_compat_alone():
+def test_private_names_of_others_are_used_in_compat_only():
     trees = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py")}
     own = {name for tree in trees.values() for name in names_of(tree)}
     found = [

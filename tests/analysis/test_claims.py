@@ -148,7 +148,7 @@ def test_contrasts_that_are_shown_to_point_either_way_show_nothing() -> None:
     assert "correlation is 0.05 higher with dropout + BatchNorm than with BatchNorm (95 %" in claim.reason
 
 
-def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
+def test_the_contrast_that_does_not_decide_is_reported_too() -> None:
     of = four_arms(
         none={"gap_best": 0.3}, dropout={"gap_best": 0.2}, batchnorm={"gap_best": 0.2}, both={"gap_best": 0.2}
     )
@@ -157,7 +157,7 @@ def test_the_contrast_that_does_not_decide_is_told_beside() -> None:
     assert "gap at the best epoch is no different with dropout + BatchNorm than with BatchNorm" in claim.reason
 
 
-def test_robustness_to_noise_is_decided_by_noise_and_the_other_corruptions_are_told() -> None:
+def test_noise_decides_robustness_and_other_corruptions_are_reported() -> None:
     of = four_arms(
         none={"noise_area": 0.5, "robustness_area": 0.5}, dropout={"noise_area": 0.5, "robustness_area": 0.7}
     )
@@ -224,12 +224,12 @@ def test_the_ensemble_must_beat_the_scaled_network(mean: float, expected: str) -
     assert "averaging lowers the loss by 0.2 nats" in claim.reason
 
 
-def test_a_gain_over_the_plain_network_alone_is_no_ensemble() -> None:
+def test_a_gain_over_the_plain_network_only_is_no_ensemble() -> None:
     found = evidence({"dropout": {"mc_minus_scaled": around(0.05), "mc_nll_gain": around(0.5)}})
     assert said("ensemble", found, summary(outcome("dropout"))).answer == "did not hold"
 
 
-def test_the_ensemble_of_retrainings_is_told_beside() -> None:
+def test_the_ensemble_of_retrainings_is_reported_too() -> None:
     members = Series((1.0, 10.0), tuple((0.5, 0.25) for _ in SEEDS))
     found = evidence({"dropout": {"mc_minus_scaled": around(-0.1), "mc_nll": around(0.4)}}, nll_by_members=members)
     claim = said("ensemble", found, summary(outcome("dropout")))
@@ -291,7 +291,7 @@ def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, typica
     assert ("rates do not matter here" in claim.reason) is (expected == "not shown")
 
 
-def test_without_the_arm_none_nobody_knows_whether_rates_matter() -> None:
+def test_without_the_arm_none_it_is_unknown_whether_rates_matter() -> None:
     claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("typical")))
     assert claim.answer == "not shown"
     assert "but whether rates matter here at all takes the arm none" in claim.reason
@@ -325,12 +325,12 @@ def test_both_must_beat_the_better_of_the_two(acc: float, expected: str) -> None
     assert claim.measure == "test accuracy, both minus dropout"
 
 
-def test_the_better_of_the_two_is_told_by_validation() -> None:
+def test_validation_decides_the_better_of_the_two() -> None:
     claim = said("batchnorm", NOTHING, summary(*three(0.95, dropout=0.5)))
     assert claim.measure == "test accuracy, both minus dropout"
 
 
-def test_the_variance_shift_is_told_as_the_reason() -> None:
+def test_the_variance_shift_is_given_as_the_reason() -> None:
     found = evidence({"both": {"shift_mean": around(0.6), "recalibration_gain": around(0.012)}})
     claim = said("batchnorm", found, summary(*three(0.87)))
     assert claim.figure == "shift"
@@ -340,7 +340,7 @@ def test_the_variance_shift_is_told_as_the_reason() -> None:
     )
 
 
-def test_what_new_statistics_gain_without_dropout_is_told_beside() -> None:
+def test_the_gain_of_new_statistics_without_dropout_is_reported_too() -> None:
     found = evidence(
         {
             "both": {"shift_mean": around(0.6), "recalibration_gain": around(0.012)},

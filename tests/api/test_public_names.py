@@ -74,7 +74,7 @@ def test_the_version_is_printed_without_heavy_imports(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_tools_need_torch_and_lightning_alone(tmp_path: Path):
+def test_the_tools_need_only_torch_and_lightning(tmp_path: Path):
     code = f"""
 import torch, dropsearch
 for name in {TOOLS!r}:

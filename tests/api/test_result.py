@@ -140,7 +140,7 @@ def test_a_sampler_object_proposes(search: Call):
     assert found.summary.config["sampler"]["name"] == "Noted"
 
 
-def test_tpe_with_options_of_its_own_searches(search: Call):
+def test_tpe_searches_with_its_own_options(search: Call):
     assert len(search(sampler=TPESampler(n_startup_trials=1, seed=0), n_trials=4).trials_dataframe()) == 4
 
 

@@ -96,7 +96,7 @@ def test_the_defaults_are_legal():
 
 
 @pytest.mark.parametrize(("key", "value", "message"), ILLEGAL)
-def test_a_broken_rule_is_told_with_its_key_and_value_on_one_line(key: str, value: object, message: str):
+def test_a_broken_rule_is_one_line_with_key_and_value(key: str, value: object, message: str):
     with pytest.raises(InputError) as caught:
         check(put(legal(), key, value))
     assert message in str(caught.value)
@@ -134,7 +134,7 @@ def test_the_edge_of_a_rule_is_legal(key: str, value: object):
         (TransformerConfig(name="transformer"), "heads", 3, "model.width must be a multiple of model.heads"),
     ],
 )
-def test_each_model_has_rules_of_its_own(model: MLPConfig, key: str, value: object, message: str):
+def test_each_model_has_its_own_constraints(model: MLPConfig, key: str, value: object, message: str):
     config = legal()
     config.model = model
     with pytest.raises(InputError) as caught:

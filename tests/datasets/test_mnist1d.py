@@ -37,7 +37,7 @@ def test_each_class_has_as_many_examples(generated):
     np.testing.assert_array_equal(np.bincount(generated[1]), [500] * 10)
 
 
-def test_it_leaves_the_global_random_numbers_alone():
+def test_it_leaves_the_global_generators_unchanged():
     np.random.seed(7)
     expected = np.random.rand()
     np.random.seed(7)

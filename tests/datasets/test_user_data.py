@@ -81,7 +81,7 @@ def test_test_examples_that_are_training_examples_are_counted_and_said():
     ) in source.notes
 
 
-def test_asking_changes_nobody_s_random_numbers():
+def test_asking_leaves_the_global_generators_unchanged():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

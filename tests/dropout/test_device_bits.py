@@ -35,7 +35,7 @@ def test_they_are_numpys_numbers(seed: int, step: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 2000, 1 << 20])
-def test_an_array_has_the_same_bits_however_many_steps_are_drawn_ahead(budget: int) -> None:
+def test_bits_do_not_depend_on_the_steps_drawn_ahead(budget: int) -> None:
     host, device = RowBits(SHAPES, 3, CPU), DeviceBits(SHAPES, 3, CPU, budget)
     seeds, steps = [4, 9, 4], [0, 17, 5]
     for turn in range(10):
@@ -59,7 +59,7 @@ def test_a_model_without_sites_draws_nothing() -> None:
     assert DeviceBits({}, 2, CPU).draw([1, 2], [0, 0]) == {}
 
 
-def test_a_trial_alone_has_the_same_masks_wherever_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sequential_trial_has_the_same_masks_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def masks(on_device: bool) -> list[torch.Tensor]:
         monkeypatch.setattr("dropsearch.dropout.seeded_bits.draws", lambda _: on_device)
         noise, drawn = SeededNoise(11), []

@@ -131,7 +131,7 @@ def test_masks_differ_between_seeds_and_steps_and_repeat(family: Family) -> None
 
 
 @NAMED
-def test_rows_equal_trials_alone(family: Family) -> None:
+def test_rows_equal_sequential_trials(family: Family) -> None:
     model, run = run_of(family)
     rates, seeds, steps = [{"op": rate} for rate in (0.0, 0.3, 0.8)], [1, 2, 2], [0, 4, 5]
     rows = stacked(model, rates, seeds, steps, run)

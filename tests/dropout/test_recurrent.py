@@ -64,7 +64,7 @@ def test_a_layer_is_dropped_as_by_hand(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", [each for each in KINDS if "proj_size" not in each])  # which has no cell
-def test_rows_equal_trials_alone(options: dict[str, Any]) -> None:
+def test_rows_equal_sequential_trials(options: dict[str, Any]) -> None:
     model, x = make(**options), torch.randn(X, dtype=torch.float64)
     rates = [{"model": rate} for rate in (0.0, 0.3, 0.8)]
     rows = stacked(model, rates, [1, 2, 2], [0, 4, 5], lambda: model(x))

@@ -44,7 +44,7 @@ def test_every_place_that_drops_is_listed_once_in_the_order_of_the_forward_pass(
     assert [site.activations for site in sites[:3]] == [40, 80, 75]
 
 
-def test_calls_are_told_apart_on_request() -> None:
+def test_calls_are_separate_sites_on_request() -> None:
     model = Mixed()
     sites = dropout_sites(model, lambda: model(torch.randn(4, 5, 8)), per_call=["dr*"])
     assert [site.name for site in sites] == ["model", "drop", "drop@2", "attend", *ENCODER]
@@ -78,7 +78,7 @@ def test_a_site_set_to_zero_runs_as_if_it_were_not_there() -> None:
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_attention_at_rate_zero_takes_a_rate_from_the_control_and_from_an_array(need_weights: bool) -> None:
+def test_attention_at_rate_zero_takes_a_rate_sequentially_and_vectorized(need_weights: bool) -> None:
     model, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(3, 5, 8)
 
     def run(x: torch.Tensor) -> torch.Tensor:
@@ -175,7 +175,7 @@ class DropPath(nn.Module):
 
 
 @pytest.mark.parametrize("depth", [nn.Identity(), DropPath()])
-def test_what_a_sum_ends_is_a_branch_whatever_its_block_is_called_and_whoever_wrote_its_layers(
+def test_a_branch_that_ends_in_a_sum_is_residual(
     depth: nn.Module,
 ) -> None:
     model = Attending(depth)

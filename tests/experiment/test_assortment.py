@@ -72,7 +72,7 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
         (user_modules.Reassigning, "differs between vectorized and sequential training"),
     ],
 )
-def test_what_does_not_trains_alone_and_the_reason_is_named(make: type, reason: str, tmp_path: Path):
+def test_what_cannot_train_vectorized_names_the_reason(make: type, reason: str, tmp_path: Path):
     with pytest.raises(InputError, match="engine=vectorized needs a module") as caught:
         searched(make, tmp_path / "vectorized", "vectorized", [])
     assert reason in str(caught.value)

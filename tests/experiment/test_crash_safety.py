@@ -142,9 +142,7 @@ StudyStore.report = killed
 """
 
 
-def test_trials_that_wait_for_an_array_of_their_like_are_neither_lost_nor_repeated(
-    run_forker: RunForker, tmp_path: Path
-) -> None:
+def test_waiting_trials_are_neither_lost_nor_repeated(run_forker: RunForker, tmp_path: Path) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
     searched = "space.params={model.hidden: [[16],[12]]}"
     given = (
@@ -257,7 +255,7 @@ StudyStore.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_neighbour_leaves_is_done_by_the_one_that_lives(run_forker: RunForker, tmp_path: Path) -> None:
+def test_a_surviving_process_trains_what_a_killed_one_left(run_forker: RunForker, tmp_path: Path) -> None:
     storage, database = str(tmp_path / "shared.journal"), f"sqlite:///{tmp_path}/mlflow.db"
     shared = (f"study.storage={storage}", f"tracking.uri={database}")
     setup = TOGETHER.replace("FOLDER", str(tmp_path))
@@ -317,9 +315,7 @@ def leave_free(folder: Path, kilobytes: int) -> None:
     filler.write_bytes(b"x" * max(0, space.f_bavail * space.f_frsize - 1024 * kilobytes))
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_study_goes_on_when_there_is_space(
-    run_forker: RunForker, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_the_study_continues_later(run_forker: RunForker, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with file_system(disk, "32m"):
         folder, journal = disk / "out", str(disk / "out" / "study.journal")

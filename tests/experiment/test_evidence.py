@@ -71,7 +71,7 @@ def test_every_number_and_curve_is_described(done: Done):
     assert named <= set(quantities()) == set(evidence.quantities)
 
 
-def test_errors_under_corruption_are_told_relative_to_those_of_the_arm_without_dropout(done: Done):
+def test_corruption_errors_are_relative_to_the_plain_arm(done: Done):
     evidence = done.summary.evidence
     assert evidence is not None
     none, both = (evidence.arms[name] for name in ("none", "both"))
@@ -225,7 +225,7 @@ def searched_own(module: Any, data: Any, folder: Path) -> Evidence:
     return result.summary.evidence
 
 
-def test_a_module_of_ones_own_that_gives_logits_is_measured(tmp_path: Path):
+def test_a_user_module_that_returns_logits_is_measured(tmp_path: Path):
     evidence = searched_own(nets.Deeper, data.WithTest(), tmp_path)
     found = evidence.arms["dropout"].measures
     for name in ("dead_share", "knockout_area"):

@@ -18,7 +18,7 @@ SITES = [
 ]
 
 
-def test_from_python_it_trains_in_an_array_and_the_rates_found_are_set(tmp_path: Path) -> None:
+def test_from_python_it_trains_vectorized_and_the_rates_are_set(tmp_path: Path) -> None:
     found = dropsearch.search(
         user_modules.Unpacking,
         user_modules.Tuples(),
@@ -33,7 +33,7 @@ def test_from_python_it_trains_in_an_array_and_the_rates_found_are_set(tmp_path:
     assert {site.name: site.rate for site in dropsearch.dropout_sites(module, batch)} == found.rates("dropout")
 
 
-def test_from_the_command_line_batches_of_dictionaries_train_in_an_array(cli: Cli) -> None:
+def test_dictionary_batches_train_vectorized_from_the_command_line(cli: Cli) -> None:
     here = "tests.user_modules.hugging_face"
     words = (f"model._target_={here}.Classifier", "model.attention=eager", f"data._target_={here}.Sentences")
     little = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "confirm.top_k=1", "confirm.seeds=1")

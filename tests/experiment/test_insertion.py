@@ -34,7 +34,7 @@ LIGHT: dict[str, Any] = {
 DOUBLE = "trainer.precision=64-true"
 
 
-def test_inserted_sites_train_in_an_array_as_they_do_alone(tmp_path: Path):
+def test_inserted_sites_train_the_same_vectorized_and_sequentially(tmp_path: Path):
     engines = {"sequential": [DOUBLE], "vectorized": ["engine.processes=1", "engine.width=2", DOUBLE]}
     found = []
     for engine, words in engines.items():
@@ -175,9 +175,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
-def test_what_cannot_be_inserted_is_told_in_one_line_and_nothing_is_left(
-    cli: Cli, words: tuple[str, ...], message: str
-):
+def test_an_impossible_insertion_is_one_line_and_leaves_nothing(cli: Cli, words: tuple[str, ...], message: str):
     ended = cli(*words)
     assert ended.status == 2
     assert message in ended.err

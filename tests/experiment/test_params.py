@@ -122,7 +122,7 @@ def test_the_plan_says_what_else_is_searched_and_is_made_for_the_largest_model(c
     assert f"memory      {64 * 64 + 64 + 64 * 10 + 10:,} parameters a trial" in printed
 
 
-def test_the_plan_promises_no_arrays_where_each_trial_is_its_own_program(capsys: pytest.CaptureFixture[str]):
+def test_the_plan_is_sequential_where_each_trial_is_its_own_program(capsys: pytest.CaptureFixture[str]):
     apart, alike = "trainer.gradient_clip_val: interval(0.5,2.0)", "optimizer.betas: choice([0.9,0.99],[0.8,0.99])"
     light = (*LIGHT, "engine=vectorized", "engine.processes=1", "model.hidden=[16]", "engine.width=2")
     assert show_plan(composed(*light, *_quoted(f"space.params={{{alike},{apart}}}"))) == 0

@@ -38,7 +38,7 @@ def once_then_twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Res
 Run = tuple[Path, Results, Results, list[TrialResult]]
 
 
-def test_each_arm_is_searched_again_to_the_same_total_in_a_study_of_its_own(once_then_twice: Run):
+def test_each_arm_is_searched_again_in_its_own_study(once_then_twice: Run):
     out, _, after, trained = once_then_twice
     study_audit.check_totals(str(out / "study.journal"), ARMS, 6, 2, 2, repeats=2)
     assert {result.spec.key for result in trained} == {f"{arm}/repeat-2/{n}" for arm in ARMS for n in range(6)}

@@ -65,7 +65,7 @@ def test_an_arm_without_dropout_has_none(done: Done):
     assert named == {"batchnorm", "batchnorm/confirm", "dropout", "dropout/confirm", "dropout/evidence/single_sites"}
 
 
-def test_they_are_told_in_the_report_and_in_the_results(done: Done):
+def test_they_are_in_the_report_and_the_results(done: Done):
     table = single_sites_table(done.summary)
     assert [row[:2] for row in table.rows] == [(v.name, "dropout") for v in done.varied]
     assert table.title in (done.out / "report.md").read_text()
@@ -80,7 +80,7 @@ def test_the_choice_of_the_winner_does_not_know_of_them(done: Done):
     assert kinds.index("sites") > max(i for i, kind in enumerate(kinds) if kind != "sites")
 
 
-def test_given_again_nothing_is_trained_and_the_same_is_told(done: Done):
+def test_repeated_it_trains_nothing_and_prints_the_same(done: Done):
     again = Done.of(done.config)
     assert again.trained == ()
     assert again.varied == done.varied

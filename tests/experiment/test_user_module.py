@@ -138,7 +138,7 @@ def test_an_arm_without_dropout_switches_the_module_s_own_off(user_run: tuple[Pa
     assert trial["rates"] == {"model": 0.0, "drop": 0.0}
 
 
-def test_an_array_and_trials_alone_give_the_same(cli: Cli, tmp_path: Path):
+def test_vectorized_and_sequential_trials_are_equal(cli: Cli, tmp_path: Path):
     found = []
     for engine in ("sequential", "vectorized"):
         width = ("engine.width=2",) if engine == "vectorized" else ()
@@ -189,7 +189,7 @@ def test_a_catalogue_s_data_set_serves_a_module_of_one_s_own(cli: Cli, tmp_path:
     assert results(tmp_path)["data"] == "digits"
 
 
-def test_the_momentum_of_its_own_optimiser_is_searched_as_one_array_and_retrained(cli: Cli, tmp_path: Path):
+def test_the_momentum_of_its_optimizer_is_searched_vectorized_and_retrained(cli: Cli, tmp_path: Path):
     import torch
 
     searched = "space.params={model.width: choice(6,12), optimizer.momentum: interval(0.5,0.99)}"
@@ -278,7 +278,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
-def test_what_cannot_be_used_is_told_in_one_line_and_nothing_is_left(cli: Cli, words: tuple[str, ...], message: str):
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(cli: Cli, words: tuple[str, ...], message: str):
     ended = cli(*words)
     assert ended.status == 2
     assert message in ended.err
@@ -324,7 +324,7 @@ def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli:
     assert "norm.running_mean" not in weights(tmp_path, "none")
 
 
-def test_what_trains_alone_is_told_by_the_plan(cli: Cli):
+def test_the_plan_says_what_trains_sequentially(cli: Cli):
     ended = cli(*own("Manual", "Digits", "task=plan", "monitor=val_acc", "mode=max"))
     assert ended.status == 0, ended.err
     assert "(the module uses manual optimization)" in ended.out

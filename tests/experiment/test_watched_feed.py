@@ -50,7 +50,7 @@ def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]
     return study.told
 
 
-def test_a_trial_is_told_to_the_study_before_it_is_tracked() -> None:
+def test_a_trial_is_in_the_study_before_it_is_tracked() -> None:
     assert tell(Study()) == ["study", "tracker"]
     assert tell(Study(), "FAIL", "KeyError: 'x'") == ["study", "tracker"]
 

@@ -220,7 +220,7 @@ def test_masks_of_repeated_calls_differ() -> None:
     assert all(not torch.equal(a, b) for i, a in enumerate(module.masks) for b in module.masks[i + 1 :])
 
 
-def test_a_later_call_takes_a_rate_of_its_own_on_request() -> None:
+def test_a_later_call_takes_its_own_rate_on_request() -> None:
     module = Decoder()
     control = TrialControl(module, {"drop": 0.0, "drop@2": 1.0}, seed=1)
     with control.watching(), control.training_step(0):

@@ -84,7 +84,7 @@ def test_a_difference_is_that_of_a_minus_b():
     assert comparison.difference.mean == 0.25
 
 
-def test_each_metric_is_a_family_of_its_own():
+def test_each_metric_is_adjusted_separately():
     arms = {
         name: arm_with(name, np.random.default_rng(seed).normal(0.9, 0.01, 10), [0.1 * seed] * 10)
         for seed, name in enumerate(("none", "dropout", "batchnorm", "both"))

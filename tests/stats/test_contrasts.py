@@ -23,7 +23,7 @@ def test_numbers_are_paired_by_seed_whatever_their_order():
     assert found.differences == (0.5, -1.0)
 
 
-def test_each_measure_is_a_family_of_its_own():
+def test_each_measure_is_adjusted_separately():
     arms = {
         name: ArmEvidence(SEEDS, {"gap": tuple(shift + 0.01 * i for i in range(7)), "area": (0.5,) * 7})
         for shift, name in enumerate(("none", "dropout", "batchnorm", "both"))

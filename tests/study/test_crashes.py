@@ -76,7 +76,7 @@ def test_the_only_trial_of_a_crashed_process_fails(tmp_path: Path, capsys: pytes
     assert results[1].reason == "its process died: Segmentation fault"
 
 
-def test_of_trials_that_trained_together_each_is_trained_alone(
+def test_each_of_the_vectorized_trials_is_retrained_sequentially(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_a_process(tmp_path, 3, crashes)
@@ -106,7 +106,7 @@ def test_notes_of_crashes_are_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".crash-*"))
 
 
-def test_os_exit_is_an_error_in_this_thread_alone() -> None:
+def test_os_exit_is_an_error_in_this_thread_only() -> None:
     with exits_as_errors():
         with pytest.raises(SystemExit, match=r"os\._exit\(3\)"):
             os._exit(3)

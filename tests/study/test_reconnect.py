@@ -159,7 +159,7 @@ def test_a_dropped_connection_is_survived_at_every_place(tmp_path: Path, capsys:
         'could not translate host name "nowhere" to address',
     ],
 )
-def test_a_refusal_is_told_at_once(said: str) -> None:
+def test_a_refusal_comes_at_once(said: str) -> None:
     refusing = Database(1, OperationalError("connect", {}, DriverError(said)))
     with pytest.raises(OperationalError):
         retried("the storage", refusing)

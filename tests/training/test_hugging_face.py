@@ -61,7 +61,7 @@ def factory(make: type, attention: str, dtype: torch.dtype = torch.float64) -> A
 
 
 @pytest.mark.parametrize(("make", "attention", "data"), MODELS)
-def test_alone_or_together_is_one_trial(make: type, attention: str, data: type) -> None:
+def test_sequential_and_vectorized_are_one_trial(make: type, attention: str, data: type) -> None:
     examples = own(data)
     specs, curves = specs_of(make, attention, examples), []
     first, second = specs

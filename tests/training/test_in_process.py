@@ -31,7 +31,7 @@ def engine(width: int) -> Engine:
 
 @pytest.mark.parametrize("width", [0, 2])
 @pytest.mark.falls_back
-def test_a_trial_that_exits_the_process_fails_alone(tmp_path: Path, width: int) -> None:
+def test_only_the_trial_that_exits_its_process_fails(tmp_path: Path, width: int) -> None:
     feed, end = Queue(make_specs("mlp", 3)), os._exit
     InProcessEngine(engine(width), tmp_path).run(feed)
     assert {n: r.state for n, r in feed.results.items()} == {0: "COMPLETE", 1: "FAIL", 2: "COMPLETE"}

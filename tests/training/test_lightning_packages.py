@@ -40,7 +40,7 @@ def written_for(lightning: Any) -> type:
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_module_trains_alone_and_in_an_array_alike(package: str, tmp_path: Any):
+def test_a_module_trains_the_same_sequentially_and_vectorized(package: str, tmp_path: Any):
     net = written_for(pytest.importorskip(package))
 
     def make(spec: TrialSpec) -> Any:

@@ -46,7 +46,7 @@ def test_modes_are_put_back_part_by_part():
     assert modes(module) == before
 
 
-def test_an_array_s_module_returns_from_an_evaluation_to_its_own_modes():
+def test_modules_return_to_their_modes_after_an_evaluation():
     module = assortment.Backbone()
     before, together = modes(module), VmapRunner(module)
     for training in (False, True):

@@ -56,6 +56,6 @@ def test_trials_train_and_are_kept(width: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_an_array_is_proven_equal() -> None:
+def test_vectorized_training_is_proven_equal() -> None:
     one, two = make_specs("mlp", 2)
     assert check_equivalence(make_factory("mlp"), make_source("mlp"), TrainerSettings(1, "cpu"), (one, two)) == ""

@@ -127,7 +127,7 @@ def masks(**arguments: Any) -> list[torch.Tensor]:
     return module.masks
 
 
-def test_each_step_has_a_mask_of_its_own_also_where_gradients_accumulate():
+def test_each_step_has_its_own_mask_with_accumulated_gradients():
     plain, accumulated = masks(), masks(accumulate_grad_batches=4)
     assert len(plain) == len({tuple(mask.tolist()) for mask in accumulated}) == 12
     assert all(torch.equal(one, other) for one, other in zip(plain, accumulated, strict=True))

@@ -68,7 +68,7 @@ def test_units_may_be_shifted_and_all_scaled(seed: int, factor: float, shift: fl
         assert of(values * factor + shift) == pytest.approx(of(values))
 
 
-def test_dead_units_are_told_apart_and_change_nothing_else():
+def test_dead_units_are_counted_separately():
     live = numbers(40, 3).abs()
     found, alone = layer_measures(torch.cat([live, torch.full((40, 1), 0.25)], dim=1)), layer_measures(live)
     assert found.pop("dead_share") == 0.25

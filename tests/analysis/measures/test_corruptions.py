@@ -129,6 +129,6 @@ def test_what_takes_too_much_memory_is_made_again_alike(monkeypatch: pytest.Monk
     assert all(torch.equal(a.inputs[0], b.inputs[0]) for (_, a), (_, b) in zip(kept, again, strict=True))
 
 
-def test_features_that_are_no_real_numbers_are_left_alone() -> None:
+def test_features_that_are_not_real_numbers_are_unchanged() -> None:
     words = Examples((torch.randint(50, (10, 6)),), torch.zeros(10, dtype=torch.long))
     assert list(corrupted(words, False, Settings())) == []

@@ -94,7 +94,7 @@ def test_an_ensemble_averages_the_probabilities_of_its_members() -> None:
             assert value == pytest.approx(log_loss(targets, probabilities[chosen].mean(0), labels=range(4)))
 
 
-def test_all_members_together_are_one_ensemble_whoever_comes_first() -> None:
+def test_the_order_of_members_does_not_change_the_ensemble() -> None:
     for series in deep_ensemble(*logits(4)).values():
         assert series.x == (1, 2, 4)
         assert [row[-1] for row in series.values] == pytest.approx([series.values[0][-1]] * 4)

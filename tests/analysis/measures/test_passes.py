@@ -85,7 +85,7 @@ def test_the_mean_is_that_of_the_probabilities_of_single_passes() -> None:
     assert float(singles.std(0).max()) > 1e-3
 
 
-def test_probabilities_that_are_all_but_zero_are_still_told_apart() -> None:
+def test_tiny_probabilities_are_distinguished() -> None:
     linear = nn.Linear(1, 2, bias=False)
     linear.weight.data = torch.tensor([[0.0], [-2000.0]])
     module = nn.Sequential(nn.Dropout(0.5), linear)
@@ -110,7 +110,7 @@ def test_masks_that_a_batch_shares_are_drawn_for_every_pass() -> None:
 
 
 @pytest.mark.parametrize(("arm", "expected"), [("dropout", True), ("both", True), ("none", False)])
-def test_dropout_is_told_by_the_arm(arm: str, expected: bool) -> None:
+def test_the_arm_says_whether_there_is_dropout(arm: str, expected: bool) -> None:
     assert has_dropout(winner(arm=arm, rate=0.0)) is expected
 
 

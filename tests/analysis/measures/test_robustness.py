@@ -35,7 +35,7 @@ def test_area_and_error_are_means_over_all_corruptions_and_severities() -> None:
     assert found.values["corruption_error"] == pytest.approx(1 - sum(cells) / 25)
 
 
-def test_the_area_under_noise_is_that_of_the_two_noises_alone() -> None:
+def test_the_area_under_noise_covers_the_two_noises_only() -> None:
     found = measure(winner())
     cells = [value for name in ("noise", "salt_and_pepper") for value in list(found.series[name][1])[1:]]
     clean = found.series["noise"][1][0]

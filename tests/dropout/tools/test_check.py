@@ -20,7 +20,7 @@ from tests.dropout.user_nets import Base, Child, Conditional, InAList
 
 
 @pytest.mark.parametrize("name", USER_MODULES)
-def test_every_controllable_site_of_every_stranger_is_alive_and_nothing_is_changed(name: str) -> None:
+def test_every_controllable_site_of_user_modules_is_alive(name: str) -> None:
     example = USER_MODULES[name]
     module, batch = example.make().train(), example.batch()
     with nothing_changed(module):
@@ -173,7 +173,7 @@ def test_a_call_that_forgot_training_drops_in_eval_mode_too() -> None:
     assert "in eval mode too" in attention.finding
 
 
-def test_a_step_that_runs_in_training_mode_alone_is_tried_there() -> None:
+def test_a_step_that_needs_training_mode_is_tried_in_it() -> None:
     class TrainingOnly(Litten):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             if not self.training:
@@ -198,7 +198,7 @@ def test_a_dropout_in_a_plain_list_is_not_reached_by_eval() -> None:
         ([nn.Softmax(-1)], ""),
     ],
 )
-def test_a_module_without_dropout_is_told_about_an_insertion_that_works(layers: list[nn.Module], told: str) -> None:
+def test_for_a_module_without_dropout_a_working_insertion_is_named(layers: list[nn.Module], told: str) -> None:
     found = dropsearch.check_dropout(nn.Sequential(*layers), torch.randn(3, 2))
     assert repr(found) == f"Sequential has no dropout site{told}"
 

@@ -184,7 +184,7 @@ def test_a_lightning_module_takes_it_too() -> None:
     assert dropsearch.check_dropout(module, batch).alive == ("bn", "model")
 
 
-def test_in_an_array_each_row_drops_at_its_own_rate_and_as_it_would_alone() -> None:
+def test_each_row_drops_at_its_own_rate_as_sequentially() -> None:
     modules = [Plain().double() for _ in range(3)]
     for module in modules:
         dropsearch.insert_dropout(module)

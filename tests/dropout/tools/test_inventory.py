@@ -53,7 +53,7 @@ def nothing_changed(module: nn.Module) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", USER_MODULES)
-def test_the_inventory_of_a_strangers_module_is_exact(name: str) -> None:
+def test_the_inventory_of_a_user_module_is_exact(name: str) -> None:
     example = USER_MODULES[name]
     found = dropsearch.dropout_sites(example.make(), example.batch())
     assert tuple((s.name, s.kind, s.rate, s.activations, s.controllable) for s in found) == example.sites

@@ -68,7 +68,7 @@ def test_norms_that_are_called_as_functions_keep_their_statistics() -> None:
     assert torch.equal(module.mean, torch.full((4,), 2.0))
 
 
-def test_a_batchnorm_in_a_plain_list_is_left_alone() -> None:
+def test_a_batchnorm_in_a_plain_list_is_kept() -> None:
     module = nn.Sequential(nn.Linear(3, 3))
     module.norms = [nn.BatchNorm1d(3)]  # type: ignore[assignment]
     module.register_forward_hook(lambda part, _, x: part.norms[0](x))

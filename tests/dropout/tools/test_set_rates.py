@@ -36,7 +36,7 @@ def rates_of(module: nn.Module, batch: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", USER_MODULES)
-def test_every_site_of_every_stranger_takes_the_rate_and_gives_it_back(name: str) -> None:
+def test_every_site_of_user_modules_takes_the_rate_and_returns_it(name: str) -> None:
     example, rates = USER_MODULES[name], settable(name)
     module, batch = example.make(), example.batch()
     before = rates_of(module, batch)

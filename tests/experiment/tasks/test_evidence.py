@@ -54,7 +54,7 @@ def test_it_trains_nothing_and_leaves_the_study_as_it_was(out: Path, monkeypatch
     assert (out / "study.journal").read_bytes() == journal
 
 
-def test_what_the_run_found_and_took_is_told_as_before(out: Path):
+def test_results_and_duration_are_printed_as_before(out: Path):
     before = json.loads((out / "results.json").read_text())
     (out / "report.md").unlink()
     measure(out)
@@ -68,7 +68,7 @@ def test_what_the_run_found_and_took_is_told_as_before(out: Path):
     assert after["config"]["task"] == "search"
 
 
-def test_the_scores_on_record_are_told_and_none_is_measured(out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_recorded_scores_are_reported_and_none_is_measured(out: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         "dropsearch.experiment.context.ExperimentContext.test_scores", lambda *_: pytest.fail("the test set was opened")
     )

@@ -95,7 +95,7 @@ def test_the_sites_of_a_model_of_ours_have_no_rates_of_their_own(cli: Cli):
     )
 
 
-def test_a_module_without_dropout_is_told_how_to_get_some(cli: Cli):
+def test_for_a_module_without_dropout_the_message_says_how_to_insert_some(cli: Cli):
     ended = cli(*own("inactive.Plain", "task=sites"))
     assert "Plain has no dropout site. sites.insert=after_activation puts a dropout behind each" in words(ended.out)
     ended = cli(*own("nets.Bare", "task=sites"))

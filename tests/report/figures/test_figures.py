@@ -121,7 +121,7 @@ def test_a_figure_of_an_earlier_run_does_not_stay(make, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "best_so_far.png"}
 
 
-def test_the_callers_matplotlib_settings_are_left_alone(make, tmp_path):
+def test_the_callers_matplotlib_settings_are_unchanged(make, tmp_path):
     with mpl.rc_context({"font.size": 17.0, "axes.grid": False}):
         before = dict(mpl.rcParams)
         write_figures(make.summary(("none", "dropout")), tmp_path)
@@ -142,7 +142,7 @@ def test_importing_the_report_does_not_import_matplotlib():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_every_arm_has_a_colour_and_a_marker_of_its_own():
+def test_every_arm_has_its_own_colour_and_marker():
     assert ARM_STYLES.keys() == ARMS.keys()
     assert len({arm_style(arm).colour for arm in ARMS}) == len({arm_style(arm).marker for arm in ARMS}) == len(ARMS)
 

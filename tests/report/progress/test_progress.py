@@ -178,7 +178,7 @@ def test_a_run_of_nothing_can_be_closed(log, clock):
     assert log.getvalue() == ""
 
 
-def test_a_note_is_a_line_of_its_own(log, clock):
+def test_a_note_has_its_own_line(log, clock):
     progress_of(log, clock, 4).note("heads up")
     assert log.getvalue() == "heads up\n"
 
@@ -198,7 +198,7 @@ def test_a_view_is_drawn_while_nothing_ends(monkeypatch):
     assert len(drawn) >= 3
 
 
-def test_how_long_a_run_takes_is_told_by_stage():
+def test_the_plan_has_the_duration_of_each_stage():
     assert (
         in_all({"search": 60.0, "confirm": 3600.0, "report": 0.1}) == "about 1 h 1 min in all: search 60 s, confirm 1 h"
     )

@@ -77,7 +77,7 @@ def test_arms_without_dropout_have_no_table_of_rates(make):
     assert rates_table(make.summary(("none", "batchnorm"))).rows == ()
 
 
-def test_what_else_was_found_stands_in_a_table_of_its_own(make):
+def test_other_parameters_have_their_own_table(make):
     assert params_table(make.summary(ALL)).rows == ()
     found = {"model.hidden": [64, 64], "optimizer.momentum": 0.94321, "model.activation": "relu"}
     arm = make.arm("dropout")

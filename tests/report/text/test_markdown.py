@@ -168,7 +168,7 @@ def test_code_shows_every_character_backticks_too(text):
     assert (token.type, token.content) == ("fence", f"{text}\n")
 
 
-def test_what_was_measured_and_claimed_is_told_in_short(make):
+def test_measures_and_claims_are_summarized(make):
     text = markdown(make.with_evidence())
     assert "- Less overfitting with dropout: **yes**. With dropout the gap is 0.07 nats smaller" in text
     assert "| gap at the best epoch (nats) | 0.118 | 0.0558 | 0.125 | 0.0513 |" in text
@@ -187,7 +187,7 @@ def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
     assert "| More robustness to noise with dropout | not shown | robustness | dropout minus none | - |" in text
 
 
-def test_an_accuracy_is_told_in_points(make):
+def test_an_accuracy_difference_is_in_points(make):
     measured = make.with_evidence()
     arms = "both minus the better of dropout and batchnorm"
     number = Interval(-0.0123, -0.0234, -0.0012)

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
         knock(resolve(None, None, tmp_path))
 
 
-def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path):
+def test_a_database_of_another_program_is_refused_unchanged(tmp_path: Path):
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("CREATE TABLE studies (study_id INTEGER)")
     connection.close()
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
         knock(resolve(f"sqlite:///{tmp_path}/file/mlflow.db", None, tmp_path))
 
 
-def test_a_database_that_somebody_holds_is_refused(output_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_locked_database_is_refused(output_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("dropsearch.tracking.mlflow.address.SECONDS", 0.1)
     holder = sqlite3.connect(output_dir / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

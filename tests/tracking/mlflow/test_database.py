@@ -46,7 +46,7 @@ def test_processes_that_make_it_at_the_same_time_all_find_it_whole(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_that_is_there_is_left_alone(output_dir: Path):
+def test_an_existing_database_is_unchanged(output_dir: Path):
     before = (output_dir / "mlflow.db").stat()
     make_database(resolve(None, None, output_dir))
     assert (output_dir / "mlflow.db").stat() == before

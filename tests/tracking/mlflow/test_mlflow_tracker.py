@@ -106,7 +106,7 @@ def test_a_runs_duration_is_the_trials(begin: Begin, find: Find):
 
 
 @pytest.mark.parametrize(("state", "status"), [("COMPLETE", "FINISHED"), ("PRUNED", "KILLED"), ("FAIL", "FAILED")])
-def test_a_trials_state_is_told_in_mlflows_words(begin: Begin, find: Find, state: Any, status: str):
+def test_a_trial_has_the_matching_mlflow_status(begin: Begin, find: Find, state: Any, status: str):
     tracker = begin()
     tracker.end(make_result(state=state, reason="because"))
     tracker.close()
@@ -157,7 +157,7 @@ def test_a_trial_told_twice_is_written_once(begin: Begin, find: Find):
     assert find()["dropout/3"].info.status == "FINISHED"
 
 
-def test_the_parent_alone_answers(begin: Begin, find: Find, output_dir: Path):
+def test_the_parent_run_holds_the_answer(begin: Begin, find: Find, output_dir: Path):
     tracker = begin(model={"name": "mlp"})
     (output_dir / "figures").mkdir()
     (output_dir / "best").mkdir()
@@ -345,7 +345,7 @@ def test_an_unfinished_parent_of_this_process_is_closed_by_the_next_start(begin:
     assert client_of(output_dir).get_run(first.info["run_id"]).info.status == "KILLED"
 
 
-def test_runs_of_another_host_are_left_alone(begin: Begin, output_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_runs_of_another_host_are_unchanged(begin: Begin, output_dir: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patched:
         patched.setattr("dropsearch.tracking.mlflow.worker_process.this_process", lambda: "elsewhere:1:1")
         other = begin()
@@ -367,7 +367,7 @@ def test_the_session_leaves_the_process_as_it_was(begin: Begin):
     assert state() == before
 
 
-def test_a_first_run_makes_the_database_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_first_run_creates_the_database_silently(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     output_dir = tmp_path / "a folder, 100% new"
     tracker = make_tracker("mlflow", uri=None, output_dir=output_dir)
     tracker.connect(EXPERIMENT)
@@ -454,7 +454,7 @@ def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin
         assert run.data.params == before[name].data.params
 
 
-def test_what_is_measured_later_has_a_run_of_its_own_where_there_is_none(begin: Begin, find: Find):
+def test_later_measures_get_their_own_run_if_there_is_none(begin: Begin, find: Find):
     tracker = begin(amends=True, task="evidence")
     tracker.finish(make_summary(evidence=EVIDENCE), [])
     runs = find()
@@ -473,7 +473,7 @@ def test_a_database_that_fails_is_one_line(begin: Begin, output_dir: Path, capfd
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_nobody_waits_twice_for_a_run_that_does_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_does_not_open_is_awaited_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Hanging:
         def call(self, name: str, *given: Any) -> Any:
             gate.wait()

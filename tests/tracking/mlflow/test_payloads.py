@@ -50,7 +50,7 @@ def test_every_leaf_of_a_configuration_is_text(config: dict[str, Any]):
     assert all(isinstance(value, str) for value in payloads.flatten(config).values())
 
 
-def test_what_else_was_searched_is_told_as_parameters():
+def test_other_searched_values_are_parameters():
     hyperparameters = {"model.hidden": [64, 64], "optimizer.momentum": 0.9, "model.activation": "relu"}
     told = {"model.hidden": "[64, 64]", "optimizer.momentum": "0.9", "model.activation": "relu"}
     assert told.items() <= payloads.params_of(make_spec(hyperparameters=hyperparameters)).items()
@@ -86,7 +86,7 @@ def test_a_confirmation_names_the_trial_that_it_retrains():
     assert payloads.params_of(make_spec(12, phase="confirm", configuration=3))["configuration"] == "3"
 
 
-def test_accuracies_that_nobody_measured_are_left_out():
+def test_accuracies_without_a_measurement_are_left_out():
     points = payloads.points_of(EpochMetrics(2, 1.0, 2.0, math.nan))
     assert [name for name, _, _ in points] == ["train/loss", "train/loss_as_trained", "val/loss"]
     assert {step for _, _, step in points} == {2}

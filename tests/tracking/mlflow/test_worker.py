@@ -175,7 +175,7 @@ def test_it_is_not_killed_where_another_process_holds_its_pipe_as_well(process: 
     assert process._process.exitcode == 0
 
 
-def test_a_fork_of_its_owner_leaves_it_alone(process: MlflowWorkerProcess):
+def test_a_forked_child_does_not_touch_it(process: MlflowWorkerProcess):
     pid = os.fork()
     if pid == 0:
         try:
@@ -278,7 +278,7 @@ def test_what_a_killed_process_did_not_write_is_one_line_and_the_next_run_writes
     assert find("attributes.run_name = 'dropout/1'")["dropout/1"].info.status == "FINISHED"
 
 
-def test_nobody_waits_for_a_database_that_is_yet_to_be_made(tmp_path: Path):
+def test_the_run_does_not_wait_for_a_new_database(tmp_path: Path):
     """Only a database that is there can be refused: of a new one the study need not know more than its place."""
     gate = threading.Event()
 

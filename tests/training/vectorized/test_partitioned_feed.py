@@ -88,7 +88,7 @@ def test_every_trial_trains_once_within_its_partition(widths: list[int], max_wai
     assert len(feed.results) == len(widths)
 
 
-def test_waiting_trials_are_told_as_interrupted():
+def test_waiting_trials_end_as_interrupted():
     feed = Queue(specs([1, 2, 1, 2, 2, 1]))
     partitioned = PartitionedFeed(feed, max_waiting=6)
     partitioned.next_partition()
