@@ -83,15 +83,15 @@ class UserModules:
                 "leave it out"
             )
         self.probe: ModuleProbe = probe(first, source.for_trainer(config.seed), settings, config.sites.per_call)
+        at_start = dataclasses.replace(PROBED, hyperparameters=self.start)
         self.routes = checked_routes(
             self._made,
-            PROBED,
+            at_start,
             source.for_trainer(config.seed),
             settings,
             routes(self._names, self.probe.optimizers),
         )
         monitor = settings.monitor
-        at_start = dataclasses.replace(PROBED, hyperparameters=self.start)
         own = {name: value for name, value in own.items() if name not in self._searched()}
         absent = absent_sites(
             lambda changed: self._made(at_start, self.routes, changed), own, self.probe.sites, self.probe.batch

@@ -238,7 +238,7 @@ REFUSED = [
     (own("LitNet", "EmptyTest"), "data=EmptyTest must return batches from test_dataloader, got no"),
     (
         own("BadlyTested", "WithTest"),
-        "must be able to measure the test set, and failed on its first batch (KeyError: 'no such table'): mend it",
+        "must be able to measure the test set, and failed on its first batch (KeyError: there is no key 'no such table' (nets.py:",
     ),
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
     (
@@ -327,7 +327,7 @@ def test_batchnorm_that_is_there_can_be_taken_away_from_the_arms_without_it(cli:
 def test_the_plan_says_what_trains_sequentially(cli: Cli):
     ended = cli(*own("Manual", "Digits", "task=plan", "monitor=val_acc", "mode=max"))
     assert ended.status == 0, ended.err
-    assert "(the module uses manual optimization)" in ended.out
+    assert "(the module uses manual optimization (nets.py:" in ended.out
     assert ended.left == []
 
 
@@ -343,6 +343,7 @@ def test_a_test_set_that_fails_late_leaves_the_report(cli: Cli, tmp_path: Path):
     ended = cli(*own("BadlyTestedLater", "WithTest", "arms=[none,dropout]", "engine=sequential"))
     assert ended.status == 0, ended.err
     assert "the test set could not be measured (" in ended.err
-    assert "KeyError: 'no such table'); the same command tries it again" in ended.err
+    assert "KeyError: there is no key 'no such table' (nets.py:" in ended.err
+    assert "; the same command tries it again" in ended.err
     assert "Traceback" not in ended.err
     assert "The test set could not be measured" in " ".join((tmp_path / "out" / "report.md").read_text().split())

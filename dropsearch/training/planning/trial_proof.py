@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dropsearch.core.batches import examples_in, examples_of, mapped
+from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.user_data import prepared
@@ -19,8 +19,6 @@ from dropsearch.training.vectorized.trials import VectorizedTrials
 EPOCHS = 2
 BATCHES = 2
 """Batches of an epoch, in training and validation."""
-EXAMPLES = 32
-"""Largest batch."""
 
 
 def trials_difference(
@@ -108,23 +106,21 @@ class _FewBatches:
     def train_loader(self, seed: int) -> TensorLoader:
         """Return a few examples, in an order that is a function of the seed and epoch."""
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
-        order = loader.order(0)
-        size = min(loader.batch_size, EXAMPLES, max(len(order) // BATCHES, 1))
+        order, size = loader.order(0), loader.batch_size  # whole batches: parts of them may hold their size
         tensors = tuple(t[order[: BATCHES * size].to(t.device)].cpu() for t in loader.tensors)
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""
-        return _Batches([_short(batch) for batch in itertools.islice(self._data.train_part_loader(), 1)])
+        return _Batches([_on_cpu(batch) for batch in itertools.islice(self._data.train_part_loader(), 1)])
 
     def val_dataloader(self) -> _Batches:
         """Return the first validation batches."""
-        return _Batches([_short(batch) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
+        return _Batches([_on_cpu(batch) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
 
 
-def _short(batch: Any) -> Any:
-    is_long = (examples_in(batch) or 0) > EXAMPLES and len({len(part) for part in examples_of(batch)}) == 1
-    return mapped(batch, lambda part: (part[:EXAMPLES] if is_long and part.dim() else part).cpu())
+def _on_cpu(batch: Any) -> Any:
+    return mapped(batch, lambda part: part.cpu())
 
 
 class _Specs:

@@ -258,7 +258,7 @@ def test_module_that_cannot_be_built_fails_its_trial_only() -> None:
 
     got = run(VectorizedEngine(make, make_source("mlp"), TrainerSettings(2, "cpu"), 2), make_specs("mlp", 5))
     assert [got[n].state for n in range(5)] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    assert got[0].reason == "ValueError: this one is broken"
+    assert got[0].reason.startswith("ValueError: this one is broken (test_trials.py:")
 
 
 @pytest.mark.falls_back
@@ -273,7 +273,7 @@ def test_failure_falls_back_to_sequential(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(vmap_runner.VmapRunner, "train", broken)
     engine = VectorizedEngine(make_factory("mlp"), source, settings, 2)
     assert_same(expected, run(engine, specs))
-    assert engine.description == "sequential on cpu: RuntimeError: no batching rule"
+    assert engine.description.startswith("sequential on cpu: RuntimeError: no batching rule (test_trials.py:")
 
 
 def test_out_of_memory_halves_width(monkeypatch: pytest.MonkeyPatch) -> None:
