@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import os
 import re
 import sys
@@ -17,9 +16,6 @@ _LIBRARIES = sys.stdlib_module_names | {
     "dropsearch", "torch", "lightning", "lightning_fabric", "pytorch_lightning", "lightning_utilities", "torchmetrics",
     "numpy", "hydra", "omegaconf", "optuna",
 }  # fmt: skip
-LONGEST = 80
-"""Characters of a line of code that is quoted."""
-
 
 _MEANINGS = (
     (
@@ -48,18 +44,16 @@ def described(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return where in the user's code an error arose, in brackets: `` (mynet.py:34 in training_step: x = batch["x"])``.
+    """Return where in the user's code an error arose, in brackets: `` (mynet.py:34 in training_step)``.
 
     The innermost frame counts that is neither of this package nor of Python, torch or Lightning; empty without one.
+    The line itself is not quoted: it may hold a password.
     """
     frame, line = next(iter(reversed(list(_users(error)))), (None, 0))
     if frame is None:
         return ""
     code = frame.f_code
-    text = " ".join(linecache.getline(code.co_filename, line).split())
-    quoted = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    said = f": {quoted}" if quoted else ""
-    return f" ({os.path.basename(code.co_filename)}:{line} in {code.co_name}{said})"
+    return f" ({os.path.basename(code.co_filename)}:{line} in {code.co_name})"
 
 
 def _users(error: BaseException) -> Iterator[tuple[FrameType, int]]:

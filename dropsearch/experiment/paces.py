@@ -18,6 +18,7 @@ from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult,
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data
+from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
@@ -182,7 +183,8 @@ def pilot(
     wanted = 2 if is_sequential(engine) else 1
     count = max(min(count, most or count), wanted)
     specs = [dataclasses.replace(spec, phase=phase) for spec in _specs(context, arm, count)]
-    batches = len(context.source.train_loader(0)) if isinstance(engine, SequentialEngine) else 0
+    trains = engine.engine if isinstance(engine, InProcessEngine) else engine
+    batches = len(context.source.train_loader(0)) if isinstance(trains, SequentialEngine) else 0
     feed = PilotFeed(specs, most, epochs, clock, batches)
     engine.run(feed)
     return feed.pace()

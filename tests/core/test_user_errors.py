@@ -23,7 +23,7 @@ def caught(act: Callable[[], Any]) -> str:
 def test_a_missing_key_is_told_with_its_place() -> None:
     said = caught(lambda: {}["model"])
     assert said.startswith("KeyError: there is no key 'model' (test_user_errors.py:")
-    assert "caught(lambda: {}[" in said
+    assert said.endswith(" in <lambda>)")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_an_error_of_a_library_has_the_users_line() -> None:
     def step() -> None:
         torch.nn.functional.cross_entropy(torch.ones(2, 3), torch.ones(3, dtype=torch.long))
 
-    assert "in step: torch.nn.functional.cross_entropy(" in caught(step)
+    assert caught(step).endswith(" in step)")
 
 
 def test_an_error_without_code_of_the_user_has_no_place() -> None:

@@ -205,7 +205,7 @@ def test_failed_measurement_trains_sequentially(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("dropsearch.training.planning.throughput.Throughput.rate", broken)
     given = make_factory("mlp"), make_source("mlp"), TrainerSettings(2, "cpu"), [pair()]
     reason = make_plan(*given, engine="auto", width=None).reason
-    assert re.fullmatch(r"RuntimeError: PReLU wants one dtype \(test_plan.py:\d+ in broken: raise .*\)", reason)
+    assert re.fullmatch(r"RuntimeError: PReLU wants one dtype \(test_plan.py:\d+ in broken\)", reason)
     with pytest.raises(InputError, match="engine=vectorized cannot train this module"):
         make_plan(*given, engine="vectorized", width=None)
 
