@@ -49,11 +49,16 @@ def place_of(error: BaseException) -> str:
     The innermost frame counts that is neither of this package nor of Python, torch or Lightning; empty without one.
     The line itself is not quoted: it may hold a password.
     """
+    found = users_line(error)
+    return "" if found is None else f" ({found[0]} in {found[1]})"
+
+
+def users_line(error: BaseException) -> tuple[str, str] | None:
+    """Return FILE:LINE and the function of the innermost frame of the user's code, or None."""
     frame, line = next(iter(reversed(list(_users(error)))), (None, 0))
     if frame is None:
-        return ""
-    code = frame.f_code
-    return f" ({os.path.basename(code.co_filename)}:{line} in {code.co_name})"
+        return None
+    return f"{os.path.basename(frame.f_code.co_filename)}:{line}", frame.f_code.co_name
 
 
 def _users(error: BaseException) -> Iterator[tuple[FrameType, int]]:

@@ -25,8 +25,6 @@ LOOK_SECONDS = 2.0
 """How often the cluster is asked how many workers it has room for."""
 LINE_SECONDS = 60.0
 CLOSING_SECONDS = 3.0
-NODE_DIED = ("node has died", "node is dead", "its node was", "node has been", "preempted")
-"""What Ray says of an actor whose machine is gone."""
 EXCLUDED = ["outputs", "data", ".git", ".venv", "mlruns", "mlartifacts", "__pycache__", "*.ckpt", "*.db", "*.journal"]
 """What of the working folder actors do not get: what runs write, and data, which goes through the object store."""
 

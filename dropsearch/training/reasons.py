@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dropsearch.core import printable
 from dropsearch.core.errors import CAUSE
+from dropsearch.core.user_errors import users_line
 
 
 def root_of_exit(error: BaseException) -> BaseException:
@@ -26,13 +27,5 @@ def place_of_method(module: object, name: str) -> str:
 
 def place_of_error(error: BaseException) -> str:
     """Return `` (FILE:LINE)`` of the user's code that an error came through last, or an empty string."""
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        name = str(trace.tb_frame.f_globals.get("__name__"))
-        if not name.startswith(_LIBRARIES):
-            place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
-
-
-_LIBRARIES = ("torch", "lightning", "pytorch_lightning", "dropsearch.", "contextlib", "functools")
+    found = users_line(error)
+    return "" if found is None else f" ({found[0]})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +110,3 @@ def scores(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> tuple[fl
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:
     """The mean of those scores over the seeds that ended finite, with its 95 % interval."""
     return mean_interval(scores(outcome, comparison_metric))
-
-
-def leader(means: Mapping[str, float], comparison_metric: ComparisonMetric) -> str:
-    """The name with the best mean."""
-    return (max if comparison_metric.higher_is_better else min)(means, key=means.__getitem__)
