@@ -35,6 +35,9 @@ FOR_USERS = {
 """The same for the pages and files that a user reads first."""
 PAGES = (
     "docs/architecture.md",
+    "docs/results.md",
+    "docs/operations.md",
+    "docs/clusters.md",
     "docs/benchmarks.md",
     "docs/evidence.md",
     "docs/mlflow.md",

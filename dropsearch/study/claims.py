@@ -1,30 +1,30 @@
-"""Which trial holds each place of a study: kept up to date with each trial, so that nobody counts all of them again."""
+"""Which trial holds each key of a study, updated with each trial instead of counted again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 TrialKey = tuple[int, ...]
-"""What a trial is for, by the names of `store.TRIAL_KEYS`: (index,) in a search. Each is filled once."""
+"""What a trial is for, by the names of `trial_entry.TRIAL_KEYS`: `(index,)` in a search. One trial counts for a key."""
 
 
 class Claims:
-    """The trials that count for each place; the first of them holds it."""
+    """The trials that count for each key; the first of them holds it."""
 
     def __init__(self) -> None:
         self._counting: dict[TrialKey, set[int]] = {}
         self._interrupted: dict[TrialKey, set[int]] = {}
         self._holders: dict[TrialKey, int] = {}
         self.freed = 0
-        """How often a place has become free."""
+        """How often a key has become free."""
 
     @property
     def holders(self) -> Mapping[TrialKey, int]:
-        """The number of the trial that holds each place which is not free."""
+        """The number of the trial that holds each key, for the keys that are not free."""
         return self._holders
 
     def set(self, number: int, trial_key: TrialKey | None, *, counts: bool, interrupted: bool) -> None:
-        """Take in whether a trial counts for its place, or had begun and was interrupted."""
+        """Update whether a trial counts for its key, or had begun and was interrupted."""
         if trial_key is None:
             return
         counting = self._counting.setdefault(trial_key, set())
@@ -37,5 +37,5 @@ class Claims:
             self.freed += 1
 
     def interrupted(self, trial_key: TrialKey) -> int | None:
-        """Return the number of the last trial of a place that was interrupted."""
+        """Return the number of the last interrupted trial of a key, or None."""
         return max(self._interrupted.get(trial_key, ()), default=None)

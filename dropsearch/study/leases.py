@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
+from dropsearch.core import process_id
+
 SILENCE = 90.0
 """Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
 LONGEST_LOOK = 15.0
@@ -19,6 +21,18 @@ FLUSH = 20.0
 """Seconds between signs of life; what was reported of running trials is written with them."""
 LATE = 1.5 * FLUSH
 """Seconds without one after which the heartbeat gives it: the training is busy with something long."""
+_PREFIX = "lease."
+"""Begins the names of the study's attributes that change while processes live."""
+
+
+def sign() -> dict[str, Any]:
+    """Return the attribute of the study that shows that this process lives."""
+    return {f"{_PREFIX}{process_id.this_process()}": round(time.time())}
+
+
+def signs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the last sign of life of each process, from the attributes of the study."""
+    return {name.removeprefix(_PREFIX): sign for name, sign in attrs.items() if name.startswith(_PREFIX)}
 
 
 class Silence:

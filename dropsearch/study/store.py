@@ -1,12 +1,9 @@
-"""One Optuna study, and what each of its trials means to us."""
+"""One Optuna study, through which trials are asked for, reported and told in batches."""
 
 from __future__ import annotations
 
-import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import optuna
@@ -18,36 +15,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch._compat.optuna_bulk import Ending
 from dropsearch._compat.optuna_writes import bulk
+from dropsearch.core import process_id
 from dropsearch.core.errors import RunError
-from dropsearch.core.process_id import is_dead, is_here, this_process
-from dropsearch.core.records import INTERRUPTED, EpochMetrics, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.study import leases, trial_entry
+from dropsearch.study.abandoned import Abandoned, Failed
 from dropsearch.study.claims import Claims, TrialKey
 from dropsearch.study.distributions import propose
+from dropsearch.study.known_trials import FASTER, KnownTrials
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
 from dropsearch.study.shadow_study import Shadow
 from dropsearch.study.studies import open_study, quiet_optuna
 
-OWNER = "owner"
-"""The user attribute that says which process trains a trial."""
-WORKER = "worker"
-"""The user attribute of a trial whose process only trains: others track its result."""
-LEASE = "lease"
-"""The user attribute of the study, `lease.OWNER`, that changes while a process lives."""
-FASTER = "another process was faster"
-"""Why a trial was withdrawn before it began."""
-TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
-    "search": ("index",),
-    "confirm": ("configuration", "seed"),
-    "sites": ("configuration", "variation", "seed"),
-}
-"""The user attributes that say which of a study's places a trial fills."""
-AGE, COMPANY = 3.0, 60.0
-"""Seconds after which what other processes did is read again before the next trials are asked for, and seconds after
-another one began a trial in which that is done each time: else both would begin trials of the same places."""
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_NOTE = "note."
 _T = TypeVar("_T")
 
 
@@ -63,22 +45,22 @@ class Wish(NamedTuple):
 
 
 class StudyStore:
-    """A study in which each trial carries its place, its owner and, when it has ended, its whole curve.
+    """A study in which each trial carries its key, its process and, when it has ended, its whole curve.
 
-    All that a report or a tracker needs can be read back from the storage alone, so nothing that was told
-    is lost with the process that told it. Several processes may work on one study.
+    A report or a tracker can read all that it needs from the storage alone, so results that were told survive
+    the process that told them. Several processes may work on one study.
 
     Args:
         storage: Where the study is kept.
         name: The study's name in the storage.
         arm: The arm's name.
-        purpose: Search or confirmation.
-        fingerprint: What must be the same for the study to be continued: names and plain values.
+        phase: Search or confirmation.
+        fingerprint: Names and plain values that must be the same for the study to be continued.
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
         repeat: Which repetition of the arm's search it is.
         crash_of: Returns how a dead process crashed, empty where that is not known.
-        only_trains: Whether this process leaves it to others to track its results.
+        only_trains: Whether other processes track the results of this one.
 
     Raises:
         InputError: The storage holds a study of this name that another configuration made.
@@ -98,133 +80,70 @@ class StudyStore:
         crash_of: Callable[[str], str] = lambda _: "",
         only_trains: bool = False,
     ) -> None:
-        self._crash_of = crash_of
-        self.suspects: set[TrialKey] = set()
-        """The places of trials that trained together in a process that crashed: one of them did it."""
         self.arm, self.repeat = arm, repeat
-        self._owned = {OWNER: this_process(), **({WORKER: True} if only_trains else {})}
         self.phase: TrialPhase = phase
         self._storage, self._make_sampler = storage, make_sampler
+        owner = {trial_entry.OWNER: process_id.this_process()}
+        self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
         with quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
             study_id = patiently(name, lambda: storage.get_study_id_from_name(name))
-            # Each trial's sampler has a seed of its own; what they infer of the space is the same, and kept by one.
+            # Each trial has a sampler with its own seed; all of them infer the same space, so one infers it.
             self._inferring = make_sampler(0)
         self._bulk = ReadableRates(bulk(storage, study_id))
         self._pruner = pruner or NopPruner()
-        self.seen = Shadow(name)
-        self._claims = Claims()
+        self.known = KnownTrials(self._bulk, name, phase)
+        self._abandoned = Abandoned(self.known, self._bulk, name, arm=arm, phase=phase, crash_of=crash_of)
         self._open: dict[int, set[int]] = {}
-        self._others: set[int] = set()
-        """The trials that other processes ended, and that count."""
-        self._interrupted: dict[int, str] = {}
-        self._silence = leases.Silence()
-        self._looked, self._met = -math.inf, -math.inf
+        """The trials that this process trains, each with the epochs that are written."""
         self._flushed = self._signed = time.monotonic()
-        self.refresh()
+        self.known.refresh()
 
     def _do(self, act: Callable[[], _T]) -> _T:
         return patiently(self.study.study_name, act)
 
-    # -- what is known of the study
-
-    def look(self) -> None:
-        """Read what other processes did: at once where some work on the study now, else every `AGE` seconds."""
-        now = time.monotonic()
-        if now - self._looked > AGE or now - self._met < COMPANY:
-            self.refresh()
-
-    def refresh(self) -> None:
-        """Read what other processes did."""
-        trials = self._do(self._bulk.look)
-        # Read after the trials: a trial that is interrupted is noted before its state changes.
-        attrs = self._do(self._bulk.attrs)
-        self._looked = time.monotonic()
-        if any(trial.state == TrialState.RUNNING and _owner(trial) != this_process() for trial in trials):
-            self._met = self._looked
-        signs = {n.removeprefix(f"{LEASE}."): sign for n, sign in attrs.items() if n.startswith(f"{LEASE}.")}
-        before, prefix = self._interrupted, f"{INTERRUPTED}."
-        self._interrupted = {
-            int(name.removeprefix(prefix)): why for name, why in attrs.items() if name.startswith(prefix) and why
-        }
-        self._take_in(trials)
-        self._take_in([self.seen.get(number) for number in before.keys() ^ self._interrupted if number in self.seen])
-        self._silence.look(signs, {_owner(trial) for trial in self.seen.of(TrialState.RUNNING)})
-
-    def _take_in(self, trials: Iterable[FrozenTrial]) -> None:
-        for trial in trials:
-            self.seen.put(trial)
-            ended = trial.state in _ENDED
-            counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
-            began = self._interrupted.get(trial.number) != FASTER
-            is_others = ended and counts and _owner(trial) != this_process()
-            (self._others.add if is_others else self._others.discard)(trial.number)
-            self._claims.set(
-                trial.number, self._trial_key(trial), counts=counts, interrupted=ended and not counts and began
-            )
-
-    def _counts(self, trial: FrozenTrial) -> bool:
-        """Say whether a trial was not interrupted."""
-        reason = trial.user_attrs.get(trial_entry.RESULT, {}).get("reason")
-        return trial.number not in self._interrupted and reason != INTERRUPTED
-
-    @property
-    def holders(self) -> Mapping[TrialKey, int]:
-        """The number of the trial that holds each place which is not free: the first of those that count."""
-        self.refresh()
-        return self._claims.holders
-
-    @property
-    def is_training(self) -> bool:
-        """Whether trials of this process are running."""
-        return bool(self._open)
-
-    @property
-    def claims(self) -> Claims:
-        """The places as they were when the study was last looked at."""
-        return self._claims
-
     # -- ask, report, tell
 
     def ask(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
-        """Begin the trials of free places, all in one write; without those where another process was faster.
+        """Begin the trials of free keys, all in one write, except those that another process began first.
 
-        A trial is created with its parameters, its place and its owner, at once. So of two processes that fill one
-        place at the same time the later sees the earlier, and withdraws. (Optuna's queue of waiting trials would not
-        do: from an SQLite file two processes may take the same one.)
+        A trial is created at once with its parameters, key and process. If two processes begin a trial of one key, the
+        later one therefore sees the earlier and withdraws. (Optuna's queue of waiting trials does not prevent this: two
+        processes may take the same trial from an SQLite file.)
 
         Args:
             distributions: The parameters of the trials.
-            wishes: What is wanted; each trial is proposed with those before it in sight.
+            wishes: The trials wanted; the sampler sees the earlier ones when it proposes the later ones.
         """
         with quiet_optuna():
             templates = self._templates(distributions, wishes)
         created, crowded = self._do(lambda: self._bulk.create(templates))
-        self._take_in(created)
+        self.known.take_in(created)
         if crowded:
-            self.refresh()
-        holders = self._claims.holders
-        ours = [trial for trial in created if holders.get(self._trial_key(trial) or ()) == trial.number]
+            self.known.refresh()
+        holders = self.claims.holders
+        ours = [trial for trial in created if holders.get(trial_entry.key(trial, self.phase) or ()) == trial.number]
         late = {trial.number for trial in created} - {trial.number for trial in ours}
         if late:
-            self._interrupt(dict.fromkeys(late, FASTER))
+            self._abandoned.interrupt(dict.fromkeys(late, FASTER))
         self._open |= {trial.number: set() for trial in ours}
         return ours
 
     def _templates(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
+        """Return the trials to create; while they are proposed, each is in the in-memory study."""
         first = self.seen.next_number
         templates: list[FrozenTrial] = []
         inferred: Mapping[str, BaseDistribution] | None = None
         try:
             for number, wish in enumerate(wishes, start=first):
-                trial = _running(number, {})
+                trial = trial_entry.running(number, {})
                 self.seen.put(trial)
                 study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
                 if inferred is None:  # no trial ends while these are proposed
                     inferred = self._inferring.infer_relative_search_space(study, trial)
                 params = propose(study, trial, distributions, wish.point, inferred)
-                trial_keys = dict(zip(TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
-                trial = _running(number, {**trial_keys, **self._owned}, params, distributions)
+                trial_key = dict(zip(trial_entry.TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
+                trial = trial_entry.running(number, {**trial_key, **self._owned}, params, distributions)
                 templates.append(trial)
                 self.seen.put(trial)
         finally:
@@ -233,7 +152,7 @@ class StudyStore:
         return templates
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in epochs; return of each trial whether the pruner wants it to stop. Nothing is written yet."""
+        """Take in epochs, and return for each whether the pruner wants its trial to stop. Nothing is written yet."""
         study = self.seen.study(pruner=self._pruner)
         return [self._report(study, spec, metrics) for spec, metrics in reports]
 
@@ -244,52 +163,32 @@ class StudyStore:
         return self._pruner.prune(study, trial)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """End trials: each with its whole curve, in one write.
+        """End trials, each with its whole curve, in one write.
 
         Raises:
-            RunError: Another process took this one for dead and ended a trial of it; or the storage failed.
+            RunError: Another process took this one for dead and ended one of its trials; or the storage failed.
         """
         endings = [self._ending(result) for result in results]
         for result in results:
             del self._open[result.spec.number]
         ended = self._do(lambda: self._bulk.end(endings))
-        self._take_in(trial for trial, _ in ended)
+        self.known.take_in(trial for trial, _ in ended)
         noted = self._do(self._bulk.attrs)
         for result, (trial, was_running) in zip(results, ended, strict=True):
-            if noted.get(f"{INTERRUPTED}.{trial.number}") or not (
-                was_running or trial_entry.RESULT in trial.user_attrs
-            ):
+            is_ours = was_running or trial_entry.RESULT in trial.user_attrs
+            if self.known.is_noted_interrupted(trial.number, noted) or not is_ours:
                 raise self._taken_away(result.spec)
 
     def _ending(self, result: TrialResult) -> Ending:
         number = result.spec.number
-        trial, written = self.seen.get(number), self._open[number]
-        curve = {step: value for step, value in trial.intermediate_values.items() if step not in written}
+        trial = self.seen.get(number)
         attrs = {trial_entry.RESULT: trial_entry.written(result)}
-        return Ending(trial, *_outcome(result, trial), curve, attrs, trial.system_attrs)
+        return Ending(trial, *trial_entry.outcome(result, trial), self._unwritten(number), attrs, trial.system_attrs)
 
-    def show_life(self) -> None:
-        """Write what was reported of running trials and that this process lives, every `FLUSH` seconds."""
-        now = time.monotonic()
-        if not self._open or now - self._flushed < leases.FLUSH:
-            return
-        self._flushed = self._signed = now
-        running = {number: self.seen.get(number) for number in self._open}
-        curves = {
-            trial._trial_id: {s: v for s, v in trial.intermediate_values.items() if s not in self._open[number]}
-            for number, trial in running.items()
-        }
-        curves = {trial_id: curve for trial_id, curve in curves.items() if curve}
-        self._do(lambda: self._bulk.write(curves, _sign()))
-        for number, trial in running.items():
-            self._open[number] |= set(trial.intermediate_values)
-
-    def renew_late(self) -> None:
-        """Show that this process lives, where the training has not done so for long; any thread may call this."""
-        now = time.monotonic()
-        if self._open and now - self._signed > leases.LATE:
-            self._bulk.write({}, _sign())
-            self._signed = now
+    def _unwritten(self, number: int) -> dict[int, float]:
+        """Return the part of a trial's curve that is not in the storage yet."""
+        written = self._open[number]
+        return {step: value for step, value in self.seen.get(number).intermediate_values.items() if step not in written}
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
@@ -297,174 +196,116 @@ class StudyStore:
             "again to continue"
         )
 
-    # -- what other processes left
+    # -- signs of life
 
-    def close_abandoned(self, failed: Callable[[FrozenTrial, str], TrialResult] | None = None) -> int:
-        """End the trials that dead processes left running, so that their places are free; return how many.
+    def show_life(self) -> None:
+        """Write the curves of running trials and a sign of life, every `FLUSH` seconds."""
+        now = time.monotonic()
+        if not self._open or now - self._flushed < leases.FLUSH:
+            return
+        self._flushed = self._signed = now
+        unwritten = {number: self._unwritten(number) for number in self._open}
+        curves = {self.seen.get(number)._trial_id: curve for number, curve in unwritten.items() if curve}
+        self._do(lambda: self._bulk.write(curves, leases.sign()))
+        for number, curve in unwritten.items():
+            self._open[number] |= set(curve)
+
+    def renew_late(self) -> None:
+        """Show that this process lives, if the training has not done so for long; any thread may call this."""
+        now = time.monotonic()
+        if self._open and now - self._signed > leases.LATE:
+            self._bulk.write({}, leases.sign())
+            self._signed = now
+
+    # -- what other processes do, and what dead ones left
+
+    def look(self) -> None:
+        """Read what other processes did, if that may have changed."""
+        self.known.look()
+
+    def close_abandoned(self, failed: Failed | None = None) -> int:
+        """End the trials that dead processes left running, and return how many there were.
 
         Args:
             failed: Returns the result of a trial that crashed its process, given the reason. Without it, the trials of
                 processes that crashed are left as they are.
         """
-        self.refresh()
-        running = [trial for trial in self.seen.of(TrialState.RUNNING) if trial.number not in self._open]
-        dead = {owner for owner in {_owner(trial) for trial in running} if self._is_gone(owner)}
-        crashes = {owner: crash for owner in dead if (crash := self._crash_of(owner))}
-        if failed is None:
-            dead -= crashes.keys()
-        ids = [trial._trial_id for trial in running if _owner(trial) in dead]
-        abandoned = self._do(lambda: self._bulk.read(ids))
-        # Of a write that was cut short, the result may be there without the state.
-        whole = [trial for trial in abandoned if trial_entry.RESULT in trial.user_attrs]
-        self._end([Ending(trial, *_outcome(self._read(trial), trial)) for trial in whole])
-        lost = [trial for trial in abandoned if trial_entry.RESULT not in trial.user_attrs]
-        for owner, crash in crashes.items():
-            theirs = [trial for trial in lost if _owner(trial) == owner]
-            if failed is not None and theirs:
-                self._settle_crash(theirs, crash, failed)
-        lost = [trial for trial in lost if self.seen.get(trial.number).state == TrialState.RUNNING]
-        if lost:
-            self._interrupt(dict.fromkeys((trial.number for trial in lost), "its process died"))
-        return len(abandoned)
-
-    def _settle_crash(
-        self, lost: Sequence[FrozenTrial], crash: str, failed: Callable[[FrozenTrial, str], TrialResult]
-    ) -> None:
-        """Fail a trial that crashed its process alone; of several, note that each must be trained alone."""
-        name, numbers = self.study.study_name, ", ".join(str(trial.number) for trial in lost)
-        if len(lost) > 1:
-            said = f"one of the trials {numbers} of {name} ended the last run: {crash}; each is trained alone now"
-            self.suspects |= {trial_key for trial in lost if (trial_key := self._trial_key(trial)) is not None}
-        else:
-            said = f"trial {numbers} of {name} ended the last run and has failed: {crash}"
-            result = failed(lost[0], f"its process died: {crash}")
-            self._end([Ending(lost[0], TrialState.FAIL, user_attrs={trial_entry.RESULT: trial_entry.written(result)})])
-        print(said, file=sys.stderr)
-
-    def _end(self, endings: Sequence[Ending]) -> None:
-        if endings:
-            self._take_in(trial for trial, _ in self._do(lambda: self._bulk.end(endings)))
-
-    def _is_gone(self, owner: str) -> bool:
-        if owner == this_process():
-            return True  # only trials that are not open here are looked at
-        return is_dead(owner) or (not is_here(owner) and self._silence.of(owner) > leases.SILENCE)
-
-    def _interrupt(self, why: Mapping[int, str]) -> None:
-        # In this order: of a process that dies in between, the place is free and the trial found again.
-        self.release(why)
-        endings = [Ending(self.seen.get(number), TrialState.FAIL) for number in why]
-        ended = self._do(lambda: self._bulk.end(endings))
-        self._take_in(trial for trial, _ in ended)
-        # A trial's process may have lived, and told how it ended, since we looked.
-        told = [trial.number for trial, _ in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if told:
-            self.release(dict.fromkeys(told, ""))
-
-    def release(self, why: Mapping[int, str]) -> None:
-        """Let trials count for nothing, so that their places are free; without a reason they count again."""
-        self._do(lambda: self._bulk.write({}, {f"{INTERRUPTED}.{number}": reason for number, reason in why.items()}))
-        self._interrupted = {n: reason for n, reason in {**self._interrupted, **why}.items() if reason}
-        self._take_in([self.seen.get(number) for number in why])
+        return self._abandoned.close(self._open, failed)
 
     def running_elsewhere(self) -> tuple[str, ...]:
-        """Return who trains the trials that run and are not ours."""
-        self.refresh()
+        """Return the processes that train the running trials of others."""
+        self.known.refresh()
         running = self.seen.of(TrialState.RUNNING)
-        return tuple(_owner(trial) or "somebody" for trial in running if trial.number not in self._open)
+        return tuple(trial_entry.owner(t) or "unknown process" for t in running if t.number not in self._open)
 
-    def _trial_key(self, trial: FrozenTrial) -> TrialKey | None:
-        attrs = trial.user_attrs
-        names = TRIAL_KEYS[self.phase]
-        return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
+    def release(self, why: Mapping[int, str]) -> None:
+        """Note by number why trials do not count, which frees their keys; trials with an empty reason count again."""
+        self.known.release(why)
 
-    def left(self, trial_key: TrialKey) -> Params:
-        """Return the parameters of the last trial that held a place and was interrupted; empty without one."""
-        number = self._claims.interrupted(trial_key)
-        return {} if number is None else dict(self.seen.get(number).params)
+    # -- what is known of the study
 
-    # -- what was found
+    @property
+    def seen(self) -> Shadow:
+        """The trials as they were last read, as an in-memory study."""
+        return self.known.seen
 
-    def results(self) -> tuple[TrialResult, ...]:
-        """Return every trial that ended and was not interrupted, by number."""
-        self.refresh()
-        return tuple(self._read(trial) for trial in self._counting())
+    @property
+    def claims(self) -> Claims:
+        """The trial that holds each key, as of the last look."""
+        return self.known.claims
+
+    @property
+    def holders(self) -> Mapping[TrialKey, int]:
+        """The number of the trial that holds each key which is not free, read anew."""
+        self.known.refresh()
+        return self.claims.holders
+
+    @property
+    def suspects(self) -> set[TrialKey]:
+        """The keys of trials that trained together in a process that crashed: one of them is the cause."""
+        return self._abandoned.suspects
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this process trains trials of the study."""
+        return bool(self._open)
 
     @property
     def ended_elsewhere(self) -> int:
-        """How many trials that count other processes had ended when the study was last looked at."""
-        return len(self._others)
+        """The number of trials that other processes ended and that count, as of the last look."""
+        return len(self.known.ended_elsewhere)
 
     @property
     def all_failed(self) -> bool:
-        """Whether no trial that ended did so well that it is more than a failure."""
+        """Whether every trial that ended failed."""
         return not self.seen.count(TrialState.COMPLETE) and not self.seen.count(TrialState.PRUNED)
 
-    def _counting(self) -> list[FrozenTrial]:
-        return [t for t in self.seen.of(*_ENDED) if trial_entry.RESULT in t.user_attrs and self._counts(t)]
+    def left(self, trial_key: TrialKey) -> Params:
+        """Return the parameters of the last interrupted trial of a key; empty if there is none."""
+        trial = self.known.last_interrupted(trial_key)
+        return {} if trial is None else dict(trial.params)
+
+    def results(self) -> tuple[TrialResult, ...]:
+        """Return every trial that ended and was not interrupted, by number."""
+        self.known.refresh()
+        return tuple(self._read(trial) for trial in self.known.counting())
 
     def untracked_results(self) -> tuple[TrialResult, ...]:
-        """Return the results that no living process but this one will write to a tracker."""
-        self.refresh()
-        return tuple(self._read(trial) for trial in self._counting() if not self._is_tracked_by_its_owner(trial))
-
-    def _is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
-        owner, ended = trial.user_attrs.get(OWNER, ""), trial.datetime_complete
-        if trial.user_attrs.get(WORKER) or owner == this_process() or is_dead(owner) or ended is None:
-            return False
-        return is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=leases.SILENCE)
+        """Return the results that no other living process will write to a tracker."""
+        self.known.refresh()
+        counting = self.known.counting()
+        return tuple(self._read(trial) for trial in counting if not self.known.is_tracked_by_its_owner(trial))
 
     def _read(self, trial: FrozenTrial) -> TrialResult:
         return trial_entry.read(trial, self.arm, self.phase, self.repeat)
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was noted beside the trials, by name."""
-        self.refresh()
+        """The notes of the study, by name."""
+        self.known.refresh()
         attrs = self._do(self._bulk.attrs)
-        return {k[len("note.") :]: v for k, v in attrs.items() if k.startswith("note.")}
+        return {name.removeprefix(_NOTE): value for name, value in attrs.items() if name.startswith(_NOTE)}
 
     def note(self, name: str, value: Any) -> None:
-        """Note a plain value beside the trials."""
-        self._do(lambda: self._bulk.write({}, {f"note.{name}": value}))
-
-
-def _running(
-    number: int,
-    attrs: Mapping[str, Any],
-    params: Mapping[str, Any] | None = None,
-    distributions: Mapping[str, BaseDistribution] | None = None,
-) -> FrozenTrial:
-    """Return a trial that is not in the storage yet, with an id that none there has."""
-    return FrozenTrial(
-        number=number,
-        trial_id=-1 - number,
-        state=TrialState.RUNNING,
-        value=None,
-        datetime_start=datetime.now(),
-        datetime_complete=None,
-        params=dict(params or {}),
-        distributions=dict(distributions or {}),
-        user_attrs=dict(attrs),
-        system_attrs={},
-        intermediate_values={},
-    )
-
-
-def _sign() -> dict[str, Any]:
-    """Return the attribute of the study that shows that this process lives."""
-    return {f"{LEASE}.{this_process()}": round(time.time())}
-
-
-def _owner(trial: FrozenTrial) -> str:
-    return trial.user_attrs.get(OWNER, "")
-
-
-def _outcome(result: TrialResult, trial: FrozenTrial) -> tuple[TrialState, float | None]:
-    """Return the state and the value of a trial in Optuna's terms: a pruned one has the value it was pruned at."""
-    if result.state == "COMPLETE":
-        return TrialState.COMPLETE, result.best.objective if result.best else None
-    last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
-    if result.state == "PRUNED" and not math.isnan(last):
-        return TrialState.PRUNED, last
-    return TrialState[result.state], None
+        """Keep a plain value beside the trials."""
+        self._do(lambda: self._bulk.write({}, {f"{_NOTE}{name}": value}))

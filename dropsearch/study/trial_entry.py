@@ -1,22 +1,80 @@
-"""A trial's result as a study keeps it: plain values, from which everything can be read back."""
+"""What Optuna's trials hold for a study: their key, their process and, once they have ended, their whole result."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch.core.records import EpochMetrics, State, TrialPhase, TrialResult, TrialSpec
+from dropsearch.study.claims import TrialKey
 
 RESULT = "result"
-"""The user attribute that holds an entry."""
+"""The user attribute that holds a result."""
+OWNER = "owner"
+"""The user attribute that names the process which trains a trial."""
+WORKER = "worker"
+"""The user attribute of a trial whose process only trains: another process tracks its result."""
+TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
+    "search": ("index",),
+    "confirm": ("configuration", "seed"),
+    "sites": ("configuration", "variation", "seed"),
+}
+"""The user attributes that make up the key of a trial, by phase."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _FIELDS = tuple(each.name for each in fields(EpochMetrics))
 
 
+def key(trial: FrozenTrial, phase: TrialPhase) -> TrialKey | None:
+    """Return the key of a trial, or None where it has none (another program made it)."""
+    attrs, names = trial.user_attrs, TRIAL_KEYS[phase]
+    return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
+
+
+def owner(trial: FrozenTrial) -> str:
+    """Return the process that trains or trained a trial; empty where it is not known."""
+    return trial.user_attrs.get(OWNER, "")
+
+
+def running(
+    number: int,
+    attrs: Mapping[str, Any],
+    params: Mapping[str, Any] | None = None,
+    distributions: Mapping[str, BaseDistribution] | None = None,
+) -> FrozenTrial:
+    """Return a running trial that is not in the storage yet, with an id that no stored trial has."""
+    return FrozenTrial(
+        number=number,
+        trial_id=-1 - number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params=dict(params or {}),
+        distributions=dict(distributions or {}),
+        user_attrs=dict(attrs),
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def outcome(result: TrialResult, trial: FrozenTrial) -> tuple[TrialState, float | None]:
+    """Return the state and value of a trial in Optuna's terms; a pruned trial has the value at which it was pruned."""
+    if result.state == "COMPLETE":
+        return TrialState.COMPLETE, result.best.objective if result.best else None
+    last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    if result.state == "PRUNED" and not math.isnan(last):
+        return TrialState.PRUNED, last
+    return TrialState[result.state], None
+
+
 def written(result: TrialResult) -> dict[str, Any]:
-    """Return the entry of a result. The trial itself holds its number and its parameters."""
+    """Return a result as plain values, without the number and parameters, which Optuna's trial holds."""
     spec = result.spec
     return {
         "spec": {
@@ -39,13 +97,13 @@ def written(result: TrialResult) -> dict[str, Any]:
 
 
 def _point(point: EpochMetrics) -> list[Any]:
-    """Return a point's fields in order; those that only a module of the user's own has are left out where empty."""
+    """Return the fields of a point in order, without the last two where they are empty: only user modules have them."""
     values = [getattr(point, name) for name in _FIELDS]
     return values if point.monitored is not None or point.logged else values[:-2]
 
 
 def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> TrialResult:
-    """Return the result that a trial of an arm holds."""
+    """Return the result that an ended trial of an arm holds."""
     entry: Mapping[str, Any] = trial.user_attrs[RESULT]
     spec = TrialSpec(
         arm=arm, number=trial.number, params=dict(trial.params), phase=phase, repeat=repeat, **entry["spec"]

@@ -101,6 +101,10 @@ class FakeCrew:
         """Return nothing of use: none ends."""
         return "", True
 
+    def pid(self, channel: FakeWorker) -> int | None:
+        """Return None: a fake worker has no process."""
+        return None
+
     def kill(self, channel: FakeWorker) -> None:
         """Do nothing."""
 

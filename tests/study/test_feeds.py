@@ -41,7 +41,7 @@ def as_parent(monkeypatch: pytest.MonkeyPatch) -> AsParent:
     def other() -> Iterator[None]:
         with monkeypatch.context() as patched:
             name = f"{socket.gethostname()}:{os.getppid()}:{started(os.getppid())}"
-            patched.setattr("dropsearch.study.store.this_process", lambda: name)
+            patched.setattr("dropsearch.core.process_id.this_process", lambda: name)
             yield
 
     return other
@@ -247,7 +247,7 @@ def test_later_of_two_claims_withdraws(make_store: MakeStore, as_parent: AsParen
 
 def test_silent_remote_process_loses_its_trials(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("dropsearch.study.store.this_process", lambda: "elsewhere:1:1")
+        patched.setattr("dropsearch.core.process_id.this_process", lambda: "elsewhere:1:1")
         sleeper = make_feed(make_store())
         spec = ask(sleeper)
     feed = make_feed(make_store())

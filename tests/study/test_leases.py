@@ -32,7 +32,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("dropsearch.study.leases.time.monotonic", clock)
-    monkeypatch.setattr("dropsearch.study.store.time.time", clock)
+    monkeypatch.setattr("dropsearch.study.leases.time.time", clock)
     return clock
 
 
@@ -40,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], object]:
     def do(act: Callable[[], object]) -> object:
         with monkeypatch.context() as patched:
-            patched.setattr("dropsearch.study.store.this_process", lambda: OTHER)
+            patched.setattr("dropsearch.core.process_id.this_process", lambda: OTHER)
             return act()
 
     return do

@@ -1,4 +1,4 @@
-"""How a trial's learning rate and weight decay reach a module that somebody else wrote."""
+"""How a trial's learning rate and weight decay reach a user module."""
 
 from __future__ import annotations
 

@@ -1,0 +1,118 @@
+"""Ends the trials that dead processes left running, so that their keys are free again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from dropsearch._compat.optuna_bulk import Ending
+from dropsearch.core import process_id
+from dropsearch.core.records import TrialPhase, TrialResult
+from dropsearch.study import trial_entry
+from dropsearch.study.claims import TrialKey
+from dropsearch.study.known_trials import KnownTrials
+from dropsearch.study.readable_rates import ReadableRates
+from dropsearch.study.reconnect import patiently
+
+Failed = Callable[[FrozenTrial, str], TrialResult]
+"""Returns the result of a trial that crashed its process, given the reason."""
+
+
+class Abandoned:
+    """The trials of a study whose processes have died.
+
+    Args:
+        known: What is known of the study.
+        bulk: Batched reads and writes of the study.
+        name: The study's name.
+        arm: The arm's name.
+        phase: What the trials are for.
+        crash_of: Returns how a dead process crashed, empty where that is not known.
+    """
+
+    def __init__(
+        self,
+        known: KnownTrials,
+        bulk: ReadableRates,
+        name: str,
+        *,
+        arm: str,
+        phase: TrialPhase,
+        crash_of: Callable[[str], str],
+    ) -> None:
+        self._known, self._bulk, self._name = known, bulk, name
+        self._arm, self._crash_of = arm, crash_of
+        self._phase: TrialPhase = phase
+        self.suspects: set[TrialKey] = set()
+        """The keys of trials that trained together in a process that crashed: one of them is the cause."""
+
+    def close(self, ours: Iterable[int], failed: Failed | None) -> int:
+        """End the trials of dead processes and return how many there were.
+
+        Args:
+            ours: The numbers of the trials that this process trains.
+            failed: Without it, the trials of processes that crashed are left as they are.
+        """
+        self._known.refresh()
+        training = set(ours)
+        running = [trial for trial in self._known.seen.of(TrialState.RUNNING) if trial.number not in training]
+        dead = {owner for owner in {trial_entry.owner(trial) for trial in running} if self._is_gone(owner)}
+        crashes = {owner: crash for owner in dead if (crash := self._crash_of(owner))}
+        if failed is None:
+            dead -= crashes.keys()
+        ids = [trial._trial_id for trial in running if trial_entry.owner(trial) in dead]
+        trials = patiently(self._name, lambda: self._bulk.read(ids))
+        # A write that was cut short may have stored the result without the state.
+        whole = [trial for trial in trials if trial_entry.RESULT in trial.user_attrs]
+        self._end(
+            Ending(trial, *trial_entry.outcome(trial_entry.read(trial, self._arm, self._phase), trial))
+            for trial in whole
+        )
+        lost = [trial for trial in trials if trial_entry.RESULT not in trial.user_attrs]
+        for owner, crash in crashes.items():
+            theirs = [trial for trial in lost if trial_entry.owner(trial) == owner]
+            if failed is not None and theirs:
+                self._settle_crash(theirs, crash, failed)
+        lost = [trial for trial in lost if self._known.seen.get(trial.number).state == TrialState.RUNNING]
+        if lost:
+            self.interrupt(dict.fromkeys((trial.number for trial in lost), "its process died"))
+        return len(trials)
+
+    def _is_gone(self, owner: str) -> bool:
+        # A trial of this process that it does not train is one that it lost.
+        return owner == process_id.this_process() or self._known.is_gone(owner)
+
+    def _settle_crash(self, lost: Sequence[FrozenTrial], crash: str, failed: Failed) -> None:
+        """Fail the trial that crashed its process; if there were several, note that each must be trained alone."""
+        numbers = ", ".join(str(trial.number) for trial in lost)
+        if len(lost) > 1:
+            message = (
+                f"one of the trials {numbers} of {self._name} ended the last run: {crash}; each is trained alone now"
+            )
+            keys = (trial_entry.key(trial, self._phase) for trial in lost)
+            self.suspects |= {key for key in keys if key is not None}
+        else:
+            message = f"trial {numbers} of {self._name} ended the last run and has failed: {crash}"
+            entry = trial_entry.written(failed(lost[0], f"its process died: {crash}"))
+            self._end([Ending(lost[0], TrialState.FAIL, user_attrs={trial_entry.RESULT: entry})])
+        print(message, file=sys.stderr)
+
+    def interrupt(self, why: Mapping[int, str]) -> None:
+        """End running trials as interrupted, with a reason by number."""
+        # In this order: if this process dies in between, the key is free and the trial is found again.
+        self._known.release(why)
+        ended = self._end(Ending(self._known.seen.get(number), TrialState.FAIL) for number in why)
+        # The process of a trial may have lived after all, and told the result meanwhile.
+        told = [trial.number for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if told:
+            self._known.release(dict.fromkeys(told, ""))
+
+    def _end(self, endings: Iterable[Ending]) -> list[FrozenTrial]:
+        wanted = list(endings)
+        if not wanted:
+            return []
+        ended = [trial for trial, _ in patiently(self._name, lambda: self._bulk.end(wanted))]
+        self._known.take_in(ended)
+        return ended

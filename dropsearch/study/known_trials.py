@@ -1,0 +1,133 @@
+"""What this process knows of a study: its trials, which of them count, and which processes show signs of life."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from optuna.trial import FrozenTrial, TrialState
+
+from dropsearch.core import process_id
+from dropsearch.core.records import INTERRUPTED, TrialPhase
+from dropsearch.study import leases, trial_entry
+from dropsearch.study.claims import Claims, TrialKey
+from dropsearch.study.readable_rates import ReadableRates
+from dropsearch.study.reconnect import patiently
+from dropsearch.study.shadow_study import Shadow
+
+FASTER = "another process was faster"
+"""Why a trial was withdrawn before it began."""
+AGE, COMPANY = 3.0, 60.0
+"""Seconds after which the trials of other processes are read again before the next trials are asked for; and seconds
+after the last trial of another process in which they are read each time, so that two processes do not begin the same
+trials."""
+_PREFIX = f"{INTERRUPTED}."
+_T = TypeVar("_T")
+
+
+class KnownTrials:
+    """The trials of a study as they were when it was last read, and what they count for.
+
+    Args:
+        bulk: Batched reads and writes of the study.
+        name: The study's name.
+        phase: What its trials are for.
+    """
+
+    def __init__(self, bulk: ReadableRates, name: str, phase: TrialPhase) -> None:
+        self._bulk, self._name = bulk, name
+        self._phase: TrialPhase = phase
+        self.seen = Shadow(name)
+        """The trials, as an in-memory study for samplers and pruners."""
+        self.claims = Claims()
+        self.ended_elsewhere: set[int] = set()
+        """The trials that other processes ended, and that count."""
+        self._interrupted: dict[int, str] = {}
+        self._silence = leases.Silence()
+        self._looked, self._met = -math.inf, -math.inf
+
+    def _do(self, act: Callable[[], _T]) -> _T:
+        return patiently(self._name, act)
+
+    def look(self) -> None:
+        """Read what other processes did: each time while some of them work on the study, else every `AGE` seconds."""
+        now = time.monotonic()
+        if now - self._looked > AGE or now - self._met < COMPANY:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes did."""
+        trials = self._do(self._bulk.look)
+        # Read after the trials: a trial that is interrupted is noted before its state changes.
+        attrs = self._do(self._bulk.attrs)
+        self._looked = time.monotonic()
+        this = process_id.this_process()
+        if any(trial.state == TrialState.RUNNING and trial_entry.owner(trial) != this for trial in trials):
+            self._met = self._looked
+        before = self._interrupted
+        self._interrupted = {
+            int(name.removeprefix(_PREFIX)): why for name, why in attrs.items() if name.startswith(_PREFIX) and why
+        }
+        self.take_in(trials)
+        self.take_in([self.seen.get(number) for number in before.keys() ^ self._interrupted if number in self.seen])
+        owners = {trial_entry.owner(trial) for trial in self.seen.of(TrialState.RUNNING)}
+        self._silence.look(leases.signs(attrs), owners)
+
+    def take_in(self, trials: Iterable[FrozenTrial]) -> None:
+        """Update what is known with trials that were read or written."""
+        for trial in trials:
+            self.seen.put(trial)
+            ended = trial.state in trial_entry.ENDED
+            counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
+            began = self._interrupted.get(trial.number) != FASTER
+            is_others = ended and counts and trial_entry.owner(trial) != process_id.this_process()
+            (self.ended_elsewhere.add if is_others else self.ended_elsewhere.discard)(trial.number)
+            self.claims.set(
+                trial.number,
+                trial_entry.key(trial, self._phase),
+                counts=counts,
+                interrupted=ended and not counts and began,
+            )
+
+    def _counts(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial was not interrupted."""
+        reason = trial.user_attrs.get(trial_entry.RESULT, {}).get("reason")
+        return trial.number not in self._interrupted and reason != INTERRUPTED
+
+    def counting(self) -> list[FrozenTrial]:
+        """Return the trials that ended and were not interrupted, by number."""
+        ended = self.seen.of(*trial_entry.ENDED)
+        return [trial for trial in ended if trial_entry.RESULT in trial.user_attrs and self._counts(trial)]
+
+    def release(self, why: Mapping[int, str]) -> None:
+        """Note by number why trials do not count, which frees their keys; trials with an empty reason count again."""
+        self._do(lambda: self._bulk.write({}, {f"{_PREFIX}{number}": reason for number, reason in why.items()}))
+        self._interrupted = {n: reason for n, reason in {**self._interrupted, **why}.items() if reason}
+        self.take_in([self.seen.get(number) for number in why])
+
+    def is_noted_interrupted(self, number: int, attrs: Mapping[str, object]) -> bool:
+        """Return whether the attributes of the study say that a trial was interrupted."""
+        return bool(attrs.get(f"{_PREFIX}{number}"))
+
+    def last_interrupted(self, trial_key: TrialKey) -> FrozenTrial | None:
+        """Return the last trial of a key that began and was interrupted."""
+        number = self.claims.interrupted(trial_key)
+        return None if number is None else self.seen.get(number)
+
+    def is_gone(self, owner: str) -> bool:
+        """Return whether a process has ended, or on another machine shows no sign of life for `SILENCE` seconds."""
+        if process_id.is_dead(owner):
+            return True
+        return not process_id.is_here(owner) and self._silence.of(owner) > leases.SILENCE
+
+    def is_tracked_by_its_owner(self, trial: FrozenTrial) -> bool:
+        """Return whether another living process will write an ended trial to the tracker."""
+        owner, ended = trial_entry.owner(trial), trial.datetime_complete
+        if trial.user_attrs.get(trial_entry.WORKER) or owner == process_id.this_process() or ended is None:
+            return False
+        if process_id.is_dead(owner):
+            return False
+        return process_id.is_here(owner) or datetime.now(ended.tzinfo) - ended < timedelta(seconds=leases.SILENCE)
