@@ -38,6 +38,7 @@ PAGES = (
     "docs/results.md",
     "docs/operations.md",
     "docs/clusters.md",
+    "docs/scaling.md",
     "docs/benchmarks.md",
     "docs/evidence.md",
     "docs/mlflow.md",
