@@ -24,7 +24,7 @@ from dropsearch.api.arguments import (
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import USER, Config, ConfirmConfig, SitesConfig
+from dropsearch.config.schema import USER, Config, SitesConfig
 from dropsearch.config.user_targets import USER_ARMS
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.given_loaders import GivenLoaders
@@ -105,7 +105,8 @@ def search(
             `confirm_top_k` and `confirm_seeds`.
         accelerator: auto, cpu or gpu.
         confirm_top_k: How many of the best configurations of each arm are retrained.
-        confirm_seeds: On how many fresh seeds each.
+        confirm_seeds: On how many fresh seeds the best of these is retrained; all of them are retrained on the first
+            four of these seeds (``overrides=["confirm.screening_seeds=10"]``: on all).
         lr: The range of the learning rate.
         weight_decay: The range of the weight decay.
         rates: The range of the dropout rates; zero is always within reach.
@@ -151,7 +152,8 @@ def search(
     config.tracking.name = word("tracking", tracking) if isinstance(tracking, str) else words("tracking", tracking)
     config.tracking.made_by = logger_argument(logger)
     config.engine.name = word("engine", engine)
-    config.confirm = ConfirmConfig(whole("confirm_top_k", confirm_top_k), whole("confirm_seeds", confirm_seeds))
+    config.confirm.top_k = whole("confirm_top_k", confirm_top_k)
+    config.confirm.seeds = whole("confirm_seeds", confirm_seeds)
     if tracking_uri is not None:
         config.tracking.uri = word("tracking_uri", tracking_uri)
     if batchnorm is not None:

@@ -272,6 +272,8 @@ class ConfirmConfig:
 
     top_k: int = checked(3, Constraint(at_least=1, at_most=10_000))
     seeds: int = checked(10, Constraint(at_least=1, at_most=10_000))
+    screening_seeds: int = checked(4, Constraint(at_least=1, at_most=10_000))
+    """On how many of the seeds every configuration is retrained; the best one of each arm is retrained on all."""
 
 
 @dataclass

@@ -20,10 +20,18 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import ExampleResults, TestResult
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
-from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed
+from dropsearch.study.claims import TrialKey
+from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed, may_succeed, release_invalid
 from dropsearch.study.leases import heartbeat
 from dropsearch.study.search_space import Space
-from dropsearch.study.selection import best_configurations, candidates, confirmed_configurations, winner
+from dropsearch.study.selection import (
+    best_configurations,
+    candidates,
+    confirmed_configurations,
+    planned_retrainings,
+    retraining_count,
+    winner,
+)
 from dropsearch.study.store import StudyStore
 from dropsearch.training.protocols import Engine, Feed
 
@@ -101,8 +109,15 @@ class ArmRunner:
         return sum(max(self.context.config.study.n_trials - len(store.results()), 0) for store in stores)
 
     def retrainings_left(self) -> int:
-        """Return how many retrainings the arms' confirmations still lack."""
-        return sum(len(self._trial_keys(arm) - _keys(arm.confirm.results())) for arm in self.studies)
+        """Return how many retrainings the arms' confirmations still lack, if none of them fails."""
+        return sum(self._retrainings_left(arm) for arm in self.studies)
+
+    def _retrainings_left(self, arm: ArmStudies) -> int:
+        planned, missing = self._planned(arm)
+        expected = retraining_count(
+            len(self._configurations(arm)), len(self.seeds), self.context.config.confirm.screening_seeds
+        )
+        return len(missing) + max(expected - len(planned), 0)
 
     def ended_elsewhere(self) -> int:
         """Return how many trials other processes had ended when the studies were last looked at."""
@@ -163,22 +178,29 @@ class ArmRunner:
             pause = min(1.5 * pause, LONGEST_POLL)
 
     def confirm(self, watch: Watch) -> None:
-        """Retrain the best configurations of each arm on the same fresh seeds."""
-        feeds = [
-            ConfirmFeed(
-                arm.confirm,
-                arm.space,
-                self._configurations(arm),
-                self.seeds,
-                cancelled=self.cancelled,
-                stands=self.stands,
-            )
-            for arm in self.studies
-        ]
-        self._fill(feeds, watch)
+        """Retrain the best configurations of each arm on fresh seeds, the same in all arms, in rounds.
 
-    def stands(self, result: TrialResult) -> bool:
-        """Return whether an earlier run's retraining need not be done again."""
+        Each round depends on the results of those before it: see `planned_retrainings`.
+        """
+        for arm in self.studies:
+            release_invalid(arm.confirm, lambda result: not may_succeed(result) and self._is_kept(result))
+        for _ in range(self.context.config.confirm.top_k + 1):
+            if self.cancelled() or not any(self._planned(arm)[1] for arm in self.studies):
+                return
+            feeds = [
+                ConfirmFeed(
+                    arm.confirm,
+                    arm.space,
+                    self._configurations(arm),
+                    self._planned(arm)[0],
+                    cancelled=self.cancelled,
+                )
+                for arm in self.studies
+            ]
+            self._fill(feeds, watch)
+
+    def _is_kept(self, result: TrialResult) -> bool:
+        """Return whether the retraining of an earlier run need not be done again."""
         return self.only_trains or result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
@@ -225,7 +247,7 @@ class ArmRunner:
             InputError: The study is not finished, or a winner's checkpoint is gone.
         """
         for arm in self.studies:
-            missing = self._trial_keys(arm) - _keys(arm.confirm.results())
+            missing = self._planned(arm)[1]
             if missing or not arm.search.results():
                 what = f"{len(missing)} retrainings" if missing else "all trials"
                 raise InputError(
@@ -240,8 +262,12 @@ class ArmRunner:
                 self.check_kept(outcome.winner.results)
         return found
 
-    def _trial_keys(self, arm: ArmStudies) -> set[tuple[int | None, int]]:
-        return {(result.spec.number, seed) for result in self._configurations(arm) for seed in self.seeds}
+    def _planned(self, arm: ArmStudies) -> tuple[tuple[TrialKey, ...], set[TrialKey]]:
+        """Return the retrainings that the results so far call for, and those of them that are missing."""
+        results = arm.confirm.results()
+        screening = self.context.config.confirm.screening_seeds
+        planned = planned_retrainings(self._configurations(arm), results, self.seeds, screening)
+        return planned, set(planned) - {(result.spec.configuration or 0, result.spec.seed) for result in results}
 
     def _check_opened(self, arm: ArmStudies, best: Confirmed) -> None:
         if self.context.source.has_test and _opening(best) not in arm.confirm.notes:
@@ -333,10 +359,6 @@ class TestSetError(Exception):
     """A winner could not be measured on the test set."""
 
     __test__ = False
-
-
-def _keys(results: Sequence[TrialResult]) -> set[tuple[int | None, int]]:
-    return {(result.spec.configuration, result.spec.seed) for result in results}
 
 
 def _opening(best: Confirmed) -> str:

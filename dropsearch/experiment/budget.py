@@ -14,6 +14,7 @@ from dropsearch.experiment.arm_runner import ArmRunner, Watch
 from dropsearch.report.progress import Progress
 from dropsearch.report.progress.progress import duration
 from dropsearch.stats.power import detectable
+from dropsearch.study.selection import retraining_count
 
 RESERVE = 0.03
 """The share of a budget that is left unplanned."""
@@ -66,6 +67,8 @@ class Costs:
     """To test a confirmed model and to look at it."""
     fixed: float = 0.0
     """For what comes once, such as the report."""
+    screening: int = 4
+    """On how many seeds every configuration is retrained; the best one of each arm is retrained on all."""
 
     def of(self, given: Allocation) -> float:
         """Return what an allocation costs."""
@@ -77,7 +80,8 @@ class Costs:
 
     def after(self, top_k: int, seeds: int) -> float:
         """Return what comes after the search."""
-        return self.arms * seeds * (top_k * self.confirm_trial + self.model) + self.fixed
+        retrained = retraining_count(top_k, seeds, self.screening)
+        return self.arms * (retrained * self.confirm_trial + seeds * self.model) + self.fixed
 
 
 def choose(costs: Costs, available: float) -> Allocation | None:
@@ -199,7 +203,8 @@ class BudgetedTraining:
         if self.clock:
             top_k, seeds = self._affordable(self.available - self._now())
         self._set(top_k=top_k, seeds=min(seeds, max(CHUNK, math.ceil(seeds / 2))) if self.clock else seeds)
-        begun, trained, planned = self._now(), 0, self.costs.arms * top_k * seeds
+        begun, trained = self._now(), 0
+        planned = self.costs.arms * retraining_count(top_k, seeds, self.costs.screening)
         while True:
             wanted = self.arm_runner.retrainings_left()
             progress.train("confirm", max(wanted, planned - trained))

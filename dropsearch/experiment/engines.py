@@ -14,6 +14,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import in_one_array, never_alike, programs
+from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine, cores
 from dropsearch.training.planning.compatibility import incompatibility
@@ -70,7 +71,13 @@ def most_at_once(config: Config) -> int | None:
 def most_rows(config: Config) -> int:
     """Return how many trials are ever open at once, in a search or in a confirmation."""
     searched = most_at_once(config) or config.study.n_trials
-    return max(min(searched, config.study.n_trials), config.confirm.top_k * config.confirm.seeds)
+    return max(min(searched, config.study.n_trials), confirmed_at_once(config))
+
+
+def confirmed_at_once(config: Config) -> int:
+    """Return how many retrainings of an arm's confirmation are open at once."""
+    confirm = config.confirm
+    return retrained_at_once(min(confirm.top_k, config.study.n_trials), confirm.seeds, confirm.screening_seeds)
 
 
 def _pair(

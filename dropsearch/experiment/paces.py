@@ -178,7 +178,7 @@ def pilot(
     if phase == "search":
         count, most = config.study.n_trials, engines.most_at_once(config)
     else:
-        count, most = config.confirm.top_k * config.confirm.seeds, None
+        count, most = engines.confirmed_at_once(config), None
     epochs = min(EPOCHS, config.trainer.max_epochs)
     wanted = 2 if is_sequential(engine) else 1
     count = max(min(count, most or count), wanted)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
+from dropsearch.study.selection import retraining_count
 
 _SAMPLERS = {"tpe": "TPE", "random": "chance", "gp": "a Gaussian process"}
 _PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperband": "Hyperband"}
@@ -27,7 +28,7 @@ def run_header(
     """
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
-    confirmations = len(arms) * confirm.top_k * confirm.seeds
+    confirmations = len(arms) * retraining_count(confirm.top_k, confirm.seeds, confirm.screening_seeds)
     facts = {
         "data": source.description,
         **({"budget": f"{config.budget}: {bought}"} if bought else {}),
@@ -35,8 +36,8 @@ def run_header(
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
         f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
         **_also(context),
-        "confirm": f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds, {confirmations} retrainings "
-        f"at most{'; then the test set, once' if source.has_test else ''}",
+        "confirm": f"{_confirmed(confirm)}, {confirmations} retrainings"
+        f"{'; then the test set, once' if source.has_test else ''}",
         "engine": engine,
         "output": config.output_dir,
     }
@@ -55,6 +56,15 @@ def run_header(
     with_batchnorm = any(ARMS[arm].batchnorm for arm in arms)
     question = "which dropout rates, and is BatchNorm better, or both" if with_batchnorm else "which dropout rates"
     return f"{config.model.name} on {source.name}: {question}?", facts
+
+
+def _confirmed(confirm: ConfirmConfig) -> str:
+    if confirm.top_k < 2 or confirm.screening_seeds >= confirm.seeds:
+        return f"the best {confirm.top_k} of each arm on {confirm.seeds} fresh seeds"
+    return (
+        f"the best {confirm.top_k} of each arm on {confirm.screening_seeds} fresh seeds, the best of these on "
+        f"{confirm.seeds}"
+    )
 
 
 def notes(context: ExperimentContext) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from dropsearch.report.progress.page import LivePage
 from dropsearch.report.progress.progress import View
 from dropsearch.report.progress.state import RunState
 from dropsearch.report.progress.table import LiveTable, can_draw
+from dropsearch.study.selection import retraining_count
 from dropsearch.tracking import tracker_names
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
@@ -98,6 +99,7 @@ def budget_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Cost
         epochs * paces["confirm"].of(epochs),
         (1 + TEST_SHARE) * model,
         fixed,
+        config.confirm.screening_seeds,
     )
 
 
@@ -157,7 +159,9 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
     arms = len(config.arms)
     done = [(len(arm.search.results()), len(arm.confirm.results())) for arm in studies] or [(0, 0)] * arms
     n_trials = config.study.n_trials
-    confirmed = min(n_trials, config.confirm.top_k) * config.confirm.seeds
+    confirmed = retraining_count(
+        min(n_trials, config.confirm.top_k), config.confirm.seeds, config.confirm.screening_seeds
+    )
     found = {
         "search": sum(max(n_trials - searched, 0) for searched, _ in done),
         "confirm": sum(max(confirmed - retrained, 0) for _, retrained in done),
@@ -183,7 +187,7 @@ def _ratio(context: ExperimentContext, plan: Plan) -> float:
         return 1.0
     config = context.config
     searched = engines.most_at_once(config) or config.study.n_trials
-    confirmed = config.confirm.top_k * config.confirm.seeds
+    confirmed = engines.confirmed_at_once(config)
     found = [_rate(plan, -(-open_trials // context.processes)) for open_trials in (searched, confirmed)]
     return found[0] / found[1]
 

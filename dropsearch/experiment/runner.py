@@ -273,7 +273,7 @@ class ExperimentRun:
             return None
         clock, available = self._elapsed(), self._available()
         if clock is None:
-            costs = Costs(len(config.arms), 1.0, 1.0)
+            costs = Costs(len(config.arms), 1.0, 1.0, screening=config.confirm.screening_seeds)
         else:
             costs = budget_costs(self.context, self.plan, self.engine)
             if costs.arms * 8 * costs.model > MOST_EVIDENCE * available:

@@ -139,13 +139,6 @@ class StudyFeed(ABC):
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Record epoch metrics; return for each trial whether it is to be pruned."""
 
-    def release_invalid(self, is_valid: Callable[[TrialResult], bool]) -> None:
-        """Free the trials whose results are no longer valid: they failed, or their checkpoints are missing."""
-        invalid = [result for result in self.store.results() if not is_valid(result)]
-        if invalid:
-            reasons = {True: "it failed", False: "its checkpoint is gone"}
-            self.store.release({result.spec.number: reasons[result.state == "FAIL"] for result in invalid})
-
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Record the results of trials."""
         self.store.tell(results)
@@ -189,7 +182,7 @@ class SearchFeed(StudyFeed):
         self._healthy: set[str] = set()
         """Keys of open trials with a finite epoch: among many open trials, those that diverge end first."""
         if retry_failed:
-            self.release_invalid(lambda result: not _may_succeed(result))
+            release_invalid(store, lambda result: not may_succeed(result))
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Start up to `count` trials and return them; fewer if the study has reached its total or its timeout.
@@ -233,15 +226,14 @@ class SearchFeed(StudyFeed):
 
 
 class ConfirmFeed(StudyFeed):
-    """The best configurations of one arm on fresh seeds.
+    """Hands out retrainings of an arm's best configurations on fresh seeds.
 
     Args:
         store: The study of the arm's confirmation.
-        space: What the search proposed its parameters from.
-        configurations: The search's trials to retrain.
-        seeds: The seeds, the same for every configuration and arm.
-        cancelled: Whether to stop now.
-        stands: Says whether an earlier result can stand, for instance because its checkpoint is there.
+        space: Search space of the arm.
+        configurations: Trials of the search to retrain.
+        trial_keys: The retrainings wanted, as (configuration, seed); the same seeds in every arm.
+        cancelled: Returns whether to stop now.
     """
 
     def __init__(
@@ -249,16 +241,14 @@ class ConfirmFeed(StudyFeed):
         store: StudyStore,
         space: Space,
         configurations: Sequence[TrialResult],
-        seeds: Sequence[int],
+        trial_keys: Sequence[TrialKey],
         *,
         cancelled: Callable[[], bool],
-        stands: Callable[[TrialResult], bool],
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
         self._tried: set[TrialKey] = set()
         """What failed in this run: it is tried once more, and again by the next run."""
-        super().__init__(store, space, [(n, seed) for n in self._params for seed in seeds], cancelled, None)
-        self.release_invalid(lambda result: not _may_succeed(result) and stands(result))
+        super().__init__(store, space, trial_keys, cancelled, None)
 
     def point(self, trial_key: TrialKey) -> Params:
         """Return the parameters of the configuration."""
@@ -275,15 +265,23 @@ class ConfirmFeed(StudyFeed):
     def tell(self, results: Sequence[TrialResult]) -> None:
         """End retrainings; the place of one that failed is free once more."""
         super().tell(results)
-        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if _may_succeed(r)}
+        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if may_succeed(r)}
         again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
         self._tried |= failed.keys()
         if again:
             self.store.release(again)
 
 
-def _may_succeed(result: TrialResult) -> bool:
-    """Return whether a failed trial may end otherwise when it is repeated: not where the numbers diverged."""
+def release_invalid(store: StudyStore, is_valid: Callable[[TrialResult], bool]) -> None:
+    """Free the keys of trials whose results are no longer valid: they failed, or their checkpoints are missing."""
+    invalid = [result for result in store.results() if not is_valid(result)]
+    if invalid:
+        reasons = {True: "it failed", False: "its checkpoint is gone"}
+        store.release({result.spec.number: reasons[result.state == "FAIL"] for result in invalid})
+
+
+def may_succeed(result: TrialResult) -> bool:
+    """Return whether a failed trial may succeed when it is repeated; one that diverged diverges again."""
     return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
 
 

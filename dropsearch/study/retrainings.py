@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import StudyFeed
+from dropsearch.study.feeds import StudyFeed, release_invalid
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore
 
@@ -60,7 +60,7 @@ class VariationFeed(StudyFeed):
     ) -> None:
         self._variations = variations
         super().__init__(store, space, trial_keys(variations, seeds), cancelled, None)
-        self.release_invalid(stands)
+        release_invalid(store, stands)
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:

@@ -1,4 +1,4 @@
-"""Which configurations are confirmed, and what came of them."""
+"""Which configurations are confirmed on which seeds, and which of them wins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dropsearch.core.records import Arm, Confirmed, TrialResult
+from dropsearch.study.claims import TrialKey
 
 EQUAL = 1e-9
 """Rates that differ by less are the same rate."""
@@ -16,6 +17,44 @@ def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[Tria
     """Return the `count` completed trials with the least validation loss, best first."""
     complete = [t for t in trials if t.state == "COMPLETE" and t.best is not None]
     return tuple(sorted(complete, key=lambda t: t.best.objective if t.best else math.inf)[:count])
+
+
+def retraining_count(top_k: int, seeds: int, screening: int) -> int:
+    """Return how many retrainings the confirmation of an arm takes if none of them fails: see `planned_retrainings`."""
+    return top_k * seeds if top_k < 2 else top_k * min(screening, seeds) + max(seeds - screening, 0)
+
+
+def retrained_at_once(top_k: int, seeds: int, screening: int) -> int:
+    """Return how many retrainings of an arm can be open at once: those of the screening, or the rest."""
+    return seeds if top_k < 2 else max(top_k * min(screening, seeds), seeds - screening)
+
+
+def planned_retrainings(
+    configurations: Sequence[TrialResult], retrained: Sequence[TrialResult], seeds: Sequence[int], screening: int
+) -> tuple[TrialKey, ...]:
+    """Return the retrainings, as (configuration, seed), that the results so far call for; those done are among them.
+
+    First every configuration is retrained on the first seeds (the screening), then the one with the least mean
+    validation loss there on all seeds. If one of its retrainings fails, the next best follows. Arms are compared on all
+    seeds of their finalists, whose number does not depend on any result, so the tests stay exact.
+
+    Args:
+        configurations: The configurations to confirm.
+        retrained: Retrainings that have ended.
+        seeds: Seeds of the confirmation.
+        screening: How many seeds every configuration is retrained on.
+    """
+    first = seeds if len(configurations) == 1 else seeds[:screening]
+    planned = {each.spec.number: first for each in configurations}
+    screened = confirmed_configurations(configurations, retrained, first)
+    if sum(len(each.results) for each in screened) == len(first) * len(configurations):
+        whole = {each.number: each for each in confirmed_configurations(configurations, retrained, seeds)}
+        finite = (each for each in screened if math.isfinite(each.mean_val_loss))
+        for finalist in sorted(finite, key=lambda each: each.mean_val_loss):
+            planned[finalist.number] = seeds
+            if len(whole[finalist.number].results) < len(seeds) or math.isfinite(whole[finalist.number].mean_val_loss):
+                break
+    return tuple((number, seed) for number, own in planned.items() for seed in own)
 
 
 def confirmed_configurations(

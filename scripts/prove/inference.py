@@ -27,7 +27,7 @@ def main() -> None:
     given.add_argument("--seed", type=int, default=0)
     parts = {
         part.__name__: part
-        for part in (family_wise_errors, crossed, coverages, draws, powers, budgets, repetitions, curves)
+        for part in (family_wise_errors, crossed, coverages, confirmations, draws, powers, budgets, repetitions, curves)
     }
     given.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="which tables; all by default")
     wanted = given.parse_args()
@@ -76,6 +76,16 @@ def coverages(experiments: int, generator: np.random.Generator) -> Iterator[Sequ
     for name in simulated.DIFFERENCES:
         covered = [simulated.interval_coverage(name, 4 * experiments, n, generator) for n in (5, 10, 20)]
         yield name, *(f"{100 * share:.1f}" for share in covered)
+
+
+def confirmations(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
+    columns = ("seeds that choose", "wrongly shown, %", "coverage, %", "winner worse by")
+    yield from _head("spread of configurations", *columns)
+    for spread in (0.0, 0.5, 1.0, 2.0):
+        for screening in (4, 10):
+            wrong, covered, regret = simulated.confirmation(spread, screening, experiments, generator)
+            shown = f"{100 * wrong:.1f}" if spread == 0 else ""
+            yield f"{spread:g}", str(screening), shown, f"{100 * covered:.1f}", f"{regret:.3f}"
 
 
 def powers(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:

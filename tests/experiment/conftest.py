@@ -146,8 +146,11 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         monkeypatch.setattr(sys, "argv", ["dropsearch", *arguments])
         GlobalHydra.instance().clear()
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended, loggers_as_they_are():
-            main()
+        try:
+            with pytest.raises(SystemExit) as ended, loggers_as_they_are():
+                main()
+        finally:
+            GlobalHydra.instance().clear()
         captured = capfd.readouterr()
         new = [path.relative_to(tmp_path) for path in set(tmp_path.rglob("*")) - before]
         # Python keeps what it compiled of a module in the folder; that is none of ours.

@@ -17,6 +17,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
 from dropsearch.experiment.runner import searched
 from dropsearch.report.progress import Progress
+from dropsearch.study.selection import retraining_count
 from tests.experiment.conftest import LIGHT, Cli, composed
 
 
@@ -88,7 +89,10 @@ class Simulated:
         self.confirmed = 0
         self.seeds: tuple[int, ...] = ()
         config = SimpleNamespace(
-            seed=0, study=SimpleNamespace(n_trials=30), confirm=SimpleNamespace(top_k=3, seeds=10), budget="x"
+            seed=0,
+            study=SimpleNamespace(n_trials=30),
+            confirm=SimpleNamespace(top_k=3, seeds=10, screening_seeds=4),
+            budget="x",
         )
         self.context = SimpleNamespace(config=config)
 
@@ -106,7 +110,7 @@ class Simulated:
 
     def retrainings_left(self) -> int:
         top_k = min(self.context.config.confirm.top_k, self.context.config.study.n_trials)
-        return len(self.studies) * top_k * len(self.seeds) - self.confirmed
+        return len(self.studies) * retraining_count(top_k, len(self.seeds), 4) - self.confirmed
 
     def confirm(self, watch: Any) -> None:
         for _ in range(self.retrainings_left()):

@@ -349,3 +349,48 @@ def response_coverage(
 
 
 ALL_ARMS = tuple(ARMS)
+
+
+# Confirmations: configurations that differ by `spread`, retrained on seeds of standard deviation 1
+
+AGREEMENT = 0.7
+"""Correlation of the luck of a seed in the validation loss and in the test score."""
+
+
+def confirmation(
+    spread: float, screening: int, experiments: int, generator: Random, seeds: int = 10, top_k: int = 3
+) -> tuple[float, float, float]:
+    """Confirm four arms as a run does, and compare their winners on the test set.
+
+    Args:
+        spread: Standard deviation of the true scores of an arm's configurations; with 0 all models are the same.
+        screening: How many seeds choose the winner of an arm.
+        experiments: Number of runs.
+        generator: Random numbers.
+        seeds: On how many seeds the winners are compared.
+        top_k: Configurations of each arm.
+
+    Returns:
+        The share of runs in which a contrast of equal models is below 0.05, the share of intervals that hold the true
+        difference, and by how much the winners are worse than the best configurations, in seed deviations.
+    """
+    wrong = 0
+    covered: list[bool] = []
+    regret: list[float] = []
+    for _ in range(experiments):
+        truth = spread * generator.normal(size=(len(FOUR_ARMS), top_k, 1))
+        shape = (len(FOUR_ARMS), top_k, seeds)
+        val_luck = generator.normal(size=shape)
+        test_luck = AGREEMENT * val_luck + math.sqrt(1 - AGREEMENT**2) * generator.normal(size=shape)
+        chosen = np.argmin((truth + val_luck)[..., :screening].mean(-1), axis=1)
+        arms = np.arange(len(FOUR_ARMS))
+        won, tested = truth[arms, chosen, 0], (truth + test_luck)[arms, chosen]
+        regret.append(float((won - truth.min(axis=(1, 2))).mean()))
+        false = 0
+        values = {arm: dict(enumerate(tested[n].tolist())) for n, arm in enumerate(FOUR_ARMS)}
+        for each in contrasts_of(values, "test_loss"):
+            real = won[FOUR_ARMS.index(each.a)] - won[FOUR_ARMS.index(each.b)]
+            covered.append(bool(each.difference.low - 1e-12 <= real <= each.difference.high + 1e-12))
+            false += bool(real == 0 and each.p_holm < 0.05)
+        wrong += false > 0
+    return wrong / experiments, float(np.mean(covered)), float(np.mean(regret))

@@ -10,7 +10,7 @@ import pytest
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
 from dropsearch.stats.comparisons import compare, contrasted, contrasts_of, paired, planned_contrasts
 from dropsearch.stats.paired_tests import holm
-from tests.stats.simulations import ALL_ARMS, family_wise_error
+from tests.stats.simulations import ALL_ARMS, confirmation, family_wise_error
 
 
 def arm_with(name, acc, loss=None, seeds=None):
@@ -168,3 +168,11 @@ def test_a_seed_that_failed_on_one_side_is_left_out_of_a_pair():
     values = {"x = 0": {1: 1.0, 2: math.inf, 3: 3.0}, "dropout": {3: 0.0, 2: 0.0, 1: 0.0}}
     (found,) = contrasted(values, [("x = 0", "dropout")], "val_loss")
     assert found.differences == (1.0, 3.0)
+
+
+@pytest.mark.parametrize("screening", [4, 10])
+def test_winners_chosen_by_few_seeds_are_compared_as_promised(screening: int):
+    experiments = 120
+    wrong, covered, _ = confirmation(0.0, screening, experiments, np.random.default_rng(20261127))
+    assert wrong <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / experiments)
+    assert covered >= 0.93

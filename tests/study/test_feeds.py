@@ -22,8 +22,8 @@ from dropsearch.core.records import INTERRUPTED, Choice, EpochMetrics, Numbers, 
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
 from dropsearch.study import trial_entry
 from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import ConfirmFeed, SearchFeed
-from dropsearch.study.selection import best_configurations, confirmed_configurations, winner
+from dropsearch.study.feeds import ConfirmFeed, SearchFeed, may_succeed, release_invalid
+from dropsearch.study.selection import best_configurations, confirmed_configurations, planned_retrainings, winner
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import check_studies, identity
@@ -129,9 +129,8 @@ def test_hyperparameters_round_trip_into_the_confirmation(
         make_store("confirm"),
         make_space(**EXTRA),
         kept[2:4],
-        [7, 8],
+        [(trial.spec.number, seed) for trial in kept[2:4] for seed in (7, 8)],
         cancelled=lambda: False,
-        stands=lambda _: True,
     )
     retrained = {spec.configuration: spec.hyperparameters for spec in work(confirm)}  # type: ignore[arg-type]
     assert retrained == {spec.number: spec.hyperparameters for spec in asked[2:4]}
@@ -448,9 +447,9 @@ def test_sqlite_storage(tmp_path: Path) -> None:
 def confirm(make_store: MakeStore, stands: Callable[[TrialResult], bool] = lambda _: True) -> ConfirmFeed:
     best = best_configurations(make_store().results(), 2)
     store = make_store("confirm")
-    return ConfirmFeed(
-        store, make_space(), best, confirmation_seeds(0, 3), cancelled=lambda: False, stands=stands
-    )  # fmt: skip
+    release_invalid(store, lambda result: not may_succeed(result) and stands(result))
+    trial_keys = planned_retrainings(best, store.results(), confirmation_seeds(0, 3), 3)
+    return ConfirmFeed(store, make_space(), best, trial_keys, cancelled=lambda: False)
 
 
 def test_best_configurations_are_retrained_with_the_same_seeds(make_store: MakeStore) -> None:

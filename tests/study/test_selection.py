@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from dropsearch.core.records import ARMS, Confirmed, EpochMetrics, TrialResult, TrialSpec
-from dropsearch.study.selection import candidates, is_in_arm, winner
+from dropsearch.study.selection import (
+    candidates,
+    confirmed_configurations,
+    is_in_arm,
+    planned_retrainings,
+    retrained_at_once,
+    retraining_count,
+    winner,
+)
 
 TYPICAL = {"input": 0.15, "hidden": 0.4}
 SEEDS = (11, 12, 13)
@@ -74,3 +82,87 @@ def test_a_model_with_dropout_stays_out_of_the_arm_without():
 def test_batchnorm_separates_models_with_the_same_rates():
     found = {"none": [confirmed("none", 4, {}, 0.2)], "both": [confirmed("both", 7, {"input": 0.0}, 0.3)]}
     assert chosen("both", found).number == 7
+
+
+MANY = tuple(range(100, 110))
+"""Ten seeds."""
+
+
+def searched(number: int) -> TrialResult:
+    return TrialResult(TrialSpec("dropout", number, number, {}, 1e-3, 0.0), "COMPLETE", (), 1.0)
+
+
+def retrained(number: int, seed: int, loss: float) -> TrialResult:
+    spec = TrialSpec("dropout", 0, seed, {}, 1e-3, 0.0, phase="confirm", configuration=number)
+    return TrialResult(spec, "COMPLETE", (EpochMetrics(0, loss, loss, loss),), 1.0)
+
+
+def rounds(losses: dict[int, float | dict[int, float]], screening: int = 4, seeds: tuple[int, ...] = MANY):
+    """Retrain what is planned until nothing is missing; return the number in each round, and the results."""
+    configurations = [searched(number) for number in losses]
+    done: list[TrialResult] = []
+    counts = []
+    while missing := [
+        key
+        for key in planned_retrainings(configurations, done, seeds, screening)
+        if key not in {(r.spec.configuration, r.spec.seed) for r in done}
+    ]:
+        counts.append(len(missing))
+        for number, seed in missing:
+            own = losses[number]
+            done.append(retrained(number, seed, own if isinstance(own, float) else own.get(seed, own[0])))
+    return counts, confirmed_configurations(configurations, done, seeds)
+
+
+def test_the_best_of_the_screening_is_retrained_on_all_seeds():
+    counts, found = rounds({1: 0.3, 2: 0.2, 3: 0.4})
+    assert counts == [12, 6]
+    assert {each.number: len(each.results) for each in found} == {1: 4, 2: 10, 3: 4}
+    won = winner(found, len(MANY))
+    assert won is not None
+    assert won.number == 2
+    assert won.seeds == MANY
+
+
+def test_only_the_screening_seeds_choose_the_finalist():
+    late = {0: 0.2, **dict.fromkeys(MANY[4:], 0.9)}
+    counts, found = rounds({1: 0.3, 2: late})
+    assert counts == [8, 6]
+    assert {each.number: len(each.results) for each in found} == {1: 4, 2: 10}
+
+
+def test_the_next_best_follows_a_finalist_that_diverges():
+    diverges = {0: 0.1, MANY[7]: float("inf")}
+    counts, found = rounds({1: 0.3, 2: diverges, 3: 0.2})
+    assert counts == [12, 6, 6]
+    won = winner(found, len(MANY))
+    assert won is not None
+    assert won.number == 3
+
+
+def test_a_configuration_that_diverges_in_the_screening_is_left_out():
+    counts, found = rounds({1: {0: 0.1, MANY[0]: float("inf")}, 2: 0.2})
+    assert counts == [8, 6]
+    assert {each.number: len(each.results) for each in found} == {1: 4, 2: 10}
+
+
+def test_no_finalist_where_all_diverge():
+    counts, found = rounds({1: float("inf"), 2: float("inf")})
+    assert counts == [8]
+    assert winner(found, len(MANY)) is None
+
+
+@pytest.mark.parametrize("screening", [1, 2, 4, 10, 20])
+@pytest.mark.parametrize("seeds", [1, 2, 5, 10])
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_the_number_of_retrainings_is_known_before(top_k, seeds, screening):
+    counts, _ = rounds({number: 0.1 * number for number in range(1, top_k + 1)}, screening, MANY[:seeds])
+    assert sum(counts) == retraining_count(top_k, seeds, screening)
+    assert max(counts) == retrained_at_once(top_k, seeds, screening)
+
+
+def test_more_seeds_for_a_finished_study_extend_its_finalist():
+    _, found = rounds({1: 0.3, 2: 0.2}, 4, MANY[:6])
+    done = [result for each in found for result in each.results]
+    planned = planned_retrainings([searched(1), searched(2)], done, MANY, 4)
+    assert set(planned) - {(r.spec.configuration, r.spec.seed) for r in done} == {(2, seed) for seed in MANY[6:]}
