@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from dropsearch.core.errors import InputError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "search": ("optuna", "hydra", "omegaconf", "scipy"),
+    "search": ("optuna", "hydra", "omegaconf", "scipy", "cloudpickle"),
     "report": ("matplotlib", "jinja2", "pandas"),
     "data": ("sklearn", "PIL", "scipy"),
     "mlflow": ("mlflow",),

@@ -33,6 +33,7 @@ from dropsearch.study.selection import (
     winner,
 )
 from dropsearch.study.store import StudyStore
+from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
@@ -156,7 +157,7 @@ class ArmRunner:
 
         What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
         """
-        watchdog = Watchdog()
+        watchdog = Watchdog(self.engine if isinstance(self.engine, CrewEngine) else None)
         watched = [HeardFeed(watch(feed), watchdog) for feed in feeds]
         with heartbeat(feed.store for feed in feeds), watchdog.watching():
             self._run_until_done(feeds, watched)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +24,10 @@ from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
 from dropsearch.experiment.scoring import TestResult
 from dropsearch.experiment.user_module import UserModules
+from dropsearch.experiment.worker_config import alone, unsafe_threads
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
+from dropsearch.training.crews import pickled
 from dropsearch.training.multiprocess import can_fork, cores
 from dropsearch.training.protocols import TrainerSettings
 
@@ -120,6 +121,8 @@ class ExperimentContext:
     space: SpaceSettings
     processes: int
     """How many processes train."""
+    threads: tuple[str, ...]
+    """Threads beside which this process must not fork: other processes begin anew."""
     checkpoints: Path
     """Where the study keeps its weights: apart from those of another study in the same output directory."""
     rate_check: RateCheck | None = None
@@ -187,7 +190,6 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
         InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
             with other values of what else is searched; or no rate changes anything.
     """
-    threads = {*threading.enumerate()}
     device = build.device(config)
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)
@@ -195,10 +197,13 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
     modules = _module_factory(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
     space = _space(config, params, modules)
-    processes = _processes(config, device, settings, source, started_threads(threads))
+    threads = unsafe_threads()
+    processes = _processes(config, device, settings, source, threads)
     # Absolute, for a process that runs elsewhere may look for it.
     checkpoints = Path(config.output_dir).absolute() / "checkpoints" / config.study.name
-    context = ExperimentContext(config, device, settings, source, modules, sites, params, space, processes, checkpoints)
+    context = ExperimentContext(
+        config, device, settings, source, modules, sites, params, space, processes, threads, checkpoints
+    )
     if config.task != "sites":
         _require_sites(context)
     if not _needs_rate_check(context):
@@ -266,30 +271,30 @@ def _space(config: Config, params: Mapping[str, Range], modules: ModuleFactory) 
     )
 
 
-def started_threads(before: Collection[threading.Thread]) -> list[str]:
-    """Return the names of threads that make a fork unsafe: begun since then, or by a compiler of torch."""
-    alive = [each for each in threading.enumerate() if not type(each).__module__.startswith("tqdm")]
-    return [each.name for each in alive if each not in before or each.name.endswith("(_read_thread)")]
-
-
 def _processes(
     config: Config, device: torch.device, settings: TrainerSettings, source: Source, threads: Sequence[str]
 ) -> int:
     """Return how many processes train: those asked for, else one a core on a CPU and one a GPU.
 
-    One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place.
+    One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place; and
+    where threads forbid to fork and the module or its data cannot be given to a process that begins anew.
     """
     wanted = config.engine.processes
-    if threads and wanted not in ("auto", 1, "1"):
-        raise InputError(
-            f"engine.processes must be 1 or auto, got {wanted}: the module or its data started a thread "
-            f"({threads[0]}), and a process with threads cannot be forked safely"
-        )
-    if wanted != "auto":
-        return int(wanted)
-    if threads and settings.is_user_module:
-        print(f"note: one process trains, for a thread was started ({threads[0]})", file=sys.stderr)
+    count = int(wanted) if wanted != "auto" else _as_many_as_help(config, device, settings, source)
+    if count == 1 or not threads or config.cluster.name != "none" or device.type == "cuda":
+        return count
+    try:
+        pickled(alone(config))
+    except InputError as error:
+        if wanted != "auto":
+            raise
+        print(f"note: one process trains, for a thread was started ({threads[0]}): {error}", file=sys.stderr)
         return 1
+    print(f"note: training processes begin anew, for a thread was started ({threads[0]})", file=sys.stderr)
+    return count
+
+
+def _as_many_as_help(config: Config, device: torch.device, settings: TrainerSettings, source: Source) -> int:
     if source.uses_workers or settings.trainer():
         return 1
     if device.type == "cuda":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from functools import partial
@@ -11,12 +10,13 @@ from typing import Any
 
 import torch
 
-from dropsearch.config.schema import Config, TrackingConfig, UserDataConfig, UserModelConfig
+from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig
 from dropsearch.core.errors import InputError
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import checkpoint_path
 from dropsearch.experiment.build import Source, data_source
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.worker_config import alone
 from dropsearch.training.crews import SpawnedCrew
 from dropsearch.training.multiprocess import CrewEngine, cores
 from dropsearch.training.planning.plan import Plan
@@ -28,16 +28,20 @@ def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
     """Return what trains the trials of a run: on a Ray cluster, on several GPUs, or in processes of this machine."""
     if context.config.cluster.name == "ray":
         return on_ray(context, plan)
-    if context.device.type == "cuda" and context.processes > 1:
+    if context.processes > 1 and (context.threads or context.device.type == "cuda"):
         return spawned(context, plan)
     return engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
 
 
 def spawned(context: ExperimentContext, plan: Plan) -> Engine:
-    """Return an engine in several processes that begin anew, each with a GPU."""
-    make = partial(_made, _alone(context.config), plan, context.checkpoints)
-    crew = SpawnedCrew(make, environments(context.processes))
-    return CrewEngine(crew, partial(_describe, plan, "cuda"))
+    """Return an engine in several processes that begin anew, each with a GPU where there are GPUs."""
+    make, device = partial(_made, alone(context.config), plan, context.checkpoints), context.device.type
+    crew = (
+        SpawnedCrew(make, environments(context.processes))
+        if device == "cuda"
+        else SpawnedCrew(make, [{}] * context.processes, threads=1)
+    )
+    return CrewEngine(crew, partial(_describe, plan, device))
 
 
 def environments(processes: int) -> list[dict[str, str]]:
@@ -60,7 +64,7 @@ def _crew(context: ExperimentContext, plan: Plan) -> RayCrew:
     on_gpu = config.trainer.accelerator != "cpu" and has_gpus()
     # What was measured here holds where the device is the same; else each actor measures for itself.
     known = plan if on_gpu == (context.device.type == "cuda") else None
-    make = partial(_made_in_actor, _alone(config), known, _shared_data(context))
+    make = partial(_made_in_actor, alone(config), known, _shared_data(context))
     count = None if cluster.workers == "auto" else int(cluster.workers)
     return RayCrew(make, context.checkpoints, count, on_gpu)
 
@@ -79,19 +83,6 @@ def _shared_data(context: ExperimentContext) -> Any:
                 f"{str(error)[:200]}: give data._target_ on the command line"
             ) from error
         return None
-
-
-def _alone(config: Config) -> Config:
-    """Return the configuration of a single worker of this run; its files go where those of the run go."""
-    alone = copy.copy(config)
-    alone.budget = None
-    alone.task, alone.output_dir = "work", str(Path(config.output_dir).absolute())
-    alone.engine, alone.cluster = copy.copy(config.engine), copy.copy(config.cluster)
-    alone.engine.processes, alone.engine.devices, alone.cluster.name = "1", "auto", "none"
-    alone.tracking = TrackingConfig(name="none")  # a logger that was handed over stays here
-    alone.study = copy.copy(config.study)
-    alone.study.storage = None  # an open storage cannot be sent, and no worker writes to it
-    return alone
 
 
 def _made(config: Config, plan: Plan | None, folder: Path, source: Source | None = None) -> Engine:

@@ -1,65 +1,140 @@
-"""A line on the terminal where no trial has got further for long: which trials hang, and where."""
+"""Trials that stand still: the terminal names them, and a process that waits for ever is ended."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.training.protocols import Feed
 
-STALL, LOOK = 300.0, 5.0
-"""Seconds without an epoch of any trial after which the line is printed, and between two looks. It is printed again
-after twice that time, and so on."""
+QUIET, STALL, LOOK = 60.0, 300.0, 5.0
+"""Seconds without any sign of a process until it is named; until it is ended, and until trials are named that use the
+processor and end no epoch (again after twice that time, and so on); and between two looks."""
 MOST_NAMED = 4
-"""How many trials the line names."""
+"""How many trials a line names."""
+
+
+class Workers(Protocol):
+    """The processes of this machine that train."""
+
+    def processes(self) -> Mapping[int, Sequence[str]]:
+        """Return the keys of the trials that each process trains, by its id."""
+        ...
+
+    def end_process(self, pid: int, why: str) -> None:
+        """Kill a process; its trials fail with the reason."""
+        ...
+
+
+def processor_time(pid: int) -> float | None:
+    """Return the seconds of processor time of a process and its ended children; None if it is gone, or nobody says."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class _Process:
+    moved: float
+    """When it last gave a sign of progress."""
+    used: float = 0.0
+    """Seconds of processor time until then."""
+    is_named: bool = False
 
 
 class Watchdog:
-    """What trials are doing, as it is heard of them."""
+    """What trials are doing, as it is heard of them, and whether their processes do anything.
 
-    def __init__(self) -> None:
-        self._doing: dict[str, str] = {}
+    Args:
+        workers: Where the trials train; None for this process.
+    """
+
+    def __init__(self, workers: Workers | None = None) -> None:
+        self._workers = workers
+        self._doing: dict[str, tuple[str, float]] = {}
+        """What each trial does, and since when, by its key."""
+        self._processes: dict[int, _Process] = {}
         self._heard, self._patience = time.monotonic(), STALL
 
-    def hear(self, doing: dict[str, str], ended: Sequence[TrialResult] = ()) -> None:
+    def hear(self, doing: Mapping[str, str], ended: Sequence[TrialResult] = ()) -> None:
         """Take in what trials are doing now, by their keys, and which have ended."""
-        self._doing = {**self._doing, **doing}
+        self._heard, self._patience = time.monotonic(), STALL
+        self._doing = {**self._doing, **{key: (what, self._heard) for key, what in doing.items()}}
         for result in ended:
             self._doing.pop(result.spec.key, None)
-        self._heard, self._patience = time.monotonic(), STALL
 
-    def stalled(self) -> str:
-        """Return the line to print, empty where trials get further or none trains."""
-        waited, doing = time.monotonic() - self._heard, dict(self._doing)
+    def look(self) -> list[str]:
+        """End the processes that wait for ever; return the lines to print, none where trials get further."""
+        doing = dict(self._doing)
+        at_work = self._workers.processes() if self._workers else {os.getpid(): list(doing)}
+        fresh = _Process(time.monotonic())
+        self._processes = {pid: self._processes.get(pid, replace(fresh)) for pid, keys in at_work.items() if keys}
+        lines = [self._stood(pid, at_work[pid], doing) for pid in self._processes]
+        return [line for line in (*lines, self._unended(doing)) if line]
+
+    def _stood(self, pid: int, keys: Sequence[str], doing: Mapping[str, tuple[str, float]]) -> str:
+        """Return what to say of a process that uses no processor time and is not heard of."""
+        process, now, used = self._processes[pid], time.monotonic(), processor_time(pid)
+        last = max([process.moved, *(doing[key][1] for key in keys if key in doing)])
+        if used is None or used > process.used + 0.05:
+            process.used, last = used or 0.0, now
+        if last > process.moved:
+            process.moved, process.is_named = last, False
+        stood = now - process.moved
+        if self._workers and stood > STALL:
+            why = f"no progress for {stood:.0f} s: a deadlock, or a wait for something that never came"
+            self._workers.end_process(pid, why)
+            return ""
+        if stood < QUIET or process.is_named:
+            return ""
+        process.is_named = True
+        end = f"it is ended after {STALL:.0f} s" if self._workers else "Ctrl-C stops the run"
+        trials = _listed({key: doing[key] for key in keys if key in doing})
+        return f"process {pid} makes no progress: no processor time for {stood:.0f} s while it trains {trials}; {end}"
+
+    def _unended(self, doing: Mapping[str, tuple[str, float]]) -> str:
+        """Return what to say where no trial gets further."""
+        waited = time.monotonic() - self._heard
         if not doing or waited < self._patience:
             return ""
         self._patience *= 2
-        named = ", ".join(f"{key} ({what})" for key, what in list(doing.items())[:MOST_NAMED])
-        more = f" and {len(doing) - MOST_NAMED} more" if len(doing) > MOST_NAMED else ""
         return (
-            f"no trial has ended an epoch for {waited:.0f} s: {named}{more}; epochs may be long, or a data loader or a "
-            "step hangs: Ctrl-C stops the run, and the same command continues"
+            f"no trial has ended an epoch for {waited:.0f} s: {_listed(doing)}; epochs may be long, or a data loader "
+            "or a step hangs: Ctrl-C stops the run, and the same command continues"
         )
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Print the line where it is due while the context lasts."""
+        """Look regularly while the context lasts."""
         stop = threading.Event()
 
-        def look() -> None:
+        def keep_looking() -> None:
             while not stop.wait(LOOK):
-                if line := self.stalled():
+                for line in self.look():
                     print(line, file=sys.stderr, flush=True)
 
-        threading.Thread(target=look, name="dropsearch-watchdog", daemon=True).start()
+        thread = threading.Thread(target=keep_looking, name="dropsearch-watchdog", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             stop.set()
+            thread.join()
+
+
+def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
+    named = ", ".join(f"{key} ({what})" for key, (what, _) in list(doing.items())[:MOST_NAMED])
+    return named + (f" and {len(doing) - MOST_NAMED} more" if len(doing) > MOST_NAMED else "")
 
 
 class HeardFeed:

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Protocol
 
 from dropsearch.core.errors import InputError
@@ -138,12 +141,12 @@ class ForkedCrew(_ProcessCrew):
         return self._forks.ending(pid), True
 
     def pid(self, channel: Any) -> int | None:
-        """Return the id of a process."""
-        return self.pids[channel]
+        """Return the id of a process, None once it has ended."""
+        return self.pids.get(channel)
 
     def kill(self, channel: Any) -> None:
         """Kill a process."""
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, KeyError):
             os.kill(self.pids[channel], signal.SIGKILL)
 
     def close(self) -> None:
@@ -155,7 +158,7 @@ class ForkedCrew(_ProcessCrew):
 
 
 class SpawnedCrew(_ProcessCrew):
-    """Processes that begin anew, as CUDA needs it, each with environment variables of its own, such as its GPU.
+    """Processes that begin anew, as CUDA and threads need it, each with environment variables of its own (its GPU).
 
     Args:
         make_engine: Makes what trains, in each process. It must be possible to pickle it.
@@ -171,7 +174,7 @@ class SpawnedCrew(_ProcessCrew):
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
         super().__init__(len(environments), self._context.Event())
-        self._given, self._threads = _pickled(make_engine), threads
+        self._given, self._threads = pickled(make_engine), threads
         self._free = list(environments)
         self._used: dict[Any, tuple[Any, Mapping[str, str]]] = {}
 
@@ -183,7 +186,8 @@ class SpawnedCrew(_ProcessCrew):
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         try:
-            process.start()
+            with _hidden_main():
+                process.start()
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
@@ -201,37 +205,53 @@ class SpawnedCrew(_ProcessCrew):
         return signal.Signals(-code).name if code < 0 else f"status {code}", True
 
     def pid(self, channel: Any) -> int | None:
-        """Return the id of a process."""
-        return self._used[channel][0].pid
+        """Return the id of a process, None once it has ended."""
+        return self._used[channel][0].pid if channel in self._used else None
 
     def kill(self, channel: Any) -> None:
         """Kill a process."""
-        self._used[channel][0].kill()
+        with suppress(KeyError):
+            self._used[channel][0].kill()
 
     def close(self) -> None:
         """End the processes: those that have not ended within three seconds are killed."""
         self.stop(True)
         for channel in self._used:
             channel.close()
+        until = time.monotonic() + CLOSING_SECONDS
         for process, _ in self._used.values():
-            process.join(CLOSING_SECONDS)
+            process.join(max(until - time.monotonic(), 0.01))
             if process.is_alive():
                 process.kill()
         self._used.clear()
 
 
-def _pickled(make_engine: Callable[[], Engine]) -> bytes:
+def pickled(given: Any) -> bytes:
+    """Return an object as another process can be given it, what has no name to import it by included.
+
+    Raises:
+        InputError: It holds something that belongs to this process, such as a lock or an open file.
+    """
+    from cloudpickle import dumps  # takes functions and classes of a notebook and of a script too
+
     try:
-        from cloudpickle import dumps  # comes with mlflow; it knows functions that have no name to import them by
-    except ImportError:
-        from pickle import dumps
-    try:
-        return dumps(make_engine)
+        return dumps(given)
     except Exception as error:
         raise InputError(
-            f"engine.devices with several devices needs a module and data that another process can be given, but "
-            f"{error}: define them in a file that can be imported, or give one device"
+            f"several processes need a module and data that another process can be given, but {error}: make it where "
+            "it is first used, or set engine.processes=1"
         ) from error
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Hide the script that runs: a process that begins anew would run it again, and with it the search."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _spawned(given: bytes, stopped: Any, threads: int, connection: Connection) -> None:

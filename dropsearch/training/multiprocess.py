@@ -30,8 +30,6 @@ from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 POLL_SECONDS = 0.1
 GRACE, SAYS_AFTER = 6.0, 2.0
 """Seconds that processes have to end when a run is stopped, and after which the terminal says what is waited for."""
-STALLED, KILLED = 60.0, 300.0
-"""Seconds for which a process uses no processor time and says nothing until it is named, and until it is killed."""
 MOST_DEATHS = 3
 """How many deaths for each process, without a trial that ended in between, end the run."""
 
@@ -47,15 +45,6 @@ def cores() -> int:
         return max(1, min(bound, math.ceil(int(allowed) / int(period))))
     except (OSError, ValueError):  # no container, another version of control groups, or no limit
         return bound
-
-
-def processor_time(pid: int) -> float:
-    """Return the seconds of processor time that a process and its ended children have used; 0 if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def can_fork() -> bool:
@@ -74,12 +63,6 @@ class _Worker:
     """How many trials it may have open."""
     last_words: str = ""
     """Why it is ending, where it could say so."""
-    used: float = 0.0
-    """Seconds of processor time at its last sign of progress."""
-    moved: float = field(default_factory=time.monotonic)
-    """When that was."""
-    is_named: bool = False
-    """Whether the terminal said that it stands still."""
 
 
 class CrewEngine:
@@ -142,10 +125,7 @@ class CrewEngine:
             ready = set(self.crew.ready(channels, POLL_SECONDS))
             # Of those that speak at the same time the first worker comes first: when they speak is not in our hands.
             for worker in [w for w in self._workers if w.channel in ready]:
-                worker.moved, worker.is_named = time.monotonic(), False
                 self._hear(worker, feed)
-            for worker in self._workers:
-                self._watch(worker)
             if self._is_left_over() and not feed.cancelled():
                 self._set_to_work(feed)
         lost, self._again, self._suspects = [*self._again, *self._suspects], deque(), deque()
@@ -182,25 +162,17 @@ class CrewEngine:
             for worker in busy:
                 self.crew.kill(worker.channel)
 
-    def _watch(self, worker: _Worker) -> None:
-        """Name a process that makes no progress, as one in a deadlock; kill it after some time: its trial fails."""
-        pid = self.crew.pid(worker.channel)
-        if pid is None or not worker.busy or not worker.open:
-            return
-        now, used = time.monotonic(), processor_time(pid)
-        if used > worker.used + 0.05:
-            worker.used, worker.moved, worker.is_named = used, now, False
-        stood = now - worker.moved
-        if stood > STALLED and not worker.is_named:
-            worker.is_named = True
-            print(
-                f"process {pid} makes no progress: no processor time for {stood:.0f} s while it trains "
-                f"{', '.join(worker.open)}; it is ended after {KILLED:.0f} s",
-                file=sys.stderr,
-            )
-        if stood > KILLED and not worker.last_words:
-            worker.last_words = f"no progress for {stood:.0f} s: a deadlock, or a wait for something that never came"
-            self.crew.kill(worker.channel)
+    def processes(self) -> dict[int, list[str]]:
+        """Return the processes of this machine that train, by id, with the keys of their trials."""
+        found = {self.crew.pid(worker.channel): list(worker.open) for worker in [*self._workers] if worker.open}
+        return {pid: keys for pid, keys in found.items() if pid is not None}
+
+    def end_process(self, pid: int, why: str) -> None:
+        """Kill a process; its trials fail with the reason."""
+        for worker in [*self._workers]:
+            if self.crew.pid(worker.channel) == pid:
+                worker.last_words = why
+                self.crew.kill(worker.channel)
 
     def _set_to_work(self, feed: Feed) -> None:
         """Set every worker to work, but no more than may have trials open, each with its share of them."""

@@ -1,4 +1,4 @@
-"""A run that was asked to stop ends in time; threads of the user's code are seen before a fork."""
+"""A run that was asked to stop ends in time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from dropsearch.experiment import stop_deadline
-from dropsearch.experiment.context import started_threads
 from dropsearch.experiment.stop_deadline import ends_in_time
 
 
@@ -36,15 +35,3 @@ def test_a_run_that_stops_in_time_goes_on_to_its_report(monkeypatch: pytest.Monk
         signal.signal(signal.SIGTERM, before)
     assert not left.is_set()
     assert signal.set_wakeup_fd(-1) == -1
-
-
-def test_threads_that_user_code_starts_are_found() -> None:
-    before, done = {*threading.enumerate()}, threading.Event()
-    thread = threading.Thread(target=done.wait, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        assert started_threads(before) == ["prefetch"]
-        assert started_threads({*threading.enumerate()}) == []
-    finally:
-        done.set()
-        thread.join()

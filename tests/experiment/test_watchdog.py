@@ -1,15 +1,19 @@
-"""Trials that hang are named with what they do, after a stated time."""
+"""Trials that stand still are named after a stated time, and a process that waits for ever is ended."""
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+import time
+from typing import Any
 
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult
 from dropsearch.experiment import watchdog
-from dropsearch.experiment.watchdog import HeardFeed, Watchdog
+from dropsearch.experiment.watchdog import HeardFeed, Watchdog, processor_time
+from dropsearch.training.multiprocess import ProcessEngine, can_fork
 from tests.training.conftest import Queue, make_specs
 
 
@@ -20,19 +24,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_trials_are_named_with_their_stage(clock: list[float]) -> None:
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of processor time of every process."""
+    seconds = [1.0]
+    monkeypatch.setattr(watchdog, "processor_time", lambda pid: seconds[0])
+    return seconds
+
+
+class Processes:
+    """Two processes, each with a trial."""
+
+    def __init__(self, *keys: str) -> None:
+        self.trains = {4000 + index: [key] for index, key in enumerate(keys)}
+        self.ended: dict[int, str] = {}
+
+    def processes(self) -> dict[int, list[str]]:
+        return dict(self.trains)
+
+    def end_process(self, pid: int, why: str) -> None:
+        self.ended[pid] = why
+        del self.trains[pid]
+
+
+def test_trials_are_named_with_their_stage(clock: list[float], used: list[float]) -> None:
     dog = Watchdog()
     feed = HeardFeed(Queue(make_specs("mlp", 3)), dog)
     first, second = feed.ask(2)
     feed.report([(first, EpochMetrics(4, 1.0, 1.0, 1.0))])
-    clock[0] = watchdog.STALL - 1
-    assert not dog.stalled()
-    clock[0] = watchdog.STALL + 1
-    said = dog.stalled()
+    for clock[0] in range(0, int(watchdog.STALL), 5):
+        used[0] += 1.0
+        assert not dog.look()
+    clock[0], used[0] = watchdog.STALL + 1, used[0] + 1
+    (said,) = dog.look()
     assert f"{first.key} (after epoch 5), {second.key} (before its first epoch ended);" in said
-    assert not dog.stalled(), "said once, then after twice the time"
-    clock[0] = 2 * watchdog.STALL + 1
-    assert re.search("for 601 s", dog.stalled())
+    used[0] += 1
+    assert not dog.look(), "said once, then after twice the time"
+    clock[0], used[0] = 2 * watchdog.STALL + 1, used[0] + 1
+    assert re.search("for 601 s", *dog.look())
 
 
 def test_what_ends_is_not_waited_for(clock: list[float]) -> None:
@@ -41,13 +70,102 @@ def test_what_ends_is_not_waited_for(clock: list[float]) -> None:
     (spec,) = feed.ask(1)
     feed.tell([TrialResult(spec, "COMPLETE", (), 1.0)])
     clock[0] = 10 * watchdog.STALL
-    assert not dog.stalled()
+    assert not dog.look()
+
+
+def test_this_process_is_named_and_lives_on(clock: list[float], used: list[float]) -> None:
+    dog = Watchdog()
+    (spec,) = HeardFeed(Queue(make_specs("mlp", 1)), dog).ask(1)
+    assert not dog.look()
+    clock[0] = watchdog.QUIET + 1
+    (said,) = dog.look()
+    assert said == (
+        f"process {os.getpid()} makes no progress: no processor time for 61 s while it trains {spec.key} (before its "
+        "first epoch ended); Ctrl-C stops the run"
+    )
+    assert not dog.look()
+    used[0] += 1
+    assert not dog.look()
+    clock[0] = 2 * watchdog.QUIET + 2
+    assert "no processor time for 61 s" in dog.look()[0], "named again after it moved"
+
+
+def test_only_the_process_without_progress_is_ended(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Queue(make_specs("mlp", 2))
+    stuck, working = (spec.key for spec in feed.specs)
+    processes = Processes(stuck, working)
+    monkeypatch.setattr(watchdog, "processor_time", lambda pid: 1.0 if pid == 4000 else clock[0])
+    dog = Watchdog(processes)
+    heard = HeardFeed(feed, dog)
+    specs = heard.ask(2)
+    said = []
+    for clock[0] in range(0, int(watchdog.STALL) + 10, 5):
+        said += dog.look()
+        heard.report([(specs[1], EpochMetrics(0, 1.0, 1.0, 1.0))])
+    (line,) = said
+    assert re.fullmatch(r"process 4000 makes no progress: .*; it is ended after 300 s", line)
+    assert {*processes.ended} == {4000}
+
+
+def test_a_process_of_which_nothing_is_known_is_left_alone(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "processor_time", lambda pid: None)
+    feed = Queue(make_specs("mlp", 1))
+    processes = Processes(feed.specs[0].key)
+    dog = Watchdog(processes)
+    HeardFeed(feed, dog).ask(1)
+    for clock[0] in range(0, 3 * int(watchdog.STALL), 5):
+        dog.look()
+    assert not processes.ended
 
 
 def test_the_line_is_printed_while_trials_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     said = threading.Event()
     monkeypatch.setattr(watchdog, "LOOK", 0.01)
     dog = Watchdog()
-    monkeypatch.setattr(dog, "stalled", lambda: said.set() or "")
+    monkeypatch.setattr(dog, "look", lambda: said.set() or [])
     with dog.watching():
         assert said.wait(30)
+
+
+class Stuck:
+    """Waits for ever in its first trial, works in the others."""
+
+    description = ""
+
+    def describe(self, processes: int) -> str:
+        return ""
+
+    def run(self, feed: Any) -> None:
+        while specs := feed.ask(1):
+            if specs[0].number == 0:
+                time.sleep(1000)
+            feed.tell([TrialResult(specs[0], "COMPLETE", (), 0.0)])
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes are forked on Linux without CUDA only")
+def test_a_deadlocked_process_is_named_and_its_trial_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watchdog, "QUIET", 0.2)
+    monkeypatch.setattr(watchdog, "STALL", 0.6)
+    monkeypatch.setattr(watchdog, "LOOK", 0.05)
+    feed, engine = Queue(make_specs("mlp", 3)), ProcessEngine(Stuck(), 1)
+    dog = Watchdog(engine)
+    try:
+        with dog.watching():
+            engine.run(HeardFeed(feed, dog))
+    finally:
+        engine.close()
+    assert [feed.results[number].state for number in range(3)] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "no progress for" in feed.results[0].reason
+    assert "makes no progress: no processor time for" in capsys.readouterr().err
+
+
+def test_processor_time_grows_with_work() -> None:
+    before = processor_time(os.getpid())
+    assert before is not None
+    while processor_time(os.getpid()) == before:
+        sum(range(100_000))
+    assert processor_time(2**22 + 1) is None

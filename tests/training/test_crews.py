@@ -225,5 +225,5 @@ def test_spawned_processes_have_a_device_each(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pickled_is_refused() -> None:
     held = threading.Lock()
-    with pytest.raises(InputError, match="several devices needs a module and data"):
+    with pytest.raises(InputError, match="several processes need a module and data"):
         SpawnedCrew(lambda: held, [{}])  # type: ignore[arg-type, return-value]
