@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -54,6 +54,41 @@ def is_cluster(plugin: object) -> bool:
 def running_hook(module: Any) -> str:
     """Return the name of the hook that a LightningModule is in, such as "validation_step"; empty outside of one."""
     return module._current_fx_name or ""
+
+
+@contextmanager
+def logging_to(module: Any, log: Callable[..., None], log_dict: Callable[..., None]) -> Iterator[None]:
+    """Hand what a module logs to two functions, in place of its Trainer, while the context lasts.
+
+    Where its class overrides `log` or `log_dict`, that method runs, and what it hands on to Lightning counts.
+    """
+    given = {"log": log, "log_dict": log_dict}
+    base = next((kind for kind in type(module).__mro__ if "log" in vars(kind) and is_lightning_class(kind)), None)
+    own = {name: vars(base)[name] for name in given if base and getattr(type(module), name) is not vars(base)[name]}
+    if "log" in own:  # Lightning's `log_dict` calls it
+        del given["log_dict"]
+        own.setdefault("log_dict", vars(base)["log_dict"])
+    # Instance attributes stand before the class's methods; plain __dict__, for nn.Module guards setattr.
+    placed = {name: function for name, function in given.items() if name not in own}
+    before = {name: vars(module)[name] for name in placed if name in vars(module)}
+    vars(module).update(placed)
+    for name in own.keys() & given.keys():
+        setattr(base, name, _of_module(module, given[name], own[name]))
+    try:
+        yield
+    finally:
+        for name in placed:
+            del vars(module)[name]
+        vars(module).update(before)
+        for name in own.keys() & given.keys():
+            setattr(base, name, own[name])
+
+
+def _of_module(module: Any, function: Callable[..., None], otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Return a method that calls a function for one module, and Lightning's method for any other."""
+    return lambda self, *args, **kwargs: (
+        function(*args, **kwargs) if self is module else otherwise(self, *args, **kwargs)
+    )
 
 
 def forget_metric_names(module: Any) -> None:

@@ -251,8 +251,8 @@ class UserDataRows:
 
     @property
     def datamodule(self) -> Any:
-        """The user's data module."""
-        return self._data.module
+        """The user's data module; None where loaders were given."""
+        return None if isinstance(self._data.module, GivenLoaders) else self._data.module
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
+from dropsearch._compat.lightning import logging_to
 from dropsearch.core.batches import examples_in, mapped
 from dropsearch.training.modes import Modes
 
@@ -27,12 +28,8 @@ def captured_logs(module: LightningModule) -> Iterator[Logged]:
     def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
         logged.update(values)
 
-    # Instance attributes stand before the class's methods; plain __dict__, for nn.Module guards setattr.
-    module.__dict__.update(log=log, log_dict=log_dict)
-    try:
+    with logging_to(module, log, log_dict):
         yield logged
-    finally:
-        del module.__dict__["log"], module.__dict__["log_dict"]
 
 
 class WrappedStep:

@@ -30,7 +30,7 @@ from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
-from dropsearch.training.adapters.validation_copy import measured_on_copy
+from dropsearch.training.adapters.validation_copy import ValidationAside
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, wrapped_hook
@@ -79,7 +79,7 @@ class _EpochReport(Callback):
     ) -> None:
         self.spec, self.feed, self.part = spec, feed, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
-        self._metrics = LoggedMetrics()
+        self._metrics, self._aside = LoggedMetrics(), ValidationAside(settings)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._metrics.before(trainer.callback_metrics)
@@ -124,10 +124,10 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         if self.settings.is_user_module:
-            part = measured_on_copy(module, trainer, self.part, self.settings)
+            part = self._aside.measure(module, trainer, self.part)
         else:
             part = evaluate(module, self.part, context=context)
-        as_trained = float(torch.stack(losses).mean()) if losses else float(logged.get("train_loss", math.nan))
+        as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
         if not self.settings.is_user_module:

@@ -46,6 +46,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
         (user_modules.OneLayer, ["drop"]),
         (user_modules.Recurrent, ["rnn", "drop"]),
         (user_modules.Branched, ["model", "drop"]),
+        (user_modules.Branching, ["drop"]),
         (user_modules.Tied, ["drop"]),
         (user_modules.Frozen, ["model", "drop"]),
         (user_modules.Backbone, ["model", "drop"]),
@@ -68,7 +69,6 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
     ("make", "reason"),
     [
         (user_modules.Noisy, "random"),
-        (user_modules.Branching, "data-dependent control flow"),
         (user_modules.Reassigning, "differs between vectorized and sequential training"),
     ],
 )

@@ -203,15 +203,15 @@ class Stopping(LitNet):
 
 
 class Popping(LitNet):
-    """Keeps the last loss in a list."""
+    """Keeps the last two losses in a list."""
 
     def __init__(self, lr: float = 1e-3) -> None:
         super().__init__(lr=lr)
-        self.kept = [torch.zeros(())]
+        self.kept = [torch.zeros(()), torch.ones(())]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
-        self.kept.pop()
+        self.kept.pop(0)
         self.kept.append(loss.detach())
         return loss
 

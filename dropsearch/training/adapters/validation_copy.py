@@ -13,43 +13,60 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer
 
 
-def measured_on_copy(module: Any, trainer: Any, batches: Any, settings: TrainerSettings) -> dict[str, float]:
-    """Return what a module's validation logs for other batches than its own, with dropout off.
+class ValidationAside:
+    """Runs a user module's validation on other batches than its own, with dropout off. There is one for each trial.
 
     Lightning itself validates a copy: the means, the stage and the hooks are its own. Modules gather outputs in lists
-    and in metric objects between the steps of a validation: theirs must not see these batches. The copy costs the
-    memory of the weights while it lasts.
+    and in metric objects between the steps of a validation: theirs must not see these batches. On a CPU the copy shares
+    the weights; elsewhere it costs their memory while it lasts, since a Trainer moves what it has validated to the CPU.
 
     Args:
-        module: As it trains.
-        trainer: The Trainer that trains it.
-        batches: An iterable of batches.
         settings: What all trials share; the user's own arguments of the Trainer are left out.
-
-    Returns:
-        Each metric by its name; empty where the module cannot be run like this.
     """
-    given = {"precision": trainer.precision, "max_epochs": trainer.max_epochs, "inference_mode": False}
-    try:
-        twin = copy.deepcopy(module, _without_graph(module))
-        forget_metric_names(twin)
-        for part in twin.modules():
-            if is_metric(part):
-                part.reset()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said of the validation itself, where it matters
-            other = make_trainer(twin, dataclasses.replace(settings, trainer=dict), [], **given)
-            other.fit_loop.epoch_progress = copy.deepcopy(trainer.fit_loop.epoch_progress)
-            other.validate(twin, batches, verbose=False)
-        return {name: float(value) for name, value in other.callback_metrics.items()}
-    except Exception:  # user code, run where it was not meant to: there is no such curve then
-        return {}
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._settings = dataclasses.replace(settings, trainer=dict)
+        self._trainer: Any = None
+
+    def measure(self, module: Any, trainer: Any, batches: Any) -> dict[str, float]:
+        """Return what the module logs, by name; empty where it cannot be run like this.
+
+        Args:
+            module: As it trains.
+            trainer: The Trainer that trains it.
+            batches: An iterable of batches.
+        """
+        try:
+            twin = copy.deepcopy(module, _shared(module))
+            forget_metric_names(twin)
+            for part in twin.modules():
+                if is_metric(part):
+                    part.reset()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said of the validation itself, where it matters
+                other = self._made(twin, trainer)
+                other.fit_loop.epoch_progress = copy.deepcopy(trainer.fit_loop.epoch_progress)
+                other.validate(twin, batches, verbose=False)
+            return {name: float(value) for name, value in other.callback_metrics.items()}
+        except Exception:  # user code, run where it was not meant to: there is no such curve then
+            return {}
+
+    def _made(self, twin: Any, trainer: Any) -> Any:
+        if self._trainer is None:
+            given = {"precision": trainer.precision, "max_epochs": trainer.max_epochs, "inference_mode": False}
+            self._trainer = make_trainer(twin, self._settings, [], **given)
+        return self._trainer
 
 
-def _without_graph(module: Any) -> dict[int, Any]:
-    """Return what stands for the tensors of a graph, which cannot be copied: a metric may keep the loss as it is."""
+def _shared(module: Any) -> dict[int, Any]:
+    """Return what a copy of a module has in the place of tensors, by their identity.
+
+    These are the weights themselves where nothing moves them, and copies of tensors of a graph, which cannot be copied
+    with the rest: a metric may keep the loss as it is.
+    """
     held = (tensor for part in module.modules() for tensor in tensors(dict(vars(part))))
-    return {id(tensor): tensor.detach().clone() for tensor in held if tensor.grad_fn is not None}
+    copied = {id(tensor): tensor.detach().clone() for tensor in held if tensor.grad_fn is not None}
+    return {**copied, **{id(weight): weight for weight in module.parameters() if weight.device.type == "cpu"}}
 
 
 def is_metric(part: Any) -> bool:

@@ -12,7 +12,7 @@ from dropsearch.training.reasons import place_of_error, place_of_method
 from dropsearch.training.trainers import with_steps
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
-from dropsearch.training.vectorized.step_traits import EPOCH_HOOKS, overridden
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, overridden
 
 HARMLESS = frozenset(
     {
@@ -35,8 +35,20 @@ HARMLESS = frozenset(
         "on_test_end",
         "on_test_batch_start",
         "on_test_batch_end",
+        "on_test_model_eval",
+        "on_test_model_train",
+        "on_predict_start",
+        "on_predict_end",
         "on_predict_epoch_start",
         "on_predict_epoch_end",
+        "on_predict_batch_start",
+        "on_predict_batch_end",
+        "on_predict_model_eval",
+        "on_predict_model_train",
+        "on_validation_model_eval",
+        "load_from_checkpoint",
+        "log",
+        "log_dict",
         "extra_repr",
         "example_input_array",
     }
@@ -49,9 +61,9 @@ def incompatibility(
 ) -> str:
     """Return why a module cannot be trained vectorized, or an empty string.
 
-    Looks at the class for manual optimization and for hooks that act on single batches. Then runs one training and one
-    validation step, and checks whether they draw random numbers from Python or NumPy, ask the Trainer for what differs
-    between trials, or use the value of a metric object.
+    Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then runs one
+    training and one validation step, and checks whether they draw random numbers from Python or NumPy, or ask the
+    Trainer for what differs between trials.
 
     Args:
         make_module: Builds a trial's module.
@@ -68,15 +80,15 @@ def _static(module: Any) -> Iterator[str]:
     if not module.automatic_optimization:
         yield f"the module uses manual optimization{place_of_method(module, 'training_step')}"
     for name in overridden(module):
-        if name not in HARMLESS and name not in EPOCH_HOOKS:
+        if name not in HARMLESS and name not in EPOCH_HOOKS and name not in BATCH_HOOKS:
             yield f"the module overrides {name}{place_of_method(module, name)}"
 
 
 def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> str:
-    batches = len(data.train_loader(0))
-    with_steps(trainer, batches)
+    loader = data.train_loader(0)
+    with_steps(trainer, len(loader))
     try:
-        traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), batches), data)
+        traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
     except UnsupportedError as error:
         return f"{error}{place_of_error(error)}"
     except Exception as error:  # user code can fail in any way without a real Trainer

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.lightning import one_process
+from dropsearch._compat.torch_modes import without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
@@ -74,6 +75,7 @@ def check_equivalence(
                 max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True, plugins=[one_process()]
             )
             with_steps(trainer, len(data.train_loader(specs[0].seed)))
+        make_module = without_modes(make_module)
         with DoublePrecision():
             if settings.is_user_module and not _traits(make_module, data, trainer, specs[0]).is_plain:
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
@@ -92,9 +94,9 @@ def _explain(error: Exception) -> str:
 
 
 def _traits(make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
-    batches = len(data.train_loader(spec.seed))
+    loader = data.train_loader(spec.seed)
     module = make_module(spec).to(torch.float64)
-    return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), batches), data)
+    return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
 
 
 def _compare(

@@ -155,7 +155,7 @@ def _sequential_rate(
             Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), len(loader)
         )
     if settings.is_user_module:
-        module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), len(loader))  # type: ignore[assignment]
+        module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), loader)  # type: ignore[assignment]
         module.setup("fit")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)

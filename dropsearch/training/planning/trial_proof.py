@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.datasets.loaders import TensorLoader
@@ -73,7 +75,8 @@ def _difference(found: EpochMetrics, expected: EpochMetrics, tolerance: float) -
 
 def _values(point: EpochMetrics) -> dict[str, float]:
     fields = ("train_loss", "train_loss_as_trained", "val_loss", "train_acc", "val_acc", "objective")
-    return {**{name: getattr(point, name) for name in fields}, **point.logged}
+    logged = {f"the logged {name}": value for name, value in point.logged.items()}
+    return {**{name: getattr(point, name) for name in fields}, **logged}
 
 
 class _Batches:
@@ -107,20 +110,21 @@ class _FewBatches:
         """Return a few examples, in an order that is a function of the seed and epoch."""
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
         order, size = loader.order(0), loader.batch_size  # whole batches: parts of them may hold their size
-        tensors = tuple(t[order[: BATCHES * size].to(t.device)].cpu() for t in loader.tensors)
+        tensors = tuple(_double(t[order[: BATCHES * size].to(t.device)]) for t in loader.tensors)
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""
-        return _Batches([_on_cpu(batch) for batch in itertools.islice(self._data.train_part_loader(), 1)])
+        return _Batches([mapped(batch, _double) for batch in itertools.islice(self._data.train_part_loader(), 1)])
 
     def val_dataloader(self) -> _Batches:
         """Return the first validation batches."""
-        return _Batches([_on_cpu(batch) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
+        return _Batches([mapped(batch, _double) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
 
 
-def _on_cpu(batch: Any) -> Any:
-    return mapped(batch, lambda part: part.cpu())
+def _double(tensor: Tensor) -> Tensor:
+    """Return a tensor on the CPU, in float64 where it is real: Lightning leaves parts of some batches as they are."""
+    return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
 
 
 class _Specs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from dropsearch.core.batches import parts_of
+from dropsearch._compat.lightning import logging_to
+from dropsearch._compat.metric_values import value_of_batch
+from dropsearch.core.batches import parts_of, tensors
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.vectorized.step_traits import AttributeWatch, StepTraits
+from dropsearch.training.vectorized.by_row import by_row, is_of_row
+from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,55 @@ class _Metric:
     path: str
 
 
-class _Deferred:
-    """Stands for what a metric returns, which is known when its row is updated; any use but logging raises an error."""
+class Deferred:
+    """Stands for what a metric returns. What is only logged is computed for each row when its metric is updated.
 
-    def __init__(self, index: int, path: str) -> None:
-        self.index, self.path = index, path
+    Any other use computes the value of the batch at once, from a state of its own, as a part of the step: a metric can
+    be the loss.
+
+    Args:
+        index: Of the call among the effects of the step.
+        compute: Returns the value of the batch.
+    """
+
+    def __init__(self, index: int, compute: Callable[[], Any]) -> None:
+        self.index = index
+        self.value = functools.cache(compute)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch with the values."""
+        return func(*_with_values(list(args)), **_with_values(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
-        raise _used(self.path) if not name.startswith("__") else AttributeError(name)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.value(), name)
 
 
-def _used(path: str) -> UnsupportedError:
-    return UnsupportedError(f"a step uses the value of the metric {path}, which is computed for each row on its own")
+def value_of(result: Any) -> Any:
+    """Return what a metric returned, computed if it is deferred; anything else as it is."""
+    return result.value() if isinstance(result, Deferred) else result
 
 
-def _refuse(self: _Deferred, *_: Any) -> Any:
-    raise _used(self.path)
+def _with_values(given: Any) -> Any:
+    if isinstance(given, Deferred):
+        return given.value()
+    found = None if isinstance(given, Tensor | nn.Module) else parts_of(given)
+    return given if found is None else found[1]([_with_values(part) for part in found[0]])
 
 
-_USES = "add radd sub rsub mul rmul truediv rtruediv neg pow getitem iter len bool float int lt le gt ge"
+def _operator(name: str) -> Callable[..., Any]:
+    return lambda self, *args: getattr(self.value(), name)(*_with_values(list(args)))
+
+
+_USES = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv mod neg abs pow rpow matmul getitem iter len contains bool "
+    "float int index lt le gt ge eq ne"
+)
 for _name in _USES.split():
-    setattr(_Deferred, f"__{_name}__", _refuse)
+    setattr(Deferred, f"__{_name}__", _operator(f"__{_name}__"))
+Deferred.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -58,7 +89,7 @@ class Effect:
     """One call that was recorded: of a metric, of `log` or `log_dict`; or an attribute that was set."""
 
     kind: str
-    """metric, log, log_dict, attribute or container."""
+    """metric, log, log_dict, attribute, container, items of a list, or result: what the step returned."""
     path: str
     """Of the metric, or of the part of the module that has the attribute."""
     name: str
@@ -104,13 +135,11 @@ class EffectRecorder:
         try:
             for path, metric in metrics.items():
                 vars(metric).update({name: self._recorder(path, name) for name in _METHODS})
-            vars(self._module).update(log=self._log, log_dict=self._log_dict)
-            yield
+            with logging_to(self._module, self._log, self._log_dict):
+                yield
             if watch is not None:
                 self._note_attributes(watch)
         finally:
-            for name in ("log", "log_dict"):
-                del vars(self._module)[name]
             for path, metric in metrics.items():
                 for name, value in before[path].items():
                     if value is None:
@@ -120,6 +149,10 @@ class EffectRecorder:
             if watch is not None:
                 watch.put_back()
 
+    def note_result(self, result: Any) -> None:
+        """Record what the step returned."""
+        self._add("result", "", "", (result,), {})
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors that the effects of the last step need."""
         return tuple(self._tensors)
@@ -128,7 +161,8 @@ class EffectRecorder:
         def record(*args: Any, **kwargs: Any) -> Any:
             if method == "compute":
                 raise _used(path)
-            deferred = _Deferred(len(self.effects), path)
+            metric = self._module.get_submodule(path)
+            deferred = Deferred(len(self.effects), lambda: _value(metric, args, kwargs))
             self._add("metric", path, method, args, kwargs)
             return deferred if method == "forward" else None
 
@@ -157,6 +191,8 @@ class EffectRecorder:
                 self._add("attribute", path, name, (value,), {})
             elif isinstance(grown, str):
                 raise UnsupportedError(f"a step changes {shown} {grown}")
+            elif isinstance(grown, Replaced):
+                self._add("items", path, name, tuple(grown.items()), {})
             else:
                 self._add("container", path, name, (grown,), {})
 
@@ -170,14 +206,27 @@ class EffectRecorder:
         return value if found is None else found[1]([self._packed(part) for part in found[0]])
 
 
+def _used(path: str) -> UnsupportedError:
+    return UnsupportedError(f"a step computes the metric {path}, whose state each row has on its own")
+
+
+def _value(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the value of a metric for one batch of each row."""
+    compute = functools.partial(value_of_batch, metric)
+    try:
+        return compute(args, kwargs, next(filter(is_of_row, tensors([args, dict(kwargs)])), None))
+    except Exception:  # code of a metric can do what no batching rule covers
+        return by_row(compute, (args, dict(kwargs)), {})
+
+
 _METHODS = ("update", "forward", "compute", "reset")
 
 Log = Callable[..., None]
 """Takes what a module logs: name, value and the options of `self.log`."""
 
 
-def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> None:
-    """Do what a step did, for one row.
+def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> Any:
+    """Do what a step did, for one row; return what the step returned, if that was recorded.
 
     Args:
         effects: What the step did.
@@ -186,13 +235,14 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
         log: Takes what the row logs.
     """
     results: dict[int, Any] = {}
+    returned = None
 
     def unpacked(value: Any) -> Any:
         if isinstance(value, _Slot):
             return tensors[value.index]
         if isinstance(value, _Metric):
             return module.get_submodule(value.path)
-        if isinstance(value, _Deferred):
+        if isinstance(value, Deferred):
             return results[value.index]
         found = None if isinstance(value, nn.Module) else parts_of(value)
         return value if found is None else found[1]([unpacked(part) for part in found[0]])
@@ -205,39 +255,24 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
                 results[index] = (metric if effect.name == "forward" else getattr(metric, effect.name))(*args, **kwargs)
         elif effect.kind == "attribute":
             vars(module.get_submodule(effect.path))[effect.name] = args[0]
+        elif effect.kind == "items":
+            held = vars(module.get_submodule(effect.path))[effect.name]
+            for index, item in args:
+                held[index] = item
         elif effect.kind == "container":
             held = vars(module.get_submodule(effect.path))[effect.name]
             held.extend(args[0]) if hasattr(held, "extend") else held.update(args[0])
+        elif effect.kind == "result":
+            returned = args[0]
         elif effect.kind == "log_dict":
             values = args[0]
             for name, value in values.items():
                 log(name, value, *args[1:], **kwargs)
         else:
             log(effect.name, *args, **kwargs)
+    return returned
 
 
 def logged_slots(effects: Sequence[Effect]) -> set[int]:
     """Return the indices of the tensors that are logged as they are, so that their values can be fetched together."""
     return {effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _Slot)}
-
-
-class ItemsAsTensors(TorchFunctionMode):
-    """Notes calls of `Tensor.item`, and returns the tensor itself in their place where rows run together.
-
-    Args:
-        replaces: Whether to return the tensor. A step that only logs the number then needs none.
-    """
-
-    def __init__(self, *, replaces: bool) -> None:
-        super().__init__()
-        self._replaces = replaces
-        self.seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.item:
-            self.seen = True
-            if self._replaces:
-                return args[0].detach().reshape(())
-        return func(*args, **(kwargs or {}))

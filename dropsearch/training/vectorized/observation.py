@@ -6,16 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
 
+from dropsearch._compat.python_calls import showing
+from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states, seeded
 from dropsearch.training.logged_steps import call_step, on_device_of
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import RowDataSource
-from dropsearch.training.vectorized.effects import EffectRecorder, ItemsAsTensors
+from dropsearch.training.vectorized.effects import EffectRecorder, value_of
+from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.step_traits import AttributeWatch, StepTraits, static_traits
+from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 
 
 def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any) -> StepTraits:
@@ -38,9 +45,8 @@ def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any
     stepping = module.trainer = StepTrainer(trainer)
     with seeded(0), torch.no_grad():
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
-            stepping.step = step
-            set_to_train(module) if step == "training_step" else module.eval()
-            trainer.now(training=step == "training_step", validating=step != "training_step")
+            stepping.enter(step)
+            set_to_train(module) if step == "training_step" else _evaluating(module, traits)
             _observe(module, step, given, traits)
     traits.uses_clock = stepping.has_read_clock
     return traits
@@ -57,11 +63,16 @@ def datamodule_of(data: Any) -> Any:
     return getattr(data, "datamodule", None)
 
 
+def _evaluating(module: Any, traits: StepTraits) -> None:
+    module.on_validation_model_eval() if traits.sets_modes else module.eval()
+
+
 def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     index, watch, states = ObservedInt(0), AttributeWatch(module), generator_states()
     recorder = EffectRecorder(module, traits)
-    with recorder.recording(keeps_attributes=False), ItemsAsTensors(replaces=False) as items:
-        result = call_step(getattr(module, step), batch, index)
+    noting = recorder.recording(keeps_attributes=False)
+    with noting, report_compiling(), showing(metric_functions()), NotedReads() as reads:
+        result = value_of(call_step(getattr(module, step), batch, index))
     traits.attributes |= set(watch.changed())
     watch.put_back()
     # Other random operations of torch than dropout are rejected by vmap.
@@ -71,10 +82,32 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     if step == "training_step" and not isinstance(result, torch.Tensor) and "loss" not in (result or {}):
         raise UnsupportedError("training_step does not return a loss")
     traits.uses_batch_idx |= ObservedInt.used
-    traits.uses_item |= items.seen
+    traits.reads_values = traits.reads_values or (reads.seen and _reads_of_rows(module, step, batch, traits))
+    traits.functions = tuple({*traits.functions, *reads.functions})
     if step == "validation_step":
         traits.logged = tuple(effect.name for effect in recorder.effects if effect.kind == "log")
         traits.logs_beyond_means = any(not effect.is_mean for effect in recorder.effects)
+
+
+def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:
+    """Return whether a step reads what differs between rows, which two rows under `vmap` show."""
+    reads, form, watch = RowReads(), BatchForm(batch), AttributeWatch(module)
+    state = {f"module.{name}": torch.stack([value, value]) for name, value in module.state_dict().items()}
+    examples = [torch.stack([tensor, tensor]) for tensor in examples_of(batch)]
+
+    def run(state: Any, *examples: Tensor) -> Tensor:
+        given = form.build(examples) if step == "training_step" else batch  # rows validate on the same batches
+        with EffectRecorder(module, traits).recording(keeps_attributes=False), VmapRNN(), reads:
+            functional_call(StepCall(module, step), state, (given, 0))
+        return torch.zeros(())
+
+    try:
+        vmap(run, randomness="different")(state, *examples)
+    except Exception:  # it needs what only a row of a trial has; then its reads are looked after
+        return True
+    finally:
+        watch.put_back()
+    return reads.used
 
 
 class ObservedInt(int):

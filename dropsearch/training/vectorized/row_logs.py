@@ -11,6 +11,7 @@ from torch import Tensor
 from dropsearch._compat.lightning import last_value
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 
 _REDUCTIONS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max", "amin": "min", "amax": "max", "avg": "mean"}
 
@@ -58,7 +59,7 @@ class RowLog:
         self._training = training
         self._entries: dict[tuple[str, str], _Entry] = {}
         self.batch_size: int | None = None
-        """Of the step that logs now; None in a hook."""
+        """Of the step or the hook of a batch that logs now; None in another hook."""
         self.hook = ""
         """Name of the hook that logs now; empty in a step."""
 
@@ -80,7 +81,7 @@ class RowLog:
             self.log(name, value, *args, **options)
 
     def _entry(self, name: str, value: Any, options: dict[str, Any]) -> _Entry:
-        in_training_step = self._training and not self.hook
+        in_training_step = self._training and (not self.hook or self.hook in BATCH_HOOKS)
         on_step, on_epoch = options.get("on_step"), options.get("on_epoch")
         on_step = in_training_step if on_step is None else on_step
         on_epoch = not in_training_step if on_epoch is None else on_epoch

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 from dropsearch.training.adapters.validation_copy import is_metric
@@ -18,14 +20,16 @@ from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_slots
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_trainer import RowTrainer
-from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step import cast
-from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Values = dict[str, float]
 """What a row logs in a pass, by name."""
+RowBatch = Callable[[int], Any]
+"""Returns the batch of a row."""
 
 
 class RowModules:
@@ -39,6 +43,7 @@ class RowModules:
 
     def __init__(self, traits: StepTraits, runner: VmapRunner, make_trainer: Callable[[Any], RowTrainer]) -> None:
         self._traits, self._runner, self._make_trainer = traits, runner, make_trainer
+        self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
         """Give a row's module its Trainer and set it up."""
@@ -61,6 +66,34 @@ class RowModules:
             _view(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.step)
             self._hook(trial_row, "on_train_epoch_start")
 
+    def begin_batch(self, trial_rows: Sequence[TrialRow], batch: RowBatch) -> None:
+        """Run the hook of each row before a training step."""
+        if "on_train_batch_start" in self._traits.hooks:
+            for row, trial_row in _training_rows(trial_rows):
+                if self._hook(trial_row, "on_train_batch_start", batch(row), self._runner.batch_idx) == -1:
+                    raise UnsupportedError("on_train_batch_start ends an epoch early")
+
+    def before_backward(self, trial_rows: Sequence[TrialRow], losses: Tensor) -> None:
+        """Run the hooks of each row between its training step and its gradients."""
+        for row, trial_row in _training_rows(trial_rows):
+            self._hook(trial_row, "on_before_zero_grad", *_view(trial_row).optimizers)
+            self._hook(trial_row, "on_before_backward", losses[row])
+
+    def after_backward(self, trial_rows: Sequence[TrialRow]) -> None:
+        """Run the hooks of each row between its gradients and its optimizer's step."""
+        for _, trial_row in _training_rows(trial_rows):
+            self._hook(trial_row, "on_after_backward")
+            self._hook(trial_row, "on_before_optimizer_step", *_view(trial_row).optimizers)
+
+    def end_batch(self, trial_rows: Sequence[TrialRow], batch: RowBatch) -> None:
+        """Run the hook of each row after a training step."""
+        for row, trial_row in _training_rows(trial_rows):
+            _view(trial_row).now(global_step=trial_row.step)
+            if "on_train_batch_end" in self._traits.hooks:
+                outputs = self._results[row]
+                outputs = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+                self._hook(trial_row, "on_train_batch_end", outputs, batch(row), self._runner.batch_idx)
+
     def trained(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], size: int) -> None:
         """Do for each row what the last training step did; `rows` are those whose step it was."""
         for row, tensors in zip(rows, self._tensors(len(rows)), strict=True):
@@ -68,8 +101,8 @@ class RowModules:
             if not trial_row.is_idle:
                 assert trial_row.log is not None
                 trial_row.log.batch_size, trial_row.log.hook = size, ""
-                apply(self._runner.effects, trial_row.module, tensors, trial_row.log.log)
-                _view(trial_row).now(global_step=trial_row.step + 1)
+                returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log.log)
+                self._results[row] = returned
 
     def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any) -> dict[int, Values]:
         """Validate all rows, with their hooks; return what each logs."""
@@ -91,15 +124,21 @@ class RowModules:
                 self._hook(twin, "setup", "validate")
             return {row: log.values() for row, log in self._pass(twins, trial_rows, rows, batches).items()}
 
-    def end_epoch(self, trial_row: TrialRow) -> None:
-        """Run the hook at the end of a row's epoch, and step the schedules that watch a metric."""
+    def end_epoch(self, trial_row: TrialRow) -> Values:
+        """Run the hook at the end of a row's epoch; return what the row logged in training."""
         assert trial_row.log is not None
         view = _view(trial_row)
         view.take(trial_row.log.values())
         self._hook(trial_row, "on_train_epoch_end")
-        view.take(trial_row.log.values())
-        trial_row.advance("epoch", trial_row.epoch, {name: float(v) for name, v in view.callback_metrics.items()})
+        logged = trial_row.log.values()
+        view.take(logged)
         trial_row.log.reset()
+        return logged
+
+    def watch(self, trial_row: TrialRow) -> None:
+        """Step the schedules of a row that watch a metric, at the end of its epoch."""
+        metrics = {name: float(value) for name, value in _view(trial_row).callback_metrics.items()}
+        trial_row.advance("epoch", trial_row.epoch, metrics)
 
     def end(self, trial_row: TrialRow) -> None:
         """Run the hooks of a row at the end of its training."""
@@ -114,13 +153,20 @@ class RowModules:
             for row, trial_row in modules.items():
                 self._hook(trial_row, hook, log=logs[row])
         for index, batch in enumerate(batches):
-            self._runner.batch_idx = index
-            for group, part in self._runner.groups(trial_rows, rows):
-                self._runner.evaluate(part, cast(batch, rows.flat.dtype))
+            batch, self._runner.batch_idx = cast(batch, rows.flat.dtype), index
+            for row, trial_row in modules.items():
+                logs[row].batch_size = batch_size(batch)
+                self._hook(trial_row, "on_validation_batch_start", batch, index, log=logs[row])
+
+            def step(group: list[int], part: StackedState | RowsPart, batch: Any = batch, index: int = index) -> None:
+                self._runner.evaluate(part, batch)
                 for row, tensors in zip(group, self._tensors(len(group)), strict=True):
                     if row in modules:
                         logs[row].batch_size, logs[row].hook = batch_size(batch), ""
-                        apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
+                        returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
+                        self._hook(modules[row], "on_validation_batch_end", returned, batch, index, log=logs[row])
+
+            self._runner.in_groups(trial_rows, rows, step)
         for row, trial_row in modules.items():
             self._hook(trial_row, "on_validation_epoch_end", log=logs[row])
         return logs
@@ -134,27 +180,27 @@ class RowModules:
         ]
         return [[column[row] for column in columns] for row in range(count)]
 
-    def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> None:
-        """Run a hook of a row's module, if it has one of its own."""
+    def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
+        """Run a hook of a row's module, if it has one of its own; return what it returns."""
         if hook not in self._traits.hooks:
-            return
+            return None
         log, module = log or trial_row.log, trial_row.module
         assert log is not None
-        log.batch_size, log.hook = None, hook
+        log.hook = hook
+        if hook not in BATCH_HOOKS:
+            log.batch_size = None
         states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
-        vars(module).update(log=log.log, log_dict=log.log_dict)
-        try:
-            with torch.no_grad() if log is not trial_row.log else torch.enable_grad():
-                getattr(module, hook)(*args)
-        finally:
-            del vars(module)["log"], vars(module)["log_dict"]
+        grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
+        with logging_to(module, log.log, log.log_dict), grad:
+            returned = call_hook(getattr(module, hook), args)
         if generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers")
         if [p.requires_grad for p in module.parameters()] != trained:
             raise UnsupportedError(f"{hook} freezes or unfreezes parameters")
         if [part.training for part in module.modules()] != modes:
             raise UnsupportedError(f"{hook} changes the mode of a part of the module")
+        return returned
 
     @contextmanager
     def _validating(self, trial_rows: Any) -> Iterator[None]:
@@ -198,6 +244,17 @@ def numbers(tensor: Tensor, count: int) -> list[float]:
     if tensor.numel() != count:
         raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
     return tensor.double().reshape(-1).tolist()
+
+
+def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call a hook with as many of the arguments as it takes, as Lightning does."""
+    parameters = inspect.signature(hook).parameters.values()
+    takes_all = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    return hook(*args[: len(args) if takes_all else len(parameters)])
+
+
+def _training_rows(trial_rows: Sequence[TrialRow]) -> Iterator[tuple[int, TrialRow]]:
+    return ((row, trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle)
 
 
 def _training(trial_rows: Sequence[TrialRow]) -> Iterator[TrialRow]:

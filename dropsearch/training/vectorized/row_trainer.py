@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 
 _FIXED = {
     "accumulate_grad_batches": 1, "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
+    "checkpoint_callback": None, "ckpt_path": None, "early_stopping_callback": None, "enable_validation": True,
     "fast_dev_run": False, "global_rank": 0, "is_global_zero": True, "local_rank": 0, "log_every_n_steps": 50,
     "logger": None, "loggers": (), "node_rank": 0, "num_devices": 1, "num_nodes": 1, "num_sanity_val_steps": 0,
     "predicting": False, "sanity_checking": False, "should_stop": False, "testing": False, "world_size": 1,
@@ -27,23 +29,31 @@ class RowTrainer:
         trainer: A Trainer with the settings that all trials share.
         module: The module.
         datamodule: The user's data module, or None.
-        batches: Number of training batches of an epoch.
+        loader: The training batches.
     """
 
-    def __init__(self, trainer: Any, module: Any, datamodule: Any, batches: int) -> None:
+    def __init__(self, trainer: Any, module: Any, datamodule: Any, loader: Any) -> None:
         vars(self).update(
             _FIXED,
             max_epochs=trainer.max_epochs,
             min_epochs=trainer.min_epochs,
             precision=trainer.precision,
             estimated_stepping_batches=trainer.estimated_stepping_batches,
-            num_training_batches=batches,
+            num_training_batches=len(loader),
+            train_dataloader=loader,
+            gradient_clip_val=trainer.gradient_clip_val,
             datamodule=datamodule,
             model=module,
             lightning_module=module,
             _metrics={},
         )
         self.now(current_epoch=0, global_step=0, optimizers=[], training=True, validating=False)
+
+    @property
+    def state(self) -> TrainerState:
+        """What the Trainer does now."""
+        stage = RunningStage.VALIDATING if self.validating else RunningStage.TRAINING
+        return TrainerState(TrainerStatus.RUNNING, TrainerFn.FITTING, stage)
 
     @property
     def callback_metrics(self) -> dict[str, Tensor]:
@@ -88,6 +98,11 @@ class StepTrainer:
         if name in CLOCK:
             self.has_read_clock = True
         return getattr(self._trainer, name)
+
+    def enter(self, step: str) -> None:
+        """Set which step runs next."""
+        self.step = step
+        self._trainer.now(training=step == "training_step", validating=step != "training_step")
 
     def now(self, **facts: Any) -> None:
         """Set the epoch and step of the rows whose step runs next."""

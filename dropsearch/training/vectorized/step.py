@@ -87,9 +87,12 @@ class VectorizedStep(ABC):
 
     def _step_gradients(self, losses: Tensor, logged: dict[str, Tensor]) -> dict[str, Tensor]:
         self.rows.compute_gradients(losses)
+        self._clip()
+        return {**logged, "train_loss": losses.detach()}
+
+    def _clip(self) -> None:
         if self.settings.gradient_clip_val is not None:
             self.rows.clip(self.settings.gradient_clip_val)
-        return {**logged, "train_loss": losses.detach()}
 
     def _seeds(self, trial_rows: Sequence[TrialRow]) -> list[int]:
         return [self.settings.mask_seed(trial_row.spec) for trial_row in trial_rows]
@@ -129,12 +132,16 @@ class HostStep(VectorizedStep):
             logged = self._gradients(batch, self._rates, bits)
         else:
             self.runner.batch_idx = piece.start // (piece.stop - piece.start)
+            own = lambda row: self.form.build([tensor[row] for tensor in batch])  # noqa: E731
+            self.row_modules.begin_batch(trial_rows, own)
             logged = self._grouped_gradients(self.row_modules, trial_rows, batch, bits)
         for trial_row in trial_rows:
             assert trial_row.optimizer is not None
             trial_row.optimizer.step()
             trial_row.step += 1
             trial_row.advance("step", trial_row.step)
+        if self.row_modules is not None:
+            self.row_modules.end_batch(trial_rows, own)
         for name, value in logged.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._steps += 1
@@ -144,7 +151,8 @@ class HostStep(VectorizedStep):
     ) -> dict[str, Tensor]:
         """Compute the gradients of a step that does more, for rows that can take it together."""
         losses: dict[int, Tensor] = {}
-        for group, part in self.runner.groups(trial_rows, self.rows):
+
+        def step(group: list[int], part: StackedState | RowsPart) -> None:
             examples, rates, own_bits = batch, self._rates, bits
             if isinstance(part, RowsPart):
                 index = torch.tensor(group, device=self.rows.flat.device)
@@ -156,7 +164,14 @@ class HostStep(VectorizedStep):
             if isinstance(part, RowsPart):
                 part.put_back()
             losses.update(zip(group, found.unbind(0), strict=True))
-        return self._step_gradients(torch.stack([losses[row] for row in range(len(trial_rows))]), {})
+
+        self.runner.in_groups(trial_rows, self.rows, step)
+        stacked = torch.stack([losses[row] for row in range(len(trial_rows))])
+        row_modules.before_backward(trial_rows, stacked)
+        self.rows.compute_gradients(stacked)
+        row_modules.after_backward(trial_rows)
+        self._clip()
+        return {"train_loss": stacked.detach()}
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

@@ -9,9 +9,10 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import is_
+from types import FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.training.adapters.validation_copy import is_metric
@@ -30,7 +31,19 @@ EPOCH_HOOKS = (
     "on_fit_end",
     "teardown",
 )
-"""Hooks that run once a row, outside of `vmap`."""
+"""Hooks of a trial or an epoch, which run once a row, outside of `vmap`."""
+
+BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+)
+"""Hooks of a step, which run once a row as well, on the row's own module."""
 
 CONTAINERS = (list, dict, set, collections.deque)
 
@@ -42,6 +55,7 @@ _LIGHTNING_OWN = (
     "_fabric_optimizers",
     "_jit_is_scripting",
 )
+_OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
 
 Attribute = tuple[str, str]
 """Path of a part of a module, and name of its attribute."""
@@ -56,18 +70,26 @@ class StepTraits:
     attributes: set[Attribute] = field(default_factory=set)
     """Attributes that a step overwrites or fills."""
     hooks: tuple[str, ...] = ()
-    """Overridden hooks of `EPOCH_HOOKS`."""
+    """Overridden hooks of `EPOCH_HOOKS` and `BATCH_HOOKS`."""
     uses_clock: bool = False
     """Whether a step reads the epoch or the step of its Trainer."""
     uses_batch_idx: bool = False
     logs_beyond_means: bool = False
     """Whether a validation step logs anything but means of tensors over examples."""
-    uses_item: bool = False
-    """Whether a step makes a number of a tensor by `item()`."""
+    reads_values: bool = False
+    """Whether a step makes a number or a truth value of a tensor."""
+    functions: tuple[FunctionType, ...] = ()
+    """Functions of torchmetrics that a step calls."""
+    sets_modes: bool = False
+    """Whether the module has a method of its own that puts it in evaluation mode."""
     has_plateau: bool = False
     """Whether a schedule watches a metric."""
     logged: tuple[str, ...] = ()
     """Names that a validation step logs by itself."""
+
+    def needs_result(self, step: str) -> bool:
+        """Whether a hook takes what a step returned."""
+        return f"on_{step.removesuffix('_step').replace('training', 'train')}_batch_end" in self.hooks
 
     @property
     def is_plain(self) -> bool:
@@ -79,14 +101,19 @@ class StepTraits:
             or self.uses_clock
             or self.uses_batch_idx
             or self.logs_beyond_means
-            or self.uses_item
+            or self.reads_values
+            or self.functions
             or self.has_plateau
         )
 
 
 def static_traits(module: Any) -> StepTraits:
     """Return what the class and the parts of a module show."""
-    return StepTraits(metrics=tuple(metric_paths(module)), hooks=tuple(overridden(module, EPOCH_HOOKS)))
+    return StepTraits(
+        metrics=tuple(metric_paths(module)),
+        hooks=tuple(overridden(module, (*EPOCH_HOOKS, *BATCH_HOOKS))),
+        sets_modes=any(overridden(module, ("on_validation_model_eval",))),
+    )
 
 
 def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
@@ -105,7 +132,7 @@ def _is_collection(part: Any) -> bool:
 
 
 def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[str]:
-    """Yield the names of Lightning's methods that a module's class overrides with code of its own.
+    """Yield the names of Lightning's methods that a module's class overrides, unless both do nothing.
 
     Args:
         module: A LightningModule.
@@ -118,7 +145,7 @@ def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[st
         member = inspect.getattr_static(type(module), name, None)
         inherited = next((base.__dict__[name] for base in lightning if name in base.__dict__), None)
         is_own = inherited is not None and member is not inherited and callable(inherited)
-        if is_own and not does_nothing(member):
+        if is_own and not (does_nothing(member) and does_nothing(inherited)):
             yield name
 
 
@@ -132,6 +159,10 @@ def does_nothing(function: Any) -> bool:
         each.opname in ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST") for each in instructions
     )
     return is_idle and all(each.argval is None for each in instructions if "CONST" in each.opname)
+
+
+class Replaced(dict[int, Any]):
+    """The items of a list that were replaced, by their index."""
 
 
 class AttributeWatch:
@@ -175,7 +206,7 @@ class AttributeWatch:
         return not same or (isinstance(value, dict) and any(before[key] is not value[key] for key in before))
 
     def grown(self, attribute: Attribute, value: Any) -> Any:
-        """Return what a container got since; None for any other value, a text where more happened than growing."""
+        """Return what a container got since, or `Replaced`; None for any other value, a text where more happened."""
         before = self._contents.get(attribute)
         if before is None or value is not self._values[attribute[0]].get(attribute[1]):
             return None
@@ -184,9 +215,16 @@ class AttributeWatch:
         if isinstance(value, set):
             return value - before
         items = list(value)
-        if len(items) < len(before) or not all(map(is_, before, items)):
-            return "otherwise than by appending to it"
-        return items[len(before) :]
+        if len(items) >= len(before) and all(map(is_, before, items)):
+            return items[len(before) :]
+        refused = "otherwise than by appending to it or replacing items"
+        if len(items) != len(before):
+            return refused
+        replaced = Replaced(
+            {at: item for at, (old, item) in enumerate(zip(before, items, strict=True)) if old is not item}
+        )
+        is_moved = any(item is old for item in replaced.values() for old in before if isinstance(old, Tensor))
+        return refused if is_moved else replaced
 
     def put_back(self) -> None:
         """Undo all changes."""
@@ -210,4 +248,4 @@ def _is_own(name: str) -> bool:
     return name not in _BOOKKEEPING
 
 
-_BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN})
+_BOOKKEEPING = frozenset({"training", "log", "log_dict", *vars(nn.Module()), *_LIGHTNING_OWN, *_OF_RECURRENT_LAYERS})

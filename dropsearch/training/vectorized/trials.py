@@ -159,7 +159,7 @@ class VectorizedTrials(LightningModule):
             return traits_of(self.make_module(spec).to(self._real), self._row_trainer, self.data)
 
     def _row_trainer(self, module: LightningModule) -> RowTrainer:
-        return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), len(self.data.train_loader(0)))
+        return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), self.data.train_loader(0))
 
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
@@ -264,14 +264,27 @@ class VectorizedTrials(LightningModule):
         if not self.trial_rows:
             return
         as_trained, (val, part) = self.step.means(), self._evaluated()
+        trained = self._trained()
         metrics = {
             row: epoch_metrics(
-                trial_row.epoch, as_trained["train_loss"][row], part[row], val[row], self.settings.monitor
+                trial_row.epoch,
+                as_trained["train_loss"][row],
+                part[row],
+                val[row],
+                self.settings.monitor,
+                trained.get(row, {}),
             )
             for row, trial_row in enumerate(self.trial_rows)
             if not trial_row.is_idle
         }
         self._replace(self._report(metrics))
+
+    def _trained(self) -> dict[int, Values]:
+        """Return what each row logs in training, after its hook at the end of the epoch."""
+        if self.row_modules is None:
+            return {}
+        rows = enumerate(self.trial_rows)
+        return {row: self.row_modules.end_epoch(trial_row) for row, trial_row in rows if not trial_row.is_idle}
 
     def _evaluated(self) -> tuple[dict[int, Values], dict[int, Values]]:
         """Return what each row logs on the validation set, and on a part of the training set."""
@@ -309,7 +322,7 @@ class VectorizedTrials(LightningModule):
             trial_row = self.trial_rows[row]
             # After its last epoch a trial is complete: pruning it would save nothing.
             if self.row_modules is not None:
-                self.row_modules.end_epoch(trial_row)
+                self.row_modules.watch(trial_row)
             if trial_row.epoch == self.settings.max_epochs:
                 results[row] = self._result(trial_row, "COMPLETE", "")
             elif prune:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -11,18 +11,25 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from dropsearch._compat.python_calls import showing
+from dropsearch._compat.row_values import autograd_functions, quiet_loops
 from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates
 from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import Modes, set_to_train
 from dropsearch.training.protocols import Convolutions
-from dropsearch.training.vectorized.effects import Effect, EffectRecorder, ItemsAsTensors
+from dropsearch.training.vectorized.by_row import by_row
+from dropsearch.training.vectorized.effects import Effect, EffectRecorder, value_of
 from dropsearch.training.vectorized.mixed_precision import MixedPrecision
+from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
 from dropsearch.training.vectorized.row_convolutions import RowConvolutions
+from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+
+GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 
 _CONVOLUTIONS: dict[Convolutions, Any] = {
     "grouped": nullcontext,
@@ -30,21 +37,28 @@ _CONVOLUTIONS: dict[Convolutions, Any] = {
 }
 
 
-class _Step(nn.Module):
+class StepCall(nn.Module):
     """Exposes a step of a module as `forward`, as `functional_call` requires."""
 
-    def __init__(self, module: LightningModule) -> None:
+    def __init__(self, module: LightningModule, name: str = "training_step") -> None:
         super().__init__()
         self.module = module
-        self.name = "training_step"
+        self.name = name
 
     def forward(self, batch: Any, batch_idx: int) -> Any:
-        with _report_compiling():
-            return call_step(getattr(self.module, self.name), batch, batch_idx)
+        """Run the step; the loss that it returns is a tensor, also if it is that of a metric object."""
+        with report_compiling():
+            result = value_of(call_step(getattr(self.module, self.name), batch, batch_idx))
+            return {**result, "loss": value_of(result["loss"])} if is_with_loss(result) else result
+
+
+def is_with_loss(result: Any) -> bool:
+    """Whether a step returned its loss among other things."""
+    return isinstance(result, Mapping) and "loss" in result
 
 
 @contextmanager
-def _report_compiling() -> Iterator[None]:
+def report_compiling() -> Iterator[None]:
     """Make `torch.compiler.is_compiling` return True.
 
     Code that checks it then avoids branches on tensor values, which are impossible under `vmap` as well. For example,
@@ -88,7 +102,7 @@ class VmapRunner:
         self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))
         self._training = True
-        self._call = _Step(skeleton)
+        self._call = StepCall(skeleton)
         self.control = RowDropoutControl(skeleton)
 
     @contextmanager
@@ -104,6 +118,9 @@ class VmapRunner:
         with ExitStack() as stack:
             stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
             stack.enter_context(self.control.watching(sites))
+            stack.enter_context(showing(self.traits.functions))
+            stack.enter_context(autograd_functions(by_row))
+            stack.enter_context(quiet_loops())
             yield
 
     def train(
@@ -152,13 +169,35 @@ class VmapRunner:
         logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers)
         return logged
 
-    def groups(
+    def in_groups(self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep) -> None:
+        """Take a step with the rows that can take it together; what such rows ask their Trainer is set.
+
+        A module that reads the epoch gets a number, so only rows in the same epoch take a step together. Rows between
+        which a step would branch take it apart.
+
+        Args:
+            trial_rows: The trials of all rows.
+            rows: The state of all rows.
+            step: Takes the step of some rows, whose indices and state it gets.
+        """
+        for group, part in self._groups(trial_rows, rows):
+            self._branching(group, part, rows, step)
+
+    def _branching(self, group: list[int], part: StackedState | RowsPart, rows: StackedState, step: GroupStep) -> None:
+        before = {name: value.clone() for name, value in part.buffers.items()} if self.traits.reads_values else {}
+        try:
+            step(group, part)
+        except RowsDifferError as error:
+            for name, value in before.items():
+                part.buffers[name].copy_(value)
+            for some in error.groups():
+                apart = [group[row] for row in some]
+                self._branching(apart, rows.part(apart), rows, step)
+
+    def _groups(
         self, trial_rows: Sequence[TrialRow], rows: StackedState
     ) -> Iterator[tuple[list[int], StackedState | RowsPart]]:
-        """Yield the rows that can take a step together, and their state; what such rows ask their Trainer is set.
-
-        A module that reads the epoch gets a number, so only rows in the same epoch take a step together.
-        """
+        """Yield the rows in the same epoch, and their state."""
         by_epoch: dict[tuple[int, int], list[int]] = {}
         for row, trial_row in enumerate(trial_rows):
             clock = (trial_row.epoch, trial_row.step) if self.traits.uses_clock else (0, 0)
@@ -173,7 +212,9 @@ class VmapRunner:
             if training:
                 self._modes.put_back()
             else:
-                self.skeleton.eval()
+                self.skeleton.on_validation_model_eval() if self.traits.sets_modes else self.skeleton.eval()
+            if isinstance(view := vars(self.skeleton).get("_trainer"), StepTrainer):
+                view.enter("training_step" if training else "validation_step")
             self._training = training
 
     def _run(
@@ -183,13 +224,15 @@ class VmapRunner:
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
         # Operations that a later mode calls pass through the earlier modes: the control hands on single layers.
         modes = [self._convolutions(), self._precision(), VmapRNN(), self.control.step()]
-        if self.traits.uses_item:
-            modes.append(ItemsAsTensors(replaces=True))
+        if self.traits.reads_values or self.traits.functions:
+            modes.append(RowReads())
         recorder = self._recorder
         with captured_logs(self.skeleton) if recorder is None else recorder.recording() as logged, ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
             result = functional_call(self._call, state, (batch, self.batch_idx))
+            if recorder is not None and self.traits.needs_result(step):
+                recorder.note_result(result)
         if recorder is not None:
             self.effects = recorder.effects
             return result, {}, recorder.tensors()

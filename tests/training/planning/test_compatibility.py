@@ -33,9 +33,9 @@ def test_ordinary_modules_are_compatible(cls: type):
     assert check(cls) == ""
 
 
-class Batchwise(nets.LitNet):
-    def on_train_batch_end(self, *_: object) -> None:
-        self.norm.eval()
+class Stepping(nets.LitNet):
+    def optimizer_step(self, *_: object) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ class Batchwise(nets.LitNet):
     [
         (nets.Manual, r"the module uses manual optimization \(nets.py:\d+\)"),
         (nets.Showing, r"training_step reads trainer.optimizers, which differs between trials \(nets.py:\d+\)"),
-        (Batchwise, r"the module overrides on_train_batch_end \(test_compatibility.py:\d+\)"),
+        (Stepping, r"the module overrides optimizer_step \(test_compatibility.py:\d+\)"),
     ],
 )
 def test_incompatible_modules(cls: type, reason: str):

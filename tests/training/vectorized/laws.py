@@ -93,7 +93,7 @@ def assert_alike(got: dict[int, TrialResult], expected: dict[int, TrialResult], 
         for mine, point in zip(ours.curve, theirs.curve, strict=True):
             here, there = values(mine), values(point)
             there = {name: there[name] for name in here}  # what training steps log is kept of sequential trials alone
-            assert here == pytest.approx(there, abs=1e-8, nan_ok=True)
+            assert here == pytest.approx(there, abs=1e-8, nan_ok=True), (number, here, there)
         if theirs.checkpoint:
             for name, value in weights(theirs).items():
                 assert torch.allclose(weights(ours)[name].double(), value.double(), rtol=0, atol=tolerance), name
@@ -112,7 +112,8 @@ def weights(result: TrialResult) -> dict[str, torch.Tensor]:
 
 def assert_law_2(case: Case, folder: Path, sites: Sequence[str] = ("model", "drop")) -> None:
     """Trials are the same alone, in any row, at any width, beside any neighbors, and where a row is refilled."""
-    assert case.reason(sites) == ""
+    reason = case.reason(sites)
+    assert reason == "", reason
     specs = trials(3, sites)
     alone = case.sequential(specs, folder)
     assert {result.state for result in alone.values()} == {"COMPLETE"}, [r.reason for r in alone.values()]

@@ -56,7 +56,6 @@ def test_a_bad_neighbor_harms_nobody(make: type, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (metrics.MeasuredLoss, r"a step uses the value of the metric mean, .* \(metrics.py:\d+\)"),
         (metrics.Unfreezing, "on_train_epoch_start freezes or unfreezes parameters"),
         (metrics.Drawing, "on_train_epoch_end draws random numbers"),
         (metrics.Asking, r"training_step reads trainer.optimizers, which differs .* \(metrics.py:\d+\)"),

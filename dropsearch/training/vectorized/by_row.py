@@ -1,0 +1,60 @@
+"""Functions that no batching rule covers, called for each row by itself inside of `torch.func.vmap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
+from dropsearch.core.batches import mapped, parts_of, tensors
+
+
+def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
+    """Return what a function returns for each row; None if its arguments are the same for all rows."""
+    rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
+    if rows is None:
+        return None
+    found = []
+    for row in range(rows):
+        own_args, own_kwargs = mapped((args, dict(kwargs)), lambda tensor, row=row: _of_row(tensor, row))
+        with outside():
+            found.append(function(*own_args, **own_kwargs))
+    return found
+
+
+def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function for each row by itself; return the values of all rows, as tensors inside of `vmap`.
+
+    Gradients flow through it.
+    """
+    found = each_row(function, args, kwargs)
+    return function(*args, **kwargs) if found is None else together(found, (args, kwargs))
+
+
+def together(values: list[Any], given: Any) -> Any:
+    """Return the values of all rows as tensors inside of `vmap`, beside what they were computed from."""
+    return _together(values, level_of(tensors(given)))
+
+
+def is_of_row(tensor: Tensor) -> bool:
+    """Whether a tensor is one inside of `vmap` that differs between rows."""
+    return of_rows(tensor) is not None
+
+
+def _of_row(tensor: Tensor, row: int) -> Tensor:
+    values = of_rows(tensor)
+    return tensor if values is None else values[row]
+
+
+def _together(values: list[Any], level: int) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        return in_rows(torch.stack(values), level)
+    found = parts_of(first)
+    if found is None:
+        return first
+    columns = zip(*(parts[0] for value in values if (parts := parts_of(value)) is not None), strict=True)
+    return found[1]([_together(list(column), level) for column in columns])

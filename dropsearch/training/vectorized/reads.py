@@ -1,0 +1,162 @@
+"""What a step reads of the values of its tensors, where many rows take it together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from dropsearch._compat.python_calls import can_be_shown
+from dropsearch._compat.row_values import expanded
+from dropsearch.core.batches import leaves, mapped, tensors
+from dropsearch.training.vectorized.by_row import by_row, each_row, is_of_row, together
+
+READS = frozenset(
+    {
+        Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.tolist, Tensor.is_nonzero,
+        Tensor.equal, Tensor.allclose, torch.equal, torch.allclose, torch.is_nonzero,
+    }
+)  # fmt: skip
+"""Operations that make numbers or truth values of tensors, by which a program branches."""
+
+WITHOUT_RULE = frozenset(
+    {
+        "_pack_padded_sequence", "_pad_packed_sequence", "_unique2", "argwhere", "bincount", "ctc_loss",
+        "embedding_bag", "histc", "masked_select", "nonzero", "repeat_interleave", "unique", "unique_consecutive",
+        "unique_dim",
+    }
+)  # fmt: skip
+"""Names of operations that have no batching rule, some of whose results have shapes that depend on values."""
+
+
+FACTORIES = frozenset(
+    {
+        torch.zeros, torch.ones, torch.empty, torch.full, torch.zeros_like, torch.ones_like, torch.empty_like,
+        torch.full_like, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
+    }
+)  # fmt: skip
+"""Operations that make tensors to be filled in place: each row gets its own."""
+
+
+class RowsDifferError(Exception):
+    """A step branches on a value that differs between its rows.
+
+    Args:
+        values: The value of each row.
+    """
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        super().__init__("a step branches on a value that differs between trials")
+        self.values = list(values)
+
+    def groups(self) -> Iterator[list[int]]:
+        """Yield the rows of each value."""
+        for value in dict.fromkeys(map(repr, self.values)):
+            yield [row for row, other in enumerate(self.values) if repr(other) == value]
+
+
+class RowReads(TorchFunctionMode):
+    """Answers what a step reads of tensors that differ between rows.
+
+    `Tensor.item` returns the tensor itself, since most such numbers are only logged. A read that decides a branch
+    returns the value if all rows agree; otherwise `RowsDifferError` says which rows can take the step together.
+    Tensors that a step makes to fill them in place are of one row. Operations without a batching rule, and functions of
+    torchmetrics, are called for each row by itself; rows whose results have other shapes take the step apart.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
+        """Whether anything was read that differs between rows."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.item:
+            self.used |= is_of_row(args[0])
+            return args[0].detach().reshape(())
+        if func in READS and (values := each_row(func, *_detached((args, kwargs or {})))) is not None:
+            self.used = True
+            if any(repr(value) != repr(values[0]) for value in values):
+                raise RowsDifferError(values)
+            return values[0]
+        if has_no_rule(func, args):
+            return self._by_row(func, args, kwargs or {})
+        try:
+            result = func(*args, **(kwargs or {}))
+            return expanded(result) if func in FACTORIES else result
+        except RuntimeError as error:  # what `vmap` raises of an operation that it has no rule for
+            if changes_in_place(func) or isinstance(error, torch.OutOfMemoryError) or "random" in str(error):
+                raise
+            return self._by_row(func, args, kwargs or {})
+
+    def _by_row(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        values = each_row(func, args, kwargs)
+        if values is None:
+            return func(*args, **kwargs)
+        self.used = True
+        forms = [[tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves(each)] for each in values]
+        if any(form != forms[0] for form in forms):
+            raise RowsDifferError(forms)
+        return together(values, (args, kwargs))
+
+    def python_call(
+        self, function: FunctionType, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a function of torchmetrics for each row."""
+        return by_row(run, args, kwargs)
+
+
+def _detached(given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> Any:
+    return mapped((given[0], dict(given[1])), lambda tensor: tensor.detach())
+
+
+def changes_in_place(func: Any) -> bool:
+    """Whether an operation of torch changes its first argument."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operation of torch has no batching rule."""
+    if func is Tensor.__getitem__:
+        return any(isinstance(index, Tensor) and index.dtype is torch.bool for index in tensors(list(args[1:])))
+    is_packed = getattr(func, "__name__", "") in ("lstm", "gru", "rnn_tanh", "rnn_relu") and isinstance(args[1], Tensor)
+    return getattr(func, "__name__", "") in WITHOUT_RULE or (is_packed and not isinstance(args[3], bool))
+
+
+class NotedReads(TorchFunctionMode):
+    """Notes what a step reads, where it runs for one trial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+        """Whether a number or a truth value was made of a tensor."""
+        self.functions: set[FunctionType] = set()
+        """The functions of torchmetrics that were called."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.seen |= func is Tensor.item or func in READS or has_no_rule(func, args) or changes_in_place(func)
+        return func(*args, **(kwargs or {}))
+
+    def python_call(
+        self, function: FunctionType, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Note a function of torchmetrics, and not what it does inside."""
+        self.functions.add(function)
+        seen, result = self.seen, run(*args, **kwargs)
+        self.seen = seen
+        return result
+
+
+def metric_functions() -> list[FunctionType]:
+    """Return the functions of torchmetrics, if it is imported."""
+    package = sys.modules.get("torchmetrics.functional")
+    return [each for each in vars(package).values() if can_be_shown(each)] if package else []

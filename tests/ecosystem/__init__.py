@@ -1,0 +1,1 @@
+"""Public Lightning packages, searched unchanged; `scripts/ecosystem NAME` runs a file of these."""

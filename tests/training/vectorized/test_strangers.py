@@ -1,0 +1,55 @@
+"""What the steps and hooks of public packages do: the same vectorized as alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from dropsearch._compat.metric_values import value_of_batch
+from dropsearch.training.vectorized.by_row import by_row
+from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
+from tests.training.vectorized.laws import Case, assert_law_2
+from tests.user_modules import metrics, strangers
+from tests.user_modules.data import Digits
+
+
+@pytest.mark.parametrize("make", [*strangers.EACH, metrics.MeasuredLoss])
+def test_law_2_holds(make: type, tmp_path: Path) -> None:
+    sites = ["drop"] if issubclass(make, strangers.Branching) else ["model", "drop"]
+    assert_law_2(Case(make, Digits()), tmp_path, sites)
+
+
+def test_rows_that_branch_apart_are_told() -> None:
+    def step(x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 1 else x
+
+    with RowReads():
+        assert vmap(step)(torch.tensor([[2.0], [3.0]])).tolist() == [[4.0], [6.0]]
+        with pytest.raises(RowsDifferError) as caught:
+            vmap(step)(torch.tensor([[2.0], [0.0], [3.0]]))
+    assert list(caught.value.groups()) == [[0, 2], [1]]
+
+
+def test_a_function_without_a_batching_rule_is_called_for_each_row() -> None:
+    def count(x: Tensor, factor: float) -> Tensor:
+        return factor * x[x > 0].sum()  # its shape depends on the values
+
+    x = torch.tensor([[1.0, -1.0, 2.0], [-1.0, 3.0, -2.0]], requires_grad=True)
+    values = vmap(lambda row: by_row(count, (row,), {"factor": 2.0}), in_dims=1)(x.T)
+    assert values.tolist() == [6.0, 6.0]
+    values.sum().backward()
+    assert x.grad.tolist() == [[2.0, 0.0, 2.0], [0.0, 2.0, 0.0]]  # type: ignore[union-attr]
+
+
+def test_value_of_a_metric_leaves_it_as_it_is() -> None:
+    metric = strangers.WeightedError()
+    logits, targets = torch.randn(2, 4, 10), torch.randint(10, (2, 4))
+    expected = [metric(*row) for row in zip(logits, targets, strict=True)]
+    total = metric.total.clone()
+    found = vmap(lambda x, y: value_of_batch(metric, (x, y), {}, x))(logits, targets)
+    assert torch.allclose(found, torch.stack(expected))
+    assert metric.total == total

@@ -1,0 +1,219 @@
+"""Modules that do in their steps and hooks what public packages do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.functional import accuracy, mean_absolute_error
+
+from tests.user_modules.nets import LitNet
+
+
+class WeightedError(Metric):
+    """A loss that is a metric: it adds to its states in place, and has a buffer."""
+
+    is_differentiable = True
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.linspace(0.5, 1.5, 10))
+        self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        mask = targets.isfinite()
+        self.total += (F.cross_entropy(logits, targets, weight=self.weights.to(logits), reduction="none") * mask).sum()
+        self.count += mask.sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+class MetricLoss(LitNet):
+    """Its loss is a metric object, which it logs as well."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.criterion, self.measured = WeightedError(), WeightedError()
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        loss = self.criterion(self(batch[0]), batch[1])
+        self.log("train_loss", self.criterion, on_epoch=True)
+        return {"loss": loss, "size": len(batch[0])}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.measured(self(batch[0]), batch[1])
+        self.log("val_loss", self.measured)
+
+
+class OwnLog(LitNet):
+    """It overrides `log`, and asks its Trainer for the stage."""
+
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        super().log(f"{self.trainer.state.stage.value[:3]}_{name}".replace("tra_", "train_"), value, **options)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        logits = self(batch[0])
+        assert self.trainer.state.stage in ("validate", "sanity_check")
+        super().log_dict({"val_loss_sum": logits.sum()})
+        super().log("val_loss", F.cross_entropy(logits, batch[1]))
+
+
+class BatchHooks(LitNet):
+    """Hooks of batches that change gradients and parameters, keep an average, and gather outputs."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.register_buffer("average", torch.zeros(()))
+        self.logits: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        logits = self(batch[0])
+        return {"loss": F.cross_entropy(logits, batch[1]), "logits": logits.detach()}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        logits = self(batch[0])
+        self.log("val_loss", F.cross_entropy(logits, batch[1]))
+        return logits
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.log("first", batch[0].mean())
+
+    def on_after_backward(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad.mul_(0.5 + 0.5 * (self.global_step % 2))
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        optimizer.param_groups[0]["params"][0].grad.clamp_(-0.01, 0.01)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        with torch.no_grad():
+            self.first.weight.clamp_(-0.1, 0.1)
+            self.average += 0.1 * (outputs["logits"].mean() + batch[1].double().mean() + outputs["loss"])
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.logits.append(outputs)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("spread", torch.cat(self.logits).std() + self.average)
+        self.logits.clear()
+
+
+class Branching(LitNet):
+    """Takes one way or another by the values of its batch and of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.first(x))
+        if x.mean() > 0.305:  # some batches
+            hidden = hidden * 1.5
+        if hidden.mean() > self.first.weight.abs().mean() * float(hidden.std()):
+            hidden = hidden + 0.1
+        return self.last(self.drop(hidden))
+
+
+class BranchingOnStatistics(Branching):
+    """Its statistics are updated before it branches."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.normed = nn.BatchNorm1d(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.normed(x.flatten(1)))
+
+
+class FunctionalMetrics(LitNet):
+    """Calls functions of torchmetrics, which look at their arguments."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        logits = self(batch[0])
+        score = accuracy(logits.argmax(1), batch[1], task="multiclass", num_classes=10, average="macro")
+        self.log_dict({"val_loss": F.cross_entropy(logits, batch[1]), "score": 100 * score.double()})
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        logits = self(batch[0])
+        score = accuracy(logits.argmax(1), batch[1], task="multiclass", num_classes=10, average="macro")
+        self.log("train_score", torch.stack([score]).sum(), on_epoch=True, on_step=False)
+        return F.cross_entropy(logits, batch[1]) + 0.1 * mean_absolute_error(logits, logits.detach() * 0)
+
+
+class PartlyEvaluating(LitNet):
+    """A part of it stays in training mode when it is validated."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.normed = nn.BatchNorm1d(64, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.normed(x.flatten(1)) if self.normed.training else x)
+
+    def on_validation_model_eval(self) -> None:
+        self.eval()
+        self.normed.train()
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient has the other sign; written as most are, without a batching rule."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return -ctx.factor * gradient, None
+
+
+class GradientReversal(LitNet):
+    """Trains its first layer against a second head."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.domain = nn.Linear(64, 2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        features = _Reversed.apply(self.first.weight.sum(0) + batch[0].flatten(1), 0.3)
+        return super().training_step(batch, batch_idx) + F.cross_entropy(self.domain(features), batch[1] % 2)
+
+
+class Packed(LitNet):
+    """Packs its sequences, whose lengths differ, for an LSTM."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.rnn = nn.LSTM(8, 64, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(len(x), 8, 8)
+        lengths = (rows.abs().sum((1, 2)) > 18).long() * 3 + 5
+        packed = nn.utils.rnn.pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=8)
+        return super().forward(padded.sum(1))
+
+
+class Selecting(LitNet):
+    """Trains on those examples of a batch that it selects, whose number differs."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        losses = F.cross_entropy(self(x), y, reduction="none")
+        hard = losses[losses > losses.mean()]
+        self.log("hard", float(len(hard)))
+        return hard.mean() + 0.1 * losses[y < 5].sum() / len(losses)
+
+
+EACH = (
+    MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, PartlyEvaluating,
+    GradientReversal, Packed, Selecting,
+)  # fmt: skip
