@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -16,6 +17,11 @@ def set_to_train(module: AnyModule) -> AnyModule:
     eval mode, such as a frozen backbone, was put there by whoever wrote the module.
     """
     return module if module.training else module.train()
+
+
+def in_precision(module: AnyModule, dtype: torch.dtype) -> AnyModule:
+    """Put a module in float64 or float32 as Lightning does, which leaves the states of metric objects; return it."""
+    return module.double() if dtype is torch.float64 else module.float()
 
 
 class Modes:

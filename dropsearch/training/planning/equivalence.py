@@ -18,7 +18,7 @@ from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
 from dropsearch.training.protocols import RowDataSource, TrainerSettings
 from dropsearch.training.reasons import place_of_error
@@ -95,7 +95,7 @@ def _explain(error: Exception) -> str:
 
 def _traits(make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
     loader = data.train_loader(spec.seed)
-    module = make_module(spec).to(torch.float64)
+    module = in_precision(make_module(spec), torch.float64)
     return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
 
 
@@ -164,7 +164,7 @@ def _evaluation_difference(
 
 
 def _module(make_module: ModuleFactory, spec: TrialSpec, trainer: Trainer) -> LightningModule:
-    module = set_to_train(make_module(spec).to(torch.float64))
+    module = set_to_train(in_precision(make_module(spec), torch.float64))
     module.trainer = trainer
     return module
 

@@ -29,7 +29,7 @@ from dropsearch.dropout.row_control import mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
 from dropsearch.training.logged_steps import call_step, captured_logs
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import with_steps
@@ -128,7 +128,8 @@ class VectorizedTrials(LightningModule):
         if not traits.is_plain:
             skeleton.trainer = StepTrainer(self._row_trainer(skeleton))  # type: ignore[assignment]
             skeleton.setup("fit")
-        self.runner = VmapRunner(skeleton.to(dtype), self.settings.precision, self.settings.convolutions, traits)
+        skeleton = in_precision(skeleton, dtype)
+        self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
         if not traits.is_plain:
             self.row_modules = RowModules(traits, self.runner, self._row_trainer)
             self.row_modules.attach(first)
@@ -156,7 +157,7 @@ class VectorizedTrials(LightningModule):
         if not self.settings.is_user_module:
             return StepTraits()
         with quiet_lightning():
-            return traits_of(self.make_module(spec).to(self._real), self._row_trainer, self.data)
+            return traits_of(in_precision(self.make_module(spec), self._real), self._row_trainer, self.data)
 
     def _row_trainer(self, module: LightningModule) -> RowTrainer:
         return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), self.data.train_loader(0))
