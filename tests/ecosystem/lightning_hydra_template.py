@@ -142,19 +142,17 @@ def template(lr: float = 1e-3) -> DigitsLitModule:
     return DigitsLitModule(SimpleDenseNet(), partial(torch.optim.Adam, lr=lr, weight_decay=0.0), scheduler)
 
 
-MORE = {"monitor": "val/loss"}
-
-
+MONITOR = "val/loss"
 SITES = ["net.model.4", "net.model.8"]
 
 
 def test_trains_vectorized_as_alone(tmp_path: Path) -> None:
-    assert_alike(template, DigitsDataModule, tmp_path, SITES, monitor="val/loss")
+    assert_alike(template, DigitsDataModule, tmp_path, SITES, MONITOR)
 
 
 def test_augmentation_in_the_data_set(tmp_path: Path) -> None:
     reason = "the training examples are random, for example because of augmentation"
-    assert_sequential(template, partial(DigitsDataModule, augmented=True), tmp_path, SITES, reason, "val/loss")
+    assert_sequential(template, partial(DigitsDataModule, augmented=True), tmp_path, SITES, reason, MONITOR)
 
 
 def test_rates() -> None:

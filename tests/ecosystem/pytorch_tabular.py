@@ -61,7 +61,7 @@ def embedding_data() -> dict[str, Any]:
 embedding = maker("embedding")
 transformer, transformer_data = maker("transformer"), embedding_data
 node, node_data = maker("node"), embedding_data
-MORE = {"monitor": "valid_loss"}
+MONITOR = "valid_loss"
 
 
 BLOCK = "_backbone.transformer_blocks.mha_block_0"
@@ -77,7 +77,7 @@ SITES: dict[Any, list[str]] = {
 
 @pytest.mark.parametrize("make", [embedding, transformer], ids=lambda make: make.__name__)
 def test_trains_vectorized_as_alone(make: Any, tmp_path: Path) -> None:
-    assert_alike(make, embedding_data, tmp_path, SITES[make], monitor="valid_loss")
+    assert_alike(make, embedding_data, tmp_path, SITES[make], monitor=MONITOR)
 
 
 def test_rates() -> None:

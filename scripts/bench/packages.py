@@ -1,0 +1,122 @@
+"""How fast models of public packages train: vectorized, sequentially, and by plain Lightning, in one run.
+
+.ecosystem/NAME/bin/python scripts/bench/packages.py NAME MODEL DATA [--trials 8] [--epochs 5] [--repeats 3]
+
+MODEL and DATA are names in tests/ecosystem/NAME.py. The three are timed in turn, and medians of trials per second are
+compared, so that other load on the machine falls on all alike. One process with one thread trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+from dropsearch.core.global_rng import seeded
+from dropsearch.core.records import Monitor, TrialSpec
+from dropsearch.datasets.given_loaders import GivenLoaders
+from dropsearch.datasets.user_data import UserData
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.trainers import trainer_class
+from dropsearch.training.vectorized.engine import VectorizedEngine
+
+
+class Feed:
+    """Hands out given trials."""
+
+    most_at_once = None
+
+    def __init__(self, specs: list[TrialSpec]) -> None:
+        self.left = list(specs)
+        self.states: list[str] = []
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        asked, self.left = self.left[:count], self.left[count:]
+        return asked
+
+    def report(self, reports: Any) -> list[bool]:
+        return [False for _ in reports]
+
+    def tell(self, results: Any) -> None:
+        self.states += [result.state for result in results]
+        assert set(self.states) == {"COMPLETE"}, [result.reason for result in results]
+
+    def cancelled(self) -> bool:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("package", "model", "data"):
+        parser.add_argument(name)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    module = importlib.import_module(f"tests.ecosystem.{given.package}")
+    make, data = getattr(module, given.model), getattr(module, given.data)()
+    source = UserData(
+        GivenLoaders(data["train_dataloaders"], data["val_dataloaders"]) if isinstance(data, dict) else data, "data"
+    )
+    monitor = Monitor(getattr(module, "MONITOR", "val_loss"))
+    settings = TrainerSettings(given.epochs, "cpu", "32-true", monitor=monitor, is_user_module=True)
+    specs = [TrialSpec("dropout", n, 50 + n, {}, lr=1e-3, weight_decay=0.0) for n in range(given.trials)]
+
+    def make_module(spec: TrialSpec) -> Any:
+        with seeded(spec.seed):
+            return make()
+
+    rows = source.in_rows()
+    few = specs[: max(given.trials // 4, 1)]
+    ways: dict[str, tuple[int, Callable[[], Any]]] = {
+        "plain": (len(few), lambda: plain(make_module, source, few, given.epochs)),
+        "sequential": (len(few), lambda: SequentialEngine(make_module, source, settings).run(Feed(few))),
+    }
+    if rows is not None:
+        engine = VectorizedEngine(make_module, rows, settings, len(specs))
+        ways["vectorized"] = (len(specs), lambda: engine.run(Feed(specs)))
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(given.repeats + 1):  # the first is not counted
+        for name, (count, run) in ways.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append((time.perf_counter() - started) / count)
+    each = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    print(f"{given.package} {given.model}: sequential / plain {each['sequential'] / each['plain']:.2f}", end="")
+    if rows is not None:
+        print(f", sequential / vectorized {each['sequential'] / each['vectorized']:.2f}", end="")
+    print(f" ({given.trials} trials of {given.epochs} epochs, medians of {given.repeats})")
+
+
+def plain(make_module: Callable[[TrialSpec], Any], source: UserData, specs: list[TrialSpec], epochs: int) -> None:
+    """Train by Lightning as it is, with the same batches."""
+    for spec in specs:
+        with quiet_lightning(), seeded(spec.seed):
+            model = make_module(spec)
+            trainer = trainer_class(model)(
+                max_epochs=epochs,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )
+            trainer.fit(model, **source.for_trainer(spec.seed))
+
+
+if __name__ == "__main__":
+    main()
