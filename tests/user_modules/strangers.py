@@ -116,7 +116,7 @@ class Branching(LitNet):
         hidden = F.relu(self.first(x))
         if x.mean() > 0.305:  # some batches
             hidden = hidden * 1.5
-        if hidden.mean() > self.first.weight.abs().mean() * float(hidden.std()):
+        if hidden.mean() > self.first.weight.abs().mean() * float(hidden.detach().std()):
             hidden = hidden + 0.1
         return self.last(self.drop(hidden))
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from dropsearch._compat.lightning import last_value
@@ -14,6 +16,19 @@ from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 
 _REDUCTIONS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max", "amin": "min", "amax": "max", "avg": "mean"}
+
+
+class Single(float):
+    """A number that was logged in float32; Lightning multiplies it by the batch size in that precision."""
+
+    def times(self, size: float) -> float:
+        """Return the product as float32 has it."""
+        return float(np.float32(self * size))
+
+
+def number(value: float, dtype: torch.dtype) -> float:
+    """Return a number that remembers whether it was one of float32."""
+    return Single(value) if dtype is torch.float32 else value
 
 
 @dataclass
@@ -31,7 +46,8 @@ class _Entry:
     def add(self, value: float, size: float) -> None:
         self.last = value
         if self.reduction == "mean":
-            self.total, self.weight = self.total + value * size, self.weight + size
+            weighted = value.times(size) if isinstance(value, Single) else value * size
+            self.total, self.weight = self.total + weighted, self.weight + size
         elif self.reduction == "sum":
             self.total += value
         else:
@@ -118,5 +134,5 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise UnsupportedError(f"a step logs {name} as a tensor of shape {tuple(value.shape)}")
-        return float(value.detach())
-    return float(value)
+        return number(float(value.detach()), value.dtype)
+    return value if isinstance(value, Single) else float(value)

@@ -18,7 +18,7 @@ from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_slots
-from dropsearch.training.vectorized.row_logs import RowLog
+from dropsearch.training.vectorized.row_logs import RowLog, number
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step import cast
@@ -243,7 +243,7 @@ def numbers(tensor: Tensor, count: int) -> list[float]:
     """
     if tensor.numel() != count:
         raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
-    return tensor.double().reshape(-1).tolist()
+    return [number(value, tensor.dtype) for value in tensor.double().reshape(-1).tolist()]
 
 
 def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
