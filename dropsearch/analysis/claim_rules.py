@@ -1,4 +1,4 @@
-"""The rules by which a claim about dropout held, did not hold, or is not shown, and the words that follow from them."""
+"""The rules by which a claim about dropout held, did not hold, or is undecided, and the words that follow from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dropsearch.core.records import Answer, Claim, Interval
-from dropsearch.stats.means import SIGNIFICANT, minimum_seeds
+from dropsearch.stats.shown import SIGNIFICANT, minimum_seeds
 
 Side = Literal[-1, 1]
 
@@ -86,17 +86,17 @@ class Finding:
     scale: float = 1.0
     """What numbers are multiplied by to be told in `unit`."""
     missing: tuple[str, ...] = ()
-    """Luck that interval and p leave out: the claim is not shown then."""
+    """Luck that interval and p leave out: the claim is undecided then."""
 
 
 def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) -> Answer:
     """Say whether a claim that foretells a difference on one side of zero held.
 
-    1. `not shown` where there is no interval.
+    1. `undecided` where there is no interval.
     2. `held` where the whole interval lies on the claimed side of zero and p after Holm is below 0.05.
     3. `did not hold` where the whole interval lies below `margin` on the claimed side: the difference is on the other
        side, or too small to matter (equivalence, Schuirmann 1987, here with 95 % intervals).
-    4. Else `not shown`.
+    4. Else `undecided`.
 
     Args:
         difference: With its 95 % interval.
@@ -106,20 +106,20 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
     """
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "not shown"
+        return "undecided"
     if low > 0 and p_holm < SIGNIFICANT:
         return "held"
-    return "did not hold" if high < margin else "not shown"
+    return "did not hold" if high < margin else "undecided"
 
 
 def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answer:
     """Say whether a claim held that one thing is no worse than another (non-inferiority).
 
-    1. `not shown` where there is no interval.
+    1. `undecided` where there is no interval.
     2. `held` where the whole interval lies above ``-margin`` on the better side: what is lost, if anything, is too
        little to matter.
     3. `did not hold` where the whole interval lies on the worse side of zero.
-    4. Else `not shown`.
+    4. Else `undecided`.
 
     Args:
         difference: With its 95 % interval.
@@ -128,10 +128,10 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
     """
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "not shown"
+        return "undecided"
     if low > -margin:
         return "held"
-    return "did not hold" if high < 0 else "not shown"
+    return "did not hold" if high < 0 else "undecided"
 
 
 def claimed(difference: Interval, side: Side) -> tuple[float, float]:
@@ -146,10 +146,10 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
         rule: What decides.
         found: The number.
         no_worse: Whether the claim is one of being no worse, and not of being better.
-        doubt: Why a claim that would have held is not shown all the same, as a clause.
+        doubt: Why a claim that would have held is undecided all the same, as a clause.
         more: What else is to be told, as a clause.
     """
-    said: Answer = "not shown"
+    said: Answer = "undecided"
     if not found.missing and no_worse:
         said = answer_no_worse(found.difference, side=rule.side, margin=rule.margin)
     elif not found.missing:
@@ -158,7 +158,7 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
     if found.missing:
         why = f"seeds leave out the luck of {', '.join(found.missing)}"
     if said == "held" and doubt:
-        said, why = "not shown", f"{why}, but {doubt}"
+        said, why = "undecided", f"{why}, but {doubt}"
     reason = f"{_capital(describe_finding(found))}: {why}{f'; {more}' if more else ''}."
     return Claim(
         rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure, found.unit, found.scale
@@ -166,12 +166,12 @@ def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = 
 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
-    """Return a claim that contrasts answer differently, as not shown, with the numbers of all of them."""
+    """Return a claim that contrasts answer differently, as undecided, with the numbers of all of them."""
     reason, first = f"The contrasts disagree: {'; '.join(map(describe_finding, found))}.", found[0]
     return Claim(
         rule.name,
         rule.statement,
-        "not shown",
+        "undecided",
         first.label,
         first.difference,
         reason,

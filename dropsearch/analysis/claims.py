@@ -19,8 +19,8 @@ from dropsearch.analysis.claim_rules import (
 from dropsearch.analysis.score_claims import batchnorm, rates
 from dropsearch.core.records import Claim, Evidence, Summary, arm_title
 from dropsearch.stats.hodges_lehmann import paired_difference
-from dropsearch.stats.means import shown_side
 from dropsearch.stats.paired_tests import holm, wilcoxon_exact
+from dropsearch.stats.shown import shown_side
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
 """The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides,
@@ -33,8 +33,8 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
     """Return what this run says of each claim, in the order of `rules.RULES`.
 
     The answer follows from a number, its 95 % interval and its p-value by the rules of
-    `dropsearch.analysis.claim_rules`, and from nothing else. What was not measured, or not tested since
-    every rate was 0, is not shown.
+    `dropsearch.analysis.claim_rules`, and from nothing else. A claim is not measured where a number is missing, or
+    where every rate was 0.
     """
     return (
         *(_effect(rule, evidence, summary) for rule in EFFECTS),

@@ -29,7 +29,7 @@ from dropsearch.core.records import (
 )
 from dropsearch.dropout.typical_rates import TYPICAL_BANDS
 from dropsearch.stats.comparisons import compared
-from dropsearch.stats.means import shown_side
+from dropsearch.stats.shown import shown_side
 
 RELATIVE_MARGIN = 0.01
 """The least difference that would matter where arms are not judged by accuracy, as a share of the reference's score."""
@@ -77,7 +77,7 @@ def _insensitive(summary: Summary) -> str:
     against = [c for c in found if c.b == "none" and c.a in ("dropout", "typical")]
     if any(shown_side(c) == better for c in against):
         return ""
-    return "neither typical rates nor those found are shown to be better than no dropout: rates do not matter here"
+    return "neither typical rates nor those found are shown to be better than no dropout: rates may not matter here"
 
 
 def _is_searched(summary: Summary, arm: str) -> bool:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
 from dropsearch.core.errors import InputError
+from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.raw_data import RawData, read_raw_data
-from dropsearch.datasets.splits import Indices, split, stratified
+from dropsearch.datasets.splits import Indices, Splits, split
 from dropsearch.datasets.standardization import Scale, measure
+from dropsearch.datasets.tensor_split import EVAL_BATCH, TensorSplit
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
 
-EVAL_BATCH = 2048
-Part = Literal["train", "val", "test", "train_part"]
+_HELD = ("_examples", "_test")
+"""What holds tensors."""
 
 
 class TensorDataModule(LightningDataModule):
@@ -36,13 +39,15 @@ class TensorDataModule(LightningDataModule):
         batch_size: Batch size in training.
         train_size: Number of training examples, a stratified subset; None for all.
         val_fraction: Share of the validation set among training and validation examples, in (0, 1).
-        seed: Seed of the split, and of the order of `train_dataloader`.
+        seed: Seed of the split in a search, and of the order of `train_dataloader`.
 
     Raises:
         InputError: A value is out of range. Files, and sizes that depend on them, are checked in `setup`.
     """
 
     has_test = True
+    redraws_split = True
+    """Whether each confirmation has a training and a validation set of its own."""
     uses_workers = False
     """Whether a loader has worker processes."""
     changes_batches = False
@@ -75,7 +80,10 @@ class TensorDataModule(LightningDataModule):
         self.layout = self.data_set.layout
         self.classes = self.data_set.classes
         self._device = torch.device("cpu")
-        self._parts: dict[Part, tuple[Tensor, ...]] = {}
+        self._examples: tuple[Tensor, ...] = ()
+        """All but the test set."""
+        self._test: tuple[Tensor, ...] = ()
+        self._drawn: dict[int, TensorSplit] = {}
         self._digest = self._source = ""
 
     def setup(self, stage: str | None = None) -> None:
@@ -84,56 +92,70 @@ class TensorDataModule(LightningDataModule):
         Raises:
             InputError: The data is missing or corrupt, or is smaller than `train_size` or `batch_size`.
         """
-        if self._parts:
+        if self._examples:
             return
-        pool = read_raw_data(self.data_set, self.root)
-        splits = split(
-            pool.labels,
-            published_test=pool.published_test,
-            train_size=self.train_size,
-            val_fraction=self.val_fraction,
-            seed=self.seed,
-        )
+        raw = read_raw_data(self.data_set, self.root)
+        self._labels, self._published_test = raw.labels, raw.published_test
+        splits = self._splits(self.seed)
         if self.batch_size > len(splits.train):
             raise InputError(
                 f"data.batch_size must be at most the {len(splits.train)} training examples, got {self.batch_size}"
             )
-        scale = _scale(pool, splits.train)
-        self._parts = {
-            "train": self._tensors(pool, splits.train, scale),
-            "val": self._tensors(pool, splits.val, scale),
-            "test": self._tensors(pool, splits.test, scale),
-        }
-        self._parts["train_part"] = self._train_part(len(splits.val))
-        self._digest, self._source = pool.digest, pool.source
+        scale = _scale(raw, splits.train)
+        self._pool = np.setdiff1d(np.arange(len(raw.labels)), splits.test)
+        self._examples, self._test = self._tensors(raw, self._pool, scale), self._tensors(raw, splits.test, scale)
+        self._digest, self._source = raw.digest, raw.source
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: arrays in place of tensors, which other processes can share without a copy."""
-        parts = {part: tuple(tensor.cpu().numpy() for tensor in tensors) for part, tensors in self._parts.items()}
-        return {**self.__dict__, "_parts": parts, "_device": torch.device("cpu")}
+        held = {name: tuple(tensor.cpu().numpy() for tensor in getattr(self, name)) for name in _HELD}
+        return {**self.__dict__, **held, "_drawn": {}, "_device": torch.device("cpu")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in what was pickled; nothing writes to the arrays, which may be read-only."""
         self.__dict__.update(state)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._parts = {part: tuple(map(torch.from_numpy, arrays)) for part, arrays in self._parts.items()}
+            self.__dict__.update({name: tuple(map(torch.from_numpy, state[name])) for name in _HELD})
 
     def to(self, device: torch.device | str) -> TensorDataModule:
         """Move the tensors to `device`, for all loaders created from now on."""
         self.setup()
         self._device = torch.device(device)
-        self._parts = {
-            part: tuple(tensor.to(self._device) for tensor in tensors) for part, tensors in self._parts.items()
-        }
+        self._drawn = {}
+        for name in _HELD:
+            setattr(self, name, tuple(tensor.to(self._device) for tensor in getattr(self, name)))
         return self
 
-    def train_loader(self, seed: int) -> TensorLoader:
-        """Return the training set in an order that is a function of `seed` and epoch.
+    def for_trial(self, spec: TrialSpec) -> TensorSplit:
+        """Return a trial's training and validation set.
 
-        Incomplete batches are dropped, so all training batches have the same shape.
+        All trials of a search have the same split. A retraining has one that is drawn by its seed: the same in every
+        arm, from all examples outside the test set, in the same sizes and standardized with the same numbers.
         """
-        return TensorLoader(self._part("train"), self.batch_size, seed=seed, drop_last=True)
+        return self._split(spec.seed if spec.redraws_split else self.seed)
+
+    def _split(self, seed: int) -> TensorSplit:
+        self.setup()
+        if seed not in self._drawn:
+            drawn = self._splits(seed)
+            parts = np.searchsorted(self._pool, drawn.train), np.searchsorted(self._pool, drawn.val)
+            labels = self._labels[self._pool]
+            self._drawn[seed] = TensorSplit.drawn(self._examples, labels, parts, self.batch_size, seed)
+        return self._drawn[seed]
+
+    def _splits(self, seed: int) -> Splits:
+        return split(
+            self._labels,
+            published_test=self._published_test,
+            train_size=self.train_size,
+            val_fraction=self.val_fraction,
+            seed=seed,
+        )
+
+    def train_loader(self, seed: int) -> TensorLoader:
+        """Return the training set in an order that is a function of `seed` and epoch, in batches of one size."""
+        return self._split(self.seed).train_loader(seed)
 
     def train_dataloader(self) -> TensorLoader:
         """Return `train_loader` with the module's own seed."""
@@ -144,20 +166,22 @@ class TensorDataModule(LightningDataModule):
 
         It has the size of the validation set, or is the whole training set if that is smaller.
         """
-        return _in_order(self._part("train_part"))
+        return self._split(self.seed).train_part_loader()
 
     def val_dataloader(self) -> TensorLoader:
         """Return the validation set, in order, in large batches."""
-        return _in_order(self._part("val"))
+        return self._split(self.seed).val_dataloader()
 
     def test_dataloader(self) -> TensorLoader:
         """Return the test set, in order, in large batches."""
-        return _in_order(self._part("test"))
+        self.setup()
+        return TensorLoader(self._test, EVAL_BATCH)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Number of examples of train, val and test."""
-        return {part: len(self._part(part)[-1]) for part in ("train", "val", "test")}
+        drawn = self._split(self.seed)
+        return {"train": len(drawn.train), "val": len(drawn.val), "test": len(self._test[-1])}
 
     @property
     def digest(self) -> str:
@@ -176,8 +200,8 @@ class TensorDataModule(LightningDataModule):
         return self
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
-        """Return what `Trainer.fit` takes its batches from."""
-        return {"train_dataloaders": self.train_loader(seed), "val_dataloaders": self.val_dataloader()}
+        """Return the data arguments of `Trainer.fit`."""
+        return self._split(self.seed).for_trainer(seed)
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
         """Return what `Trainer.test` or `Trainer.validate` takes its batches from: the test set, or `loader`."""
@@ -190,22 +214,12 @@ class TensorDataModule(LightningDataModule):
         shape = "x".join(str(size) for size in self.input_shape)
         return f"{train} training, {val} validation and {test} test examples of {shape} in {self.classes} classes"
 
-    def _part(self, part: Part) -> tuple[Tensor, ...]:
-        self.setup()
-        return self._parts[part]
-
-    def _tensors(self, pool: RawData, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
-        x, y = torch.from_numpy(pool.x[rows]), torch.from_numpy(pool.labels[rows])
-        if pool.lengths is None:
+    def _tensors(self, raw: RawData, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
+        x, y = torch.from_numpy(raw.x[rows]), torch.from_numpy(raw.labels[rows])
+        if raw.lengths is None:
             return scale.apply(x, channel=1), y
-        lengths = torch.from_numpy(pool.lengths[rows])
+        lengths = torch.from_numpy(raw.lengths[rows])
         return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
-
-    def _train_part(self, size: int) -> tuple[Tensor, ...]:
-        labels = self._parts["train"][-1]
-        chosen = stratified(labels.cpu().numpy(), min(size, len(labels)), self.seed, "train_part")
-        rows = torch.from_numpy(chosen.nonzero()[0]).to(labels.device)
-        return tuple(tensor.index_select(0, rows) for tensor in self._parts["train"])
 
 
 def data_module(name: str, **options: Any) -> TensorDataModule:
@@ -228,17 +242,13 @@ def _check(batch_size: int, train_size: int | None, val_fraction: float, seed: i
         raise InputError(f"seed must be at least 0, got {seed}")
 
 
-def _scale(pool: RawData, rows: Indices) -> Scale:
-    x = torch.from_numpy(pool.x[rows])
-    if pool.lengths is None:
+def _scale(raw: RawData, rows: Indices) -> Scale:
+    x = torch.from_numpy(raw.x[rows])
+    if raw.lengths is None:
         return measure(x)
-    return measure(x[_frames(x, torch.from_numpy(pool.lengths[rows]))])
+    return measure(x[_frames(x, torch.from_numpy(raw.lengths[rows]))])
 
 
 def _frames(x: Tensor, lengths: Tensor) -> Tensor:
     """Return a mask ``[batch, longest]`` of padded sequences that is False for padding."""
     return torch.arange(x.shape[1]) < lengths[:, None]
-
-
-def _in_order(tensors: tuple[Tensor, ...]) -> TensorLoader:
-    return TensorLoader(tensors, EVAL_BATCH)

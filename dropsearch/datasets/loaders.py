@@ -25,6 +25,7 @@ class TensorLoader:
         seed: Seed of the order; None keeps the order of the examples. The order of an epoch is a function of seed,
             epoch and number of examples, on all devices.
         drop_last: Drop the last incomplete batch, so that all batches have the same shape.
+        subset: Indices of the examples to use, int64 ``[used]`` on the CPU; None for all of `tensors`.
         form: Form of the batches that the tensors are put into; a tuple by default.
 
     Raises:
@@ -41,6 +42,7 @@ class TensorLoader:
         *,
         seed: int | None = None,
         drop_last: bool = False,
+        subset: Tensor | None = None,
         form: BatchForm = TUPLE,
     ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
@@ -52,6 +54,7 @@ class TensorLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.drop_last = drop_last
+        self.subset = subset
         self._next_epoch = 0
 
     @property
@@ -64,14 +67,19 @@ class TensorLoader:
         self._next_epoch = epoch
 
     def order(self, epoch: int) -> Tensor:
-        """Return the indices of an epoch's examples in order, int64 ``[used examples]``, on the CPU."""
-        examples = len(self.tensors[0])
+        """Return the indices in `tensors` of an epoch's examples, in order, int64 ``[used examples]``, on the CPU."""
+        examples = self._examples
         order = torch.arange(examples) if self.seed is None else shuffled(examples, self.seed, epoch)
+        order = order if self.subset is None else self.subset[order]
         return order[: len(self) * self.batch_size] if self.drop_last else order
 
     def __len__(self) -> int:
-        examples = len(self.tensors[0])
+        examples = self._examples
         return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+
+    @property
+    def _examples(self) -> int:
+        return len(self.tensors[0]) if self.subset is None else len(self.subset)
 
     def __iter__(self) -> Iterator[Any]:
         # A generator function, since Lightning creates its first iterator before it sets the epoch.

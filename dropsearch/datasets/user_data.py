@@ -14,6 +14,7 @@ from dropsearch._compat.lightning import is_lightning_class, with_trainer
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
+from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.given_loaders import GivenLoaders
@@ -159,6 +160,12 @@ class UserData:
         """Whether a loader has worker processes, which a daemonic training process cannot start."""
         return any(getattr(each, "num_workers", 0) for each in each_loader([self._train, self._val, self._test]))
 
+    redraws_split = False
+
+    def for_trial(self, spec: TrialSpec) -> UserData:
+        """Return the user's own training and validation set, which is the same for all trials."""
+        return self
+
     def train_loader(self, seed: int) -> Any:
         """Return the user's training batches, in an order that is a function of `seed` and epoch."""
         if type(self._train) is not DataLoader:  # a subclass may override `__iter__`
@@ -253,6 +260,10 @@ class UserDataRows:
     def datamodule(self) -> Any:
         """The user's data module; None where loaders were given."""
         return None if isinstance(self._data.module, GivenLoaders) else self._data.module
+
+    def for_trial(self, spec: TrialSpec) -> UserDataRows:
+        """Return the user's own training and validation set, which is the same for all trials."""
+        return self
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""

@@ -77,4 +77,5 @@ def _validated(context: ExperimentContext, result: TrialResult, path: Path, seed
     control = TrialControl(module, result.spec.rates, seed, off=drops_nothing(result.spec))
     epoch = result.best.epoch if result.best else 0
     with seeded(seed), controlled_trial(module, control, []):
-        return measured(module, source, context.settings, "val", source.val_dataloader(), epoch=epoch)
+        loader = source.for_trial(result.spec).val_dataloader()
+        return measured(module, source, context.settings, "val", loader, epoch=epoch)

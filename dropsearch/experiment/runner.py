@@ -185,12 +185,13 @@ class ExperimentRun:
             self._track_untracked_results()  # a neighbour may have died meanwhile
             complete = not self.interruption.requested
             outcomes = self._outcomes(complete)
+            self.progress.begin("compare", hint="the arms, and keep the best model")
             if complete:
                 self._check_kept(outcomes)
             summary = self.summary(outcomes, complete)
             self._log_model(summary)  # before the evidence, so that it is exported meanwhile
             summary = self._finished(summary)
-            self.finish(summary)
+            summary = self.finish(summary)
         except BaseException as error:
             stopped = self.interruption.requested or isinstance(error, KeyboardInterrupt)
             self.progress.close("stopped" if stopped else "failed")
@@ -226,14 +227,19 @@ class ExperimentRun:
             if note := reproduced(self.context, kept, kept_checkpoint(self.context.checkpoints, kept)):
                 self._remark(note)
 
-    def finish(self, summary: Summary) -> None:
-        """Write every file, then what the tracker has not written yet."""
-        self.progress.begin("report")
+    def finish(self, summary: Summary) -> Summary:
+        """Write every file, then what the tracker has not written yet; return the summary with what trackers tell."""
+        # What they tell is known once they have opened the run, which takes MLflow's process a while.
+        self.progress.begin(
+            "report", hint="once the run is open in MLflow" if "experiment" in self.tracker.location else ""
+        )
+        summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), commands=self._commands(summary.arms))
         artifacts = write_files(self.context, summary)
         if self.tracker.location:
             self.progress.begin("tracking")
         self.tracker.finish(summary, artifacts)
         self.progress.close("done" if summary.complete else "stopped")
+        return summary
 
     def _log_model(self, summary: Summary) -> None:
         try:
@@ -300,7 +306,7 @@ class ExperimentRun:
             self._track_untracked_results()  # those of workers, which track nothing
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
-        """Return all that was found, without what dropout did."""
+        """Return all that was found, without what dropout did and what `finish` adds."""
         context, config = self.context, self.context.config
         metric = context.modules.comparison_metric
         return Summary(
@@ -315,12 +321,11 @@ class ExperimentRun:
             arms=arms,
             comparisons=compared(arms, metric, fixed_luck=context.modules.fixed_luck),
             config=shown_config(config),
-            tracking=dict(self.tracker.info),
-            commands=self._commands(arms),
             monitor=context.monitor,
             comparison_metric=metric,
             notes=(*notes(context), *self.remarks, *self._bought(arms)),
             fixed_luck=context.modules.fixed_luck,
+            redraws_split=context.source.redraws_split,
             complete=complete,
         )
 

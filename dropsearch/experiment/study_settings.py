@@ -26,6 +26,7 @@ def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
         **flat,
         "space.params": {key: str(each) for key, each in context.params.items()},
         "arm": arm.name,
+        "confirm.split": "drawn by seed" if context.source.redraws_split else "given by the data",
         "engine.mask_seed": config.engine.mask_seed,
         "data": context.source.digest,
         "monitor": config.monitor,

@@ -16,6 +16,7 @@ from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.records import TrialResult
 from dropsearch.core.seeds import derived_seed
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.training.protocols import DataSource
 
 MOST, LEAST = 2048, 256
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
@@ -34,8 +35,10 @@ class MeasurementData:
 
     held_out: Examples
     """The test set, or where there is none the validation set."""
-    validation: Examples
-    train: Examples
+    of_all: tuple[Examples, Examples] | None
+    """Validation and training examples; None where each retraining has a split of its own."""
+    most: int
+    """The largest number of examples of a set."""
     is_image: bool
     settings: Settings
     held_out_size: int
@@ -58,12 +61,18 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
     most = _most(context.modules.specimen(context.modules.start), held_out.inputs)
     return MeasurementData(
         _at_most(most, held_out, settings.seed),
-        _at_most(most, _examples(source.val_dataloader()), settings.seed),
-        _at_most(most, _examples(source.train_part_loader()), settings.seed),
+        None if source.redraws_split else _split_of(source, most, settings.seed),
+        most,
         is_image=source.layout == "image" if source.layout else held_out.inputs[0].dim() == 4,
         settings=settings,
         held_out_size=len(held_out),
     )
+
+
+def _split_of(data: DataSource, most: int, seed: int) -> tuple[Examples, Examples]:
+    """Return `most` validation examples, and as many of the training examples on which losses are compared."""
+    validation, train = (_examples(loader) for loader in (data.val_dataloader(), data.train_part_loader()))
+    return _at_most(most, validation, seed), _at_most(most, train, seed)
 
 
 def _examples(loader: Iterable[Any]) -> Examples:
@@ -140,13 +149,9 @@ def trained(context: ExperimentContext, shared: MeasurementData, result: TrialRe
         raise NotMeasuredError(f"it needs classes from 0 to {logits.shape[1] - 1}, and the data has others")
     if not bool(logits.isfinite().all()):
         raise NotMeasuredError("its logits are not finite")
+    validation, train = shared.of_all or _split_of(
+        context.source.for_trial(result.spec), shared.most, shared.settings.seed
+    )
     return TrainedModel(
-        result.spec,
-        module,
-        module,
-        shared.held_out,
-        shared.validation,
-        shared.train,
-        shared.is_image,
-        shared.settings,
+        result.spec, module, module, shared.held_out, validation, train, shared.is_image, shared.settings
     )

@@ -10,7 +10,7 @@ from typing import Any
 from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.measured_values import finite, mean_interval
 from dropsearch.report.text.numbers import scores
-from dropsearch.stats.means import shown_side
+from dropsearch.stats.shown import shown_side
 
 
 def measuring(summary: Summary) -> str:
@@ -99,7 +99,7 @@ def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]
 
 
 def shown(comparison: Comparison) -> bool:
-    """Whether a difference is told from none, as `stats.means.shown_side` decides."""
+    """Whether a difference is told from none, as `stats.shown.shown_side` decides."""
     return shown_side(comparison) != 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropsearch.core.records import Evidence, Interval, Quantity, Series, Summary, TrialResult
-from dropsearch.stats.means import mean_interval as student_interval
+from dropsearch.stats.intervals import mean_interval as student_interval
 
 FEWEST_FOR_INTERVAL = 3
 """With two curves Student's interval is wider than any axis: their range is shown instead."""

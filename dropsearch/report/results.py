@@ -42,6 +42,7 @@ def results(summary: Summary) -> dict[str, Any]:
             "seconds": summary.seconds,
             "engine": summary.engine,
             "complete": summary.complete,
+            "split": "drawn for each seed" if summary.redraws_split else "the same for all seeds",
             "monitor": asdict(summary.monitor),
             "judge": asdict(summary.comparison_metric),
             "notes": summary.notes,
@@ -156,7 +157,8 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison, word: str = "shown") -> dict[str, Any]:
+    """Return a comparison; `word` is what a difference that is told from none is called."""
     return {
         "a": comparison.a,
         "b": comparison.b,
@@ -170,7 +172,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "p_holm": comparison.p_holm,
         "effect": comparison.effect,
         "differences": comparison.differences,
-        "shown": findings.shown(comparison),
+        word: findings.shown(comparison),
     }
 
 
@@ -178,11 +180,12 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
     """All of it by the records' own names; contrasts as comparisons are written."""
     if evidence is None:
         return None
+    word = "consistent_over_seeds"
     varied = {
-        arm: [vars(variation) | {"comparison": _comparison(variation.comparison)} for variation in variations]
+        arm: [vars(variation) | {"comparison": _comparison(variation.comparison, word)} for variation in variations]
         for arm, variations in evidence.single_sites.items()
     }
-    contrasts = [_comparison(contrast) for contrast in evidence.contrasts]
+    contrasts = [_comparison(contrast, word) for contrast in evidence.contrasts]
     return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from dropsearch.core.records import Interval
-from dropsearch.stats.means import LEVEL
+from dropsearch.stats.intervals import LEVEL
 
 
 def crossed_difference(differences: NDArray[np.float64]) -> tuple[Interval, float]:

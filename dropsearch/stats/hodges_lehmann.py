@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropsearch.core.records import Interval
-from dropsearch.stats.means import LEVEL
+from dropsearch.stats.intervals import LEVEL
 from dropsearch.stats.paired_tests import TIE, signed_rank_p
 
 FEWEST_PAIRS = 6

@@ -8,10 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from dropsearch.core.records import Interval
-from dropsearch.stats.means import LEVEL, mean_interval
 
+LEVEL = 0.95
+"""Level of all intervals."""
 RESAMPLES = 4999
 """Of the bootstrap: the 2.5 % tails then rest on 125 resamples each."""
 FEWEST_FOR_BOOTSTRAP = 6
@@ -21,6 +23,26 @@ LARGEST_SHARE_WITHOUT_SPREAD = 0.01
 """Where more resamples than this consist of one value only (ties), their t cannot be computed."""
 
 Array = NDArray[np.float64]
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Return the mean of `values` [n] and its 95 % interval by Student's t.
+
+    With one value both bounds are NaN. All three numbers are NaN if there is no value, or one that is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0 or not np.isfinite(sample).all():
+        return Interval(math.nan, math.nan, math.nan)
+    mean = float(sample.mean())
+    if sample.size == 1:
+        return Interval(mean, math.nan, math.nan)
+    half = float(stdtrit(sample.size - 1, (1 + LEVEL) / 2)) * _standard_error(sample)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _standard_error(sample: Array) -> float:
+    # Equal values can have a mean that is off by a rounding error; their spread is exactly zero all the same.
+    return 0.0 if np.ptp(sample) == 0 else float(sample.std(ddof=1)) / math.sqrt(sample.size)
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:

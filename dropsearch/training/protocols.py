@@ -93,6 +93,10 @@ def describe_engine(mode: str, device: str, width: int, *, processes: int = 1, r
 class DataSource(Protocol):
     """Data that any engine can train on."""
 
+    def for_trial(self, spec: TrialSpec) -> Any:
+        """Return the data of a trial: this source, or one with another training and validation set."""
+        ...
+
     def train_loader(self, seed: int) -> Any:
         """Return the training batches; their order is a function of seed and epoch."""
         ...
@@ -126,6 +130,13 @@ class RowLoader(Protocol):
 
 class RowDataSource(DataSource, Protocol):
     """Data in memory, so that each row can take its own batches."""
+
+    def for_trial(self, spec: TrialSpec) -> RowDataSource:
+        """Return the data of a trial; where it is another source its loaders are all `RowLoader`s of the same tensors.
+
+        The loaders of all trials have equal lengths.
+        """
+        ...
 
     def train_loader(self, seed: int) -> RowLoader:
         """Return the training batches; their order is a function of seed and epoch."""

@@ -175,7 +175,7 @@ class SequentialEngine:
         self.settings = settings
         self.checkpoint_path = checkpoint_path
         self.reason = reason
-        self._part, self._val = data.train_part_loader(), data.val_dataloader()
+        self._part = data.train_part_loader()
 
     @property
     def description(self) -> str:
@@ -233,12 +233,14 @@ class SequentialEngine:
         self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
     ) -> None:
         set_to_train(module)
-        report = _EpochReport(spec, feed, self._part, ending, keep_best=path is not None, settings=self.settings)
+        data = self.data.for_trial(spec)
+        part = self._part if data is self.data else data.train_part_loader()
+        report = _EpochReport(spec, feed, part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer = self._trainer(module, spec, report)
             with wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module)):
-                trainer.fit(module, **self._batches(spec.seed))
+                trainer.fit(module, **_batches(data, spec.seed))
         require_no_drops(control, spec)
         if ending.state == "COMPLETE" and not ending.curve:
             raise InputError(
@@ -249,13 +251,6 @@ class SequentialEngine:
             module.load_state_dict(ending.best_weights)
             ending.sha256 = save_checkpoint(trainer, path)
 
-    def _batches(self, seed: int) -> dict[str, Any]:
-        """Return what `Trainer.fit` takes its batches from."""
-        own = getattr(self.data, "for_trainer", None)
-        if own is not None:
-            return own(seed)
-        return {"train_dataloaders": self.data.train_loader(seed), "val_dataloaders": self._val}
-
     def _trainer(self, module: LightningModule, spec: TrialSpec, report: Callback) -> Trainer:
         return make_trainer(
             module,
@@ -264,6 +259,14 @@ class SequentialEngine:
             max_epochs=self.settings.max_epochs,
             gradient_clip_val=self.settings.clip(spec),
         )
+
+
+def _batches(data: Any, seed: int) -> dict[str, Any]:
+    """Return what `Trainer.fit` takes its batches from."""
+    own = getattr(data, "for_trainer", None)
+    if own is not None:
+        return own(seed)
+    return {"train_dataloaders": data.train_loader(seed), "val_dataloaders": data.val_dataloader()}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from trainings import WEIGHT_DECAY, Contrast, Trainings, columns, rates, show
 from dropsearch.analysis.measures import coadaptation
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import mean_interval
 
 EPOCHS = {100: 150, 500: 80, 1000: 50, 5000: 25}
 """By the number of training examples: where validation loss has long turned, or at the largest stands still."""

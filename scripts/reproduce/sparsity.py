@@ -16,7 +16,7 @@ from trainings import Contrast, Trainings, columns, show
 
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import confirmation_seeds
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import mean_interval
 
 SEEDS = 10
 RATE = 0.5

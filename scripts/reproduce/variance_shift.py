@@ -26,7 +26,7 @@ from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.analysis.measures.variance_shift import DEAD, recalibration, shifts
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.seeds import confirmation_seeds
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import mean_interval
 
 PUBLISHED = {0.1: 0.860, 0.2: 0.732, 0.3: 0.614, 0.5: 0.405}
 """Ratio by dropping rate, for ReLU(N(0, 1))."""

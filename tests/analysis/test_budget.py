@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.analysis.budget import random_search, repeated_searches
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import mean_interval
 from tests.stats.simulations import budget_coverage, repeats_coverage, scored
 
 losses = st.lists(st.floats(0, 10), min_size=5, max_size=9)

@@ -11,7 +11,7 @@ from dropsearch.analysis.claim_rules import RULES, Finding, Rule, answer, answer
 from dropsearch.core.records import Interval
 
 MARGIN = 0.01
-ORDER = {"did not hold": 0, "not shown": 1, "held": 2}
+ORDER = {"did not hold": 0, "undecided": 1, "held": 2}
 RULE = Rule("overfitting", "Dropout prevents overfitting", "gap_best", -1, MARGIN, "gaps")
 
 bounds = st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1)).map(sorted)
@@ -27,17 +27,17 @@ def interval(low: float, high: float) -> Interval:
     ("low", "high", "p", "expected"),
     [
         (0.005, 0.02, 0.04, "held"),
-        (0.005, 0.02, 0.05, "not shown"),  # p after Holm must be below 0.05
-        (0.0, 0.02, 0.01, "not shown"),  # zero is not on the claimed side
+        (0.005, 0.02, 0.05, "undecided"),  # p after Holm must be below 0.05
+        (0.0, 0.02, 0.01, "undecided"),  # zero is not on the claimed side
         (1e-9, 0.02, 0.01, "held"),
-        (-0.005, 0.02, 0.01, "not shown"),
-        (-0.005, 0.01, 0.01, "not shown"),  # an effect that would just matter is not ruled out
+        (-0.005, 0.02, 0.01, "undecided"),
+        (-0.005, 0.01, 0.01, "undecided"),  # an effect that would just matter is not ruled out
         (-0.005, 0.0099, 0.5, "did not hold"),
         (0.001, 0.009, 0.01, "held"),  # small, and sure
         (0.001, 0.009, 0.5, "did not hold"),
         (-0.03, -0.02, 0.01, "did not hold"),
         (-0.03, -0.02, 1.0, "did not hold"),
-        (-0.3, 0.3, 1.0, "not shown"),
+        (-0.3, 0.3, 1.0, "undecided"),
         (0.0, 0.0, 1.0, "did not hold"),
     ],
 )
@@ -81,23 +81,23 @@ def test_what_a_wide_interval_settles_a_narrower_one_inside_it_settles_too(
     low, high = at
     narrow = answer(interval(low, high), p, side=1, margin=MARGIN)
     wide = answer(interval(low - wider, high + wider), p, side=1, margin=MARGIN)
-    assert wide == "not shown" or narrow != "not shown"
+    assert wide == "undecided" or narrow != "undecided"
     assert wide != "held" or narrow == "held"
 
 
 @pytest.mark.parametrize("low", [math.nan, -math.inf])
 def test_without_an_interval_nothing_is_shown(low: float) -> None:
     found = Interval(0.5, low, math.nan)
-    assert answer(found, 0.001, side=1, margin=MARGIN) == "not shown"
-    assert answer_no_worse(found, side=1, margin=MARGIN) == "not shown"
+    assert answer(found, 0.001, side=1, margin=MARGIN) == "undecided"
+    assert answer_no_worse(found, side=1, margin=MARGIN) == "undecided"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
         (-0.0099, 0.02, "held"),
-        (-0.01, 0.02, "not shown"),
-        (-0.02, 0.0, "not shown"),
+        (-0.01, 0.02, "undecided"),
+        (-0.02, 0.0, "undecided"),
         (-0.02, -1e-9, "did not hold"),
         (-0.009, -0.001, "held"),  # worse for sure, by too little to matter
         (0.02, 0.03, "held"),

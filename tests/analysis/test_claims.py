@@ -141,7 +141,7 @@ def test_contrasts_that_are_shown_to_point_either_way_show_nothing() -> None:
         both={"correlation": 0.25},
     )
     claim = said("coadaptation", *of)
-    assert claim.answer == "not shown"
+    assert claim.answer == "undecided"
     assert claim.reason.startswith(
         "The contrasts disagree: correlation is 0.1 lower with dropout than with plain (95 %"
     )
@@ -170,14 +170,14 @@ def test_noise_decides_robustness_and_other_corruptions_are_reported() -> None:
     ("name", "measure", "check", "side"),
     [("overfitting", "gap_best", "val_loss_best", 1), ("coadaptation", "correlation", "knockout_area", -1)],
 )
-@pytest.mark.parametrize(("shift", "expected"), [(0.1, "not shown"), (0.0, "held"), (-0.1, "held")])
+@pytest.mark.parametrize(("shift", "expected"), [(0.1, "undecided"), (0.0, "held"), (-0.1, "held")])
 def test_what_its_check_is_shown_to_contradict_does_not_hold(
     name: str, measure: str, check: str, side: int, shift: float, expected: str
 ) -> None:
     claim = said(name, *four_arms(none={measure: 0.5, check: 0.5}, dropout={measure: 0.4, check: 0.5 + side * shift}))
     assert claim.answer == expected
     words = f"but the {check.replace('_', ' ')} is 0.1 {'higher' if side > 0 else 'lower'} with dropout"
-    assert (words in claim.reason) is (expected == "not shown")
+    assert (words in claim.reason) is (expected == "undecided")
 
 
 def test_rates_that_are_all_zero_test_no_dropout() -> None:
@@ -276,8 +276,8 @@ def test_typical_rates_hold_where_their_arm_is_no_worse(typical: float, expected
 @pytest.mark.parametrize(
     ("dropout", "typical", "expected"),
     [
-        (0.9, 0.9, "not shown"),  # nobody can tell dropout from none
-        (0.8995, 0.8975, "not shown"),
+        (0.9, 0.9, "undecided"),  # nobody can tell dropout from none
+        (0.8995, 0.8975, "undecided"),
         (0.901, 0.901, "held"),  # every seed is better, by little
         (0.9, 0.901, "held"),
         (0.901, 0.9, "held"),
@@ -288,12 +288,12 @@ def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, typica
     arms = [outcome("none", acc=0.9), outcome("dropout", acc=dropout), outcome("typical", acc=typical)]
     claim = said("rates", NOTHING, summary(*arms))
     assert claim.answer == expected
-    assert ("rates do not matter here" in claim.reason) is (expected == "not shown")
+    assert ("rates may not matter here" in claim.reason) is (expected == "undecided")
 
 
 def test_without_the_arm_none_it_is_unknown_whether_rates_matter() -> None:
     claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("typical")))
-    assert claim.answer == "not shown"
+    assert claim.answer == "undecided"
     assert "but whether rates matter here at all takes the arm none" in claim.reason
 
 
@@ -367,4 +367,4 @@ def test_few_seeds_hold_nothing(seeds: int) -> None:
     }
     found = Evidence(arms, contrasts=contrasts(arms))
     claim = said("overfitting", found, summary(outcome("none"), outcome("dropout")))
-    assert claim.answer == "not shown"
+    assert claim.answer == "undecided"

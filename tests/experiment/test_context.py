@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import TrialSpec
+from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.study_settings import fingerprint
 from tests.experiment.conftest import LIGHT, composed
 
 
@@ -30,6 +32,13 @@ def test_a_context_holds_what_follows_from_the_configuration(context: Experiment
     assert [site.name for site in context.sites] == ["net.input.dropout", "net.hidden1.dropout"]
     assert context.modules.class_name == "dropsearch.models.mlp.MLP"
     assert context.rates_off == {}, "a built-in network has no rates of its own"
+
+
+def test_a_study_knows_who_splits_its_data(context: ExperimentContext):
+    given = ("model._target_=tests.user_modules.nets.LitNet", "data._target_=tests.user_modules.data.Digits")
+    of_user = build_context(composed(*with_user_targets(given)))
+    splits = [fingerprint(each, ARMS["none"])["confirm.split"] for each in (context, of_user)]
+    assert splits == ["drawn by seed", "given by the data"]
 
 
 def test_an_illegal_searched_value_fails_its_trial_and_no_other(context: ExperimentContext):

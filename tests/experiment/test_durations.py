@@ -19,6 +19,7 @@ from dropsearch.experiment.runner import searched
 from dropsearch.models import MLP
 from dropsearch.report.progress import Forecast
 from dropsearch.report.progress.lines import Lines
+from dropsearch.tracking.tracker import NullTracker
 from tests.experiment.conftest import Cli, composed
 
 STUDY = (
@@ -129,11 +130,35 @@ def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:
     assert run_progress.missing_trials(context, studies) == {"search": 4, "confirm": 0}
 
 
+def test_what_a_run_waits_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def info(self: NullTracker) -> dict[str, str]:
+        asked.extend(re.findall(r"^\[(\w+)\]", capsys.readouterr().err, re.MULTILINE))
+        return {}
+
+    monkeypatch.setattr(NullTracker, "info", property(info))
+    few = ("arms=[none]", "study.n_trials=1", "confirm.top_k=1", "trainer.max_epochs=1", "engine=sequential")
+    searched(composed(*STUDY, *few, f"output_dir={tmp_path}"))
+    assert [stage for stage in asked if stage != "plan"] == [
+        "search", "confirm", "test", "compare", "evidence", "report"
+    ], "a tracker that is slow to open its run keeps nothing waiting before the report"  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Path) -> None:
     ended = cli(*STUDY, "engine=sequential", "study.n_trials=3", "confirm.seeds=2", f"output_dir={tmp_path / 'out'}")
     stages = re.findall(r"^\[(\w+)\]", ended.err, re.MULTILINE)
-    assert [stage for stage in stages if stage != "plan"] == ["search", "confirm", "test", "evidence", "report"]
+    assert [stage for stage in stages if stage != "plan"] == [
+        "search",
+        "confirm",
+        "test",
+        "compare",
+        "evidence",
+        "report",
+    ]
     assert "[evidence] evidence=off leaves it out" in ended.err
     assert re.search(r"^\[plan\] about .* in all: search .*evidence", ended.err, re.MULTILINE)
     assert "100 %" not in ended.err

@@ -11,16 +11,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import dropsearch
 from dropsearch.analysis.measures import MEASURES
+from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
 from dropsearch.core.records import Evidence, Summary, TrialResult
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
-from dropsearch.experiment.winners import MOST, measurement_data
+from dropsearch.experiment.winners import MOST, measurement_data, trained
 from tests.experiment.conftest import LIGHT, composed
 from tests.user_modules import data, nets
 
@@ -159,6 +161,20 @@ def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Do
     assert one.held_out_size == done.context.source.sizes["test"]
     assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
     assert MOST > 359
+
+
+def test_models_are_looked_at_with_the_split_that_they_were_trained_on(done: Done):
+    source, winner = done.context.source, done.summary.arms["both"].winner
+    assert winner is not None
+    shared = measurement_data(done.context)
+    for result in winner.results:
+        own = source.for_trial(result.spec)
+        model = trained(done.context, shared, result, kept_checkpoint(done.context.checkpoints, result))
+        for examples, indices in ((model.validation, own.val), (model.train, own.train_part)):  # type: ignore[union-attr]
+            assert torch.equal(examples.inputs[0], own.examples[0][indices])  # type: ignore[union-attr]
+        assert result.best is not None
+        loss = F.cross_entropy(logits_of(model, model.validation.inputs), model.validation.targets)
+        assert loss.item() == pytest.approx(result.best.val_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("part", ["measured", "with_searches", "claims"])

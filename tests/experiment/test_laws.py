@@ -159,9 +159,10 @@ def test_both_losses_of_the_curve_are_those_of_the_weights_with_dropout_off(firs
     for result in kept:
         module = Classifier.load_from_checkpoint(result.checkpoint, map_location="cpu").eval()
         assert result.best
+        split = source.for_trial(result.spec)
         for loader, loss in (
-            (source.train_part_loader(), result.best.train_loss),
-            (source.val_dataloader(), result.best.val_loss),
+            (split.train_part_loader(), result.best.train_loss),
+            (split.val_dataloader(), result.best.val_loss),
         ):
             (x, y), *rest = list(loader)
             assert not rest

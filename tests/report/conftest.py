@@ -253,7 +253,7 @@ class Maker:
                 Claim(
                     "robustness",
                     "More robustness to noise with dropout",
-                    "not shown",
+                    "undecided",
                     "robustness, dropout minus none",
                     Interval(math.nan, math.nan, math.nan),
                     "The arms with and without dropout were not both run.",

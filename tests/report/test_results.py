@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.report import results, write_results
+from dropsearch.report.tables.evidence import contrasts_table
+from dropsearch.report.text.markdown import markdown
 
 KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "tracking"}
 TRIAL_KEYS = {"number", "state", "params", "rates", "seed", "val_loss", "val_acc", "epochs", "seconds"}
@@ -122,6 +124,17 @@ def test_evidence_is_there_in_finite_numbers_or_null(make):
     assert found["claims"][0]["number"] == {"mean": -0.07, "low": -0.09, "high": -0.05}
     assert found["contrasts"][0]["ci95"] == [-0.09, -0.05]
     assert found["responses"]["both"][0]["site"] == "input_dropout"
+
+
+def test_only_differences_of_scores_are_called_shown(make):
+    whole = make.with_evidence()
+    found = results(whole)
+    assert all("consistent_over_seeds" in each and "shown" not in each for each in found["evidence"]["contrasts"])
+    assert contrasts_table(whole).columns[-1] == "consistent\nover seeds"
+    text = markdown(whole)
+    evidence = text[text.index("## Evidence") : text.index("## Caveats")]
+    assert "shown" not in evidence
+    assert "is called consistent over seeds, and never shown." in text
 
 
 def test_without_evidence_there_is_null_for_it(summary):

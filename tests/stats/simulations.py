@@ -14,8 +14,8 @@ from dropsearch.core.records import ARMS, Budget, EpochMetrics, TrialResult, Tri
 from dropsearch.stats.comparisons import contrasted, contrasts_of, planned_contrasts
 from dropsearch.stats.crossed import crossed_difference
 from dropsearch.stats.hodges_lehmann import paired_difference
-from dropsearch.stats.means import shown_side
 from dropsearch.stats.paired_tests import holm, wilcoxon_exact
+from dropsearch.stats.shown import shown_side
 
 Array = NDArray[np.float64]
 Random = np.random.Generator

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dropsearch.stats.comparisons import contrasted
 from dropsearch.stats.crossed import crossed_difference
-from dropsearch.stats.means import shown_side
+from dropsearch.stats.shown import shown_side
 from tests.stats.simulations import LUCK, crossed_coverage, crossed_family_wise_errors
 
 

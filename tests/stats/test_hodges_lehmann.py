@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dropsearch.stats.hodges_lehmann import paired_difference, walsh_averages
-from dropsearch.stats.means import minimum_seeds
 from dropsearch.stats.paired_tests import wilcoxon_exact
+from dropsearch.stats.shown import minimum_seeds
 from tests.stats.simulations import interval_coverage, intervals_that_leave_the_data
 
 ties = st.integers(-3, 3).map(lambda value: value / 360)

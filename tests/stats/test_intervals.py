@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dropsearch.stats.intervals import bootstrap_mean, studentised_bounds
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import bootstrap_mean, mean_interval, studentised_bounds
 
 scores = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 6))
 

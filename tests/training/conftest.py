@@ -49,6 +49,9 @@ class Source:
     val: tuple[Tensor, ...]
     batch_size: int = 8
 
+    def for_trial(self, spec: TrialSpec) -> Source:
+        return self
+
     def train_loader(self, seed: int) -> Loader:
         return Loader(self.train, self.batch_size, seed)
 

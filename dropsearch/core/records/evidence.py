@@ -8,8 +8,8 @@ from typing import Literal
 
 from dropsearch.core.records.outcomes import Comparison, Interval
 
-Answer = Literal["held", "did not hold", "not shown", "not measured"]
-"""`not shown`: measured, and the numbers decide nothing; `not measured`: there is no number."""
+Answer = Literal["held", "did not hold", "undecided", "not measured"]
+"""`undecided`: measured, and the numbers decide nothing; `not measured`: there is no number."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class Summary:
 
     Differences between arms over seeds do not cover this variation, so none of them is shown.
     """
+    redraws_split: bool = False
+    """Whether each seed of the confirmation also drew its split into training and validation set.
+
+    If not, all models share the split that the data came with. Differences are then shown for that split.
+    """
     evidence: Evidence | None = None
     """Measured effects of dropout in the winners; None if not measured."""
     complete: bool = True

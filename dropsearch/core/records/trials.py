@@ -28,7 +28,7 @@ class TrialSpec:
     number: int
     """Number in its study. Each arm has a study for the search and another for the confirmation."""
     seed: int
-    """Determines initial weights, batch order and masks."""
+    """Determines initial weights, batch order and masks; see `redraws_split`."""
     rates: Mapping[str, float]
     """Rate by site name; empty in an arm without dropout."""
     lr: float
@@ -44,6 +44,11 @@ class TrialSpec:
     """In a retraining with a change, a description of the change."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """Other searched values by configuration key, such as `model.width`."""
+
+    @property
+    def redraws_split(self) -> bool:
+        """Whether the seed also draws the split into training and validation set, if the data can be split anew."""
+        return self.phase != "search"
 
     @property
     def key(self) -> str:

@@ -102,7 +102,7 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
             **before,
         }
         summary = dataclasses.replace(found, **told)
-        run.finish(summary)
+        summary = run.finish(summary)
     except BaseException:
         run.progress.close("failed")
         run.tracker.close("FAILED")

@@ -15,8 +15,8 @@ from dropsearch.report.measured_values import finite
 from dropsearch.report.text.numbers import Scale, probability
 
 CAPTION = (
-    "Small dots: one pair of seeds each; lines: 95 % interval of the mean. Shown: p Holm (exact Wilcoxon, "
-    "adjusted for all planned contrasts) below 0.05 and an interval without zero."
+    "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "
+    "p Holm (exact Wilcoxon, adjusted for all planned contrasts) below 0.05 and an interval without zero."
 )
 
 
@@ -28,7 +28,7 @@ def differences(summary: Summary) -> FigureLayout | None:
     names = [f"{contrast.a} \N{MINUS SIGN} {contrast.b}" for contrast in contrasts]
     left = 0.35 + 0.078 * max(map(len, names))
     keys = [
-        Line2D([], [], color="black", marker="o", label="mean and interval: shown"),
+        Line2D([], [], color="black", marker="o", label="shown"),
         Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not shown"),
     ]
     drawn = figure_layout(

@@ -30,7 +30,7 @@ from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, 
 from dropsearch.report.text.escaping import drawable, spans
 from dropsearch.report.text.verdict import answer, rates_by_site
 
-ANSWERS = {"held": "held", "did not hold": "refuted", "not shown": "open", "not measured": "open"}
+ANSWERS = {"held": "held", "did not hold": "refuted", "undecided": "open", "not measured": "open"}
 """The class of each answer in `page.css`."""
 
 _STEP = re.compile(r"(?<=[._/])(?=.)")

@@ -7,11 +7,11 @@ from typing import TextIO
 
 from dropsearch.report.progress.progress import Snapshot, in_all
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 5.0
 
 
 class Lines:
-    """A line for each stage, and one every ten seconds between them.
+    """A line for each stage, and one every five seconds between them.
 
     Args:
         stream: Where they go; standard error by default.

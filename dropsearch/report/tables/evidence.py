@@ -10,7 +10,9 @@ from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.numbers import EMPTY, signed
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
-"""How a claim is answered for people; what is not shown and what was not measured are called so."""
+"""How a claim is answered for people; the other answers are called what they are."""
+OVER_SEEDS = (*CONTRAST[:-1], "consistent\nover seeds")
+"""The columns of a contrast whose interval does not cover the choice of examples: it is never called shown."""
 
 
 def claim_answer(claim: Claim) -> str:
@@ -54,14 +56,14 @@ def contrasts_table(summary: Summary) -> Table:
         for found in (evidence.contrasts if evidence else ())
         if evidence
     )
-    columns = ("measure", "contrast", *CONTRAST)
+    columns = ("measure", "contrast", *OVER_SEEDS)
     return Table("Paired differences in what was measured", columns, tuple(rows), left=("measure", "contrast"))
 
 
 def single_sites_table(summary: Summary) -> Table:
     """One row a change of one site's rate: what is monitored of the winner with it, minus the winner's own."""
     varied = summary.evidence.single_sites if summary.evidence else {}
-    columns = ("site = rate", "arm", *CONTRAST)
+    columns = ("site = rate", "arm", *OVER_SEEDS)
     rows = tuple(
         (each.name, arm, *contrast_cells(each.comparison, signed)) for arm, found in varied.items() for each in found
     )

@@ -12,7 +12,7 @@ from dropsearch.report.measured_values import finite
 from dropsearch.report.text.numbers import percent, shorten
 from dropsearch.report.text.numbers import scores as judged_scores
 from dropsearch.report.text.verdict import listed, on_test
-from dropsearch.stats.means import minimum_seeds
+from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25
 """Where the share of failed trials of two arms differs by this or more, their chances were not the same."""
@@ -112,6 +112,7 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
         *_luck(summary),
         *_same_proposal(summary),
         *_claims(summary),
+        *_not_covered(summary),
         *_test_noise(summary, test_examples),
         *_sites(summary),
         *map(_sentence, summary.evidence.notes if summary.evidence else ()),
@@ -179,6 +180,10 @@ def _claims(summary: Summary) -> Iterator[str]:
         "difference between two arms is not the effect of dropout alone."
     )
     yield (
+        "The evidence is measured on one sample of held-out examples. Its intervals cover seeds only, so a difference "
+        "is called consistent over seeds, and never shown."
+    )
+    yield (
         "P-values of claims are adjusted for the contrasts of one measure, not for there being "
         f"{len(summary.evidence.claims)} claims."
     )
@@ -190,11 +195,23 @@ def _searched(summary: Summary) -> str:
     return f"{', '.join(first)} and {last}"
 
 
+def _not_covered(summary: Summary) -> Iterator[str]:
+    if not findings.comparisons(summary):
+        return
+    if summary.redraws_split:
+        yield "Each seed has its own split into training and validation set. Intervals do not cover another search."
+        return
+    yield (
+        "All models share one split into training and validation set, that of your data. The answer holds for this "
+        "split: intervals do not cover another split or another search. If the split was drawn at random, run again "
+        "with another one to see whether the answer stays."
+    )
+
+
 def _test_noise(summary: Summary, test_examples: int | None) -> Iterator[str]:
     tested = findings.tested(summary)
     if not tested or not on_test(summary):
         return
-    yield "Intervals do not cover the luck of another split of the training data or of another search."
     accuracy = max(findings.test_acc(arm).mean for arm in tested.values())
     if test_examples and summary.comparison_metric.percent:
         error = math.sqrt(accuracy * (1 - accuracy) / test_examples)

@@ -14,6 +14,8 @@ MOST_RATES = 6
 """Rates that a sentence lists; more stand in the table."""
 EFFECTS = (("dropout", "none"), ("batchnorm", "none"), ("both", "batchnorm"))
 """What adds something, beside what lacks it."""
+PARTNERS = {"none": "dropout", "batchnorm": "both", "both": "batchnorm"}
+"""The arm that shows what dropout changes, by arm; ``none`` for all others."""
 
 
 def verdict(summary: Summary) -> str:
@@ -25,10 +27,13 @@ def answer(summary: Summary) -> tuple[str, ...]:
     """Return what to use, what is tied with it, and what is not better.
 
     The arm to use is chosen from validation alone (`best_arm`). The other two sentences follow from the planned
-    contrasts on the test set: another arm is worse or better only where that is shown, else it is tied. Where nothing
-    was confirmed the sentences say how far the run came.
+    contrasts on the test set: another arm is worse or better only where that is shown, else it is tied. With one arm
+    the second sentence says what to compare it with. Where nothing was confirmed the sentences say how far the run
+    came.
     """
     name = best_arm(summary.arms)
+    if name is not None and not _others(summary, name):
+        return _use(summary, name), _alone(summary, name)
     if name is not None:
         return _use(summary, name), _tied(summary, name), _not_better(summary, name)
     if any(arm.best for arm in summary.arms.values()):
@@ -45,8 +50,10 @@ def _use(summary: Summary, name: str) -> str:
     measured = f"{_label(summary)} {scale.value(score.mean)}" if math.isfinite(score.mean) else ""
     if math.isfinite(score.low):
         measured += f" (95 % CI {scale.interval(score.low, score.high)})"
-    seeds = _count(len(outcome.winner.results) if outcome.winner else 0, "fresh seed")
-    return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}."
+    count = len(outcome.winner.results) if outcome.winner else 0
+    seeds = _count(count, "fresh seed")
+    splits = f" and split{'' if count == 1 else 's'}" if summary.redraws_split else ", one split"
+    return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}{splits}."
 
 
 def _model(summary: Summary, name: str) -> str:
@@ -58,7 +65,7 @@ def _model(summary: Summary, name: str) -> str:
         return f"{title} without dropout" if outcome.arm.batchnorm else plain
     rates = findings.rates(outcome)
     if not any(rates.values()):
-        return f"{'BatchNorm' if outcome.arm.batchnorm else 'the plain model'}: every rate chosen is 0"
+        return f"{'BatchNorm' if outcome.arm.batchnorm else 'the plain model'} (every rate chosen is 0)"
     if outcome.arm.dropout == "shared":
         return f"dropout with one rate for all sites, {rate(next(iter(rates.values())))}"
     if len(rates) > MOST_RATES:
@@ -87,6 +94,15 @@ def _why(summary: Summary, name: str) -> str:
     return f"{monitored} {value}, tied with that of {summary.arms[first].arm.title}, which is less simple"
 
 
+def _alone(summary: Summary, name: str) -> str:
+    if len(summary.arms) > 1:
+        return f"No other arm has a result, so nothing is compared{_missing(summary)}."
+    return (
+        f"No other arm was run, so nothing is compared: add the arm {PARTNERS.get(name, 'none')} to arms to see what "
+        "dropout changes."
+    )
+
+
 # What is tied with it
 
 
@@ -95,8 +111,6 @@ def _tied(summary: Summary, name: str) -> str:
     absent = _missing(summary)
     if told:
         return f"{_capital('; '.join(told))}{absent}."
-    if not _others(summary, name):
-        return f"No other arm has a result, so nothing is compared{absent}."
     return f"No other arm is tied with it{absent}."
 
 
@@ -104,8 +118,8 @@ def _tie(summary: Summary, name: str, other: str) -> str:
     """Return how an arm stands to the one to use, unless it is shown to be worse; empty where it is."""
     one, title = summary.arms[name], summary.arms[other].arm.title
     if is_same(one, summary.arms[other]):
-        drops = summary.arms[other].arm.dropout != "off"
-        return f"{title}: no dropout was chosen, it is the same model" if drops else f"{title} is the same model"
+        chose_none = summary.arms[other].arm.dropout != "off" and not any(findings.rates(one).values())
+        return f"{title}: no dropout was chosen, it is the same model" if chose_none else f"{title} is the same model"
     contrast = _between(summary, name, other)
     if contrast is None or not contrast.differences:
         return f"{title} was not compared with it"
@@ -125,7 +139,7 @@ def _not_better(summary: Summary, name: str) -> str:
     told = [*_worse(summary, name), *_no_effect(summary, name)]
     if told:
         return f"{_capital('; '.join(told))}."
-    return "No arm is shown to be worse." if _others(summary, name) else "What dropout changes takes a second arm."
+    return "No arm is shown to be worse."
 
 
 def _worse(summary: Summary, name: str) -> Iterator[str]:

@@ -99,6 +99,10 @@ class _FewBatches:
         self._data = data
         self.datamodule = getattr(data, "datamodule", None)
 
+    def for_trial(self, spec: TrialSpec) -> _FewBatches:
+        """Return the same batches for all trials."""
+        return self
+
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
         loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": self.val_dataloader()}

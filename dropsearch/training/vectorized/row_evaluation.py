@@ -1,83 +1,97 @@
-"""Evaluation of all rows with dropout off: on the validation set and on a part of the training set."""
+"""Evaluation of all rows with dropout off: on a validation set and on a part of the training set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropsearch.core.batches import mapped
-from dropsearch.training.logged_steps import batch_size
+from dropsearch.training.protocols import RowDataSource
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
+from dropsearch.training.vectorized.evaluation_sets import EvaluationSet, OwnSet, SharedSet
 from dropsearch.training.vectorized.stacked_state import StackedState
-from dropsearch.training.vectorized.step import cast
+from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
+LOADERS: Mapping[str, Callable[[RowDataSource], Any]] = {
+    "val": lambda data: data.val_dataloader(),
+    "part": lambda data: data.train_part_loader(),
+}
+"""What rows are evaluated on, by name."""
 
 
 class RowEvaluation:
-    """Evaluates all rows on fixed data sets. With CUDA graphs the whole evaluation is one graph.
+    """Evaluates all rows. With CUDA graphs the whole evaluation is one graph.
 
     Args:
         runner: Runs the module's steps for all rows.
-        sets: Loaders of fixed batches, by name.
+        shared: Loaders of the batches that all rows share, by the names of `LOADERS`; None if each row has its own.
         use_cuda_graph: Whether to keep the batches on the device and capture the evaluation as a CUDA graph.
     """
 
-    def __init__(self, runner: VmapRunner, sets: Mapping[str, Any], *, use_cuda_graph: bool) -> None:
-        self._runner, self._sets, self._use_cuda_graph = runner, dict(sets), use_cuda_graph
+    def __init__(self, runner: VmapRunner, shared: Mapping[str, Any] | None, *, use_cuda_graph: bool) -> None:
+        self._runner, self._shared, self._use_cuda_graph = runner, shared, use_cuda_graph
         self._rows: StackedState | None = None
+        self._data: list[RowDataSource] = []
+        self._sets: Mapping[str, EvaluationSet] = {}
 
-    def launch(self, rows: StackedState) -> None:
-        """Start the evaluation of all rows; `means` waits for its result."""
+    def sets(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> Mapping[str, EvaluationSet]:
+        """Return what the current rows are evaluated on, by the names of `LOADERS`."""
         if self._rows is not rows:
-            self._prepare(rows)
+            self._prepare(rows, trial_rows)
+        for row, trial_row in enumerate(trial_rows):
+            if trial_row.data is not self._data[row]:
+                self._data[row] = trial_row.data
+                for name, each in self._sets.items():
+                    if isinstance(each, OwnSet):
+                        each.take(row, LOADERS[name](trial_row.data))
+        return self._sets
+
+    def launch(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> None:
+        """Start the evaluation of all rows; `means` waits for its result."""
+        self.sets(rows, trial_rows)
         self._run()
 
     def means(self) -> dict[str, Means]:
-        """Return the logged means of each row, by data set."""
+        """Return the logged means of each row, by the names of `LOADERS`."""
         numbers = self._result.tolist()
         return {
             name: {logged: numbers[index] for column_set, index, logged in self._columns if column_set == name}
             for name in self._sets
         }
 
-    def _prepare(self, rows: StackedState) -> None:
-        self._rows = rows
+    def _prepare(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> None:
+        self._rows, self._data = rows, [trial_row.data for trial_row in trial_rows]
         self._columns: list[tuple[str, int, str]] = []
         device = rows.flat.device
-        if self._use_cuda_graph:
-            on_device = {
-                name: [cast(_to_device(batch, device), rows.flat.dtype) for batch in batches]
-                for name, batches in self._sets.items()
-            }
-            self._run = GraphedCallable(lambda: self._evaluate(rows, on_device), device, "evaluation", warmup_runs=1)
+        if self._shared is None:
+            self._sets = {name: OwnSet([load(data) for data in self._data]) for name, load in LOADERS.items()}
         else:
-            self._run = lambda: self._evaluate(rows, self._sets)
+            kept = (device, rows.flat.dtype) if self._use_cuda_graph else None
+            self._sets = {name: SharedSet(batches, kept) for name, batches in self._shared.items()}
+        self._run: Callable[[], None] = lambda: self._evaluate(rows)
+        if self._use_cuda_graph:
+            self._run = GraphedCallable(self._run, device, "evaluation", warmup_runs=1)
 
-    def _evaluate(self, rows: StackedState, sets: Mapping[str, Any]) -> None:
+    def _evaluate(self, rows: StackedState) -> None:
         columns, totals = [], []
-        for name, batches in sets.items():
+        for name, batches in self._sets.items():
             for logged, total in self._totals(rows, batches).items():
                 columns.append((name, len(totals), logged))
                 totals.append(total)
         self._columns = columns
         self._result = torch.stack(totals) if totals else torch.zeros(0, rows.width)
 
-    def _totals(self, rows: StackedState, batches: Any) -> dict[str, Tensor]:
+    def _totals(self, rows: StackedState, batches: EvaluationSet) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
         count = 0
         for batch in batches:
-            size = batch_size(batch)
-            for name, value in self._runner.evaluate(rows, cast(batch, rows.flat.dtype)).items():
-                totals[name] = totals.get(name, 0.0) + value.double() * size
-            count += size
+            logged = self._runner.evaluate(rows, batch.to(rows.flat.dtype).content, form=batch.form)
+            for name, value in logged.items():
+                totals[name] = totals.get(name, 0.0) + value.double() * batch.size
+            count += batch.size
         return {name: total / count for name, total in totals.items()}
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    return mapped(batch, lambda part: part.to(device))

@@ -15,13 +15,12 @@ from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 from dropsearch.training.adapters.validation_copy import is_metric
-from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_slots
+from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
 from dropsearch.training.vectorized.row_logs import RowLog, number
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
-from dropsearch.training.vectorized.step import cast
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, StepTraits
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -104,7 +103,7 @@ class RowModules:
                 returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log.log)
                 self._results[row] = returned
 
-    def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any) -> dict[int, Values]:
+    def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
         """Validate all rows, with their hooks; return what each logs."""
         modules = {row: trial_row for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
         with self._validating(modules.values()):
@@ -116,7 +115,7 @@ class RowModules:
                 logs[row].reset()
         return found
 
-    def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any) -> dict[int, Values]:
+    def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
         """Run the validation of all rows on other batches, on twins of their modules; return what each logs."""
         twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
         with self._validating(twins.values()):
@@ -146,25 +145,32 @@ class RowModules:
             self._hook(trial_row, hook, *args)
 
     def _pass(
-        self, modules: dict[int, TrialRow], trial_rows: Sequence[TrialRow], rows: StackedState, batches: Any
+        self, modules: dict[int, TrialRow], trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet
     ) -> dict[int, RowLog]:
         logs = {row: RowLog(training=False) for row in modules}
         for hook in ("on_validation_start", "on_validation_epoch_start"):
             for row, trial_row in modules.items():
                 self._hook(trial_row, hook, log=logs[row])
         for index, batch in enumerate(batches):
-            batch, self._runner.batch_idx = cast(batch, rows.flat.dtype), index
+            batch, self._runner.batch_idx = batch.to(rows.flat.dtype), index
             for row, trial_row in modules.items():
-                logs[row].batch_size = batch_size(batch)
-                self._hook(trial_row, "on_validation_batch_start", batch, index, log=logs[row])
+                logs[row].batch_size = batch.size
+                self._hook(trial_row, "on_validation_batch_start", batch.row(row), index, log=logs[row])
 
-            def step(group: list[int], part: StackedState | RowsPart, batch: Any = batch, index: int = index) -> None:
-                self._runner.evaluate(part, batch)
+            def step(
+                group: list[int],
+                part: StackedState | RowsPart,
+                batch: EvaluationBatch = batch,
+                index: int = index,
+            ) -> None:
+                own = batch.of(group, len(trial_rows))
+                self._runner.evaluate(part, own.content, form=own.form)
                 for row, tensors in zip(group, self._tensors(len(group)), strict=True):
                     if row in modules:
-                        logs[row].batch_size, logs[row].hook = batch_size(batch), ""
+                        logs[row].batch_size, logs[row].hook = batch.size, ""
                         returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
-                        self._hook(modules[row], "on_validation_batch_end", returned, batch, index, log=logs[row])
+                        given = returned, batch.row(row), index
+                        self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
             self._runner.in_groups(trial_rows, rows, step)
         for row, trial_row in modules.items():

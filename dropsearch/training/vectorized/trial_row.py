@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
-from dropsearch.training.protocols import RowLoader
+from dropsearch.training.protocols import RowDataSource, RowLoader
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -26,6 +26,8 @@ class TrialRow:
     spec: TrialSpec
     module: LightningModule
     """The trial's module, whose parameters are views of the row."""
+    data: RowDataSource
+    """The data of the trial, with its own training and validation set."""
     loader: RowLoader
     started: float
     """`time.perf_counter()` at the start of the trial."""

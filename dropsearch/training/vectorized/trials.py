@@ -39,7 +39,7 @@ from dropsearch.training.vectorized.effects import EffectRecorder
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_batches import RowBatches
-from dropsearch.training.vectorized.row_evaluation import RowEvaluation
+from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, parameter_order
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
@@ -80,7 +80,6 @@ class VectorizedTrials(LightningModule):
         self.automatic_optimization = False
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
-        self.sets = {"val": data.val_dataloader(), "part": data.train_part_loader()}
         # A module that builds a schedule may ask its Trainer for the number of steps.
         with quiet_lightning():
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
@@ -116,7 +115,8 @@ class VectorizedTrials(LightningModule):
     def _trial_row(self, spec: TrialSpec) -> TrialRow:
         module = self.make_module(spec)
         module.trainer = self._trial_trainer
-        return TrialRow(spec, set_to_train(module), self.data.train_loader(spec.seed), time.perf_counter())
+        data = self.data.for_trial(spec)
+        return TrialRow(spec, set_to_train(module), data, data.train_loader(spec.seed), time.perf_counter())
 
     def _build(self) -> None:
         first = self.trial_rows[0]
@@ -137,7 +137,9 @@ class VectorizedTrials(LightningModule):
         self.rows = StackedState(
             first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
         )
-        self.evaluation = RowEvaluation(self.runner, self.sets, use_cuda_graph=uses_cuda_graphs(device))
+        own_splits = first.spec.redraws_split and first.data is not self.data
+        shared = None if own_splits else {name: load(self.data) for name, load in LOADERS.items()}
+        self.evaluation = RowEvaluation(self.runner, shared, use_cuda_graph=uses_cuda_graphs(device))
         self.dropout_callers: set[str] = set()
         """Names of the modules that call dropout."""
         self.shapes = self._mask_shapes(skeleton)
@@ -231,7 +233,7 @@ class VectorizedTrials(LightningModule):
 
     def evaluate(self) -> dict[str, list[float]]:
         """Return the values that each row logs on the validation set."""
-        self.evaluation.launch(self.rows)
+        self.evaluation.launch(self.rows, self.trial_rows)
         return self.evaluation.means()["val"]
 
     def state(self) -> list[Tensor]:
@@ -292,9 +294,10 @@ class VectorizedTrials(LightningModule):
         if self.row_modules is not None:
             for trial_row in self.trial_rows:
                 trial_row.advance("epoch", trial_row.epoch + 1)
-            val = self.row_modules.validate(self.trial_rows, self.rows, self.sets["val"])
-            return val, self.row_modules.measure(self.trial_rows, self.rows, self.sets["part"])
-        self.evaluation.launch(self.rows)
+            sets = self.evaluation.sets(self.rows, self.trial_rows)
+            val = self.row_modules.validate(self.trial_rows, self.rows, sets["val"])
+            return val, self.row_modules.measure(self.trial_rows, self.rows, sets["part"])
+        self.evaluation.launch(self.rows, self.trial_rows)
         if self.rows.flat.is_cuda:
             self.batches.prepare(self.settings.max_epochs)
         means = self.evaluation.means()

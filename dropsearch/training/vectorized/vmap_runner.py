@@ -157,16 +157,30 @@ class VmapRunner:
         return losses, logged
 
     @torch.no_grad()
-    def evaluate(self, rows: StackedState | RowsPart, batch: Any, step: str = "validation_step") -> dict[str, Tensor]:
-        """Run an evaluation step of all rows on one batch, with dropout off; return logged values, `[rows]` each."""
+    def evaluate(
+        self,
+        rows: StackedState | RowsPart,
+        batch: Any,
+        step: str = "validation_step",
+        form: BatchForm | None = None,
+    ) -> dict[str, Tensor]:
+        """Run an evaluation step of all rows, with dropout off; return logged values, `[rows]` each.
 
-        def run_row(parameters: Any, buffers: Any) -> Any:
+        Args:
+            rows: Stacked parameters and buffers.
+            batch: The batch that all rows share; with `form` the tensors of a batch of each row, `[rows, batch, ...]`.
+            step: The module's step.
+            form: Form of the module's batch; None if all rows share it.
+        """
+
+        def run_row(parameters: Any, buffers: Any, examples: Any) -> Any:
             self.control.load({}, {})
-            return self._run(step, parameters, buffers, batch)[1:]
+            return self._run(step, parameters, buffers, batch if form is None else form.build(examples))[1:]
 
         self._set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
-        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers)
+        examples = () if form is None else tuple(batch)
+        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples)
         return logged
 
     def in_groups(self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep) -> None:

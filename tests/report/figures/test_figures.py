@@ -23,7 +23,7 @@ from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
 from dropsearch.report.figures.search_trials import MOST_DOTS, best_so_far, rates, thinned
 from dropsearch.report.html.svg import inline
-from dropsearch.stats.means import mean_interval
+from dropsearch.stats.intervals import mean_interval
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 MANY = tuple(Site(f"encoder.layers.{i // 4}.sublayer{i % 4}.dropout", "hidden", 0.1, 8) for i in range(20))

@@ -77,11 +77,11 @@ def test_trials_of_other_processes_count_as_done(log, clock):
     assert (progress.snapshot().done, progress.snapshot().total) == (2, 4)
 
 
-def test_lines_are_ten_seconds_apart(log, clock):
+def test_lines_are_five_seconds_apart(log, clock):
     progress = progress_of(log, clock, 1000)
     progress.train("search", 1000, is_search=True)
     train(progress, clock, 100, 1.0)
-    assert len([line for line in log.getvalue().splitlines() if line.startswith("search")]) == 10
+    assert len([line for line in log.getvalue().splitlines() if line.startswith("search")]) == 20
 
 
 def test_the_share_counts_what_comes_after_the_search(log, clock):

@@ -184,14 +184,14 @@ def test_the_markdown_has_every_contrast(make):
 def test_the_markdown_names_the_whole_measure_of_a_claim_with_its_unit(make):
     text = markdown(make.with_evidence())
     assert "| Less overfitting with dropout | yes | gap | dropout minus none | -0.07 (-0.09 to -0.05) nats |" in text
-    assert "| More robustness to noise with dropout | not shown | robustness | dropout minus none | - |" in text
+    assert "| More robustness to noise with dropout | undecided | robustness | dropout minus none | - |" in text
 
 
 def test_an_accuracy_difference_is_in_points(make):
     measured = make.with_evidence()
     arms = "both minus the better of dropout and batchnorm"
     number = Interval(-0.0123, -0.0234, -0.0012)
-    claim = Claim("batchnorm", "B.", "not shown", f"test accuracy, {arms}", number, "R.", "", "points", 100)
+    claim = Claim("batchnorm", "B.", "undecided", f"test accuracy, {arms}", number, "R.", "", "points", 100)
     summary = replace(measured, evidence=replace(measured.evidence, claims=(claim,)))
     assert f"| test accuracy | {arms} | -1.23 (-2.34 to -0.12) points |" in markdown(summary)
     assert "-1.23 (-2.34 to -0.12) points" in claims_table(summary).as_text()

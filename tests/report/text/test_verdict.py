@@ -7,7 +7,7 @@ import pytest
 from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
 from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
-from dropsearch.report.text.caveats import warnings
+from dropsearch.report.text.caveats import caveats, warnings
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.markdown import markdown
 from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
@@ -47,6 +47,23 @@ def test_the_first_sentence_says_what_to_use_with_its_rates(make):
 
 
 @pytest.mark.parametrize(
+    ("redraws", "seeds", "end", "noted"),
+    [
+        (True, 2, ", 2 fresh seeds and splits.", "Each seed has its own split"),
+        (True, 1, ", 1 fresh seed and split.", "Each seed has its own split"),
+        (False, 2, ", 2 fresh seeds, one split.", "All models share one split"),
+    ],
+)
+def test_the_answer_says_whether_seeds_have_their_own_split(make, redraws, seeds, end, noted):
+    arms = {name: with_losses(make, name, [0.5, 0.6][:seeds]) for name in ("none", "dropout")}
+    pair = contrast("dropout", "none", 0.01, -0.01, 0.03, 0.5)
+    summary = replace(with_contrasts(make, pair), arms=arms, redraws_split=redraws)
+    assert answer(summary)[0].endswith(end)
+    assert sum(noted in line for line in caveats(summary)) == 1
+    assert results(summary)["split"] == ("drawn for each seed" if redraws else "the same for all seeds")
+
+
+@pytest.mark.parametrize(
     ("name", "others", "use"),
     [
         ("none", ("batchnorm",), "Use the plain model, without dropout and BatchNorm: "),
@@ -59,6 +76,22 @@ def test_each_arm_has_a_name_for_people(make, name, others, use):
     arms = {other: with_losses(make, other, [0.5, 0.6]) for other in others}
     arms[name] = with_losses(make, name, [0.2, 0.2], {"a": 0.3, "b": 0.3} if name == "dropout_shared" else {})
     assert answer(make.summary(arms))[0].startswith(use)
+
+
+@pytest.mark.parametrize(
+    ("name", "partner"), [("dropout", "none"), ("none", "dropout"), ("batchnorm", "both"), ("typical", "none")]
+)
+def test_one_arm_says_what_to_compare_it_with(make, name, partner):
+    use, alone = answer(make.summary({name: make.arm(name)}))
+    assert use.startswith("Use ")
+    assert alone == (
+        f"No other arm was run, so nothing is compared: add the arm {partner} to arms to see what dropout changes."
+    )
+
+
+def test_an_arm_that_chose_no_dropout_alone_is_the_plain_model(make):
+    arm = with_losses(make, "dropout", [0.2, 0.2], {"drop": 0.0})
+    assert answer(make.summary({"dropout": arm}))[0].startswith("Use the plain model (every rate chosen is 0): least ")
 
 
 def test_many_rates_are_left_to_the_table(make):
@@ -153,6 +186,14 @@ def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
     assert found[0].startswith("Use the plain model")
     assert "no dropout was chosen, it is the same model" in found[1]
     assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
+
+
+def test_arms_that_chose_the_same_rates_are_the_same_model(make):
+    one = with_losses(make, "dropout_shared", [0.2] * 4, {"a": 0.3, "b": 0.3})
+    same = replace(one, arm=ARMS["dropout"], winner=replace(one.winner, owner="dropout_shared"))
+    found = answer(make.summary({"dropout": same, "dropout_shared": one}))
+    assert found[0].startswith("Use dropout with one rate for all sites, 0.30")
+    assert found[1] == "Dropout is the same model."
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dropsearch.core.global_rng import seeded
+from dropsearch.core.records import TrialSpec
+from dropsearch.datasets.data_module import data_module
 from dropsearch.dropout.control import TrialControl
-from dropsearch.models import Classifier
+from dropsearch.models import MLP, Classifier
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
@@ -100,3 +103,21 @@ def test_failed_capture_runs_without_graph(monkeypatch: pytest.MonkeyPatch) -> N
     assert {result.state for result in feed.results.values()} == {"COMPLETE"}
     assert errors
     assert all(errors), "the step was captured"
+
+
+def test_retrainings_have_their_own_splits() -> None:
+    source = data_module("digits", train_size=96, batch_size=32, val_fraction=0.4).to("cuda")
+    net = lambda: MLP((1, 8, 8), classes=10, hidden=[12], dropout={"hidden1.dropout": 0.3})  # noqa: E731
+    rates = {"net.hidden1.dropout": 0.3}
+    specs = [TrialSpec("dropout", n, 50 + n, rates, lr=2e-3, weight_decay=0.0, phase="confirm") for n in range(5)]
+
+    def make(spec: TrialSpec) -> Classifier:
+        with seeded(spec.seed):
+            return Classifier(net(), lr=spec.lr)
+
+    settings, alone, together = TrainerSettings(4, "gpu"), Queue(list(specs)), Queue(list(specs))
+    SequentialEngine(make, source, settings).run(alone)
+    VectorizedEngine(make, source, settings, 2).run(together)
+    for number, result in alone.results.items():
+        ours = [point.val_loss for point in together.results[number].curve]
+        assert ours == pytest.approx([point.val_loss for point in result.curve], rel=1e-3)

@@ -1,0 +1,90 @@
+"""What rows are evaluated on: batches that all rows share, or examples of each row's own split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from dropsearch.core.batches import BatchForm, mapped
+from dropsearch.training.logged_steps import batch_size
+from dropsearch.training.protocols import RowLoader
+from dropsearch.training.vectorized.row_batches import gather_batches
+from dropsearch.training.vectorized.step import cast
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """A batch of the evaluation of all rows."""
+
+    content: Any
+    """The batch as the module takes it; with a form the tensors of a batch of each row, `[rows, batch, ...]`."""
+    size: int
+    """Number of examples of a row."""
+    form: BatchForm | None = None
+    """Form of the module's batch; None if all rows share it."""
+
+    def to(self, dtype: torch.dtype) -> EvaluationBatch:
+        """Return the batch with its floating-point tensors converted to `dtype`."""
+        return EvaluationBatch(cast(self.content, dtype), self.size, self.form)
+
+    def row(self, row: int) -> Any:
+        """Return the batch of one row, as the module takes it."""
+        return self.content if self.form is None else self.form.build(tuple(part[row] for part in self.content))
+
+    def of(self, group: Sequence[int], rows: int) -> EvaluationBatch:
+        """Return the batch of some of the rows."""
+        if self.form is None or len(group) == rows:
+            return self
+        index = torch.tensor(group, device=self.content[0].device)
+        return EvaluationBatch(tuple(part.index_select(0, index) for part in self.content), self.size, self.form)
+
+
+class EvaluationSet(Protocol):
+    """The batches of an evaluation of all rows."""
+
+    def __iter__(self) -> Iterator[EvaluationBatch]: ...
+
+
+class SharedSet:
+    """Batches that all rows share.
+
+    Args:
+        batches: The batches of a loader.
+        kept: Device on which to keep the batches, and dtype of their floating-point tensors; None to read them anew
+            from the loader each time.
+    """
+
+    def __init__(self, batches: Any, kept: tuple[torch.device, torch.dtype] | None = None) -> None:
+        self._batches = batches
+        if kept is not None:
+            device, dtype = kept
+            self._batches = [cast(mapped(batch, lambda part: part.to(device)), dtype) for batch in batches]
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        return (EvaluationBatch(batch, batch_size(batch)) for batch in self._batches)
+
+
+class OwnSet:
+    """Examples of each row's own, as indices of tensors that all rows share.
+
+    The indices keep their address, as a CUDA graph requires.
+
+    Args:
+        loaders: The loader of each row, all of the same tensors and length.
+    """
+
+    def __init__(self, loaders: Sequence[RowLoader]) -> None:
+        first = loaders[0]
+        self._tensors, self._form, self._size = first.tensors, first.form, first.batch_size
+        self._indices = torch.stack([loader.order(0) for loader in loaders]).to(first.tensors[0].device)
+
+    def take(self, row: int, loader: RowLoader) -> None:
+        """Replace the examples of a row."""
+        self._indices[row].copy_(loader.order(0))
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        for indices in self._indices.split(self._size, dim=1):
+            yield EvaluationBatch(gather_batches(self._tensors, indices), indices.shape[1], self._form)
