@@ -48,7 +48,7 @@ class TensorSplit:
         """
         train, val = parts
         chosen = stratified(labels[train], min(len(val), len(train)), seed, "train_part")
-        return cls(examples, *map(_tensor, (train, val, train[chosen])), batch_size)
+        return cls(examples, _tensor(train), _tensor(val), _tensor(train[chosen]), batch_size)
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training set in an order that is a function of `seed` and epoch.

@@ -17,7 +17,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data
+from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data, split_examples
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan
@@ -259,11 +259,10 @@ def evidence_pace(
 def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float]) -> float:
     """Return the seconds that the measures take on an untrained model of an arm."""
     (spec,) = _specs(context, arm, 1)
-    held_out = _as_many(shared.validation, context.source.sizes.get("test", 0))
+    validation, train = split_examples(context, shared, spec)
+    held_out = _as_many(validation, context.source.sizes.get("test", 0))
     module = context.make_module(spec).to(held_out.targets.device).eval()
-    model = TrainedModel(
-        spec, module, module, held_out, shared.validation, shared.train, shared.is_image, shared.settings
-    )
+    model = TrainedModel(spec, module, module, held_out, validation, train, shared.is_image, shared.settings)
     started = clock()
     for measure in MEASURES.values():
         if not measure.of_curve:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from dropsearch.analysis.measures.passes import operations
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, Settings, TrainedModel
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.core.records import TrialResult
+from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.training.protocols import DataSource
+from dropsearch.training.protocols import TrialData
 
 MOST, LEAST = 2048, 256
 """Examples of each set that models are looked at with: a cost that does not grow with the data."""
@@ -69,7 +69,12 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
     )
 
 
-def _split_of(data: DataSource, most: int, seed: int) -> tuple[Examples, Examples]:
+def split_examples(context: ExperimentContext, shared: MeasurementData, spec: TrialSpec) -> tuple[Examples, Examples]:
+    """Return the validation and training examples that a trial's model is looked at with."""
+    return shared.of_all or _split_of(context.source.for_trial(spec), shared.most, shared.settings.seed)
+
+
+def _split_of(data: TrialData, most: int, seed: int) -> tuple[Examples, Examples]:
     """Return `most` validation examples, and as many of the training examples on which losses are compared."""
     validation, train = (_examples(loader) for loader in (data.val_dataloader(), data.train_part_loader()))
     return _at_most(most, validation, seed), _at_most(most, train, seed)
@@ -149,9 +154,7 @@ def trained(context: ExperimentContext, shared: MeasurementData, result: TrialRe
         raise NotMeasuredError(f"it needs classes from 0 to {logits.shape[1] - 1}, and the data has others")
     if not bool(logits.isfinite().all()):
         raise NotMeasuredError("its logits are not finite")
-    validation, train = shared.of_all or _split_of(
-        context.source.for_trial(result.spec), shared.most, shared.settings.seed
-    )
+    validation, train = split_examples(context, shared, result.spec)
     return TrainedModel(
         result.spec, module, module, shared.held_out, validation, train, shared.is_image, shared.settings
     )

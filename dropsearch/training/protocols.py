@@ -90,12 +90,8 @@ def describe_engine(mode: str, device: str, width: int, *, processes: int = 1, r
     return f"{described}: {reason}" if reason else described
 
 
-class DataSource(Protocol):
-    """Data that any engine can train on."""
-
-    def for_trial(self, spec: TrialSpec) -> Any:
-        """Return the data of a trial: this source, or one with another training and validation set."""
-        ...
+class TrialData(Protocol):
+    """The training and validation set of a trial."""
 
     def train_loader(self, seed: int) -> Any:
         """Return the training batches; their order is a function of seed and epoch."""
@@ -107,6 +103,14 @@ class DataSource(Protocol):
 
     def val_dataloader(self) -> Any:
         """Return the validation batches."""
+        ...
+
+
+class DataSource(TrialData, Protocol):
+    """Data that any engine can train on."""
+
+    def for_trial(self, spec: TrialSpec) -> TrialData:
+        """Return the data of a trial: this source, or another training and validation set."""
         ...
 
 
@@ -128,18 +132,22 @@ class RowLoader(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class RowDataSource(DataSource, Protocol):
-    """Data in memory, so that each row can take its own batches."""
-
-    def for_trial(self, spec: TrialSpec) -> RowDataSource:
-        """Return the data of a trial; where it is another source its loaders are all `RowLoader`s of the same tensors.
-
-        The loaders of all trials have equal lengths.
-        """
-        ...
+class RowTrialData(TrialData, Protocol):
+    """The training and validation set of a trial, in memory."""
 
     def train_loader(self, seed: int) -> RowLoader:
         """Return the training batches; their order is a function of seed and epoch."""
+        ...
+
+
+class RowDataSource(RowTrialData, Protocol):
+    """Data in memory, so that each row can take its own batches."""
+
+    def for_trial(self, spec: TrialSpec) -> RowTrialData:
+        """Return the data of a trial: this source, or another training and validation set.
+
+        All loaders of another one are `RowLoader`s, of the same tensors and lengths for every trial.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.training.protocols import RowDataSource
+from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.evaluation_sets import EvaluationSet, OwnSet, SharedSet
 from dropsearch.training.vectorized.stacked_state import StackedState
@@ -17,7 +17,7 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
-LOADERS: Mapping[str, Callable[[RowDataSource], Any]] = {
+LOADERS: Mapping[str, Callable[[RowTrialData], Any]] = {
     "val": lambda data: data.val_dataloader(),
     "part": lambda data: data.train_part_loader(),
 }
@@ -36,7 +36,7 @@ class RowEvaluation:
     def __init__(self, runner: VmapRunner, shared: Mapping[str, Any] | None, *, use_cuda_graph: bool) -> None:
         self._runner, self._shared, self._use_cuda_graph = runner, shared, use_cuda_graph
         self._rows: StackedState | None = None
-        self._data: list[RowDataSource] = []
+        self._data: list[RowTrialData] = []
         self._sets: Mapping[str, EvaluationSet] = {}
 
     def sets(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> Mapping[str, EvaluationSet]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
-from dropsearch.training.protocols import RowDataSource, RowLoader
+from dropsearch.training.protocols import RowLoader, RowTrialData
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -26,7 +26,7 @@ class TrialRow:
     spec: TrialSpec
     module: LightningModule
     """The trial's module, whose parameters are views of the row."""
-    data: RowDataSource
+    data: RowTrialData
     """The data of the trial, with its own training and validation set."""
     loader: RowLoader
     started: float
