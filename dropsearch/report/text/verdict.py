@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Summary, best_arm
 from dropsearch.report import findings
-from dropsearch.report.text.numbers import Scale, judged, loss, rate, shorten
+from dropsearch.report.text.numbers import Scale, judged, loss, probability, rate, shorten
 
 MOST_RATES = 6
 """Rates that a sentence lists; more stand in the table."""
@@ -167,7 +167,10 @@ def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
     scale = Scale(summary.comparison_metric)
     higher = summary.comparison_metric.higher_is_better is (contrast.a == on)
     most = contrast.difference.high if higher else -contrast.difference.low
-    return f", more than {scale.size(max(most, 0.0))}{scale.unit} is excluded" if math.isfinite(most) else ""
+    if not math.isfinite(most):
+        return ""
+    adjusted = _adjusted(summary, contrast).removeprefix(", but ")
+    return f"{f' ({adjusted})' if adjusted else ''}, more than {scale.size(max(most, 0.0))}{scale.unit} is excluded"
 
 
 def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
@@ -248,8 +251,18 @@ def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
     if not math.isfinite(mean):
         return ""
     low, high = sorted(bounds) if all(map(math.isfinite, bounds)) else (math.nan, math.nan)
-    interval = f" (95 % CI {scale.difference(low)} to {scale.difference(high)})" if math.isfinite(low) else ""
-    return f": difference {scale.difference(mean)}{scale.unit}{interval}"
+    adjusted = _adjusted(summary, contrast)
+    ends = f" (95 % CI {scale.difference(low)} to {scale.difference(high)}{adjusted})" if math.isfinite(low) else ""
+    return f": difference {scale.difference(mean)}{scale.unit}{ends}"
+
+
+def _adjusted(summary: Summary, contrast: Comparison) -> str:
+    """Say why a difference is not shown though its interval leaves out zero; empty otherwise."""
+    low, high = _bounds(contrast)
+    if not math.isfinite(low) or low <= 0 <= high or contrast.missing or findings.shown(contrast):
+        return ""
+    count = len(findings.comparisons(summary))
+    return f", but p = {probability(contrast.p_holm)} adjusted for {_count(count, 'contrast')}"
 
 
 def _size(summary: Summary, contrast: Comparison) -> str:

@@ -188,6 +188,16 @@ def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
     assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
 
 
+def test_an_interval_without_zero_that_is_not_shown_says_why(make):
+    comparison = contrast("dropout", "none", -0.0056, -0.0096, -0.001, 0.074)
+    arms = {"none": with_losses(make, "none", [0.1] * 8), "dropout": with_losses(make, "dropout", [0.2] * 8)}
+    tied = answer(replace(with_contrasts(make, comparison), arms=arms))[1]
+    assert tied == (
+        "Dropout is not distinguishable from it: difference -0.56 points "
+        "(95 % CI -0.96 to -0.10, but p = 0.0740 adjusted for 1 contrast)."
+    )
+
+
 def test_arms_that_chose_the_same_rates_are_the_same_model(make):
     one = with_losses(make, "dropout_shared", [0.2] * 4, {"a": 0.3, "b": 0.3})
     same = replace(one, arm=ARMS["dropout"], winner=replace(one.winner, owner="dropout_shared"))
