@@ -27,7 +27,7 @@ def value_of_batch(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
             metric._set_name(name): value_of_batch(each, args, each._filter_kwargs(**kwargs), example)
             for name, each in metric.items(keep_base=True, copy_state=False)
         }
-    kind = type(metric)
+    kind: Any = type(metric)
     fresh = kind.__new__(kind)
     fresh.__dict__.update({name: value for name, value in vars(metric).items() if name not in _WRAPPED})
     fresh.__dict__.update({name: _at_start(default, example) for name, default in metric._defaults.items()})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._C._functorch import (
     _add_batch_dim,
-    _set_vmap_fallback_warning_enabled,
     get_unwrapped,
     is_batchedtensor,
     maybe_get_bdim,
@@ -19,8 +21,14 @@ from torch._C._functorch import (
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter, temporarily_pop_interpreter_stack
 from torch.autograd import Function
 
-outside = temporarily_pop_interpreter_stack
-"""Context in which code runs outside of the `vmap` that it is in."""
+functorch: Any = torch._C._functorch
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Run code outside of the `vmap` that it is in, if it is in one."""
+    with nullcontext() if peek_interpreter_stack() is None else temporarily_pop_interpreter_stack():
+        yield
 
 
 def of_rows(tensor: Tensor) -> Tensor | None:
@@ -38,7 +46,8 @@ def expanded(tensor: Tensor) -> Tensor:
     interpreter = peek_interpreter_stack()
     if interpreter is None or is_batchedtensor(tensor):
         return tensor
-    rows = retrieve_current_functorch_interpreter().batch_size()
+    current: Any = retrieve_current_functorch_interpreter()
+    rows = current.batch_size()
     with outside():
         copies = tensor.expand(rows, *tensor.shape).clone()
     return in_rows(copies, interpreter.level())
@@ -52,29 +61,49 @@ def in_rows(values: Tensor, level: int) -> Tensor:
 @contextmanager
 def quiet_loops() -> Iterator[None]:
     """Keep back the warnings of torch that an operation runs row by row under `vmap`, while the context lasts."""
-    _set_vmap_fallback_warning_enabled(False)
+    functorch._set_vmap_fallback_warning_enabled(False)
     try:
         yield
     finally:
-        _set_vmap_fallback_warning_enabled(True)
+        functorch._set_vmap_fallback_warning_enabled(True)
 
 
 @contextmanager
 def autograd_functions(call: Callable[..., Any]) -> Iterator[None]:
     """Hand the calls of autograd functions that have no batching rule to a function, while the context lasts.
 
+    The code of `Function.apply` is exchanged, since many modules keep that method by another name: ``reverse =
+    Reverse.apply``.
+
     Args:
-        call: Gets the function's `apply`, its arguments as a tuple, and no keyword arguments as a dict.
+        call: Gets the function's `apply`, its arguments as a tuple and its keyword arguments.
     """
-    original = Function.__dict__["apply"]
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        run = original.__get__(None, cls)
-        has_rule = cls.generate_vmap_rule or cls.vmap is not Function.vmap
-        return run(*args, **kwargs) if has_rule else call(run, args, kwargs)
-
-    Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
+    apply = Function.__dict__["apply"].__func__
+    code = apply.__code__
+    original = FunctionType(code, apply.__globals__, apply.__name__, apply.__defaults__, apply.__closure__)
+    _applied.append((call, original))
+    apply.__code__ = _Shown.apply.__code__
     try:
         yield
     finally:
-        Function.apply = original
+        apply.__code__ = code
+        _applied.pop()
+
+
+_applied: list[tuple[Callable[..., Any], FunctionType]] = []
+
+
+class _Shown:
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # stands in for a method of classes
+        """Stand in for `Function.apply`, whose code has `__class__` as its free variable too."""
+        from dropsearch._compat.row_values import applied
+
+        return applied(cls, __class__, args, kwargs)
+
+
+def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Apply an autograd function, through whoever was given to `autograd_functions` if it has no batching rule."""
+    call, original = _applied[-1]
+    if cls.generate_vmap_rule or cls.vmap is not Function.vmap:
+        return original(cls, *args, **kwargs)
+    return call(partial(original, cls), args, kwargs)

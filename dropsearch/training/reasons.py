@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dropsearch.core import printable
 from dropsearch.core.errors import CAUSE
 from dropsearch.core.user_errors import users_line
+
+REMEDIES = (
+    (r"manual optimization", "automatic optimization with one optimizer"),
+    (r"several optimizers|\d+ optimizers", "one optimizer; its parameter groups may have rates of their own"),
+    (
+        r"overrides (optimizer_step|optimizer_zero_grad|backward|configure_gradient_clipping|lr_scheduler_step)",
+        "a hook beside Lightning's loop, such as on_before_optimizer_step or on_train_batch_end",
+    ),
+    (r"computes the metric", "compute() in a hook at the end of the epoch"),
+    (r"draws random numbers from (random|numpy)", "random numbers of torch"),
+    (r"(reads|sets) (self\.)?trainer\.", "a value that the module keeps itself"),
+    (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),
+    (r"otherwise than by appending", "a list that a step only appends to, emptied in a hook"),
+    (r"there are \d+ validation loaders", "one validation loader"),
+    (r"the data module overrides", "the work of the hook in the data set or its collate function"),
+    (r"is honoured where trials train alone", "a search without that argument"),
+)
+"""What keeps trials from training vectorized, as a pattern of the reason, and what would change it."""
+
+
+def remedy(reason: str) -> str:
+    """Return what would let trials train vectorized, or an empty string where nothing is known."""
+    return next((change for pattern, change in REMEDIES if re.search(pattern, reason)), "")
 
 
 def root_of_exit(error: BaseException) -> BaseException:

@@ -175,6 +175,9 @@ class _Reversed(torch.autograd.Function):
         return -ctx.factor * gradient, None
 
 
+reverse = _Reversed.apply
+
+
 class GradientReversal(LitNet):
     """Trains its first layer against a second head."""
 
@@ -183,7 +186,7 @@ class GradientReversal(LitNet):
         self.domain = nn.Linear(64, 2)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        features = _Reversed.apply(self.first.weight.sum(0) + batch[0].flatten(1), 0.3)
+        features = reverse(self.first.weight.sum(0) + batch[0].flatten(1), 0.3)
         return super().training_step(batch, batch_idx) + F.cross_entropy(self.domain(features), batch[1] % 2)
 
 
@@ -213,7 +216,27 @@ class Selecting(LitNet):
         return hard.mean() + 0.1 * losses[y < 5].sum() / len(losses)
 
 
+class KeptAttention(LitNet):
+    """Fills a tensor in place, keeps it in a list that has a place for it, and keeps an array of it."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.weights: list[Any] = [None]
+        self.importance: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(len(x), 12, device=x.device)
+        total += self.first(x.flatten(1)).abs()
+        total[:, 0] = x.flatten(1).sum(1)
+        self.weights[0] = total
+        self.importance = total.mean(0).detach().cpu().numpy()
+        return super().forward(x) + total[:, :10]
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("importance", float(self.importance.sum()) + self.weights[0].mean())
+
+
 EACH = (
     MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, PartlyEvaluating,
-    GradientReversal, Packed, Selecting,
+    GradientReversal, KeptAttention, Packed, Selecting,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, describe_engine
+from dropsearch.training.reasons import remedy
 
 
 def show_plan(config: Config) -> int:
@@ -43,6 +44,8 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
     description = describe_engine(plan.engine, context.device.type, plan.width, processes=processes)
     yield f"engine      {description} ({plan.reason})"
+    if plan.engine == "sequential" and (change := remedy(plan.reason)):
+        yield f"            vectorized with {change}"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    trial steps per second in one process, by width: {measured}"

@@ -31,7 +31,10 @@ def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     Gradients flow through it.
     """
     found = each_row(function, args, kwargs)
-    return function(*args, **kwargs) if found is None else together(found, (args, kwargs))
+    if found is not None:
+        return together(found, (args, kwargs))
+    with outside():
+        return function(*args, **kwargs)
 
 
 def together(values: list[Any], given: Any) -> Any:

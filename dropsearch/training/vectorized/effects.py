@@ -16,6 +16,7 @@ from dropsearch._compat.metric_values import value_of_batch
 from dropsearch.core.batches import parts_of, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row, is_of_row
+from dropsearch.training.vectorized.reads import RowArray
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
 
@@ -24,6 +25,8 @@ class _Slot:
     """Stands in an argument for a tensor, which differs between rows."""
 
     index: int
+    is_array: bool = False
+    """Whether it stands for the NumPy array of the tensor."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,9 @@ class EffectRecorder:
     def _packed(self, value: Any) -> Any:
         if id(value) in self._paths:
             return _Metric(self._paths[id(value)])
-        if isinstance(value, Tensor):
-            self._tensors.append(value.detach())
-            return _Slot(len(self._tensors) - 1)
+        if isinstance(value, Tensor | RowArray):
+            self._tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
+            return _Slot(len(self._tensors) - 1, isinstance(value, RowArray))
         found = None if isinstance(value, nn.Module) else parts_of(value)
         return value if found is None else found[1]([self._packed(part) for part in found[0]])
 
@@ -239,7 +242,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
 
     def unpacked(value: Any) -> Any:
         if isinstance(value, _Slot):
-            return tensors[value.index]
+            return tensors[value.index].cpu().numpy() if value.is_array else tensors[value.index]
         if isinstance(value, _Metric):
             return module.get_submodule(value.path)
         if isinstance(value, Deferred):

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from dropsearch._compat.python_calls import can_be_shown
 from dropsearch._compat.row_values import expanded
 from dropsearch.core.batches import leaves, mapped, tensors
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row, each_row, is_of_row, together
 
 READS = frozenset(
@@ -60,6 +61,20 @@ class RowsDifferError(Exception):
             yield [row for row, other in enumerate(self.values) if repr(other) == value]
 
 
+class RowArray:
+    """Stands for the NumPy array of a tensor that differs between rows. A module may keep it; it cannot be used.
+
+    Args:
+        tensor: The tensor.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name) if name.startswith("__") else UnsupportedError("a step computes with NumPy arrays")
+
+
 class RowReads(TorchFunctionMode):
     """Answers what a step reads of tensors that differ between rows.
 
@@ -80,6 +95,9 @@ class RowReads(TorchFunctionMode):
         if func is Tensor.item:
             self.used |= is_of_row(args[0])
             return args[0].detach().reshape(())
+        if func is Tensor.numpy and is_of_row(args[0]):
+            self.used = True
+            return RowArray(args[0])
         if func in READS and (values := each_row(func, *_detached((args, kwargs or {})))) is not None:
             self.used = True
             if any(repr(value) != repr(values[0]) for value in values):
@@ -143,7 +161,8 @@ class NotedReads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.seen |= func is Tensor.item or func in READS or has_no_rule(func, args) or changes_in_place(func)
+        is_read = func in READS or func in (Tensor.item, Tensor.numpy)
+        self.seen |= is_read or has_no_rule(func, args) or changes_in_place(func)
         return func(*args, **(kwargs or {}))
 
     def python_call(

@@ -128,11 +128,11 @@ class HostStep(VectorizedStep):
         batch = gather_batches(self.examples, self._orders[:, piece])
         bits = self._bits.draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
         batch = cast(batch, self.rows.flat.dtype)
+        own = lambda row: self.form.build([tensor[row] for tensor in batch])  # noqa: E731
         if self.row_modules is None:
             logged = self._gradients(batch, self._rates, bits)
         else:
             self.runner.batch_idx = piece.start // (piece.stop - piece.start)
-            own = lambda row: self.form.build([tensor[row] for tensor in batch])  # noqa: E731
             self.row_modules.begin_batch(trial_rows, own)
             logged = self._grouped_gradients(self.row_modules, trial_rows, batch, bits)
         for trial_row in trial_rows:

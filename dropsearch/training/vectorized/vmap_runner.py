@@ -37,6 +37,20 @@ _CONVOLUTIONS: dict[Convolutions, Any] = {
 }
 
 
+@contextmanager
+def _double_by_default() -> Iterator[None]:
+    """Make tensors in float64 where a step names no type, as Lightning does in double precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+_PRECISIONS: dict[str, Any] = {"bf16-mixed": MixedPrecision, "64-true": _double_by_default}
+
+
 class StepCall(nn.Module):
     """Exposes a step of a module as `forward`, as `functional_call` requires."""
 
@@ -98,7 +112,7 @@ class VmapRunner:
         """The tensors of these effects, `[rows, ...]` each."""
         self.batch_idx = 0
         """Number of the batch that the next step takes."""
-        self._precision = MixedPrecision if precision == "bf16-mixed" else nullcontext
+        self._precision = _PRECISIONS.get(precision, nullcontext)
         self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))
         self._training = True

@@ -13,6 +13,7 @@ from lightning import Trainer
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import incompatibility
+from dropsearch.training.reasons import remedy
 from dropsearch.training.sequential import quiet_lightning
 from tests.user_modules import data, nets
 
@@ -47,7 +48,13 @@ class Stepping(nets.LitNet):
     ],
 )
 def test_incompatible_modules(cls: type, reason: str):
-    assert re.fullmatch(reason, check(cls))
+    found = check(cls)
+    assert re.fullmatch(reason, found)
+    assert remedy(found)
+
+
+def test_remedy_is_empty_where_nothing_is_known() -> None:
+    assert remedy("train_loss of Net differs between vectorized and sequential training") == ""
 
 
 class Random(nets.LitNet):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from dropsearch._compat.metric_values import value_of_batch
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
 from tests.training.vectorized.laws import Case, assert_law_2
@@ -43,6 +44,22 @@ def test_a_function_without_a_batching_rule_is_called_for_each_row() -> None:
     assert values.tolist() == [6.0, 6.0]
     values.sum().backward()
     assert x.grad.tolist() == [[2.0, 0.0, 2.0], [0.0, 2.0, 0.0]]  # type: ignore[union-attr]
+
+
+def test_an_array_that_is_kept_cannot_be_used() -> None:
+    with RowReads(), pytest.raises(UnsupportedError, match="a step computes with NumPy arrays"):
+        vmap(lambda x: x.detach().numpy().sum())(torch.ones(2, 3))
+
+
+def test_tensors_that_a_step_fills_are_of_one_row() -> None:
+    def fill(x: Tensor) -> Tensor:
+        total = torch.zeros(2)
+        total += x
+        total[0] = x[1]
+        return total
+
+    with RowReads():
+        assert vmap(fill)(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist() == [[2.0, 2.0], [4.0, 4.0]]
 
 
 def test_value_of_a_metric_leaves_it_as_it_is() -> None:
