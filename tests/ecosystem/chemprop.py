@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from chemprop import data as chem_data
@@ -9,6 +10,8 @@ from chemprop import models, nn
 from lightning import LightningDataModule
 from rdkit import Chem
 from rdkit.Chem.Descriptors import MolLogP
+
+from tests.ecosystem.searching import assert_sequential
 
 PARTS = ["C", "CC", "CO", "CN", "C(=O)", "C1CC1", "C(F)", "C(Cl)", "CS", "C=C"]
 SMILES = [f"{first}{second}{third}" for first in PARTS for second in PARTS for third in ("O", "N")]
@@ -35,3 +38,13 @@ def mpnn(max_lr: float = 1e-3, batch_norm: bool = False) -> models.MPNN:
         batch_norm=batch_norm,
         max_lr=max_lr,
     )
+
+
+SITES = ["message_passing.dropout", "predictor.ffn.1.1"]
+"""One `nn.Dropout` for all steps of message passing, and one in the predictor."""
+
+
+def test_trains_alone_since_graphs_differ_in_size(tmp_path: Path) -> None:
+    # In double precision Lightning itself leaves the graphs in float32, and fails.
+    reason = "a training batch differs from its stacked examples"
+    assert_sequential(mpnn, Molecules, tmp_path, SITES, reason, precision="32-true")

@@ -71,11 +71,12 @@ SITES: dict[Any, list[str]] = {
         f"{BLOCK}.{part}"
         for part in ("mha.dropout", "attn_add_norm.dropout", "pos_wise_ff.ffn.dropout", "ff_add_norm.dropout")
     ],
+    node: ["_backbone.dense_block"],
 }
 """What the sources of the package's networks have."""
 
 
-@pytest.mark.parametrize("make", [embedding, transformer], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [embedding, transformer, node], ids=lambda make: make.__name__)
 def test_trains_vectorized_as_alone(make: Any, tmp_path: Path) -> None:
     assert_alike(make, embedding_data, tmp_path, SITES[make], monitor=MONITOR)
 

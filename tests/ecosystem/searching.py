@@ -16,8 +16,10 @@ from dropsearch.core.batches import tensors
 Make = Callable[..., Any]
 
 
-def searched(make: Make, data: Any, folder: Path, engine: str, monitor: str = "val_loss") -> Any:
-    """Search a model in float64: three trials of three epochs, one of them retrained on two fresh seeds."""
+def searched(
+    make: Make, data: Any, folder: Path, engine: str, monitor: str = "val_loss", precision: str = "64-true"
+) -> Any:
+    """Search a model: three trials of three epochs, one of them retrained on two fresh seeds."""
     given = data if isinstance(data, Mapping) else {"datamodule": data}
     return dropsearch.search(
         make,
@@ -31,7 +33,7 @@ def searched(make: Make, data: Any, folder: Path, engine: str, monitor: str = "v
         accelerator="cpu",
         engine=engine,
         output_dir=folder,
-        overrides=["trainer.precision=64-true", "evidence=off", *_ONE_PROCESS[engine]],
+        overrides=[f"trainer.precision={precision}", "evidence=off", *_ONE_PROCESS[engine]],
     )
 
 
@@ -55,10 +57,16 @@ def assert_alike(
 
 
 def assert_sequential(
-    make: Make, data: Callable[[], Any], folder: Path, sites: Sequence[str], reason: str, monitor: str = "val_loss"
+    make: Make,
+    data: Callable[[], Any],
+    folder: Path,
+    sites: Sequence[str],
+    reason: str,
+    monitor: str = "val_loss",
+    precision: str = "64-true",
 ) -> None:
     """The model trains one trial at a time, for this reason; its seeds vary."""
-    found = searched(make, data(), folder, "auto", monitor)
+    found = searched(make, data(), folder, "auto", monitor, precision)
     assert found.summary.engine.startswith("sequential"), found.summary.engine
     assert reason in found.summary.engine
     assert sorted(site.name for site in found.summary.sites if site.controllable) == sorted(sites)
