@@ -28,3 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(folder in item.path.parents for folder in WITH_MLFLOW):
             for warning in MLFLOW_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))
+    # Files with long tests first, so that at the end no process is busy for long while the others have nothing to do.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)

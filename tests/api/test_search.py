@@ -29,6 +29,7 @@ LIGHT: dict[str, Any] = {
     "accelerator": "cpu",
     "engine": "sequential",
     "arms": ["none", "dropout"],
+    "overrides": ["evidence=off"],
 }
 Call = Callable[..., SearchResult]
 

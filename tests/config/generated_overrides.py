@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, known_keys, one_line
@@ -69,6 +70,7 @@ def answer(*words: str) -> str:
     Anything but a refusal is raised.
     """
     register_schemas()
+    GlobalHydra.instance().clear()  # a run in this process may have left its own
     try:
         taken = with_params(with_user_targets(["dropsearch", *words]))
         with initialize_config_dir(conf_folder(), version_base="1.3"):

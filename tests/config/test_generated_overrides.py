@@ -7,10 +7,12 @@ import pytest
 from tests.config.generated_overrides import Answers, answer
 
 
+@pytest.mark.slow
 def test_generated_overrides_have_one_line_each() -> None:
+    """At length by `scripts/prove/attack.py`."""
     answers = Answers(seed=1)
-    answers.collect(40)
-    assert answers.refused > 20, "most of them are wrong"
+    answers.collect(30)
+    assert answers.refused > 15, "most of them are wrong"
 
 
 @pytest.mark.parametrize(

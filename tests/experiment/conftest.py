@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,8 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 from dropsearch.config.compose import conf_folder, register_schemas, typed
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Summary, TrialResult
+from dropsearch.report.figures.registry import write_figures
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
+from tests.experiment.forked_runs import RunForker
+from tests.experiment.one_figure import PLACE, write_first_figure
 
 LIGHT = (
     "model.hidden=[16]",
@@ -31,8 +35,11 @@ LIGHT = (
     "confirm.seeds=2",
     "engine=sequential",
     "tracking=none",
+    "evidence=off",
 )
 """A study of all four arms in a few seconds."""
+MEASURED = (*LIGHT, "evidence=on", "evidence.severities=2", "evidence.monte_carlo=[1,2]")
+"""The same study, with what dropout did in its winners."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,6 +48,28 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_figure() -> Iterator[None]:
+    """Write one figure in each run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PLACE, write_first_figure)
+        yield
+
+
+@pytest.fixture(scope="module")
+def every_figure(one_figure: None) -> Iterator[None]:
+    """Write every figure in the runs of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PLACE, write_figures)
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_forker() -> Iterator[RunForker]:
+    with RunForker() as opened:
+        yield opened
 
 
 def composed(*overrides: str) -> Config:
@@ -130,6 +159,21 @@ def loggers_as_they_are() -> Iterator[None]:
 
 
 Cli = Callable[..., Ended]
+
+
+def in_this_process(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the command line in a folder; return the status and what it printed."""
+    from dropsearch.cli import main
+
+    with pytest.MonkeyPatch.context() as patch, loggers_as_they_are(), redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(sys, "argv", ["dropsearch", *arguments])
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as ended:
+            main()
+    GlobalHydra.instance().clear()
+    return int(ended.value.code or 0), printed.getvalue()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 60.0
+LIMIT = 240.0
 """Seconds after which a run is taken to hang."""
 TINY = (
     "data.train_size=200",
@@ -91,6 +91,7 @@ def _serve() -> None:
 
     import dropsearch.experiment.runner
     import dropsearch.tracking.mlflow.worker  # noqa: F401
+    import tests.experiment.one_figure  # noqa: F401
 
     for line in sys.stdin:
         jobs = [Job(**fields) for fields in json.loads(line)]

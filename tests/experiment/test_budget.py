@@ -168,7 +168,7 @@ def test_a_budget_that_is_too_small_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_number_of_trials_is_kept(tmp_path: Path) -> None:
-    config = composed(*LIGHT, "arms=[none,dropout]", "evidence=off", f"output_dir={tmp_path}", "budget=30 trials")
+    config = composed(*LIGHT, "arms=[none,dropout]", f"output_dir={tmp_path}", "budget=30 trials")
     summary = searched(config)
     trained = sum(len(arm.trials) + sum(len(each.results) for each in arm.confirmed) for arm in summary.arms.values())
     assert 27 <= trained <= 30

@@ -23,7 +23,7 @@ from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
 from dropsearch.experiment.winners import MOST, measurement_data, trained
-from tests.experiment.conftest import LIGHT, composed
+from tests.experiment.conftest import MEASURED, composed
 from tests.user_modules import data, nets
 
 
@@ -41,7 +41,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    config = composed(*LIGHT, "arms=[none,both]", f"output_dir={tmp_path_factory.mktemp('evidence') / 'out'}")
+    config = composed(*MEASURED, "arms=[none,both]", f"output_dir={tmp_path_factory.mktemp('evidence') / 'out'}")
     return Done(build_context(config), searched(config))
 
 
@@ -105,7 +105,7 @@ def test_the_report_states_the_cost_of_the_evidence(done: Done):
 
 
 def test_switched_off_nothing_is_measured(done: Done):
-    config = composed(*LIGHT, "arms=[none,both]", "evidence=off", f"output_dir={done.context.config.output_dir}")
+    config = composed(*MEASURED, "arms=[none,both]", "evidence=off", f"output_dir={done.context.config.output_dir}")
     assert searched(config).evidence is None
 
 
@@ -186,7 +186,7 @@ def test_a_run_outlives_what_fails_as_it_is_measured(
 
     monkeypatch.setattr(f"dropsearch.experiment.collect.{part}", fails)
     out = tmp_path / "out"
-    summary = searched(composed(*LIGHT, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
+    summary = searched(composed(*MEASURED, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
     told = "what dropout did in the winners was not measured (ZeroDivisionError: nothing there)"
     assert summary.evidence is None
     assert summary.arms["none"].test

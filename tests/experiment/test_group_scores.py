@@ -97,7 +97,7 @@ class Fixed(nets.LitNet):
 
 SEARCH: dict[str, Any] = {
     "n_trials": 1, "max_epochs": 1, "engine": "sequential", "accelerator": "cpu", "arms": ["none", "dropout"],
-    "confirm_top_k": 1, "confirm_seeds": 6,
+    "confirm_top_k": 1, "confirm_seeds": 6, "overrides": ["evidence=off"],
 }  # fmt: skip
 
 

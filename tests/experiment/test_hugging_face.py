@@ -23,7 +23,7 @@ def test_from_python_it_trains_vectorized_and_the_rates_are_set(tmp_path: Path) 
         user_modules.Unpacking,
         user_modules.Tuples(),
         output_dir=tmp_path / "out",
-        overrides=["engine.processes=1", "engine.width=2"],
+        overrides=["engine.processes=1", "engine.width=2", "evidence=off"],
         **TINY,  # type: ignore[arg-type]
     )
     assert found.summary.engine == "vectorized, 2 trials at once on cpu"
@@ -42,6 +42,7 @@ def test_dictionary_batches_train_vectorized_from_the_command_line(cli: Cli) -> 
         *little,
         "study.n_trials=1",
         "tracking=none",
+        "evidence=off",
         "engine.processes=1",
         "engine=vectorized",
         "engine.width=1",

@@ -30,6 +30,7 @@ LIGHT: dict[str, Any] = {
     "accelerator": "cpu",
     "engine": "sequential",
     "arms": ["dropout"],
+    "overrides": ["evidence=off"],
 }
 DOUBLE = "trainer.precision=64-true"
 
@@ -39,7 +40,8 @@ def test_inserted_sites_train_the_same_vectorized_and_sequentially(tmp_path: Pat
     found = []
     for engine, words in engines.items():
         given = {**LIGHT, "insert": "after_activation", "engine": engine, "output_dir": tmp_path / engine}
-        result = dropsearch.search(Plain, data.Digits(), overrides=words, **given)
+        given["overrides"] = [*LIGHT["overrides"], *words]
+        result = dropsearch.search(Plain, data.Digits(), **given)
         assert result.summary.engine.startswith(engine)
         found.append(result.trials_dataframe())
     assert {"rate.relu", "rate.tanh"} <= set(found[0].columns)

@@ -11,10 +11,10 @@ import pytest
 from dropsearch.core.records import Budget, Monitor, Summary
 from dropsearch.experiment.landscape import _floor, _shown
 from dropsearch.experiment.runner import searched
-from tests.experiment.conftest import LIGHT, composed
+from tests.experiment.conftest import MEASURED, composed
 from tests.stats.simulations import scored
 
-SMALL = (*LIGHT, "arms=[none,dropout]", "pruner=none", "study.n_trials=12", "confirm.top_k=1")
+SMALL = (*MEASURED, "arms=[none,dropout]", "pruner=none", "study.n_trials=12", "confirm.top_k=1")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from dropsearch.datasets.data_module import TensorDataModule, data_module
 from dropsearch.experiment.tasks import run
 from dropsearch.models import Classifier
 from dropsearch.study.store import StudyStore
-from tests.experiment.conftest import LIGHT, composed
+from tests.experiment.conftest import MEASURED, composed
 
 ARMS = ("none", "dropout", "batchnorm", "both")
 
@@ -46,7 +46,7 @@ class Run:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """The same study run twice: the second finds it finished."""
     out = tmp_path_factory.mktemp("laws") / "out"
-    config = composed(*LIGHT, f"output_dir={out}")
+    config = composed(*MEASURED, f"output_dir={out}")
     events: list[tuple[str, Any]] = []
     with pytest.MonkeyPatch.context() as patch:
         _record(patch, events)

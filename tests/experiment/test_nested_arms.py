@@ -11,7 +11,7 @@ from dropsearch.experiment.runner import searched
 from dropsearch.experiment.scoring import ExampleResults
 from tests.experiment.conftest import LIGHT, composed
 
-SETTINGS = (*LIGHT, "confirm.seeds=6", "confirm.top_k=1", "trainer.max_epochs=1", "evidence=off")
+SETTINGS = (*LIGHT, "confirm.seeds=6", "confirm.top_k=1", "trainer.max_epochs=1")
 
 
 @pytest.fixture(scope="module")

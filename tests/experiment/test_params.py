@@ -23,7 +23,7 @@ SEARCHED = "space.params={model.hidden: choice([16,12],[9,7]), optimizer.momentu
 SMALL = (
     f"arms=[{','.join(ARMS)}]", "data.train_size=256", "model.hidden=[16,12]", "sampler=random", "pruner=none",
     "study.n_trials=6", "trainer.max_epochs=2", "confirm.top_k=1", "confirm.seeds=2", "tracking=none",
-    "trainer.precision=64-true", "trainer.accelerator=cpu", "optimizer=sgd", SEARCHED,
+    "trainer.precision=64-true", "trainer.accelerator=cpu", "optimizer=sgd", "evidence=off", SEARCHED,
 )  # fmt: skip
 TOGETHER = ("engine=vectorized", "engine.width=3", "engine.processes=1")
 

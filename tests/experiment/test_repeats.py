@@ -12,10 +12,10 @@ from dropsearch.core.records import TrialResult
 from dropsearch.experiment.tasks import run
 from dropsearch.study.store import StudyStore
 from tests.experiment import study_audit
-from tests.experiment.conftest import LIGHT, composed, trials_told
+from tests.experiment.conftest import MEASURED, composed, trials_told
 
 ARMS = ["none", "dropout"]
-SMALL = (*LIGHT, "arms=[none,dropout]", "sampler=random", "pruner=none", "evidence=on", "study.n_trials=6")
+SMALL = (*MEASURED, "arms=[none,dropout]", "sampler=random", "pruner=none", "study.n_trials=6")
 
 Results = dict[str, Any]
 

@@ -16,10 +16,10 @@ from dropsearch.experiment.tasks.evidence import measured_finished_run
 from dropsearch.report.tables.evidence import single_sites_table
 from dropsearch.study.retrainings import single_sites
 from tests.experiment import conftest
-from tests.experiment.conftest import LIGHT, composed, every_first_point_drops
+from tests.experiment.conftest import LIGHT, MEASURED, composed, every_first_point_drops
 from tests.experiment.study_audit import studies
 
-GIVEN = (*LIGHT, "arms=[batchnorm,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
+GIVEN = (*MEASURED, "arms=[batchnorm,dropout]", "confirm.top_k=1", "evidence.single_sites=true")
 
 
 class Done(conftest.Done):
@@ -95,6 +95,6 @@ def test_an_earlier_run_is_measured_with_them(done: Done):
 
 def test_an_earlier_run_without_them_is_not_trained_for_them(tmp_path: Path):
     out = f"output_dir={tmp_path / 'out'}"
-    searched(composed(*LIGHT, "arms=[dropout]", "confirm.top_k=1", "evidence=off", out))
+    searched(composed(*LIGHT, "arms=[dropout]", "confirm.top_k=1", out))
     with pytest.raises(InputError, match="there is no study mlp-digits/dropout/evidence/single_sites in"):
         measured_finished_run(composed(*GIVEN, "arms=[dropout]", "task=evidence", out))

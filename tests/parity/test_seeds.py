@@ -88,7 +88,7 @@ def test_fixed_parts_are_named() -> None:
 
 SEARCH: dict[str, Any] = {
     "n_trials": 2, "max_epochs": 1, "engine": "sequential", "accelerator": "cpu", "arms": ["dropout"],
-    "confirm_top_k": 1, "confirm_seeds": 1,
+    "confirm_top_k": 1, "confirm_seeds": 1, "overrides": ["evidence=off"],
 }  # fmt: skip
 
 

@@ -149,6 +149,7 @@ def test_an_unknown_metric_is_refused():
         compare(arms, ("f1",))
 
 
+@pytest.mark.slow
 def test_the_family_wise_error_of_all_planned_contrasts_is_at_most_5_percent():
     experiments = 1000
     error = family_wise_error(experiments, 10, ALL_ARMS, np.random.default_rng(20261102))

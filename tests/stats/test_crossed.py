@@ -74,6 +74,7 @@ def test_an_arm_without_results_by_example_is_compared_over_seeds():
     assert found.covers == "seeds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("luck", LUCK)
 def test_a_difference_between_equal_arms_is_shown_in_at_most_5_percent(luck):
     experiments = 150
@@ -84,7 +85,8 @@ def test_a_difference_between_equal_arms_is_shown_in_at_most_5_percent(luck):
         assert by_seeds > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("luck", LUCK)
 def test_the_interval_over_both_covers_93_to_97_percent(luck):
-    covered, *_ = crossed_coverage(luck, 2000, 10, np.random.default_rng(20261127))
+    covered, *_ = crossed_coverage(luck, 1000, 10, np.random.default_rng(20261127))
     assert 0.93 <= covered <= 0.97

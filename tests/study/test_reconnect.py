@@ -139,6 +139,7 @@ def life(folder: Path, outage: Outage) -> list[tuple[str, int]]:
         event.remove(Engine, "before_cursor_execute", outage)
 
 
+@pytest.mark.slow
 def test_a_dropped_connection_is_survived_at_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "whole").mkdir()
     counted = Outage(at=10**9)

@@ -101,7 +101,7 @@ def optunas(feed: SearchFeed, sampler: str, pruner: str, total: int, batch: int)
         ("random", "hyperband"),
         ("tpe", "none"),
         ("tpe", "median"),
-        ("gp", "none"),
+        pytest.param("gp", "none", marks=pytest.mark.slow),
     ],
 )
 def test_proposals_and_pruning_equal_optuna(tmp_path: Path, sampler: str, pruner: str, batch: int) -> None:

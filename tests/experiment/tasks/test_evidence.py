@@ -13,9 +13,9 @@ from dropsearch.core.errors import InputError
 from dropsearch.experiment.runner import searched
 from dropsearch.experiment.tasks.evidence import measured_finished_run
 from dropsearch.study.store import StudyStore
-from tests.experiment.conftest import LIGHT, Cli, composed
+from tests.experiment.conftest import MEASURED, Cli, composed
 
-GIVEN = (*LIGHT, "arms=[none,both]")
+GIVEN = (*MEASURED, "arms=[none,both]")
 NOT_FINISHED = "task=evidence needs a finished run, and study mlp-digits is not: "
 
 

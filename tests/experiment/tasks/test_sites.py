@@ -20,6 +20,7 @@ TINY = (
     "confirm.top_k=1",
     "confirm.seeds=1",
     "tracking=none",
+    "evidence=off",
     "engine=sequential",
     "engine.processes=1",
     "output_dir=out",
@@ -135,7 +136,8 @@ def test_the_kind_decides_the_typical_rate_and_a_study_is_not_continued_with_ano
 
 
 def search(make: Any, folder: Path, **more: Any) -> Any:
-    light = {"n_trials": 1, "max_epochs": 1, "confirm_top_k": 1, "confirm_seeds": 1, "engine": "sequential"}
+    light: dict[str, Any] = {"overrides": ["evidence=off"]}
+    light |= {"n_trials": 1, "max_epochs": 1, "confirm_top_k": 1, "confirm_seeds": 1, "engine": "sequential"}
     return dropsearch.search(
         make, data.Digits(), **{**light, "accelerator": "cpu", "output_dir": folder / "out", **more}
     )

@@ -61,6 +61,7 @@ def _cases(make):
     yield "no pair", make.tested(none=[0.9] * 3, dropout=[math.nan] * 3), 5
 
 
+@pytest.mark.slow
 def test_every_figure_that_has_data_is_drawn_1200_pixels_wide(cases, tmp_path):
     for name, summary, count in cases:
         if summary.sites == MANY:  # seconds of pixels: the next test looks at its words

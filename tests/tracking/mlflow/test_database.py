@@ -42,7 +42,7 @@ def test_processes_that_make_it_at_the_same_time_all_find_it_whole(tmp_path: Pat
         "tracker = make_tracker('mlflow', uri=None, output_dir=Path(sys.argv[1])); "
         "tracker.connect('e'); tracker.close(); assert not tracker.problems"
     )
-    assert in_other_processes(tmp_path, program, count=3) == [0, 0, 0]
+    assert in_other_processes(tmp_path, program, count=2) == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
