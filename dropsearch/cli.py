@@ -8,8 +8,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from dropsearch.config.compose import conf_folder, register_schemas, typed
-from dropsearch.config.messages import ConfigurationErrors, one_line
+from dropsearch.config.compose import register_schemas, typed
+from dropsearch.config.messages import ConfigurationErrors, conf_folder, one_line
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
@@ -38,7 +38,7 @@ def main() -> None:
     statuses: list[int] = []
     working = False
 
-    @hydra.main(version_base="1.3", config_path=conf_folder(), config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     def job(raw: DictConfig) -> int:
         nonlocal working
         working = True

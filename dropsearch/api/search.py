@@ -24,8 +24,7 @@ from dropsearch.api.arguments import (
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
-from dropsearch.config.schema import USER, Config, SitesConfig
-from dropsearch.config.user_targets import USER_ARMS
+from dropsearch.config.schema import DEFAULT_ARMS, Config, SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.given_loaders import GivenLoaders
 
@@ -42,7 +41,7 @@ def search(
     n_trials: int = 30,
     monitor: str = "val_loss",
     mode: str = "min",
-    arms: Sequence[str] = USER_ARMS,
+    arms: Sequence[str] = DEFAULT_ARMS,
     max_epochs: int = 20,
     seed: int = 0,
     name: str | None = None,
@@ -216,9 +215,8 @@ def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequ
         )
     if not hasattr(datamodule, "train_dataloader") or inspect.isclass(datamodule):
         raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: give MyData(...)")
-    own = [word for group in ("model", "data") for word in (f"~{group}", f"+schema/{group}@{group}={USER}")]
-    named = [f"{group}._target_={_PLACEHOLDER}" for group in ("model", "data")]
-    config: Any = compose_overrides([*own, *named, "arms=[none]", *overrides])
+    own = [word for group in ("model", "data") for word in (f"~{group}", f"{group}._target_={_PLACEHOLDER}")]
+    config: Any = compose_overrides([*own, "arms=[none]", *overrides])
     config.model.made_by, config.model.name = make_module, name or _name(make_module)
     is_module = not isinstance(datamodule, GivenLoaders)
     config.data.made_by, config.data.name = datamodule, type(datamodule).__name__ if is_module else "loaders"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from dropsearch.config.budget import parsed
-from dropsearch.config.constraints import field_problems
 from dropsearch.config.params_rules import params_problems
-from dropsearch.config.schema import HIGHEST_RATE, SCHEMAS, TRACKERS, Config, UserDataConfig, UserModelConfig
-from dropsearch.config.user_rules import user_problems
+from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments
+from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.printable import has_control_characters
 from dropsearch.core.records import ARMS
@@ -19,6 +19,18 @@ LONGEST_NAME = 200
 """Bytes of a study's name, which is part of paths and of keys in databases."""
 MOST_SAMPLES = 10_000
 """Of Monte Carlo dropout, all of which are in memory at once."""
+
+_REFUSED = {
+    "fast_dev_run": "it trains nothing",
+    "check_val_every_n_epoch": "every epoch is validated",
+    "limit_val_batches": "every epoch is validated",
+    "barebones": "it logs nothing",
+    "max_steps": "trials train for trainer.max_epochs",
+    "devices": "a trial trains on one device",
+    "num_nodes": "a trial trains on one device",
+    "gradient_clip": "trainer.gradient_clip_val says it for every engine",
+}
+"""Arguments of the Trainer that would break what a trial is, and why."""
 
 
 def check(config: Config) -> None:
@@ -39,14 +51,20 @@ def _file(config: Config, key: str) -> str:
         return "best/ARM.yaml of a run"
     if group == "trainer":
         return "conf/trainer/default.yaml"
-    named = group != "study" and rest and _value(config, f"{group}.name")
+    if group in ("model", "data"):
+        chosen = getattr(config, group)
+        is_ours = str(chosen._target_).startswith("dropsearch.")
+        return f"conf/{group}/{chosen.name}.yaml" if is_ours else f"the class {chosen._target_}"
+    named = group != "study" and rest and getattr(getattr(config, group, None), "name", "")
     return f"conf/{group}/{named}.yaml" if named and rest != "name" else "conf/config.yaml"
 
 
 def _problems(config: Config) -> Iterator[str]:
     yield from _values(config)
     yield from _arms(config.arms)
-    yield from user_problems(config)
+    yield from _of_arms(config)
+    yield from _insertion(config.sites.insert)
+    yield from _trainer(config)
     yield from _kinds(config.sites.kinds)
     yield from _ranges(config)
     yield from _engine(config)
@@ -65,20 +83,13 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _values(config: Config) -> Iterator[str]:
-    """Yield what is wrong with single values, and with those of the model and the optimiser beside each other."""
+    """Yield what is wrong with single values, and with those of the optimizer beside each other."""
     yield from field_problems(config)
-    yield from _model(config)
-    yield from _lists(config)
-
-
-def _value(config: Config, key: str) -> Any:
-    """Return the value at a dotted key; None where this model has no such key, or has it from the user's own class."""
-    if isinstance(getattr(config, key.partition(".")[0], None), UserModelConfig | UserDataConfig):
-        return None
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return value
+    yield from _classes(config)
+    if len(config.optimizer.betas) != 2:
+        yield f"optimizer.betas must be two numbers in [0, 1), got {config.optimizer.betas}"
+    if config.optimizer.nesterov and config.optimizer.momentum == 0:
+        yield "optimizer.momentum must be above 0 with optimizer.nesterov=true, got 0"
 
 
 def _tracking(given: Any) -> Iterator[str]:
@@ -92,6 +103,19 @@ def _tracking(given: Any) -> Iterator[str]:
             yield f'tracking.name must be of {known}, got "{name}"{close_match(str(name), TRACKERS)}'
 
 
+def _classes(config: Config) -> Iterator[str]:
+    """Yield what is wrong with arguments of the classes that state what they take."""
+    for group in ("model", "data"):
+        chosen: Any = getattr(config, group)
+        module, _, name = chosen._target_.rpartition(".")
+        if chosen.made_by is None and module:
+            try:
+                target = getattr(import_module(module), name)
+            except Exception:  # importing a class may raise anything; it is told where the class is built
+                continue
+            yield from argument_problems(target, arguments(chosen), f"{group}.")
+
+
 def _arms(arms: Sequence[str]) -> Iterator[str]:
     known = ", ".join(ARMS)
     if not arms:
@@ -101,6 +125,47 @@ def _arms(arms: Sequence[str]) -> Iterator[str]:
             yield f'arms must be of {known}, got "{arm}"{close_match(str(arm), ARMS)}'
         if list(arms).count(arm) > 1:
             yield f'arms must name each arm once, got "{arm}" {list(arms).count(arm)} times'
+
+
+def _of_arms(config: Config) -> Iterator[str]:
+    """Yield what is wrong with what arms differ in."""
+    given = arguments(config.model)
+    for arm, values in config.arm_args.items():
+        if arm not in ARMS:
+            yield f'arm_args must be of {", ".join(ARMS)}, got "{arm}"{close_match(arm, ARMS)}'
+        elif not isinstance(values, dict) or not values:
+            yield f"arm_args.{arm} must be arguments of {config.model.name}, as in {{norm: batch}}, got {values}"
+        elif ARMS[arm].batchnorm and (same := [k for k, v in values.items() if k in given and given[k] == v]):
+            yield (
+                f"model.{same[0]} must not be {given[same[0]]}, which arm_args.{arm} gives to the arms with BatchNorm "
+                "alone: give it another value"
+            )
+    for arm in config.arms:
+        if isinstance(arm, str) and arm in ARMS and ARMS[arm].batchnorm and not _has_batchnorm(config, arm):
+            yield (
+                f"arms must not name {arm} without saying how {config.model.name} gets BatchNorm, got "
+                f"{', '.join(config.arms)}: give arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
+                " where the module has BatchNorm that the other arms are to lose"
+            )
+
+
+def _has_batchnorm(config: Config, arm: str) -> bool:
+    return bool(config.batchnorm.replace or config.arm_args.get(arm))
+
+
+def _insertion(given: Any) -> Iterator[str]:
+    listed = given if isinstance(given, list) else [given]
+    if given is not None and not (listed and all(isinstance(each, str) and each for each in listed)):
+        yield (
+            "sites.insert must be after_activation, a name, a pattern or a type of parts of the module, or a list of "
+            f"these, got {given!r}: as in sites.insert=[encoder.*.relu] or sites.insert=[torch.nn.ReLU]"
+        )
+
+
+def _trainer(config: Config) -> Iterator[str]:
+    for name in arguments(config.trainer):
+        if name in _REFUSED:
+            yield f"trainer.{name} must be left out: {_REFUSED[name]}"
 
 
 def _kinds(kinds: Mapping[str, str]) -> Iterator[str]:
@@ -122,35 +187,13 @@ def _ranges(config: Config) -> Iterator[str]:
         yield f"space.low must be below space.high while space.zero_share is above 0, got both {space.low:g}"
 
 
-def _model(config: Config) -> Iterator[str]:
-    schemas, name = SCHEMAS["model"], config.model.name
-    if isinstance(config.model, UserModelConfig):
-        return
-    if not isinstance(config.model, schemas.get(name, type(None))):
-        owner = next((known for known, schema in schemas.items() if type(config.model) is schema), "")
-        yield f'model.name must be {owner} with model={owner}, got "{name}": choose a model by model=NAME'
-    kernel = _value(config, "model.kernel_size")
-    if kernel is not None and kernel % 2 == 0:
-        yield f"model.kernel_size must be odd, got {kernel}"
-    width, heads = _value(config, "model.width"), _value(config, "model.heads")
-    if width and heads and width % heads:
-        yield f"model.width must be a multiple of model.heads, got {width} and {heads}"
-
-
-def _lists(config: Config) -> Iterator[str]:
-    for key in ("model.hidden", "model.channels", "model.head"):
-        for width in _value(config, key) or ():
-            if width < 1:
-                yield f"{key} must list widths of at least 1, got {width}"
-    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
-        yield f"optimizer.betas must be two numbers in [0, 1), got {config.optimizer.betas}"
-    if config.optimizer.nesterov and config.optimizer.momentum == 0:
-        yield "optimizer.momentum must be above 0 with optimizer.nesterov=true, got 0"
-
-
 def _engine(config: Config) -> Iterator[str]:
-    for key in ("engine.width", "engine.processes", "cluster.workers"):
-        value, most = _value(config, key), 100_000 if key == "cluster.workers" else 1024
+    counts = (
+        ("engine.width", config.engine.width, 1024),
+        ("engine.processes", config.engine.processes, 1024),
+        ("cluster.workers", config.cluster.workers, 100_000),
+    )
+    for key, value, most in counts:
         if value != "auto" and not (value.isdecimal() and 1 <= int(value) <= most):
             yield f'{key} must be auto or a number from 1 to {most}, got "{value}"'
     devices = config.engine.devices
@@ -163,8 +206,8 @@ def _engine(config: Config) -> Iterator[str]:
 
 
 def _names(config: Config) -> Iterator[str]:
-    for key in ("study.name", "output_dir"):
-        value = _value(config, key)
+    given = (("study.name", config.study.name), ("output_dir", config.output_dir), ("monitor", config.monitor))
+    for key, value in given:
         if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {value!r}"
     if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
@@ -188,5 +231,5 @@ def _retrain(config: Config) -> Iterator[str]:
     if retrain.arm not in ARMS:
         yield f'retrain.arm must be one of {", ".join(ARMS)}, got "{retrain.arm}"{close_match(retrain.arm, ARMS)}'
     for site, rate in retrain.rates.items():
-        if not 0 <= rate <= HIGHEST_RATE:
+        if not isinstance(rate, int | float) or not 0 <= rate <= HIGHEST_RATE:
             yield f"retrain.rates must be in [0, {HIGHEST_RATE}], got {rate} for {site}"

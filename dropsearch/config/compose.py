@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,32 +12,19 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
-from dropsearch.config.messages import FREE_KEYS, ConfigurationErrors, known_keys, one_line, unknown_key
+from dropsearch.config.messages import ConfigurationErrors, conf_folder, known_keys, one_line, unknown_key
 from dropsearch.config.params import with_params
-from dropsearch.config.schema import SCHEMAS, USER, Config, DataConfig, OpenConfig
-from dropsearch.config.user_targets import is_free
+from dropsearch.config.schema import FREE, Config
 from dropsearch.core.errors import InputError
 
 
-def conf_folder() -> str:
-    """Return the absolute path of conf/: inside an installed package, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside, beside = package / "conf", package.parent / "conf"
-    return str(inside if inside.is_dir() else beside)
-
-
 def register_schemas() -> None:
-    """Tell Hydra the types of the configuration."""
-    store = ConfigStore.instance()
-    # The files of earlier runs know the first name, and no other data than the catalogue's.
-    store.store(name="schema", node=Config)
-    store.store(group="schema", name="config", node=OpenConfig)
+    """Tell Hydra the types of the configuration; the sections of `FREE` take keys that it does not know."""
     OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
-    for group, schemas in SCHEMAS.items():
-        for name, schema in schemas.items():
-            # What belongs to the user's own class has names of the user's choice.
-            node: Any = OmegaConf.structured(schema, flags={"struct": False}) if name == USER else schema
-            store.store(group=f"schema/{group}", name=name, node=node)
+    node: Any = OmegaConf.structured(Config)
+    for key in FREE:
+        OmegaConf.set_struct(OmegaConf.select(node, key), False)
+    ConfigStore.instance().store(name="schema", node=node)
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:
@@ -51,7 +37,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
     running.clear()  # the caller may be a Hydra application of its own
     try:
-        with initialize_config_dir(conf_folder(), version_base="1.3"):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return typed(compose("config", overrides=with_params(overrides)))
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
@@ -70,18 +56,17 @@ def typed(raw: DictConfig) -> Config:
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
     config.output_dir = os.path.expanduser(config.output_dir)
-    if isinstance(config.data, DataConfig):
-        config.data.root = os.path.expanduser(config.data.root)
     check(config)
     return config
 
 
 def _as_objects(raw: DictConfig) -> Config:
-    chosen = [OmegaConf.get_type(raw[group]) or dict for group in SCHEMAS]
-    known = known_keys(*chosen)
+    known = known_keys()
     for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
-        if key not in known and not key.startswith(FREE_KEYS) and not is_free(key, chosen):
+        if key not in known and not key.startswith((*(f"{section}." for section in FREE), "hydra.")):
             raise InputError(unknown_key(key))
+    if OmegaConf.get_type(raw) is not Config:  # a file of the user's own that does not begin with the schema
+        raw = OmegaConf.merge(OmegaConf.structured(Config, flags={"struct": False}), raw)  # type: ignore[assignment]
     config: Any = OmegaConf.to_object(raw)
     assert isinstance(config, Config)
     return config

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -15,7 +17,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from dropsearch.config.schema import SCHEMAS, Config
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import close_match
 
 GROUPS = (
@@ -33,9 +35,6 @@ GROUPS = (
     "experiment",
 )
 
-FREE_KEYS = ("retrain.rates.", "retrain.params.", "sites.kinds.", "space.params.")
-"""Below them keys are the names of a model's sites, or other keys whose values are searched."""
-
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
 
 UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
@@ -45,14 +44,16 @@ UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionErro
 ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError, *UNREAD)
 
 
-def known_keys(*schemas_in_use: type) -> set[str]:
-    """Return every key that a configuration may have: with any option of its groups, or with those in use."""
-    keys = set(_keys(Config, ""))
-    for group, schemas in SCHEMAS.items():
-        for schema in schemas.values():
-            if not schemas_in_use or schema in schemas_in_use:
-                keys |= set(_keys(schema, f"{group}."))
-    return keys
+def conf_folder() -> Path:
+    """Return the absolute path of conf/: inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside, beside = package / "conf", package.parent / "conf"
+    return inside if inside.is_dir() else beside
+
+
+def known_keys() -> set[str]:
+    """Return every key of the configuration; the sections of `FREE` have others beside."""
+    return set(_keys(Config, ""))
 
 
 def _keys(schema: type, prefix: str) -> Iterator[str]:
@@ -74,10 +75,10 @@ def one_line(error: Exception) -> str:
         return f"--config-dir must be a folder of configurations ({_first(error)}): name another"
     if isinstance(error, UNREAD) and not isinstance(error, OmegaConfBaseException):
         return f"an override must be KEY=VALUE or GROUP=OPTION, got what Hydra cannot read ({_first(error)}): {SEE_ALL}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(cause, OmegaConfBaseException):
-        return _value(cause)
-    return _composition(_first(cause))
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, OmegaConfBaseException):
+            return _value(cause)
+    return _composition(_first(error))
 
 
 def _missing(error: MissingConfigException) -> str:
@@ -120,19 +121,11 @@ def _composition(text: str) -> str:
 
 def unknown_key(key: str) -> str:
     """Tell that a key is unknown: which key may have been meant, or which keys stand beside it."""
-    if key.startswith(FREE_KEYS):
-        name, _, site = key.partition(".")[2].partition(".")
-        section, value = f"{key.partition('.')[0]}.{name}", "0.5" if name == "rates" else "conv"
-        return f'{section} has no "{site}" to change: add it with +, as in "+{section}={{{site}: {value}}}"'
-    group = key.partition(".")[0]
-    if group in SCHEMAS and key in known_keys():
-        owners = [name for name, schema in SCHEMAS[group].items() if key in _keys(schema, f"{group}.")]
-        return f'"{key}" is a key of {group}={" and of ".join(owners)} only, got another {group}: leave it out'
     return f'"{key}" is not a key of the configuration{_meant(key)}: {SEE_ALL}'
 
 
 def _meant(key: str) -> str:
-    known = known_keys()
+    known = known_keys() | set(_arguments_of_models())
     section, _, last = key.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in sorted(known) if name.rpartition(".")[0] == section}
     if section in known:
@@ -144,6 +137,12 @@ def _meant(key: str) -> str:
     whole = close_match(key, GROUPS) or close_match(key, known)
     by_last = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-name.count("."), name))}
     return whole or _same_as(close_match(last, by_last), by_last)
+
+
+def _arguments_of_models() -> Iterator[str]:
+    """Yield the keys of the models of conf/, which no schema holds."""
+    for path in sorted((conf_folder() / "model").glob("*.yaml")):
+        yield from (f"model.{name}" for name in OmegaConf.load(path).model)
 
 
 def _same_as(hint: str, full: dict[str, str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Q
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, ValidationError
 
-from dropsearch.config.schema import Config, UserModelConfig
+from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import Choice, Numbers, Range
 from dropsearch.core.records.ranges import written
@@ -28,7 +27,7 @@ _FUNCTIONS = ("choice", "interval", "range", "tag", "int", "float", "str", "bool
 _GIVEN = re.compile(r"^\+{0,2}(space\.params(?:\.[^=]+)?)=")
 
 
-def with_params(arguments: Sequence[str]) -> list[str]:
+def with_params(words: Sequence[str]) -> list[str]:
     """Return a command line whose `space.params` reaches the configuration as text: to Hydra a sweep is several runs.
 
     ``space.params={model.width: choice(32,64)}`` becomes ``++space.params={model.width:'choice(32,64)'}``, since each
@@ -37,7 +36,7 @@ def with_params(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: It cannot be read.
     """
-    return [_quoted(argument, match[1]) if (match := _GIVEN.match(argument)) else argument for argument in arguments]
+    return [_quoted(word, match[1]) if (match := _GIVEN.match(word)) else word for word in words]
 
 
 def _quoted(argument: str, key: str) -> str:
@@ -206,24 +205,26 @@ def _range(sweep: Any) -> Numbers:
 
 
 def _fitting(config: Config, key: str, found: Range) -> Range:
-    """Return a range in the type of a key of ours: where that is a whole number, an interval has whole numbers."""
+    """Return a range in the type of its key: where that holds a whole number, an interval has whole numbers."""
     group, _, name = key.partition(".")
-    if isinstance(config.model, UserModelConfig) and group == "model":
-        return found
-    typed = OmegaConf.structured(getattr(config, group))
+    of_model = group == "model"
+    current = arguments(config.model).get(name) if of_model else getattr(getattr(config, group), name)
     if isinstance(found, Choice):
-        return Choice(tuple(_converted(typed, key, name, value) for value in found.values))
-    current = getattr(getattr(config, group), name)
+        return found if of_model else Choice(tuple(_converted(config, key, value) for value in found.values))
     if isinstance(current, bool | str | list):
         raise InputError(f"space.params.{key} must be choice(A,B), for it is no number, got {found}")
-    if isinstance(current, int) and not found.is_integer and all(float(end).is_integer() for end in found.ends):
+    is_whole = isinstance(current, int) and all(float(end).is_integer() for end in found.ends)
+    if is_whole and not found.is_integer:
         found = Numbers(int(found.low), int(found.high), found.log, 1)
-    for end in found.ends:
-        _converted(typed, key, name, end)
+    if not of_model:
+        for end in found.ends:
+            _converted(config, key, end)
     return found
 
 
-def _converted(typed: Any, key: str, name: str, value: Any) -> Any:
+def _converted(config: Config, key: str, value: Any) -> Any:
+    group, _, name = key.partition(".")
+    typed = OmegaConf.structured(getattr(config, group))
     try:
         typed[name] = value
     except ValidationError as error:
@@ -233,9 +234,10 @@ def _converted(typed: Any, key: str, name: str, value: Any) -> Any:
 
 
 def applied(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration in which these keys, of ours, have these values."""
+    """Return a configuration in which these keys have these values."""
     changed = copy.copy(config)
     for key, value in values.items():
         group, _, name = key.partition(".")
-        setattr(changed, group, dataclasses.replace(getattr(changed, group), **{name: value}))
+        setattr(changed, group, copy.copy(getattr(changed, group)))
+        setattr(getattr(changed, group), name, value)
     return changed

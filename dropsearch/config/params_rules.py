@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dropsearch.config.params import applied, flat, ranges
-from dropsearch.config.schema import Config, UserModelConfig
+from dropsearch.config.schema import Config, takes_optimizer
 from dropsearch.core.errors import InputError, close_match
-from dropsearch.core.records import Choice, Range
+from dropsearch.core.records import ARMS, Choice, Range
 from dropsearch.core.records.ranges import all_tried
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 
@@ -49,15 +49,15 @@ def params_problems(config: Config, rules: Callable[[Config], Iterator[str]]) ->
         yield str(error)
         return
     yield from _unread(config, found)
-    ours = {key: given for key, given in found.items() if not _is_argument(config, key)}
-    for values in all_tried(ours) if ours else ():
+    yield from _of_arms(config, found)
+    for values in all_tried(found) if found else ():
         for problem in rules(applied(config, values)):
             yield f"space.params must hold legal values only: {problem}"
 
 
 def _unread(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
-    if isinstance(config.model, UserModelConfig):
-        return  # what its optimiser reads is seen when the module is looked at
+    if not takes_optimizer(config):
+        return  # what its optimizer reads is seen when the module is looked at
     chosen = found.get("optimizer.name")
     optimizers = chosen.ends if isinstance(chosen, Choice) else (config.optimizer.name,)
     read = {name for optimizer in optimizers for name in _READ.get(str(optimizer), ())}
@@ -70,9 +70,14 @@ def _unread(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
             )
 
 
-def _is_argument(config: Config, key: str) -> bool:
-    """Say whether a key is an argument of a class of the user's own."""
-    return isinstance(config.model, UserModelConfig) and key.startswith("model.")
+def _of_arms(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
+    for arm, values in config.arm_args.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if arm in ARMS and ARMS[arm].batchnorm and (given := found.get(f"model.{name}")) and given.holds(value):
+                yield (
+                    f"space.params.model.{name} must leave out {value}, which arm_args.{arm} gives to the arms with "
+                    f"BatchNorm alone, got {given}"
+                )
 
 
 def _key(config: Config, key: str) -> Iterator[str]:
@@ -87,14 +92,11 @@ def _key(config: Config, key: str) -> Iterator[str]:
         yield (
             f"space.params must leave out {key}, whose rates are its own: compare models by several runs, model=A,B -m"
         )
-    elif isinstance(config.model, UserModelConfig):
-        yield from _of_user_module(config, key, group, name)
-    elif not _has(config, group, name):
-        known = [f"{part}.{word}" for part in ("model", "optimizer") for word in _names(getattr(config, part))]
-        yield (
-            f'space.params must name keys of model={config.model.name} or of optimizer, got "{key}"'
-            f"{close_match(key, known)}"
-        )
+    elif group == "optimizer" and not takes_optimizer(config):
+        yield from _of_its_own_optimizer(config, key, name)
+    elif group == "optimizer" and not _has(config, group, name):
+        known = [f"optimizer.{word}" for word in _names(config.optimizer)]
+        yield f'space.params must name keys of model or of optimizer, got "{key}"{close_match(key, known)}'
 
 
 def _elsewhere(key: str, group: str) -> Iterator[str]:
@@ -109,17 +111,13 @@ def _elsewhere(key: str, group: str) -> Iterator[str]:
         yield f'space.params must name keys of model or of optimizer, got "{key}": say model.{name} or optimizer.{name}'
 
 
-def _of_user_module(config: Config, key: str, group: str, name: str) -> Iterator[str]:
-    settable = OPTIMIZER_OPTIONS
-    if group == "optimizer" and key not in settable:
+def _of_its_own_optimizer(config: Config, key: str, name: str) -> Iterator[str]:
+    if key not in OPTIMIZER_OPTIONS:
         yield (
-            f"space.params must leave out {key}{close_match(key, settable)}, for {config.model.name} makes its own "
-            f"optimiser, on which {', '.join(settable)} can be set: or name an argument of its constructor, as in "
-            f"model.{name}"
+            f"space.params must leave out {key}{close_match(key, OPTIMIZER_OPTIONS)}, for {config.model.name} makes "
+            f"its own optimizer, on which {', '.join(OPTIMIZER_OPTIONS)} can be set: or name an argument of its "
+            f"constructor, as in model.{name}"
         )
-    setting = next((arm for arm, values in config.arm_args.items() if group == "model" and name in values), None)
-    if setting is not None:
-        yield f"space.params must leave out {key}, which arm_args.{setting} sets, got both"
 
 
 def _has(config: Config, group: str, name: str) -> bool:

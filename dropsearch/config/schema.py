@@ -7,42 +7,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dropsearch.config.constraints import Constraint, checked
-from dropsearch.datasets.catalogue import DATA_SETS
+from dropsearch.core.constraints import Constraint, checked
 
 HIGHEST_RATE = 0.95
 """Above it a layer passes so little that training fails for reasons that have nothing to do with rates."""
 
-POSITIVE = Constraint(at_least=1)
-NOT_NEGATIVE = Constraint(at_least=0)
-ACTIVATION = Constraint(one_of=("relu", "gelu", "tanh", "leaky_relu", "silu"))
+LARGEST_LR = 100.0
+"""Above it every training diverges."""
+
+POSITIVE = Constraint("int", at_least=1, at_most=1_000_000)
+NOT_NEGATIVE = Constraint("int", at_least=0, at_most=1_000_000)
+FLAG = Constraint("bool")
 PRECISION = Constraint(one_of=("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed"))
 
 
+DEFAULT_ARMS = ("none", "typical", "dropout_shared", "dropout")
+"""The arms of a model that does not say how it gets BatchNorm, which cannot be put into it without guessing where."""
+FREE = ("model", "data", "trainer", "arm_args", "space.params", "sites.kinds", "retrain.rates", "retrain.params")
+"""Sections whose keys are the user's to name: arguments, sites, or other keys whose values are searched."""
+REFERENCE = "${optimizer}"
+"""How a model has the group `optimizer` among its arguments."""
+
+
 def arguments(config: Any) -> dict[str, Any]:
-    """Return what stands beside the fields of a class of the user's own: the arguments of its constructor."""
+    """Return what stands beside the fields of a group: the arguments of the class that it names."""
     known = {f.name for f in dataclasses.fields(config)} | {"made_by"}
     return {name: value for name, value in vars(config).items() if name not in known}
 
 
 @dataclass
 class ModelConfig:
-    """What every model has."""
-
-    name: str = "???"
-
-
-@dataclass
-class BuiltInModelConfig(ModelConfig):
-    """What all built-in models share."""
-
-    norm: str = checked("none", Constraint(one_of=("none", "layer")))
-    """The normalisation of the arms without BatchNorm: none or layer."""
-
-
-@dataclass
-class UserModelConfig(ModelConfig):
-    """A LightningModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
+    """The module: what else stands beside `_target_` are the arguments of its class or function."""
 
     name: str = "${last_part:${model._target_}}"
     _target_: str = "???"
@@ -51,64 +46,8 @@ class UserModelConfig(ModelConfig):
 
 
 @dataclass
-class MLPConfig(BuiltInModelConfig):
-    """See `dropsearch.models.MLP`."""
-
-    hidden: list[int] = field(default_factory=lambda: [128, 128])
-    activation: str = checked("relu", ACTIVATION)
-    input_dropout: bool = True
-    dropout_before_norm: bool = False
-
-
-@dataclass
-class CNNConfig(BuiltInModelConfig):
-    """See `dropsearch.models.CNN`."""
-
-    channels: list[int] = field(default_factory=lambda: [32, 64])
-    kernel_size: int = checked(3, POSITIVE)
-    convs_per_block: int = checked(1, POSITIVE)
-    pool: int = checked(2, POSITIVE)
-    head: list[int] = field(default_factory=lambda: [128])
-    activation: str = checked("relu", ACTIVATION)
-    dropout_unit: str = checked("element", Constraint(one_of=("element", "channel")))
-    input_dropout: bool = False
-    dropout_before_norm: bool = False
-
-
-@dataclass
-class RNNConfig(BuiltInModelConfig):
-    """See `dropsearch.models.RNN`."""
-
-    cell: str = checked("lstm", Constraint(one_of=("lstm", "gru")))
-    hidden_size: int = checked(64, POSITIVE)
-    layers: int = checked(1, POSITIVE)
-    mask: str = checked("sequence", Constraint(one_of=("sequence", "step")))
-    input_dropout: bool = True
-    dropout_before_norm: bool = False
-
-
-@dataclass
-class TransformerConfig(BuiltInModelConfig):
-    """See `dropsearch.models.Transformer`."""
-
-    width: int = checked(64, POSITIVE)
-    layers: int = checked(2, POSITIVE)
-    heads: int = checked(4, POSITIVE)
-    feedforward: int = checked(128, POSITIVE)
-    activation: str = checked("gelu", ACTIVATION)
-    dropout_before_norm: bool = False
-
-
-@dataclass
-class AnyDataConfig:
-    """What every data set has."""
-
-    name: str = "???"
-
-
-@dataclass
-class UserDataConfig(AnyDataConfig):
-    """A LightningDataModule of the user's own. What else stands beside `_target_` are its constructor's arguments."""
+class DataConfig:
+    """The data module: what else stands beside `_target_` are the arguments of its class or function."""
 
     name: str = "${last_part:${data._target_}}"
     _target_: str = "???"
@@ -117,22 +56,11 @@ class UserDataConfig(AnyDataConfig):
 
 
 @dataclass
-class DataConfig(AnyDataConfig):
-    """See `dropsearch.datasets.data_module.TensorDataModule`."""
-
-    name: str = checked("???", Constraint(one_of=tuple(DATA_SETS)))
-    root: str = "data"
-    batch_size: int = checked(64, POSITIVE)
-    train_size: int | None = checked(None, POSITIVE)
-    val_fraction: float = checked(0.2, Constraint(above=0, below=1))
-
-
-@dataclass
 class RangeConfig:
     """A closed range that is searched on a logarithmic scale."""
 
-    low: float = checked(1e-6, Constraint(above=0))
-    high: float = checked(1.0, Constraint())
+    low: float = checked(1e-6, Constraint("float", above=0))
+    high: float = checked(1.0, Constraint("float", at_most=LARGEST_LR))
 
 
 @dataclass
@@ -154,9 +82,9 @@ class OptimizerConfig:
     """What each trial's optimiser has beside the learning rate and the weight decay that are searched."""
 
     name: str = checked("adamw", Constraint(one_of=("adamw", "adam", "sgd")))
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    betas: list[float] = checked((0.9, 0.999), Constraint("float", at_least=0, below=1, most_items=2))
     momentum: float = checked(0.9, Constraint(at_least=0, below=1))
-    nesterov: bool = False
+    nesterov: Any = checked(False, FLAG)
     schedule: str = checked("none", Constraint(one_of=("none", "cosine", "step", "warmup_cosine")))
 
 
@@ -213,7 +141,7 @@ class TrainerConfig:
 
     max_epochs: int = checked(20, Constraint(at_least=1, at_most=1_000_000))
     accelerator: str = checked("auto", Constraint(one_of=("auto", "cpu", "gpu")))
-    gradient_clip_val: float | None = checked(None, Constraint(above=0))
+    gradient_clip_val: float | None = checked(None, Constraint(above=0, at_most=1e9))
     """The largest norm of a gradient; null clips nothing."""
     precision: str = checked("32-true", PRECISION)
     matmul: str = checked("highest", Constraint(one_of=("highest", "high", "medium")))
@@ -233,7 +161,7 @@ class TrackingConfig:
     """A tracker, or a list of them: mlflow, wandb, tensorboard, none."""
     uri: str | None = None
     """Where MLflow is."""
-    log_model: bool = True
+    log_model: Any = checked(True, FLAG)
     made_by = None
     """In Python the user may hand over a Lightning logger beside them; not a key of the configuration."""
 
@@ -243,11 +171,11 @@ class EvidenceConfig:
     """What is measured on the confirmed winners."""
 
     name: str = checked("on", Constraint(one_of=("on", "off")))
-    monte_carlo: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100])
+    monte_carlo: list[int] = checked((1, 2, 5, 10, 20, 50, 100), Constraint("int", at_least=1, most_items=100))
     """Numbers of passes with dropout on whose mean is looked at."""
     severities: int = checked(5, Constraint(at_least=1, at_most=100))
     """Strengths of each corruption."""
-    single_sites: bool = False
+    single_sites: Any = checked(False, FLAG)
     """Retrain each winner that drops with the rate of one site at zero, and at the mean of the others."""
 
 
@@ -260,7 +188,7 @@ class StudyConfig:
     repeats: int = checked(1, Constraint(at_least=1, at_most=10_000))
     """How often each arm's whole search is done; only the first one is chosen from."""
     storage: str | None = None
-    timeout: float | None = checked(None, Constraint(above=0))
+    timeout: float | None = checked(None, Constraint(above=0, at_most=1e9))
     """Seconds after which the search of an arm begins no further trial; null for no limit."""
     retry_failed: bool = False
     """Whether trials of the search that failed in earlier runs are trained again; those that diverged are not."""
@@ -282,17 +210,17 @@ class RetrainConfig:
 
     arm: str = ""
     rates: dict[str, float] = field(default_factory=dict)
-    lr: float = checked(1e-3, Constraint(above=0))
-    weight_decay: float = checked(0.0, NOT_NEGATIVE)
+    lr: float = checked(1e-3, Constraint("float", above=0, at_most=LARGEST_LR))
+    weight_decay: float = checked(0.0, Constraint("float", at_least=0, at_most=LARGEST_LR))
     params: dict[str, Any] = field(default_factory=dict)
-    """What is set on the optimiser of a module of the user's own, by key of `optimizer`."""
-    seed: int = checked(0, NOT_NEGATIVE)
+    """What is set on the optimizer of the module, by key of `optimizer`."""
+    seed: int = checked(0, Constraint("int", at_least=0, below=2**63))
     """Of the retraining alone; the data is split by `seed`."""
 
 
 @dataclass
 class BatchNormConfig:
-    """How the arms without BatchNorm get rid of it in a module of the user's own."""
+    """How the arms without BatchNorm get rid of it."""
 
     replace: str | None = checked(None, Constraint(one_of=("identity",)))
     """identity: what stands where the module has a BatchNorm; null leaves it there."""
@@ -304,10 +232,10 @@ class SitesConfig:
 
     kinds: dict[str, str] = field(default_factory=dict)
     """Kind by site name or pattern, where the guessed one is wrong; it decides the typical rate."""
-    per_call: list[str] = field(default_factory=list)
+    per_call: list[str] = checked((), Constraint("str", most_items=10_000))
     """Sites, by name or pattern, whose calls in one pass each have a rate: ``drop``, ``drop@2`` and so on."""
     insert: Any = None
-    """Where a module of the user's own gets dropout: after_activation, a name, a pattern or a type, or a list."""
+    """Where the module gets dropout that it has not: after_activation, a name, a pattern or a type, or a list."""
     where = None
     """In Python types may be handed over themselves, beside names; not a key of the configuration."""
 
@@ -317,7 +245,7 @@ class Config:
     """The whole configuration."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: AnyDataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -337,9 +265,9 @@ class Config:
     monitor: str = "val_loss"
     mode: str = checked("min", Constraint(one_of=("min", "max")))
     """min or max: whether less or more of the monitored metric is better."""
-    arms: list[str] = field(default_factory=lambda: ["none", "dropout", "batchnorm", "both"])
+    arms: list[str] = field(default_factory=lambda: list(DEFAULT_ARMS))
     arm_args: dict[str, Any] = field(default_factory=dict)
-    """For a module of the user's own: by arm, arguments of its constructor."""
+    """By arm, arguments of the model."""
     batchnorm: BatchNormConfig = field(default_factory=BatchNormConfig)
     seed: int = checked(0, Constraint(at_least=0, below=2**63))
     budget: str | None = None
@@ -347,21 +275,20 @@ class Config:
     output_dir: str = "outputs/${study.name}"
 
 
-@dataclass
-class OpenConfig(Config):
-    """The configuration before its data is chosen: the catalogue's, whose keys are known, or the user's own."""
-
-    data: AnyDataConfig = field(default_factory=AnyDataConfig)
+def takes_optimizer(config: Config) -> bool:
+    """Return whether the model has the group `optimizer` among its arguments, as ``optimizer: ${optimizer}``."""
+    return any(isinstance(value, OptimizerConfig) for value in arguments(config.model).values())
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries, the arguments of the user's own classes among its keys.
+    """Return a configuration as nested dictionaries, the arguments of its classes among its keys.
 
     Objects that were handed over in Python stand there by the name of their type.
     """
     values = dataclasses.asdict(config)
     for group in ("model", "data", "trainer"):
-        values[group] |= arguments(getattr(config, group))
+        given = arguments(getattr(config, group))
+        values[group] |= {k: REFERENCE if isinstance(v, OptimizerConfig) else v for k, v in given.items()}
     return _in_words(values)
 
 
@@ -375,18 +302,3 @@ def _in_words(value: Any) -> Any:
     # Never an object's address, by which no study could be continued in another process.
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
-
-
-USER = "user"
-SCHEMAS: dict[str, dict[str, type]] = {
-    "model": {
-        "mlp": MLPConfig,
-        "cnn": CNNConfig,
-        "rnn": RNNConfig,
-        "transformer": TransformerConfig,
-        USER: UserModelConfig,
-    },
-    "data": {"catalogue": DataConfig, USER: UserDataConfig},
-    "trainer": {USER: TrainerConfig},
-}
-"""Groups whose options differ in their keys, and the schema of each option."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
+from dropsearch.core.constraints import Constraint, argument_problems
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
@@ -20,10 +21,12 @@ from dropsearch.datasets.splits import Indices, Splits, split
 from dropsearch.datasets.standardization import Scale, measure
 from dropsearch.datasets.tensor_split import EVAL_BATCH, TensorSplit
 
-__all__ = ["DATA_SETS", "DataSet", "TensorDataModule", "data_module"]
+__all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
 
 _HELD = ("_examples", "_test")
 """What holds tensors."""
+COUNT = Constraint("int", at_least=1, at_most=1_000_000_000)
+"""Examples of a batch or of a set."""
 
 
 class TensorDataModule(LightningDataModule):
@@ -62,16 +65,19 @@ class TensorDataModule(LightningDataModule):
         name: str,
         *,
         root: str | Path = "data",
-        batch_size: int = 64,
-        train_size: int | None = None,
-        val_fraction: float = 0.2,
-        seed: int = 0,
+        batch_size: Annotated[int, COUNT] = 64,
+        train_size: Annotated[int | None, COUNT] = None,
+        val_fraction: Annotated[float, Constraint("float", above=0, below=1)] = 0.2,
+        seed: Annotated[int, Constraint("int", at_least=0)] = 0,
     ) -> None:
         super().__init__()
-        _check(batch_size, train_size, val_fraction, seed)
+        given = {"batch_size": batch_size, "train_size": train_size, "val_fraction": val_fraction, "seed": seed}
+        problem = next(argument_problems(type(self), given, "data."), None)
+        if problem:
+            raise InputError(problem)
         self.data_set = describe(name)
         self.name: str = name  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.root = root
+        self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.train_size = train_size
         self.val_fraction = val_fraction
@@ -220,26 +226,6 @@ class TensorDataModule(LightningDataModule):
             return scale.apply(x, channel=1), y
         lengths = torch.from_numpy(raw.lengths[rows])
         return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
-
-
-def data_module(name: str, **options: Any) -> TensorDataModule:
-    """Return the data module of a built-in data set; options as in `TensorDataModule`.
-
-    Raises:
-        InputError: There is no such data set, or an option is out of range.
-    """
-    return TensorDataModule(name, **options)
-
-
-def _check(batch_size: int, train_size: int | None, val_fraction: float, seed: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
-    if train_size is not None and train_size < 1:
-        raise InputError(f"data.train_size must be at least 1, or null for all, got {train_size}")
-    if not 0 < val_fraction < 1:
-        raise InputError(f"data.val_fraction must lie between 0 and 1, both excluded, got {val_fraction}")
-    if seed < 0:
-        raise InputError(f"seed must be at least 0, got {seed}")
 
 
 def _scale(raw: RawData, rows: Indices) -> Scale:

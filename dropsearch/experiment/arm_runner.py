@@ -347,8 +347,8 @@ class ArmRunner:
     def _examples(self, result: TrialResult) -> ExampleResults | None:
         """Return a tested model's results by example; where the file is gone they are measured again."""
         kept = ExampleResults.read(self._examples_path(result))
-        # A user module's Trainer may write files: what it gave no results by example once is not asked again.
-        if kept is not None or self.context.settings.is_user_module:
+        # A module's own steps may write files: one that gave no results by example once is not asked again.
+        if kept is not None or not self.context.modules.scores_by_example:
             return kept
         return self._score(result).examples if kept_checkpoint(self.context.checkpoints, result).exists() else None
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dropsearch.config.schema import USER, Config, UserDataConfig, UserModelConfig, arguments, plain
+from dropsearch.config.schema import Config, plain, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
@@ -76,7 +76,7 @@ def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a configuration that retrains what an arm found, as Hydra reads it."""
     values: dict[str, Any] = without_secrets(plain(config))
-    on_optimizer = set(OPTIMIZER_OPTIONS) if isinstance(config.model, UserModelConfig) else set()
+    on_optimizer = set() if takes_optimizer(config) else set(OPTIMIZER_OPTIONS)
     for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")
         if key not in on_optimizer:
@@ -96,10 +96,7 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     }
     head = {
         "defaults": [
-            "schema/config@_global_",
-            {"/schema/model@model": USER if isinstance(config.model, UserModelConfig) else config.model.name},
-            {"/schema/data@data": USER if isinstance(config.data, UserDataConfig) else "catalogue"},
-            *([{"/schema/trainer@trainer": USER}] if arguments(config.trainer) else []),
+            "schema",
             "_self_",
             {"override hydra/job_logging": "disabled"},
             {"override hydra/hydra_logging": "disabled"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig, arguments
+from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor
-from dropsearch.datasets.data_module import TensorDataModule, data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.user_data import UserData
-from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
-from dropsearch.training.adapters.hyperparameters import accepted
+from dropsearch.experiment.targets import check_arguments, imported, instantiated, named_arguments
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import without_effect
 
 Source = TensorDataModule | UserData
-"""Where batches come from: the catalogue, or a data module of the user's own."""
+"""Where batches come from: a data module that gives them in the ways of `RowDataSource`, or one that is adapted."""
 
 
 def device(config: Config) -> torch.device:
@@ -32,27 +30,23 @@ def device(config: Config) -> torch.device:
 
 
 def data_source(config: Config, where: torch.device) -> Source:
-    """Load the data set, split it, and move it to the device once.
+    """Build the data module, set it up, and move its tensors to the device once.
 
     Raises:
         InputError: The data is missing, cannot be built, or gives no batches.
     """
-    chosen: Any = config.data
-    if isinstance(chosen, UserDataConfig):
-        return UserData(_user_module(chosen, config.seed), chosen.name, config.seed).to(where)
-    options = dataclasses.asdict(chosen)
-    module = data_module(options.pop("name"), seed=config.seed, **options)
-    module.setup()
-    return module.to(where)
+    module = _data_module(config.data, config.seed)
+    if hasattr(module, "in_rows"):  # it is a source of batches as it stands
+        module.setup()
+        return module.to(where)
+    return UserData(module, config.data.name, config.seed).to(where)
 
 
-def _user_module(chosen: Any, seed: int) -> Any:
+def _data_module(chosen: Any, seed: int) -> Any:
     if chosen.made_by is not None:
         return chosen.made_by
     target = imported(chosen._target_, "data._target_")
-    names, open_ended = accepted(target)
-    if not open_ended:
-        check_names("data", given_names(chosen), names, chosen.name)
+    check_arguments("data", chosen, target)
     with seeded(seed):
         return instantiated(chosen._target_, named_arguments(chosen, target), "data")
 
@@ -71,7 +65,6 @@ def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
         trainer.precision,
         trainer.gradient_clip_val,
         monitor=Monitor(config.monitor, mode),  # type: ignore[arg-type]  # checked with the configuration
-        is_user_module=isinstance(config.model, UserModelConfig),
         trainer=_trainer_arguments(config),
         shared_masks=config.engine.mask_seed == "shared",
     )

@@ -7,101 +7,27 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ARMS, ComparisonMetric, Monitor, Range, Site, TrialResult, TrialSpec
+from dropsearch.core.records import ARMS, Monitor, Range, Site, TrialResult, TrialSpec
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
 from dropsearch.experiment.build import Source
-from dropsearch.experiment.built_in import BuiltInModules
 from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
 from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
-from dropsearch.experiment.scoring import TestResult
-from dropsearch.experiment.user_module import UserModules
+from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.worker_config import alone, unsafe_threads
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.crews import pickled
 from dropsearch.training.multiprocess import can_fork, cores
 from dropsearch.training.protocols import TrainerSettings
-
-
-class ModuleFactory(Protocol):
-    """Builds the module of each trial, and knows how it takes what is searched."""
-
-    start: Mapping[str, Any]
-    """What the first trials have of what else is searched, by configuration key."""
-    has_own_rates: bool
-    """Whether a module drops with rates of its own where a trial names none: an arm without dropout sets them to 0."""
-
-    absent_sites: str
-    """Which sites the module has only where an argument is set above 0, in words; empty where there are none."""
-    fixed_luck: tuple[str, ...]
-    """What does not vary with the seed of a trial, such as ``initial weights``: nothing that rests on it is shown."""
-
-    @property
-    def batch(self) -> Any:
-        """A batch as `training_step` takes it."""
-        ...
-
-    @property
-    def class_name(self) -> str:
-        """The dotted name of what is built; a study is continued with the same one."""
-        ...
-
-    @property
-    def fixed(self) -> tuple[str, ...]:
-        """Which of learning rate and weight decay the module does not take, so that they are not searched."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader must know of how the module takes what is searched."""
-        ...
-
-    @property
-    def comparison_metric(self) -> ComparisonMetric:
-        """What the confirmed arms are compared by."""
-        ...
-
-    def make(self, spec: TrialSpec) -> Any:
-        """Return the module of a trial; its initial weights are a function of the trial's seed."""
-        ...
-
-    def whole(self, spec: TrialSpec) -> Any:
-        """Return the module of a trial with the layers that its hooks build."""
-        ...
-
-    def specimen(self, values: Mapping[str, Any]) -> Any:
-        """Return a module to look at, with these values of what else is searched."""
-        ...
-
-    def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
-        """Return the sites of a module with these values, in the order of a forward pass."""
-        ...
-
-    @property
-    def logged(self) -> Mapping[str, float]:
-        """What the module logs at validation, by its names."""
-        ...
-
-    def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the arguments that the class gets for a trial beside those of the configuration."""
-        ...
-
-    def test_scores(self, module: Any) -> TestResult:
-        """Return what a model scores on the test set."""
-        ...
-
-    def validation_scores(self, module: Any) -> Sequence[float] | None:
-        """Return what a model has of what is monitored on each group of the validation examples, where it is known."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -113,7 +39,7 @@ class ExperimentContext:
     settings: TrainerSettings
     """What every trial's training shares."""
     source: Source
-    modules: ModuleFactory
+    modules: TrialModules
     sites: tuple[Site, ...]
     """The model's sites, in the order of a forward pass, with the kinds of `sites.kinds`."""
     params: Mapping[str, Range]
@@ -194,7 +120,7 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)
     params = ranges(config)
-    modules = _module_factory(config, source, settings, params)
+    modules = TrialModules(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
     space = _space(config, params, modules)
     threads = unsafe_threads()
@@ -215,15 +141,8 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
     return dataclasses.replace(context, rate_check=rate_check)
 
 
-def _module_factory(
-    config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]
-) -> ModuleFactory:
-    factory = UserModules if settings.is_user_module else BuiltInModules
-    return factory(config, source, settings, params)
-
-
 def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
-    """Return what trains a module for a few steps; None for the models of dropsearch, whose sites are known."""
+    """Return what trains a module for a few steps; None for one that takes its rates, whose sites are known."""
     if not context.modules.has_own_rates:
         return None
     batches = context.source.for_trainer(context.config.seed)
@@ -250,12 +169,12 @@ def _require_sites(context: ExperimentContext) -> None:
             f"arms must not name {', '.join(searching)} for a model without dropout sites"
             f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "
             f"{'them' if len(searching) > 1 else 'it'} out of arms, or give the model a dropout"
-            f"{', as by sites.insert' if context.settings.is_user_module else ''}"
+            ", as by sites.insert"
         )
     check_sites(context.params, context.modules.start, found, context.modules.sites)
 
 
-def _space(config: Config, params: Mapping[str, Range], modules: ModuleFactory) -> SpaceSettings:
+def _space(config: Config, params: Mapping[str, Range], modules: TrialModules) -> SpaceSettings:
     space: Any = config.space
     return SpaceSettings(
         rates=space.name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dropsearch.config.schema import Config, UserDataConfig, UserModelConfig
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import checkpoint_path
@@ -59,8 +59,9 @@ def on_ray(context: ExperimentContext, plan: Plan) -> Engine:
 
 def _crew(context: ExperimentContext, plan: Plan) -> RayCrew:
     config, cluster = context.config, context.config.cluster
-    is_users = isinstance(config.model, UserModelConfig) or isinstance(config.data, UserDataConfig)
-    connect(cluster.address, cores(), Path.cwd() if is_users else None)
+    targets = (config.model._target_, config.data._target_)
+    from_here = not all(target.startswith("dropsearch.") for target in targets)  # a class of the working folder
+    connect(cluster.address, cores(), Path.cwd() if from_here else None)
     on_gpu = config.trainer.accelerator != "cpu" and has_gpus()
     # What was measured here holds where the device is the same; else each actor measures for itself.
     known = plan if on_gpu == (context.device.type == "cuda") else None

@@ -100,8 +100,6 @@ def _obstacle(
         return context.source.incompatibility
     if given := sorted(context.settings.trainer()):
         return f"trainer.{given[0]} is honoured where trials train alone"
-    if not context.settings.is_user_module:
-        return ""  # the equality proof is all that a built-in model needs
     make, shared = context.make_module, context.settings
     with quiet_lightning():
         trainer = make_trainer(make(pairs[0][0]), shared, [], max_epochs=shared.max_epochs)

@@ -15,7 +15,6 @@ from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
-from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
@@ -127,7 +126,7 @@ def _arm(
 ) -> ArmEvidence:
     models, logits = [], []
     source, names = context.source, list(MEASURES)
-    if isinstance(source, UserData) and not source.sizes["train"]:
+    if not source.sizes["train"]:
         names.remove("overfitting")
         notes.once("overfitting was not measured: an iterable training set has no fixed part to measure the loss on")
     for result in winner.results:

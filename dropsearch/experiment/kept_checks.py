@@ -31,8 +31,6 @@ def try_end(context: ExperimentContext) -> None:
     Raises:
         InputError: Its checkpoint cannot be written or loaded.
     """
-    if not context.settings.is_user_module:
-        return
     name, settings = context.config.model.name, for_a_look(context.settings)
     spec = dataclasses.replace(PROBED, hyperparameters=context.modules.start)
     module = context.modules.whole(spec)
@@ -55,7 +53,7 @@ def reproduced(context: ExperimentContext, result: TrialResult, path: Path) -> s
 
     A module that draws random numbers in its validation, or fails where nothing trains it, is not compared.
     """
-    if result.best is None or not context.settings.is_user_module:
+    if result.best is None:
         return ""
     try:
         logged, again = (_validated(context, result, path, seed) for seed in (0, 1))

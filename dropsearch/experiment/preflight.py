@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dropsearch._compat.database_urls import is_same_database
-from dropsearch.config.schema import Config, DataConfig
+from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.extras import require
 from dropsearch.core.printable import masked
-from dropsearch.datasets.catalogue import describe
-from dropsearch.datasets.checksums import folder_of
 from dropsearch.experiment.devices import use_devices
 from dropsearch.study.storage import check_storage
 from dropsearch.tracking import check_extras, tracker_names
@@ -21,7 +19,7 @@ from dropsearch.tracking.mlflow.address import knock, resolve
 
 
 def check_prerequisites(config: Config) -> None:
-    """Check the device, the data's files, the output directory, and where a study is opened storage and tracking too.
+    """Check the device, the output directory, and where a study is opened storage and tracking too.
 
     Raises:
         InputError: The first of them that cannot be used.
@@ -30,10 +28,6 @@ def check_prerequisites(config: Config) -> None:
     _check_device(config.trainer.accelerator)
     if config.cluster.name == "ray":
         require("cluster=ray", "ray")
-    if isinstance(config.data, DataConfig):
-        data_set = describe(config.data.name)
-        if data_set.files:
-            folder_of(data_set, config.data.root)
     check_folder(Path(config.output_dir))
     if config.task in ("search", "work", "evidence"):
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")

@@ -17,7 +17,7 @@ from typing import Any
 
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
-from dropsearch.config.schema import Config, UserModelConfig, arguments, plain
+from dropsearch.config.schema import Config, arguments, plain, takes_optimizer
 from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.insertion import where_of
@@ -191,7 +191,7 @@ def reload_command(
 def _reload_code(
     config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any], rates: Mapping[str, float]
 ) -> str:
-    if config is None or not isinstance(config.model, UserModelConfig):
+    if config is None or takes_optimizer(config):  # its checkpoint holds all that it was built with
         return f"{_imported('dropsearch.Classifier')}; print({_loaded('Classifier', checkpoint, {})})"
     # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
     if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):

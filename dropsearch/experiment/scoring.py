@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning import Callback
 
 from dropsearch.core.atomic_io import atomic_write
@@ -24,7 +23,6 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.core.user_errors import described
-from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.example_groups import example_groups
 from dropsearch.datasets.user_data import defines
 from dropsearch.experiment.build import Source
@@ -96,16 +94,16 @@ class TestResult(NamedTuple):
     """All that the module logs on the test set, by its names."""
 
 
-def accuracy_scores(module: Any, source: TensorDataModule) -> TestResult:
-    """Return what a classifier scores on the test set, with its result on each example."""
+def accuracy_scores(module: Any, source: Source) -> TestResult:
+    """Return what a module with `example_scores` scores on the test set, with its result on each example."""
     batches = source.test_dataloader()
     module = module.to(_device(batches))
     losses, correct = array("d"), array("d")
     with torch.no_grad():
-        for *inputs, target in batches:
-            logits = module(*inputs)
-            losses.extend(F.cross_entropy(logits, target, reduction="none").double().tolist())
-            correct.extend((logits.argmax(-1) == target).double().tolist())
+        for batch in batches:
+            loss, is_right = module.example_scores(batch)
+            losses.extend(loss.double().tolist())
+            correct.extend(is_right.double().tolist())
     return TestResult(sum(losses) / len(losses), sum(correct) / len(correct), ExampleResults(losses, correct))
 
 

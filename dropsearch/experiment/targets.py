@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pkgutil
 import re
@@ -12,7 +13,9 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 
 from dropsearch.config.schema import arguments
+from dropsearch.core.constraints import argument_annotations
 from dropsearch.core.errors import InputError, close_match, first_cause
+from dropsearch.core.records.arms import RATES_BY_SITE
 from dropsearch.training.adapters.hyperparameters import accepted
 
 
@@ -59,10 +62,19 @@ def instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
     try:
         return instantiate({"_target_": target, **given, "_convert_": "all"})
     except Exception as error:
+        if (refusal := _refusal(error)) is not None:  # the class says itself what is wrong
+            raise InputError(str(refusal)) from error
         said, cause = " ".join(first_cause(error).split())[:300], error.__cause__ or error
         raise InputError(
             f"{group}={target} cannot be built: {type(cause).__name__}: {said}{_to_give(cause, said, group)}"
         ) from error
+
+
+def _refusal(error: BaseException | None) -> InputError | None:
+    """Return the `InputError` in a chain of exceptions, None where there is none."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _to_give(cause: BaseException, said: str, group: str) -> str:
@@ -82,6 +94,42 @@ def named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
 def given_names(chosen: Any) -> list[str]:
     """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
     return [name for name in arguments(chosen) if not name.startswith("_")]
+
+
+def of_data(target: Any, given: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    """Return the arguments that a class needs, that nobody gives and that the data module has under the same name.
+
+    So a class gets ``num_classes`` or ``input_shape`` from the data that it is trained with.
+    """
+    data = getattr(source, "module", source)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    needed = (
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    )
+    return {name: getattr(data, name) for name in needed if name not in given and hasattr(data, name)}
+
+
+def takes_rates(target: Any) -> str:
+    """Return the argument that takes all rates of a module by site name; empty where there is none.
+
+    Its annotation is `dropsearch.models.network.Rates`. A checkpoint then holds the rates of its trial.
+    """
+    known = argument_annotations(target).items()
+    return next((name for name, each in known if RATES_BY_SITE in getattr(each, "__metadata__", ())), "")
+
+
+def check_arguments(group: str, chosen: Any, target: Any) -> None:
+    """Check the names of the arguments that a group gives to its class.
+
+    Raises:
+        InputError: One is unknown.
+    """
+    names, open_ended = accepted(target)
+    if not open_ended:
+        check_names(group, given_names(chosen), names, chosen.name)
 
 
 def check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:

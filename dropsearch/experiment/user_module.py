@@ -1,4 +1,4 @@
-"""A module of the user's own: imported, built for each trial, and looked at once."""
+"""The module: imported, built for each trial, and looked at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from dropsearch.config.schema import Config, arguments
+from dropsearch.config.schema import Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
@@ -19,8 +19,23 @@ from dropsearch.core.user_errors import described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.params import start
-from dropsearch.experiment.scoring import TestResult, check_test, monitored_metric, monitored_scores, validation_scores
-from dropsearch.experiment.targets import check_names, given_names, imported, instantiated, named_arguments
+from dropsearch.experiment.scoring import (
+    TestResult,
+    accuracy_scores,
+    check_test,
+    monitored_metric,
+    monitored_scores,
+    validation_scores,
+)
+from dropsearch.experiment.targets import (
+    check_names,
+    given_names,
+    imported,
+    instantiated,
+    named_arguments,
+    of_data,
+    takes_rates,
+)
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe
 from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
@@ -43,9 +58,11 @@ from dropsearch.training.trainers import trainer_class
 
 PROBED = TrialSpec("dropout", 0, 0, {}, lr=1e-3, weight_decay=1e-4)
 """The trial as which a module is looked at."""
+SHOWN_RATE = 0.1
+"""The rate of every site of a module that takes its rates and is looked at: at 0 some are no sites."""
 
 
-class UserModules:
+class TrialModules:
     """Builds the module of each trial, and knows how it takes what is searched.
 
     Args:
@@ -58,8 +75,6 @@ class UserModules:
         InputError: The module cannot be built or trained, or does not log what is monitored.
     """
 
-    has_own_rates = True
-
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
         self._config, self._source, self._settings, self._params = config, source, settings, params
         self._chosen = config.model
@@ -67,6 +82,8 @@ class UserModules:
         self._has_batchnorm = False
         self._names, self._maker, own = self._taken()
         self._where = where_of(config.sites)  # after the above, which lets the working folder be imported from
+        # The rates of what is inserted are no argument of the constructor: all are set by the control then.
+        self._rates = "" if self._where else takes_rates(self._maker_of())
         self._refuse_arguments()
         self.start: Mapping[str, Any] = start(params, {f"model.{name}": value for name, value in own.items()})
         self.routes: tuple[Route, ...] = routes(self._names, [])
@@ -75,6 +92,8 @@ class UserModules:
         check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
         loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
         built = self.specimen(self.start), self.specimen(self.start, seed=PROBED.seed + 1)
+        self.scores_by_example = hasattr(first, "example_scores")
+        """Whether arms are compared by what the module scores on each test example."""
         self.fixed_luck = fixed_luck(*built, loaders)
         """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
@@ -92,7 +111,7 @@ class UserModules:
             routes(self._names, self.probe.optimizers),
         )
         monitor = settings.monitor
-        own = {name: value for name, value in own.items() if name not in self._searched()}
+        own = {name: value for name, value in own.items() if name not in {*self._searched(), self._rates}}
         absent = absent_sites(
             lambda changed: self._made(at_start, self.routes, changed), own, self.probe.sites, self.probe.batch
         )
@@ -115,8 +134,21 @@ class UserModules:
         target = imported(chosen._target_, "model._target_")
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
-        build = lambda **more: instantiated(chosen._target_, {**given, **more}, "model")  # noqa: E731
+        given |= of_data(target, given, self._source)
+
+        def build(**more: Any) -> Any:
+            return instantiated(chosen._target_, {**given, **more}, "model")
+
         return names | (self._named() if open_ended else set()), build, {**defaults(target), **given}
+
+    def _maker_of(self) -> Any:
+        chosen: Any = self._chosen
+        return chosen.made_by or imported(chosen._target_, "model._target_")
+
+    @property
+    def has_own_rates(self) -> bool:
+        """Whether the module drops with rates of its own where its constructor is told none."""
+        return not self._rates
 
     def _searched(self) -> list[str]:
         """Return the names of the arguments that are searched beside learning rate and weight decay."""
@@ -166,6 +198,8 @@ class UserModules:
             self._has_batchnorm = bool(batchnorms(module))
             without_batchnorm(module)
         insert(module, self._where)
+        if takes_optimizer(self._config):
+            spec = dataclasses.replace(spec, hyperparameters={})  # its constructor has them
         with_groups_set(module, spec, chosen)
         return module
 
@@ -174,10 +208,20 @@ class UserModules:
         return self._arguments(spec, self.routes)
 
     def _arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
-        hyperparameters = {
-            key.removeprefix("model."): value for key, value in spec.hyperparameters.items() if key.startswith("model.")
+        searched = spec.hyperparameters.items()
+        found = {key.removeprefix("model."): value for key, value in searched if key.startswith("model.")}
+        found |= {**self._of_optimizer(spec), **self._config.arm_args.get(spec.arm, {}), **arguments_of(spec, chosen)}
+        return {**found, **({self._rates: dict(spec.rates)} if self._rates else {})}
+
+    def _of_optimizer(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return the argument that has the group `optimizer`, with what of it is searched."""
+        values = {
+            key.removeprefix("optimizer."): value
+            for key, value in spec.hyperparameters.items()
+            if key.startswith("optimizer.")
         }
-        return {**self._config.arm_args.get(spec.arm, {}), **hyperparameters, **arguments_of(spec, chosen)}
+        given = arguments(self._chosen).items()
+        return {k: {**dataclasses.asdict(v), **values} for k, v in given if isinstance(v, OptimizerConfig)}
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
         """Return the sites of a module with these values of what else is searched.
@@ -185,10 +229,11 @@ class UserModules:
         Raises:
             InputError: It cannot be built or trained.
         """
-        if values == self.start:
-            return self.probe.sites
-        given = self._source.for_trainer(self._config.seed)
-        return probe(self._specimen(values), given, self._settings, self._config.sites.per_call).sites
+        found = self.probe.sites
+        if values != self.start:
+            given = self._source.for_trainer(self._config.seed)
+            found = probe(self._specimen(values), given, self._settings, self._config.sites.per_call).sites
+        return found if self.has_own_rates else tuple(dataclasses.replace(site, rate=0.0) for site in found)
 
     def _seed_arguments(self) -> list[str]:
         """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
@@ -201,10 +246,11 @@ class UserModules:
         Raises:
             InputError: As `whole`.
         """
-        return self.whole(dataclasses.replace(PROBED, hyperparameters=values, seed=seed))
+        return self._with_layers(self._specimen(values, seed), seed)
 
-    def _specimen(self, values: Mapping[str, Any]) -> Any:
-        return self.make(dataclasses.replace(PROBED, hyperparameters=values))
+    def _specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
+        rates = {self._rates: SHOWN_RATE} if self._rates else {}
+        return self._made(dataclasses.replace(PROBED, hyperparameters=values, seed=seed), self.routes, rates)
 
     def whole(self, spec: TrialSpec) -> Any:
         """Return the module of a trial with the layers that hooks build, which a Trainer would run.
@@ -212,8 +258,11 @@ class UserModules:
         Raises:
             InputError: As `make`, or a hook fails.
         """
-        with seeded(spec.seed), reseeding_follows(spec.seed):
-            return with_layers(self.make(spec), self._source.for_trainer(spec.seed), self._settings)
+        return self._with_layers(self.make(spec), spec.seed)
+
+    def _with_layers(self, module: Any, seed: int) -> Any:
+        with seeded(seed), reseeding_follows(seed):
+            return with_layers(module, self._source.for_trainer(seed), self._settings)
 
     def _built(self, more: Mapping[str, Any]) -> Any:
         try:
@@ -254,6 +303,8 @@ class UserModules:
     @property
     def comparison_metric(self) -> ComparisonMetric:
         """What the confirmed arms are compared by: what is monitored, on the test set where there is one."""
+        if self.scores_by_example and self._source.has_test:
+            return ComparisonMetric()
         return monitored_metric(self._settings.monitor, self._source.has_test)
 
     def test_scores(self, module: Any) -> TestResult:
@@ -262,12 +313,14 @@ class UserModules:
         Raises:
             InputError: The module measures on the test set nothing that is monitored.
         """
+        if self.scores_by_example:
+            return accuracy_scores(module, self._source)
         enough = self._config.confirm.seeds >= FEWEST_PAIRS  # with fewer there is no interval that groups would widen
         return monitored_scores(self._chosen.name, module, self._source, self._settings, by_group=enough)
 
     def validation_scores(self, module: Any) -> Sequence[float] | None:
         """Return what a model has of what is monitored on each group of the validation examples, where it is known."""
-        enough = self._config.confirm.seeds >= FEWEST_PAIRS
+        enough = self._config.confirm.seeds >= FEWEST_PAIRS and not (self.scores_by_example and self._source.has_test)
         return validation_scores(module, self._source, self._settings) if enough else None
 
     @property

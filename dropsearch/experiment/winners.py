@@ -118,7 +118,7 @@ def _is_labelled(batch: Any) -> bool:
 def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
     """Return how many examples a model is looked at with, by what one costs: the same number on any machine."""
     try:
-        cost = operations(module.eval(), [part[:1] for part in inputs])
+        cost = operations(module.to(inputs[0].device).eval(), [part[:1] for part in inputs])
     except Exception:  # the module is anybody's, and whether it can be looked at is told of the trained ones
         return MOST
     return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)

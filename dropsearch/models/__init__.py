@@ -5,6 +5,7 @@ from __future__ import annotations
 from dropsearch.models.build import NETS, build_net
 from dropsearch.models.checkpoint import load_classifier
 from dropsearch.models.classifier import Classifier, accuracy
+from dropsearch.models.classifiers import cnn_classifier, mlp_classifier, rnn_classifier, transformer_classifier
 from dropsearch.models.cnn import CNN
 from dropsearch.models.mlp import MLP
 from dropsearch.models.network import Network
@@ -25,6 +26,10 @@ __all__ = [
     "accuracy",
     "build_net",
     "build_optimizer",
+    "cnn_classifier",
     "load_classifier",
+    "mlp_classifier",
+    "rnn_classifier",
     "schedule_factor",
+    "transformer_classifier",
 ]

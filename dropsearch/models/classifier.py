@@ -46,6 +46,9 @@ class Classifier(lightning.LightningModule):
         InputError: A name is unknown or a value is out of range.
     """
 
+    steps_keep_no_state = True
+    """Steps keep nothing and log means over examples only, so they may run aside, on other batches, without a copy."""
+
     def __init__(
         self,
         net: nn.Module | Mapping[str, Any],
@@ -112,6 +115,12 @@ class Classifier(lightning.LightningModule):
         logits = self(*inputs)
         scores = {f"{part}_loss": F.cross_entropy(logits, target), f"{part}_acc": accuracy(logits, target)}
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=target.shape[0])
+
+    def example_scores(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy in nats and whether the class is right, of each example, `[batch]` each."""
+        *inputs, target = batch
+        logits = self(*inputs)
+        return F.cross_entropy(logits, target, reduction="none"), logits.argmax(-1) == target
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int = 0) -> Tensor:
         """Return probabilities `[batch, classes]`; the batch is as in training, or a single input tensor."""

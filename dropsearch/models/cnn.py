@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from dropsearch.core.constraints import Constraint
 from dropsearch.models.input_shape import Layout
-from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, arrange, make_norm, needs_bias
-from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+from dropsearch.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Depth,
+    Flag,
+    Norm,
+    Width,
+    Widths,
+    arrange,
+    make_norm,
+    needs_bias,
+)
+from dropsearch.models.network import Network, Rates
 
 DropoutUnit = Literal["element", "channel"]
 
@@ -50,20 +62,20 @@ class CNN(Network):
     def __init__(
         self,
         input_shape: Sequence[int],
-        classes: int,
+        classes: Width,
         *,
         layout: Layout | None = None,
         norm: Norm = "none",
         dropout: Rates = 0.0,
-        channels: Sequence[int] = (32, 64),
-        kernel_size: int = 3,
-        convs_per_block: int = 1,
-        pool: int = 2,
-        head: Sequence[int] = (128,),
+        channels: Widths = (32, 64),
+        kernel_size: Annotated[int, Constraint("int", at_least=1, at_most=63, odd=True)] = 3,
+        convs_per_block: Depth = 1,
+        pool: Depth = 2,
+        head: Widths = (128,),
         activation: Activation = "relu",
-        dropout_unit: DropoutUnit = "element",
-        input_dropout: bool = False,
-        dropout_before_norm: bool = False,
+        dropout_unit: Annotated[DropoutUnit, Constraint(one_of=get_args(DropoutUnit))] = "element",
+        input_dropout: Flag = False,
+        dropout_before_norm: Flag = False,
     ) -> None:
         super().__init__(
             input_shape,
@@ -80,7 +92,6 @@ class CNN(Network):
             input_dropout=input_dropout,
             dropout_before_norm=dropout_before_norm,
         )
-        self._check(self._options)
         if input_dropout:
             self.input = nn.Sequential(OrderedDict(dropout=nn.Dropout()))
         features = self._add_blocks(**self._options)
@@ -88,17 +99,6 @@ class CNN(Network):
         width = self._add_head(features, **self._options)
         self.output = nn.Linear(width, classes)
         self.set_rates(dropout)
-
-    @staticmethod
-    def _check(options: dict[str, Any]) -> None:
-        for key in ("channels", "head"):
-            require_positive(key, *options[key])
-        for key in ("kernel_size", "convs_per_block", "pool"):
-            require_positive(key, options[key])
-        if options["kernel_size"] % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {options['kernel_size']}")
-        require_one_of("activation", options["activation"], ACTIVATIONS)
-        require_one_of("dropout_unit", options["dropout_unit"], ("element", "channel"))
 
     def _add_blocks(self, *, channels: Sequence[int], pool: int, **options: Any) -> int:
         """Add the blocks and return the number of their output values per example."""

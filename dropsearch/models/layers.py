@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-Norm = Literal["none", "batch", "layer"]
-NORMS: tuple[Norm, ...] = get_args(Norm)
-Activation = Literal["relu", "gelu", "tanh", "leaky_relu", "silu"]
+from dropsearch.core.constraints import Constraint
+
+NormName = Literal["none", "batch", "layer"]
+Norm = Annotated[NormName, Constraint(one_of=get_args(NormName))]
+ActivationName = Literal["relu", "gelu", "tanh", "leaky_relu", "silu"]
+Activation = Annotated[ActivationName, Constraint(one_of=get_args(ActivationName))]
+Width = Annotated[int, Constraint("int", at_least=1, at_most=16_384)]
+"""Units or channels of a layer."""
+Widths = Annotated[Sequence[int], Constraint("int", at_least=1, at_most=16_384, most_items=64)]
+"""Units or channels of each layer."""
+Depth = Annotated[int, Constraint("int", at_least=1, at_most=64)]
+"""Layers, heads, or steps of pooling."""
+Flag = Annotated[bool, Constraint("bool")]
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -9,8 +9,18 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from dropsearch.models.input_shape import Layout
-from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, arrange, make_norm, needs_bias
-from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+from dropsearch.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Flag,
+    Norm,
+    Width,
+    Widths,
+    arrange,
+    make_norm,
+    needs_bias,
+)
+from dropsearch.models.network import Network, Rates
 
 
 class MLP(Network):
@@ -38,15 +48,15 @@ class MLP(Network):
     def __init__(
         self,
         input_shape: Sequence[int],
-        classes: int,
+        classes: Width,
         *,
         layout: Layout | None = None,
         norm: Norm = "none",
         dropout: Rates = 0.0,
-        hidden: Sequence[int] = (128, 128),
+        hidden: Widths = (128, 128),
         activation: Activation = "relu",
-        input_dropout: bool = True,
-        dropout_before_norm: bool = False,
+        input_dropout: Flag = True,
+        dropout_before_norm: Flag = False,
     ) -> None:
         super().__init__(
             input_shape,
@@ -58,8 +68,6 @@ class MLP(Network):
             input_dropout=input_dropout,
             dropout_before_norm=dropout_before_norm,
         )
-        require_positive("hidden", *hidden)
-        require_one_of("activation", activation, ACTIVATIONS)
         self.input = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
         if input_dropout:
             self.input.add_module("dropout", nn.Dropout())

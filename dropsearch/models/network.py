@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
+from dropsearch.core.constraints import argument_problems
+from dropsearch.core.records.arms import RATES_BY_SITE
 from dropsearch.models.input_shape import InputShape, Layout
-from dropsearch.models.layers import NORMS, Norm
+from dropsearch.models.layers import Norm, Width
 
-Rates = float | Mapping[str, float]
+Rates = Annotated[float | Mapping[str, float], RATES_BY_SITE]
 """One rate for all sites, or rates by site name; the rate of missing sites is 0."""
 
 
 class Network(nn.Module):
     """A network that can be rebuilt from its `config`.
 
-    The constructor of a subclass passes its options to this one, adds its layers, and ends with `set_rates`.
+    The constructor of a subclass passes its options to this one, which checks them by the constraints in its
+    signature, adds its layers, and ends with `set_rates`.
+
+    Raises:
+        ValueError: An option is out of range.
     """
 
     name: ClassVar[str]
 
     def __init__(
-        self, input_shape: Sequence[int], classes: int, layout: Layout | None, norm: Norm, **options: Any
+        self, input_shape: Sequence[int], classes: Width, layout: Layout | None, norm: Norm, **options: Any
     ) -> None:
         super().__init__()
-        require_one_of("norm", norm, NORMS)
-        require_positive("classes", classes)
+        problem = next(argument_problems(type(self), {"norm": norm, "classes": classes, **options}), None)
+        if problem:
+            raise ValueError(problem)
         self.shape = InputShape.of(input_shape, layout)
         self.classes = classes
         self._options = {"norm": norm, **options}
@@ -69,17 +76,3 @@ class Network(nn.Module):
     def _sites(self) -> dict[str, Any]:
         # The dropout modules of torch.nn and `Attention` store their rate as `p`.
         return {name: module for name, module in self.named_modules() if hasattr(module, "p")}
-
-
-def require_one_of(key: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of the known names."""
-    names = list(known)
-    if value not in names:
-        raise ValueError(f"{key} must be one of {', '.join(names)}, got {value!r}")
-
-
-def require_positive(key: str, *values: int) -> None:
-    """Raise ValueError unless each value is a positive integer."""
-    for value in values:
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{key} must be a positive integer, got {value!r}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from dropsearch.core.constraints import Constraint
 from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
-from dropsearch.models.layers import Norm, make_norm, make_step_norm, normalize
-from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+from dropsearch.models.layers import Depth, Flag, Norm, Width, make_norm, make_step_norm, normalize
+from dropsearch.models.network import Network, Rates
 
 Cell = Literal["lstm", "gru"]
 Mask = Literal["sequence", "step"]
@@ -49,17 +50,17 @@ class RNN(Network):
     def __init__(
         self,
         input_shape: Sequence[int],
-        classes: int,
+        classes: Width,
         *,
         layout: Layout | None = None,
         norm: Norm = "none",
         dropout: Rates = 0.0,
-        cell: Cell = "lstm",
-        hidden_size: int = 64,
-        layers: int = 1,
-        mask: Mask = "sequence",
-        input_dropout: bool = True,
-        dropout_before_norm: bool = False,
+        cell: Annotated[Cell, Constraint(one_of=get_args(Cell))] = "lstm",
+        hidden_size: Width = 64,
+        layers: Depth = 1,
+        mask: Annotated[Mask, Constraint(one_of=get_args(Mask))] = "sequence",
+        input_dropout: Flag = True,
+        dropout_before_norm: Flag = False,
     ) -> None:
         super().__init__(
             input_shape,
@@ -73,10 +74,6 @@ class RNN(Network):
             input_dropout=input_dropout,
             dropout_before_norm=dropout_before_norm,
         )
-        require_one_of("cell", cell, _CELLS)
-        require_one_of("mask", mask, ("sequence", "step"))
-        require_positive("hidden_size", hidden_size)
-        require_positive("layers", layers)
         self.layers = layers
         if input_dropout:
             self.input = Between(mask, nn.Identity())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropsearch.core.constraints import Constraint
 from dropsearch.models.input_shape import Layout, as_steps, at_least_one, real_steps
-from dropsearch.models.layers import ACTIVATIONS, Activation, Norm, make_step_norm, normalize
-from dropsearch.models.network import Network, Rates, require_one_of, require_positive
+from dropsearch.models.layers import ACTIVATIONS, Activation, Depth, Flag, Norm, Width, make_step_norm, normalize
+from dropsearch.models.network import Network, Rates
 
 
 class Transformer(Network):
@@ -48,17 +50,17 @@ class Transformer(Network):
     def __init__(
         self,
         input_shape: Sequence[int],
-        classes: int,
+        classes: Width,
         *,
         layout: Layout | None = None,
         norm: Norm = "layer",
         dropout: Rates = 0.0,
-        width: int = 64,
-        layers: int = 2,
-        heads: int = 4,
-        feedforward: int = 128,
+        width: Annotated[Width, Constraint(multiple_of="heads")] = 64,
+        layers: Depth = 2,
+        heads: Depth = 4,
+        feedforward: Width = 128,
         activation: Activation = "gelu",
-        dropout_before_norm: bool = False,
+        dropout_before_norm: Flag = False,
     ) -> None:
         super().__init__(
             input_shape,
@@ -72,9 +74,6 @@ class Transformer(Network):
             activation=activation,
             dropout_before_norm=dropout_before_norm,
         )
-        for key in ("width", "layers", "heads", "feedforward"):
-            require_positive(key, self._options[key])
-        require_one_of("activation", activation, ACTIVATIONS)
         ends = norm == "batch" and not dropout_before_norm
         self.embedding = Embedding(self.shape.steps, self.shape.step_features, width, norm if ends else "none")
         for number in range(1, layers + 1):

@@ -17,6 +17,11 @@ from dropsearch.training.modes import Modes
 Logged = dict[str, Any]
 
 
+def runs_aside(module: Any) -> bool:
+    """Say whether the class itself, not one above it, states by `steps_keep_no_state` that its steps keep nothing."""
+    return bool(vars(type(module)).get("steps_keep_no_state"))
+
+
 @contextmanager
 def captured_logs(module: LightningModule) -> Iterator[Logged]:
     """Collect what `self.log` and `self.log_dict` are given, by name, instead of asking a Trainer."""

@@ -163,8 +163,6 @@ class TrainerSettings:
     """Maximum gradient norm, None for no limit; see `clip`."""
     monitor: Monitor = field(default_factory=Monitor)
     """The metric by which trials are compared."""
-    is_user_module: bool = False
-    """Whether the module is a user module, which may have state, draw random numbers and log any values."""
     trainer: Callable[[], Mapping[str, Any]] = dict
     """Returns the user's Trainer arguments, with new callbacks for each sequential trial."""
     shared_masks: bool = False

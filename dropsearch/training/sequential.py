@@ -33,7 +33,7 @@ from dropsearch.training.adapters.learning_rate import UsedSettings, used_settin
 from dropsearch.training.adapters.validation_copy import ValidationAside
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate, wrapped_hook
+from dropsearch.training.logged_steps import evaluate, runs_aside, wrapped_hook
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import (
     INTERRUPTED,
@@ -123,16 +123,16 @@ class _EpochReport(Callback):
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
-        if self.settings.is_user_module:
-            part = self._aside.measure(module, trainer, self.part)
-        else:
-            part = evaluate(module, self.part, context=context)
+        aside = runs_aside(module)
+        part = (
+            evaluate(module, self.part, context=context) if aside else self._aside.measure(module, trainer, self.part)
+        )
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
-        if not self.settings.is_user_module:
-            elsewhere = {}  # the loss of the classifiers has a field of its own
         elsewhere |= _logged_by_hand(trainer, {*val, *elsewhere})
+        if aside:
+            elsewhere = {}  # such a step logs its loss, which has a field of its own
         return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:

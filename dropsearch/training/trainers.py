@@ -51,8 +51,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
     if not any(map(lightning.is_cluster, plugins)):
         plugins.append(lightning.one_process(lightning.package_of(module)))
     callbacks = [*callbacks, *_as_list(user_arguments.pop("callbacks", None))]
-    if settings.is_user_module:
-        defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
+    defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
     arguments = {
         "accelerator": settings.accelerator,
         "devices": 1,

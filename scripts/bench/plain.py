@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from workloads import WORKLOADS, overrides  # noqa: E402
 
 from dropsearch.config.compose import compose_overrides  # noqa: E402
-from dropsearch.datasets.data_module import data_module  # noqa: E402
+from dropsearch.config.schema import arguments  # noqa: E402
+from dropsearch.datasets.data_module import TensorDataModule  # noqa: E402
 from dropsearch.experiment.engines import use_precision  # noqa: E402
 from dropsearch.models import Classifier, build_net  # noqa: E402
 
@@ -38,17 +39,12 @@ def main(name: str, folder: Path, *more: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     work, config = WORKLOADS[name], compose_overrides([*overrides(name, str(folder)), *more])
     use_precision(config.trainer.matmul)
-    source = data_module(
-        config.data.name,
-        root=config.data.root,
-        batch_size=config.data.batch_size,
-        train_size=config.data.train_size,
-        val_fraction=config.data.val_fraction,
-    )
+    source = TensorDataModule(config.data.name, **arguments(config.data))
     source.setup()
     train = TensorDataset(*source.train_loader(0).tensors)
     val = TensorDataset(*source.val_dataloader().tensors)
-    options = {**vars(config.model), "norm": "batch" if work.arm == "both" else config.model.norm}
+    options = {name: value for name, value in arguments(config.model).items() if name != "optimizer"}
+    options |= {"name": config.model.name, **config.arm_args.get(work.arm, {})}
     shape = {"input_shape": list(source.input_shape), "layout": source.layout, "classes": source.classes}
     sites = list(build_net({**options, **shape}).rates)
     uri = f"sqlite:///{folder.resolve()}/plain.db"
@@ -72,7 +68,7 @@ def main(name: str, folder: Path, *more: str) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        size = config.data.batch_size
+        size = source.batch_size
         trainer.fit(
             Classifier(net, lr=lr, weight_decay=weight_decay),
             DataLoader(train, batch_size=size, shuffle=True, drop_last=True),

@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.compose import register_schemas, typed
+from dropsearch.config.messages import conf_folder
 from dropsearch.config.schema import Config
 
 Compose = Callable[..., Config]
@@ -17,7 +18,7 @@ RawCompose = Callable[..., DictConfig]
 def raw() -> Iterator[RawCompose]:
     """Compose as the command line does, without checking."""
     register_schemas()
-    with initialize_config_dir(conf_folder(), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield lambda *overrides: compose("config", list(overrides))
 
 

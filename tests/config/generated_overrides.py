@@ -5,12 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-
-from dropsearch.config.compose import conf_folder, register_schemas, typed
-from dropsearch.config.messages import ConfigurationErrors, known_keys, one_line
-from dropsearch.config.params import with_params
+from dropsearch.config.compose import compose_overrides
+from dropsearch.config.messages import known_keys
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import one_line as printable_line
@@ -30,10 +26,16 @@ VALUES = (
         "interval(1,0)",
         "range(3)",
     ),
-    *("../up", "/dev/null", "%20", "'?'", "sqlite:///", "http://", "x" * 300, "???", "[1", "}", "'", ",", "1,2"),
+    *("../up", "1.5", "-1e-320", "[[[1]]]", "[a,[b]]", "[{a: 1}]", "{type: int, low: 1}", "${model}", "it's"),
+    *("/dev/null", "%20", "'?'", "sqlite:///", "http://", "x" * 300, "???", "[1", "}", "'", ",", "1,2"),
 )
 PREFIXES = ("", "", "", "", "+", "++", "~")
+OF_MODELS = ("model.hidden", "model.activation", "model.norm", "model.input_dropout", "model.nothing")
 WORDS = (
+    "-x",
+    "--nothing=3",
+    "~model",
+    "model@x=1",
     "=",
     "==",
     "=1",
@@ -69,16 +71,10 @@ def answer(*words: str) -> str:
 
     Anything but a refusal is raised.
     """
-    register_schemas()
-    GlobalHydra.instance().clear()  # a run in this process may have left its own
     try:
-        taken = with_params(with_user_targets(["dropsearch", *words]))
-        with initialize_config_dir(conf_folder(), version_base="1.3"):
-            typed(compose("config", list(taken[1:])))
+        compose_overrides(with_user_targets(words))
     except InputError as error:
         return printable_line(str(error))
-    except ConfigurationErrors as error:
-        return printable_line(one_line(error))
     return ""
 
 
@@ -90,7 +86,7 @@ class Answers:
     """
 
     def __init__(self, seed: int) -> None:
-        self._draw, self._keys = random.Random(seed), sorted(known_keys())
+        self._draw, self._keys = random.Random(seed), sorted({*known_keys(), *OF_MODELS})
         self.accepted = self.refused = 0
 
     def collect(self, count: int) -> None:

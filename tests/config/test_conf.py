@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dropsearch.config.compose import conf_folder
-from dropsearch.config.messages import GROUPS
-from dropsearch.config.schema import SCHEMAS, Config
+from dropsearch.config.messages import GROUPS, conf_folder
+from dropsearch.config.schema import Config
 from dropsearch.datasets.catalogue import DATA_SETS
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.models.build import NETS
 from tests.config.conftest import Compose, RawCompose
 
-CONF = Path(conf_folder())
+CONF = conf_folder()
 OPTIONS = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 GIVEN_BY_THE_DATA = {"input_shape", "layout", "classes", "dropout"}
 
@@ -40,13 +39,14 @@ def test_an_option_bears_the_name_of_its_file(raw: RawCompose, group: str):
 
 @pytest.mark.parametrize("model", OPTIONS["model"])
 def test_a_model_is_configured_by_the_arguments_of_its_constructor(model: str):
-    arguments = set(inspect.signature(NETS[model]).parameters) - GIVEN_BY_THE_DATA | {"name"}
-    assert arguments == {field.name for field in dataclasses.fields(SCHEMAS["model"][model])}
-    assert arguments == _keys("model", model)
+    arguments = set(inspect.signature(NETS[model]).parameters) - GIVEN_BY_THE_DATA
+    written = _load(CONF / "model" / f"{model}.yaml")["model"]
+    assert set(written) == arguments | {"_target_", "name", "optimizer"}
+    assert written["_target_"] == f"dropsearch.models.{model}_classifier"
 
 
 def test_a_data_set_is_configured_by_the_arguments_of_its_module():
-    arguments = set(inspect.signature(TensorDataModule).parameters) - {"seed"}
+    arguments = {"_target_", *inspect.signature(TensorDataModule).parameters}
     assert sorted(OPTIONS["data"]) == sorted(DATA_SETS)
     for name in DATA_SETS:
         assert _keys("data", name) == arguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.config.generated_overrides import Answers, answer
+from tests.config.generated_overrides import WORDS, Answers, answer
 
 
 @pytest.mark.slow
@@ -25,3 +25,8 @@ def test_generated_overrides_have_one_line_each() -> None:
 )
 def test_a_refusal_names_the_key(word: str, said: str) -> None:
     assert said in answer(word)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_that_are_no_overrides_are_refused(word: str) -> None:
+    assert answer(word)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dropsearch.config.schema import UserDataConfig, UserModelConfig, arguments, plain
-from dropsearch.config.user_targets import USER_ARMS, with_user_targets
+from dropsearch.config.schema import DEFAULT_ARMS, arguments, plain
+from dropsearch.config.user_targets import with_user_targets
 from tests.config.conftest import Compose
 
 MODEL, DATA = "model._target_=mine.nets.Net", "data._target_=mine.Data"
@@ -18,11 +18,9 @@ def test_a_command_line_without_them_stays_as_it_is():
 
 def test_a_class_of_one_s_own_takes_the_place_of_a_model_and_brings_its_arms(composed: Compose):
     config = composed(*with_user_targets([MODEL, "+model.width=64", DATA, "data.batch_size=8"]))
-    assert isinstance(config.model, UserModelConfig)
-    assert isinstance(config.data, UserDataConfig)
     assert (config.model.name, config.data.name, config.study.name) == ("Net", "Data", "Net-Data")
     assert (arguments(config.model), arguments(config.data)) == ({"width": 64}, {"batch_size": 8})
-    assert tuple(config.arms) == USER_ARMS
+    assert tuple(config.arms) == DEFAULT_ARMS
 
 
 def test_arguments_may_be_nested_and_have_any_name(composed: Compose):

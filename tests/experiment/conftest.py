@@ -15,7 +15,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.compose import register_schemas, typed
+from dropsearch.config.messages import conf_folder
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Summary, TrialResult
 from dropsearch.report.figures.registry import write_figures
@@ -74,7 +75,7 @@ def run_forker() -> Iterator[RunForker]:
 
 def composed(*overrides: str) -> Config:
     register_schemas()
-    with initialize_config_dir(conf_folder(), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return typed(compose("config", list(overrides)))
 
 

@@ -48,7 +48,7 @@ def source():
 
 
 def scored(module: Any, source: UserData) -> Any:
-    return monitored_scores("net", module, source, TrainerSettings(1, "cpu", is_user_module=True))
+    return monitored_scores("net", module, source, TrainerSettings(1, "cpu"))
 
 
 @pytest.mark.parametrize("make", [nets.LitNet, nets.Tested])
@@ -73,7 +73,7 @@ def test_another_metric_has_pseudo_values(source):
 def test_outputs_that_a_module_keeps_do_not_add_up(source):
     source, settings = (
         UserData(data.Digits(), "digits"),
-        TrainerSettings(1, "cpu", is_user_module=True, monitor=Monitor("valid/loss", "min")),
+        TrainerSettings(1, "cpu", monitor=Monitor("valid/loss", "min")),
     )
     one, other = (validation_scores(nets.Scored(torch.nn.Linear(64, 12)), source, settings) for _ in range(2))
     assert one is not None

@@ -172,7 +172,6 @@ REFUSED = [
     (own("inactive.Plain", "sites.insert=3"), "or a list of these, got 3"),
     (own("inactive.Plain", "sites.inset=relu"), '(did you mean "sites.insert"?)'),
     (own("inactive.Plain"), "give the model a dropout, as by sites.insert"),
-    (("sites.insert=after_activation",), "sites.insert must be null with the models of dropsearch"),
 ]
 
 

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from dropsearch.config.schema import Config
 from dropsearch.core.records import TrialResult
-from dropsearch.datasets.data_module import TensorDataModule, data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.experiment.tasks import run
 from dropsearch.models import Classifier
 from dropsearch.study.store import StudyStore
@@ -153,7 +153,7 @@ def test_every_arm_begins_at_the_same_optimiser_settings(first: Run):
 
 
 def test_both_losses_of_the_curve_are_those_of_the_weights_with_dropout_off(first: Run):
-    source = data_module("digits", seed=0, batch_size=30, train_size=90, val_fraction=0.25)
+    source = TensorDataModule("digits", seed=0, batch_size=30, train_size=90, val_fraction=0.25)
     kept = [r for r in first.told if r.checkpoint and r.best and any(r.spec.rates.values())]
     assert kept, "a confirmation whose network drops"
     for result in kept:

@@ -271,9 +271,8 @@ REFUSED = [
         own("Manual", "Digits", "engine=vectorized"),
         "engine=vectorized needs a module and data that can be rows of an array",
     ),
-    ((f"data._target_={DATA}.Digits",), "model._target_ must name a module of your own"),
-    (("monitor=val_acc",), "monitor must be val_loss with the models of dropsearch, got val_acc"),
-    (("batchnorm.replace=identity",), "batchnorm.replace must be null with the models of dropsearch"),
+    ((f"data._target_={DATA}.Digits",), "model mlp needs input_shape, classes"),
+    (("batchnorm.replace=identity",), "batchnorm.replace=identity needs a module with BatchNorm, and mlp has none"),
 ]
 
 

@@ -18,12 +18,13 @@ SHAPE = {"input_shape": [1, 8, 8], "classes": 3}
 
 @pytest.mark.parametrize("name", NETS)
 def test_config_file_has_all_defaults(name):
-    written = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    written = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["model"]
     parameters = inspect.signature(NETS[name]).parameters
     defaults = {key: p.default for key, p in parameters.items() if key not in GIVEN}
     as_data = {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()}
 
-    assert written.pop("defaults") == [{"/schema/model@_here_": name}]
+    assert written.pop("_target_") == f"dropsearch.models.{name}_classifier"
+    assert written.pop("optimizer") == "${optimizer}"
     assert written == {"name": name, **as_data}
     assert isinstance(build_net({**written, **SHAPE}), NETS[name])
 

@@ -11,7 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dropsearch.config.compose import conf_folder, register_schemas, typed
+from dropsearch.config.compose import register_schemas, typed
+from dropsearch.config.messages import conf_folder
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from tests.packaging.programs import ROOT
@@ -78,7 +79,7 @@ def test_commands_are_found_at_all() -> None:
 @pytest.mark.parametrize("case", cases(), ids=" ".join)
 def test_the_overrides_of_every_command_compose_and_are_legal(case: tuple[str, ...]) -> None:
     register_schemas()
-    with initialize_config_dir(version_base="1.3", config_dir=conf_folder()):
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
         typed(compose("config", overrides=with_params(with_user_targets(case))))
 
 

@@ -54,9 +54,7 @@ def trial(
             built.append(make())
         return built[-1]
 
-    settings = TrainerSettings(
-        EPOCHS, "cpu", precision="64-true", monitor=more.pop("monitor", Monitor()), is_user_module=True, **more
-    )
+    settings = TrainerSettings(EPOCHS, "cpu", precision="64-true", monitor=more.pop("monitor", Monitor()), **more)
     feed = Queue([TrialSpec(arm, 0, SEED, dict(rates), lr=1e-2, weight_decay=0.0)])
     SequentialEngine(made, data or source(), settings).run(feed)
     return feed.results[0], built[-1]

@@ -77,7 +77,7 @@ def confirmed(make: Any, path: Path, epochs: int = 4, **trainer: Any) -> TrialRe
 
     callbacks = trainer.pop("callbacks", list)
     settings = TrainerSettings(
-        epochs, "cpu", precision="64-true", is_user_module=True, trainer=lambda: {**trainer, "callbacks": callbacks()}
+        epochs, "cpu", precision="64-true", trainer=lambda: {**trainer, "callbacks": callbacks()}
     )
     feed = Queue([SPEC])
     SequentialEngine(made, source(), settings, lambda _: path).run(feed)

@@ -20,7 +20,7 @@ from tests.parity.conftest import EPOCHS, SEED, losses, plain, source
 from tests.parity.test_rates import Net
 from tests.training.conftest import Queue
 
-SETTINGS = TrainerSettings(EPOCHS, "cpu", precision="64-true", is_user_module=True)
+SETTINGS = TrainerSettings(EPOCHS, "cpu", precision="64-true")
 SPEC = TrialSpec("none", 0, SEED, {}, lr=0.02, weight_decay=0.0)
 
 

@@ -90,7 +90,7 @@ def test_several_loaders_are_all_counted_and_train_sequentially() -> None:
 
 @pytest.mark.parametrize(("name", "chosen"), [("val_loss/dataloader_idx_1", 1), ("val_loss", 0)])
 def test_every_test_loader_is_measured(name: str, chosen: int) -> None:
-    settings = TrainerSettings(1, "cpu", precision="64-true", monitor=Monitor(name), is_user_module=True)
+    settings = TrainerSettings(1, "cpu", precision="64-true", monitor=Monitor(name))
     module = PerLoader(0.0)
     found = monitored_scores("Net", module, UserData(Several(), "Several"), settings)
     module.eval()

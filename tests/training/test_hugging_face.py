@@ -25,7 +25,7 @@ from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
 from tests.user_modules import hugging_face as user_modules
 
-SETTINGS = TrainerSettings(2, "cpu", "64-true", is_user_module=True)
+SETTINGS = TrainerSettings(2, "cpu", "64-true")
 MODELS = [
     (make, attention, data)
     for make, data in (

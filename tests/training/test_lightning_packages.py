@@ -17,7 +17,7 @@ from dropsearch.training.trainers import trainer_class
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue, make_source
 
-SETTINGS = TrainerSettings(max_epochs=2, accelerator="cpu", is_user_module=True)
+SETTINGS = TrainerSettings(max_epochs=2, accelerator="cpu")
 
 
 def written_for(lightning: Any) -> type:

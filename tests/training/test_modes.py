@@ -58,7 +58,5 @@ def test_modules_return_to_their_modes_after_an_evaluation():
     ("make", "dropping"), [(assortment.Backbone, {"model", "drop"}), (inactive.Asleep, {"model", "drop"})]
 )
 def test_the_probe_finds_the_sites_that_drop_in_training(make: type[LightningModule], dropping: set[str]):
-    found = probe(
-        make(), UserData(data.Digits(), "Digits").for_trainer(0), TrainerSettings(1, "cpu", is_user_module=True)
-    )
+    found = probe(make(), UserData(data.Digits(), "Digits").for_trainer(0), TrainerSettings(1, "cpu"))
     assert {site.name for site in found.sites if site.controllable} == dropping

@@ -50,7 +50,7 @@ def make_backbone(spec: TrialSpec) -> Any:
 
 
 def trained(monitor: Monitor, make: Any = make, **more: Any) -> Any:
-    settings = TrainerSettings(3, "cpu", monitor=monitor, is_user_module=True, **more)
+    settings = TrainerSettings(3, "cpu", monitor=monitor, **more)
     feed = Queue([SPEC])
     SequentialEngine(make, UserData(data.Digits(), "Digits"), settings).run(feed)
     return feed.results[0]
@@ -121,7 +121,7 @@ class Masked(nets.LitNet):
 def masks(**arguments: Any) -> list[torch.Tensor]:
     module, rates = Masked(), {"model": 0.5, "model#1": 0.3, "drop": 0.5}
     feed = Queue([dataclasses.replace(SPEC, arm="dropout", rates=rates)])
-    settings = TrainerSettings(4, "cpu", is_user_module=True, trainer=lambda: arguments)
+    settings = TrainerSettings(4, "cpu", trainer=lambda: arguments)
     SequentialEngine(lambda _: module, UserData(data.Digits(), "Digits"), settings).run(feed)
     assert feed.results[0].state == "COMPLETE", feed.results[0].reason
     return module.masks
@@ -135,7 +135,7 @@ def test_each_step_has_its_own_mask_with_accumulated_gradients():
 
 def test_a_hook_on_batches_is_heard():
     feed = Queue([TrialSpec("none", 0, 7, {"model": 0.0, "drop": 0.0}, lr=1e-3, weight_decay=0.0)])
-    settings = TrainerSettings(1, "cpu", is_user_module=True)
+    settings = TrainerSettings(1, "cpu")
 
     def plain(spec: TrialSpec) -> Any:
         with seeded(spec.seed):
@@ -152,7 +152,7 @@ def test_a_hook_on_batches_is_heard():
 
 def test_one_batch_shows_sites_optimisers_and_what_is_logged():
     source = UserData(data.Digits(), "Digits")
-    found = probe(make(SPEC), source.for_trainer(0), TrainerSettings(3, "cpu", is_user_module=True))
+    found = probe(make(SPEC), source.for_trainer(0), TrainerSettings(3, "cpu"))
     assert [site.name for site in found.sites] == ["head.1"]
     assert len(found.optimizers) == 1
     assert set(found.logged) == {"valid/f1", "valid/loss"}

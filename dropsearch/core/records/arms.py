@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+RATES_BY_SITE = "rates by site"
+"""Marks, in ``Annotated``, the argument of a constructor that takes the rates of a module by site name."""
+
 
 @dataclass(frozen=True)
 class Site:

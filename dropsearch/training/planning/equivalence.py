@@ -77,7 +77,7 @@ def check_equivalence(
             with_steps(trainer, len(data.train_loader(specs[0].seed)))
         make_module = without_modes(make_module)
         with DoublePrecision():
-            if settings.is_user_module and not _traits(make_module, data, trainer, specs[0]).is_plain:
+            if not _traits(make_module, data, trainer, specs[0]).is_plain:
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:

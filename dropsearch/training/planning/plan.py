@@ -17,7 +17,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
-from dropsearch.training.logged_steps import call_step, captured_logs
+from dropsearch.training.logged_steps import call_step, captured_logs, runs_aside
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
@@ -154,7 +154,7 @@ def _sequential_rate(
         module.trainer = with_steps(
             Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), len(loader)
         )
-    if settings.is_user_module:
+    if not runs_aside(module):
         module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), loader)  # type: ignore[assignment]
         module.setup("fit")
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")

@@ -28,7 +28,7 @@ from dropsearch.core.user_errors import described
 from dropsearch.dropout.row_control import mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
-from dropsearch.training.logged_steps import call_step, captured_logs
+from dropsearch.training.logged_steps import call_step, captured_logs, runs_aside
 from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
@@ -155,11 +155,12 @@ class VectorizedTrials(LightningModule):
         return torch.float64 if self.settings.precision == "64-true" else torch.float32
 
     def _traits(self, spec: TrialSpec) -> StepTraits:
-        """Return what the steps of a user module do beside computing a loss; nothing for a built-in model."""
-        if not self.settings.is_user_module:
+        """Return what the steps of a module do beside computing a loss."""
+        module = in_precision(self.make_module(spec), self._real)
+        if runs_aside(module):
             return StepTraits()
         with quiet_lightning():
-            return traits_of(in_precision(self.make_module(spec), self._real), self._row_trainer, self.data)
+            return traits_of(module, self._row_trainer, self.data)
 
     def _row_trainer(self, module: LightningModule) -> RowTrainer:
         return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), self.data.train_loader(0))

@@ -70,7 +70,7 @@ def test_results_and_duration_are_printed_as_before(out: Path):
 
 def test_recorded_scores_are_reported_and_none_is_measured(out: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        "dropsearch.experiment.built_in.BuiltInModules.test_scores", lambda *_: pytest.fail("the test set was opened")
+        "dropsearch.experiment.user_module.TrialModules.test_scores", lambda *_: pytest.fail("the test set was opened")
     )
     assert all(arm.test.openings == 1 for arm in measure(out).arms.values())
 

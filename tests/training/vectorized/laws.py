@@ -47,7 +47,7 @@ class Case:
     ) -> None:
         self.make, self.source = make, UserData(data, "data")
         self.settings = TrainerSettings(
-            epochs, "cpu", "64-true", monitor=Monitor(monitor, mode), is_user_module=True, trainer=lambda: trainer
+            epochs, "cpu", "64-true", monitor=Monitor(monitor, mode), trainer=lambda: trainer
         )
 
     def make_module(self, spec: TrialSpec) -> LightningModule:
