@@ -21,10 +21,14 @@ from dropsearch.core.errors import InputError
 def register_schemas() -> None:
     """Tell Hydra the types of the configuration; the sections of `FREE` take keys that it does not know."""
     OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
+    ConfigStore.instance().store(name="schema", node=_schema())
+
+
+def _schema() -> Any:
     node: Any = OmegaConf.structured(Config)
     for key in FREE:
         OmegaConf.set_struct(OmegaConf.select(node, key), False)
-    ConfigStore.instance().store(name="schema", node=node)
+    return node
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:
@@ -66,7 +70,7 @@ def _as_objects(raw: DictConfig) -> Config:
         if key not in known and not key.startswith((*(f"{section}." for section in FREE), "hydra.")):
             raise InputError(unknown_key(key))
     if OmegaConf.get_type(raw) is not Config:  # a file of the user's own that does not begin with the schema
-        raw = OmegaConf.merge(OmegaConf.structured(Config, flags={"struct": False}), raw)  # type: ignore[assignment]
+        raw = OmegaConf.merge(_schema(), raw)
     config: Any = OmegaConf.to_object(raw)
     assert isinstance(config, Config)
     return config

@@ -16,6 +16,7 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
+from yaml import YAMLError
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import close_match
@@ -41,7 +42,7 @@ UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionErro
 """What Hydra and OmegaConf raise for overrides that they do not foresee, such as model=[1]."""
 
 # Hydra raises ValueError for an override such as model=null.
-ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError, *UNREAD)
+ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError, YAMLError, *UNREAD)
 
 
 def conf_folder() -> Path:
@@ -71,6 +72,8 @@ def one_line(error: Exception) -> str:
         return _missing(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if isinstance(error, YAMLError):
+        return _yaml(error)
     if isinstance(error, SearchPathException):
         return f"--config-dir must be a folder of configurations ({_first(error)}): name another"
     if isinstance(error, UNREAD) and not isinstance(error, OmegaConfBaseException):
@@ -96,6 +99,13 @@ def _unreadable(error: OverrideParseException) -> str:
     return f'an override must read KEY=VALUE or GROUP=OPTION, got "{given}": {hint}'
 
 
+def _yaml(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}," if mark is not None else "a configuration file"
+    problem = getattr(error, "problem", None) or _first(error)
+    return f"{where} must be YAML, and is not ({problem}): mend it there"
+
+
 def _value(error: OmegaConfBaseException) -> str:
     key = str(getattr(error, "full_key", None) or "")
     text = _first(error)
@@ -113,6 +123,9 @@ def _value(error: OmegaConfBaseException) -> str:
 def _composition(text: str) -> str:
     if text.startswith("Config group override must be a string"):
         return f"GROUP=OPTION must name an option of the group, got {text.rpartition(' ')[2]}: {SEE_ALL}"
+    removed = re.match(r"Could not delete '(.*)'\. No match in the defaults list", text)
+    if removed:
+        return f"~{removed[1]} must name a group or key that the configuration has: {SEE_ALL}"
     several = re.match(r"Multiple values for (?:schema/)?(\w+)", text)
     if several:
         return f"{several[1]} must be one option, got several: {several[1]}=A,B with -m runs one after the other"
@@ -142,7 +155,7 @@ def _meant(key: str) -> str:
 def _arguments_of_models() -> Iterator[str]:
     """Yield the keys of the models of conf/, which no schema holds."""
     for path in sorted((conf_folder() / "model").glob("*.yaml")):
-        yield from (f"model.{name}" for name in OmegaConf.load(path).model)
+        yield from (f"model.{name}" for name in OmegaConf.load(path).model if not name.startswith("_"))
 
 
 def _same_as(hint: str, full: dict[str, str]) -> str:

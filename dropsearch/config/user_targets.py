@@ -1,29 +1,48 @@
-"""Classes that are named on the command line, ``model._target_=mine.Net``, and the names of sites."""
+"""Classes of the user's own, by ``model._target_=mine.Net`` or in a configuration file, and the names of sites."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from dropsearch.config.messages import GROUPS
+from dropsearch.config.user_files import UserFiles
+
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
 _SEVERAL_TRACKERS = re.compile(r"^tracking=(?=\[)")
 """A group has one option: several trackers are a list of names."""
 _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
+_KEY = re.compile(r"^(?P<key>[a-z_][\w.]*)=")
+_QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+"""What conf/config.yaml says of Hydra's own files: another configuration file need not."""
 
 
 def with_user_targets(arguments: Sequence[str]) -> list[str]:
     """Return a command line that leaves out the option of a group where it names another class.
 
     ``model._target_=mine.Net`` becomes that and ``~model``: the arguments of conf/model/mlp.yaml are not those of
-    another class. Names of sites need no ``+`` before them.
+    another class. The same holds where a configuration file of the user's names the class. Names of sites need no
+    ``+`` before them, nor do keys beside a configuration file that does not begin with the schema.
     """
     arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", _with_sites(argument)) for argument in arguments]
-    found = {match[1] for argument in arguments if (match := _TARGET.match(argument))}
-    found -= {argument.partition("=")[0] for argument in arguments}
-    if any(argument.startswith(("--config-name", "-cn")) for argument in arguments):
+    files = UserFiles.named_by(arguments)
+    keys = {argument.partition("=")[0] for argument in arguments}
+    found = {match[1] for argument in arguments if (match := _TARGET.match(argument))} | files.targets
+    if files.has_groups:
+        arguments += [f"~{group}" for group in sorted(found & {"model", "data"} - keys)]
+    if files.primary is None:
         return arguments
-    return [*arguments, *(f"~{group}" for group in sorted(found))]
+    if not files.has_schema:
+        arguments = list(map(_new, arguments))
+    return [*arguments, *(word for word in _QUIET if word.partition("=")[0] not in keys)]
+
+
+def _new(argument: str) -> str:
+    """Return an override that sets a key of the configuration whether Hydra knows it or not."""
+    given = _KEY.match(argument)
+    is_key = given is not None and given["key"] not in GROUPS and not given["key"].startswith("hydra")
+    return f"++{argument}" if is_key else argument
 
 
 def _with_sites(argument: str) -> str:

@@ -76,7 +76,7 @@ def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
 
     def make() -> Mapping[str, Any]:
         try:
-            made = instantiate({**given, "_convert_": "all"}) if given else {}
+            made = instantiate({"_convert_": "all", **given}) if given else {}
         except Exception as error:  # a callback is a class of anybody's
             keys = ", ".join(f"trainer.{key}" for key in given)
             raise InputError(f"{keys} must be arguments that can be built, got {first_cause(error)}") from error

@@ -8,6 +8,8 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from hydra.utils import get_object, instantiate
@@ -53,14 +55,24 @@ def _meant(target: str) -> str:
     return re.sub(r'"(.*)"', f'"{whole}"', near)
 
 
-def instantiated(target: str, given: Mapping[str, Any], group: str) -> Any:
-    """Build a class of the user's own with these arguments.
+def instantiated(
+    target: str, given: Mapping[str, Any], group: str, as_they_are: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
+    """Build a class as Hydra's `instantiate` does, whose `_convert_`, `_recursive_`, `_partial_` and `_args_` hold.
+
+    Args:
+        target: The dotted name of the class or function.
+        given: Arguments as the configuration has them: nested groups arrive as `DictConfig`, those with a `_target_`
+            are built.
+        group: The group of the configuration, for messages.
+        as_they_are: Arguments that are no part of a configuration.
 
     Raises:
         InputError: It cannot be built.
     """
     try:
-        return instantiate({"_target_": target, **given, "_convert_": "all"})
+        make = instantiate({**given, "_target_": target, "_partial_": True})
+        return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
     except Exception as error:
         if (refusal := _refusal(error)) is not None:  # the class says itself what is wrong
             raise InputError(str(refusal)) from error

@@ -134,12 +134,16 @@ class TrialModules:
         target = imported(chosen._target_, "model._target_")
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
-        given |= of_data(target, given, self._source)
+        by_data = of_data(target, given, self._source)
 
         def build(**more: Any) -> Any:
-            return instantiated(chosen._target_, {**given, **more}, "model")
+            told = {name: value for name, value in more.items() if name != self._rates and _is_configured(value)}
+            others = {name: value for name, value in more.items() if name not in told}
+            from_file = {name: value for name, value in given.items() if name not in others}
+            return instantiated(chosen._target_, {**from_file, **told}, "model", {**by_data, **others})
 
-        return names | (self._named() if open_ended else set()), build, {**defaults(target), **given}
+        own = {**defaults(target), **given, **by_data}
+        return names | (self._named() if open_ended else set()), build, own
 
     def _maker_of(self) -> Any:
         chosen: Any = self._chosen
@@ -328,3 +332,8 @@ class TrialModules:
         """How learning rate and weight decay reach the module, what does not vary with the seed, absent sites."""
         absent = (self.absent_sites,) if self.absent_sites else ()
         return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *absent)
+
+
+def _is_configured(value: Any) -> bool:
+    """Say whether a value is one that a configuration can hold; groups may have a `_target_` of their own."""
+    return value is None or type(value) in (bool, int, float, str, list, dict)

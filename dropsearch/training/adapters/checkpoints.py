@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,21 @@ def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
         own(checkpoint)
         for name, value in list(checkpoint.items()):
             if isinstance(value, Mapping) and name != "state_dict":
-                checkpoint[name] = {key: item for key, item in value.items() if _is_plain(item)}
+                plain = {key: _as_plain(item) for key, item in value.items()}
+                checkpoint[name] = {key: item for key, item in plain.items() if _is_plain(item)}
             elif not _is_plain(value):
                 del checkpoint[name]
 
     return on_save_checkpoint
+
+
+def _as_plain(value: Any) -> Any:
+    """Return a value with lists and mappings of other types, such as those of a configuration, as list and dict."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple | range):
+        return [_as_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _as_plain(item) for key, item in value.items()}
+    return value
 
 
 def _is_plain(value: Any) -> bool:
