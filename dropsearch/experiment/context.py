@@ -181,10 +181,11 @@ def _space(config: Config, params: Mapping[str, Range], modules: TrialModules) -
         low=space.low,
         high=space.high,
         zero_share=space.zero_share,
-        lr=(space.lr.low, space.lr.high),
+        lr=modules.learning_rates.searched,
         weight_decay=(space.weight_decay.low, space.weight_decay.high),
         hyperparameters=params,
         start=modules.start,
+        own=modules.own_settings,
         off_is_given=modules.has_own_rates,
         fixed=modules.fixed,
     )

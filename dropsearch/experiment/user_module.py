@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.core.user_errors import described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
+from dropsearch.experiment.learning_rates import LearningRates
 from dropsearch.experiment.params import start
 from dropsearch.experiment.scoring import (
     TestResult,
@@ -111,6 +113,8 @@ class TrialModules:
             routes(self._names, self.probe.optimizers),
         )
         monitor = settings.monitor
+        self.own_settings: Mapping[str, float] = {route.setting: _own_value(route, own) for route in self.routes}
+        """The learning rate and weight decay that the module has by itself; NaN where it has none."""
         own = {name: value for name, value in own.items() if name not in {*self._searched(), self._rates}}
         absent = absent_sites(
             lambda changed: self._made(at_start, self.routes, changed), own, self.probe.sites, self.probe.batch
@@ -305,6 +309,13 @@ class TrialModules:
         return tuple(route.setting for route in self.routes if not route.searched)
 
     @property
+    def learning_rates(self) -> LearningRates:
+        """Which learning rates are searched."""
+        space: Any = self._config.space
+        own = self.own_settings["lr"] if "lr" not in self.fixed else math.nan
+        return LearningRates((space.lr.low, space.lr.high), own)
+
+    @property
     def comparison_metric(self) -> ComparisonMetric:
         """What the confirmed arms are compared by: what is monitored, on the test set where there is one."""
         if self.scores_by_example and self._source.has_test:
@@ -330,8 +341,14 @@ class TrialModules:
     @property
     def notes(self) -> tuple[str, ...]:
         """How learning rate and weight decay reach the module, what does not vary with the seed, absent sites."""
-        absent = (self.absent_sites,) if self.absent_sites else ()
-        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *absent)
+        said = filter(None, (self.learning_rates.note, self.absent_sites))
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *said)
+
+
+def _own_value(route: Route, arguments: Mapping[str, Any]) -> float:
+    """Return what a module has of a setting by itself: its argument's default, else what its optimizer has."""
+    own = arguments.get(route.argument, math.nan) if route.how == "argument" else route.own
+    return float(own) if isinstance(own, int | float) and not isinstance(own, bool) else math.nan
 
 
 def _is_configured(value: Any) -> bool:

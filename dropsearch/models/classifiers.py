@@ -27,8 +27,8 @@ def _around(net: type[Network]) -> Callable[..., Classifier]:
         *,
         dropout: Rates = 0.0,
         optimizer: Mapping[str, Any] | None = None,
-        lr: float = 1e-3,
-        weight_decay: float = 0.0,
+        lr: float,
+        weight_decay: float,
         **options: Any,
     ) -> Classifier:
         rates = dropout

@@ -27,6 +27,8 @@ class SpaceSettings:
     """The share of a rate's range, as the sampler sees it, that means "no dropout here"."""
     lr: tuple[float, float] = (3e-4, 3e-2)
     weight_decay: tuple[float, float] = (1e-6, 1e-1)
+    own: Mapping[str, float] = field(default_factory=dict)
+    """The learning rate and weight decay that the module has by itself: the first points have those in the range."""
     off_is_given: bool = False
     """Whether the sites of an arm without dropout are given a rate of 0: a user module has rates of its own."""
     fixed: tuple[str, ...] = ()
@@ -127,11 +129,16 @@ class Space:
     @property
     def first_points(self) -> tuple[Params, ...]:
         """Points asked before the sampler's own: the typical rates, then all rates zero."""
-        middle: Params = {name: math.sqrt(math.prod(bounds)) for name, bounds in self._common.items()}
-        middle |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
+        base: Params = {name: self._own_or_middle(name, bounds) for name, bounds in self._common.items()}
+        base |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
         if not self._coordinates:
-            return (middle,)
-        return ({**middle, **self._typical_point()}, {**middle, **self._zero_point()})
+            return (base,)
+        return ({**base, **self._typical_point()}, {**base, **self._zero_point()})
+
+    def _own_or_middle(self, name: str, bounds: tuple[float, float]) -> float:
+        low, high = bounds
+        own = self.settings.own.get(name, math.nan)
+        return own if low <= own <= high else math.sqrt(low * high)
 
     def _typical_point(self) -> Params:
         rates = list(self.typical.values())

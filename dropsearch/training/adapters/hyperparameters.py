@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,28 +61,38 @@ def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
     A class that hands ``**kwargs`` on takes what its base class takes; any other argument too where the last of its own
     bases has ``**kwargs``.
     """
-    if not inspect.isclass(function):
-        return _named(function)
     names: set[str] = set()
     others = False
+    for taking in _constructors(function):
+        own, others = _named(taking)
+        names |= own
+    return names - {"self"}, others
+
+
+def _constructors(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield what takes arguments: a function itself; the constructors of a class as far as each hands on others."""
+    if not inspect.isclass(function):
+        yield function
+        return
     for owner in function.__mro__:
         if "__init__" in owner.__dict__ and owner.__init__ is not object.__init__:
             if owner.__module__.startswith((*PREFIXES, "torch.")):
-                break
-            own, others = _named(owner.__init__)
-            names |= own
-            if not others:
-                break
-    return names - {"self"}, others
+                return
+            yield owner.__init__
+            if not _named(owner.__init__)[1]:
+                return
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the values that arguments of a class or function have where they are not given."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    found: dict[str, Any] = {}
+    for taking in _constructors(function):
+        try:
+            parameters = inspect.signature(taking).parameters.values()
+        except (TypeError, ValueError):
+            continue
+        found = {p.name: p.default for p in parameters if p.default is not p.empty} | found
+    return found
 
 
 def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
