@@ -113,7 +113,7 @@ class PrunerConfig:
 class EngineConfig:
     """What trains the trials."""
 
-    name: str = checked("auto", Constraint(one_of=("auto", "vectorized", "sequential")))
+    name: str = "auto"
     width: str = "auto"
     """How many trials train at once in a process: auto, or a number."""
     processes: str = "auto"

@@ -26,6 +26,7 @@ from dropsearch.experiment.worker_config import alone, unsafe_threads
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.crews import pickled
+from dropsearch.training.engines import check_engine
 from dropsearch.training.multiprocess import can_fork, cores
 from dropsearch.training.protocols import TrainerSettings
 
@@ -116,6 +117,7 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
         InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
             with other values of what else is searched; or no rate changes anything.
     """
+    check_engine(config.engine.name)
     device = build.device(config)
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)

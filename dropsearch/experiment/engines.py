@@ -15,15 +15,15 @@ from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import in_one_array, never_alike, programs
 from dropsearch.study.selection import retrained_at_once
+from dropsearch.training.engines import ENGINES
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine, cores
 from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, Engine, RowDataSource
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import quiet_lightning
 from dropsearch.training.trainers import make_trainer
-from dropsearch.training.vectorized.engine import VectorizedEngine
 
 
 def plan(context: ExperimentContext) -> Plan:
@@ -33,10 +33,13 @@ def plan(context: ExperimentContext) -> Plan:
         InputError: `engine=vectorized` is asked for, and what it gives differs from trials alone.
     """
     config, searched = context.config, context.params
+    asked = config.engine.name
+    if asked not in ("auto", "vectorized"):
+        return Plan(asked, 1, f"engine={asked}")
     together = [in_one_array(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]
     rows = context.source.in_rows()
-    reason = "" if config.engine.name == "sequential" else _obstacle(context, rows, pairs)
+    reason = _obstacle(context, rows, pairs)
     if reason and config.engine.name == "vectorized":
         raise InputError(
             f"engine=vectorized needs a module and data that can be rows of an array, but {reason}: use "
@@ -114,13 +117,8 @@ def engine(context: ExperimentContext, chosen: Plan, checkpoint_path: Checkpoint
 
 def one_engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
     """Return what trains the trials in one process."""
-    make, source, shared = context.make_module, context.source, context.settings
-    if chosen.engine == "sequential":
-        return SequentialEngine(make, source, shared, checkpoint_path, chosen.reason)
-    rows = source.in_rows()
-    assert rows is not None, "the plan has looked"
-    shared = dataclasses.replace(shared, convolutions=chosen.convolutions)
-    return VectorizedEngine(make, rows, shared, chosen.width, checkpoint_path)
+    make = ENGINES[chosen.engine]
+    return make(context.make_module, context.source, context.settings, chosen, checkpoint_path)
 
 
 def use_precision(matmul: str) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from dropsearch.core.records import TrialPhase
 from dropsearch.experiment import retrainings
 from dropsearch.experiment.arm_runner import ArmRunner, Watch
-from dropsearch.study.studies import RETRAINED
+from dropsearch.study.retrainings import RETRAININGS
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Phase:
 
 def phases(arm_runner: ArmRunner) -> list[Phase]:
     """Return the phases of a study in their order."""
-    asked: list[TrialPhase] = [each for each in RETRAINED if any(each in arm.retrained for arm in arm_runner.studies)]
+    asked: list[TrialPhase] = [each for each in RETRAININGS if any(each in arm.retrained for arm in arm_runner.studies)]
     varied = [
         Phase(
-            retrainings.PHASES[each],
+            RETRAININGS[each].title,
             False,
             partial(retrainings.count_left, arm_runner, each),
             partial(retrainings.vary, arm_runner, phase=each),

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TrialPhase, TrialResult, TrialSpec, Variation
 from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies, Watch
 from dropsearch.stats.comparisons import contrasted
-from dropsearch.study.retrainings import (
-    VariationFeed,
-    Variations,
-    single_sites,
-    trial_keys,
-)
-
-CHANGES: Mapping[TrialPhase, Callable[[TrialSpec], Mapping[str, TrialSpec]]] = {
-    "sites": single_sites,
-}
-"""What is changed, by what the retraining is for."""
-PHASES: Mapping[TrialPhase, str] = {"sites": "single sites"}
-"""What the progress bar calls them."""
-MISSING: Mapping[TrialPhase, str] = {"sites": "retrainings with the rate of one site changed"}
+from dropsearch.study.retrainings import RETRAININGS, Variations
+from dropsearch.study.variation_feed import VariationFeed, trial_keys
 
 OTHER_ARMS = 1_000_000
 """Above the numbers of an arm's own configurations: here those of other arms begin."""
@@ -37,12 +25,7 @@ def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
         spec = dataclasses.replace(
             spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner))
         )
-    return dict(enumerate(CHANGES[phase](spec).values()))
-
-
-def most(arm: ArmStudies) -> int:
-    """Return how many variations an arm's winner has at most, over all that is asked for."""
-    return 2 * len(arm.space.sites) * len(arm.retrained)
+    return dict(enumerate(RETRAININGS[phase].change(spec).values()))
 
 
 def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase) -> None:
@@ -59,7 +42,7 @@ def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
     """Return which retrainings that are asked for are not done yet; empty where all are."""
     for phase in arm.retrained:
         if count := _left(arm, winner, phase):
-            return f"{count} {MISSING[phase]} are missing in arm {arm.arm.name}"
+            return f"{count} {RETRAININGS[phase].missing} are missing in arm {arm.arm.name}"
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmOutcome, TrialPhase
-from dropsearch.experiment import engines, retrainings
+from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.budget import Costs
 from dropsearch.experiment.context import ExperimentContext
@@ -29,6 +29,7 @@ from dropsearch.report.progress.page import LivePage
 from dropsearch.report.progress.progress import View
 from dropsearch.report.progress.state import RunState
 from dropsearch.report.progress.table import LiveTable, can_draw
+from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.selection import retraining_count
 from dropsearch.tracking import tracker_names
 from dropsearch.training.planning.plan import Plan
@@ -167,9 +168,10 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
         "confirm": sum(max(confirmed - retrained, 0) for _, retrained in done),
     }
     sites = sum(site.controllable for site in context.sites)
-    if config.evidence.single_sites:
-        varied = [retrainings.most(arm) for arm in studies] or [2 * sites] * len(context.searching_arms)
-        found["single sites"] = config.confirm.seeds * sum(varied)
+    for phase, each in RETRAININGS.items():
+        if getattr(config.evidence, each.asked_by):
+            arms_with = [arm for arm in studies if phase in arm.retrained] or context.searching_arms
+            found[each.title] = config.confirm.seeds * each.most(sites) * len(arms_with)
     for number in range(2, config.study.repeats + 1):
         again = [len(arm.repeats[number - 2].results()) for arm in studies] or [0] * arms
         found[f"repeat {number}"] = sum(max(n_trials - each, 0) for each in again)

@@ -13,10 +13,10 @@ from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.study_settings import fingerprint
+from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import make_pruner, sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import RETRAINED
 
 
 def fingerprints(context: ExperimentContext) -> dict[str, Any]:
@@ -27,7 +27,9 @@ def fingerprints(context: ExperimentContext) -> dict[str, Any]:
 
 def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
     """Return what an arm's winner is retrained for beside its confirmation."""
-    return ["sites"] if config.evidence.single_sites and arm.dropout != "off" else []
+    if arm.dropout == "off":
+        return []
+    return [phase for phase, each in RETRAININGS.items() if getattr(config.evidence, each.asked_by)]
 
 
 def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_trains: bool = False) -> ArmStudies:
@@ -66,7 +68,7 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
     confirm = StudyStore(storage, f"{study}/confirm", phase="confirm", **shared)
     space = Space(context.space, arm, context.sites, typical_rates(context.sites))
     retrained: dict[TrialPhase, StudyStore] = {
-        phase: StudyStore(storage, f"{study}/{RETRAINED[phase]}", phase=phase, **shared)
+        phase: StudyStore(storage, f"{study}/{RETRAININGS[phase].study}", phase=phase, **shared)
         for phase in retraining_phases(config, arm)
     }
     return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)

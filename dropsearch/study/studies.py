@@ -19,15 +19,12 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ARMS, TrialPhase
+from dropsearch.core.records import ARMS
 from dropsearch.study.reconnect import patiently
+from dropsearch.study.retrainings import RETRAININGS
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
-RETRAINED: Mapping[TrialPhase, str] = {
-    "sites": "evidence/single_sites",
-}
-"""What follows an arm's name in the name of the study of its winner with something changed."""
-_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(RETRAINED.values())})$")
+_PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
 """What follows an arm's name in the names of its studies beside the first search."""
 _PATIENCE = 2.0
 """Seconds in which another process, which has just made a study, will have noted its id."""

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch.core.records import EpochMetrics, State, TrialPhase, TrialResult, TrialSpec
 from dropsearch.study.claims import TrialKey
+from dropsearch.study.retrainings import RETRAININGS
 
 RESULT = "result"
 """The user attribute that holds a result."""
@@ -23,7 +24,7 @@ WORKER = "worker"
 TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
-    "sites": ("configuration", "variation", "seed"),
+    **dict.fromkeys(RETRAININGS, ("configuration", "variation", "seed")),
 }
 """The user attributes that make up the key of a trial, by phase."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

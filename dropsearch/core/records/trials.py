@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dropsearch.core.records.metrics import EpochMetrics
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-TrialPhase = Literal["search", "confirm", "sites"]
+TrialPhase = str
 
 
 INTERRUPTED = "interrupted"

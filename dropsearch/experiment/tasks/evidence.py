@@ -21,8 +21,9 @@ from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun, trackers
 from dropsearch.experiment.studies import fingerprints, retraining_phases
 from dropsearch.report import closing
+from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
-from dropsearch.study.studies import RETRAINED, check_studies, missing_studies
+from dropsearch.study.studies import check_studies, missing_studies
 from dropsearch.training.sequential import SequentialEngine
 
 
@@ -65,7 +66,9 @@ def _storage(context: ExperimentContext) -> Any:
     parts = ["confirm", *(f"repeat-{repeat}" for repeat in range(2, config.study.repeats + 1))]
     names = [name for study in wanted for name in (study, *(f"{study}/{part}" for part in parts))]
     for arm in config.arms:
-        names += [f"{config.study.name}/{arm}/{RETRAINED[phase]}" for phase in retraining_phases(config, ARMS[arm])]
+        names += [
+            f"{config.study.name}/{arm}/{RETRAININGS[phase].study}" for phase in retraining_phases(config, ARMS[arm])
+        ]
     missing = names if storage is None else missing_studies(storage, names)
     if missing:
         where = config.study.storage or journal

@@ -1,0 +1,50 @@
+"""The engines by name: what trains the trials of a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dropsearch.core.errors import InputError, close_match
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import CheckpointPath, Engine, TrainerSettings
+from dropsearch.training.sequential import ModuleFactory, SequentialEngine
+from dropsearch.training.vectorized.engine import VectorizedEngine
+
+MakeEngine = Callable[[ModuleFactory, Any, TrainerSettings, Plan, CheckpointPath], Engine]
+"""Makes an engine from what builds modules, the data, what all trials share, the plan, and where weights go."""
+
+
+def _sequential(
+    make: ModuleFactory, data: Any, settings: TrainerSettings, plan: Plan, checkpoint_path: CheckpointPath
+) -> Engine:
+    return SequentialEngine(make, data, settings, checkpoint_path, plan.reason)
+
+
+def _vectorized(
+    make: ModuleFactory, data: Any, settings: TrainerSettings, plan: Plan, checkpoint_path: CheckpointPath
+) -> Engine:
+    settings = dataclasses.replace(settings, convolutions=plan.convolutions)
+    return VectorizedEngine(make, data.in_rows(), settings, plan.width, checkpoint_path)
+
+
+ENGINES: Mapping[str, MakeEngine] = {
+    "sequential": _sequential,
+    "vectorized": _vectorized,
+}
+"""Everything that trains trials: to add an engine, write its file, name it here, and give it a file in conf/engine.
+
+`engine=auto` chooses between vectorized and sequential; an engine of another name trains where it is asked for.
+"""
+
+
+def check_engine(name: str) -> None:
+    """Check that there is such an engine.
+
+    Raises:
+        InputError: There is none.
+    """
+    known = ("auto", *ENGINES)
+    if name not in known:
+        raise InputError(f'engine.name must be one of {", ".join(known)}, got "{name}"{close_match(name, known)}')
