@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import hydra
 from omegaconf import DictConfig
 
 from dropsearch.config.compose import register_schemas, typed
 from dropsearch.config.messages import ConfigurationErrors, conf_folder, one_line
+from dropsearch.config.options import check_options, option_errors
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
@@ -42,16 +44,20 @@ def main() -> None:
     def job(raw: DictConfig) -> int:
         nonlocal working
         working = True
+        reading.close()
         sys.argv = given  # what the user typed is what is shown
         # Of several jobs (-m) none begins after the user has stopped one.
         if STOPPED not in statuses:
             statuses.append(_run(raw))
         return statuses[-1]
 
-    given = sys.argv
+    given, reading = sys.argv, ExitStack()
     try:
+        check_options(given[1:])
         sys.argv = with_params(with_user_targets(given))
-        job()
+        with reading:
+            reading.enter_context(option_errors())
+            job()
     except InputError as error:
         sys.exit(_say(str(error), BAD_INPUT))
     except ConfigurationErrors as error:

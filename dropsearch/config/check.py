@@ -143,7 +143,7 @@ def _of_arms(config: Config) -> Iterator[str]:
     for arm in config.arms:
         if isinstance(arm, str) and arm in ARMS and ARMS[arm].batchnorm and not _has_batchnorm(config, arm):
             yield (
-                f"arms must not name {arm} without saying how {config.model.name} gets BatchNorm, got "
+                f"arms must not name {arm} without saying how it gets BatchNorm, got "
                 f"{', '.join(config.arms)}: give arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
                 " where the module has BatchNorm that the other arms are to lose"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dropsearch.config.check import check
 from dropsearch.config.messages import ConfigurationErrors, conf_folder, known_keys, one_line, unknown_key
+from dropsearch.config.options import check_options
 from dropsearch.config.params import with_params
 from dropsearch.config.schema import FREE, Config
 from dropsearch.core.errors import InputError
@@ -24,6 +26,7 @@ def register_schemas() -> None:
     ConfigStore.instance().store(name="schema", node=_schema())
 
 
+@cache
 def _schema() -> Any:
     node: Any = OmegaConf.structured(Config)
     for key in FREE:
@@ -37,6 +40,7 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
     Raises:
         InputError: As `typed`.
     """
+    check_options(overrides)
     register_schemas()
     running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
     running.clear()  # the caller may be a Hydra application of its own
@@ -70,7 +74,8 @@ def _as_objects(raw: DictConfig) -> Config:
         if key not in known and not key.startswith((*(f"{section}." for section in FREE), "hydra.")):
             raise InputError(unknown_key(key))
     if OmegaConf.get_type(raw) is not Config:  # a file of the user's own that does not begin with the schema
-        raw = OmegaConf.merge(_schema(), raw)
+        merged: Any = OmegaConf.merge(_schema(), raw)
+        raw = merged
     config: Any = OmegaConf.to_object(raw)
     assert isinstance(config, Config)
     return config

@@ -46,8 +46,10 @@ def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
         InputError: A job is bad input, or two jobs would continue the same study.
     """
     begun: dict[tuple[str, str], str] = {}
-    for job in _jobs(OverridesParser.create().parse_overrides(list(overrides))):
-        config = typed(compose(config_name, job))
+    jobs = _jobs(OverridesParser.create().parse_overrides(list(overrides)))
+    composed = [(job, compose(config_name, job)) for job in jobs]  # before a check imports the classes of one of them
+    for job, raw in composed:
+        config = typed(raw)
         if config.task != "search":
             continue
         first = begun.setdefault(_study(config), " ".join(job))

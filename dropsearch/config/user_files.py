@@ -76,9 +76,9 @@ def _key(word: str) -> str:
 
 def _option(arguments: Sequence[str], *names: str) -> str | None:
     """Return what an option of the command line has, ``--name VALUE`` or ``--name=VALUE``; None without it."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, word in enumerate(arguments):
         if word in names:
-            return following
+            return "".join(arguments[place + 1 : place + 2])
         if word.partition("=")[0] in names:
             return word.partition("=")[2]
     return None

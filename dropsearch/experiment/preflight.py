@@ -19,7 +19,7 @@ from dropsearch.tracking.mlflow.address import knock, resolve
 
 
 def check_prerequisites(config: Config) -> None:
-    """Check the device, the output directory, and where a study is opened storage and tracking too.
+    """Check the device, the output directory, and where a study is opened or planned storage and tracking too.
 
     Raises:
         InputError: The first of them that cannot be used.
@@ -29,9 +29,9 @@ def check_prerequisites(config: Config) -> None:
     if config.cluster.name == "ray":
         require("cluster=ray", "ray")
     check_folder(Path(config.output_dir))
-    if config.task in ("search", "work", "evidence"):
+    if config.task in ("search", "work", "evidence", "plan"):
         check_storage(config.study.storage, Path(config.output_dir) / "study.journal")
-    if config.task in ("search", "evidence"):
+    if config.task in ("search", "evidence", "plan"):
         _check_tracking(config)
 
 

@@ -7,6 +7,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,8 @@ from dropsearch.core.user_errors import described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.learning_rates import LearningRates
-from dropsearch.experiment.params import start
+from dropsearch.experiment.model_size import check_size
+from dropsearch.experiment.params import programs, start
 from dropsearch.experiment.scoring import (
     TestResult,
     accuracy_scores,
@@ -87,8 +89,12 @@ class TrialModules:
         # The rates of what is inserted are no argument of the constructor: all are set by the control then.
         self._rates = "" if self._where else takes_rates(self._maker_of())
         self._refuse_arguments()
-        self.start: Mapping[str, Any] = start(params, {f"model.{name}": value for name, value in own.items()})
+        self.start: Mapping[str, Any] = start(params, self._configured(own))
         self.routes: tuple[Route, ...] = routes(self._names, [])
+        if self._rates:  # such a constructor does nothing but build layers
+            for values in programs(params):
+                spec = dataclasses.replace(PROBED, hyperparameters={**self.start, **values})
+                check_size(partial(self._built, self._arguments(spec, self.routes)), self._chosen.name)
         first = self._specimen(self.start)
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
         check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
@@ -123,8 +129,15 @@ class TrialModules:
         """Which sites the module has only where an argument is set above 0, in words."""
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
-        if config.task == "search" and source.has_test:
+        if config.task == "search" and source.has_test and not self.scores_by_example:
             check_test(self._chosen.name, self.specimen(self.start), source, settings)
+
+    def _configured(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is set of what may be searched, by configuration key."""
+        of_optimizer = dataclasses.asdict(self._config.optimizer) if takes_optimizer(self._config) else {}
+        return {f"model.{name}": value for name, value in own.items()} | {
+            f"optimizer.{name}": value for name, value in of_optimizer.items()
+        }
 
     def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
         """Return the names of the arguments that the module takes, what builds it from them, and what they are."""

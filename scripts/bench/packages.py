@@ -72,7 +72,7 @@ def main() -> None:
         GivenLoaders(data["train_dataloaders"], data["val_dataloaders"]) if isinstance(data, dict) else data, "data"
     )
     monitor = Monitor(getattr(module, "MONITOR", "val_loss"))
-    settings = TrainerSettings(given.epochs, "cpu", "32-true", monitor=monitor, is_user_module=True)
+    settings = TrainerSettings(given.epochs, "cpu", "32-true", monitor=monitor)
     specs = [TrialSpec("dropout", n, 50 + n, {}, lr=1e-3, weight_decay=0.0) for n in range(given.trials)]
 
     def make_module(spec: TrialSpec) -> Any:

@@ -41,7 +41,7 @@ def test_an_option_bears_the_name_of_its_file(raw: RawCompose, group: str):
 def test_a_model_is_configured_by_the_arguments_of_its_constructor(model: str):
     arguments = set(inspect.signature(NETS[model]).parameters) - GIVEN_BY_THE_DATA
     written = _load(CONF / "model" / f"{model}.yaml")["model"]
-    assert set(written) == arguments | {"_target_", "name", "optimizer"}
+    assert set(written) == arguments | {"_target_", "_convert_", "name", "optimizer"}
     assert written["_target_"] == f"dropsearch.models.{model}_classifier"
 
 

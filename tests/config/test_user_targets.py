@@ -12,6 +12,7 @@ MODEL, DATA = "model._target_=mine.nets.Net", "data._target_=mine.Data"
 
 
 def test_a_command_line_without_them_stays_as_it_is():
+    assert with_user_targets([]) == []
     words = ["dropsearch", "model=cnn", "model.channels=[8]", "-m"]
     assert with_user_targets(words) == words
 

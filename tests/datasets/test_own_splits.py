@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dropsearch.core.records import TrialSpec
-from dropsearch.datasets.data_module import TensorDataModule, data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.tensor_split import TensorSplit
 
 SEARCH = TrialSpec("dropout", 0, 7, {}, lr=1e-3, weight_decay=0.0)
@@ -19,7 +19,7 @@ CONFIRM = replace(SEARCH, phase="confirm")
 
 @pytest.fixture(scope="module", params=[{}, {"train_size": 200, "val_fraction": 0.25}])
 def source(request: pytest.FixtureRequest) -> TensorDataModule:
-    module = data_module("digits", seed=3, **request.param)
+    module = TensorDataModule("digits", seed=3, **request.param)
     module.setup()
     return module
 
@@ -57,7 +57,7 @@ def test_sets_are_disjoint_and_have_the_sizes_of_the_search(source: TensorDataMo
 
 def test_the_split_is_that_of_the_same_seed_in_a_search(source: TensorDataModule):
     options = {"train_size": source.train_size, "val_fraction": source.val_fraction}
-    own, of_search = source.for_trial(CONFIRM), data_module("digits", seed=CONFIRM.seed, **options)
+    own, of_search = source.for_trial(CONFIRM), TensorDataModule("digits", seed=CONFIRM.seed, **options)
     for one, other in (
         (own.val_dataloader(), of_search.val_dataloader()),
         (own.train_part_loader(), of_search.train_part_loader()),
@@ -76,7 +76,7 @@ def test_no_split_takes_a_test_example(source: TensorDataModule):
 
 
 def test_every_example_outside_the_test_set_is_drawn_at_some_seed():
-    source = data_module("digits", train_size=500, val_fraction=0.25)
+    source = TensorDataModule("digits", train_size=500, val_fraction=0.25)
     own = [source.for_trial(replace(CONFIRM, seed=seed)) for seed in range(40)]
     assert set.union(*(of(split)[0] for split in own)) == set(range(1797 - 359))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dropsearch.config.messages import known_keys
+from tests.config.generated_overrides import OF_MODELS, WORDS, override
 from tests.experiment.conftest import Cli, Ended
 
 COMMAND_LINE = [
@@ -71,6 +74,16 @@ COMMAND_LINE = [
     ("evidence.monte_carlo=[5,1]", "evidence.monte_carlo must be rising numbers from 1 to 10000, got [5, 1]"),
 ]
 
+OPTIONS = [
+    ("--foo", "options must be those of Hydra (unrecognized arguments: --foo)"),
+    ("--multirn model=mlp,cnn", '(did you mean "--multirun"?)'),
+    ("--cfg", "argument --cfg/-c: expected one argument"),
+    ("--info nope", "invalid choice: 'nope'"),
+    ("-x", "unrecognized arguments: -x"),
+    ("--exp=config.pickle", "--exp must be left out"),
+    ("--experimental-rerun config.pickle", "for it runs code that a pickled file names"),
+]
+
 SURROUNDINGS = [
     ("data=mnist", "data mnist must be fetched before use, but data/mnist"),
     ("data=spoken_digits data.root=away", "run `scripts/fetch_data spoken_digits --root away`"),
@@ -104,6 +117,13 @@ LOADED = [
     ("space.params={model.hiden:choice([8],[9])}", 'must name arguments of mlp, got "hiden" (did you mean "hidden"?)'),
     ("monitor=val_los", "monitor must be"),
     (
+        "model.hidden=[16384,16384,16384,16384,16384,16384,16384,16384] trainer.accelerator=cpu",
+        "make its layers smaller",
+    ),
+    ("model=cnn model.channels=[16384,16384] model.kernel_size=63", "model=cnn must fit into"),
+    ("model=transformer model.width=16384 model.layers=64", "model=transformer must fit into"),
+    ("engine.name=nothing", "engine.name must be one of auto, "),
+    (
         "task=retrain retrain.arm=dropout +retrain.rates={net.hiden1.dropout:0.5}",
         'got "net.hiden1.dropout" (did you mean "net.hidden1.dropout"?)',
     ),
@@ -123,6 +143,12 @@ def is_refused(ended: Ended, message: str) -> None:
     assert ended.left == [], "nothing is created"
 
 
+def is_one_line(ended: Ended) -> bool:
+    """Say whether a run was refused in one line that can be printed."""
+    line = ended.err.removesuffix("\n")
+    return ended.status == 2 and ended.out == "" and line.startswith("dropsearch: ") and line.isprintable()
+
+
 def arguments(line: str) -> list[str]:
     """Split a line as a shell does, but for the cases that hold a blank or a quote of their own."""
     return [line] if "\n" in line or "'" in line or not line else line.split()
@@ -131,6 +157,23 @@ def arguments(line: str) -> list[str]:
 @pytest.mark.parametrize(("line", "message"), COMMAND_LINE)
 def test_what_cannot_be_read_is_refused(cli: Cli, line: str, message: str):
     is_refused(cli(*arguments(line)), message)
+
+
+@pytest.mark.parametrize(("line", "message"), OPTIONS)
+def test_option_that_hydra_has_not_is_refused(cli: Cli, line: str, message: str):
+    is_refused(cli(*line.split()), message)
+
+
+def test_generated_overrides_end_in_one_line_and_leave_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    taken: list[object] = []
+    monkeypatch.setattr("dropsearch.experiment.tasks.run", lambda config: taken.append(config) or 0)
+    draw, keys = random.Random(7), sorted({*known_keys(), *OF_MODELS})
+    words = [override(draw, keys) for _ in range(30)] + list(WORDS)
+    for word in words:
+        ended = cli(word)
+        assert (ended.status, ended.err) == (0, "") or is_one_line(ended), (word, ended)
+        assert ended.left == [], word
+    assert 0 < len(taken) < len(words) / 2
 
 
 @pytest.fixture
@@ -147,6 +190,12 @@ def traps(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("line", "message"), SURROUNDINGS)
 def test_what_cannot_be_used_is_refused(cli: Cli, traps: Path, line: str, message: str):
     is_refused(cli(*arguments(line)), message)
+
+
+@pytest.mark.parametrize("index", [2, 4, 6, 10, 12])
+def test_plan_looks_at_the_surroundings_too(cli: Cli, traps: Path, index: int):
+    line, message = SURROUNDINGS[index]
+    is_refused(cli("task=plan", *arguments(line)), message)
 
 
 @pytest.mark.parametrize(("line", "message"), LOADED)

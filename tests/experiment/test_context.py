@@ -30,7 +30,7 @@ def test_a_context_holds_what_follows_from_the_configuration(context: Experiment
     assert context.checkpoints == Path("out").absolute() / "checkpoints" / "mine"
     assert context.searching_arms == ["dropout", "both"]
     assert [site.name for site in context.sites] == ["net.input.dropout", "net.hidden1.dropout"]
-    assert context.modules.class_name == "dropsearch.models.mlp.MLP"
+    assert context.modules.class_name == "dropsearch.models.mlp_classifier"
     assert context.rates_off == {}, "a built-in network has no rates of its own"
 
 

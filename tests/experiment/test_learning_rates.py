@@ -81,6 +81,6 @@ def test_first_trial_trains_with_it(engine: str, tmp_path: Any, capfd: pytest.Ca
         tracking="none",
         accelerator="cpu",
     )
-    assert "leaves out the module's own learning rate 0.1" in " ".join(capfd.readouterr().err.split())
+    assert "leaves out the module's own learning rate 0.1" in " ".join(capfd.readouterr().out.split())
     trials = result.trials_dataframe()
     assert set(trials[trials["number"] == 0]["lr"]) == {0.1}

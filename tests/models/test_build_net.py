@@ -24,6 +24,7 @@ def test_config_file_has_all_defaults(name):
     as_data = {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()}
 
     assert written.pop("_target_") == f"dropsearch.models.{name}_classifier"
+    assert written.pop("_convert_") == "all"
     assert written.pop("optimizer") == "${optimizer}"
     assert written == {"name": name, **as_data}
     assert isinstance(build_net({**written, **SHAPE}), NETS[name])

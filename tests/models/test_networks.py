@@ -247,10 +247,10 @@ def test_mlp_without_hidden_layers_is_linear(batch):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (MLP, {"hidden": [0]}, "hidden must be a positive integer, got 0"),
-        (MLP, {"activation": "swish"}, "activation must be one of relu, .*got 'swish'"),
-        (MLP, {"norm": "group"}, "norm must be one of none, batch, layer, got 'group'"),
-        (MLP, {"classes": 0}, "classes must be a positive integer"),
+        (MLP, {"hidden": [0]}, r"hidden\[0\] must be at least 1, got 0"),
+        (MLP, {"activation": "swish"}, 'activation must be one of relu, .*got "swish"'),
+        (MLP, {"norm": "group"}, 'norm must be one of none, batch, layer, got "group"'),
+        (MLP, {"classes": 0}, "classes must be at least 1, got 0"),
         (MLP, {"input_shape": (3,)}, "input_shape of layout signal must be 2 positive sizes"),
         (MLP, {"input_shape": (3, 0)}, "input_shape of layout signal must be 2 positive sizes"),
         (
@@ -260,12 +260,12 @@ def test_mlp_without_hidden_layers_is_linear(batch):
         ),
         (MLP, {"layout": "video"}, "layout must be one of image, signal, sequence, got 'video'"),
         (CNN, {"kernel_size": 4}, "kernel_size must be odd, got 4"),
-        (CNN, {"pool": 0}, "pool must be a positive integer"),
+        (CNN, {"pool": 0}, "pool must be at least 1, got 0"),
         (CNN, {"dropout_unit": "pixel"}, "dropout_unit must be one of element, channel"),
         (RNN, {"cell": "elman"}, "cell must be one of lstm, gru"),
         (RNN, {"mask": "none"}, "mask must be one of sequence, step"),
-        (RNN, {"layers": 0}, "layers must be a positive integer"),
-        (Transformer, {"width": 10, "heads": 4}, "width must be a multiple of heads, got width=10, heads=4"),
+        (RNN, {"layers": 0}, "layers must be at least 1, got 0"),
+        (Transformer, {"width": 10, "heads": 4}, "width must be a multiple of heads, got 10 and 4"),
     ],
 )
 def test_out_of_range_options_are_rejected(kind, options, message):

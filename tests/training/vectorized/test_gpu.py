@@ -7,7 +7,7 @@ import torch
 
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialSpec
-from dropsearch.datasets.data_module import data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.dropout.control import TrialControl
 from dropsearch.models import MLP, Classifier
 from dropsearch.training.planning.equivalence import check_equivalence
@@ -106,7 +106,7 @@ def test_failed_capture_runs_without_graph(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_retrainings_have_their_own_splits() -> None:
-    source = data_module("digits", train_size=96, batch_size=32, val_fraction=0.4).to("cuda")
+    source = TensorDataModule("digits", train_size=96, batch_size=32, val_fraction=0.4).to("cuda")
     net = lambda: MLP((1, 8, 8), classes=10, hidden=[12], dropout={"hidden1.dropout": 0.3})  # noqa: E731
     rates = {"net.hidden1.dropout": 0.3}
     specs = [TrialSpec("dropout", n, 50 + n, rates, lr=2e-3, weight_decay=0.0, phase="confirm") for n in range(5)]

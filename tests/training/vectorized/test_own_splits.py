@@ -12,7 +12,7 @@ from lightning import LightningModule
 
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialSpec
-from dropsearch.datasets.data_module import TensorDataModule, data_module
+from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.models import MLP, Classifier
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
@@ -26,7 +26,7 @@ RATES = {"net.hidden1.dropout": 0.3}
 @pytest.fixture(scope="module")
 def source() -> TensorDataModule:
     """Data in float64, so that rounding is no difference."""
-    source = data_module("digits", train_size=96, batch_size=32, val_fraction=0.4)
+    source = TensorDataModule("digits", train_size=96, batch_size=32, val_fraction=0.4)
     source.setup()
     for name in ("_examples", "_test"):
         x, y = getattr(source, name)
@@ -56,19 +56,16 @@ def template(spec: TrialSpec) -> LightningModule:
 
 
 @pytest.mark.parametrize("device_step", [False, True])
-@pytest.mark.parametrize(
-    ("make", "rates", "is_user_module"), [(classifier, RATES, False), (template, {"drop": 0.3}, True)]
-)
+@pytest.mark.parametrize(("make", "rates"), [(classifier, RATES), (template, {"drop": 0.3})])
 def test_rows_equal_sequential_training(
     source: TensorDataModule,
     make: Callable[[TrialSpec], LightningModule],
     rates: dict[str, float],
-    is_user_module: bool,
     device_step: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: device_step)
-    settings = TrainerSettings(3, "cpu", "64-true", is_user_module=is_user_module)
+    settings = TrainerSettings(3, "cpu", "64-true")
     trials, alone, together = specs(5, rates), Queue(specs(5, rates)), Queue(specs(5, rates))
     SequentialEngine(make, source, settings).run(alone)
     VectorizedEngine(make, source, settings, width=2).run(together)  # rows are refilled, then narrowed

@@ -1,0 +1,52 @@
+"""The options of Hydra's command line: a wrong one is an error in one line, as everything else is."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from dropsearch.config.messages import GROUPS
+from dropsearch.core.errors import InputError, close_match
+
+_MAY_BE_SEVERAL = ("experiment", "tracking")
+_SEVERAL = re.compile(
+    rf"\+{{0,2}}({'|'.join(group for group in GROUPS if group not in _MAY_BE_SEVERAL)})=\[.*,.*\]$", re.DOTALL
+)
+_RERUN = "--experimental-rerun"
+
+
+@contextmanager
+def option_errors() -> Iterator[None]:
+    """Let parsers of command lines raise `InputError` where they would print their usage and exit."""
+    error = ArgumentParser.error
+    ArgumentParser.error = _refuse  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        ArgumentParser.error = error  # type: ignore[method-assign]
+
+
+def _refuse(parser: ArgumentParser, message: str) -> NoReturn:
+    unknown = re.match(r"unrecognized arguments: ([^\s=]+)", message)
+    hint = close_match(unknown[1], re.findall(r"--[\w-]+", parser.format_usage())) if unknown else ""
+    raise InputError(f"options must be those of Hydra ({message}){hint}: python -m dropsearch --help shows them")
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Refuse the option that loads a pickled file, and so runs code that the file names; and groups with two options.
+
+    Raises:
+        InputError: Such a word is given.
+    """
+    for word in arguments:
+        if several := _SEVERAL.match(word):
+            group = several[1]
+            raise InputError(f"{group} must be one option, got several: {group}=A,B with -m runs one after the other")
+        name = word.partition("=")[0]
+        if len(name) > 2 and _RERUN.startswith(name):
+            raise InputError(
+                f"{name} must be left out, for it runs code that a pickled file names: give the overrides again"
+            )
