@@ -8,8 +8,8 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch._C._functorch import (
     _add_batch_dim,
     get_unwrapped,
@@ -21,7 +21,7 @@ from torch._C._functorch import (
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter, temporarily_pop_interpreter_stack
 from torch.autograd import Function
 
-functorch: Any = torch._C._functorch
+functorch: Any = _functorch
 
 
 @contextmanager
@@ -94,11 +94,11 @@ _applied: list[tuple[Callable[..., Any], FunctionType]] = []
 
 
 class _Shown:
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # stands in for a method of classes
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
         """Stand in for `Function.apply`, whose code has `__class__` as its free variable too."""
         from dropsearch._compat.row_values import applied
 
-        return applied(cls, __class__, args, kwargs)
+        return applied(self, __class__, args, kwargs)
 
 
 def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
