@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,12 +19,12 @@ from dropsearch.config.compose import register_schemas, typed
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.provenance import reload_command
 from dropsearch.experiment.tasks import run
-from tests.experiment.conftest import LIGHT
+from tests.experiment.conftest import MEASURED, in_this_process
 
 ROOT = Path(__file__).parents[2]
 Completed = subprocess.CompletedProcess[str]
 OVERRIDES = (
-    *(override for override in LIGHT if not override.startswith(("tracking", "trainer.max_epochs", "study"))),
+    *(override for override in MEASURED if not override.startswith(("tracking", "trainer.max_epochs", "study"))),
     "arms=[none,both]",
     "trainer.max_epochs=4",
     "study.n_trials=5",
@@ -61,11 +60,13 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    begun = Finished(tmp_path_factory.mktemp("user"), "")
-    ended = begun.shell(shlex.join([sys.executable, "-m", "dropsearch", *OVERRIDES]))
-    assert ended.returncode == 0, ended.stderr
-    return Finished(begun.folder, ended.stdout, json.loads((begun.out / "results.json").read_text()))
+def finished(tmp_path_factory: pytest.TempPathFactory, every_figure: None) -> Finished:
+    folder = tmp_path_factory.mktemp("user")
+    status, printed = in_this_process(folder, *OVERRIDES)
+    assert status == 0, printed
+    done = Finished(folder, printed)
+    done.results |= json.loads((done.out / "results.json").read_text())
+    return done
 
 
 @pytest.fixture(scope="module")

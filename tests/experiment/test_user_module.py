@@ -23,6 +23,7 @@ TINY = (
     "confirm.top_k=1",
     "confirm.seeds=2",
     "tracking=none",
+    "evidence=off",
     "output_dir=out",
 )
 
@@ -100,16 +101,16 @@ def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
     batch = "(torch.zeros(2, 64), torch.zeros(2, dtype=torch.int64))"
     listed = f"from dropsearch import dropout_sites; import torch, json; sites = dropout_sites(net, {batch})"
     code = f"{code}; {listed}; print(json.dumps({{site.name: site.rate for site in sites}}))"
-    loaded = _shell(folder, shlex.join([*python, code]))
+    retrained = _shell(folder, commands["retrain"])
+    assert retrained.returncode == 0, retrained.stderr
+    again = shlex.split(retrained.stdout.splitlines()[-1])[-1]
+    loaded = _shell(folder, shlex.join([*python, f"{again}; {code}"]))
     assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.count("LitNet(") == 2, "the retrained one, then the winner"
     assert loaded.stdout.startswith("LitNet(")
     found = results(folder)["arms"][results(folder)["recommended"]]["winner"]["rates"]
     assert json.loads(loaded.stdout.splitlines()[-1]) == pytest.approx(found, abs=1e-5)
     assert "out_features=16" in loaded.stdout
-    retrained = _shell(folder, commands["retrain"])
-    assert retrained.returncode == 0, retrained.stderr
-    again = _shell(folder, retrained.stdout.splitlines()[-1].strip())
-    assert again.stdout.startswith("LitNet("), again.stderr
 
 
 def test_the_checkpoint_is_an_ordinary_one_of_the_user_s_class(user_run: tuple[Path, str]):
