@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from dropsearch.experiment.tasks import run
 from tests.chromium import Chromium, missing
+from tests.experiment.conftest import composed
+from tests.experiment.one_figure import PLACE, write_first_figure
 from tests.tracking.mlflow.mlflow_pages import Pages, served
 
-ROOT = Path(__file__).parents[3]
 EPOCHS = 2
 SMALL = (
     "model.hidden=[16]",
@@ -30,7 +29,7 @@ SMALL = (
     "confirm.seeds=2",
     "engine=sequential",
     "tracking=mlflow",
-    "output_dir=out",
+    "evidence=off",
 )
 
 pytestmark = [
@@ -51,22 +50,23 @@ class Store:
     experiment: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A real run, small, in a folder of its own."""
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("browsed")
-    given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    environment = given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "dropsearch", *SMALL], cwd=folder, env=environment, check=True)
-    client = MlflowClient(f"sqlite:///{folder}/out/mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(PLACE, write_first_figure)
+        assert run(composed(*SMALL, f"output_dir={folder}")) == 0
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("mlp-digits")
     assert experiment is not None
     runs = {str(run.info.run_name): str(run.info.run_id) for run in client.search_runs([experiment.experiment_id])}
     (model,) = client.search_logged_models([experiment.experiment_id])
-    results = json.loads((folder / "out/results.json").read_text())
-    return Store(folder / "out", results, runs, model, experiment.experiment_id)
+    results = json.loads((folder / "results.json").read_text())
+    return Store(folder, results, runs, model, experiment.experiment_id)
 
 
 @pytest.fixture(scope="module")
