@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Summary, best_arm
 from dropsearch.report import findings
@@ -169,19 +170,31 @@ def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
     most = contrast.difference.high if higher else -contrast.difference.low
     if not math.isfinite(most):
         return ""
+    if most <= 0:
+        return ", any improvement is excluded"
     adjusted = _adjusted(summary, contrast).removeprefix(", but ")
-    return f"{f' ({adjusted})' if adjusted else ''}, more than {scale.size(max(most, 0.0))}{scale.unit} is excluded"
+    return f"{f' ({adjusted})' if adjusted else ''}, more than {scale.size(most)}{scale.unit} is excluded"
 
 
 def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
-    """Return whether two arms chose one model, which stands in both."""
-
-    def of(outcome: ArmOutcome, winner: Confirmed) -> tuple[str, int]:
-        return winner.owner or outcome.arm.name, winner.number
-
+    """Return whether two arms chose one model: the same retrainings, or retrainings with equal settings and results."""
     if one.winner is None or other.winner is None:
         return False
-    return of(one, one.winner) == of(other, other.winner)
+
+    def owner(outcome: ArmOutcome, winner: Confirmed) -> tuple[str, int]:
+        return winner.owner or outcome.arm.name, winner.number
+
+    def model(outcome: ArmOutcome, winner: Confirmed) -> tuple[Any, ...]:
+        specs = [result.spec for result in winner.results]
+        settings = [
+            ({site: rate for site, rate in each.rates.items() if rate}, each.seed, each.lr, each.weight_decay)
+            for each in specs
+        ]
+        return outcome.arm.batchnorm, settings, [each.hyperparameters for each in specs], winner.val_loss
+
+    if owner(one, one.winner) == owner(other, other.winner):
+        return True
+    return bool(one.winner.results) and model(one, one.winner) == model(other, other.winner)
 
 
 # Where nothing was confirmed

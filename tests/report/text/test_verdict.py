@@ -188,6 +188,39 @@ def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
     assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
 
 
+def test_arms_that_found_equal_settings_apart_are_the_same_model(make):
+    plain = with_losses(make, "none", [0.2] * 4, {})
+    found_apart = with_losses(make, "dropout", [0.2] * 4, {"drop": 0.0})
+    specs = [result.spec for result in plain.winner.results]
+    results = tuple(
+        replace(result, spec=replace(result.spec, seed=spec.seed, lr=spec.lr, weight_decay=spec.weight_decay))
+        for result, spec in zip(found_apart.winner.results, specs, strict=True)
+    )
+    apart = replace(found_apart, winner=replace(found_apart.winner, number=7, results=results))
+    assert answer(make.summary({"none": plain, "dropout": apart}))[1] == (
+        "Dropout: no dropout was chosen, it is the same model."
+    )
+    others = tuple(replace(result, spec=replace(result.spec, lr=0.5)) for result in results)
+    other = replace(apart, winner=replace(apart.winner, results=others))
+    assert "same model" not in verdict(make.summary({"none": plain, "dropout": other}))
+
+
+def test_an_arm_that_cannot_be_better_says_so(make):
+    pairs = (
+        contrast("dropout", "none", -0.02, -0.03, -0.01, 0.2),
+        contrast("batchnorm", "none", 0.05, 0.04, 0.06, 0.002),
+        contrast("batchnorm", "dropout", 0.07, 0.06, 0.08, 0.002),
+    )
+    losses = {"none": 0.5, "dropout": 0.5, "batchnorm": 0.1}
+    summary = with_contrasts(make, *pairs, none=HIGH, dropout=LOW, batchnorm=HIGH)
+    arms = {
+        name: replace(with_losses(make, name, [loss] * 8), test=summary.arms[name].test)
+        for name, loss in losses.items()
+    }
+    third = answer(replace(summary, arms=arms))[2]
+    assert "dropout: no improvement over plain shown, any improvement is excluded." in third
+
+
 def test_an_interval_without_zero_that_is_not_shown_says_why(make):
     comparison = contrast("dropout", "none", -0.0056, -0.0096, -0.001, 0.074)
     arms = {"none": with_losses(make, "none", [0.1] * 8), "dropout": with_losses(make, "dropout", [0.2] * 8)}
