@@ -50,7 +50,9 @@ def assert_alike(
     assert sorted(site.name for site in together.summary.sites if site.controllable) == sorted(sites)
     one, other = (result.trials_dataframe() for result in (together, alone))
     of_one_engine = ("seconds", "lr_used_low", "lr_used_high")
-    names = [name for name in other.columns if other[name].dtype == float and name not in of_one_engine]
+    both = [name for name in other.columns if name in one.columns and name not in of_one_engine]
+    names = [name for name in both if other[name].dtype == float]
+    assert monitor in names
     assert list(one["state"]) == list(other["state"]) == ["COMPLETE"] * 3
     for name in names:
         assert list(one[name]) == pytest.approx(list(other[name]), rel=1e-7, abs=1e-8, nan_ok=True), name
