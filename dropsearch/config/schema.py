@@ -121,6 +121,7 @@ class EngineConfig:
     devices: Any = "auto"
     """The GPUs of this machine that train, by index: auto for all of them, or a list."""
     mask_seed: str = checked("per_trial", Constraint(one_of=("per_trial", "shared")))
+    batch_seed: str = checked("per_trial", Constraint(one_of=("per_trial", "shared")))
     """per_trial: each trial draws its own masks; shared: all trials threshold one field of uniform numbers."""
 
 

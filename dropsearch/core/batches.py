@@ -116,6 +116,36 @@ def form_of(batches: Sequence[Any]) -> BatchForm:
     return BatchForm(_with_leaves(batches[0], following))
 
 
+class StackedForm:
+    """The form of a batch without its tensors: builds batches from all tensors of one, in their order.
+
+    Args:
+        prototype: A batch of this form.
+    """
+
+    def __init__(self, prototype: Any) -> None:
+        self._prototype = prototype
+
+    def build(self, examples: Sequence[Tensor]) -> Any:
+        """Return a batch of these tensors, in the order of `tensors`."""
+        following = iter(examples)
+        return mapped(self._prototype, lambda _: next(following))
+
+
+def stacked_form(batches: Sequence[Any]) -> StackedForm:
+    """Return the form of batches whose tensors are stacked. What else differs between them is `Unreadable` in it."""
+    first, *others = [list(leaves(batch)) for batch in batches]
+    parts = [
+        leaf if isinstance(leaf, Tensor) or all(same(leaf, other) for other in more) else Unreadable(_named(leaf))
+        for leaf, *more in zip(first, *others, strict=True)
+    ]
+    return StackedForm(_with_leaves(batches[0], iter(parts)))
+
+
+def _named(leaf: Any) -> str:
+    return f"a {type(leaf).__name__}"
+
+
 def _common(column: tuple[Any, ...]) -> Any:
     """Return what stands for one leaf of all batches."""
     leaf = column[0]
@@ -125,7 +155,7 @@ def _common(column: tuple[Any, ...]) -> Any:
         return leaf
     if isinstance(leaf, Tensor):
         raise UnsupportedError("a training batch holds a tensor without dimensions that differs between batches")
-    return Unreadable(f"a {type(leaf).__name__}")
+    return Unreadable(_named(leaf))
 
 
 def _with_leaves(batch: Any, following: Iterator[Any]) -> Any:

@@ -57,6 +57,8 @@ class TensorDataModule(LightningDataModule):
     """Whether hooks change what the loaders give."""
     incompatibility = ""
     """Why an array cannot take its batches from these data."""
+    reading = "from examples in memory"
+    """Where rows take their batches from, in words."""
     notes: tuple[str, ...] = ()
     """What a reader must know of these data."""
 

@@ -18,9 +18,11 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.given_loaders import GivenLoaders
+from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import (
+    Combined,
     OnDevice,
     Part,
     each_loader,
@@ -32,6 +34,8 @@ from dropsearch.datasets.user_loaders import (
 )
 from dropsearch.datasets.user_tensors import Examples
 
+MOST_PROCESSES = 16
+"""Most worker processes of the loaders of all rows together."""
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
@@ -39,7 +43,9 @@ class UserData:
     """The data of a user's data module, in an order that is a function of a trial's seed.
 
     If the training set is indexed and its examples are tensors that fit in memory, `rows` holds them for vectorized
-    training. Both ways return the same batches in the same order; incomplete batches are then dropped.
+    training. Both ways return the same batches in the same order; incomplete batches are then dropped. Any other loader
+    draws its random numbers from generators that are seeded for each batch (see `keyed`), and vectorized training reads
+    one loader for each row.
 
     Args:
         module: The data module; it must define `train_dataloader` and `val_dataloader`.
@@ -52,22 +58,34 @@ class UserData:
 
     def __init__(self, module: Any, name: str, seed: int = 0) -> None:
         self.module, self.name, self._seed = module, name, seed
+        self._device = torch.device("cpu")
         with seeded(seed):  # reading may draw random numbers and must not change the global state
             self._call("prepare_data")
             self._set_up("fit")
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
-            self.rows, self.incompatibility = rows_of(self._train)
+            self.rows, self.why_lockstep = rows_of(self._train)
+            """The training set in memory, or None and the reason why each row reads its own loader."""
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
-            if self._hooks and self.rows is not None:
-                self.rows, self.incompatibility = None, f"the data module overrides {self._hooks[0]}"
-            if (count := len(each_loader(self._val))) > 1 and self.rows is not None:
-                self.rows, self.incompatibility = None, f"there are {count} validation loaders"
+            self.incompatibility = next(self._obstacles(), "")
+            """Why rows cannot take their batches from these data; empty if they can."""
+            if self.incompatibility:
+                self.rows = None
             self._part_size = length(self._val)
+            self.validates_by_row = is_random(self._val)
+            """Whether reading the validation set draws random numbers, so that its batches differ between trials."""
         with seeded(seed):
             self.digest = self._sha256()
             """sha256 of sizes, arguments of the data module, training data in memory (else the first batch) and first
             validation batch, which a continued study must match."""
+
+    def _obstacles(self) -> Iterator[str]:
+        if self._hooks:
+            yield f"the data module overrides {self._hooks[0]}"
+        if (count := len(each_loader(self._val))) > 1:
+            yield f"there are {count} validation loaders"
+        if once := next((each for each in each_loader(self._train) if not can_be_keyed(each)), None):
+            yield f"the training batches come from a {type(once).__name__}, which cannot be copied for each trial"
 
     def _set_up(self, stage: str) -> None:
         # The same seed for each stage, so that a random split is the same in training and test.
@@ -131,13 +149,16 @@ class UserData:
 
     def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device; the user's loaders are unchanged."""
+        self._device = torch.device(device)
         if self.rows is not None:
             self.rows = Examples(tuple(tensor.to(device) for tensor in self.rows.tensors), self.rows.form)
         return self
 
-    def in_rows(self) -> UserDataRows | None:
-        """Return the same data from tensors in memory, or None if it is not possible (see `incompatibility`)."""
-        return None if self.rows is None else UserDataRows(self, self.rows)
+    def in_rows(self) -> UserDataRows | UserDataLockstep | None:
+        """Return the same data for the rows of vectorized training, or None (see `incompatibility`)."""
+        if self.rows is not None:
+            return UserDataRows(self, self.rows)
+        return None if self.incompatibility else UserDataLockstep(self, self._device)
 
     @property
     def batch_size(self) -> int:
@@ -166,18 +187,36 @@ class UserData:
         """Return the user's own training and validation set, which is the same for all trials."""
         return self
 
-    def train_loader(self, seed: int) -> Any:
-        """Return the user's training batches, in an order that is a function of `seed` and epoch."""
-        if type(self._train) is not DataLoader:  # a subclass may override `__iter__`
-            return self._call("train_dataloader")
-        return reordered(self._train, seed, self.rows is not None)
+    def train_loader(self, seed: int, epochs: Epochs | None = None) -> Any:
+        """Return the user's training batches, in an order that is a function of `seed` and epoch.
+
+        Args:
+            seed: The trial's seed.
+            epochs: Counts the epochs; None for a count of its own.
+        """
+        if self.rows is not None:
+            return reordered(self._train, seed, whole_batches=True)
+        given = self._train if is_indexed(self._train) else self._call("train_dataloader")
+        return self._keyed(given, seed, epochs or Epochs())
+
+    def _keyed(self, loader: Any, seed: int, epochs: Epochs) -> Any:
+        ordered = reordered(loader, seed, whole_batches=False) if type(loader) is DataLoader else loader
+        return keyed(ordered, seed, "train", epochs)
+
+    def val_loader(self, seed: int) -> Any:
+        """Return the validation batches of a trial: the user's, or where they are random, a function of `seed`."""
+        return keyed(self._val, seed, "val") if self.validates_by_row else self._val
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
-        train, val = self.train_loader(seed), self._val
+        epochs = Epochs()
+        train, val = self.train_loader(seed, epochs), self.val_loader(seed)
         if isinstance(self.module, GivenLoaders):
             return {"train_dataloaders": train, "val_dataloaders": val}
-        again = lambda loader: reordered(loader, seed, self.rows is not None) if type(loader) is DataLoader else loader  # noqa: E731
+        if self.rows is not None:
+            again = lambda loader: reordered(loader, seed, whole_batches=True)  # noqa: E731
+        else:
+            again = lambda loader: self._keyed(loader, seed, epochs)  # noqa: E731
         return {"datamodule": prepared(self.module, again, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
@@ -197,7 +236,7 @@ class UserData:
 
         Where there are several validation loaders it is a list of as many: each takes the place of one.
         """
-        part, count = Part(self._train, self._part_size), len(each_loader(self._val))
+        part, count = Part(self._train, self._part_size, is_random=self.rows is None), len(each_loader(self._val))
         return part if count == 1 else [part] * count
 
     def val_dataloader(self) -> Any:
@@ -209,6 +248,30 @@ class UserData:
         return self._test
 
     @property
+    def most_rows(self) -> int | None:
+        """Most trials that may read at the same time, None for any number.
+
+        Worker processes read an indexed data set for all trials; any other loader has its own for each trial.
+        """
+        given = each_loader(self._train)
+        workers = sum(getattr(each, "num_workers", 0) for each in given)
+        if self.rows is not None or not workers or (len(given) == 1 and is_indexed(given[0])):
+            return None
+        return max(MOST_PROCESSES // workers, 1)
+
+    @property
+    def reading(self) -> str:
+        """Where the rows of vectorized training take their batches from, and why, in words."""
+        if self.rows is not None:
+            return "from examples in memory"
+        if self.incompatibility:
+            return f"from one loader after the other, for {self.incompatibility}"
+        workers = sum(getattr(each, "num_workers", 0) for each in each_loader(self._train))
+        whose = "all" if self.most_rows is None else "each"
+        many = f", with {workers} worker processes for {whose}" if workers else ""
+        return f"from a loader for each trial, read in lockstep{many}, for {self.why_lockstep}"
+
+    @property
     def has_test(self) -> bool:
         """Whether there is a test set."""
         return self._test is not None
@@ -217,7 +280,10 @@ class UserData:
     def description(self) -> str:
         """What there is, in words."""
         known = [f"{size:,} {part}" for part, size in self.sizes.items() if size]
-        where = "" if self.rows is None else ", the training set in memory"
+        if self.rows is not None:
+            where = ", the training set in memory"
+        else:
+            where = "" if self.incompatibility else f"; vectorized trials take batches {self.reading}"
         return f"{' and '.join(known) or 'unknown numbers of'} examples from {self.source}{where}"
 
     @property
@@ -257,6 +323,20 @@ class UserDataRows:
         self._data, self._rows = data, rows
 
     @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._rows.tensors[0].device
+
+    @property
+    def validates_by_row(self) -> bool:
+        """Whether each row reads its own validation batches."""
+        return self._data.validates_by_row
+
+    def val_loader(self, seed: int) -> Any:
+        """Return the validation batches of a trial."""
+        return self._data.val_loader(seed)
+
+    @property
     def datamodule(self) -> Any:
         """The user's data module; None where loaders were given."""
         return None if isinstance(self._data.module, GivenLoaders) else self._data.module
@@ -277,6 +357,48 @@ class UserDataRows:
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
         return OnDevice(self._data.val_dataloader(), self._rows.tensors[0].device)
+
+
+class UserDataLockstep:
+    """The user's data where each row reads its own loader, all at the same step."""
+
+    reads_by_row = True
+
+    def __init__(self, data: UserData, device: torch.device) -> None:
+        self._data, self.device = data, device
+        self.validates_by_row = data.validates_by_row
+        self.most_rows = data.most_rows
+        """Most rows that may read at the same time; None for any number."""
+
+    def for_trial(self, spec: TrialSpec) -> UserDataLockstep:
+        """Return the user's own training and validation set, which is the same for all trials."""
+        return self
+
+    def val_loader(self, seed: int) -> Any:
+        """Return the validation batches of a trial."""
+        return self._data.val_loader(seed)
+
+    @property
+    def datamodule(self) -> Any:
+        """The user's data module."""
+        return self._data.module
+
+    def train_loader(self, seed: int) -> Any:
+        """Return the training batches of a trial, which are a function of `seed`, epoch and number of the batch."""
+        loader = self._data.train_loader(seed)
+        return loader if keying_of(loader) is not None else Combined(loader)
+
+    def train_part_loader(self) -> Any:
+        """Return a fixed part of the training set, of the size of the validation set.
+
+        Batches of several training loaders are no validation batches: of those there is no part.
+        """
+        is_one = len(each_loader(self._data._train)) == 1
+        return OnDevice(self._data.train_part_loader() if is_one else (), self.device)
+
+    def val_dataloader(self) -> Any:
+        """Return the user's validation batches."""
+        return OnDevice(self._data.val_dataloader(), self.device)
 
 
 def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, **loaders: Any) -> Any:

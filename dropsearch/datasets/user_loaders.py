@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from dropsearch._compat.data_loaders import mode_of
 from dropsearch.core.batches import mapped
+from dropsearch.datasets.keyed_loader import keyed
 from dropsearch.datasets.loaders import SeededSampler
 from dropsearch.datasets.user_tensors import Examples, in_memory
 
@@ -25,23 +28,45 @@ def each_loader(given: Any) -> list[Any]:
     return [] if given is None else [given]
 
 
-class Part:
-    """The first examples of a loader's data set, unshuffled, with the user's batch size; of several, batches of all."""
+class Combined:
+    """Several loaders whose batches are taken together, as Lightning trains on them."""
 
-    def __init__(self, loader: Any, examples: int) -> None:
-        self._loader = in_order(loader)
+    def __init__(self, loaders: Any) -> None:
+        self._loader = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "max_size_cycle")
+        self.most: int | None = None
+        """Number of batches after which an epoch ends; None for all."""
+
+    def __iter__(self) -> Any:
+        return itertools.islice((batch for batch, _, _ in self._loader), self.most)
+
+    def __len__(self) -> int:
+        combined = CombinedLoader(self._loader.iterables, mode_of(self._loader))
+        iter(combined)  # it asks its iterators; those of keyed loaders begin with their first batch
+        count = len(combined)
+        return count if self.most is None else min(count, self.most)
+
+
+class Part:
+    """The first examples of a loader's data set, unshuffled, with the user's batch size; of several, batches of all.
+
+    They are the same in each iteration.
+
+    Args:
+        loader: The loader, or several.
+        examples: Number of examples to give at least.
+        is_random: Whether reading draws random numbers; they are then a function of the number of the batch.
+    """
+
+    def __init__(self, loader: Any, examples: int, *, is_random: bool = True) -> None:
+        self._loader, self._is_random = in_order(loader), is_random
         first = next(iter(each_loader(loader)), loader)
         size = int(getattr(first, "batch_size", None) or 1)
         self._batches = max(-(-examples // size), 1)
 
     def __iter__(self) -> Any:
-        loader = self._loader
-        if isinstance(loader, list | tuple | Mapping):
-            loader = CombinedLoader(loader, "max_size_cycle")  # as Lightning trains on them
-        for index, batch in enumerate(loader):
-            if index == self._batches:
-                return
-            yield batch[0] if isinstance(loader, CombinedLoader) else batch
+        loader = keyed(self._loader, 0, "part") if self._is_random else self._loader
+        several = isinstance(loader, list | tuple | Mapping | CombinedLoader)
+        yield from itertools.islice(Combined(loader) if several else loader, self._batches)
 
 
 class OnDevice:

@@ -67,6 +67,7 @@ def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
         monitor=Monitor(config.monitor, mode),  # type: ignore[arg-type]  # checked with the configuration
         trainer=_trainer_arguments(config),
         shared_masks=config.engine.mask_seed == "shared",
+        shared_batches=config.engine.batch_seed == "shared",
     )
 
 

@@ -28,6 +28,7 @@ def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
         "arm": arm.name,
         "confirm.split": "drawn by seed" if context.source.redraws_split else "given by the data",
         "engine.mask_seed": config.engine.mask_seed,
+        "engine.batch_seed": config.engine.batch_seed,
         "data": context.source.digest,
         "monitor": config.monitor,
         "monitor.mode": config.mode,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from dropsearch.core.batches import BatchForm
@@ -14,8 +15,8 @@ from dropsearch.core.records import INTERRUPTED as INTERRUPTED
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
 Convolutions = Literal["grouped", "by row"]
-SHARED_MASK_SEED = 0
-"""The mask seed of all trials if they share masks."""
+SHARED_SEED = 0
+"""The seed of the masks, or of the batches, of all trials of a search if they share them."""
 
 
 class Feed(Protocol):
@@ -133,15 +134,15 @@ class RowLoader(Protocol):
 
 
 class RowTrialData(TrialData, Protocol):
-    """The training and validation set of a trial, in memory."""
+    """The training and validation set of a trial, for a row.
 
-    def train_loader(self, seed: int) -> RowLoader:
-        """Return the training batches; their order is a function of seed and epoch."""
-        ...
+    `train_loader` returns a `RowLoader`, or, where `reads_by_row` is true, a loader that the row reads for itself; its
+    batches are then a function of seed, epoch and number of the batch.
+    """
 
 
 class RowDataSource(RowTrialData, Protocol):
-    """Data in memory, so that each row can take its own batches."""
+    """Data from which each row can take its own batches."""
 
     def for_trial(self, spec: TrialSpec) -> RowTrialData:
         """Return the data of a trial: this source, or another training and validation set.
@@ -149,6 +150,21 @@ class RowDataSource(RowTrialData, Protocol):
         All loaders of another one are `RowLoader`s, of the same tensors and lengths for every trial.
         """
         ...
+
+
+def is_in_memory(data: Any) -> bool:
+    """Return whether rows take their batches from examples in memory; if not, each reads its own loader."""
+    return not getattr(data, "reads_by_row", False)
+
+
+def validates_by_row(data: Any) -> bool:
+    """Return whether validation batches differ between trials, so that each row reads its own (`val_loader`)."""
+    return getattr(data, "validates_by_row", False)
+
+
+def device_of(data: Any) -> torch.device:
+    """Return where the rows of a data source are."""
+    return data.train_loader(0).tensors[0].device if is_in_memory(data) else data.device
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,8 @@ class TrainerSettings:
     """Returns the user's Trainer arguments, with new callbacks for each sequential trial."""
     shared_masks: bool = False
     """Whether all trials of a search draw their masks from the same uniform numbers, so that masks are nested."""
+    shared_batches: bool = False
+    """Whether all trials of a search read the same batches, in the same order and with the same random numbers."""
     convolutions: Convolutions = "grouped"
     """Whether vectorized convolutions run as one grouped convolution or row by row."""
 
@@ -176,7 +194,11 @@ class TrainerSettings:
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the mask seed of a trial. Confirmation trials never share masks: they must be independent."""
-        return SHARED_MASK_SEED if self.shared_masks and spec.phase == "search" else spec.seed
+        return SHARED_SEED if self.shared_masks and spec.phase == "search" else spec.seed
+
+    def batch_seed(self, spec: TrialSpec) -> int:
+        """Return the seed of a trial's batches. Confirmation trials never share batches: they must be independent."""
+        return SHARED_SEED if self.shared_batches and spec.phase == "search" else spec.seed
 
 
 CheckpointPath = Callable[[TrialSpec], Path | None]

@@ -22,6 +22,8 @@ REMEDIES = (
     (r"freezes or unfreezes", "the same parameters trained from the first epoch to the last"),
     (r"otherwise than by appending", "a list that a step only appends to, emptied in a hook"),
     (r"there are \d+ validation loaders", "one validation loader"),
+    (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
+    (r"gives \d+ batches where its length says", "a loader that has as many batches as its length says"),
     (r"the data module overrides", "the work of the hook in the data set or its collate function"),
     (r"is honoured where trials train alone", "a search without that argument"),
 )

@@ -240,7 +240,7 @@ class SequentialEngine:
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer = self._trainer(module, spec, report)
             with wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module)):
-                trainer.fit(module, **_batches(data, spec.seed))
+                trainer.fit(module, **_batches(data, self.settings.batch_seed(spec)))
         require_no_drops(control, spec)
         if ending.state == "COMPLETE" and not ending.curve:
             raise InputError(

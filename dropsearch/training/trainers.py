@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -103,14 +104,22 @@ def is_kind(callback: Any, name: str) -> bool:
     return any(base.__name__ == name and lightning.is_lightning_class(base) for base in type(callback).__mro__)
 
 
-def with_steps(trainer: AnyTrainer, batches: int) -> AnyTrainer:
+def batches_in(loader: Any) -> float:
+    """Return how many batches a loader says an epoch has, infinity if it does not know: a Trainer's answer."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return math.inf
+
+
+def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
     """Set `estimated_stepping_batches` of a Trainer that has no loader, for modules that build schedules; return it.
 
     Args:
         trainer: The Trainer.
-        batches: Number of batches per epoch.
+        batches: Number of batches per epoch, infinity if unknown, which makes -1 steps, as Lightning says.
     """
-    steps = batches * max(trainer.max_epochs or 0, 1)
+    steps = -1 if batches == math.inf else int(batches) * max(trainer.max_epochs or 0, 1)
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
     return trainer
 

@@ -46,6 +46,7 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
     yield f"engine      {description} ({plan.reason})"
     if plan.engine == "sequential" and (change := remedy(plan.reason)):
         yield f"            vectorized with {change}"
+    yield f"batches     {source.reading}"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    trial steps per second in one process, by width: {measured}"

@@ -9,7 +9,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.training.protocols import RowDataSource
 from dropsearch.training.reasons import place_of_error, place_of_method
-from dropsearch.training.trainers import with_steps
+from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, EPOCH_HOOKS, overridden
@@ -86,7 +86,7 @@ def _static(module: Any) -> Iterator[str]:
 
 def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> str:
     loader = data.train_loader(0)
-    with_steps(trainer, len(loader))
+    with_steps(trainer, batches_in(loader))
     try:
         traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
     except UnsupportedError as error:

@@ -20,10 +20,10 @@ from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
-from dropsearch.training.protocols import RowDataSource, TrainerSettings
+from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory
 from dropsearch.training.reasons import place_of_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import with_steps
+from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_optimizers import (
     RowOptimizer,
@@ -74,10 +74,10 @@ def check_equivalence(
             trainer = Trainer(
                 max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True, plugins=[one_process()]
             )
-            with_steps(trainer, len(data.train_loader(specs[0].seed)))
+            with_steps(trainer, batches_in(data.train_loader(specs[0].seed)))
         make_module = without_modes(make_module)
         with DoublePrecision():
-            if not _traits(make_module, data, trainer, specs[0]).is_plain:
+            if not is_in_memory(data) or not _traits(make_module, data, trainer, specs[0]).is_plain:
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:

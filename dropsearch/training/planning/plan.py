@@ -17,14 +17,14 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.dropout.control import TrialControl
-from dropsearch.training.logged_steps import call_step, captured_logs, runs_aside
+from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, runs_aside
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
-from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
+from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import with_steps
+from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -103,12 +103,19 @@ def make_plan(
     # the searched hyperparameters. A width that fits this trial fits all.
     costliest = max(reversed(pairs), key=lambda pair: (len(pair[0].rates), _parameters(make_module, pair[0])))[0]
     throughput = Throughput(make_module, data, settings, costliest)
+    most_rows = getattr(data, "most_rows", None)
+    if width is not None and most_rows is not None and width > most_rows:
+        raise InputError(
+            f"engine.width must be at most {most_rows}, got {width}: each row starts the worker processes of its own "
+            "loader; lower num_workers"
+        )
     try:
         if width is not None:
             reason = f"engine.width={width}{_one_at_a_time(unstackable)}"
             return Plan("vectorized", width, reason, convolutions=throughput.convolutions(width))
         memory = measure_memory(throughput.make_trials)
-        fitting = min(memory.max_width(free_memory(throughput.device, processes)), max_open or MAX_WIDTH_ON_GPU)
+        most = min(max_open or MAX_WIDTH_ON_GPU, most_rows or MAX_WIDTH_ON_GPU)
+        fitting = min(memory.max_width(free_memory(throughput.device, processes)), most)
         if throughput.on_gpu:
             rates = measure_down(throughput.rate, min(MAX_WIDTH_ON_GPU, fitting), throughput.budget)
         else:
@@ -148,11 +155,11 @@ def _sequential_rate(
 ) -> float:
     """Return the steps per second of one trial in sequential training, with the overhead of Lightning."""
     loader = data.train_loader(spec.seed)
-    device = loader.tensors[0].device
+    device = device_of(data)
     module = set_to_train(make_module(spec).to(device))
     with quiet_lightning():
         module.trainer = with_steps(
-            Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), len(loader)
+            Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), batches_in(loader)
         )
     if not runs_aside(module):
         module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), loader)  # type: ignore[assignment]
@@ -161,8 +168,10 @@ def _sequential_rate(
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []
     with captured_logs(module), control.watching():
-        for step, batch in enumerate(itertools.islice(itertools.cycle(loader), 3)):
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))  # a new epoch where one ends
+        for step in range(3):
             started = time.perf_counter()
+            batch = on_device_of(module, next(batches))
             with mixed, control.training_step(step):
                 result: Any = call_step(module.training_step, batch, step)
             loss = result["loss"] if isinstance(result, dict) else result

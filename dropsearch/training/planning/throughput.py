@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings
+from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.vectorized.trials import VectorizedTrials, free_gpu_memory
 
@@ -36,7 +36,7 @@ class Throughput:
         self, make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec
     ) -> None:
         self._make_module, self._data, self._settings, self._spec = make_module, data, settings, spec
-        self.device = data.train_loader(spec.seed).tensors[0].device
+        self.device = device_of(data)
         self.on_gpu = self.device.type == "cuda"
         self.budget = GPU_BUDGET_SECONDS if self.on_gpu else BUDGET_SECONDS
         # On a CPU both kinds take the same time, so only one is measured.

@@ -8,13 +8,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.datasets.keyed_loader import first_batches
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.user_data import prepared
-from dropsearch.training.protocols import RowDataSource, TrainerSettings
+from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
@@ -97,6 +99,8 @@ class _FewBatches:
 
     def __init__(self, data: RowDataSource) -> None:
         self._data = data
+        self.reads_by_row, self.device = not is_in_memory(data), torch.device("cpu")
+        self.validates_by_row = validates_by_row(data)
         self.datamodule = getattr(data, "datamodule", None)
 
     def for_trial(self, spec: TrialSpec) -> _FewBatches:
@@ -105,17 +109,24 @@ class _FewBatches:
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
         """Return the data arguments of `Trainer.fit`."""
-        loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": self.val_dataloader()}
+        val = self.val_loader(seed) if self.validates_by_row else self.val_dataloader()
+        loaders = {"train_dataloader": self.train_loader(seed), "val_dataloader": val}
         if self.datamodule is None:
             return {"train_dataloaders": loaders["train_dataloader"], "val_dataloaders": loaders["val_dataloader"]}
         return {"datamodule": prepared(self.datamodule, **loaders)}
 
-    def train_loader(self, seed: int) -> TensorLoader:
-        """Return a few examples, in an order that is a function of the seed and epoch."""
+    def train_loader(self, seed: int) -> Any:
+        """Return a few examples, in an order that is a function of the seed and epoch; or a loader's first batches."""
+        if self.reads_by_row:
+            return first_batches(self._data.train_loader(seed), BATCHES)
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
         order, size = loader.order(0), loader.batch_size  # whole batches: parts of them may hold their size
         tensors = tuple(_double(t[order[: BATCHES * size].to(t.device)]) for t in loader.tensors)
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
+
+    def val_loader(self, seed: int) -> Any:
+        """Return the first validation batches of a trial."""
+        return first_batches(self._data.val_loader(seed), BATCHES)  # type: ignore[attr-defined]
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""

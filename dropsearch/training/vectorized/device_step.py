@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch.core.batches import BatchForm
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.philox import words
-from dropsearch.dropout.row_control import RowRates, Shapes, row_rates
+from dropsearch.dropout.row_control import RowRates, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.flat_optimizers import FlatOptimizer
-from dropsearch.training.vectorized.row_batches import gather_batches
+from dropsearch.training.vectorized.row_batches import MemoryBatches, StepBatches, gather_batches
 from dropsearch.training.vectorized.stacked_state import StackedState
-from dropsearch.training.vectorized.step import VectorizedStep, cast
+from dropsearch.training.vectorized.step import ShapesOf, VectorizedStep, cast
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
@@ -33,10 +32,9 @@ class DeviceStep(VectorizedStep):
     Args:
         runner: Runs the module's steps for all rows.
         rows: Stacked parameters and buffers.
-        shapes: Mask shape of each site for one row.
+        shapes: Returns the mask shape of each site for one row of a stack.
         settings: Training settings shared by all trials.
-        examples: Training set, on the device of the rows.
-        form: Form of the module's batches.
+        batches: The training set, on the device of the rows.
         optimizer: Optimizer that steps all rows at once.
     """
 
@@ -44,14 +42,14 @@ class DeviceStep(VectorizedStep):
         self,
         runner: VmapRunner,
         rows: StackedState,
-        shapes: Shapes,
+        shapes: ShapesOf,
         settings: TrainerSettings,
-        examples: Sequence[Tensor],
-        form: BatchForm,
+        batches: MemoryBatches,
         optimizer: FlatOptimizer,
     ) -> None:
-        super().__init__(runner, rows, shapes, settings, examples, form)
-        self.optimizer = optimizer
+        super().__init__(runner, rows, shapes, settings)
+        self.batches, self.optimizer = batches, optimizer
+        self._mask_shapes = shapes(batches.first())
         self.graphs: dict[int, GraphedCallable] = {}
         """The captured step for each batch size."""
         self._optimizers: dict[int, Optimizer] = {}
@@ -65,7 +63,7 @@ class DeviceStep(VectorizedStep):
         self._rates: RowRates = {}
         self._sums = {}
         device, width = self.rows.flat.device, self.rows.width
-        self._bits = DeviceBits(self.shapes, width, device)
+        self._bits = DeviceBits(self._mask_shapes, width, device)
         self._field = torch.zeros(width, self._bits.size, dtype=torch.int16, device=device)
         self._mask_seeds = torch.zeros(width, dtype=torch.int64, device=device)
         self._mask_steps = torch.zeros(width, dtype=torch.int64, device=device)
@@ -101,8 +99,9 @@ class DeviceStep(VectorizedStep):
         """Return the optimizer state, the random bits and the order of the examples."""
         return [*self.optimizer.tensors(), self._field, *self._bits.fields(), self._orders]
 
-    def begin_epoch(self, trial_rows: Sequence[TrialRow], orders: Tensor) -> None:
+    def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Copy the inputs of an epoch to the device: orders, step counts, and options that schedules have changed."""
+        orders = self.batches.orders()
         for row, trial_row in enumerate(trial_rows):
             self.optimizer.load_options(row, self._optimizers[id(trial_row)])
         if orders.shape != self._orders.shape:
@@ -120,16 +119,16 @@ class DeviceStep(VectorizedStep):
         for total in self._sums.values():
             total.zero_()
 
-    def run(self, trial_rows: Sequence[TrialRow], piece: slice) -> None:
-        """Run one step, from its graph if there is one."""
-        size = piece.stop - piece.start
+    def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
+        """Run one step of all rows, from its graph if there is one."""
+        size = self.batches.batch_size
         if not self._bits.is_one_kernel:
             self._field.copy_(self._bits.field(self._host_mask_seeds, [trial_row.step for trial_row in trial_rows]))
         self.optimizer.upload()
         if size not in self.graphs:
             self.graphs[size] = GraphedCallable(lambda: self._step(size), self.rows.flat.device, "training step")
         self.graphs[size]()
-        self._steps += 1
+        self._steps += 1  # type: ignore[assignment]
         for trial_row in trial_rows:
             trial_row.step += 1
         if self._stepwise:
@@ -145,10 +144,13 @@ class DeviceStep(VectorizedStep):
     def _step(self, size: int) -> None:
         device = self.rows.flat.device
         indices = self._orders.index_select(1, self._position + torch.arange(size, device=device))
-        batch = cast(gather_batches(self.examples, indices), self.rows.flat.dtype)
+        batch = cast(gather_batches(self.batches.examples, indices), self.rows.flat.dtype)
         if self._bits.is_one_kernel:
             self._bits.fill(self._field, self._mask_seeds, self._mask_steps)
-        logged = self._gradients(batch, self._rates, self._bits.views(self._field))
+        losses, logged = self.runner.train(
+            self.rows, batch, self._rates, self._bits.views(self._field), self.batches.form
+        )
+        logged = self._step_gradients(losses, logged)
         self.optimizer.step()
         for name, value in logged.items():
             if name not in self._sums:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
-from dropsearch.core.batches import BatchForm, mapped
+from dropsearch.core.batches import BatchForm, StackedForm, mapped
+from dropsearch.datasets.lockstep import LockstepReader
 from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.protocols import RowLoader
-from dropsearch.training.vectorized.row_batches import gather_batches
+from dropsearch.training.vectorized.row_batches import gather_batches, read_in_lockstep
 from dropsearch.training.vectorized.step import cast
+from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 @dataclass(frozen=True)
@@ -23,23 +25,31 @@ class EvaluationBatch:
     """The batch as the module takes it; with a form the tensors of a batch of each row, `[rows, batch, ...]`."""
     size: int
     """Number of examples of a row."""
-    form: BatchForm | None = None
+    form: BatchForm | StackedForm | None = None
     """Form of the module's batch; None if all rows share it."""
+    rows: list[int] | None = None
+    """The rows that take the batch; None for all."""
+    index: int | None = None
+    """Number of the batch; None for its place."""
 
     def to(self, dtype: torch.dtype) -> EvaluationBatch:
         """Return the batch with its floating-point tensors converted to `dtype`."""
-        return EvaluationBatch(cast(self.content, dtype), self.size, self.form)
+        return replace(self, content=cast(self.content, dtype))
 
     def row(self, row: int) -> Any:
         """Return the batch of one row, as the module takes it."""
-        return self.content if self.form is None else self.form.build(tuple(part[row] for part in self.content))
+        if self.form is None:
+            return self.content
+        at = row if self.rows is None else self.rows.index(row)
+        return self.form.build(tuple(part[at] for part in self.content))
 
     def of(self, group: Sequence[int], rows: int) -> EvaluationBatch:
         """Return the batch of some of the rows."""
-        if self.form is None or len(group) == rows:
+        if self.form is None or len(group) == (rows if self.rows is None else len(self.rows)):
             return self
-        index = torch.tensor(group, device=self.content[0].device)
-        return EvaluationBatch(tuple(part.index_select(0, index) for part in self.content), self.size, self.form)
+        places = group if self.rows is None else [self.rows.index(row) for row in group]
+        index = torch.tensor(places, device=self.content[0].device)
+        return replace(self, content=tuple(part.index_select(0, index) for part in self.content))
 
 
 class EvaluationSet(Protocol):
@@ -88,3 +98,23 @@ class OwnSet:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         for indices in self._indices.split(self._size, dim=1):
             yield EvaluationBatch(gather_batches(self._tensors, indices), indices.shape[1], self._form)
+
+
+class ReadSet:
+    """Batches that each row reads from its own loader; a row whose loader raises is noted as failed.
+
+    Args:
+        device: Where the rows are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._reader = device, LockstepReader()
+        self.trial_rows: Sequence[TrialRow] = ()
+        """The current rows."""
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        loaders = {row: each.val_loader for row, each in enumerate(self.trial_rows) if not each.is_idle}
+        any_length = dict.fromkeys(loaders)
+        for taken in read_in_lockstep(self._reader, self.trial_rows, loaders, any_length, self._device):
+            for stack in taken.stacks:
+                yield EvaluationBatch(stack.examples, stack.size, stack.form, stack.rows, taken.index)

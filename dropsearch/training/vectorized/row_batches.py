@@ -1,53 +1,198 @@
-"""Batches of all rows: at each step every row takes a batch in its own order of the examples."""
+"""Where rows take their batches from: examples in memory, or a loader for each row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dropsearch.core.batches import BatchForm
+from dropsearch.core.user_errors import described
+from dropsearch.datasets.lockstep import LockstepReader
+from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 
-class RowBatches:
-    """An epoch as slices of each row's order, one slice per step; `orders` returns the orders.
+class StepBatches:
+    """The batches of one step.
 
-    A Trainer receives all slices as a single batch, since its overhead between batches exceeds a step on a GPU.
+    Args:
+        index: Number of the step in the epoch.
+        read: Returns the batches of the rows, stacked where they have one form.
+    """
+
+    def __init__(self, index: int, read: Callable[[], list[RowStack]]) -> None:
+        self.index, self._read = index, read
+
+    @property
+    def stacks(self) -> list[RowStack]:
+        """The batches; each request reads them from memory again."""
+        return self._read()
+
+
+class RowBatches(ABC):
+    """An epoch of all rows, for a Trainer.
+
+    A Trainer receives all steps as a single batch, since its overhead between batches exceeds a step on a GPU.
 
     Args:
         trial_rows: The list of current rows, shared with `VectorizedTrials`, which updates it between epochs.
     """
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:
-        self._trial_rows = trial_rows
-        self._prepared: dict[tuple[int, int], Tensor] = {}
+        self.trial_rows = trial_rows
 
     def __len__(self) -> int:
-        return 1 if self._trial_rows else 0
+        return 1 if self.trial_rows else 0
 
-    def __iter__(self) -> Iterator[list[slice]]:
-        yield self.slices
+    def __iter__(self) -> Iterator[Iterator[StepBatches]]:
+        yield self.steps()
+
+    @abstractmethod
+    def steps(self) -> Iterator[StepBatches]:
+        """Begin an epoch of all rows and yield its steps."""
+
+    @abstractmethod
+    def prepare(self, max_epochs: int) -> None:
+        """Do what the next epoch needs on the host while a GPU is busy with the current one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what reading holds."""
 
     @property
-    def slices(self) -> list[slice]:
-        """The part of an order that each step takes."""
-        loader = self._trial_rows[0].loader
-        size = loader.batch_size
-        return [slice(start, start + size) for start in range(0, len(loader) * size, size)]
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the rows are."""
+
+
+class MemoryBatches(RowBatches):
+    """Batches from examples in memory: at each step every row takes a slice of its own order."""
+
+    def __init__(self, trial_rows: list[TrialRow]) -> None:
+        super().__init__(trial_rows)
+        self._prepared: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+        return self.examples[0].device
+
+    @property
+    def examples(self) -> Sequence[Tensor]:
+        """The training set, `[examples, ...]` each."""
+        return self.trial_rows[0].loader.tensors
+
+    @property
+    def batch_size(self) -> int:
+        """Number of examples in a batch."""
+        return self.trial_rows[0].loader.batch_size
+
+    def first(self) -> RowStack:
+        """Return a batch of the first row, of the form and shape of all batches."""
+        indices = torch.arange(self.batch_size, device=self.device)[None]
+        return RowStack([0], gather_batches(self.examples, indices), self.form)
+
+    @property
+    def form(self) -> BatchForm:
+        """The form of the module's batches."""
+        return self.trial_rows[0].loader.form
+
+    def steps(self) -> Iterator[StepBatches]:
+        """Yield the steps of an epoch."""
+        orders: list[Tensor] = []
+
+        def read(index: int) -> list[RowStack]:
+            if not orders:  # a step that gathers the examples itself asks for none
+                orders.append(self.orders().to(self.device))
+            indices = orders[0][:, index * self.batch_size : (index + 1) * self.batch_size]
+            return [RowStack(list(range(len(indices))), gather_batches(self.examples, indices), self.form)]
+
+        for index in range(len(self.trial_rows[0].loader)):
+            yield StepBatches(index, partial(read, index))
 
     def orders(self) -> Tensor:
         """Return the order of each row's epoch, int64 `[rows, examples]`, on the CPU."""
-        return torch.stack([self._order(trial_row, trial_row.epoch) for trial_row in self._trial_rows])
+        return torch.stack([self._order(trial_row, trial_row.epoch) for trial_row in self.trial_rows])
 
     def prepare(self, max_epochs: int) -> None:
-        """Compute the orders of the next epoch while the GPU is busy with the current one."""
-        after = [(trial_row, trial_row.epoch + 1) for trial_row in self._trial_rows if trial_row.epoch + 1 < max_epochs]
+        """Compute the orders of the next epoch."""
+        after = [(trial_row, trial_row.epoch + 1) for trial_row in self.trial_rows if trial_row.epoch + 1 < max_epochs]
         self._prepared = {(id(trial_row), epoch): trial_row.loader.order(epoch).cpu() for trial_row, epoch in after}
+
+    def close(self) -> None:
+        """Do nothing: the examples belong to the data."""
 
     def _order(self, trial_row: TrialRow, epoch: int) -> Tensor:
         prepared = self._prepared.get((id(trial_row), epoch))
         return trial_row.loader.order(epoch).cpu() if prepared is None else prepared
+
+
+class LockstepBatches(RowBatches):
+    """Batches of each row's own loader, read at the same step and stacked where they have one form.
+
+    A row whose loader raises fails alone; a row whose loader ends takes no more steps in the epoch.
+
+    Args:
+        trial_rows: The list of current rows.
+        device: Where the rows are.
+    """
+
+    def __init__(self, trial_rows: list[TrialRow], device: torch.device) -> None:
+        super().__init__(trial_rows)
+        self._device = device
+        self._reader = LockstepReader()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._device
+
+    def steps(self) -> Iterator[StepBatches]:
+        """Yield the steps of an epoch."""
+        training = [row for row, each in enumerate(self.trial_rows) if not each.is_idle]
+        loaders = {row: self.trial_rows[row].loader for row in training}
+        lengths = {row: self.trial_rows[row].batches for row in training}
+        return read_in_lockstep(self._reader, self.trial_rows, loaders, lengths, self._device)
+
+    def prepare(self, max_epochs: int) -> None:
+        """Do nothing: worker processes read ahead."""
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._reader.close()
+
+
+def read_in_lockstep(
+    reader: LockstepReader,
+    trial_rows: Sequence[TrialRow],
+    loaders: Mapping[int, Any],
+    lengths: Mapping[int, int | None],
+    device: torch.device,
+) -> Iterator[StepBatches]:
+    """Yield the steps of an epoch of several rows; a row whose loader raises is noted as failed.
+
+    Args:
+        reader: Reads the loaders.
+        trial_rows: All rows.
+        loaders: The loader of each row that takes part.
+        lengths: The number of batches that each loader must have; None for any.
+        device: Where the batches go.
+    """
+    rows = list(loaders)
+    for index, found in enumerate(reader.epoch([loaders[row] for row in rows], [lengths[row] for row in rows])):
+        batches: dict[int, Any] = {}
+        for position, batch in found.items():
+            if isinstance(batch, Exception):
+                trial_rows[rows[position]].failure = described(batch)
+            else:
+                batches[rows[position]] = batch
+        stacked = stacks(batches, device)
+        yield StepBatches(index, lambda stacked=stacked: stacked)
 
 
 def gather_batches(tensors: Sequence[Tensor], indices: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
-from dropsearch.training.vectorized.evaluation_sets import EvaluationSet, OwnSet, SharedSet
+from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet, OwnSet, ReadSet, SharedSet
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -43,6 +43,9 @@ class RowEvaluation:
         """Return what the current rows are evaluated on, by the names of `LOADERS`."""
         if self._rows is not rows:
             self._prepare(rows, trial_rows)
+        for each in self._sets.values():
+            if isinstance(each, ReadSet):
+                each.trial_rows = trial_rows
         for row, trial_row in enumerate(trial_rows):
             if trial_row.data is not self._data[row]:
                 self._data[row] = trial_row.data
@@ -72,9 +75,12 @@ class RowEvaluation:
             self._sets = {name: OwnSet([load(data) for data in self._data]) for name, load in LOADERS.items()}
         else:
             kept = (device, rows.flat.dtype) if self._use_cuda_graph else None
-            self._sets = {name: SharedSet(batches, kept) for name, batches in self._shared.items()}
+            self._sets = {
+                name: batches if isinstance(batches, ReadSet) else SharedSet(batches, kept)
+                for name, batches in self._shared.items()
+            }
         self._run: Callable[[], None] = lambda: self._evaluate(rows)
-        if self._use_cuda_graph:
+        if self._use_cuda_graph and not any(isinstance(each, ReadSet) for each in self._sets.values()):
             self._run = GraphedCallable(self._run, device, "evaluation", warmup_runs=1)
 
     def _evaluate(self, rows: StackedState) -> None:
@@ -88,10 +94,22 @@ class RowEvaluation:
 
     def _totals(self, rows: StackedState, batches: EvaluationSet) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
-        count = 0
+        count: int | Tensor = 0
         for batch in batches:
-            logged = self._runner.evaluate(rows, batch.to(rows.flat.dtype).content, form=batch.form)
+            part = rows if batch.rows is None or len(batch.rows) == rows.width else rows.part(batch.rows)
+            logged = self._runner.evaluate(part, batch.to(rows.flat.dtype).content, form=batch.form)
             for name, value in logged.items():
-                totals[name] = totals.get(name, 0.0) + value.double() * batch.size
-            count += batch.size
+                totals[name] = totals.get(name, 0.0) + _spread(value.double() * batch.size, batch, rows)
+            count = count + (
+                batch.size if batch.rows is None else _spread(torch.full((len(batch.rows),), batch.size), batch, rows)
+            )
         return {name: total / count for name, total in totals.items()}
+
+
+def _spread(values: Tensor, batch: EvaluationBatch, rows: StackedState) -> Tensor:
+    """Return the values of the rows that took a batch as those of all rows, 0 for the others."""
+    if batch.rows is None:
+        return values
+    index = torch.tensor(batch.rows, device=rows.flat.device)
+    zero = torch.zeros(rows.width, dtype=torch.float64, device=index.device)
+    return zero.index_add(0, index, values.to(index.device, torch.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,28 +65,28 @@ class RowModules:
             _view(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.step)
             self._hook(trial_row, "on_train_epoch_start")
 
-    def begin_batch(self, trial_rows: Sequence[TrialRow], batch: RowBatch) -> None:
-        """Run the hook of each row before a training step."""
+    def begin_batch(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], batch: RowBatch) -> None:
+        """Run the hook of each row before a training step; `rows` are those that take it."""
         if "on_train_batch_start" in self._traits.hooks:
-            for row, trial_row in _training_rows(trial_rows):
+            for row, trial_row in _training_rows(trial_rows, rows):
                 if self._hook(trial_row, "on_train_batch_start", batch(row), self._runner.batch_idx) == -1:
                     raise UnsupportedError("on_train_batch_start ends an epoch early")
 
-    def before_backward(self, trial_rows: Sequence[TrialRow], losses: Tensor) -> None:
+    def before_backward(self, trial_rows: Sequence[TrialRow], losses: Mapping[int, Tensor]) -> None:
         """Run the hooks of each row between its training step and its gradients."""
-        for row, trial_row in _training_rows(trial_rows):
+        for row, trial_row in _training_rows(trial_rows, losses):
             self._hook(trial_row, "on_before_zero_grad", *_view(trial_row).optimizers)
             self._hook(trial_row, "on_before_backward", losses[row])
 
-    def after_backward(self, trial_rows: Sequence[TrialRow]) -> None:
+    def after_backward(self, trial_rows: Sequence[TrialRow], rows: Iterable[int]) -> None:
         """Run the hooks of each row between its gradients and its optimizer's step."""
-        for _, trial_row in _training_rows(trial_rows):
+        for _, trial_row in _training_rows(trial_rows, rows):
             self._hook(trial_row, "on_after_backward")
             self._hook(trial_row, "on_before_optimizer_step", *_view(trial_row).optimizers)
 
-    def end_batch(self, trial_rows: Sequence[TrialRow], batch: RowBatch) -> None:
+    def end_batch(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], batch: RowBatch) -> None:
         """Run the hook of each row after a training step."""
-        for row, trial_row in _training_rows(trial_rows):
+        for row, trial_row in _training_rows(trial_rows, rows):
             _view(trial_row).now(global_step=trial_row.step)
             if "on_train_batch_end" in self._traits.hooks:
                 outputs = self._results[row]
@@ -151,11 +151,12 @@ class RowModules:
         for hook in ("on_validation_start", "on_validation_epoch_start"):
             for row, trial_row in modules.items():
                 self._hook(trial_row, hook, log=logs[row])
-        for index, batch in enumerate(batches):
+        for position, batch in enumerate(batches):
+            index = position if batch.index is None else batch.index
             batch, self._runner.batch_idx = batch.to(rows.flat.dtype), index
-            for row, trial_row in modules.items():
+            for row in (row for row in modules if batch.rows is None or row in batch.rows):
                 logs[row].batch_size = batch.size
-                self._hook(trial_row, "on_validation_batch_start", batch.row(row), index, log=logs[row])
+                self._hook(modules[row], "on_validation_batch_start", batch.row(row), index, log=logs[row])
 
             def step(
                 group: list[int],
@@ -172,7 +173,7 @@ class RowModules:
                         given = returned, batch.row(row), index
                         self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
-            self._runner.in_groups(trial_rows, rows, step)
+            self._runner.in_groups(trial_rows, rows, step, batch.rows)
         for row, trial_row in modules.items():
             self._hook(trial_row, "on_validation_epoch_end", log=logs[row])
         return logs
@@ -259,8 +260,8 @@ def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return hook(*args[: len(args) if takes_all else len(parameters)])
 
 
-def _training_rows(trial_rows: Sequence[TrialRow]) -> Iterator[tuple[int, TrialRow]]:
-    return ((row, trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle)
+def _training_rows(trial_rows: Sequence[TrialRow], rows: Iterable[int]) -> Iterator[tuple[int, TrialRow]]:
+    return ((row, trial_rows[row]) for row in rows if not trial_rows[row].is_idle)
 
 
 def _training(trial_rows: Sequence[TrialRow]) -> Iterator[TrialRow]:

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn, TrainerSta
 from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.trainers import batches_in
 
 _FIXED = {
     "accumulate_grad_batches": 1, "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
@@ -39,7 +40,7 @@ class RowTrainer:
             min_epochs=trainer.min_epochs,
             precision=trainer.precision,
             estimated_stepping_batches=trainer.estimated_stepping_batches,
-            num_training_batches=len(loader),
+            num_training_batches=batches_in(loader),
             train_dataloader=loader,
             gradient_clip_val=trainer.gradient_clip_val,
             datamodule=datamodule,

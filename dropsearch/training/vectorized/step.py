@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch.core.batches import BatchForm, mapped
-from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
+from dropsearch.core.batches import mapped
+from dropsearch.dropout.row_control import RowBits, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.vectorized.row_batches import gather_batches
+from dropsearch.training.vectorized.row_batches import StepBatches
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
+from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 if TYPE_CHECKING:
     from dropsearch.training.vectorized.row_modules import RowModules
+
+Columns = dict[str, list[tuple[list[int], Tensor]]]
+"""Logged values by name: those of some rows each time, `[rows]`."""
+ShapesOf = Callable[[RowStack], Shapes]
+MOST_SHAPES = 64
+"""Number of shapes of batches for which the memory of random bits is kept."""
 
 
 class VectorizedStep(ABC):
@@ -29,27 +36,23 @@ class VectorizedStep(ABC):
     Args:
         runner: Runs the module's steps for all rows.
         rows: Stacked parameters, gradients and buffers.
-        shapes: Mask shape of each site for one row.
+        shapes: Returns the mask shape of each site for one row of a stack.
         settings: Training settings shared by all trials.
-        examples: Training set, `[examples, ...]` each, on the device of the rows.
-        form: Form of the module's batches.
     """
 
     def __init__(
         self,
         runner: VmapRunner,
         rows: StackedState,
-        shapes: Shapes,
+        shapes: ShapesOf,
         settings: TrainerSettings,
-        examples: Sequence[Tensor],
-        form: BatchForm,
     ) -> None:
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
-        self.examples, self.form = tuple(examples), form
         self.row_modules: RowModules | None = None
         """Does what steps do beside computing a loss and logging means; None if they do nothing else."""
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._steps: int | Tensor = 0
+        """Number of steps of the epoch so far, of all rows or of each."""
 
     @abstractmethod
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
@@ -64,26 +67,21 @@ class VectorizedStep(ABC):
         """Continue with the narrower `rows`, whose row i was row `remaining[i]`."""
 
     @abstractmethod
-    def run(self, trial_rows: Sequence[TrialRow], piece: slice) -> None:
-        """Train every row for one step, on the slice `piece` of its order."""
+    def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
+        """Train the rows that have a batch for one step."""
 
     @abstractmethod
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return the tensors that optimizers and masks hold between steps."""
 
-    def begin_epoch(self, trial_rows: Sequence[TrialRow], orders: Tensor) -> None:
-        """Set the order of each row's epoch, int64 `[rows, examples]`, and reset the sums of logged values."""
-        self._orders = orders.to(self.rows.flat.device)
+    def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
+        """Reset the sums of logged values."""
         self._steps = 0
         self._sums = {}
 
     def means(self) -> dict[str, list[float]]:
         """Return each logged value's mean over the steps of the epoch, by name; one number per row."""
         return {name: (total / self._steps).tolist() for name, total in self._sums.items()}
-
-    def _gradients(self, batch: Sequence[Tensor], rates: RowRates, bits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the gradients of one step; return the logged values and the loss as `train_loss`."""
-        return self._step_gradients(*self.runner.train(self.rows, batch, rates, bits, self.form))
 
     def _step_gradients(self, losses: Tensor, logged: dict[str, Tensor]) -> dict[str, Tensor]:
         self.rows.compute_gradients(losses)
@@ -109,7 +107,7 @@ class HostStep(VectorizedStep):
         """Load the rates of the current rows."""
         device, dtype = self.rows.flat.device, self.rows.flat.dtype
         self._rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
-        self._bits = RowBits(self.shapes, len(trial_rows), device)
+        self._bits: dict[Any, RowBits] = {}
 
     def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
         """Move the optimizers to their new rows."""
@@ -121,57 +119,87 @@ class HostStep(VectorizedStep):
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return the optimizer state of all rows and the random bits of the masks."""
         states = [tensor for trial_row in trial_rows if trial_row.optimizer for tensor in trial_row.optimizer.state()]
-        return [*states, *self._bits.fields()]
+        return [*states, *(field for bits in self._bits.values() for field in bits.fields())]
 
-    def run(self, trial_rows: Sequence[TrialRow], piece: slice) -> None:
-        """Train every row for one step."""
-        batch = gather_batches(self.examples, self._orders[:, piece])
-        bits = self._bits.draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
-        batch = cast(batch, self.rows.flat.dtype)
-        own = lambda row: self.form.build([tensor[row] for tensor in batch])  # noqa: E731
-        if self.row_modules is None:
-            logged = self._gradients(batch, self._rates, bits)
-        else:
-            self.runner.batch_idx = piece.start // (piece.stop - piece.start)
-            self.row_modules.begin_batch(trial_rows, own)
-            logged = self._grouped_gradients(self.row_modules, trial_rows, batch, bits)
-        for trial_row in trial_rows:
+    def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
+        """Train the rows that have a batch for one step."""
+        self.runner.batch_idx = taken.index
+        cast_stacks = [stack.cast(self.rows.flat.dtype) for stack in taken.stacks]
+        stacks = {row: stack for stack in cast_stacks for row in stack.rows}
+        if not stacks:
+            return
+        rows, own = list(stacks), lambda row: stacks[row].of(row)
+        if self.row_modules is not None:
+            self.row_modules.begin_batch(trial_rows, rows, own)
+        self._add(self._gradients(trial_rows, stacks), rows)
+        for row in rows:
+            trial_row = trial_rows[row]
             assert trial_row.optimizer is not None
             trial_row.optimizer.step()
             trial_row.step += 1
             trial_row.advance("step", trial_row.step)
         if self.row_modules is not None:
-            self.row_modules.end_batch(trial_rows, own)
-        for name, value in logged.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.double()
-        self._steps += 1
+            self.row_modules.end_batch(trial_rows, rows, own)
 
-    def _grouped_gradients(
-        self, row_modules: RowModules, trial_rows: Sequence[TrialRow], batch: Sequence[Tensor], bits: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Compute the gradients of a step that does more, for rows that can take it together."""
-        losses: dict[int, Tensor] = {}
+    def _gradients(self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack]) -> Columns:
+        """Compute the gradients of the rows that take a step; return what they logged, and their losses."""
+        losses: list[Tensor] = []
+        columns: Columns = {}
 
         def step(group: list[int], part: StackedState | RowsPart) -> None:
-            examples, rates, own_bits = batch, self._rates, bits
+            own, rates = stacks[group[0]].part(group), self._rates
+            bits = self._drawn([trial_rows[row] for row in group], own)
             if isinstance(part, RowsPart):
                 index = torch.tensor(group, device=self.rows.flat.device)
-                examples = [tensor.index_select(0, index) for tensor in batch]
                 rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
-                own_bits = {site: tensor.index_select(0, index) for site, tensor in bits.items()}
-            found, _ = self.runner.train(part, examples, rates, own_bits, self.form)
-            row_modules.trained(trial_rows, group, examples[0].shape[1])
+                bits = {site: each.clone() for site, each in bits.items()}  # other rows draw into the same memory
+            found, logged = self.runner.train(part, own.examples, rates, bits, own.form)
+            if self.row_modules is not None:
+                self.row_modules.trained(trial_rows, group, own.size)
             if isinstance(part, RowsPart):
                 part.put_back()
-            losses.update(zip(group, found.unbind(0), strict=True))
+            losses.append(found)
+            for name, value in {**logged, "train_loss": found.detach()}.items():
+                columns.setdefault(name, []).append((group, value.double()))
 
-        self.runner.in_groups(trial_rows, self.rows, step)
-        stacked = torch.stack([losses[row] for row in range(len(trial_rows))])
-        row_modules.before_backward(trial_rows, stacked)
-        self.rows.compute_gradients(stacked)
-        row_modules.after_backward(trial_rows)
+        for stack in {id(stack): stack for stack in stacks.values()}.values():
+            self.runner.in_groups(trial_rows, self.rows, step, stack.rows)
+        if self.row_modules is not None:
+            groups = (group for group, _ in columns["train_loss"])
+            each = {row: loss for group, found in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
+            self.row_modules.before_backward(trial_rows, each)
+        self.rows.compute_gradients(losses[0] if len(losses) == 1 else torch.cat(losses))
+        if self.row_modules is not None:
+            self.row_modules.after_backward(trial_rows, stacks)
         self._clip()
-        return {"train_loss": stacked.detach()}
+        return columns
+
+    def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> dict[str, Tensor]:
+        """Return the random bits of the masks of a stack's rows."""
+        key = stack.shape, len(trial_rows)
+        if key not in self._bits:
+            if len(self._bits) == MOST_SHAPES:
+                self._bits.clear()
+            self._bits[key] = RowBits(self.shapes(stack), len(trial_rows), self.rows.flat.device)
+        return self._bits[key].draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
+
+    def _add(self, columns: Columns, rows: Sequence[int]) -> None:
+        """Add what the rows logged to the sums of the epoch."""
+        width, device = self.rows.width, self.rows.flat.device
+        is_whole = len(rows) == width and all(len(parts) == 1 for parts in columns.values())
+        if is_whole and isinstance(self._steps, int):
+            self._steps += 1
+            for name, ((_, value),) in columns.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            return
+        steps = torch.as_tensor(self._steps, dtype=torch.float64, device=device).expand(width).clone()
+        steps[torch.tensor(rows, device=device)] += 1
+        self._steps = steps
+        for name, parts in columns.items():
+            total = torch.as_tensor(self._sums.get(name, 0.0), dtype=torch.float64, device=device).expand(width).clone()
+            for group, value in parts:
+                total[torch.tensor(group, device=device)] += value
+            self._sums[name] = total
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
-from dropsearch.training.protocols import RowLoader, RowTrialData
+from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -28,7 +28,8 @@ class TrialRow:
     """The trial's module, whose parameters are views of the row."""
     data: RowTrialData
     """The data of the trial, with its own training and validation set."""
-    loader: RowLoader
+    loader: Any
+    """Its training batches: a `RowLoader`, or a loader that `datasets.keyed_loader.keyed` returned."""
     started: float
     """`time.perf_counter()` at the start of the trial."""
     optimizer: RowOptimizer | None = None
@@ -38,6 +39,12 @@ class TrialRow:
     curve: list[EpochMetrics] = field(default_factory=list)
     is_idle: bool = False
     """Whether the trial has ended and no other trial replaced it; the row still trains, its values are ignored."""
+    batches: int | None = None
+    """Number of batches that its loader said it has when the trial began; None if it does not know."""
+    val_loader: Any = None
+    """Its validation batches, if it reads its own."""
+    failure: str = ""
+    """Why the trial fails at the end of the epoch; else empty."""
     best: dict[str, Tensor] | None = None
     """Weights of the best epoch, if they are to be saved."""
     view: RowTrainer | None = None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import itertools
 import math
+import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,26 +22,41 @@ from torch.optim import Optimizer
 
 from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
-from dropsearch.core.errors import InputError, RunError
+from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
-from dropsearch.dropout.row_control import mask_shapes
+from dropsearch.dropout.row_control import Shapes, mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
 from dropsearch.training.logged_steps import call_step, captured_logs, runs_aside
 from dropsearch.training.modes import in_precision, set_to_train
-from dropsearch.training.protocols import INTERRUPTED, CheckpointPath, Feed, RowDataSource, TrainerSettings
+from dropsearch.training.protocols import (
+    INTERRUPTED,
+    CheckpointPath,
+    Feed,
+    RowDataSource,
+    TrainerSettings,
+    is_in_memory,
+    validates_by_row,
+)
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import with_steps
+from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.effects import EffectRecorder
+from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
-from dropsearch.training.vectorized.row_batches import RowBatches
+from dropsearch.training.vectorized.row_batches import (
+    LockstepBatches,
+    MemoryBatches,
+    RowBatches,
+    StepBatches,
+)
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, parameter_order
+from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
@@ -60,7 +75,7 @@ class VectorizedTrials(LightningModule):
 
     Args:
         make_module: Builds a trial's module.
-        data: Data in memory; its loaders return the order of each epoch.
+        data: Data in memory, whose loaders return the order of each epoch, or a loader for each row.
         settings: Training settings shared by all trials.
         feed: Feed of the trials, all of one partition (see `partitioned_feed`).
         width: Maximum number of trials that train at once.
@@ -82,13 +97,13 @@ class VectorizedTrials(LightningModule):
         self.feed, self.checkpoint_path = feed, checkpoint_path
         # A module that builds a schedule may ask its Trainer for the number of steps.
         with quiet_lightning():
-            self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), len(data.train_loader(0)))
+            self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), batches_in(data.train_loader(0)))
             self._user_trainer = _trainer(settings, -1)
         self._is_warm = False
         self.row_modules: RowModules | None = None
         """What modules do outside of `vmap`; None if their steps compute a loss and log means, and nothing else."""
         self.trial_rows: list[TrialRow] = self._ask(min(width, feed.most_at_once or width))
-        self.batches = RowBatches(self.trial_rows)
+        self.batches = self._batches()
         if self.trial_rows:
             self._build()
 
@@ -115,12 +130,27 @@ class VectorizedTrials(LightningModule):
     def _trial_row(self, spec: TrialSpec) -> TrialRow:
         module = self.make_module(spec)
         module.trainer = self._trial_trainer
-        data = self.data.for_trial(spec)
-        return TrialRow(spec, set_to_train(module), data, data.train_loader(spec.seed), time.perf_counter())
+        data, seed = self.data.for_trial(spec), self.settings.batch_seed(spec)
+        loader = data.train_loader(seed)
+        count = batches_in(loader)
+        return TrialRow(
+            spec,
+            set_to_train(module),
+            data,
+            loader,
+            time.perf_counter(),
+            batches=int(count) if count < math.inf else None,
+            val_loader=data.val_loader(seed) if validates_by_row(data) else None,  # type: ignore[attr-defined]
+        )
+
+    def _batches(self) -> RowBatches:
+        if not is_in_memory(self.data):
+            return LockstepBatches(self.trial_rows, self.data.device)  # type: ignore[attr-defined]
+        return MemoryBatches(self.trial_rows)
 
     def _build(self) -> None:
         first = self.trial_rows[0]
-        device = first.loader.tensors[0].device
+        device = self.batches.device
         dtype = self._real
         traits = self._traits(first.spec)
         skeleton = self.make_module(first.spec).to(device)
@@ -139,10 +169,13 @@ class VectorizedTrials(LightningModule):
         )
         own_splits = first.spec.redraws_split and first.data is not self.data
         shared = None if own_splits else {name: load(self.data) for name, load in LOADERS.items()}
+        if shared is not None and validates_by_row(self.data):
+            shared["val"] = ReadSet(device)
         self.evaluation = RowEvaluation(self.runner, shared, use_cuda_graph=uses_cuda_graphs(device))
         self.dropout_callers: set[str] = set()
         """Names of the modules that call dropout."""
-        self.shapes = self._mask_shapes(skeleton)
+        self._shapes: dict[tuple[object, ...], Shapes] = {}
+        self._follow(skeleton)
         disable_flatten_parameters(skeleton)
         self.step = self._make_step(first.module, optimizer)
         self.step.row_modules = self.row_modules
@@ -168,25 +201,42 @@ class VectorizedTrials(LightningModule):
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
-        loader = self.trial_rows[0].loader
-        parts = (self.runner, self.rows, self.shapes, settings, loader.tensors, loader.form)
-        if uses_cuda_graphs(self.rows.flat.device) and self.row_modules is None:
-            flat = flat_optimizer(self.rows, module, optimizer)
+        parts = (self.runner, self.rows, self._mask_shapes, settings)
+        if isinstance(self.batches, MemoryBatches) and self.row_modules is None:
+            flat = flat_optimizer(self.rows, module, optimizer) if uses_cuda_graphs(self.rows.flat.device) else None
             if flat is not None:
-                return DeviceStep(*parts, flat)
+                return DeviceStep(*parts, self.batches, flat)
         return HostStep(*parts)
 
-    def _mask_shapes(self, skeleton: LightningModule) -> dict[str, torch.Size]:
-        first = self.trial_rows[0]
-        batch = next(iter(first.loader))
+    def _follow(self, skeleton: LightningModule) -> None:
+        """Note the modules that call dropout in a step on a first batch."""
+        for trial_row in self.trial_rows:
+            # A loader of its own, so that no epoch of the row begins.
+            loader = self.data.train_loader(self.settings.batch_seed(trial_row.spec))
+            try:
+                batch = next(iter(loader))
+            except Exception:  # the row fails when it trains
+                continue
+            (stack,) = stacks({0: batch}, self.batches.device)
+            self._mask_shapes(stack)
+            return
+        self.dropout_callers.update(name or "model" for name, _ in skeleton.named_modules())
+
+    def _mask_shapes(self, stack: RowStack) -> Shapes:
+        """Return the shapes of a row's masks for the batches of a stack."""
+        if stack.shape in self._shapes:
+            return self._shapes[stack.shape]
+        skeleton, first = self.runner.skeleton, self.trial_rows[0]
+        batch = cast(stack.form.build([each[0] for each in stack.examples]), self.rows.flat.dtype)
+        self.runner.set_mode(training=True)  # a shape may first come after an evaluation
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
         with torch.no_grad(), logs:
-            step = skeleton.training_step
-            run = lambda: call_step(step, cast(batch, self.rows.flat.dtype), 0)  # noqa: E731
+            run = lambda: call_step(skeleton.training_step, batch, 0)  # noqa: E731
             shapes = mask_shapes(skeleton, first.spec.rates, run, self.dropout_callers)
         skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
+        self._shapes[stack.shape] = shapes
         return shapes
 
     def _fill(self, row: int) -> None:
@@ -208,29 +258,39 @@ class VectorizedTrials(LightningModule):
         with quiet_lightning(), self.runner.ready(self.dropout_callers), warnings.catch_warnings():
             # Each row has its own optimizer, so this module has none.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
-            self._user_trainer.fit(self, self.batches)
+            try:
+                self._user_trainer.fit(self, self.batches)
+            finally:
+                self.batches.close()
 
     def seconds_per_step(self, steps: int) -> float:
-        """Train all rows for a few steps, and return the duration of the fastest one.
+        """Train all rows for a few steps, and return the duration of one, with the reading of its batches.
 
-        Warm-up and capture of CUDA graphs are not timed. The minimum is least affected by other load on the machine.
+        Warm-up and capture of CUDA graphs are not timed.
         """
-        times = []
+        times: list[float] = []
+        begun: Iterator[StepBatches] = iter(())
         with self.runner.ready(self.dropout_callers):
-            pieces = itertools.cycle([None, *self.batches.slices])
             untimed = WARMUP_RUNS + 1 if uses_cuda_graphs(self.rows.flat.device) and not self._is_warm else 0
             self._is_warm = True
+            empty = 0
             while len(times) < untimed + steps:
-                piece = next(pieces)
-                if piece is None:
-                    self.on_train_epoch_start()
-                    continue
                 started = time.perf_counter()
-                self.training_step([piece], 0)
+                taken = next(begun, None)
+                if taken is None:
+                    empty += 1
+                    if empty > 2 and not times:
+                        raise UnsupportedError("the training loader gives no batches")
+                    self.on_train_epoch_start()
+                    begun = self.batches.steps()
+                    continue
+                self.training_step([taken], 0)
                 if self.rows.flat.is_cuda:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
-        return min(times[untimed:])
+        # Reading takes other times in each step; a step on examples in memory is only ever delayed by other load.
+        found = times[untimed:]
+        return statistics.median(found) if isinstance(self.batches, LockstepBatches) else min(found)
 
     def evaluate(self) -> dict[str, list[float]]:
         """Return the values that each row logs on the validation set."""
@@ -245,15 +305,15 @@ class VectorizedTrials(LightningModule):
         """Return None: each row has the optimizer of its own module."""
 
     def on_train_epoch_start(self) -> None:
-        """Set the orders of the epoch and reset the sums of logged values."""
+        """Run the hooks of the rows and reset the sums of logged values."""
         if self.row_modules is not None:
             self.row_modules.begin_epoch(self.trial_rows)
-        self.step.begin_epoch(self.trial_rows, self.batches.orders())
+        self.step.begin_epoch(self.trial_rows)
 
-    def training_step(self, batch: list[slice], batch_idx: int) -> None:
-        """Train every row for one step per slice of its order."""
-        for piece in batch:
-            self.step.run(self.trial_rows, piece)
+    def training_step(self, batch: Iterable[StepBatches], batch_idx: int) -> None:
+        """Train the rows for all steps of their epoch."""
+        for taken in batch:
+            self.step.run(self.trial_rows, taken)
             if self.feed.cancelled():
                 self._interrupt()
 
@@ -267,19 +327,25 @@ class VectorizedTrials(LightningModule):
         """Evaluate every row with dropout off, report the metrics, and replace the trials that ended."""
         if not self.trial_rows:
             return
+        self._end_failed()
+        training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
+        if not training:
+            self._replace([])
+            return
         as_trained, (val, part) = self.step.means(), self._evaluated()
+        self._end_failed()  # those whose validation loader raised
+        training = [row for row in training if not self.trial_rows[row].is_idle]
         trained = self._trained()
         metrics = {
             row: epoch_metrics(
-                trial_row.epoch,
+                self.trial_rows[row].epoch,
                 as_trained["train_loss"][row],
                 part[row],
                 val[row],
                 self.settings.monitor,
                 trained.get(row, {}),
             )
-            for row, trial_row in enumerate(self.trial_rows)
-            if not trial_row.is_idle
+            for row in training
         }
         self._replace(self._report(metrics))
 
@@ -289,6 +355,14 @@ class VectorizedTrials(LightningModule):
             return {}
         rows = enumerate(self.trial_rows)
         return {row: self.row_modules.end_epoch(trial_row) for row, trial_row in rows if not trial_row.is_idle}
+
+    def _end_failed(self) -> None:
+        """Tell the trials whose loaders raised as failed."""
+        failed = [each for each in self.trial_rows if each.failure and not each.is_idle]
+        if failed:
+            self.feed.tell([self._result(trial_row, "FAIL", trial_row.failure) for trial_row in failed])
+        for trial_row in failed:
+            trial_row.is_idle = True
 
     def _evaluated(self) -> tuple[dict[int, Values], dict[int, Values]]:
         """Return what each row logs on the validation set, and on a part of the training set."""

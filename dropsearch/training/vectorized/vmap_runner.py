@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, quiet_loops
-from dropsearch.core.batches import TUPLE, BatchForm
+from dropsearch.core.batches import TUPLE, BatchForm, StackedForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates
 from dropsearch.training.logged_steps import call_step, captured_logs
 from dropsearch.training.modes import Modes, set_to_train
@@ -143,7 +143,7 @@ class VmapRunner:
         examples: Sequence[Tensor],
         rates: RowRates,
         bits: Mapping[str, Tensor],
-        form: BatchForm = TUPLE,
+        form: BatchForm | StackedForm = TUPLE,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
@@ -164,7 +164,7 @@ class VmapRunner:
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, *found
 
-        self._set_mode(training=True)
+        self.set_mode(training=True)
         losses, logged, self.effect_tensors = vmap(run_row)(
             rows.parameters, rows.buffers, tuple(examples), rates, dict(bits)
         )
@@ -176,7 +176,7 @@ class VmapRunner:
         rows: StackedState | RowsPart,
         batch: Any,
         step: str = "validation_step",
-        form: BatchForm | None = None,
+        form: BatchForm | StackedForm | None = None,
     ) -> dict[str, Tensor]:
         """Run an evaluation step of all rows, with dropout off; return logged values, `[rows]` each.
 
@@ -191,13 +191,19 @@ class VmapRunner:
             self.control.load({}, {})
             return self._run(step, parameters, buffers, batch if form is None else form.build(examples))[1:]
 
-        self._set_mode(training=False)
+        self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
         examples = () if form is None else tuple(batch)
         logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples)
         return logged
 
-    def in_groups(self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep) -> None:
+    def in_groups(
+        self,
+        trial_rows: Sequence[TrialRow],
+        rows: StackedState,
+        step: GroupStep,
+        among: Sequence[int] | None = None,
+    ) -> None:
         """Take a step with the rows that can take it together; what such rows ask their Trainer is set.
 
         A module that reads the epoch gets a number, so only rows in the same epoch take a step together. Rows between
@@ -207,8 +213,9 @@ class VmapRunner:
             trial_rows: The trials of all rows.
             rows: The state of all rows.
             step: Takes the step of some rows, whose indices and state it gets.
+            among: The rows that take the step; None for all.
         """
-        for group, part in self._groups(trial_rows, rows):
+        for group, part in self._groups(trial_rows, rows, range(len(trial_rows)) if among is None else among):
             self._branching(group, part, rows, step)
 
     def _branching(self, group: list[int], part: StackedState | RowsPart, rows: StackedState, step: GroupStep) -> None:
@@ -223,19 +230,21 @@ class VmapRunner:
                 self._branching(apart, rows.part(apart), rows, step)
 
     def _groups(
-        self, trial_rows: Sequence[TrialRow], rows: StackedState
+        self, trial_rows: Sequence[TrialRow], rows: StackedState, among: Sequence[int]
     ) -> Iterator[tuple[list[int], StackedState | RowsPart]]:
         """Yield the rows in the same epoch, and their state."""
         by_epoch: dict[tuple[int, int], list[int]] = {}
-        for row, trial_row in enumerate(trial_rows):
+        for row in among:
+            trial_row = trial_rows[row]
             clock = (trial_row.epoch, trial_row.step) if self.traits.uses_clock else (0, 0)
             by_epoch.setdefault(clock, []).append(row)
         for (epoch, step), group in by_epoch.items():
             if self.traits.uses_clock:
                 self.skeleton.trainer.now(current_epoch=epoch, global_step=step)  # type: ignore[attr-defined]
-            yield group, rows if len(by_epoch) == 1 else rows.part(group)
+            yield group, rows if len(group) == len(trial_rows) else rows.part(group)
 
-    def _set_mode(self, *, training: bool) -> None:
+    def set_mode(self, *, training: bool) -> None:
+        """Put the skeleton in the mode of training or of evaluation."""
         if self._training is not training:  # traversing all modules takes as long as a small layer
             if training:
                 self._modes.put_back()

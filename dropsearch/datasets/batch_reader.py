@@ -1,0 +1,193 @@
+"""Reads the batches of several trials from one indexed data set, with one set of worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from dropsearch._compat.data_loaders import end_workers, iterator_of
+from dropsearch.datasets.keyed_random import BatchKey, generators_in, reseed
+
+_ENDS = ("exited unexpectedly", "timed out after")
+"""Parts of torch's messages about worker processes, after which no more batches can be read."""
+
+
+class Stream:
+    """The order of the batches of one trial in one epoch.
+
+    Args:
+        seed: The trial's seed.
+        purpose: What the batches are for.
+        epoch: Number of the epoch.
+        order: The sampler of batches, or of single indices that are no batches.
+        most: Number of batches after which it ends; None for all.
+    """
+
+    def __init__(self, seed: int, purpose: str, epoch: int, order: Any, most: int | None = None) -> None:
+        self.key, self.most = BatchKey(seed, purpose, epoch, 0), most
+        self._order, self._generators = order, generators_in(order)
+        self._indices: Iterator[Any] | None = None
+
+    def next(self, number: int) -> Any:
+        """Return the indices of batch `number`; StopIteration is raised after the last one."""
+        if number == self.most:
+            raise StopIteration
+        reseed(self.key._replace(batch=number), "order", self._generators)
+        if self._indices is None:
+            self._indices = iter(self._order)
+        return next(self._indices)
+
+
+class _Wanted(NamedTuple):
+    """A batch that is to be read, as it goes to a worker process."""
+
+    key: BatchKey
+    indices: Any
+
+
+class _Orders:
+    """The batches to read: the first of each stream, then the second of each, and so on."""
+
+    def __init__(self) -> None:
+        self.streams: Sequence[Stream] = ()
+        self.taken: deque[tuple[int, int, Exception | None]] = deque()
+        """Stream and number of the batches that were asked for, and the error of a stream whose sampler raised."""
+        self.ended: set[int] = set()
+
+    def __iter__(self) -> Iterator[_Wanted]:
+        for number in itertools.count():
+            live = [index for index in range(len(self.streams)) if index not in self.ended]
+            if not live:
+                return
+            for index in live:
+                stream = self.streams[index]
+                try:
+                    indices = stream.next(number)
+                except StopIteration:
+                    self.ended.add(index)
+                except Exception as error:
+                    self.ended.add(index)
+                    self.taken.append((index, number, error))
+                else:
+                    self.taken.append((index, number, None))
+                    yield _Wanted(stream.key._replace(batch=number), indices)
+
+
+class _Examples:
+    """A data set whose examples are read under the seed of their batch; everything else is asked of the data set."""
+
+    def __init__(self, dataset: Any, collate: Any) -> None:
+        vars(self).update(_keyed_dataset=dataset, _keyed_collate=collate, _keyed_process=0, _keyed_generators=[])
+
+    def _reseed(self, key: BatchKey) -> None:
+        held = vars(self)
+        if held["_keyed_process"] != os.getpid():  # a worker process may have made generators of its own
+            held["_keyed_process"] = os.getpid()
+            held["_keyed_generators"] = generators_in(held["_keyed_dataset"], held["_keyed_collate"])
+        reseed(key, "examples", held["_keyed_generators"])
+
+    def __getitems__(self, wanted: _Wanted) -> Any:
+        self._reseed(wanted.key)
+        dataset: Any = vars(self)["_keyed_dataset"]
+        several = getattr(dataset, "__getitems__", None)
+        return several(wanted.indices) if several else [dataset[index] for index in wanted.indices]
+
+    def __getitem__(self, wanted: Any) -> Any:
+        dataset: Any = vars(self)["_keyed_dataset"]
+        if not isinstance(wanted, _Wanted):
+            return dataset[wanted]
+        self._reseed(wanted.key)
+        return dataset[wanted.indices]
+
+    def __len__(self) -> int:
+        return len(vars(self)["_keyed_dataset"])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_keyed_dataset" not in vars(self):
+            raise AttributeError(name)
+        return getattr(vars(self)["_keyed_dataset"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(vars(self)["_keyed_dataset"], name, value)
+
+
+class BatchReader:
+    """Reads batches of an indexed data set for any number of trials.
+
+    The examples of a batch, and what its collate function draws, are functions of its key, so it does not matter which
+    process reads it. There are as many worker processes as the loader has, however many trials there are.
+
+    Args:
+        loader: A loader of the data set; its samplers are not used.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._orders = _Orders()
+        are_batches = loader.batch_sampler is not None
+        options: dict[str, Any] = {
+            "collate_fn": loader.collate_fn,
+            "pin_memory": loader.pin_memory,
+            "worker_init_fn": loader.worker_init_fn,
+            "generator": torch.Generator(),  # by default an iterator draws from the global generator
+        }
+        if loader.num_workers:
+            options |= {
+                "num_workers": loader.num_workers,
+                "timeout": loader.timeout,
+                "multiprocessing_context": loader.multiprocessing_context,
+                "prefetch_factor": loader.prefetch_factor,
+                "persistent_workers": loader.persistent_workers,
+            }
+        order: dict[str, Any] = (
+            {"batch_sampler": self._orders} if are_batches else {"batch_size": None, "sampler": self._orders}
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user's own said so
+            self.loader = DataLoader(_Examples(loader.dataset, loader.collate_fn), **order, **options)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the worker processes."""
+        end_workers(self.loader)
+
+    def epoch(self, streams: Sequence[Stream]) -> Iterator[tuple[int, int, Any]]:
+        """Yield the index of a stream, the number of its batch and the batch, round by round.
+
+        In the place of a batch stands the error that the sampler or the data set raised; its stream ends there. The
+        states of the global generators are not kept.
+        """
+        orders = self._orders
+        orders.streams, orders.ended = streams, set()
+        orders.taken.clear()
+        failed: set[int] = set()
+        batches = iterator_of(self.loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                batch = None
+            except Exception as error:
+                if not orders.taken or any(text in str(error) for text in _ENDS):
+                    raise
+                batch = error
+            while orders.taken:
+                index, number, error = orders.taken.popleft()
+                if index in failed:
+                    if error is None:
+                        break
+                    continue
+                found = batch if error is None else error
+                if isinstance(found, Exception):
+                    failed.add(index)
+                    orders.ended.add(index)
+                yield index, number, found
+                if error is None:
+                    break
+            else:
+                return

@@ -1,0 +1,250 @@
+"""Loaders whose batches are a function of a trial's seed, the epoch and the number of the batch."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader, IterableDataset
+
+from dropsearch._compat.data_loaders import lend_workers, mode_of, reads_as_torch_does, without_iterator
+from dropsearch.datasets.batch_digest import digest
+from dropsearch.datasets.batch_reader import BatchReader, Stream
+from dropsearch.datasets.keyed_random import BatchKey, GeneratorsKept, generators_in, reseed
+
+
+class Epochs:
+    """Counts the epochs of loaders by what they are for."""
+
+    def __init__(self) -> None:
+        self._begun: collections.Counter[str] = collections.Counter()
+
+    def begin(self, purpose: str) -> int:
+        """Return the number of the epoch that begins, counted from 0."""
+        self._begun[purpose] += 1
+        return self._begun[purpose] - 1
+
+
+def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
+    """Return a copy of a loader, or of several, that draws all random numbers from generators seeded for each batch.
+
+    What else draws random numbers then does not change its batches, and neither does the number of worker processes of
+    an indexed data set. The copy has the class, the data set and the options of the loader.
+
+    Args:
+        loader: What a data module returns: a loader, or lists, mappings or a `CombinedLoader` of loaders.
+        seed: The trial's seed.
+        purpose: What the batches are for, as in ``train``.
+        epochs: Counts the epochs; None for a count of its own.
+    """
+    epochs = epochs or Epochs()
+    if isinstance(loader, CombinedLoader):
+        return CombinedLoader(keyed(loader.iterables, seed, purpose, epochs), mode_of(loader))
+    if isinstance(loader, Mapping):
+        return {name: keyed(each, seed, f"{purpose}/{name}", epochs) for name, each in loader.items()}
+    if isinstance(loader, list | tuple):
+        return [keyed(each, seed, f"{purpose}/{index}", epochs) for index, each in enumerate(loader)]
+    try:
+        twin = _copy(loader)
+    except Exception:  # a generator, for example, has one pass and no copy
+        return loader
+    kind = type(twin)
+    keying = Keying(twin, seed, purpose, epochs)
+    try:
+        twin.__class__ = _keyed_class(kind)
+        vars(twin)["_keying"] = keying
+    except TypeError:  # its layout is fixed
+        return _Keyed(twin, keying)
+    return twin
+
+
+def keying_of(loader: Any) -> Keying | None:
+    """Return how a loader that `keyed` returned is keyed; None for several loaders and for what could not be copied."""
+    return getattr(loader, "__dict__", {}).get("_keying")
+
+
+class Keying:
+    """The random numbers of one loader.
+
+    It does not hold the loader, which holds it: worker processes end when nothing else holds the loader.
+
+    Args:
+        loader: The loader, before its class is changed.
+        seed: The trial's seed.
+        purpose: What the batches are for.
+        epochs: Counts the epochs.
+    """
+
+    def __init__(self, loader: Any, seed: int, purpose: str, epochs: Epochs) -> None:
+        self.seed, self.purpose, self._epochs = seed, purpose, epochs
+        self.is_indexed = is_indexed(loader)
+        """Whether it reads an indexed data set as torch's DataLoader does, so that its batches can be read anywhere."""
+        self._own_iter = getattr(type(loader), "__iter__", _by_index)
+        self._reader: BatchReader | None = None
+        self.most: int | None = None
+        """Number of batches after which an epoch ends; None for all."""
+
+    def stream(self, loader: Any) -> Stream:
+        """Begin an epoch of an indexed data set; return its order."""
+        epoch = self._epochs.begin(self.purpose)
+        _set_epoch(loader, epoch)
+        order = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        return Stream(self.seed, self.purpose, epoch, order, self.most)
+
+    def epoch(self, loader: Any) -> Iterator[Any]:
+        """Begin an epoch and yield its batches. The states of the global generators are not kept."""
+        if self.is_indexed:
+            self._reader = self._reader or BatchReader(loader)
+            for _, _, batch in self._reader.epoch([self.stream(loader)]):
+                lend_workers(self._reader.loader, loader)
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+            return
+        epoch = self._epochs.begin(self.purpose)
+        _set_epoch(loader, epoch)
+        generators = generators_in(loader)
+        reseed(BatchKey(self.seed, self.purpose, epoch, 0), "order", generators)
+        batches = self._own_iter(loader)
+        for number in itertools.count():
+            reseed(BatchKey(self.seed, self.purpose, epoch, number), "examples", generators)
+            if number == self.most:
+                return
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell the samplers the epoch, as a Trainer does."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    for sampler in {id(each): each for each in samplers}.values():
+        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+            set_epoch(epoch)
+
+
+def _by_index(loader: Any) -> Iterator[Any]:
+    """Yield what an object without `__iter__` holds, as `iter` does."""
+    for index in itertools.count():
+        try:
+            yield loader[index]
+        except IndexError:
+            return
+
+
+def first_batches(loader: Any, most: int) -> Any:
+    """Let the epochs of a loader that `keyed` returned end after some batches, and return it."""
+    (keying_of(loader) or loader).most = most
+    return loader
+
+
+def can_be_keyed(loader: Any) -> bool:
+    """Return whether a loader can be copied for each trial, as a generator cannot."""
+    return keying_of(keyed(loader, 0, "train")) is not None
+
+
+def is_random(loader: Any) -> bool:
+    """Return whether what a loader draws changes its batches, as two readings of the first ones show.
+
+    A generator is not read, since it gives its batches once.
+    """
+    if isinstance(loader, Mapping | list | tuple | CombinedLoader):
+        several = loader.iterables if isinstance(loader, CombinedLoader) else loader
+        return any(map(is_random, several.values() if isinstance(several, Mapping) else several))
+    if not can_be_keyed(loader):
+        return False
+    try:
+        one, other = (list(first_batches(_without_workers(keyed(loader, seed, "check")), CHECKED)) for seed in (0, 1))
+    except Exception:  # the error is told where the loader is read for what it gives
+        return False
+    return digest(*one) != digest(*other)
+
+
+CHECKED = 2
+"""Number of batches that are read twice to see whether they are random."""
+
+
+def _without_workers(loader: Any) -> Any:
+    keying = keying_of(loader)
+    if keying is not None and keying.is_indexed:
+        vars(loader).update(num_workers=0, persistent_workers=False, prefetch_factor=None, timeout=0)
+    return loader
+
+
+def is_indexed(loader: Any) -> bool:
+    """Return whether a loader reads an indexed data set as torch's DataLoader does."""
+    return (
+        reads_as_torch_does(loader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and hasattr(type(loader.dataset), "__getitem__")
+    )
+
+
+def guarded(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield what an iterator yields, with the states of the global generators kept around each step."""
+    while True:
+        with GeneratorsKept():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+        yield batch
+
+
+def _copy(loader: Any) -> Any:
+    """Return a copy with samplers of its own, and with an iterable data set of its own: both may count."""
+    twin = copy.copy(loader)
+    if not isinstance(loader, DataLoader):
+        return twin
+    held = vars(without_iterator(twin))
+    if isinstance(loader.dataset, IterableDataset):
+        held["dataset"] = copy.copy(loader.dataset)
+        return twin
+    held["sampler"] = copy.copy(loader.sampler)
+    if loader.batch_sampler is not None:
+        held["batch_sampler"] = copy.copy(loader.batch_sampler)
+        if getattr(loader.batch_sampler, "sampler", None) is loader.sampler:
+            held["batch_sampler"].sampler = held["sampler"]
+    return twin
+
+
+@functools.cache
+def _keyed_class(kind: type[Any]) -> type[Any]:
+    def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807
+        keying = vars(self).get("_keying")  # a Trainer that changes a loader makes another one of its class
+        return guarded(keying.epoch(self)) if keying is not None else getattr(kind, "__iter__", _by_index)(self)
+
+    def __len__(self: Any) -> int:  # noqa: N807
+        keying, count = vars(self).get("_keying"), kind.__len__(self)
+        return count if keying is None or keying.most is None else min(count, keying.most)
+
+    members: dict[str, Any] = {"__iter__": __iter__, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    if hasattr(kind, "__len__"):
+        members["__len__"] = __len__
+    return type(kind.__name__, (kind,), members)
+
+
+class _Keyed:
+    """Stands for a loader whose class cannot be changed."""
+
+    def __init__(self, loader: Any, keying: Keying) -> None:
+        self._loader, self._keying = loader, keying
+
+    def __iter__(self) -> Iterator[Any]:
+        return guarded(self._keying.epoch(self._loader))
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)

@@ -1,0 +1,111 @@
+"""The batches of several trials, each from its own loader, read step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.datasets.batch_reader import BatchReader
+from dropsearch.datasets.keyed_loader import Keying, keying_of
+from dropsearch.datasets.keyed_random import GeneratorsKept
+
+Round = dict[int, Any]
+"""The next batch of each loader, by its index; an error where the loader raised. Loaders that ended are left out."""
+
+
+class LockstepReader:
+    """Reads epochs of several loaders at the same time.
+
+    Loaders of one indexed data set are read with one set of worker processes, and trials that are to have the same
+    batches are read once. Any other loader is read for itself, with its own worker processes.
+    """
+
+    def __init__(self) -> None:
+        self._reader: BatchReader | None = None
+
+    def epoch(self, loaders: Sequence[Any], lengths: Sequence[int | None]) -> Iterator[Round]:
+        """Begin an epoch of all loaders and yield its steps.
+
+        Args:
+            loaders: What `keyed` returned.
+            lengths: The number of batches that each loader said it has when its trial began; None if it does not know.
+
+        Raises:
+            UnsupportedError: A loader ends before its length.
+        """
+        keyings = [keying_of(loader) for loader in loaders]
+        indexed = [each for each in keyings if each is not None and each.is_indexed]
+        is_one_set = len(indexed) == len(loaders) and len({id(each.dataset) for each in loaders}) == 1
+        rounds = self._indexed(loaders, indexed, lengths) if is_one_set else _apart(loaders, keyings, lengths)
+        counts = [0] * len(loaders)
+        failed: set[int] = set()
+        while True:
+            with GeneratorsKept():
+                found = next(rounds, None)
+            for index, most in enumerate(lengths):
+                if index in (found or ()):
+                    counts[index] += 1
+                elif most is not None and counts[index] < most and index not in failed:
+                    raise UnsupportedError(
+                        f"a training loader gives {counts[index]} batches where its length says {most}, so its epoch "
+                        "is not validated"
+                    )
+            if found is None:
+                return
+            failed |= {index for index, batch in found.items() if isinstance(batch, Exception)}
+            yield found
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _indexed(
+        self, loaders: Sequence[Any], keyings: Sequence[Keying], lengths: Sequence[int | None]
+    ) -> Iterator[Round]:
+        self._reader = self._reader or BatchReader(loaders[0])
+        streams, sharing = [], {}
+        for index, (loader, keying, most) in enumerate(zip(loaders, keyings, lengths, strict=True)):
+            stream = keying.stream(loader)
+            stream.most = most if stream.most is None else min(stream.most, most or stream.most)
+            if stream.key not in sharing:
+                streams.append(stream)
+            sharing.setdefault(stream.key, []).append(index)
+        number, found = 0, {}
+        for index, at, batch in self._reader.epoch(streams):
+            if at > number:
+                if found:
+                    yield found
+                number, found = at, {}
+            found.update(dict.fromkeys(sharing[streams[index].key], batch))
+        if found:
+            yield found
+
+
+def _apart(loaders: Sequence[Any], keyings: Sequence[Keying | None], lengths: Sequence[int | None]) -> Iterator[Round]:
+    """Yield rounds of loaders that are read one by one."""
+    batches: dict[int, Iterator[Any]] = {}
+    number = 0
+    while True:
+        found: Round = {}
+        for index, (loader, keying) in enumerate(zip(loaders, keyings, strict=True)):
+            if (number and index not in batches) or number == lengths[index]:
+                continue
+            try:
+                if not number:
+                    batches[index] = _begun(loader, keying)
+                found[index] = next(batches[index])
+            except StopIteration:
+                batches.pop(index, None)
+            except Exception as error:
+                batches.pop(index, None)
+                found[index] = error
+        if not found:
+            return
+        yield found
+        number += 1
+
+
+def _begun(loader: Any, keying: Keying | None) -> Iterator[Any]:
+    return iter(loader) if keying is None else keying.epoch(loader)
