@@ -124,9 +124,11 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         aside = runs_aside(module)
-        part = (
-            evaluate(module, self.part, context=context) if aside else self._aside.measure(module, trainer, self.part)
-        )
+        with seeded(self.spec.seed):  # steps and loaders draw random numbers, which training is not to miss
+            if aside:
+                part = evaluate(module, self.part, context=context)
+            else:
+                part = self._aside.measure(module, trainer, self.part)
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
