@@ -101,6 +101,13 @@ class Noisy(Cell):
         return self.loss((x + 0.1 * torch.randn_like(x), y))
 
 
+class Drawing(Noisy):
+    """Draws random numbers in its validation too, which a trial runs once more than plain Lightning."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.loss(batch) + 0.1 * torch.rand(()), batch_size=len(batch[0]))
+
+
 class Mixed(Cell):
     """Mixes the examples of a batch."""
 
@@ -318,8 +325,8 @@ class Sampled(Cell):
 
 
 KINDS = [
-    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, Noisy, Mixed, Teacher, Moving, Asking, Configuring,
-    Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
+    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, Noisy, Drawing, Mixed, Teacher, Moving, Asking,
+    Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
 ]  # fmt: skip
 
 
