@@ -1,198 +1,27 @@
-"""One mechanism for every dropout call of a model.
-
-A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a
-bare functional call in somebody's `forward`. It names the place, and then notes it (the inventory) or sets
-its rate (training). The module is not touched.
-"""
+"""The controls that set the rates of a model's dropout calls, and draw their masks and its random numbers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from types import FunctionType
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.checkpointing import recomputed_by
-from dropsearch._compat.python_calls import Call, showing
-from dropsearch._compat.torch_modes import backward, is_active
-from dropsearch.dropout.draws import draw_of, drawn
+from dropsearch.dropout.draws import drawn
+from dropsearch.dropout.keyed_draws import Draw, numbers_of
 from dropsearch.dropout.live_rate import LiveRate
-from dropsearch.dropout.location import ModuleLocation, owner_of, per_call
-from dropsearch.dropout.ops import DropCall, op_of, read_call
-from dropsearch.dropout.ops.attention import exposed_attention
-from dropsearch.dropout.own_sites import HeldRate, Scope, functions_of, held_rates, replaced
+from dropsearch.dropout.location import owner_of, per_call
+from dropsearch.dropout.mode import DropoutMode
+from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
 
-
-class DropoutMode(TorchFunctionMode, ABC):
-    """Sees every dropout call of a model inside `step()`. What is done with a call is the subclass's."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = model
-        self.whereabouts = ModuleLocation(model, self._enter, self._leave)
-        self._attention = exposed_attention(self._inner_call)
-        self._held: dict[str, tuple[HeldRate, ...]] = {}
-        self._functions: dict[FunctionType, str] = {}
-        self._scopes: list[Scope] = []
-
-    @contextmanager
-    def watching(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """Follow the model's modules while the context lasts: what `step()` needs around it.
-
-        Args:
-            sites: All places that call a dropout function, where that is known: following only those takes less time.
-        """
-        held = ((name, held_rates(module)) for name, module in self._model.named_modules())
-        self._held = {name: rates for name, rates in held if rates}
-        self._functions = functions_of(self._model)
-        with self.whereabouts.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
-            yield
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """See the drops of one training step, or of one forward pass; inside `watching()`."""
-        while self._scopes:  # of a pass that failed
-            self._scopes.pop().leave()
-        self.whereabouts.restart()
-        with self.seeing():
-            yield
-
-    @contextmanager
-    def seeing(self) -> Iterator[None]:
-        """See every drop while the context lasts; once, also where it lasts already."""
-        if is_active(self):
-            yield
-            return
-        with self:
-            yield
-
-    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
-        """Remember this point of the pass; return a context in which it is this point again."""
-        there, scopes = self.whereabouts.remembered(), list(self._scopes)
-
-        @contextmanager
-        def again() -> Iterator[None]:
-            now, self._scopes = self._scopes, list(scopes)
-            for scope in scopes:
-                scope.enter()
-            try:
-                with there():
-                    yield
-            finally:
-                for scope in reversed(scopes):
-                    scope.leave()
-                self._scopes = now
-
-        return again
-
-    def _recomputation(self) -> Callable[[], AbstractContextManager[None]]:
-        """Return the context for a part of the forward that begins here and is computed again in the backward."""
-        again = self.remembered()
-
-        @contextmanager
-        def recomputing() -> Iterator[None]:
-            with again(), self.seeing():
-                yield
-
-        return recomputing
-
-    @abstractmethod
-    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
-        """Return what a call that drops is to return; `original` runs it as it was made, or at the rate it is given."""
-
-    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Return what a call in eval mode is to return; `original` runs it as it was made."""
-        return original()
-
-    def on_own(self, site: str, rate: float) -> float:
-        """Return the rate for an operation that drops by code of its own, in the place of the one that it has."""
-        return rate
-
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the random numbers that such code draws; `name` tells apart what is drawn in a pass."""
-        return func(*args, **kwargs)
-
-    def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return what a call in such code returns."""
-        if draw_of(func) is None:
-            return func(*args, **kwargs)
-        return self.on_draw(self.whereabouts.counted(f"{scope.site}~"), func, args, kwargs)
-
-    def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a plain function that drops by code of its own at the rate of its site."""
-        rate = self._functions.get(function)
-        if rate is None:
-            return run(*args, **kwargs)
-        site = self.whereabouts.name_drop()
-        args, kwargs = replaced(function, rate, args, kwargs, partial(self.on_own, site))
-        self._scopes.append(Scope(site, self.whereabouts.depth))
-        try:
-            return run(*args, **kwargs)
-        finally:
-            self._scopes.pop()
-
-    def _enter(self, path: str, module: nn.Module) -> None:
-        held = self._held.get(path)
-        if held is None:
-            return
-        scope = Scope(held[0].site(path), self.whereabouts.depth)
-        for each in held:
-            now = self.on_own(each.site(path), each.rate(module))
-            scope.numbers.append((each.holder(module), each.name, each.rate(module), now))
-        scope.enter()
-        self._scopes.append(scope)
-
-    def _leave(self) -> None:
-        while self._scopes and self._scopes[-1].depth >= self.whereabouts.depth:
-            self._scopes.pop().leave()
-
-    @property
-    def scope(self) -> Scope | None:
-        """The operation whose own code runs right now."""
-        scope = self._scopes[-1] if self._scopes else None
-        return scope if scope is not None and scope.depth == self.whereabouts.depth else None
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
-            return self._attention(*args, **kwargs)
-        if func is Tensor.backward:
-            with self.seeing():  # a mode is off while it handles a call, and a backward may compute forwards again
-                return backward(*args, **kwargs)
-        call = read_call(func, args, kwargs)
-        if call is None:
-            scope = self.scope if self._scopes else None
-            return func(*args, **kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
-        site = self.whereabouts.name_drop()
-        if self._drops(call):
-            return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
-        return self.on_pass(call, lambda: func(*args, **kwargs))
-
-    def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return self.__torch_function__(func, (), args, kwargs)
-
-    def _drops(self, call: DropCall) -> bool:
-        return self.whereabouts.module.training if call.training is None else call.training
-
-
-def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:
-    """Make a call again by its own function, so that a control around this one sees it too."""
-    op = op_of(func)
-    if rate is not None and op is not None:
-        args, kwargs = op.at_rate(args, kwargs, rate)
-    return func(*args, **kwargs)
+VALIDATION, TRAINING_PART = "evaluation", "training part"
+"""What a validation is of: the validation set, or a part of the training set that is measured beside it."""
 
 
 class Noise(Protocol):
@@ -247,6 +76,12 @@ class DropoutControl(DropoutMode):
         """Draw from the noise of the masks."""
         return drawn(func, args, kwargs, partial(self.noise.bits, name))
 
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        """Draw from the noise of the masks, where that can be."""
+        if draw.obstacle:
+            return original()
+        return draw.made(numbers_of(self.noise.bits(name, bits_shape(draw), draw.device)))
+
     def _rate(self, site: str, written: float) -> Rate:
         given = self._given(site)
         if given is None and written > 0:
@@ -266,28 +101,74 @@ class DropoutControl(DropoutMode):
 _ZERO = Rate.of(0.0)
 
 
-class TrialControl(DropoutControl):
-    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call."""
+def bits_shape(draw: Draw) -> torch.Size:
+    """Return the shape of the int16 bits that the numbers of a draw are made of."""
+    return torch.Size((*draw.shape, 2))
 
-    def __init__(self, model: nn.Module, rates: Mapping[str, float], seed: int, *, off: bool = False) -> None:
+
+class TrialControl(DropoutControl):
+    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call.
+
+    Inside steps, all other random numbers that torch draws are such functions too.
+
+    Args:
+        model: The trial's module.
+        rates: Rate by site name.
+        seed: The trial's.
+        off: Nothing drops anywhere.
+        keys: Whether what a step draws beside dropout is a function of the seed; else PyTorch's generator gives it.
+    """
+
+    def __init__(
+        self, model: nn.Module, rates: Mapping[str, float], seed: int, *, off: bool = False, keys: bool = True
+    ) -> None:
         self.seeded = SeededNoise(seed)
         super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
-        self._evaluations = 0
+        self._keys = keys
+        self._evaluating = ""
+        self.evaluations: Counter[str] = Counter()
+        """How many steps of validations there were, by what is validated: `VALIDATION` or `TRAINING_PART`."""
+        self.evaluations_draw = False
+        """Whether a step of a validation has drawn random numbers or dropped."""
 
     @contextmanager
     def training_step(self, step: int) -> Iterator[None]:
         """Control the training step number `step`, counted from 0, and what follows it up to the next step."""
         self.seeded.begin("", step)
-        with self.step():
+        with self.step(), self._keying():
             yield
 
     @contextmanager
-    def evaluation_step(self) -> Iterator[None]:
-        """Control one step of a validation or test, some of which drop on purpose."""
-        self.seeded.begin("evaluation", self._evaluations)
-        self._evaluations += 1
-        with self.step():
+    def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
+        """Control one step of a validation or test, some of which drop or draw on purpose.
+
+        Args:
+            of: What is validated; steps of different names draw other numbers.
+        """
+        of = self._evaluating or of
+        self.seeded.begin(of, self.evaluations[of])
+        self.evaluations[of] += 1
+        with self.step(), self._keying(of):
             yield
+
+    @contextmanager
+    def evaluating(self, of: str) -> Iterator[None]:
+        """Let the evaluation steps in this context be those of `of`."""
+        self._evaluating = of
+        try:
+            yield
+        finally:
+            self._evaluating = ""
+
+    @contextmanager
+    def _keying(self, of: str = "") -> Iterator[None]:
+        before, self.keys_draws, self._evaluates = (self.keys_draws, self._evaluates), self._keys, bool(of)
+        try:
+            yield
+        finally:
+            self.keys_draws, self._evaluates = before
+
+    _evaluates = False
 
     @contextmanager
     def whole_trial(self) -> Iterator[None]:
@@ -296,13 +177,38 @@ class TrialControl(DropoutControl):
         with self.watching(), self.step():
             yield
 
+    def of_copy(self, model: nn.Module) -> TrialControl:
+        """Return a control of a copy of the model, which counts its evaluations on."""
+        other = TrialControl(model, {}, self.seeded.seed, off=self.off, keys=self._keys)
+        other.rates, other.evaluations = self.rates, self.evaluations
+        return other
+
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Drop at the site's rate."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_drop(site, call, original)
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Draw from the noise of the masks."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_draw(name, func, args, kwargs)
+
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        """Draw from the noise of the masks, where that can be."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_keyed(name, draw, original)
+
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
         """Remember this point of the pass, and which numbers its masks are drawn from."""
-        again, seeded = super().remembered(), self.seeded.remembered()
+        again, seeded, keys = super().remembered(), self.seeded.remembered(), self.keys_draws
 
         @contextmanager
         def both() -> Iterator[None]:
-            with again(), seeded():
-                yield
+            now, self.keys_draws = self.keys_draws, keys
+            try:
+                with again(), seeded():
+                    yield
+            finally:
+                self.keys_draws = now
 
         return both

@@ -76,7 +76,7 @@ DRAWS: Mapping[str, _Draw] = {
 """By the name of the function, how what it draws is made of bits."""
 
 FACTORIES = frozenset(
-    {"empty", "empty_like", "new_empty", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
+    {"empty", "empty_like", "new", "new_empty", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
 )
 """Names of the functions that make a tensor which later code may fill in place."""
 

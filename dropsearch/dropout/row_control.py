@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dropsearch.dropout.control import DropoutControl, DropoutMode
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.dropout.control import DropoutControl, bits_shape
 from dropsearch.dropout.draws import FACTORIES, called_live, draw_of
+from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.live_rate import LiveRate
 from dropsearch.dropout.mask_bits import SiteBits
+from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.own_sites import Scope
 from dropsearch.dropout.rates import Rate
@@ -35,6 +38,11 @@ class _ShapeRecorder(DropoutMode):
         self.sites = set(sites)
         self.shapes: Shapes = {}
         self.calling: set[str] = set()
+        self.keys_draws = self.sees_factories = True
+        self._made: dict[int, tuple[str, Tensor]] = {}
+        """By its memory, each tensor that a factory made, with the name of that call."""
+        self._making: set[str] = set()
+        self._fills = False
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         self.calling.add(site)
@@ -54,6 +62,25 @@ class _ShapeRecorder(DropoutMode):
         result = func(*args, **kwargs)
         self.shapes[name] = result.shape
         return result
+
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        self.calling.add(self.whereabouts.path or "model")
+        self.shapes[name] = bits_shape(draw)
+        filled = draw.into
+        if filled is not None and (made := self._made.get(filled.untyped_storage().data_ptr())):
+            self.shapes[made[0]] = torch.Size((1,))
+            self._fills = True
+        return original()
+
+    def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
+        result = original()
+        self._made[result.untyped_storage().data_ptr()] = (name, result)
+        self._making.add(self.whereabouts.path or "model")
+        return result
+
+    def follow_factories(self) -> None:
+        """Count the modules that make tensors among those to follow, if a tensor is filled with random numbers."""
+        self.calling |= self._making if self._fills else set()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -78,6 +105,7 @@ def mask_shapes(
     recorder = _ShapeRecorder(model, sites)
     with recorder.watching(), recorder.step():
         run()
+    recorder.follow_factories()
     if calling is not None:
         calling |= recorder.calling
     return recorder.shapes
@@ -137,11 +165,15 @@ class _RowNoise:
         self.rows: Mapping[str, Tensor] = {}
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
-        return self.rows[site]
+        bits = self.rows.get(site)
+        if bits is None or bits.shape != shape:
+            place, what = site.partition("~")[0], "other random numbers" if "~" in site else "other activations"
+            raise UnsupportedError(f"a step draws {what} in {place} than the first step")
+        return bits
 
-    def zero(self, site: str) -> Tensor:
-        """Return a 0 that is another one in each row: the first random number of a site, times 0."""
-        return self.rows[f"{site}~"].flatten()[0] * 0
+    def zero(self, name: str) -> Tensor:
+        """Return a 0 that is another one in each row: the first of these random bits, times 0."""
+        return self.rows[name].flatten()[0] * 0
 
 
 class RowDropoutControl(DropoutControl):
@@ -150,6 +182,7 @@ class RowDropoutControl(DropoutControl):
     def __init__(self, model: nn.Module) -> None:
         self._noise = _RowNoise()
         super().__init__(model, {}, self._noise)
+        self.keys_draws = self.sees_factories = True
 
     def load(self, rates: Mapping[str, tuple[Tensor, Tensor, Tensor]], bits: Mapping[str, Tensor]) -> None:
         """Take the rates and bits of the row whose step runs next."""
@@ -161,10 +194,30 @@ class RowDropoutControl(DropoutControl):
         if (
             getattr(func, "__name__", "") in FACTORIES
         ):  # later code may fill it in place, in each row with other numbers
-            return func(*args, **kwargs) + self._noise.zero(scope.site)
+            return func(*args, **kwargs) + self._noise.zero(f"{scope.site}~")
         if draw_of(func) is None and any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
             return called_live(func, args, kwargs)
         return super().in_own_code(scope, func, args, kwargs)
+
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        """Draw from the noise of the masks.
+
+        Raises:
+            UnsupportedError: The numbers cannot be a function of the trial's seed, or go into a tensor of all trials.
+        """
+        if draw.obstacle:
+            raise UnsupportedError(f"a step draws random numbers that no trial's seed gives: {draw.obstacle}")
+        try:
+            return super().on_keyed(name, draw, original)
+        except RuntimeError as error:
+            if draw.into is None:
+                raise
+            raise UnsupportedError(f"{draw.name} fills a tensor that all trials share") from error
+
+    def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
+        """Make a tensor that later code fills with random numbers, in each row with others."""
+        result = original()
+        return result + self._noise.zero(name).to(result.dtype) if name in self._noise.rows else result
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Run a call that does not drop, written out where its fused kernel has no batching rule."""

@@ -20,7 +20,7 @@ from dropsearch._compat.python_calls import Call
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
-from dropsearch.dropout.control import DropoutMode
+from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall, own_code
 from dropsearch.dropout.own_inventory import OwnSites
 from dropsearch.dropout.own_sites import held_rates, own_number

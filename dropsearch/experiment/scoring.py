@@ -125,6 +125,13 @@ def monitored_scores(
     Raises:
         InputError: The module logs nothing of the kind.
     """
+    with seeded(0):  # what the steps draw is the same for all models
+        return _monitored_scores(name, module, source, settings, by_group=by_group, **limits)
+
+
+def _monitored_scores(
+    name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool, **limits: Any
+) -> TestResult:
     twin = _twin(module) if by_group else None
     for step, name_there in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
         if step == "test" and not defines(module, "test_step"):
@@ -155,8 +162,7 @@ def check_test(name: str, module: Any, source: Source, settings: TrainerSettings
     """
     limits = {"limit_test_batches": 1, "limit_val_batches": 1}
     try:
-        with seeded(0):
-            monitored_scores(name, module, source, settings, by_group=False, **limits)
+        monitored_scores(name, module, source, settings, by_group=False, **limits)
     except InputError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from lightning import LightningModule
 from dropsearch.core.errors import CAUSE, RunError
 from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.control import TRAINING_PART, TrialControl
 from dropsearch.training.logged_steps import wrapped_step
 
 
@@ -34,22 +34,42 @@ def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
 
 
 @contextmanager
+def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[None]:
+    """Control what a copy of a trial's module drops and draws in validation steps, which are of the training part.
+
+    Args:
+        module: The copy.
+        control: The trial's.
+    """
+    if not control.evaluations_draw:
+        yield
+        return
+    own = control.of_copy(module)
+    with own.evaluating(TRAINING_PART), own.watching(), wrapped_step(module, _evaluating(own), "validation_step"):
+        yield
+
+
+@contextmanager
 def controlled_trial(module: LightningModule, control: TrialControl, losses: list[torch.Tensor]) -> Iterator[None]:
     """Control every drop of a module from here on, in its steps and outside of them."""
 
-    def evaluating(step: Callable[..., Any]) -> Callable[..., Any]:
+    with ExitStack() as stack:
+        stack.enter_context(control.whole_trial())
+        stack.enter_context(wrapped_step(module, _controlled(control, losses)))
+        for name in ("validation_step", "test_step", "predict_step"):
+            stack.enter_context(wrapped_step(module, _evaluating(control), name))
+        yield
+
+
+def _evaluating(control: TrialControl) -> Callable[..., Any]:
+    def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             with control.evaluation_step():
                 return step(*args, **kwargs)
 
         return run
 
-    with ExitStack() as stack:
-        stack.enter_context(control.whole_trial())
-        stack.enter_context(wrapped_step(module, _controlled(control, losses)))
-        for name in ("validation_step", "test_step", "predict_step"):
-            stack.enter_context(wrapped_step(module, evaluating, name))
-        yield
+    return wrap
 
 
 def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:

@@ -27,11 +27,11 @@ from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.core.user_errors import described
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.control import TRAINING_PART, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
 from dropsearch.training.adapters.validation_copy import ValidationAside
-from dropsearch.training.controlled_trial import controlled_trial, drops_nothing, require_no_drops
+from dropsearch.training.controlled_trial import controlled_copy, controlled_trial, drops_nothing, require_no_drops
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, runs_aside, wrapped_hook
 from dropsearch.training.modes import set_to_train
@@ -75,9 +75,16 @@ class _EpochReport(Callback):
     """Reports each epoch to the feed and stops the trial when it says so."""
 
     def __init__(
-        self, spec: TrialSpec, feed: Feed, part: Any, ending: _Ending, keep_best: bool, settings: TrainerSettings
+        self,
+        control: TrialControl,
+        spec: TrialSpec,
+        feed: Feed,
+        part: Any,
+        ending: _Ending,
+        keep_best: bool,
+        settings: TrainerSettings,
     ) -> None:
-        self.spec, self.feed, self.part = spec, feed, part
+        self.control, self.spec, self.feed, self.part = control, spec, feed, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
         self._metrics, self._aside = LoggedMetrics(), ValidationAside(settings)
 
@@ -124,11 +131,13 @@ class _EpochReport(Callback):
         logged, losses = trainer.callback_metrics, self.ending.losses
         context = trainer.precision_plugin.val_step_context
         aside = runs_aside(module)
-        with seeded(self.spec.seed):  # steps and loaders draw random numbers, which training is not to miss
+        controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
+        # steps and loaders draw random numbers, which training is not to miss
+        with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
             if aside:
                 part = evaluate(module, self.part, context=context)
             else:
-                part = self._aside.measure(module, trainer, self.part)
+                part = self._aside.measure(module, trainer, self.part, controlled)
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
@@ -237,8 +246,8 @@ class SequentialEngine:
         set_to_train(module)
         data = self.data.for_trial(spec)
         part = self._part if data is self.data else data.train_part_loader()
-        report = _EpochReport(spec, feed, part, ending, keep_best=path is not None, settings=self.settings)
         control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
+        report = _EpochReport(control, spec, feed, part, ending, keep_best=path is not None, settings=self.settings)
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer = self._trainer(module, spec, report)
             with wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module)):

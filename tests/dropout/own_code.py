@@ -75,6 +75,26 @@ class DropBlock(nn.Module):
         return x * keep * keep.numel() / keep.sum()
 
 
+class InnerDropBlock(nn.Module):
+    """Drops squares that lie in the image as a whole, at a rate that allows for the margin."""
+
+    size = 3
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0:
+            return x
+        height, width = (side - self.size + 1 for side in x.shape[2:])
+        chance = self.drop_prob * x.shape[2] * x.shape[3] / (self.size**2 * height * width)
+        centres = x.new_empty((*x.shape[:2], height, width)).bernoulli_(chance)
+        margin = self.size // 2
+        dropped = F.max_pool2d(F.pad(centres, [margin] * 4), self.size, stride=1, padding=margin)
+        return x * (1 - dropped)
+
+
 class GaussianDropout(nn.Module):
     """Multiplies by normal numbers around 1."""
 

@@ -51,6 +51,11 @@ def blocks(x: Tensor, u: Tensor, p: float) -> Tensor:
     return x * keep * keep.numel() / keep.sum()
 
 
+def inner_blocks(x: Tensor, u: Tensor, p: float) -> Tensor:
+    level = round((1 - p * 256 / (9 * 196)) * 65536) / 65536  # the whole chance of a mask is a multiple of 1/65536
+    return x * (1 - F.max_pool2d(F.pad((u >= level).double(), [1] * 4), 3, stride=1, padding=1))
+
+
 def gaussian(x: Tensor, u: Tensor, p: float) -> Tensor:
     z = torch.tensor([NormalDist().inv_cdf(v) for v in (u + 1 / 131072).flatten().tolist()], dtype=torch.float64)
     return x * (1 + z.view(u.shape) * math.sqrt(p / (1 - p)))
@@ -62,6 +67,7 @@ FAMILIES = {
     "StochasticDepth row": Family(lambda: ops.StochasticDepth(0.2, "row"), X, (3000, 1), "residual", scaled, 3000),
     "StochasticDepth batch": Family(lambda: ops.StochasticDepth(0.2, "batch"), X, (1, 1), "residual", scaled),
     "DropBlock": Family(lambda: ops.DropBlock(0.2), IMAGES, tuple(IMAGES.shape), "conv", blocks),
+    "inner DropBlock": Family(lambda: ops.InnerDropBlock(0.2), IMAGES, (8, 5, 14, 14), "conv", inner_blocks),
     "GaussianDropout": Family(lambda: ops.GaussianDropout(0.2), X[:100], (100, 4), "input", gaussian),
     "LockedDropout": Family(ops.LockedDropout, STEPS, (1, 60, 50), "rnn", scaled, 3000),
     "ZoneOut": Family(lambda: ops.ZoneOut(0.2), X, (3000, 4), "rnn", lambda x, u, p: x * (u < 1 - p), 12000),
@@ -158,6 +164,28 @@ def test_set_rates_sets_it(family: Family) -> None:
     with dropsearch.set_rates(model, {"op": 0.65}):
         assert dropout_sites(model, run)[0].rate == 0.65
     assert dropout_sites(model, run)[0].rate == before
+
+
+def blocks_at(seeds: Tensor) -> Tensor:
+    """Return how many of the places of a seed drop each unit, where a seed drops a square of three by three."""
+    return F.conv2d(seeds, torch.ones(1, 1, 3, 3, dtype=torch.float64), padding=1)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_share_of_units_that_blocks_drop(rate: float, inner: bool) -> None:
+    x = torch.ones(60, 20, 16, 16, dtype=torch.float64)
+    model = ops.Holder(ops.InnerDropBlock(0.2) if inner else ops.DropBlock(0.2))
+    places = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    places[..., 1:15, 1:15] = 1
+    chance = rate * 256 / (9 * 196) if inner else rate / 9
+    expected = 1 - (1 - chance) ** blocks_at(places if inner else torch.ones_like(places))[0, 0]
+    found = (alone(model, {"op": rate}, lambda: model(x)) == 0).double()
+    assert float(found.mean()) == pytest.approx(float(expected.mean()), abs=5 * math.sqrt(9 * 0.25 / found.numel()))
+    one = 5 * torch.sqrt(expected * (1 - expected) / 1200) + 1e-4  # each unit of its own, over the batch and channels
+    assert bool(((found.mean((0, 1)) - expected).abs() <= one).all())
+    middle = 1 - (1 - rate / 9) ** 9
+    assert inner or float(found[..., 5:11, 5:11].mean()) == pytest.approx(middle, abs=0.01)
 
 
 class Deep(nn.Module):

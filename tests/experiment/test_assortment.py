@@ -53,6 +53,7 @@ def searched(make: type, folder: Path, engine: str, overrides: list[str]) -> dro
         (user_modules.Backbone, ["model", "drop"]),
         (user_modules.Averaging, ["model", "drop"]),
         (user_modules.OneCycle, ["model", "drop"]),
+        (user_modules.Noisy, ["model", "drop"]),
         (nets.Normed, ["model", "drop"]),
     ],
 )
@@ -69,7 +70,6 @@ def test_what_trains_in_an_array_trains_alike_alone(make: type, sites: list[str]
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (user_modules.Noisy, "random"),
         (user_modules.Reassigning, "differs between vectorized and sequential training"),
     ],
 )

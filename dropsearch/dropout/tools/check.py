@@ -13,8 +13,8 @@ from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
-from dropsearch.dropout.control import DropoutMode
 from dropsearch.dropout.location import owner_path
+from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.tools.dry_run import DryRun, is_lightning
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where

@@ -62,7 +62,7 @@ class RateEffect:
         of: Callable[[nn.Module, list[Tensor]], list[Tensor]] | None = None,
     ) -> list[Tensor]:
         module = self.dry_run.module
-        control = TrialControl(module, {**dict.fromkeys(self.sites, 0.0), **rates}, seed)
+        control = TrialControl(module, {**dict.fromkeys(self.sites, 0.0), **rates}, seed, keys=False)
         with self.dry_run.unchanged():
             if self.train:
                 module.train()

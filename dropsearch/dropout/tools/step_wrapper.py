@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import DropoutBase
-from dropsearch.dropout.control import DropoutMode
+from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.ops.call import Replaced
 from dropsearch.dropout.tools.insert import inserted_dropout

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dropsearch._compat.lightning import forget_metric_names
@@ -28,13 +30,20 @@ class ValidationAside:
         self._settings = dataclasses.replace(settings, trainer=dict)
         self._trainer: Any = None
 
-    def measure(self, module: Any, trainer: Any, batches: Any) -> dict[str, float]:
+    def measure(
+        self,
+        module: Any,
+        trainer: Any,
+        batches: Any,
+        controlled: Callable[[Any], AbstractContextManager[None]] = nullcontext,
+    ) -> dict[str, float]:
         """Return what the module logs, by name; empty where it cannot be run like this.
 
         Args:
             module: As it trains.
             trainer: The Trainer that trains it.
             batches: An iterable of batches.
+            controlled: Takes the copy; returns the context in which it is validated.
         """
         try:
             twin = copy.deepcopy(module, _shared(module))
@@ -46,7 +55,8 @@ class ValidationAside:
                 warnings.simplefilter("ignore")  # said of the validation itself, where it matters
                 other = self._made(twin, trainer)
                 other.fit_loop.epoch_progress = copy.deepcopy(trainer.fit_loop.epoch_progress)
-                other.validate(twin, batches, verbose=False)
+                with controlled(twin):
+                    other.validate(twin, batches, verbose=False)
             return {name: float(value) for name, value in other.callback_metrics.items()}
         except Exception:  # user code, run where it was not meant to: there is no such curve then
             return {}

@@ -15,7 +15,7 @@ from dropsearch._compat.torch_modes import without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.control import VALIDATION, TrialControl
 from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import in_precision, set_to_train
@@ -24,6 +24,7 @@ from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_
 from dropsearch.training.reasons import place_of_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import batches_in, with_steps
+from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_optimizers import (
     RowOptimizer,
@@ -42,7 +43,7 @@ TOLERANCE = 1e-9
 """Maximum difference in float64, relative to the largest value of a tensor, or absolute if that is below 1."""
 
 _VMAP_ERRORS = {
-    "random operation": "the module draws random numbers from torch outside of dropout",
+    "random operation": "the module draws random numbers from torch in a way that no trial's seed gives",
     "data-dependent control flow": "the module branches on the value of a tensor (data-dependent control flow)",
     ".item()": "the module converts a tensor to a number (`.item()`)",
     "dynamic shape": "the module creates tensors whose shape depends on values, for example with a boolean mask",
@@ -133,7 +134,7 @@ def _compare(
         for optimizer, row_optimizer in optimizers:
             optimizer.step()
             row_optimizer.step()
-    return _evaluation_difference(sequential, rows, runner, _validation_batch(data))
+    return _evaluation_difference(sequential, specs, rows, runner, _validation_batch(data))
 
 
 def _different(what: str, module: LightningModule) -> str:
@@ -151,13 +152,23 @@ def _double(batch: Any) -> Any:
 
 
 def _evaluation_difference(
-    sequential: list[LightningModule], rows: StackedState, runner: VmapRunner, batch: Any
+    sequential: list[LightningModule],
+    specs: tuple[TrialSpec, TrialSpec],
+    rows: StackedState,
+    runner: VmapRunner,
+    batch: Any,
 ) -> str:
-    """Compare the values that the validation step logs, with dropout off."""
+    """Compare the values that the validation step logs, with modules in evaluation mode."""
+    shapes_of = lambda batch: runner.evaluation_shapes(batch, specs[0].rates, set())  # noqa: E731
+    noise = EvaluationNoise(shapes_of, lambda spec: spec.seed)
+    noise.observe([batch])
     with runner.ready():
-        logged = runner.evaluate(rows, batch)
-    for row, module in enumerate(sequential):
-        for name, value in evaluate(module, [batch]).items():
+        logged = runner.evaluate(rows, batch, noise.at([0, 0], specs, VALIDATION, batch, rows.flat))
+    for row, (module, spec) in enumerate(zip(sequential, specs, strict=True)):
+        control = TrialControl(module, spec.rates, spec.seed)
+        with control.watching(), control.evaluation_step():
+            expected = evaluate(module, [batch])
+        for name, value in expected.items():
             if not _close(torch.tensor(value, dtype=torch.float64), logged[name][row].double().cpu()):
                 return _different(name, module)
     return ""

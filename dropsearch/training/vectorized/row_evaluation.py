@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropsearch.dropout.control import TRAINING_PART, VALIDATION
 from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
+from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet, OwnSet, ReadSet, SharedSet
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
+
+PASSES = {"val": VALIDATION, "part": TRAINING_PART}
+"""What is validated by each data set."""
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
@@ -30,11 +35,15 @@ class RowEvaluation:
     Args:
         runner: Runs the module's steps for all rows.
         shared: Loaders of the batches that all rows share, by the names of `LOADERS`; None if each row has its own.
+        noise: Draws the random bits of steps that draw; such steps are not captured.
         use_cuda_graph: Whether to keep the batches on the device and capture the evaluation as a CUDA graph.
     """
 
-    def __init__(self, runner: VmapRunner, shared: Mapping[str, Any] | None, *, use_cuda_graph: bool) -> None:
-        self._runner, self._shared, self._use_cuda_graph = runner, shared, use_cuda_graph
+    def __init__(
+        self, runner: VmapRunner, shared: Mapping[str, Any] | None, noise: EvaluationNoise, *, use_cuda_graph: bool
+    ) -> None:
+        self._runner, self._shared, self._noise, self._use_cuda_graph = runner, shared, noise, use_cuda_graph
+        self._trial_rows: Sequence[TrialRow] = ()
         self._rows: StackedState | None = None
         self._data: list[RowTrialData] = []
         self._sets: Mapping[str, EvaluationSet] = {}
@@ -56,6 +65,7 @@ class RowEvaluation:
 
     def launch(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> None:
         """Start the evaluation of all rows; `means` waits for its result."""
+        self._trial_rows = trial_rows
         self.sets(rows, trial_rows)
         self._run()
 
@@ -80,30 +90,34 @@ class RowEvaluation:
                 for name, batches in self._shared.items()
             }
         self._run: Callable[[], None] = lambda: self._evaluate(rows)
-        if self._use_cuda_graph and not any(isinstance(each, ReadSet) for each in self._sets.values()):
+        is_read = any(isinstance(each, ReadSet) for each in self._sets.values())
+        if self._use_cuda_graph and not is_read and not self._noise.draws:
             self._run = GraphedCallable(self._run, device, "evaluation", warmup_runs=1)
 
     def _evaluate(self, rows: StackedState) -> None:
         columns, totals = [], []
         for name, batches in self._sets.items():
-            for logged, total in self._totals(rows, batches).items():
+            for logged, total in self._totals(rows, name, batches).items():
                 columns.append((name, len(totals), logged))
                 totals.append(total)
         self._columns = columns
         self._result = torch.stack(totals) if totals else torch.zeros(0, rows.width)
 
-    def _totals(self, rows: StackedState, batches: EvaluationSet) -> dict[str, Tensor]:
+    def _totals(self, rows: StackedState, name: str, batches: EvaluationSet) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
         count: int | Tensor = 0
         for batch in batches:
             part = rows if batch.rows is None or len(batch.rows) == rows.width else rows.part(batch.rows)
-            logged = self._runner.evaluate(part, batch.to(rows.flat.dtype).content, form=batch.form)
-            for name, value in logged.items():
-                totals[name] = totals.get(name, 0.0) + _spread(value.double() * batch.size, batch, rows)
+            given = batch.to(rows.flat.dtype)
+            taking = self._trial_rows if batch.rows is None else [self._trial_rows[row] for row in batch.rows]
+            noise = self._noise.of(taking, PASSES[name], given, rows.flat)
+            self._noise.count(taking, PASSES[name])
+            for logged, value in self._runner.evaluate(part, given.content, noise, form=given.form).items():
+                totals[logged] = totals.get(logged, 0.0) + _spread(value.double() * batch.size, batch, rows)
             count = count + (
                 batch.size if batch.rows is None else _spread(torch.full((len(batch.rows),), batch.size), batch, rows)
             )
-        return {name: total / count for name, total in totals.items()}
+        return {logged: total / count for logged, total in totals.items()}
 
 
 def _spread(values: Tensor, batch: EvaluationBatch, rows: StackedState) -> Tensor:

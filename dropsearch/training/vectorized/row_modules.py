@@ -14,9 +14,11 @@ from torch import Tensor
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
+from dropsearch.dropout.control import TRAINING_PART, VALIDATION
 from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_slots
+from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
 from dropsearch.training.vectorized.row_logs import RowLog, number
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -38,10 +40,17 @@ class RowModules:
         traits: What the steps of the module do.
         runner: Runs steps of all rows.
         make_trainer: Returns the Trainer of a row's module.
+        noise: Draws the random bits of validation steps.
     """
 
-    def __init__(self, traits: StepTraits, runner: VmapRunner, make_trainer: Callable[[Any], RowTrainer]) -> None:
-        self._traits, self._runner, self._make_trainer = traits, runner, make_trainer
+    def __init__(
+        self,
+        traits: StepTraits,
+        runner: VmapRunner,
+        make_trainer: Callable[[Any], RowTrainer],
+        noise: EvaluationNoise,
+    ) -> None:
+        self._traits, self._runner, self._make_trainer, self._noise = traits, runner, make_trainer, noise
         self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
@@ -107,7 +116,7 @@ class RowModules:
         """Validate all rows, with their hooks; return what each logs."""
         modules = {row: trial_row for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
         with self._validating(modules.values()):
-            logs = self._pass(modules, trial_rows, rows, batches)
+            logs = self._pass(modules, trial_rows, rows, batches, VALIDATION)
             found = {row: log.values() for row, log in logs.items()}
             for row, trial_row in modules.items():
                 _view(trial_row).take(found[row])
@@ -121,7 +130,8 @@ class RowModules:
         with self._validating(twins.values()):
             for twin in twins.values():
                 self._hook(twin, "setup", "validate")
-            return {row: log.values() for row, log in self._pass(twins, trial_rows, rows, batches).items()}
+            logs = self._pass(twins, trial_rows, rows, batches, TRAINING_PART)
+            return {row: log.values() for row, log in logs.items()}
 
     def end_epoch(self, trial_row: TrialRow) -> Values:
         """Run the hook at the end of a row's epoch; return what the row logged in training."""
@@ -145,7 +155,12 @@ class RowModules:
             self._hook(trial_row, hook, *args)
 
     def _pass(
-        self, modules: dict[int, TrialRow], trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet
+        self,
+        modules: dict[int, TrialRow],
+        trial_rows: Sequence[TrialRow],
+        rows: StackedState,
+        batches: EvaluationSet,
+        of: str,
     ) -> dict[int, RowLog]:
         logs = {row: RowLog(training=False) for row in modules}
         for hook in ("on_validation_start", "on_validation_epoch_start"):
@@ -165,7 +180,8 @@ class RowModules:
                 index: int = index,
             ) -> None:
                 own = batch.of(group, len(trial_rows))
-                self._runner.evaluate(part, own.content, form=own.form)
+                noise = self._noise.of([trial_rows[row] for row in group], of, batch, rows.flat)
+                self._runner.evaluate(part, own.content, noise, form=own.form)
                 for row, tensors in zip(group, self._tensors(len(group)), strict=True):
                     if row in modules:
                         logs[row].batch_size, logs[row].hook = batch.size, ""
@@ -174,6 +190,7 @@ class RowModules:
                         self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
             self._runner.in_groups(trial_rows, rows, step, batch.rows)
+            self._noise.count(trial_rows if batch.rows is None else [trial_rows[row] for row in batch.rows], of)
         for row, trial_row in modules.items():
             self._hook(trial_row, "on_validation_epoch_end", log=logs[row])
         return logs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,8 @@ class TrialRow:
     """Weights of the best epoch, if they are to be saved."""
     view: RowTrainer | None = None
     """The Trainer that the module sees, if it needs one of its own."""
+    evaluations: Counter[str] = field(default_factory=Counter)
+    """How many validation steps there were that draw or drop, by what is validated."""
     log: RowLog | None = None
     """What the module logs in training, if its steps do more than compute a loss."""
 

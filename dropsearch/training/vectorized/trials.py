@@ -44,6 +44,7 @@ from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.effects import EffectRecorder
+from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
@@ -160,8 +161,14 @@ class VectorizedTrials(LightningModule):
             skeleton.setup("fit")
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
+        self.dropout_callers: set[str] = set()
+        """Names of the modules that drop or draw."""
+        noise = EvaluationNoise(
+            lambda batch: self.runner.evaluation_shapes(cast(batch, dtype), first.spec.rates, self.dropout_callers),
+            self.settings.mask_seed,
+        )
         if not traits.is_plain:
-            self.row_modules = RowModules(traits, self.runner, self._row_trainer)
+            self.row_modules = RowModules(traits, self.runner, self._row_trainer, noise)
             self.row_modules.attach(first)
         optimizer, _ = configure_optimizer(first.module)
         self.rows = StackedState(
@@ -171,11 +178,10 @@ class VectorizedTrials(LightningModule):
         shared = None if own_splits else {name: load(self.data) for name, load in LOADERS.items()}
         if shared is not None and validates_by_row(self.data):
             shared["val"] = ReadSet(device)
-        self.evaluation = RowEvaluation(self.runner, shared, use_cuda_graph=uses_cuda_graphs(device))
-        self.dropout_callers: set[str] = set()
-        """Names of the modules that call dropout."""
         self._shapes: dict[tuple[object, ...], Shapes] = {}
         self._follow(skeleton)
+        noise.observe(first.data.val_dataloader())
+        self.evaluation = RowEvaluation(self.runner, shared, noise, use_cuda_graph=uses_cuda_graphs(device))
         disable_flatten_parameters(skeleton)
         self.step = self._make_step(first.module, optimizer)
         self.step.row_modules = self.row_modules

@@ -13,9 +13,10 @@ from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, quiet_loops
+from dropsearch._compat.torch_distributions import sampled_under_vmap
 from dropsearch.core.batches import TUPLE, BatchForm, StackedForm
-from dropsearch.dropout.row_control import RowDropoutControl, RowRates
-from dropsearch.training.logged_steps import call_step, captured_logs
+from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
+from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of
 from dropsearch.training.modes import Modes, set_to_train
 from dropsearch.training.protocols import Convolutions
 from dropsearch.training.vectorized.by_row import by_row
@@ -135,6 +136,7 @@ class VmapRunner:
             stack.enter_context(showing(self.traits.functions))
             stack.enter_context(autograd_functions(by_row))
             stack.enter_context(quiet_loops())
+            stack.enter_context(sampled_under_vmap())
             yield
 
     def train(
@@ -175,27 +177,47 @@ class VmapRunner:
         self,
         rows: StackedState | RowsPart,
         batch: Any,
+        noise: tuple[RowRates, Mapping[str, Tensor]] = ({}, {}),
         step: str = "validation_step",
         form: BatchForm | StackedForm | None = None,
     ) -> dict[str, Tensor]:
-        """Run an evaluation step of all rows, with dropout off; return logged values, `[rows]` each.
+        """Run an evaluation step of all rows, with modules in evaluation mode.
 
         Args:
             rows: Stacked parameters and buffers.
             batch: The batch that all rows share; with `form` the tensors of a batch of each row, `[rows, batch, ...]`.
+            noise: Rates and random bits of what drops or draws in evaluation too, `[rows, ...]` each.
             step: The module's step.
             form: Form of the module's batch; None if all rows share it.
+
+        Returns:
+            Logged values by name, `[rows]` each.
         """
 
-        def run_row(parameters: Any, buffers: Any, examples: Any) -> Any:
-            self.control.load({}, {})
+        def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
+            self.control.load(rates, bits)
             return self._run(step, parameters, buffers, batch if form is None else form.build(examples))[1:]
 
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
-        examples = () if form is None else tuple(batch)
-        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples)
+        examples, (rates, bits) = () if form is None else tuple(batch), noise
+        logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples, rates, dict(bits))
         return logged
+
+    def evaluation_shapes(self, batch: Any, sites: Iterable[str], calling: set[str]) -> Shapes:
+        """Return the shapes of the random bits that a validation step of one row needs.
+
+        Args:
+            batch: A validation batch.
+            sites: The sites whose rates are set.
+            calling: Takes in the places that drop or draw.
+        """
+        self.set_mode(training=False)
+        recorder = self._recorder
+        logs = captured_logs(self.skeleton) if recorder is None else recorder.recording()
+        with torch.no_grad(), logs, sampled_under_vmap():
+            run = lambda: call_step(self.skeleton.validation_step, on_device_of(self.skeleton, batch), 0)  # noqa: E731
+            return mask_shapes(self.skeleton, sites, run, calling)
 
     def in_groups(
         self,

@@ -1,0 +1,318 @@
+"""Random numbers that a step draws from torch, made a function of the trial's seed, the place and the step.
+
+A call such as ``torch.randn_like(x)`` is read into a `Draw`: how many 32-bit numbers it needs, and what it returns for
+given ones. The numbers come from the generator of the masks, so a trial draws the same sequentially and in any row, on
+a CPU and on CUDA. The distributions are those of PyTorch, in the precision of the type that is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dropsearch._compat.torch_distributions import gamma_slope
+
+LEVELS = 2.0**32
+"""Each number is one of so many."""
+
+_BITS = {torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+"""How many bits a uniform number of a type has, as in PyTorch; the others have all 32."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One call that draws."""
+
+    name: str
+    shape: torch.Size
+    """Of the numbers that it needs."""
+    device: torch.device
+    made: Callable[[Tensor], Any]
+    """Returns what the call returns, given numbers in [0, 2^32), float64 of this shape."""
+    into: Tensor | None = None
+    """The tensor that it fills in place."""
+    obstacle: str = ""
+    """Why its numbers cannot be given; then it draws from PyTorch's generator."""
+
+
+def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draw | None:
+    """Read a call of a function; None where it draws nothing."""
+    name = getattr(function, "__name__", "")
+    if name in _OTHERS:
+        return _unkeyed(name, f"torch draws by {name}")
+    reader = _READERS.get(name)
+    if reader is None:
+        return None
+    options = dict(kwargs)
+    if options.pop("generator", None) is not None:
+        return _unkeyed(name, f"{name} draws from a generator of its own")
+    if options.get("out") is not None:
+        return _unkeyed(name, f"{name} draws into out=")
+    return reader(name, *args, **options)
+
+
+def numbers_of(bits: Tensor) -> Tensor:
+    """Return 32-bit numbers, float64 `[...]`, made of int16 bits `[..., 2]`."""
+    high, low = bits[..., 0].double() + 32768, bits[..., 1].double() + 32768
+    return high * 65536 + low
+
+
+def _unkeyed(name: str, obstacle: str) -> Draw:
+    return Draw(name, torch.Size(), torch.device("cpu"), lambda _: None, obstacle=obstacle)
+
+
+# -- distributions
+
+
+def _unit(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return uniform numbers in [0, 1), with as many bits as the type holds, so that none is rounded up to 1."""
+    levels = 2.0 ** _BITS.get(dtype, 32)
+    return torch.floor(numbers * (levels / LEVELS)) / levels
+
+
+def _open(numbers: Tensor) -> Tensor:
+    """Return uniform numbers in (0, 1)."""
+    return (numbers + 0.5) / LEVELS
+
+
+def _normal(numbers: Tensor) -> Tensor:
+    return torch.erfinv(2 * _open(numbers) - 1) * math.sqrt(2)
+
+
+def _exponential(numbers: Tensor) -> Tensor:
+    return -torch.log(_open(numbers))
+
+
+def _below(numbers: Tensor, share: Any) -> Tensor:
+    """Return where an event of this probability happens."""
+    share = share.detach().double() if isinstance(share, Tensor) else float(share)
+    return numbers < share * LEVELS
+
+
+def _whole(numbers: Tensor, low: int, high: int) -> Tensor:
+    return torch.floor(numbers * ((high - low) / LEVELS)) + low
+
+
+def _value(option: Any) -> Any:
+    return option.detach() if isinstance(option, Tensor) else option
+
+
+# -- calls
+
+
+def _fresh(of: Callable[[Tensor, torch.dtype], Tensor], name: str, *size: Any, **options: Any) -> Draw:
+    like = torch.empty(*size, **options)
+
+    def made(numbers: Tensor) -> Tensor:
+        drawn = of(numbers, like.dtype).to(like.dtype)
+        return drawn.requires_grad_() if like.requires_grad else drawn
+
+    return Draw(name, like.shape, like.device, made)
+
+
+def _like(of: Callable[[Tensor, torch.dtype], Tensor], name: str, x: Tensor, **options: Any) -> Draw:
+    like = torch.empty_like(x, **options)
+    return Draw(name, like.shape, like.device, lambda numbers: of(numbers, like.dtype).to(like.dtype))
+
+
+def _filled(name: str, x: Tensor, values: Callable[[Tensor], Tensor]) -> Draw:
+    return Draw(name, x.shape, x.device, lambda numbers: x.copy_(values(numbers).to(x.dtype)), into=x)
+
+
+def _uniform_(name: str, x: Tensor, low: float = 0.0, high: float = 1.0, **more: Any) -> Draw:
+    low, high = more.get("from", more.get("a", low)), more.get("to", more.get("b", high))
+    return _filled(name, x, lambda numbers: low + (high - low) * _unit(numbers, x.dtype))
+
+
+def _normal_(name: str, x: Tensor, mean: float = 0.0, std: float = 1.0) -> Draw:
+    return _filled(name, x, lambda numbers: mean + std * _normal(numbers))
+
+
+def _log_normal_(name: str, x: Tensor, mean: float = 1.0, std: float = 2.0) -> Draw:
+    return _filled(name, x, lambda numbers: torch.exp(mean + std * _normal(numbers)))
+
+
+def _exponential_(name: str, x: Tensor, lambd: float = 1.0) -> Draw:
+    return _filled(name, x, lambda numbers: _exponential(numbers) / lambd)
+
+
+def _cauchy_(name: str, x: Tensor, median: float = 0.0, sigma: float = 1.0) -> Draw:
+    return _filled(name, x, lambda numbers: median + sigma * torch.tan(math.pi * (_open(numbers) - 0.5)))
+
+
+def _geometric_(name: str, x: Tensor, p: float) -> Draw:
+    return _filled(name, x, lambda numbers: torch.ceil(torch.log(_open(numbers)) / math.log1p(-p)).clamp(min=1))
+
+
+def _bernoulli_(name: str, x: Tensor, p: Any = 0.5) -> Draw:
+    return _filled(name, x, lambda numbers: _below(numbers, p))
+
+
+def _bernoulli(name: str, x: Tensor, p: Any = None) -> Draw:
+    return Draw(name, x.shape, x.device, lambda numbers: _below(numbers, x if p is None else p).to(x.dtype))
+
+
+def _normal_call(name: str, mean: Any, std: Any = 1.0, size: Any = None, **options: Any) -> Draw:
+    if size is not None:
+        like = torch.empty(size, **options)
+        return Draw(name, like.shape, like.device, lambda numbers: (mean + std * _normal(numbers)).to(like.dtype))
+    mean, std = _value(mean), _value(std)
+    like = mean if isinstance(mean, Tensor) else std
+    shape = torch.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
+    return Draw(name, shape, like.device, lambda numbers: (mean + std * _normal(numbers).to(like.dtype)).to(like.dtype))
+
+
+def _randint(name: str, *args: Any, low: int = 0, high: Any = None, size: Any = None, **options: Any) -> Draw:
+    given = list(args)
+    size = given.pop() if size is None else size
+    high = int(given.pop() if high is None else high)
+    low = given.pop() if given else low
+    if high - low > LEVELS:
+        return _unkeyed(name, f"{name} draws from more than 2^32 numbers")
+    like = torch.empty(size, **{"dtype": torch.int64, **options})
+    return Draw(name, like.shape, like.device, lambda numbers: _whole(numbers, low, high).to(like.dtype))
+
+
+def _randint_like(name: str, x: Tensor, *args: int, low: int = 0, high: int | None = None, **options: Any) -> Draw:
+    return _randint(name, *args, x.shape, low=low, high=high, **{"dtype": x.dtype, "device": x.device, **options})
+
+
+def _random_(name: str, x: Tensor, *args: int, **more: int) -> Draw:
+    given = [*args, *(more[key] for key in ("from", "to") if key in more)]
+    if not given or given[-1] is None or given[-1] - (given[0] if len(given) > 1 else 0) > LEVELS:
+        return _unkeyed(name, f"{name} draws from more than 2^32 numbers")
+    low, high = (0, *given)[-2:]
+    return _filled(name, x, lambda numbers: _whole(numbers, low, high))
+
+
+def _randperm(name: str, n: int, **options: Any) -> Draw:
+    like = torch.empty(n, **{"dtype": torch.int64, **options})
+    return Draw(name, like.shape, like.device, lambda numbers: torch.argsort(numbers, stable=True).to(like.dtype))
+
+
+def _multinomial(name: str, weights: Tensor, num_samples: int, replacement: bool = False) -> Draw:
+    weights = weights.detach().double()
+    if not replacement:  # the categories whose exponential clocks ring first
+        clocks = lambda numbers: _exponential(numbers) / weights  # noqa: E731
+        ring = lambda numbers: torch.topk(clocks(numbers), num_samples, dim=-1, largest=False).indices  # noqa: E731
+        return Draw(name, weights.shape, weights.device, ring)
+    upper = weights.cumsum(-1)
+
+    def of_cumulated(numbers: Tensor) -> Tensor:
+        at = numbers / LEVELS * upper[..., -1:]
+        passed = (at[..., None] >= upper[..., None, :]).sum(-1)
+        return passed.clamp(max=weights.shape[-1] - 1)
+
+    return Draw(name, torch.Size((*weights.shape[:-1], num_samples)), weights.device, of_cumulated)
+
+
+def _gumbel_softmax(
+    name: str, logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Draw:
+    def made(numbers: Tensor) -> Tensor:
+        noise = -torch.log(_exponential(numbers)).to(logits.dtype)
+        soft = ((logits + noise) / tau).softmax(dim)
+        if not hard:
+            return soft
+        at = soft.max(dim, keepdim=True)[1]
+        return torch.zeros_like(soft).scatter(dim, at, 1.0) - soft.detach() + soft
+
+    return Draw(name, logits.shape, logits.device, made)
+
+
+def _rrelu(
+    name: str, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Draw:
+    def made(numbers: Tensor) -> Tensor:
+        middle = (lower + upper) / 2  # in evaluation, which needs no numbers
+        slope = lower + (upper - lower) * _unit(numbers, x.dtype).to(x.dtype) if training else middle
+        result = torch.where(x >= 0, x, x * slope)
+        return x.copy_(result) if inplace else result
+
+    return Draw(name, x.shape if training else torch.Size((0,)), x.device, made)
+
+
+_TRIES = 12
+"""Proposals of each gamma number: all are rejected once in 10^15 draws, and then the last one counts."""
+
+
+def _gamma(name: str, alpha: Tensor) -> Draw:
+    shape = torch.Size((*alpha.shape, 2 * _TRIES + 1))
+    return Draw(name, shape, alpha.device, lambda numbers: _gamma_values(alpha, numbers).to(alpha.dtype))
+
+
+def _gamma_values(alpha: Tensor, numbers: Tensor) -> Tensor:
+    """Return gamma numbers by Marsaglia and Tsang's method (2000), float64."""
+    shape = alpha.detach().double()
+    d = torch.where(shape < 1, shape + 1, shape)[..., None] - 1 / 3
+    z, u = _normal(numbers[..., :_TRIES]), _open(numbers[..., _TRIES : 2 * _TRIES])
+    v = (1 + z / torch.sqrt(9 * d)).clamp(min=0) ** 3
+    accepted = (v > 0) & (torch.log(u) < z**2 / 2 + d * (1 - v + torch.log(v.clamp(min=1e-300))))
+    first = accepted.to(torch.int8).argmax(-1, keepdim=True)
+    values = (d * v).gather(-1, first).squeeze(-1)
+    boost = torch.where(shape < 1, torch.log(_open(numbers[..., -1])) / shape, 0.0)
+    values = (values * torch.exp(boost)).clamp(min=torch.finfo(alpha.dtype).tiny)
+    return _with_gradient(alpha, values) if alpha.requires_grad else values
+
+
+def _with_gradient(alpha: Tensor, values: Tensor) -> Tensor:
+    """Return the values with their implicit derivative with respect to the shape of the distribution."""
+    slope = gamma_slope(alpha.detach(), values.to(alpha.dtype))
+    return values + (alpha - alpha.detach()) * slope
+
+
+def _dirichlet(name: str, alpha: Tensor) -> Draw:
+    def made(numbers: Tensor) -> Tensor:
+        values = _gamma_values(alpha.detach(), numbers)
+        return (values / values.sum(-1, keepdim=True)).to(alpha.dtype)
+
+    return Draw(name, torch.Size((*alpha.shape, 2 * _TRIES + 1)), alpha.device, made)
+
+
+_normals = lambda numbers, _: _normal(numbers)  # noqa: E731
+
+_READERS: Mapping[str, Callable[..., Draw]] = {
+    "rand": partial(_fresh, _unit),
+    "randn": partial(_fresh, _normals),
+    "rand_like": partial(_like, _unit),
+    "randn_like": partial(_like, _normals),
+    "normal": _normal_call,
+    "normal_": _normal_,
+    "uniform_": _uniform_,
+    "log_normal_": _log_normal_,
+    "exponential_": _exponential_,
+    "cauchy_": _cauchy_,
+    "geometric_": _geometric_,
+    "bernoulli": _bernoulli,
+    "bernoulli_": _bernoulli_,
+    "randint": _randint,
+    "randint_like": _randint_like,
+    "random_": _random_,
+    "randperm": _randperm,
+    "multinomial": _multinomial,
+    "gumbel_softmax": _gumbel_softmax,
+    "rrelu": _rrelu,
+    "rrelu_": partial(_rrelu, inplace=True),
+    "_standard_gamma": _gamma,
+    "_sample_dirichlet": _dirichlet,
+}
+"""How a call is read, by the name of its function."""
+
+_OTHERS = frozenset(
+    {
+        "poisson",
+        "binomial",
+        "trunc_normal_",
+        "fractional_max_pool2d",
+        "fractional_max_pool3d",
+        "fractional_max_pool2d_with_indices",
+        "fractional_max_pool3d_with_indices",
+    }
+)
+"""Functions that draw in a way that cannot be computed from a known number of random numbers."""

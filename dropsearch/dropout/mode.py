@@ -1,0 +1,221 @@
+"""One mechanism for every dropout call of a model.
+
+A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a
+bare functional call in somebody's `forward`. It names the place, and then notes it (the inventory) or sets
+its rate (training). The module is not touched.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dropsearch._compat.checkpointing import recomputed_by
+from dropsearch._compat.python_calls import Call, showing
+from dropsearch._compat.torch_modes import backward, is_active
+from dropsearch.dropout.draws import FACTORIES, draw_of
+from dropsearch.dropout.keyed_draws import Draw, read_draw
+from dropsearch.dropout.location import ModuleLocation
+from dropsearch.dropout.ops import DropCall, op_of, read_call
+from dropsearch.dropout.ops.attention import exposed_attention
+from dropsearch.dropout.own_sites import HeldRate, Scope, functions_of, held_rates, replaced
+
+
+class DropoutMode(TorchFunctionMode, ABC):
+    """Sees every dropout call of a model inside `step()`. What is done with a call is the subclass's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self.whereabouts = ModuleLocation(model, self._enter, self._leave)
+        self._attention = exposed_attention(self._inner_call)
+        self._held: dict[str, tuple[HeldRate, ...]] = {}
+        self._functions: dict[FunctionType, str] = {}
+        self._scopes: list[Scope] = []
+        self.sees_factories = False
+        """Whether it sees the calls that make a tensor, which later code may fill with random numbers."""
+        self.keys_draws = False
+        """Whether what a step draws from torch beside dropout is drawn by `on_keyed`."""
+
+    @contextmanager
+    def watching(self, sites: Iterable[str] | None = None) -> Iterator[None]:
+        """Follow the model's modules while the context lasts: what `step()` needs around it.
+
+        Args:
+            sites: All places that call a dropout function, where that is known: following only those takes less time.
+        """
+        held = ((name, held_rates(module)) for name, module in self._model.named_modules())
+        self._held = {name: rates for name, rates in held if rates}
+        self._functions = functions_of(self._model)
+        with self.whereabouts.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
+            yield
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """See the drops of one training step, or of one forward pass; inside `watching()`."""
+        while self._scopes:  # of a pass that failed
+            self._scopes.pop().leave()
+        self.whereabouts.restart()
+        with self.seeing():
+            yield
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """See every drop while the context lasts; once, also where it lasts already."""
+        if is_active(self):
+            yield
+            return
+        with self:
+            yield
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Remember this point of the pass; return a context in which it is this point again."""
+        there, scopes = self.whereabouts.remembered(), list(self._scopes)
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now, self._scopes = self._scopes, list(scopes)
+            for scope in scopes:
+                scope.enter()
+            try:
+                with there():
+                    yield
+            finally:
+                for scope in reversed(scopes):
+                    scope.leave()
+                self._scopes = now
+
+        return again
+
+    def _recomputation(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return the context for a part of the forward that begins here and is computed again in the backward."""
+        again = self.remembered()
+
+        @contextmanager
+        def recomputing() -> Iterator[None]:
+            with again(), self.seeing():
+                yield
+
+        return recomputing
+
+    @abstractmethod
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Return what a call that drops is to return; `original` runs it as it was made, or at the rate it is given."""
+
+    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
+        """Return what a call in eval mode is to return; `original` runs it as it was made."""
+        return original()
+
+    def on_own(self, site: str, rate: float) -> float:
+        """Return the rate for an operation that drops by code of its own, in the place of the one that it has."""
+        return rate
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the random numbers that such code draws; `name` tells apart what is drawn in a pass."""
+        return func(*args, **kwargs)
+
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        """Return what a call that draws random numbers is to return; `original` makes it as it was made.
+
+        Args:
+            name: Tells apart what is drawn in a pass: the module's path and function, and how often it has drawn.
+            draw: The call.
+            original: Makes the call.
+        """
+        return original()
+
+    def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
+        """Return what a call that makes a tensor is to return, if the mode sees these; `name` is as in `on_keyed`."""
+        return original()
+
+    def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return what a call in such code returns."""
+        if draw_of(func) is None:
+            return func(*args, **kwargs)
+        return self.on_draw(self.whereabouts.counted(f"{scope.site}~"), func, args, kwargs)
+
+    def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a plain function that drops by code of its own at the rate of its site."""
+        rate = self._functions.get(function)
+        if rate is None:
+            return run(*args, **kwargs)
+        site = self.whereabouts.name_drop()
+        args, kwargs = replaced(function, rate, args, kwargs, partial(self.on_own, site))
+        self._scopes.append(Scope(site, self.whereabouts.depth))
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self._scopes.pop()
+
+    def _enter(self, path: str, module: nn.Module) -> None:
+        held = self._held.get(path)
+        if held is None:
+            return
+        scope = Scope(held[0].site(path), self.whereabouts.depth)
+        for each in held:
+            now = self.on_own(each.site(path), each.rate(module))
+            scope.numbers.append((each.holder(module), each.name, each.rate(module), now))
+        scope.enter()
+        self._scopes.append(scope)
+
+    def _leave(self) -> None:
+        while self._scopes and self._scopes[-1].depth >= self.whereabouts.depth:
+            self._scopes.pop().leave()
+
+    @property
+    def scope(self) -> Scope | None:
+        """The operation whose own code runs right now."""
+        scope = self._scopes[-1] if self._scopes else None
+        return scope if scope is not None and scope.depth == self.whereabouts.depth else None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            return self._attention(*args, **kwargs)
+        if func is Tensor.backward:
+            with self.seeing():  # a mode is off while it handles a call, and a backward may compute forwards again
+                return backward(*args, **kwargs)
+        call = read_call(func, args, kwargs)
+        if call is None:
+            scope = self.scope if self._scopes else None
+            return self._undropped(func, args, kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
+        site = self.whereabouts.name_drop()
+        if self._drops(call):
+            return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
+        return self.on_pass(call, lambda: func(*args, **kwargs))
+
+    def _undropped(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self.keys_draws:
+            draw = read_draw(func, args, kwargs)
+            if draw is not None:
+                return self.on_keyed(self._numbered(draw.name), draw, lambda: func(*args, **kwargs))
+            if self.sees_factories and func.__name__ in FACTORIES:
+                return self.on_factory(self._numbered(func.__name__), lambda: func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+    def _numbered(self, function: str) -> str:
+        return self.whereabouts.counted(f"{self.whereabouts.path or 'model'}~{function}")
+
+    def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return self.__torch_function__(func, (), args, kwargs)
+
+    def _drops(self, call: DropCall) -> bool:
+        return self.whereabouts.module.training if call.training is None else call.training
+
+
+def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:
+    """Make a call again by its own function, so that a control around this one sees it too."""
+    op = op_of(func)
+    if rate is not None and op is not None:
+        args, kwargs = op.at_rate(args, kwargs, rate)
+    return func(*args, **kwargs)

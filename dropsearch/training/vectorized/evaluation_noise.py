@@ -1,0 +1,73 @@
+"""What validation steps of rows draw and drop: nothing in most modules; a VAE draws there, for example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dropsearch.core.batches import tensors
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import derived_seed
+from dropsearch.dropout.row_control import RowBits, RowRates, Shapes, row_rates
+from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch
+from dropsearch.training.vectorized.trial_row import TrialRow
+
+Noise = tuple[RowRates, Mapping[str, Tensor]]
+"""Rates and random bits of rows, for one step."""
+
+NOTHING: Noise = ({}, {})
+
+
+class EvaluationNoise:
+    """Draws the random bits of validation steps: for each row those that its trial would draw alone.
+
+    Args:
+        shapes_of: Takes a batch; returns the shapes of the bits that one row's validation step on it needs, and notes
+            the places that draw.
+        mask_seed: Returns the seed of a trial's masks.
+    """
+
+    def __init__(self, shapes_of: Callable[[Any], Shapes], mask_seed: Callable[[TrialSpec], int]) -> None:
+        self._shapes_of, self._mask_seed = shapes_of, mask_seed
+        self._shapes: dict[tuple[Any, ...], Shapes] = {}
+        self.draws = False
+        """Whether validation steps draw or drop."""
+
+    def observe(self, batches: Iterable[Any]) -> None:
+        """Find out whether a validation step on the first batch draws or drops."""
+        self.draws = any(bool(self._shapes_for(batch)) for batch, _ in zip(batches, range(1), strict=False))
+
+    def _shapes_for(self, batch: Any) -> Shapes:
+        key = tuple(tensor.shape for tensor in tensors(batch))
+        if key not in self._shapes:
+            self._shapes[key] = self._shapes_of(batch)
+        return self._shapes[key]
+
+    def of(self, trial_rows: Sequence[TrialRow], of: str, batch: EvaluationBatch, like: Tensor) -> Noise:
+        """Return what the next validation step of some rows needs; `count` tells that they have taken it.
+
+        Args:
+            trial_rows: The trials of these rows.
+            of: What is validated.
+            batch: The batch of all rows.
+            like: A tensor of the dtype and device of the rows.
+        """
+        if not self.draws:
+            return NOTHING
+        steps = [trial_row.evaluations[of] for trial_row in trial_rows]
+        return self.at(steps, [trial_row.spec for trial_row in trial_rows], of, batch.row(0), like)
+
+    def count(self, trial_rows: Iterable[TrialRow], of: str) -> None:
+        """Count a validation step of some rows."""
+        for trial_row in trial_rows:
+            trial_row.evaluations[of] += 1
+
+    def at(self, steps: Sequence[int], specs: Sequence[TrialSpec], of: str, batch: Any, like: Tensor) -> Noise:
+        """Return what validation steps of these numbers need; `batch` is that of a row, the rest as in `of`."""
+        if not self.draws:
+            return NOTHING
+        seeds = [derived_seed(self._mask_seed(spec), of) for spec in specs]
+        rates = row_rates([spec.rates for spec in specs], like.dtype, like.device)
+        return rates, RowBits(self._shapes_for(batch), len(specs), like.device).draw(seeds, steps)
