@@ -94,9 +94,7 @@ class FaultCampaign:
         processes = ("engine.processes=2",) if kind == "worker" else ()
         job = self._job(folder, address, n_trials, *processes, **more)
         outside = threading.Thread(target=self._from_outside, args=(kind, address, draw.uniform(0.5, SPAN)))
-        outside.start()
-        status = self._run(job, address)
-        outside.join()
+        status = self._run(job, address, outside)
         if status == KILLED and kind == "torn":
             _tear(Path(address), draw)
         self.faults[kind] += len(note.read_bytes()) + (status == KILLED)
@@ -124,9 +122,14 @@ class FaultCampaign:
             self.faults[kind] += bool(self.server.drop_connections(address.rpartition("/")[2]))
             time.sleep(0.3)
 
-    def _run(self, job: Job, address: str) -> int:
+    def _run(self, job: Job, address: str, outside: threading.Thread | None = None) -> int:
+        """Run a job while a fault happens; audit the study before and after, when no fault can hit the audit itself."""
         before = study_audit.ended(address)
+        if outside:
+            outside.start()
         (status,) = self.run_forker.run(job)
+        if outside:
+            outside.join()
         study_audit.check_nothing_changed(before, study_audit.ended(address))
         log = Path(job.log).read_text()
         assert status == KILLED or "Traceback" not in log, log
