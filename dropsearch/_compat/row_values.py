@@ -8,8 +8,8 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
+import torch._C._functorch as _functorch
 from torch import Tensor
-from torch._C import _functorch
 from torch._C._functorch import (
     _add_batch_dim,
     get_unwrapped,

@@ -104,7 +104,7 @@ class PrunerConfig:
 
     name: str = checked("median", Constraint(one_of=("none", "median", "hyperband")))
     n_startup_trials: int = checked(5, NOT_NEGATIVE)
-    warmup_epochs: int = checked(3, NOT_NEGATIVE)
+    warmup_epochs: int = checked(5, NOT_NEGATIVE)
     made_by = None
     """In Python the user may hand over a pruner instead of a name; not a key of the configuration."""
 

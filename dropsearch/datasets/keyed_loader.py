@@ -210,9 +210,10 @@ def _copy(loader: Any) -> Any:
         return twin
     held["sampler"] = copy.copy(loader.sampler)
     if loader.batch_sampler is not None:
-        held["batch_sampler"] = copy.copy(loader.batch_sampler)
-        if getattr(loader.batch_sampler, "sampler", None) is loader.sampler:
-            held["batch_sampler"].sampler = held["sampler"]
+        batch_sampler: Any = copy.copy(loader.batch_sampler)
+        if getattr(batch_sampler, "sampler", None) is loader.sampler:
+            batch_sampler.sampler = held["sampler"]
+        held["batch_sampler"] = batch_sampler
     return twin
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
@@ -15,26 +15,38 @@ from dropsearch.study.median_pruner import SortedMedianPruner
 from dropsearch.study.studies import quiet_optuna
 
 
+def _tpe(seed: int, n_startup_trials: int) -> BaseSampler:
+    # multivariate: models rates that compensate each other jointly. constant_liar: prevents parallel trials from
+    # proposing the same point.
+    return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=n_startup_trials)
+
+
+SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "random": lambda seed, n_startup_trials: RandomSampler(seed=seed),
+    "gp": lambda seed, n_startup_trials: GPSampler(seed=seed, n_startup_trials=n_startup_trials),
+}
+"""By name, what makes a sampler of a seed and the number of its first random trials."""
+PRUNERS: Mapping[str, Callable[[int, int, int], BasePruner]] = {
+    "none": lambda max_epochs, n_startup_trials, warmup_epochs: NopPruner(),
+    "median": lambda max_epochs, n_startup_trials, warmup_epochs: SortedMedianPruner(n_startup_trials, warmup_epochs),
+    "hyperband": lambda max_epochs, n_startup_trials, warmup_epochs: HyperbandPruner(
+        min_resource=1, max_resource=max_epochs
+    ),
+}
+"""By name, what makes a pruner of the epochs of a trial, the trials before it prunes, and the epochs before it does."""
+
+
 def make_sampler(name: str, seed: int, n_startup_trials: int = 10) -> BaseSampler:
-    """Make a sampler: tpe, random or gp."""
+    """Make the sampler of this name in `SAMPLERS`."""
     with quiet_optuna():
-        if name == "tpe":
-            # multivariate: models rates that compensate each other jointly. constant_liar: prevents parallel
-            # trials from proposing the same point.
-            return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=n_startup_trials)
-        if name == "gp":
-            return GPSampler(seed=seed, n_startup_trials=n_startup_trials)
-        return RandomSampler(seed=seed)
+        return SAMPLERS[name](seed, n_startup_trials)
 
 
-def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 3) -> BasePruner:
-    """Make a pruner: none, median or hyperband."""
+def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 5) -> BasePruner:
+    """Make the pruner of this name in `PRUNERS`."""
     with quiet_optuna():
-        if name == "median":
-            return SortedMedianPruner(n_startup_trials, warmup_epochs)
-        if name == "hyperband":
-            return HyperbandPruner(min_resource=1, max_resource=max_epochs)
-        return NopPruner()
+        return PRUNERS[name](max_epochs, n_startup_trials, warmup_epochs)
 
 
 _STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")

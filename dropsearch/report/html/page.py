@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -69,7 +69,7 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
         complete=summary.complete,
         answer=answer(summary),
         beside=[text for text in (rates_by_site(summary), *warnings(summary)) if text],
-        sections=[*_filled(_sections(summary), drawn)],
+        sections=[*_filled(_with_others([*_sections(summary)], drawn), drawn)],
         figures=drawn,
         claims=[_claim(claim, drawn) for claim in (summary.evidence.claims if summary.evidence else ())],
         facts=[*facts(summary)],
@@ -127,8 +127,15 @@ def _sections(summary: Summary) -> Iterator[Section]:
     )
 
 
-def _filled(sections: Iterator[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
-    """The sections that have anything to show, without what they lack."""
+def _with_others(sections: Sequence[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
+    """Return the sections, and one with the figures that none of them names."""
+    named = {name for section in sections for name in section.figures}
+    yield from sections
+    yield Section("others", "Further figures", (), tuple(name for name in drawn if name not in named))
+
+
+def _filled(sections: Iterable[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
+    """Return the sections that have anything to show, without what they lack."""
     for section in sections:
         known = [table for table in map(Table.trimmed, section.tables) if table.rows]
         tables = tuple(table for table in known if not table.is_long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
@@ -233,3 +234,10 @@ def test_hostile_names_in_figures_stay_words(make, tmp_path):
     assert "$x^2$" in parsed.words
     assert "名前.dropout" in parsed.words
     assert "\x1b" not in page(summary)
+
+
+def test_a_figure_without_a_section_stands_at_the_end(measured, figures):
+    (rates,) = (figure for figure in figures if figure.name == "rates")
+    html = page(measured, [*figures, dataclasses.replace(rates, name="brand_new")])
+    assert html.count("<svg") == len(figures) + 1
+    assert html.index("Further figures") > html.index('id="evidence"')
