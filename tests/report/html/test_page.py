@@ -240,4 +240,4 @@ def test_a_figure_without_a_section_stands_at_the_end(measured, figures):
     (rates,) = (figure for figure in figures if figure.name == "rates")
     html = page(measured, [*figures, dataclasses.replace(rates, name="brand_new")])
     assert html.count("<svg") == len(figures) + 1
-    assert html.index("Further figures") > html.index('id="evidence"')
+    assert html.rindex("Further figures") > html.index('id="evidence"')
