@@ -121,8 +121,9 @@ class _Examples:
 class BatchReader:
     """Reads batches of an indexed data set for any number of trials.
 
-    The examples of a batch, and what its collate function draws, are functions of its key, so it does not matter which
-    process reads it. There are as many worker processes as the loader has, however many trials there are.
+    The examples of a batch, and what its collate function draws, come from generators that are seeded with its key, so
+    it does not matter which process reads it unless the data set keeps state otherwise than in generators. There are as
+    many worker processes as the loader has, however many trials there are.
 
     Args:
         loader: A loader of the data set; its samplers are not used.
@@ -160,7 +161,7 @@ class BatchReader:
         """Yield the index of a stream, the number of its batch and the batch, round by round.
 
         In the place of a batch stands the error that the sampler or the data set raised; its stream ends there. The
-        states of the global generators are not kept.
+        states of generators are not kept.
         """
         orders = self._orders
         orders.streams, orders.ended = streams, set()

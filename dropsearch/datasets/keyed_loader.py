@@ -33,8 +33,11 @@ class Epochs:
 def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
     """Return a copy of a loader, or of several, that draws all random numbers from generators seeded for each batch.
 
-    What else draws random numbers then does not change its batches, and neither does the number of worker processes of
-    an indexed data set. The copy has the class, the data set and the options of the loader.
+    What else draws random numbers then does not change its batches, and the generators that it seeds in this process
+    get their states back after each batch. Nor does the number of worker processes change the batches of an indexed
+    data set, if an example depends only on its index and on generators that are found (`generators_in`) when the
+    process reads its first batch, the same ones in each process. The copy has the class, the data set and the options
+    of the loader.
 
     Args:
         loader: What a data module returns: a loader, or lists, mappings or a `CombinedLoader` of loaders.
@@ -97,7 +100,7 @@ class Keying:
         return Stream(self.seed, self.purpose, epoch, order, self.most)
 
     def epoch(self, loader: Any) -> Iterator[Any]:
-        """Begin an epoch and yield its batches. The states of the global generators are not kept."""
+        """Begin an epoch and yield its batches. The states of generators are not kept."""
         if self.is_indexed:
             self._reader = self._reader or BatchReader(loader)
             for _, _, batch in self._reader.epoch([self.stream(loader)]):
@@ -189,7 +192,7 @@ def is_indexed(loader: Any) -> bool:
 
 
 def guarded(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield what an iterator yields, with the states of the global generators kept around each step."""
+    """Yield what an iterator yields, with the states of the generators that it seeds kept around each step."""
     while True:
         with GeneratorsKept():
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,8 @@ class BatchKey(NamedTuple):
 def reseed(key: BatchKey, step: str, generators: Sequence[Any]) -> None:
     """Seed the global generators of Python, NumPy and torch's CPU, and the given ones, for one batch.
 
+    Within `GeneratorsKept` all of them get their states back.
+
     Args:
         key: The batch.
         step: What is drawn: its ``order`` or its ``examples``.
@@ -45,7 +48,10 @@ def reseed(key: BatchKey, step: str, generators: Sequence[Any]) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
+    kept = _KEPT.get()
     for index, generator in enumerate(generators):
+        if kept is not None:
+            kept.keep(generator)
         _reseed(generator, derived_seed(seed, "generator", index))
 
 
@@ -60,16 +66,42 @@ def _reseed(generator: Any, seed: int) -> None:
 
 
 class GeneratorsKept:
-    """Restores the states of the global generators of Python, NumPy and torch's CPU when the context exits."""
+    """Restores the states of generators when the context exits.
+
+    These are the global generators of Python, NumPy and torch's CPU, and all that `reseed` seeds within the context.
+    """
 
     def __enter__(self) -> None:
         self._states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+        self._put_back: dict[int, Callable[[], None]] = {}
+        self._token = _KEPT.set(self)
+
+    def keep(self, generator: Any) -> None:
+        """Let a generator get its present state back, unless it is kept already."""
+        if id(generator) not in self._put_back:
+            self._put_back[id(generator)] = _putting_back(generator)
 
     def __exit__(self, *_: object) -> None:
+        _KEPT.reset(self._token)
+        for put_back in self._put_back.values():
+            put_back()
         python, numpy, state = self._states
         random.setstate(python)
         np.random.set_state(numpy)
         torch.default_generator.set_state(state)
+
+
+_KEPT: ContextVar[GeneratorsKept | None] = ContextVar("kept", default=None)
+
+
+def _putting_back(generator: Any) -> Callable[[], None]:
+    """Return what gives a generator, which it holds, its present state."""
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        return functools.partial(setattr, bits, "state", bits.state)
+    if isinstance(generator, random.Random):
+        return functools.partial(generator.setstate, generator.getstate())
+    return functools.partial(generator.set_state, generator.get_state())
 
 
 def generators_in(*roots: Any) -> list[Any]:
@@ -84,7 +116,7 @@ def generators_in(*roots: Any) -> list[Any]:
             if id(value) in seen or len(seen) > MOST:
                 continue
             seen[id(value)] = value  # held, so that no other object gets its address
-            if isinstance(value, _OWN):
+            if _is_own(value):
                 found[id(value)] = value
             elif not isinstance(value, Tensor | np.ndarray | str | bytes | int | float | type | None):
                 following += _parts(value)
@@ -117,4 +149,8 @@ def _parts(value: Any) -> Iterator[Any]:
 def _of_module(name: str) -> Iterator[Any]:
     """Yield the generators that a module of the user's code holds as its global variables."""
     if name in sys.modules and name.partition(".")[0] not in LIBRARIES:
-        yield from (each for each in vars(sys.modules[name]).values() if isinstance(each, _OWN))
+        yield from (each for each in vars(sys.modules[name]).values() if _is_own(each))
+
+
+def _is_own(value: Any) -> bool:
+    return isinstance(value, _OWN) and not isinstance(value, random.SystemRandom)  # it has no seed and no state
