@@ -123,19 +123,11 @@ class UserData:
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
-        return (*self._left_out(), *self._overlaps(), *self._order())
+        return (*self._left_out(), *self._overlaps())
 
     def _left_out(self) -> Iterator[str]:
         if self.left_out:
             yield f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
-
-    def _order(self) -> Iterator[str]:
-        kind = type(self._train)
-        if isinstance(self._train, DataLoader) and kind is not DataLoader:
-            yield (
-                f"{kind.__name__} is a subclass of DataLoader, so its order is kept: it depends on a trial's seed only "
-                "if it uses the global random generators"
-            )
 
     def _overlaps(self) -> Iterator[str]:
         given = (("val", self._val), ("test", self._test))
