@@ -147,6 +147,24 @@ class FunctionalMetrics(LitNet):
         return F.cross_entropy(logits, batch[1]) + 0.1 * mean_absolute_error(logits, logits.detach() * 0)
 
 
+class BranchingLater(LitNet):
+    """It calls a function of torchmetrics, and branches after its first epoch, when its statistics are updated."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.normed = nn.BatchNorm1d(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normed(x.flatten(1))
+        if self.current_epoch and self.training and self.first(x).mean() > self.last.bias.mean():
+            x = 1.5 * x
+        return super().forward(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        logits = self(batch[0])
+        return F.cross_entropy(logits, batch[1]) + 0.1 * mean_absolute_error(logits, logits.detach() * 0)
+
+
 class PartlyEvaluating(LitNet):
     """A part of it stays in training mode when it is validated."""
 
@@ -237,6 +255,6 @@ class KeptAttention(LitNet):
 
 
 EACH = (
-    MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, PartlyEvaluating,
-    GradientReversal, KeptAttention, Packed, Selecting,
+    MetricLoss, OwnLog, BatchHooks, Branching, BranchingOnStatistics, FunctionalMetrics, BranchingLater,
+    PartlyEvaluating, GradientReversal, KeptAttention, Packed, Selecting,
 )  # fmt: skip

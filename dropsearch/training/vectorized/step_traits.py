@@ -92,6 +92,11 @@ class StepTraits:
         return f"on_{step.removesuffix('_step').replace('training', 'train')}_batch_end" in self.hooks
 
     @property
+    def asks_rows(self) -> bool:
+        """Whether a step runs under `RowReads`, which may find that rows must take it apart."""
+        return self.reads_values or bool(self.functions)
+
+    @property
     def is_plain(self) -> bool:
         """Whether a step does nothing but compute a loss and log means."""
         return not (
@@ -101,8 +106,7 @@ class StepTraits:
             or self.uses_clock
             or self.uses_batch_idx
             or self.logs_beyond_means
-            or self.reads_values
-            or self.functions
+            or self.asks_rows
             or self.has_plateau
         )
 

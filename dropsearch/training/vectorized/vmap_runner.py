@@ -241,7 +241,7 @@ class VmapRunner:
             self._branching(group, part, rows, step)
 
     def _branching(self, group: list[int], part: StackedState | RowsPart, rows: StackedState, step: GroupStep) -> None:
-        before = {name: value.clone() for name, value in part.buffers.items()} if self.traits.reads_values else {}
+        before = {name: value.clone() for name, value in part.buffers.items()} if self.traits.asks_rows else {}
         try:
             step(group, part)
         except RowsDifferError as error:
@@ -283,7 +283,7 @@ class VmapRunner:
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
         # Operations that a later mode calls pass through the earlier modes: the control hands on single layers.
         modes = [self._convolutions(), self._precision(), VmapRNN(), self.control.step()]
-        if self.traits.reads_values or self.traits.functions:
+        if self.traits.asks_rows:
             modes.append(RowReads())
         recorder = self._recorder
         with captured_logs(self.skeleton) if recorder is None else recorder.recording() as logged, ExitStack() as stack:
