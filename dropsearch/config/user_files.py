@@ -18,21 +18,22 @@ class UserFiles:
 
     Args:
         primary: The content of the former; None where conf/config.yaml is used.
-        experiment: The content of the latter; empty where there is none.
+        experiments: The contents of the latter, one for each name.
     """
 
     primary: Mapping[str, Any] | None
-    experiment: Mapping[str, Any]
+    experiments: tuple[Mapping[str, Any], ...]
 
     @classmethod
     def named_by(cls, arguments: Sequence[str]) -> UserFiles:
         """Read the files that a command line names; what cannot be read is empty, for Hydra says what is wrong."""
         folders = [_option(arguments, "--config-path", "-cp"), _option(arguments, "--config-dir", "-cd")]
         name = _option(arguments, "--config-name", "-cn")
-        experiment = next((word.partition("=")[2] for word in arguments if _key(word) == "experiment"), "")
+        chosen = next((word.partition("=")[2] for word in arguments if _key(word) == "experiment"), "")
+        experiments = [name.strip() for name in chosen.strip("[]").split(",") if name.strip()]
         return cls(
             None if name is None else _content(folders, name),
-            _content(folders, f"experiment/{experiment}") if experiment else {},
+            tuple(_content(folders, f"experiment/{each}") for each in experiments),
         )
 
     @property
@@ -50,7 +51,7 @@ class UserFiles:
         """The groups whose class a file names itself, without choosing an option."""
         return {
             group
-            for file in (self.primary or {}, self.experiment)
+            for file in (self.primary or {}, *self.experiments)
             for group, inside in file.items()
             if isinstance(inside, Mapping) and "_target_" in inside
         } - self._defaults
@@ -60,7 +61,7 @@ class UserFiles:
         """The entries of the defaults lists: files, and groups of which an option is chosen."""
         return {
             str(name).removeprefix("override ").lstrip("/")
-            for file in (self.primary or {}, self.experiment)
+            for file in (self.primary or {}, *self.experiments)
             for entry in _listed(file.get("defaults"))
             for name in (entry if isinstance(entry, Mapping) else [entry])
         }

@@ -98,13 +98,13 @@ def argument_problems(function: Callable[..., Any], given: Mapping[str, Any], pr
         if given.get(name) is not None:
             for constraint in getattr(annotation, "__metadata__", ()):
                 if isinstance(constraint, Constraint):
-                    yield from constraint.problems(f"{prefix}{name}", given[name])
-                    yield from _multiple(constraint.multiple_of, name, given, prefix)
+                    problems = [*constraint.problems(f"{prefix}{name}", given[name])]
+                    yield from problems or _multiple(constraint.multiple_of, name, given, prefix)
 
 
 def _multiple(other: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[str]:
     value, divisor = given[name], given.get(other)
-    if divisor and value % divisor:
+    if _is_kind("int", value) and _is_kind("int", divisor) and divisor and value % divisor:
         yield f"{prefix}{name} must be a multiple of {prefix}{other}, got {value} and {divisor}"
 
 

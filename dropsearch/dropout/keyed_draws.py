@@ -52,9 +52,13 @@ def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     options = dict(kwargs)
     if options.pop("generator", None) is not None:
         return _unkeyed(name, f"{name} draws from a generator of its own")
-    if options.get("out") is not None:
+    if options.pop("out", None) is not None:
         return _unkeyed(name, f"{name} draws into out=")
-    return reader(name, *args, **options)
+    first = [options.pop(each) for each in _FIRST if each in options and not args]
+    try:
+        return reader(name, *first, *args, **options)
+    except TypeError:
+        return _unkeyed(name, f"{name} is called with arguments that are not known here")
 
 
 def numbers_of(bits: Tensor) -> Tensor:
@@ -304,8 +308,12 @@ _READERS: Mapping[str, Callable[..., Draw]] = {
 }
 """How a call is read, by the name of its function."""
 
+_FIRST = ("input", "tensor", "self", "logits")
+"""Names of the first argument, a tensor, where it is given by name; `torch.nn.init` always does so."""
+
 _OTHERS = frozenset(
     {
+        "kaiming_uniform_",
         "poisson",
         "binomial",
         "trunc_normal_",

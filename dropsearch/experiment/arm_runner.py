@@ -185,9 +185,13 @@ class ArmRunner:
         """
         for arm in self.studies:
             release_invalid(arm.confirm, lambda result: not may_succeed(result) and self._is_kept(result))
-        for _ in range(self.context.config.confirm.top_k + 1):
-            if self.cancelled() or not any(self._planned(arm)[1] for arm in self.studies):
+        before: list[set[TrialKey]] = []
+        while not self.cancelled():
+            missing = [self._planned(arm)[1] for arm in self.studies]
+            # A round without effect ends this: what failed twice is trained again by the next run.
+            if not any(missing) or missing == before:
                 return
+            before = missing
             feeds = [
                 ConfirmFeed(
                     arm.confirm,

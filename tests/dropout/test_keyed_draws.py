@@ -220,3 +220,33 @@ def test_a_checkpoint_computes_the_same_numbers_again(reentrant: bool) -> None:
             loss.backward()
         found.append(x.grad)
     assert torch.equal(found[0], found[1])
+
+
+BY_NAME = {
+    "rand_like": lambda: torch.rand_like(input=torch.ones(6)),
+    "bernoulli": lambda: torch.bernoulli(input=torch.full((40,), 0.5)),
+    "multinomial": lambda: torch.multinomial(input=torch.ones(40), num_samples=9),
+    "init.normal_": lambda: nn.init.normal_(tensor=torch.empty(6), mean=3.0),
+    "init.uniform_": lambda: nn.init.uniform_(torch.empty(6), b=2.0),
+    "init.xavier_uniform_": lambda: nn.init.xavier_uniform_(torch.empty(2, 3)),
+    "gumbel_softmax": lambda: F.gumbel_softmax(logits=torch.ones(6)),
+    "rand": lambda: torch.rand(size=(3,), out=None),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_arguments_may_be_given_by_name(name: str) -> None:
+    one, again, other = (drawn(BY_NAME[name], step=step) for step in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("call", [lambda: nn.init.kaiming_uniform_(torch.empty(2, 3)), lambda: torch.rand(3, pin=1)])
+def test_calls_that_cannot_be_keyed_are_left_to_torch(call: Callable[[], Tensor]) -> None:
+    try:
+        expected = call().shape
+    except TypeError:
+        with pytest.raises(TypeError, match="pin"):
+            drawn(call)
+    else:
+        assert drawn(call).shape == expected

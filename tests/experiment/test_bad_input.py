@@ -47,6 +47,14 @@ COMMAND_LINE = [
     ("arms=dropout", "arms has the wrong type"),
     ("arms=[none,none]", "arms must name each arm once"),
     ("model.hidden=[a]", "model.hidden[0] must be a whole number, got a (see conf/model/mlp.yaml)"),
+    (
+        "model=transformer model.heads=two",
+        "model.heads must be a whole number, got two (see conf/model/transformer.yaml)",
+    ),
+    (
+        "model=transformer model.width=abc",
+        "model.width must be a whole number, got abc (see conf/model/transformer.yaml)",
+    ),
     ("~model", "model._target_ must be given, and is missing"),
     ("~study.n_trials", "study.n_trials must have a value"),
     ("study.name=${nope}", "study.name must be a value or refer to another key"),

@@ -20,6 +20,7 @@ FILES = {
     "data/mine": f"_target_: {NETS}.Points\nn: 48\n",
     "experiment/inline": f"# @package _global_{BOTH}",
     "experiment/chosen": "# @package _global_\ndefaults: [{override /model: mynet}, {override /data: mine}]\n",
+    "experiment/seeded": "# @package _global_\nseed: 3\n",
     "experiment/ours": "# @package _global_\nmodel: {hidden: [4]}\n",
     "bare": BOTH,
     "typed": f"defaults: [schema, _self_]{BOTH}",
@@ -56,6 +57,7 @@ def files(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Composed
         ("model=mynet", "data=mine"),
         ("experiment=inline",),
         ("experiment=chosen",),
+        ("experiment=[seeded,inline]",),
         ("--config-name", "bare"),
         ("--config-name=typed.yaml",),
         ("-cn", "on_top"),
@@ -90,7 +92,7 @@ def test_nothing_is_left_by_hydra(files: Composed, tmp_path: Path):
         (("--config-name", "foreign"), '"mykey.a" is not a key of the configuration'),
         (("--config-name", "broken"), "conf/broken.yaml, line 2, must be YAML"),
         (("--config-name", "bare", "~model"), "~model must name a group or key that the configuration has"),
-        (("experiment=nothing",), 'experiment must be one of chosen, fashion_cnn, inline, ours, got "nothing"'),
+        (("experiment=nothing",), 'experiment must be one of chosen, fashion_cnn, inline, ours, seeded, got "nothing"'),
     ],
 )
 def test_faulty_file_is_refused_in_one_line(
