@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import Feed
 
 QUIET, STALL, LOOK = 60.0, 300.0, 5.0
@@ -43,12 +44,28 @@ def processor_time(pid: int) -> float | None:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the live processes that a process started, and those that they started."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in path.read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+        for child in children:
+            yield child
+            yield from descendants(child)
+
+
+LEAST = 0.05
+"""Seconds of processor time for each process that are a sign of progress: what only waits uses less in `STALL`."""
+
+
 @dataclass
 class _Process:
     moved: float
     """When it last gave a sign of progress."""
     used: float = 0.0
-    """Seconds of processor time until then."""
+    """Seconds of processor time until then, with those of its descendants, as workers that load data are."""
     is_named: bool = False
 
 
@@ -84,10 +101,12 @@ class Watchdog:
 
     def _stood(self, pid: int, keys: Sequence[str], doing: Mapping[str, tuple[str, float]]) -> str:
         """Return what to say of a process that uses no processor time and is not heard of."""
-        process, now, used = self._processes[pid], time.monotonic(), processor_time(pid)
+        process, now, own = self._processes[pid], time.monotonic(), processor_time(pid)
         last = max([process.moved, *(doing[key][1] for key in keys if key in doing)])
-        if used is None or used > process.used + 0.05:
-            process.used, last = used or 0.0, now
+        times = [each for each in map(processor_time, descendants(pid)) if each is not None]
+        used = (own or 0.0) + sum(times)
+        if own is None or abs(used - process.used) > LEAST * (1 + len(times)):  # it sinks where a descendant is gone
+            process.used, last = used, now
         if last > process.moved:
             process.moved, process.is_named = last, False
         stood = now - process.moved
@@ -119,8 +138,15 @@ class Watchdog:
         stop = threading.Event()
 
         def keep_looking() -> None:
+            told: set[str] = set()
             while not stop.wait(LOOK):
-                for line in self.look():
+                try:
+                    lines = self.look()
+                except Exception as error:
+                    line = f"the watch over trials that stand still failed and goes on: {described(error)}"
+                    lines = [] if line in told else [line]
+                    told.add(line)
+                for line in lines:
                     print(line, file=sys.stderr, flush=True)
 
         thread = threading.Thread(target=keep_looking, name="dropsearch-watchdog", daemon=True)

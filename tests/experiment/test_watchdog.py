@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dropsearch.core.records import EpochMetrics, TrialResult
 from dropsearch.experiment import watchdog
-from dropsearch.experiment.watchdog import HeardFeed, Watchdog, processor_time
+from dropsearch.experiment.watchdog import HeardFeed, Watchdog, descendants, processor_time
 from dropsearch.training.multiprocess import ProcessEngine, can_fork
 from tests.training.conftest import Queue, make_specs
 
@@ -125,6 +129,54 @@ def test_the_line_is_printed_while_trials_hang(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(dog, "look", lambda: said.set() or [])
     with dog.watching():
         assert said.wait(30)
+
+
+def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks, enough = [0], threading.Event()
+    monkeypatch.setattr(watchdog, "LOOK", 0.01)
+    dog = Watchdog()
+
+    def look() -> list[str]:
+        looks[0] += 1
+        if looks[0] > 2:
+            enough.set()
+            return []
+        raise ProcessLookupError("no such process")
+
+    monkeypatch.setattr(dog, "look", look)
+    with dog.watching():
+        assert enough.wait(10)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "goes on: ProcessLookupError: no such process" in line
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told by /proc on Linux only")
+@pytest.mark.parametrize("works", [True, False])
+def test_a_process_that_waits_for_its_workers_is_ended_only_if_they_stand_still(
+    works: bool, clock: list[float]
+) -> None:
+    work = "[sum(range(10_000)) for _ in iter(int, 1)]" if works else "time.sleep(1000)"
+    wait = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    with subprocess.Popen([sys.executable, "-c", wait, f"import time; print(1, flush=True); {work}"], stdout=-1) as it:
+        try:
+            assert it.stdout is not None
+            it.stdout.readline()
+            processes = Processes()
+            processes.trains[it.pid] = ["a"]
+            dog = Watchdog(processes)
+            worked = lambda: sum(processor_time(pid) or 0.0 for pid in descendants(it.pid))  # noqa: E731
+            dog.look()
+            for clock[0] in (watchdog.STALL - 1, watchdog.STALL + 1):
+                before = worked()
+                while works and worked() < before + 0.25:
+                    time.sleep(0.02)
+                dog.look()
+            assert (it.pid in processes.ended) is not works
+        finally:
+            for pid in (*descendants(it.pid), it.pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 class Stuck:
