@@ -43,7 +43,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     source.setup()
     train = TensorDataset(*source.train_loader(0).tensors)
     val = TensorDataset(*source.val_dataloader().tensors)
-    options = {name: value for name, value in arguments(config.model).items() if name != "optimizer"}
+    options = {name: value for name, value in arguments(config.model).items() if name not in ("optimizer", "_convert_")}
     options |= {"name": config.model.name, **config.arm_args.get(work.arm, {})}
     shape = {"input_shape": list(source.input_shape), "layout": source.layout, "classes": source.classes}
     sites = list(build_net({**options, **shape}).rates)

@@ -31,7 +31,7 @@ def main(name: str, width: int, quick: bool) -> None:
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
     with profiled(activities=activities) as run, trials.runner.ready(trials.dropout_callers):
         trials.on_train_epoch_start()
-        trials.training_step(trials.batches.slices[:1] * STEPS, 0)
+        trials.training_step([next(trials.batches.steps())] * STEPS, 0)
         if cuda:
             torch.cuda.synchronize()
     found: dict[str, Any] = {
