@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection, R2Score
 
+from dropsearch.dropout.control import TrialControl
 from tests.parity.census import Case, Cell, compare
 
 
@@ -330,6 +331,12 @@ KINDS = [
 ]  # fmt: skip
 
 
+DRAWING = (Noisy, Drawing, Mixed, Sampled)
+"""Modules whose steps draw: PyTorch draws on both sides here; `test_random_numbers.py` compares keyed draws."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_structure(kind: Any) -> None:
+def test_a_structure(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind in DRAWING:
+        monkeypatch.setattr(TrialControl.__init__, "__kwdefaults__", {"off": False, "keys": False})
     compare(Case(kind, rates=(0.0,) if kind is Mixed else (0.0, 0.5)))  # it drops twice in a step

@@ -50,7 +50,7 @@ def test_modules_return_to_their_modes_after_an_evaluation():
     module = assortment.Backbone()
     before, together = modes(module), VmapRunner(module)
     for training in (False, True):
-        together._set_mode(training=training)
+        together.set_mode(training=training)
     assert modes(module) == before
 
 
