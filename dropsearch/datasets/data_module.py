@@ -56,7 +56,7 @@ class TensorDataModule(LightningDataModule):
     changes_batches = False
     """Whether hooks change what the loaders give."""
     incompatibility = ""
-    """Why an array cannot take its batches from these data."""
+    """Why rows cannot take their batches from these data."""
     reading = "from examples in memory"
     """Where rows take their batches from, in words."""
     notes: tuple[str, ...] = ()
@@ -204,7 +204,7 @@ class TensorDataModule(LightningDataModule):
         return self._source
 
     def in_rows(self) -> TensorDataModule:
-        """Return the same data for an array: it lies in memory."""
+        """Return the same data for stacked rows: it is in memory."""
         return self
 
     def for_trainer(self, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The random bits of an array's masks, drawn where the array lies."""
+"""The random bits of the masks of stacked rows, drawn on the device of the rows."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The generator is Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which is
 counter-based: the seed is its key, site and step are words of its counter. No state is carried from one
-step to the next, so a trial draws the same masks alone or in an array, whatever its neighbours do.
+step to the next, so a trial draws the same masks sequentially and in any row, whatever trains beside it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def checked_rate(rate: Any, name: str) -> float:
 
 @dataclass(frozen=True)
 class Rate:
-    """The probability that an activation is dropped: one number, or one number a row of an array."""
+    """The probability that an activation is dropped: one number, or one number a row."""
 
     value: float | Tensor
     threshold: int | Tensor
@@ -47,7 +47,7 @@ class Rate:
 
     @classmethod
     def stack(cls, rates: list[float], *, dtype: torch.dtype, device: torch.device) -> Rate:
-        """Make the rates of one site for the rows of an array: each field a tensor `[rows]`, the scale in `dtype`."""
+        """Make the rates of one site for stacked rows: each field a tensor `[rows]`, the scale in `dtype`."""
         each = [cls.of(rate) for rate in rates]
         return cls(
             torch.tensor(rates, dtype=torch.float64, device=device),

@@ -1,4 +1,4 @@
-"""The control of an array: every row drops at its own rates, with the masks it would have alone."""
+"""The control of stacked rows: each row drops at its own rates, with the masks of a sequential trial."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.params import in_one_array, never_alike, programs
+from dropsearch.experiment.params import alike_in_rows, never_alike, programs
 from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.engines import ENGINES
 from dropsearch.training.in_process import InProcessEngine
@@ -36,13 +36,13 @@ def plan(context: ExperimentContext) -> Plan:
     asked = config.engine.name
     if asked not in ("auto", "vectorized"):
         return Plan(asked, 1, f"engine={asked}")
-    together = [in_one_array(searched, program) for program in programs(searched)]
+    together = [alike_in_rows(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]
     rows = context.source.in_rows()
     reason = _obstacle(context, rows, pairs)
     if reason and config.engine.name == "vectorized":
         raise InputError(
-            f"engine=vectorized needs a module and data that can be rows of an array, but {reason}: use "
+            f"engine=vectorized needs a module and data that can train vectorized, but {reason}: use "
             "engine=auto or engine=sequential"
         )
     if reason:
@@ -102,7 +102,7 @@ def _obstacle(
     if rows is None:
         return context.source.incompatibility
     if given := sorted(context.settings.trainer()):
-        return f"trainer.{given[0]} is honoured where trials train alone"
+        return f"trainer.{given[0]} holds for trials that train sequentially"
     make, shared = context.make_module, context.settings
     with quiet_lightning():
         trainer = make_trainer(make(pairs[0][0]), shared, [], max_epochs=shared.max_epochs)

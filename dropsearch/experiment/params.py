@@ -30,8 +30,8 @@ def never_alike(searched: Mapping[str, Range]) -> str:
     return next(apart, "")
 
 
-def in_one_array(searched: Mapping[str, Range], program: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of two trials of one program, as far apart as rows of one array may be."""
+def alike_in_rows(searched: Mapping[str, Range], program: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of two trials of one program, as far apart as the rows of one program may be."""
     by_row = {key: given.ends for key, given in searched.items() if key in BY_ROW}
     first, last = ({key: ends[place] for key, ends in by_row.items()} for place in (0, -1))
     return {**program, **first}, {**program, **last}

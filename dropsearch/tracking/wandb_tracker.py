@@ -21,7 +21,7 @@ class WandbTracker:
     """Writes runs below `output_dir/wandb`, and to the server where one is used.
 
     The server is used as wandb itself is told: by WANDB_MODE, or, without it, where an API key is known; else runs are
-    kept offline, for ``wandb sync``. WANDB_PROJECT and WANDB_ENTITY are honoured.
+    kept offline, for ``wandb sync``. WANDB_PROJECT and WANDB_ENTITY are used.
 
     A trial is written when it ends, in a thread of its own. Its run has an id that follows from study and trial, so
     that one that is written twice is one run.

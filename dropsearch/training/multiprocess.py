@@ -1,8 +1,8 @@
 """Several workers that train for one feed: processes of this machine, or actors on many.
 
 On a CPU small networks gain little from threads within an operation, and convolutions gain nothing from
-arrays: one process a core does better. Workers ask for trials, report epochs and tell results; the feed stays where it
-is. Where they are and how they are reached is the business of a crew (`crews.py`).
+stacked rows: one process a core is faster. Workers ask for trials, report epochs and tell results to the feed of this
+process. A crew (`crews.py`) starts the workers and reaches them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ REMEDIES = (
     (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
     (r"gives \d+ batches where its length says", "a loader that has as many batches as its length says"),
     (r"the data module overrides", "the work of the hook in the data set or its collate function"),
-    (r"is honoured where trials train alone", "a search without that argument"),
+    (r"holds for trials that train sequentially", "a search without that argument"),
 )
 """What keeps trials from training vectorized, as a pattern of the reason, and what would change it."""
 

@@ -170,7 +170,7 @@ class SequentialEngine:
         data: Where batches come from.
         settings: What all trials share.
         checkpoint_path: Where the weights of a trial's best epoch go.
-        reason: Why trials train alone.
+        reason: Why trials train sequentially.
     """
 
     def __init__(

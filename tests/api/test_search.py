@@ -188,12 +188,12 @@ class Writing(Callback):
             stream.write(f"{trainer.accumulate_grad_batches}\n")
 
 
-def test_callbacks_and_arguments_of_the_trainer_are_honoured(search: Call, tmp_path: Path):
+def test_callbacks_and_arguments_of_the_trainer_are_used(search: Call, tmp_path: Path):
     callbacks = [Writing(tmp_path / "seen")]
     trainer = {"accumulate_grad_batches": 2}
     found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
     assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
-    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches is honoured")
+    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches holds for")
 
 
 def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):

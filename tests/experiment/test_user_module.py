@@ -270,7 +270,7 @@ REFUSED = [
     (own("LitNet", "Digits", "trainer.max_steps=3"), "trainer.max_steps must be left out"),
     (
         own("Manual", "Digits", "engine=vectorized"),
-        "engine=vectorized needs a module and data that can be rows of an array",
+        "engine=vectorized needs a module and data that can train vectorized",
     ),
     ((f"data._target_={DATA}.Digits",), "model mlp needs input_shape, classes"),
     (("batchnorm.replace=identity",), "batchnorm.replace=identity needs a module with BatchNorm, and mlp has none"),
