@@ -129,7 +129,9 @@ def bounds(argument: str, value: object) -> RangeConfig:
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(end) for end in value):
         raise InputError(f"{argument} must be a range (low, high), got {value!r}: as in {argument}=(0.001, 0.1)")
     low, high = value
-    return RangeConfig(float(low), float(high))
+    found = RangeConfig(float(low), float(high))
+    found.is_given = True
+    return found
 
 
 def _is_number(value: object) -> bool:

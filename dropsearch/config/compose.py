@@ -19,10 +19,14 @@ from dropsearch.config.params import with_params
 from dropsearch.config.schema import FREE, Config
 from dropsearch.core.errors import InputError
 
+_DEFAULT = "unless_given"
+"""The resolver by which a default is told from the same value that the user gives."""
+
 
 def register_schemas() -> None:
     """Tell Hydra the types of the configuration; the sections of `FREE` take keys that it does not know."""
     OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
+    OmegaConf.register_new_resolver(_DEFAULT, float, replace=True)
     ConfigStore.instance().store(name="schema", node=_schema())
 
 
@@ -31,6 +35,8 @@ def _schema() -> Any:
     node: Any = OmegaConf.structured(Config)
     for key in FREE:
         OmegaConf.set_struct(OmegaConf.select(node, key), False)
+    for part, value in list(node.space.lr.items()):
+        node.space.lr[part] = f"${{{_DEFAULT}:{value}}}"
     return node
 
 
@@ -63,9 +69,19 @@ def typed(raw: DictConfig) -> Config:
         config = _as_objects(raw)
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
+    config.space.lr.is_given = _is_given(raw, "space.lr")
     config.output_dir = os.path.expanduser(config.output_dir)
     check(config)
     return config
+
+
+def _is_given(raw: DictConfig, key: str) -> bool:
+    """Return whether the user gave a part of a range, in a file or on the command line."""
+    unresolved: Any = OmegaConf.to_container(raw, resolve=False)
+    for part in key.split("."):
+        unresolved = unresolved.get(part) or {} if isinstance(unresolved, dict) else unresolved
+    values = unresolved.values() if isinstance(unresolved, dict) else [unresolved]
+    return any(not str(value).startswith(f"${{{_DEFAULT}:") for value in values)
 
 
 def _as_objects(raw: DictConfig) -> Config:

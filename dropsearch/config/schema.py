@@ -61,6 +61,8 @@ class RangeConfig:
 
     low: float = checked(1e-6, Constraint("float", above=0))
     high: float = checked(1.0, Constraint("float", at_most=LARGEST_LR))
+    is_given = False
+    """Whether the user gave it, be it with the default's values; not a key of the configuration."""
 
 
 @dataclass

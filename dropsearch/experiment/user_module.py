@@ -326,7 +326,7 @@ class TrialModules:
         """Which learning rates are searched."""
         space: Any = self._config.space
         own = self.own_settings["lr"] if "lr" not in self.fixed else math.nan
-        return LearningRates((space.lr.low, space.lr.high), own)
+        return LearningRates((space.lr.low, space.lr.high), own, is_default=not space.lr.is_given)
 
     @property
     def comparison_metric(self) -> ComparisonMetric:

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import dropsearch
-from dropsearch.config.compose import compose_overrides
+from dropsearch.api.arguments import bounds
+from dropsearch.config.compose import compose_overrides, register_schemas, typed
+from dropsearch.config.messages import conf_folder
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext, build_context
@@ -45,7 +49,7 @@ def context(*words: str) -> ExperimentContext:
 def test_range_that_leaves_out_the_own_value(
     given: tuple[float, float], own: float, searched: tuple[float, float], said: str
 ):
-    rates = LearningRates(given, own)
+    rates = LearningRates(given, own, is_default=given == DEFAULT)
     assert rates.searched == searched
     assert said in rates.note
     assert bool(rates.note) == bool(said)
@@ -64,6 +68,38 @@ def test_first_points_have_the_own_value(words: tuple[str, ...], own: float):
     points = Space(found.space, ARMS["dropout"], found.sites, {site.name: 0.4 for site in found.sites}).first_points
     assert [point["lr"] for point in points] == [own, own]
     assert any("leaves out the module's own learning rate" in note for note in found.modules.notes) == (own > 3e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "high"),
+    [
+        ((), 0.1),
+        (("space=shared",), 0.1),
+        (("space.weight_decay.low=1e-5",), 0.1),
+        (("space.lr.low=3e-4", "space.lr.high=3e-2"), 3e-2),
+        (("space.lr.high=0.03",), 3e-2),
+        (("space.lr={low:3e-4,high:3e-2}",), 3e-2),
+    ],
+)
+def test_a_range_that_is_given_stays_though_it_is_the_default(words: tuple[str, ...], high: float):
+    assert context(f"model._target_={__name__}.Fast", *words).modules.learning_rates.searched == (3e-4, high)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_given"), [("space: {lr: {low: 3e-4}}", True), ("space: {zero_share: 0.1}", False)]
+)
+@pytest.mark.parametrize("begins_with", ["config", "schema", ""])
+def test_a_range_that_a_file_gives_is_known(text: str, is_given: bool, begins_with: str):
+    register_schemas()
+    targets = {"model": {"_target_": f"{NETS}.Small"}, "data": {"_target_": f"{NETS}.Points"}}
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        base = compose(begins_with) if begins_with else OmegaConf.create()
+    raw: Any = OmegaConf.merge(base, {} if begins_with == "config" else targets, OmegaConf.create(text))
+    assert typed(raw).space.lr.is_given is is_given
+
+
+def test_a_range_that_is_an_argument_is_given():
+    assert bounds("lr", DEFAULT).is_given
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
