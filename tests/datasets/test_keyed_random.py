@@ -63,14 +63,16 @@ def of_torch() -> tuple[Callable[[], Any], Callable[[], Any]]:
 @pytest.mark.parametrize("make", [python, numpy, legacy, of_torch])
 def test_generators_have_their_states_back_after_each_batch(make: Any) -> None:
     draw, state = make()
-    loader = DataLoader(Noisy(draw), 4, shuffle=True, generator=torch.Generator().manual_seed(5))
-    before = state(), RNG.bit_generator.state, loader.generator.get_state().tolist()
+    order = torch.Generator().manual_seed(5)
+    loader = DataLoader(Noisy(draw), 4, shuffle=True, generator=order)
+    before = state(), RNG.bit_generator.state, order.get_state().tolist()
     seen = []
     for batch in keyed(loader, 0, "train"):
         seen.append(batch)
-        assert (state(), RNG.bit_generator.state, loader.generator.get_state().tolist()) == before
-        draw(), RNG.random()  # what else draws changes no batch
-        before = state(), RNG.bit_generator.state, loader.generator.get_state().tolist()
+        assert (state(), RNG.bit_generator.state, order.get_state().tolist()) == before
+        draw()  # what else draws changes no batch
+        RNG.random()
+        before = state(), RNG.bit_generator.state, order.get_state().tolist()
     assert torch.equal(torch.cat(seen), torch.cat([*keyed(loader, 0, "train")]))
     assert not torch.equal(seen[0], seen[1])
 
