@@ -17,13 +17,19 @@ MLFLOW_WARNINGS = (
 )
 WITH_MLFLOW = [Path(__file__).parent / package for package in ("api", "experiment", "tracking")]
 
-WHOLE_RUNS = [Path(__file__).parent / package for package in ("experiment", "packaging", "tracking/mlflow")]
-"""Tests of whole runs, installed packages and databases: `-m "not slow"` leaves them out."""
+WHOLE_RUNS = [
+    Path(__file__).parent / place
+    for place in (
+        *("api", "experiment", "packaging", "parity", "tracking/mlflow", "training/vectorized"),
+        *("training/test_hugging_face.py", "training/test_multiprocess.py"),
+    )
+]
+"""Tests of whole trials and runs, installed packages and databases: `-m "not slow"` leaves them out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(folder in item.path.parents for folder in WHOLE_RUNS):
+        if any(place in (item.path, *item.path.parents) for place in WHOLE_RUNS):
             item.add_marker(pytest.mark.slow)
         if any(folder in item.path.parents for folder in WITH_MLFLOW):
             for warning in MLFLOW_WARNINGS:
