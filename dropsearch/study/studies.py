@@ -146,7 +146,7 @@ def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
             f'study.name must be new or a study that dropsearch made, got "{name}", which is another study in this '
             "storage: choose another study.name or study.storage"
         )
-    for key in sorted({*stored, *given}):
+    for key in sorted({*stored, *given}, key=lambda key: (key != "seed", key)):  # other keys may follow the seed
         if stored.get(key) != given.get(key):
             raise InputError(
                 f"{key} must be as it was when study {name} began ({stored.get(key)}), got {given.get(key)}: "

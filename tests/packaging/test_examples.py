@@ -105,6 +105,9 @@ def asked_of(place: int, home: Path, filters: list[tuple[str, str]]) -> dict[str
     folder.mkdir(exist_ok=True)
     example = (ROOT / EXAMPLES).read_text()
     (folder / "user_module.py").write_text(little(example) if step.kind == "script" else example)
+    for path, content in re.findall(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```", (ROOT / step.page).read_text(), re.M | re.S):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
     return {"folder": str(folder), "kind": step.kind, "text": step.text, "words": step.words, "filters": filters}
 
 
@@ -118,7 +121,7 @@ def filters(config: pytest.Config) -> Iterator[tuple[str, str]]:
 def test_the_pages_have_steps_of_every_kind() -> None:
     counts = {page: [step.kind for step in STEPS if step.page == page] for page in (GUIDE, OWN_MODULE, README)}
     assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
-    assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (4, 1)
+    assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (5, 1)
     assert counts[README].count("python") == 3
     assert sorted(path.name for path in (ROOT / "examples").iterdir()) == ["cluster", "user_module.py"]
 
