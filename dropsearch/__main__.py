@@ -43,7 +43,7 @@ def _run() -> None:
 
 
 def _told(status: str | int | None) -> str | int | None:
-    """Return the exit status, 1 where the answer could not be written; say so where somebody may still read it."""
+    """Return the exit status, 1 where the answer could not be written; say so on the stream that still works."""
     sys.stdout.flush()
     out = sys.stdout
     if not isinstance(out, LastingStream) or out.failure is None or out.reader_ended or status:

@@ -102,7 +102,7 @@ class _Shown:
 
 
 def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Apply an autograd function, through whoever was given to `autograd_functions` if it has no batching rule."""
+    """Apply an autograd function; without a batching rule, through what was given to `autograd_functions`."""
     call, original = _applied[-1]
     if cls.generate_vmap_rule or cls.vmap is not Function.vmap:
         return original(cls, *args, **kwargs)

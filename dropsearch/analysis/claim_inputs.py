@@ -39,7 +39,7 @@ def judged(summary: Summary) -> list[Comparison]:
 
 
 def quantity(evidence: Evidence, name: str) -> Quantity:
-    """Return what a measure is; where nobody said, its name in words."""
+    """Return what a measure is; where no text is given, its name in words."""
     return evidence.quantities.get(name, Quantity(name.replace("_", " ")))
 
 

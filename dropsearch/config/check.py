@@ -111,7 +111,7 @@ def _classes(config: Config) -> Iterator[str]:
         if chosen.made_by is None and module:
             try:
                 target = getattr(import_module(module), name)
-            except Exception:  # importing a class may raise anything; it is told where the class is built
+            except Exception:  # importing a class may raise anything; building it reports the error
                 continue
             yield from argument_problems(target, arguments(chosen), f"{group}.")
 

@@ -20,7 +20,7 @@ from dropsearch.config.schema import FREE, Config
 from dropsearch.core.errors import InputError
 
 _DEFAULT = "unless_given"
-"""The resolver by which a default is told from the same value that the user gives."""
+"""The resolver that distinguishes a default from the same value given by the user."""
 
 
 def register_schemas() -> None:

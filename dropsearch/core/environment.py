@@ -99,5 +99,5 @@ class LastingStream:
 
     @property
     def reader_ended(self) -> bool:
-        """Whether the stream failed since nobody reads it any more, as behind ``| head -1``."""
+        """Whether the stream failed since its reader has ended, as behind ``| head -1``."""
         return self.failure is not None and self.failure.errno == errno.EPIPE

@@ -166,7 +166,7 @@ def is_random(loader: Any) -> bool:
         return False
     try:
         one, other = (list(first_batches(_without_workers(keyed(loader, seed, "check")), CHECKED)) for seed in (0, 1))
-    except Exception:  # the error is told where the loader is read for what it gives
+    except Exception:  # reading the loader for training reports the error
         return False
     return digest(*one) != digest(*other)
 

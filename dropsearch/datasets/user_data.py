@@ -186,12 +186,13 @@ class UserData:
             seed: The trial's seed.
             epochs: Counts the epochs; None for a count of its own.
         """
-        if self.rows is not None:
-            return reordered(self._train, seed, whole_batches=True)
-        given = self._train if is_indexed(self._train) else self._call("train_dataloader")
-        return self._keyed(given, seed, epochs or Epochs())
+        is_kept = self.rows is not None or is_indexed(self._train)
+        return self._ordered(self._train if is_kept else self._call("train_dataloader"), seed, epochs or Epochs())
 
-    def _keyed(self, loader: Any, seed: int, epochs: Epochs) -> Any:
+    def _ordered(self, loader: Any, seed: int, epochs: Epochs) -> Any:
+        """Return a loader of training batches in the order of a trial."""
+        if self.rows is not None:
+            return reordered(loader, seed, whole_batches=True)
         ordered = reordered(loader, seed, whole_batches=False) if type(loader) is DataLoader else loader
         return keyed(ordered, seed, "train", epochs)
 
@@ -205,10 +206,7 @@ class UserData:
         train, val = self.train_loader(seed, epochs), self.val_loader(seed)
         if isinstance(self.module, GivenLoaders):
             return {"train_dataloaders": train, "val_dataloaders": val}
-        if self.rows is not None:
-            again = lambda loader: reordered(loader, seed, whole_batches=True)  # noqa: E731
-        else:
-            again = lambda loader: self._keyed(loader, seed, epochs)  # noqa: E731
+        again = partial(self._ordered, seed=seed, epochs=epochs)
         return {"datamodule": prepared(self.module, again, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class DropoutControl(DropoutMode):
         if isinstance(rate.value, float | int) and rate.value == 0:
             return self.on_pass(call, call.undropped)
         self.dropped[site] += 1
-        name = self.whereabouts.last_call
+        name = self.location.last_call
         return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
 
     def on_own(self, site: str, rate: float) -> float:
@@ -92,7 +92,7 @@ class DropoutControl(DropoutMode):
         return Rate.of(written) if given is None else given
 
     def _given(self, site: str) -> Rate | None:
-        for number in range(self.whereabouts.call, 1, -1):
+        for number in range(self.location.call, 1, -1):
             if (rate := self.rates.get(per_call(site, number))) is not None:
                 return rate
         return self.rates.get(site)

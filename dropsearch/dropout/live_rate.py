@@ -1,4 +1,4 @@
-"""A rate that goes through somebody else's code as a number and is another one in each row."""
+"""A rate that passes through user code as one number and differs between rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One mechanism for every dropout call of a model.
 
 A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a
-bare functional call in somebody's `forward`. It names the place, and then notes it (the inventory) or sets
+bare functional call in a `forward`. It names the place, and then notes it (the inventory) or sets
 its rate (training). The module is not touched.
 """
 
@@ -35,7 +35,7 @@ class DropoutMode(TorchFunctionMode, ABC):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = model
-        self.whereabouts = ModuleLocation(model, self._enter, self._leave)
+        self.location = ModuleLocation(model, self._enter, self._leave)
         self._attention = exposed_attention(self._inner_call)
         self._held: dict[str, tuple[HeldRate, ...]] = {}
         self._functions: dict[FunctionType, str] = {}
@@ -55,7 +55,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         held = ((name, held_rates(module)) for name, module in self._model.named_modules())
         self._held = {name: rates for name, rates in held if rates}
         self._functions = functions_of(self._model)
-        with self.whereabouts.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
+        with self.location.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
             yield
 
     @contextmanager
@@ -63,7 +63,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         """See the drops of one training step, or of one forward pass; inside `watching()`."""
         while self._scopes:  # of a pass that failed
             self._scopes.pop().leave()
-        self.whereabouts.restart()
+        self.location.restart()
         with self.seeing():
             yield
 
@@ -78,7 +78,7 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
         """Remember this point of the pass; return a context in which it is this point again."""
-        there, scopes = self.whereabouts.remembered(), list(self._scopes)
+        there, scopes = self.location.remembered(), list(self._scopes)
 
         @contextmanager
         def again() -> Iterator[None]:
@@ -140,16 +140,16 @@ class DropoutMode(TorchFunctionMode, ABC):
         """Return what a call in such code returns."""
         if draw_of(func) is None:
             return func(*args, **kwargs)
-        return self.on_draw(self.whereabouts.counted(f"{scope.site}~"), func, args, kwargs)
+        return self.on_draw(self.location.counted(f"{scope.site}~"), func, args, kwargs)
 
     def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a plain function that drops by code of its own at the rate of its site."""
         rate = self._functions.get(function)
         if rate is None:
             return run(*args, **kwargs)
-        site = self.whereabouts.name_drop()
+        site = self.location.name_drop()
         args, kwargs = replaced(function, rate, args, kwargs, partial(self.on_own, site))
-        self._scopes.append(Scope(site, self.whereabouts.depth))
+        self._scopes.append(Scope(site, self.location.depth))
         try:
             return run(*args, **kwargs)
         finally:
@@ -159,7 +159,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         held = self._held.get(path)
         if held is None:
             return
-        scope = Scope(held[0].site(path), self.whereabouts.depth)
+        scope = Scope(held[0].site(path), self.location.depth)
         for each in held:
             now = self.on_own(each.site(path), each.rate(module))
             scope.numbers.append((each.holder(module), each.name, each.rate(module), now))
@@ -167,14 +167,14 @@ class DropoutMode(TorchFunctionMode, ABC):
         self._scopes.append(scope)
 
     def _leave(self) -> None:
-        while self._scopes and self._scopes[-1].depth >= self.whereabouts.depth:
+        while self._scopes and self._scopes[-1].depth >= self.location.depth:
             self._scopes.pop().leave()
 
     @property
     def scope(self) -> Scope | None:
         """The operation whose own code runs right now."""
         scope = self._scopes[-1] if self._scopes else None
-        return scope if scope is not None and scope.depth == self.whereabouts.depth else None
+        return scope if scope is not None and scope.depth == self.location.depth else None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -189,7 +189,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         if call is None:
             scope = self.scope if self._scopes else None
             return self._undropped(func, args, kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
-        site = self.whereabouts.name_drop()
+        site = self.location.name_drop()
         if self._drops(call):
             return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
         return self.on_pass(call, lambda: func(*args, **kwargs))
@@ -204,13 +204,13 @@ class DropoutMode(TorchFunctionMode, ABC):
         return func(*args, **kwargs)
 
     def _numbered(self, function: str) -> str:
-        return self.whereabouts.counted(f"{self.whereabouts.path or 'model'}~{function}")
+        return self.location.counted(f"{self.location.path or 'model'}~{function}")
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         return self.__torch_function__(func, (), args, kwargs)
 
     def _drops(self, call: DropCall) -> bool:
-        return self.whereabouts.module.training if call.training is None else call.training
+        return self.location.module.training if call.training is None else call.training
 
 
 def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:

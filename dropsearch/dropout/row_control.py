@@ -47,11 +47,11 @@ class _ShapeRecorder(DropoutMode):
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         self.calling.add(site)
         if call.rate > 0 or site in self.sites:
-            self.shapes[self.whereabouts.last_call] = call.mask_shape
+            self.shapes[self.location.last_call] = call.mask_shape
         return original()
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        self.calling.add(self.whereabouts.last_drop)
+        self.calling.add(self.location.last_drop)
         return original()
 
     def on_own(self, site: str, rate: float) -> float:
@@ -64,7 +64,7 @@ class _ShapeRecorder(DropoutMode):
         return result
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        self.calling.add(self.whereabouts.path or "model")
+        self.calling.add(self.location.path or "model")
         self.shapes[name] = bits_shape(draw)
         filled = draw.into
         if filled is not None and (made := self._made.get(filled.untyped_storage().data_ptr())):
@@ -75,7 +75,7 @@ class _ShapeRecorder(DropoutMode):
     def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
         result = original()
         self._made[result.untyped_storage().data_ptr()] = (name, result)
-        self._making.add(self.whereabouts.path or "model")
+        self._making.add(self.location.path or "model")
         return result
 
     def follow_factories(self) -> None:
@@ -86,7 +86,7 @@ class _ShapeRecorder(DropoutMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if draw_of(func):  # a module that draws is followed, or its numbers are taken for those of the code around it
-            self.calling.add(self.whereabouts.path or "model")
+            self.calling.add(self.location.path or "model")
         return super().__torch_function__(func, types, args, kwargs)
 
 

@@ -116,28 +116,28 @@ class _Recorder(DropoutMode):
     def _name(self, site: str) -> str:
         """Return the site's own name for all its calls, unless each is to have a rate of its own."""
         chosen = any(fnmatchcase(site, pattern) for pattern in self.per_call)
-        return self.whereabouts.last_call if chosen else site
+        return self.location.last_call if chosen else site
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Note a place that would drop, were it not for a part of the model that stays in eval mode."""
         self._note_lent(call)
         if self.model.training:
-            seen = self._site(self._name(self.whereabouts.last_drop), call)
+            seen = self._site(self._name(self.location.last_drop), call)
             self._add(Site(seen.name, seen.kind, seen.rate, seen.activations, False, unsupported.STAYS_IN_EVAL))
         return original()
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
         # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
-        before = layer_kind(self.whereabouts.module) or self.last_layer
+        before = layer_kind(self.location.module) or self.last_layer
         weights, flat = self._is_of_weights(call), call.input.dim() == 2
         kind = call.op.kind or guess_kind(name, before, weights=weights, added=added, flat=flat)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
 
     def _note_lent(self, call: DropCall) -> None:
         written = getattr(call.rate, "written", call.rate)
-        for name, part in self.whereabouts.module.named_modules():
+        for name, part in self.location.module.named_modules():
             if isinstance(part, DropoutBase) and part.p is written:
-                self._lent.add(f"{self.whereabouts.path}.{name}".strip("."))
+                self._lent.add(f"{self.location.path}.{name}".strip("."))
 
     def _is_of_weights(self, call: DropCall) -> bool:
         """Whether what is dropped are the weights of attention."""
@@ -156,7 +156,7 @@ class _Recorder(DropoutMode):
         result = super().__torch_function__(func, types, args, kwargs)
         if self._dropped is before and not self._hooks.running():  # this call was no drop itself
             self._look_around(func, args, result)
-        if (draw := unsupported.draw(func)) and (self.own_step or self.whereabouts.in_forward) and self.scope is None:
+        if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
             self._on_draw(draw, result)
         self._note_comparison(func, args, result)
         return result
@@ -168,7 +168,7 @@ class _Recorder(DropoutMode):
         elif func in _EXP:
             self._exponential = result
         if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
-            self.last_layer = "hidden"  # also where somebody wrote the layer anew
+            self.last_layer = "hidden"  # also for other implementations of the layer
         if self._dropped is None or not any(arg is self._dropped.result for arg in args):
             return
         dropped = self._dropped
@@ -176,7 +176,7 @@ class _Recorder(DropoutMode):
         if func in _ADD and _activations_added(args, dropped.result) and not is_certain:
             self.sites[dropped.site] = replace(self.sites[dropped.site], kind=dropped.kind_if_added())
         if self.scope or own_code.family_of(
-            type(self.whereabouts.module)
+            type(self.location.module)
         ):  # stochastic depth stands between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.result.shape:
                 self._dropped = replace(dropped, result=result)
@@ -206,7 +206,7 @@ class _Recorder(DropoutMode):
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             site, before = self._scopes[-1].site, self.last_layer
-            self._own.known(site, known[0] if known else own_code.family_of(type(self.whereabouts.module)), before)
+            self._own.known(site, known[0] if known else own_code.family_of(type(self.location.module)), before)
             result = run(*args, **kwargs)
             self._note_own(site, result)
             return result
@@ -230,9 +230,9 @@ class _Recorder(DropoutMode):
                 self._dropped = _Dropped(site, result, False, lambda: guess_kind(site, before, added=True))
 
     def _on_draw(self, function: str, result: Any) -> None:
-        owner = self.whereabouts.path or "model"
+        owner = self.location.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
-        reason = unsupported.draw_reason(function, type(self.whereabouts.module).__name__)
+        reason = unsupported.draw_reason(function, type(self.location.module).__name__)
         site = Site(f"{owner}:{function}", guess_kind(owner, self.last_layer), math.nan, count, False, reason)
         if function in unsupported.UNIFORM:
             self._uniform.append((result, site))

@@ -37,7 +37,7 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
     path = kept_checkpoint(context.checkpoints, kept)
     batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
-        return None, None  # nobody can tell which part of it is the model's input
+        return None, None  # which part of it is the model's input is unknown
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
     return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 

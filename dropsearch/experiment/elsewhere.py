@@ -77,7 +77,7 @@ def _shared_data(context: ExperimentContext) -> Any:
         return shared(data_source(config, torch.device("cpu")))
     except InputError:
         raise
-    except Exception as error:  # each part of somebody else's data module says no in its own way
+    except Exception as error:  # parts of user data refuse to be pickled with errors of any type
         if getattr(config.data, "made_by", None) is not None:
             raise InputError(
                 f"cluster=ray needs data that other machines can be given, but {type(error).__name__}: "

@@ -30,7 +30,7 @@ def _type(word: Any) -> type[nn.Module] | None:
         return None
     try:
         found = get_object(word)
-    except Exception:  # a part of the module may be called so, and importing somebody else's code may raise anything
+    except Exception:  # a part of the module may be called so, and importing user code may raise anything
         return None
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 

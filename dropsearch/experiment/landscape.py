@@ -78,7 +78,7 @@ def _budget(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) ->
 def _floor(monitor: Monitor, trials: Sequence[TrialResult]) -> float:
     """What no score can be below, as far as its name or all that was seen of it tell.
 
-    A loss ends at 0. Of what somebody's module logs, what was never negative is taken to end at 0 where less is better,
+    A loss ends at 0. Of what a user module logs, what was never negative is taken to end at 0 where less is better,
     and what was never outside [0, 1] to be a share where more is better.
     """
     if monitor.is_val_loss:

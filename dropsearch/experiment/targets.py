@@ -31,7 +31,7 @@ def imported(target: str, key: str) -> Any:
         sys.path.insert(0, os.getcwd())  # the console script, unlike `python -m`, does not look there
     try:
         found = get_object(target)
-    except Exception as error:  # importing somebody else's code may raise anything
+    except Exception as error:  # importing user code may raise anything
         said = " ".join(first_cause(error).split())[:200]
         raise InputError(
             f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}"{_meant(target)} '
@@ -109,7 +109,7 @@ def given_names(chosen: Any) -> list[str]:
 
 
 def of_data(target: Any, given: Mapping[str, Any], source: Any) -> dict[str, Any]:
-    """Return the arguments that a class needs, that nobody gives and that the data module has under the same name.
+    """Return the arguments that a class needs, that are not given and that the data module has under the same name.
 
     So a class gets ``num_classes`` or ``input_shape`` from the data that it is trained with.
     """

@@ -145,7 +145,7 @@ class TrialModules:
         if chosen.made_by is not None:
             names, open_ended = accepted(chosen.made_by)
             if open_ended:
-                # Of a class nobody knows what it does with what it does not name: its optimiser is set instead.
+                # What a class does with an argument that it does not name is unknown: its optimiser is set instead.
                 names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
             return names, chosen.made_by, defaults(chosen.made_by)
         target = imported(chosen._target_, "model._target_")

@@ -1,4 +1,4 @@
-"""Warnings of somebody else's code: each is shown once, not with every trial."""
+"""Warnings of user code: each is shown once, not with every trial."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Workers(Protocol):
 
 
 def processor_time(pid: int) -> float | None:
-    """Return the seconds of processor time of a process and its ended children; None if it is gone, or nobody says."""
+    """Return the seconds of processor time of a process and its ended children; None if it is gone or unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -14,11 +14,12 @@ import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from given_trials import BARE, SpecFeed
 from lightning import LightningModule, Trainer
 from section import median_and_range
 from torch import Tensor
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from user_module import Digits, LitMLP
 
 from dropsearch.core.global_rng import seeded
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine, quiet_lightning
@@ -58,33 +59,6 @@ class AugmentedDigits(Digits):
         return DataLoader(Augmented(self.train), batch_size=64, shuffle=True)
 
 
-class Trials:
-    """A feed of trials."""
-
-    most_at_once: int | None = None
-
-    def __init__(self, count: int) -> None:
-        self._left = specs(count)
-        self.done: list[TrialResult] = []
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        asked, self._left = self._left[:count], self._left[count:]
-        return asked
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Prune nothing."""
-        return [False for _ in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        """Keep the results."""
-        self.done += results
-
-    def cancelled(self) -> bool:
-        """Return False."""
-        return False
-
-
 def specs(count: int) -> list[TrialSpec]:
     """Return trials with rates of their own."""
     return [
@@ -101,10 +75,10 @@ def make_module(spec: TrialSpec) -> LightningModule:
 
 def by_engine(make: Callable[[], Engine], count: int) -> float:
     """Return the seconds in which an engine trains trials."""
-    engine, feed, started = make(), Trials(count), time.perf_counter()
+    engine, feed, started = make(), SpecFeed(specs(count)), time.perf_counter()
     engine.run(feed)
     seconds = time.perf_counter() - started
-    assert [result.state for result in feed.done] == ["COMPLETE"] * count, feed.done[0].reason
+    assert [result.state for result in feed.ended] == ["COMPLETE"] * count, feed.ended[0].reason
     assert not getattr(engine, "failure", ""), engine.description
     return seconds
 
@@ -114,15 +88,7 @@ def by_plain_lightning(source: UserData, epochs: int, count: int) -> float:
     started = time.perf_counter()
     with quiet_lightning():
         for spec in specs(count):
-            trainer = Trainer(
-                max_epochs=epochs,
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-            )
+            trainer = Trainer(max_epochs=epochs, **BARE)
             trainer.fit(make_module(spec), source.module.train_dataloader(), source.module.val_dataloader())
     return time.perf_counter() - started
 

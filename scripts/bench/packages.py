@@ -21,39 +21,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from given_trials import BARE, SpecFeed
 
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine, quiet_lightning
 from dropsearch.training.trainers import trainer_class
 from dropsearch.training.vectorized.engine import VectorizedEngine
-
-
-class Feed:
-    """Hands out given trials."""
-
-    most_at_once = None
-
-    def __init__(self, specs: list[TrialSpec]) -> None:
-        self.left = list(specs)
-        self.states: list[str] = []
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        asked, self.left = self.left[:count], self.left[count:]
-        return asked
-
-    def report(self, reports: Any) -> list[bool]:
-        return [False for _ in reports]
-
-    def tell(self, results: Any) -> None:
-        self.states += [result.state for result in results]
-        assert set(self.states) == {"COMPLETE"}, [result.reason for result in results]
-
-    def cancelled(self) -> bool:
-        return False
 
 
 def main() -> None:
@@ -83,11 +60,11 @@ def main() -> None:
     few = specs[: max(given.trials // 4, 1)]
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
         "plain": (len(few), lambda: plain(make_module, source, few, given.epochs)),
-        "sequential": (len(few), lambda: SequentialEngine(make_module, source, settings).run(Feed(few))),
+        "sequential": (len(few), lambda: train(SequentialEngine(make_module, source, settings), few)),
     }
     if rows is not None:
         engine = VectorizedEngine(make_module, rows, settings, len(specs))
-        ways["vectorized"] = (len(specs), lambda: engine.run(Feed(specs)))
+        ways["vectorized"] = (len(specs), lambda: train(engine, specs))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.repeats + 1):  # the first is not counted
         for name, (count, run) in ways.items():
@@ -101,6 +78,13 @@ def main() -> None:
     print(f" ({given.trials} trials of {given.epochs} epochs, medians of {given.repeats})")
 
 
+def train(engine: Engine, specs: list[TrialSpec]) -> None:
+    """Train trials, all of which must come to their end."""
+    feed = SpecFeed(specs)
+    engine.run(feed)
+    assert {result.state for result in feed.ended} == {"COMPLETE"}, [result.reason for result in feed.ended]
+
+
 def plain(make_module: Callable[[TrialSpec], Any], source: UserData, specs: list[TrialSpec], epochs: int) -> None:
     """Train by Lightning as it is, with the same batches."""
     for spec in specs:
@@ -108,12 +92,7 @@ def plain(make_module: Callable[[TrialSpec], Any], source: UserData, specs: list
             model = make_module(spec)
             trainer = trainer_class(model)(
                 max_epochs=epochs,
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
+                **BARE,
             )
             trainer.fit(model, **source.for_trainer(spec.seed))
 

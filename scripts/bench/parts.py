@@ -1,20 +1,20 @@
-"""The parts of a workload that train outside a study: data on the device, modules, trials and a feed of trials."""
+"""The parts of a workload that train outside a study: data on the device, modules and trials."""
 
 from __future__ import annotations
 
-import math
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from given_trials import SpecFeed
 from workloads import QUICK, WORKLOADS, overrides
 
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config
-from dropsearch.core.records import EpochMetrics, Site, TrialResult, TrialSpec
+from dropsearch.core.records import Site, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.training.planning.plan import Plan
@@ -106,33 +106,3 @@ class Parts:
 def step_seconds(trials: VectorizedTrials, seconds: float) -> float:
     """Return the median time of a vectorized step, over about `seconds` and at least three steps."""
     return trials.seconds_per_step(max(3, int(seconds / trials.seconds_per_step(1))))
-
-
-class SpecFeed:
-    """A feed of given trials, which end after as many epochs as `lifetimes` says by number."""
-
-    most_at_once: int | None = None
-
-    def __init__(self, specs: Sequence[TrialSpec], lifetimes: Mapping[int, int] | None = None) -> None:
-        self._waiting, self._lifetimes = list(specs), lifetimes or {}
-        self.ended: list[TrialResult] = []
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        specs, self._waiting = self._waiting[:count], self._waiting[count:]
-        return specs
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Return of each trial whether it has had its epochs."""
-        return [metrics.epoch + 1 >= self._lifetimes.get(spec.number, math.inf) for spec, metrics in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        """Keep the results; a failure would make a benchmark of less than it says."""
-        for result in results:
-            if result.state == "FAIL":
-                raise SystemExit(f"{result.spec.key} failed: {result.reason}")
-        self.ended += results
-
-    def cancelled(self) -> bool:
-        """Never stop."""
-        return False

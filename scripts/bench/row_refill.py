@@ -18,7 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from parts import Parts, SpecFeed
+from given_trials import SpecFeed
+from parts import Parts
 from section import Section, median_and_range
 from workloads import WORKLOADS
 

@@ -20,7 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from parts import Parts, SpecFeed
+from given_trials import SpecFeed
+from parts import Parts
 from raw import RawLoop
 from section import Section, median_and_range
 

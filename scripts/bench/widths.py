@@ -21,7 +21,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
-from parts import Parts, SpecFeed, step_seconds
+from given_trials import SpecFeed
+from parts import Parts, step_seconds
 from section import Section, fresh
 from torch import Tensor
 from workloads import QUICK_WIDTH

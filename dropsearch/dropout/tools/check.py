@@ -188,7 +188,7 @@ class _Watch(DropoutMode):
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         """Note an attention that gives its `dropout_p` whatever the mode: PyTorch then drops, whatever the mode."""
         if call.op.kind == "attention" and call.rate > 0:
-            self.dropped.add(self.whereabouts.last_drop)
+            self.dropped.add(self.location.last_drop)
         return original()
 
 

@@ -1,4 +1,4 @@
-"""A training pass of somebody's module that leaves no trace on it."""
+"""A training pass of a user module that leaves no trace on it."""
 
 from __future__ import annotations
 

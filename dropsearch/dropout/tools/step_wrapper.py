@@ -52,7 +52,7 @@ class RateMode(DropoutMode):
 
     def on_own(self, site: str, rate: float) -> float:
         """Return the rate of a named call."""
-        name = self.whereabouts.last_call if self.whereabouts.last_call in self.rates else site
+        name = self.location.last_call if self.location.last_call in self.rates else site
         if name not in self.rates:
             return rate
         self.met.add(name)

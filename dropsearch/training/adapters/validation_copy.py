@@ -80,5 +80,10 @@ def _shared(module: Any) -> dict[int, Any]:
 
 
 def is_metric(part: Any) -> bool:
-    """Say whether an object is a metric of torchmetrics, which keeps state between steps."""
-    return any(base.__module__.startswith("torchmetrics.") and base.__name__ == "Metric" for base in type(part).__mro__)
+    """Return whether an object is a metric of torchmetrics, which keeps state between steps."""
+    return is_of_torchmetrics(part, "Metric")
+
+
+def is_of_torchmetrics(part: Any, name: str) -> bool:
+    """Return whether an object's class is, or derives from, the class of torchmetrics with this name."""
+    return any(base.__module__.startswith("torchmetrics.") and base.__name__ == name for base in type(part).__mro__)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
-from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.adapters.validation_copy import is_metric, is_of_torchmetrics
 
 EPOCH_HOOKS = (
     "setup",
@@ -124,15 +124,10 @@ def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
     """Yield the paths of the outermost metric objects and collections of them."""
     for name, child in module.named_children():
         below = f"{path}.{name}" if path else name
-        if is_metric(child) or _is_collection(child):
+        if is_metric(child) or is_of_torchmetrics(child, "MetricCollection"):
             yield below
         else:
             yield from metric_paths(child, below)
-
-
-def _is_collection(part: Any) -> bool:
-    kinds = type(part).__mro__
-    return any(kind.__module__.startswith("torchmetrics.") and kind.__name__ == "MetricCollection" for kind in kinds)
 
 
 def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[str]:

@@ -14,13 +14,13 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
 from tests.training.vectorized.laws import Case, assert_law_2
-from tests.user_modules import metrics, strangers
+from tests.user_modules import metrics, package_style
 from tests.user_modules.data import Digits
 
 
-@pytest.mark.parametrize("make", [*strangers.EACH, metrics.MeasuredLoss])
+@pytest.mark.parametrize("make", [*package_style.EACH, metrics.MeasuredLoss])
 def test_law_2_holds(make: type, tmp_path: Path) -> None:
-    sites = ["drop"] if issubclass(make, strangers.Branching) else ["model", "drop"]
+    sites = ["drop"] if issubclass(make, package_style.Branching) else ["model", "drop"]
     assert_law_2(Case(make, Digits()), tmp_path, sites)
 
 
@@ -63,7 +63,7 @@ def test_tensors_that_a_step_fills_are_of_one_row() -> None:
 
 
 def test_value_of_a_metric_leaves_it_as_it_is() -> None:
-    metric = strangers.WeightedError()
+    metric = package_style.WeightedError()
     logits, targets = torch.randn(2, 4, 10), torch.randint(10, (2, 4))
     expected = [metric(*row) for row in zip(logits, targets, strict=True)]
     total = metric.total.clone()

@@ -1,0 +1,48 @@
+"""What benchmarks that train given trials share: a feed of them, and the settings of a Trainer without extras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+
+BARE = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+"""Arguments of a Lightning Trainer that does nothing beside training and validating."""
+
+
+class SpecFeed:
+    """A feed of given trials, which end after as many epochs as `lifetimes` says by number."""
+
+    most_at_once: int | None = None
+
+    def __init__(self, specs: Sequence[TrialSpec], lifetimes: Mapping[int, int] | None = None) -> None:
+        self._waiting, self._lifetimes = list(specs), lifetimes or {}
+        self.ended: list[TrialResult] = []
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        specs, self._waiting = self._waiting[:count], self._waiting[count:]
+        return specs
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Return of each trial whether it has had its epochs."""
+        return [metrics.epoch + 1 >= self._lifetimes.get(spec.number, math.inf) for spec, metrics in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Keep the results; a failure would make a benchmark of less than it says."""
+        for result in results:
+            if result.state == "FAIL":
+                raise SystemExit(f"{result.spec.key} failed: {result.reason}")
+        self.ended += results
+
+    def cancelled(self) -> bool:
+        """Never stop."""
+        return False
