@@ -27,6 +27,7 @@ def crashes_noted(folder: Path) -> Iterator[None]:
         yield
         return
     _disable_in_children()
+    faulthandler.disable()  # else its handlers are not set again where something has reset them
     faulthandler.enable(note, all_threads=False)
     try:
         yield

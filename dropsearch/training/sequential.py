@@ -20,7 +20,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning import quiet_loggers
-from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch._compat.lightning_signals import KeepSigtermHandler, other_handlers_kept
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import process_state_kept
@@ -282,8 +282,8 @@ def _batches(data: Any, seed: int) -> dict[str, Any]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's notes for interactive users (devices found, tips, workers) off the terminal."""
-    with quiet_loggers(logging.WARNING), warnings.catch_warnings():
+    """Keep Lightning's notes for interactive users (devices found, tips) off the terminal, and keep signal handlers."""
+    with quiet_loggers(logging.WARNING), warnings.catch_warnings(), other_handlers_kept():
         # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

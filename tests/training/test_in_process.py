@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import pytest
 
+from dropsearch.core.crashes import crash_of
+from dropsearch.core.process_id import this_process
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
 from dropsearch.training.in_process import InProcessEngine
@@ -38,3 +41,20 @@ def test_only_the_trial_that_exits_its_process_fails(tmp_path: Path, width: int)
     assert feed.results[1].reason.startswith("SystemExit: os._exit(3) (test_in_process.py:")
     assert os._exit is end
     assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_after_a_trial_leaves_a_note(tmp_path: Path) -> None:
+    factory, source = make_factory("mlp"), make_source("mlp")
+
+    def make(spec: TrialSpec) -> Classifier:
+        if spec.number == 1:  # a Trainer has come to its end in this process
+            (tmp_path / "name").write_text(this_process())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            ctypes.string_at(0)
+        return factory(spec)
+
+    if (pid := os.fork()) == 0:
+        InProcessEngine(SequentialEngine(make, source, SETTINGS), tmp_path).run(Queue(make_specs("mlp", 2)))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) < 0
+    assert crash_of(tmp_path, (tmp_path / "name").read_text()) == "Segmentation fault"

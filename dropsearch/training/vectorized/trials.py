@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dropsearch._compat.lightning import one_process
-from dropsearch._compat.lightning_sigterm import KeepSigtermHandler
+from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
