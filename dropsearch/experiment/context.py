@@ -21,6 +21,7 @@ from dropsearch.experiment.build import Source
 from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
 from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
+from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.user_module import TrialModules
 from dropsearch.experiment.worker_config import alone, unsafe_threads
 from dropsearch.study.search_space import SpaceSettings
@@ -118,6 +119,11 @@ def build_context(config: Config, source: Source | None = None) -> ExperimentCon
             with other values of what else is searched; or no rate changes anything.
     """
     check_engine(config.engine.name)
+    with named_if_still("reading the data and looking at the module"):
+        return _built(config, source)
+
+
+def _built(config: Config, source: Source | None) -> ExperimentContext:
     device = build.device(config)
     settings = build.trainer_settings(config, device)
     source = source.to(device) if source is not None else build.data_source(config, device)

@@ -14,6 +14,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
+from dropsearch.experiment.standstill import named_if_still
 from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.engines import ENGINES
 from dropsearch.training.in_process import InProcessEngine
@@ -32,10 +33,16 @@ def plan(context: ExperimentContext) -> Plan:
     Raises:
         InputError: `engine=vectorized` is asked for, and what it gives differs from trials alone.
     """
-    config, searched = context.config, context.params
-    asked = config.engine.name
+    asked = context.config.engine.name
     if asked not in ("auto", "vectorized"):
         return Plan(asked, 1, f"engine={asked}")
+    with named_if_still("comparing vectorized with sequential training"):
+        return _compared(context)
+
+
+def _compared(context: ExperimentContext) -> Plan:
+    """Return the plan that a comparison of both ways of training gives."""
+    config, searched = context.config, context.params
     together = [alike_in_rows(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]
     rows = context.source.in_rows()

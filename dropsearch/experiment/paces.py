@@ -17,6 +17,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data, split_examples
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
@@ -215,7 +216,8 @@ def pilots(
     found: dict[TrialPhase, Pace] = {}
     phases: tuple[TrialPhase, ...] = ("search",) if is_sequential(engine) else ("search", "confirm")
     for phase in phases:
-        paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]
+        with named_if_still(f"trying how fast the {phase} trains"):
+            paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]
         if paces:
             epoch, trial = (
                 sum(values) / len(paces) for values in zip(*((p.epoch, p.trial) for p in paces), strict=True)
@@ -245,15 +247,20 @@ def evidence_pace(
     if not thorough and len(config.arms) * config.confirm.seeds < MANY_MODELS:
         return LOOK_SECONDS
     try:
-        shared = measurement_data(dataclasses.replace(context, source=_WithoutTest(context.source)))  # type: ignore[arg-type]
-        first = _look(context, shared, context.config.arms[-1], clock)
-        if first > ONCE_SECONDS:
-            return first
-        # What is imported or compiled once is over; arms without dropout have less to look at.
-        ends = dict.fromkeys([*context.config.arms[:1], context.config.arms[-1]][-1 - thorough :])
-        return sum(_look(context, shared, arm, clock) for arm in ends) / len(ends)
+        with named_if_still("trying how long the evidence takes"):
+            return _pace_of_looks(context, clock, 1 + thorough)
     except Exception:  # the module is anybody's; whether it can be looked at is told of the trained ones
         return 0.0
+
+
+def _pace_of_looks(context: ExperimentContext, clock: Callable[[], float], arms: int) -> float:
+    shared = measurement_data(dataclasses.replace(context, source=_WithoutTest(context.source)))  # type: ignore[arg-type]
+    first = _look(context, shared, context.config.arms[-1], clock)
+    if first > ONCE_SECONDS:
+        return first
+    # What is imported or compiled once is over; arms without dropout have less to look at.
+    ends = dict.fromkeys([*context.config.arms[:1], context.config.arms[-1]][-arms:])
+    return sum(_look(context, shared, arm, clock) for arm in ends) / len(ends)
 
 
 def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float]) -> float:

@@ -30,6 +30,7 @@ from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import EVIDENCE_HINT, budget_costs, preparing, run_progress, winners_count
+from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report import closing, opening
@@ -209,7 +210,8 @@ class ExperimentRun:
         if complete and self.context.source.has_test:
             self.progress.begin("test", len(self.arm_runner.studies) * self.context.config.confirm.seeds, "models")
         try:
-            return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
+            with named_if_still("measuring the winners"):
+                return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
         except TestSetError as error:  # all that was trained is reported all the same
             self._remark(f"the test set could not be measured ({error}); the same command tries it again")
             return self.arm_runner.outcomes(open_test=False)
@@ -360,7 +362,7 @@ class ExperimentRun:
             note = "the budget left no time for evidence: task=evidence measures it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
         self.progress.begin("evidence", looks, "models", EVIDENCE_HINT)
-        with engines.all_cores():
+        with engines.all_cores(), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.core.user_errors import described
+from dropsearch.experiment.standstill import QUIET, STALL, looking
 from dropsearch.training.protocols import Feed
 
-QUIET, STALL, LOOK = 60.0, 300.0, 5.0
-"""Seconds without any sign of a process until it is named; until it is ended, and until trials are named that use the
-processor and end no epoch (again after twice that time, and so on); and between two looks."""
 MOST_NAMED = 4
 """How many trials a line names."""
 
@@ -35,40 +29,6 @@ class Workers(Protocol):
         ...
 
 
-def processor_time(pid: int) -> float | None:
-    """Return the seconds of processor time of a process and its ended children; None if it is gone or unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Yield the live processes that a process started, and those that they started."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in path.read_text().split()]
-        except OSError:  # the thread has ended
-            continue
-        for child in children:
-            yield child
-            yield from descendants(child)
-
-
-LEAST = 0.05
-"""Seconds of processor time for each process that are a sign of progress: what only waits uses less in `STALL`."""
-
-
-@dataclass
-class _Process:
-    moved: float
-    """When it last gave a sign of progress."""
-    used: float = 0.0
-    """Seconds of processor time until then, with those of its descendants, as workers that load data are."""
-    is_named: bool = False
-
-
 class Watchdog:
     """What trials are doing, as it is heard of them, and whether their processes do anything.
 
@@ -80,7 +40,7 @@ class Watchdog:
         self._workers = workers
         self._doing: dict[str, tuple[str, float]] = {}
         """What each trial does, and since when, by its key."""
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, ProcessorUse] = {}
         self._heard, self._patience = time.monotonic(), STALL
 
     def hear(self, doing: Mapping[str, str], ended: Sequence[TrialResult] = ()) -> None:
@@ -94,22 +54,14 @@ class Watchdog:
         """End the processes that wait for ever; return the lines to print, none where trials get further."""
         doing = dict(self._doing)
         at_work = self._workers.processes() if self._workers else {os.getpid(): list(doing)}
-        fresh = _Process(time.monotonic())
-        self._processes = {pid: self._processes.get(pid, replace(fresh)) for pid, keys in at_work.items() if keys}
+        self._processes = {pid: self._processes.get(pid) or ProcessorUse(pid) for pid, keys in at_work.items() if keys}
         lines = [self._stood(pid, at_work[pid], doing) for pid in self._processes]
         return [line for line in (*lines, self._unended(doing)) if line]
 
     def _stood(self, pid: int, keys: Sequence[str], doing: Mapping[str, tuple[str, float]]) -> str:
         """Return what to say of a process that uses no processor time and is not heard of."""
-        process, now, own = self._processes[pid], time.monotonic(), processor_time(pid)
-        last = max([process.moved, *(doing[key][1] for key in keys if key in doing)])
-        times = [each for each in map(processor_time, descendants(pid)) if each is not None]
-        used = (own or 0.0) + sum(times)
-        if own is None or abs(used - process.used) > LEAST * (1 + len(times)):  # it sinks where a descendant is gone
-            process.used, last = used, now
-        if last > process.moved:
-            process.moved, process.is_named = last, False
-        stood = now - process.moved
+        process = self._processes[pid]
+        stood = process.stood(heard=max((doing[key][1] for key in keys if key in doing), default=0.0))
         if self._workers and stood > STALL:
             why = f"no progress for {stood:.0f} s: a deadlock, or a wait for something that never came"
             self._workers.end_process(pid, why)
@@ -132,30 +84,9 @@ class Watchdog:
             "or a step hangs: Ctrl-C stops the run, and the same command continues"
         )
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Look regularly while the context lasts."""
-        stop = threading.Event()
-
-        def keep_looking() -> None:
-            told: set[str] = set()
-            while not stop.wait(LOOK):
-                try:
-                    lines = self.look()
-                except Exception as error:
-                    line = f"the watch over trials that stand still failed and goes on: {described(error)}"
-                    lines = [] if line in told else [line]
-                    told.add(line)
-                for line in lines:
-                    print(line, file=sys.stderr, flush=True)
-
-        thread = threading.Thread(target=keep_looking, name="dropsearch-watchdog", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return looking(self.look)
 
 
 def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
