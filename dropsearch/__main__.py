@@ -6,7 +6,7 @@ import signal
 import sys
 
 from dropsearch import __version__
-from dropsearch.core.environment import LastingStream, prepare_environment
+from dropsearch.core.environment import TolerantStream, prepare_environment
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED
 from dropsearch.core.extras import MissingExtraError, require
 
@@ -46,7 +46,7 @@ def _told(status: str | int | None) -> str | int | None:
     """Return the exit status, 1 where the answer could not be written; say so on the stream that still works."""
     sys.stdout.flush()
     out = sys.stdout
-    if not isinstance(out, LastingStream) or out.failure is None or out.reader_ended or status:
+    if not isinstance(out, TolerantStream) or out.failure is None or out.reader_ended or status:
         return status
     print(
         f"dropsearch: standard output could not be written ({out.failure.strerror}): the run is done, and its report "

@@ -1,4 +1,4 @@
-"""Activation checkpointing: PyTorch computes a part of a forward again in the backward, without a hook for it."""
+"""Hooks for activation checkpointing, which recomputes parts of the forward pass during backward."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from torch.utils import checkpoint as _checkpoint
 
 Remember = Callable[[], Callable[[], AbstractContextManager[None]]]
-"""Called where a checkpointed part begins; what it returns makes the context of each recomputation."""
+"""Called when a checkpointed part begins; returns a factory for the context of each recomputation."""
 
 
 @contextmanager
 def recomputed_by(remember: Remember) -> Iterator[None]:
-    """Run every recomputation of ``torch.utils.checkpoint`` in a context, while this one lasts.
+    """Run each recomputation of ``torch.utils.checkpoint`` in a context given by `remember`.
 
     Args:
         remember: See `Remember`.
@@ -27,7 +27,7 @@ def recomputed_by(remember: Remember) -> Iterator[None]:
             return function.apply(_Recomputed(run, remember(), is_first=True), *args)
 
     def not_reentrant(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        # PyTorch calls `run` itself the first time, and this only to compute it again.
+        # PyTorch makes the first call of `run` itself and calls this function to recompute.
         return generator(_Recomputed(run, remember(), is_first=False), *args, **kwargs)
 
     _checkpoint.__dict__.update(CheckpointFunction=Reentrant, _checkpoint_without_reentrant_generator=not_reentrant)
@@ -38,7 +38,7 @@ def recomputed_by(remember: Remember) -> Iterator[None]:
 
 
 class _Recomputed:
-    """A part of a forward: any call of it but the first runs in the context."""
+    """A checkpointed part of a forward pass; every call but the first runs in the context."""
 
     def __init__(
         self, run: Callable[..., Any], again: Callable[[], AbstractContextManager[None]], *, is_first: bool

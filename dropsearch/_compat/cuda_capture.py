@@ -1,4 +1,4 @@
-"""What PyTorch leaves behind when the capture of a CUDA graph fails."""
+"""Cleanup after a failed CUDA graph capture."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def abandon_capture(device: torch.device, pool: tuple[int, int]) -> None:
-    """Clean up after a failed capture in PyTorch before 2.12.
+    """Clean up after a failed capture in PyTorch versions before 2.12.
 
-    Without it the allocator still behaves as during a capture, and the default generator refuses to draw.
+    Otherwise the allocator stays in capture mode and the default generator refuses to draw.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
     for undo in ("_cuda_endAllocateToPool", "_cuda_releasePool"):

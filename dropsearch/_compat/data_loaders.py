@@ -1,4 +1,4 @@
-"""Private parts of torch's DataLoader and of Lightning's CombinedLoader."""
+"""Private attributes of torch's DataLoader and of Lightning's CombinedLoader."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _READING = ("__iter__", "_get_iterator", "_index_sampler", "_auto_collation")
 
 
 def mode_of(loader: CombinedLoader) -> Any:
-    """Return how a `CombinedLoader` combines its loaders, as its constructor takes it."""
+    """Return the `mode` argument that a `CombinedLoader` was constructed with."""
     return loader._mode
 
 
 def reads_as_torch_does(loader: Any) -> bool:
-    """Return whether a loader is a DataLoader whose class does not change how it reads."""
+    """Return whether a loader is a DataLoader whose class does not override iteration."""
     kind = type(loader)
     return isinstance(loader, DataLoader) and all(getattr(kind, name) is getattr(DataLoader, name) for name in _READING)
 
 
 def without_iterator(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Let a copy of a loader start worker processes of its own, and return it."""
+    """Reset the iterator of a copied loader, so that it starts new worker processes; return the loader."""
     loader._iterator = None
     return loader
 
 
 def lend_workers(loader: DataLoader[Any], other: DataLoader[Any]) -> None:
-    """Let the persistent worker processes of a loader be those of another one, which a Trainer ends."""
+    """Give the persistent worker processes of a loader to another loader, whose workers a Trainer shuts down."""
     other._iterator = loader._iterator
 
 
 def iterator_of(loader: DataLoader[Any]) -> Any:
-    """Return an iterator of a loader, with new worker processes where the persistent ones were ended."""
+    """Return an iterator of a loader; persistent worker processes that have ended are restarted."""
     if getattr(loader._iterator, "_shutdown", False):
         loader._iterator = None
     return iter(loader)

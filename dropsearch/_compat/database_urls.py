@@ -1,7 +1,7 @@
-"""Addresses of databases, and the files and servers that they mean, as SQLAlchemy reads and writes them.
+"""Database URLs: building and parsing them as SQLAlchemy does.
 
-SQLAlchemy 2.1 decodes ``%3F`` in a path, earlier versions do not; MLflow makes the folder that the text of a
-``sqlite:///`` address names, without decoding it. So addresses are made here, and read back to check them.
+SQLAlchemy decodes ``%3F`` in a path from version 2.1 on. MLflow creates the folder of a ``sqlite:///`` URL without
+decoding it. URLs are therefore built here and parsed again as a check.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from sqlalchemy.engine import URL, make_url  # comes with optuna and mlflow
 from sqlalchemy.exc import ArgumentError
 
 PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
-"""The ports of databases whose address names none."""
+"""Default ports."""
 DRIVERS = {"psycopg": '"dropsearch[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""What `pip install` takes for a driver whose package has another name than its module."""
+"""Argument of `pip install` for drivers whose package and module names differ."""
 _QUOTED = frozenset("%?#")
-"""Characters that an address cannot hold as they are."""
+"""Characters that must be quoted in a URL."""
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the address of an SQLite file.
+    """Return the URL of an SQLite file.
 
     Raises:
-        ValueError: This version of SQLAlchemy has no address for the path.
+        ValueError: This version of SQLAlchemy cannot express the path as a URL.
     """
     plain = f"sqlite:///{path}"
     if not _QUOTED & set(str(path)):
         return plain
-    # With the driver's name, or MLflow makes a folder of the quoted name.
+    # The driver name keeps MLflow from creating a folder with the quoted name.
     quoted = URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)
     if make_url(quoted).database != str(path):
         raise ValueError("a path with %, ? or # needs SQLAlchemy 2.1 or newer")
@@ -36,17 +36,17 @@ def sqlite_url(path: Path) -> str:
 
 
 def sqlite_file(url: str) -> Path:
-    """Return the file that an SQLite address means.
+    """Return the file that an SQLite URL refers to.
 
     Raises:
-        ValueError: It means none: memory, a URI of SQLite's own, or text behind a question mark that is lost.
+        ValueError: The URL refers to no file (memory, an SQLite ``file:`` URI) or has a stray question mark.
     """
     try:
         read = make_url(url)
     except ArgumentError as error:
-        raise ValueError("it is no address of a database") from error
+        raise ValueError("it is not a database URL") from error
     if not read.database or read.database == ":memory:":
-        raise ValueError("memory is lost with the process: give a file, sqlite:///study.db")
+        raise ValueError("an in-memory database is lost when the process ends: give a file, sqlite:///study.db")
     if read.host or read.username:
         raise ValueError("a file has no host: write three slashes and a relative path, or four and an absolute one")
     if read.database.startswith("file:"):
@@ -58,10 +58,10 @@ def sqlite_file(url: str) -> Path:
 
 
 def missing_driver(error: BaseException | None) -> str:
-    """Return which driver a database needs and how it is installed, or an empty string for any other error."""
+    """Return a message that names a missing database driver and its installation; empty for any other error."""
     while error is not None:
         if isinstance(error, ImportError):
-            # psycopg without the library of PostgreSQL's client names no module.
+            # psycopg names no module if PostgreSQL's client library is missing.
             name = (error.name or "psycopg" * ("pq wrapper" in str(error))).partition(".")[0]
             if name:
                 return f"its driver {name} is not installed: pip install {DRIVERS.get(name, name)}"
@@ -70,7 +70,7 @@ def missing_driver(error: BaseException | None) -> str:
 
 
 def is_same_database(one: str, other: str) -> bool:
-    """Return whether two addresses name one database, whatever their drivers, users and options are."""
+    """Return whether two URLs refer to the same database, ignoring drivers, users and options."""
     try:
         return _place(one) == _place(other)
     except ArgumentError:

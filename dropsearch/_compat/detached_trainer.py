@@ -1,4 +1,4 @@
-"""What a LightningModule finds around it in a rehearsal: a Trainer without a fit, and optimisers that stand still."""
+"""The Trainer of a dry run: it runs no fit loop, and its optimizers do not step."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from dropsearch._compat.lightning import package_of, quiet_loggers, trainer_clas
 
 
 class DetachedTrainer:
-    """Stands in for a running Trainer, so that a ``training_step`` can be called by itself.
+    """Replaces a running Trainer, so that ``training_step`` can be called directly.
 
     Args:
-        module: A LightningModule. What is put on it here, the rehearsal takes away again.
+        module: A LightningModule. The dry run removes the attributes that are set on it here.
     """
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.losses: list[Tensor] = []
-        """What the last step gave to ``manual_backward``."""
+        """Losses that the last step passed to ``manual_backward``."""
         self._trainer: Any = None
 
     def set_up(self) -> None:
         """Prepare one step."""
         self.losses.clear()
         for part in self.module.modules():
-            if package_of(part):  # without a running Trainer, logging would warn or raise
-                vars(part).update(log=_say_nothing, log_dict=_say_nothing)
+            if package_of(part):  # logging warns or raises without a running Trainer
+                vars(part).update(log=_ignore_logging, log_dict=_ignore_logging)
         if vars(self.module).get("_trainer") is None:
             self._trainer = self._trainer or _bare_trainer(self.module)
             self.module.trainer = self._trainer
-            self._trainer.training = True  # its `state.stage`, for which steps ask
+            self._trainer.training = True  # sets `state.stage`, which steps may read
             self._give_optimizers()
         if not self.module.automatic_optimization:
             vars(self.module)["manual_backward"] = self._manual_backward
@@ -46,33 +46,33 @@ class DetachedTrainer:
             warnings.simplefilter("ignore")
             try:
                 strategy.setup_optimizers(self._trainer)
-            except Exception:  # most steps never ask for an optimiser, and what this one misses will be told
+            except Exception:  # most steps use no optimizer; one that does fails with its own error
                 return
         for optimizer in (*strategy.optimizers, *strategy._lightning_optimizers):
-            optimizer.step = _standing_still(optimizer)
+            optimizer.step = _without_step(optimizer)
 
     def _manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         self.losses.append(loss.detach().clone())
         loss.backward(*args, **kwargs)
 
 
-def _say_nothing(*_: Any, **__: Any) -> None:
-    """Stands in for `log` and `log_dict`."""
+def _ignore_logging(*_: Any, **__: Any) -> None:
+    """Replacement for `log` and `log_dict`."""
 
 
-def _standing_still(optimizer: Any) -> Callable[..., Any]:
+def _without_step(optimizer: Any) -> Callable[..., Any]:
     def step(closure: Callable[[], Any] | None = None, **_: Any) -> Any:
         return closure() if closure else None
 
-    # What a schedule looks for, to warn where it moves before the first step of its optimiser.
+    # Learning rate schedulers read these attributes and warn if they step before the optimizer.
     vars(step)["_wrapped_by_lr_sched"] = optimizer._opt_called = True
     return step
 
 
 def _bare_trainer(module: nn.Module) -> Any:
-    """Return a Trainer of the package that the module's class comes from, for steps that ask theirs something."""
+    """Return a Trainer of the package that defines the module's base class."""
     with quiet_loggers(logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
+        warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
         return trainer_class(package_of(module))(
             max_epochs=1,
             accelerator="cpu",

@@ -1,4 +1,4 @@
-"""The two packages by the name of Lightning: whose class a class is, and how their notes are kept back."""
+"""Private APIs of the two Lightning packages, `lightning.pytorch` and `pytorch_lightning`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from importlib import import_module
 from typing import Any
 
 PREFIXES = ("lightning.", "pytorch_lightning.")
-"""How the names of modules begin in which Lightning defines its own classes."""
+"""Prefixes of the modules that define Lightning's own classes."""
 
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 
 def is_lightning_class(kind: type) -> bool:
-    """Return whether Lightning itself defines a class."""
+    """Return whether Lightning defines a class."""
     return kind.__module__.startswith(PREFIXES)
 
 
 def package_of(module: object) -> str:
-    """Return the package whose LightningModule a module is; empty for what is no LightningModule."""
+    """Return the package that defines a module's LightningModule base class; empty if it has none."""
     bases = (kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule" and is_lightning_class(kind))
     base = next(bases, None)
     if base is None:
@@ -35,10 +35,10 @@ def trainer_class(package: str) -> type[Any]:
 
 
 def one_process(package: str = "lightning.pytorch") -> Any:
-    """Return the plugin by which a Trainer takes its process for the only one, also inside a cluster's job.
+    """Return a plugin that makes a Trainer treat its process as the only one, also inside a cluster job.
 
-    Without it a Trainer reads the variables of SLURM, whose tasks are no processes of ours: with ``SLURM_NTASKS=4`` it
-    refuses to train on one device, and with ``SLURM_PROCID=1`` it leaves its work to another process.
+    Without the plugin a Trainer reads SLURM's variables, although SLURM's tasks do not train one model together. With
+    ``SLURM_NTASKS=4`` it refuses to train on one device; with ``SLURM_PROCID=1`` it leaves work to rank 0.
     """
     fabric = "lightning_fabric" if package == "pytorch_lightning" else "lightning.fabric"
     environment = import_module(f"{fabric}.plugins.environments").LightningEnvironment()
@@ -47,20 +47,20 @@ def one_process(package: str = "lightning.pytorch") -> Any:
 
 
 def is_cluster(plugin: object) -> bool:
-    """Return whether a plugin of a Trainer says what other processes there are."""
+    """Return whether a Trainer plugin is a cluster environment, which describes the other processes."""
     return any(kind.__name__ == "ClusterEnvironment" for kind in type(plugin).__mro__)
 
 
 def running_hook(module: Any) -> str:
-    """Return the name of the hook that a LightningModule is in, such as "validation_step"; empty outside of one."""
+    """Return the name of the hook that a LightningModule is running, such as "validation_step"; empty if none."""
     return module._current_fx_name or ""
 
 
 @contextmanager
 def logging_to(module: Any, log: Callable[..., None], log_dict: Callable[..., None]) -> Iterator[None]:
-    """Hand what a module logs to two functions, in place of its Trainer, while the context lasts.
+    """Route a module's logging to two functions instead of its Trainer while the context lasts.
 
-    Where its class overrides `log` or `log_dict`, that method runs, and what it hands on to Lightning counts.
+    Overrides of `log` or `log_dict` in the module's class still run; their calls of `super()` are routed.
     """
     given = {"log": log, "log_dict": log_dict}
     base = next((kind for kind in type(module).__mro__ if "log" in vars(kind) and is_lightning_class(kind)), None)
@@ -68,7 +68,7 @@ def logging_to(module: Any, log: Callable[..., None], log_dict: Callable[..., No
     if "log" in own:  # Lightning's `log_dict` calls it
         del given["log_dict"]
         own.setdefault("log_dict", vars(base)["log_dict"])
-    # Instance attributes stand before the class's methods; plain __dict__, for nn.Module guards setattr.
+    # Instance attributes shadow methods; `__dict__` is used because nn.Module intercepts setattr.
     placed = {name: function for name, function in given.items() if name not in own}
     before = {name: vars(module)[name] for name in placed if name in vars(module)}
     vars(module).update(placed)
@@ -92,25 +92,25 @@ def _of_module(module: Any, function: Callable[..., None], otherwise: Callable[.
 
 
 def forget_metric_names(module: Any) -> None:
-    """Let a copied module look up again which of its attributes are metrics: it keeps them by their identity."""
+    """Clear a copied module's cache of metric attributes, which is keyed by object identity."""
     vars(module)["_metric_attributes"] = None
 
 
 def last_value(metric: Any) -> Any:
-    """Return the value of a metric object for the batch that it was called with last, as Lightning logs it."""
+    """Return the value of a metric object for its last batch, as Lightning logs it."""
     return metric._forward_cache
 
 
 @contextmanager
 def with_trainer(datamodule: Any) -> Iterator[None]:
-    """Give a data module that asks for its Trainer one that trains nothing, while the context lasts."""
+    """Attach an idle Trainer to a data module that accesses `self.trainer`, while the context lasts."""
     kinds = [kind for kind in type(datamodule).__mro__ if is_lightning_class(kind)]
     if not kinds or getattr(datamodule, "trainer", kinds) is not None:
         yield
         return
     package = "pytorch_lightning" if kinds[0].__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
     with quiet_loggers(logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notes are for those who asked for a Trainer
+        warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
         datamodule.trainer = trainer_class(package)(
             accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, plugins=[one_process(package)],
@@ -123,7 +123,7 @@ def with_trainer(datamodule: Any) -> Iterator[None]:
 
 @contextmanager
 def quiet_loggers(level: int) -> Iterator[None]:
-    """Keep back what Lightning logs below a level, while the context lasts."""
+    """Suppress Lightning's log messages below a level while the context lasts."""
     levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
     for logger in levels:
         logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""Signal handlers that a Lightning Trainer would take over or reset."""
+"""Protection of signal handlers that a Lightning Trainer replaces or resets."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _handlers() -> dict[signal.Signals, Any]:
 
 @contextmanager
 def other_handlers_kept() -> Iterator[None]:
-    """Let a Trainer restore, at its end, the handlers of the signals that it changes and no others.
+    """Make a Trainer restore only the handlers of signals that it changes.
 
-    Lightning restores all of them to what `signal.getsignal` returned. Handlers that C code has set, such as those of
-    `faulthandler` for a segmentation fault, are invisible to it: a Trainer resets them to the default.
+    Lightning restores every handler to what `signal.getsignal` returned. That function does not see handlers set by C
+    code, such as those of `faulthandler`, so a Trainer resets them to the default.
     """
     with ExitStack() as patches:
         for connector in (sys.modules[name] for name in _CONNECTORS if name in sys.modules):
@@ -38,17 +38,17 @@ def other_handlers_kept() -> Iterator[None]:
 
 
 class KeepSigtermHandler(Callback):
-    """Keeps SIGTERM in the hands of who had it before `fit`.
+    """Callback that restores the SIGTERM handler installed before `fit`.
 
-    Lightning's Trainer puts a handler of its own before any other, and leaves the process by `SystemExit` after
-    the batch, with status 0. A run of many trials has to close them first.
+    Lightning's own handler raises `SystemExit` with status 0 after the current batch. A run of many trials must first
+    close them.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the handler; Lightning sets its own between this hook and the next."""
+        """Remember the handler; Lightning installs its own between this hook and the next."""
         self._handler: Any = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the handler again; only the main thread may, and only there has Lightning taken it."""
+        """Restore the handler. Only the main thread can set one, and only there does Lightning replace it."""
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)

@@ -1,4 +1,4 @@
-"""A logger, a progress bar and a checkpoint callback for modules that talk to theirs: they write and print nothing."""
+"""A logger, a progress bar and a checkpoint callback that write and print nothing, for modules that access theirs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def silent_logger(package: str) -> Any:
-    """Return a logger of a Lightning package that keeps the last value of each metric in `metrics`, and all else not.
+    """Return a logger of a Lightning package that stores only the last value of each metric, in `metrics`.
 
-    Metrics come by `log_metrics`, and by the ways that experiments of TensorBoard, Weights & Biases and MLflow have.
+    Metrics arrive through `log_metrics` or the `experiment` APIs of TensorBoard, Weights & Biases and MLflow.
     """
     base: Any = import_module(f"{package}.loggers.logger").DummyLogger
 
@@ -55,7 +55,7 @@ class _SilentExperiment:
         _keep(self._metrics, {tag: scalar_value})
 
     def log_metric(self, *args: Any, **kwargs: Any) -> None:
-        # MLflow's client takes the run first, Comet's does not.
+        # MLflow's client takes the run id first; Comet's takes no run id.
         words = [*args, *kwargs.values()]
         at = 1 if len(words) > 2 and isinstance(words[1], str) else 0
         _keep(self._metrics, dict([words[at : at + 2]]) if len(words) > at + 1 else {})
@@ -70,7 +70,7 @@ class _SilentExperiment:
 
 
 def _ignore(*_: Any, **__: Any) -> None:
-    """Take anything and do nothing."""
+    """Accept any arguments and do nothing."""
 
 
 def _keep(metrics: dict[str, float], values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The value of a torchmetrics metric for one batch, as its `forward` returns it, without its state."""
+"""Value of a torchmetrics metric for one batch, computed without changing the metric's state."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from torch import Tensor
 
 _WRAPPED = ("update", "compute", "forward", "reset")
-"""Methods that torchmetrics, or who records calls, keeps in the instance."""
+"""Methods that torchmetrics, or code that records calls, stores on the instance."""
 
 
 def value_of_batch(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], example: Tensor | None = None) -> Any:
     """Return what `metric(*args, **kwargs)` would return, with gradients; the metric is not changed.
 
-    Under `vmap` the states start as tensors of the row, since metrics add to them in place.
+    Under `vmap` the initial states are batched tensors, since metrics add to them in place.
 
     Args:
-        metric: A metric, or a `MetricCollection`, whose values are returned by name.
-        args: Arguments of its `update`.
+        metric: A metric or a `MetricCollection`; for a collection, values are returned by name.
+        args: Positional arguments of its `update`.
         kwargs: Keyword arguments of its `update`.
-        example: A tensor of the row, where the metric is under `vmap`.
+        example: Under `vmap`, any tensor of the current row.
     """
     if not hasattr(metric, "_defaults"):
         return {
@@ -41,9 +41,9 @@ def _at_start(default: Any, example: Tensor | None) -> Any:
         return list(default)
     if example is None:
         return default.detach().clone()
-    nothing = example.detach().reshape(-1)[:0].sum().type_as(default)  # zero, and a tensor of the row
+    zero = example.detach().reshape(-1)[:0].sum().type_as(default)  # a zero that is batched under vmap
     start = default.detach().to(example.device)
-    return start | nothing if not (start.is_floating_point() or start.is_complex()) else start + nothing
+    return start | zero if not (start.is_floating_point() or start.is_complex()) else start + zero
 
 
 def _as_scalar(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a study writes to its storage in one call, and the protocol of what writes it."""
+"""The protocol for bulk writes to an Optuna storage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 Curves = Mapping[int, Mapping[int, float]]
-"""Values to add by trial id and step."""
+"""Intermediate values to add, by trial id and step."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def private_module(module: str) -> Any:
-    """Import a private module of Optuna; None where this version of Optuna has no such module."""
+    """Import a private module of Optuna; return None if this version does not have it."""
     try:
         return import_module(module)
     except ImportError:
@@ -29,14 +29,14 @@ def private_module(module: str) -> Any:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ends, and what is written with its end."""
+    """The final state of a trial and the values written with it."""
 
     trial: FrozenTrial
-    """The trial as it ran, with its whole curve."""
+    """The trial with its whole curve."""
     state: TrialState
     value: float | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
-    """By step, the values that are not written yet."""
+    """Intermediate values not yet written, by step."""
     user_attrs: Mapping[str, Any] = field(default_factory=dict)
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,26 +47,26 @@ class Ending:
 
 
 class Bulk(Protocol):
-    """One study of a storage."""
+    """Bulk access to one study of a storage."""
 
     def look(self) -> list[FrozenTrial]:
-        """Return the trials that were created or ended since the last look, by whomever, in order of their numbers."""
+        """Return trials created or ended since the last call, by any process, in order of their numbers."""
         ...
 
     def attrs(self) -> Mapping[str, Any]:
-        """Return the study's user attributes as they were at the last look or later."""
+        """Return the study's user attributes, at least as recent as the last `look`."""
         ...
 
     def read(self, trial_ids: Sequence[int]) -> list[FrozenTrial]:
-        """Return trials as they are now."""
+        """Return the current state of trials."""
         ...
 
     def create(self, templates: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], bool]:
-        """Create running trials at once; return them, and whether another process created some since the last look."""
+        """Create running trials; return them and whether another process created trials since the last `look`."""
         ...
 
     def end(self, endings: Sequence[Ending]) -> list[tuple[FrozenTrial, bool]]:
-        """End trials; return how each is now, and whether it was still running and ended as told."""
+        """End trials; return each trial's current state and whether this call ended it (it was still running)."""
         ...
 
     def write(self, curves: Curves, attrs: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Bulk(Protocol):
 
 
 def ended(ending: Ending, now: datetime) -> FrozenTrial:
-    """Return an ended trial as the storage would give it."""
+    """Return an ended trial as the storage would return it."""
     trial = copy.copy(ending.trial)
     trial.state, trial.datetime_complete = ending.state, now
     trial.value = ending.value
@@ -86,5 +86,5 @@ def ended(ending: Ending, now: datetime) -> FrozenTrial:
 
 @cache
 def as_json(distribution: BaseDistribution) -> str:
-    """Return a distribution as storages have it."""
+    """Return a distribution in the JSON form of Optuna's storages."""
     return distribution_to_json(distribution)

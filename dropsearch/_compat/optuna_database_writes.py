@@ -1,4 +1,4 @@
-"""Many trials in one transaction of Optuna's database, with one statement a table, through its private tables."""
+"""Bulk writes to Optuna's database storage: one transaction, one statement per table, through its private tables."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from dropsearch._compat.optuna_bulk import FINISHED, Curves, Ending, as_json, en
 models = private_module("optuna.storages._rdb.models")
 _T = TypeVar("_T")
 _MOST_IN_A_LIST = 500
-"""Number of ids that a query names; beyond that, it reads all trials of the study."""
+"""Maximum number of ids in a query; for more, all trials of the study are read."""
 
 
 def has_bulk_tables(storage: RDBStorage) -> bool:
-    """Return whether this version of Optuna has the private parts that `DatabaseBulk` uses."""
+    """Return whether this version of Optuna has the private attributes that `DatabaseBulk` uses."""
     return models is not None and hasattr(storage, "_get_trials")
 
 
 class DatabaseBulk:
-    """A database: one transaction, and in it one statement a table, for any number of trials."""
+    """Writes any number of trials in one transaction with one statement per table."""
 
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id
-        # Where a connection is dropped, Optuna quotes the whole query; `outage` says it in a line.
+        # When a connection drops, Optuna logs the whole query; `outage` reports it in one line.
         logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
         self._last = -1
         self._unfinished: set[int] = set()
 
     def _transaction(self, act: Callable[[Connection], _T]) -> _T:
-        for _ in range(3):  # two processes may insert the same attribute of the study: the later finds it there
+        for _ in range(3):  # another process may insert the same study attribute at the same time
             try:
                 with self._storage.engine.begin() as connection:
                     return act(connection)
@@ -56,7 +56,7 @@ class DatabaseBulk:
         return trials
 
     def _changed(self, connection: Connection) -> tuple[list[int], list[int]]:
-        """Return the ids of the trials that are new, and of those that ended."""
+        """Return the ids of new trials and of trials that ended."""
         trials = models.TrialModel.__table__.c
         ids = select(trials.trial_id)
         new = connection.scalars(ids.where(trials.study_id == self._study_id, trials.trial_id > self._last)).all()
@@ -107,10 +107,10 @@ class DatabaseBulk:
         return created, last is not None and last.trial_id > self._last
 
     def _lock_study(self, connection: Connection) -> None:
-        """Let no other process create trials of the study until the transaction ends."""
+        """Prevent other processes from creating trials of the study until the transaction ends."""
         table = models.StudyModel.__table__
         this = table.c.study_id == self._study_id
-        if self._storage.engine.name == "sqlite":  # which has no FOR UPDATE, but locks at the first change
+        if self._storage.engine.name == "sqlite":  # no FOR UPDATE; SQLite locks at the first change
             connection.execute(update(table).where(this).values(study_name=table.c.study_name))
         else:
             connection.execute(select(table.c.study_id).where(this).with_for_update())
@@ -146,16 +146,16 @@ class DatabaseBulk:
         are_running = table.c.trial_id.in_(ids) & (table.c.state == TrialState.RUNNING)
         connection.execute(update(table).where(are_running).values(datetime_complete=_naive_utc(now)))  # a lock
         running = set(connection.scalars(select(table.c.trial_id).where(are_running)))
-        told = [ending for ending in endings if ending.trial_id in running]
-        self._insert_curves(connection, {ending.trial_id: ending.curve for ending in told})
+        open_endings = [ending for ending in endings if ending.trial_id in running]
+        self._insert_curves(connection, {ending.trial_id: ending.curve for ending in open_endings})
         for model, attrs in (
-            (models.TrialUserAttributeModel, [(e.trial_id, e.user_attrs) for e in told]),
-            (models.TrialSystemAttributeModel, [(e.trial_id, e.system_attrs) for e in told]),
+            (models.TrialUserAttributeModel, [(e.trial_id, e.user_attrs) for e in open_endings]),
+            (models.TrialSystemAttributeModel, [(e.trial_id, e.system_attrs) for e in open_endings]),
         ):
             _insert(connection, model, _attributes(attrs))
-        _insert(connection, models.TrialValueModel, [_value(e) for e in told if e.value is not None])
-        for state in {ending.state for ending in told}:
-            these = table.c.trial_id.in_([e.trial_id for e in told if e.state == state])
+        _insert(connection, models.TrialValueModel, [_value(e) for e in open_endings if e.value is not None])
+        for state in {ending.state for ending in open_endings}:
+            these = table.c.trial_id.in_([e.trial_id for e in open_endings if e.state == state])
             connection.execute(update(table).where(these).values(state=state))
         return running
 
@@ -188,7 +188,7 @@ class DatabaseBulk:
         trials = models.TrialModel.__table__.c
         are_running = trials.trial_id.in_(curves) & (trials.state == TrialState.RUNNING)
         running = connection.scalars(select(trials.trial_id).where(are_running).with_for_update()).all()
-        # A write whose answer was lost with the connection may have been done.
+        # The connection may have dropped after a successful write.
         there = connection.execute(select(values.c.trial_id, values.c.step).where(values.c.trial_id.in_(running)))
         written = {tuple(row) for row in there}
         missing = {

@@ -1,4 +1,4 @@
-"""Which line of a journal Optuna cannot read, found by replaying the lines one by one."""
+"""Search for corrupt lines in Optuna's journal by replaying it line by line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def first_bad_line(journal: Path) -> int:
-    """Return the number of the first line that is no entry, counted from 1; 0 where each is one."""
+    """Return the number of the first invalid line, counted from 1, or 0 if all lines are valid."""
     try:
         replay = import_module("optuna.storages.journal._storage").JournalStorageReplayResult("reader-")
     except (ImportError, AttributeError):  # another version of Optuna
@@ -20,6 +20,6 @@ def first_bad_line(journal: Path) -> int:
                 assert isinstance(entry["op_code"], int)
                 if replay is not None:
                     replay.apply_logs([entry])
-            except Exception:  # an entry without its fields makes Optuna raise anything
+            except Exception:  # Optuna raises various errors for an entry with missing fields
                 return number
     return 0

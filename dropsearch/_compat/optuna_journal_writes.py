@@ -1,4 +1,4 @@
-"""Many trials in one append to Optuna's journal, through its private records and replay."""
+"""Bulk writes to Optuna's journal storage, through its private record format and replay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Operation: Any = getattr(private_module("optuna.storages.journal._storage"), "Jo
 
 
 def has_bulk_journal(storage: JournalStorage) -> bool:
-    """Return whether this version of Optuna has the private parts that `JournalBulk` uses."""
+    """Return whether this version of Optuna has the private attributes that `JournalBulk` uses."""
     replay = getattr(storage, "_replay_result", None)
     return (
         Operation is not None
@@ -26,7 +26,7 @@ def has_bulk_journal(storage: JournalStorage) -> bool:
 
 
 class JournalBulk:
-    """A journal: one append, and so one fsync, for any number of records; what is appended at once is in one piece."""
+    """Writes any number of records to a journal in one atomic append with one fsync."""
 
     def __init__(self, storage: JournalStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id

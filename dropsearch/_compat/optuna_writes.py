@@ -1,7 +1,7 @@
-"""Many trials of an Optuna storage in one write: what its public interface writes one value at a time.
+"""Bulk writes to any Optuna storage.
 
-`optuna_journal_writes` and `optuna_database_writes` use private parts of Optuna. For any other storage, and where a
-version of Optuna lacks one of those parts, the same is written here through the public interface.
+`optuna_journal_writes` and `optuna_database_writes` use private APIs of Optuna. Other storages, and versions of Optuna
+without those APIs, are written here through the public API, one value at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dropsearch._compat.optuna_journal_writes import JournalBulk, has_bulk_journ
 
 
 def bulk(storage: BaseStorage, study_id: int) -> Bulk:
-    """Return the fastest way to write many trials of a study."""
+    """Return the fastest available bulk writer for a study."""
     if isinstance(storage, RDBStorage) and has_bulk_tables(storage):
         return DatabaseBulk(storage, study_id)
     if isinstance(storage, JournalStorage) and has_bulk_journal(storage):
@@ -29,13 +29,13 @@ def bulk(storage: BaseStorage, study_id: int) -> Bulk:
 
 
 def filtered(study: optuna.Study, trial: FrozenTrial) -> optuna.Study:
-    """Return the study as a sampler is to see it for a trial: with Hyperband, the trials of its bracket."""
+    """Return the study as the sampler should see it for a trial: with Hyperband, only trials of the same bracket."""
     choose = getattr(optuna.pruners, "_filter_study", None)
     return study if choose is None else choose(study, trial)
 
 
 class _Plain:
-    """Any storage, through its public interface: one write a value."""
+    """Writer for any storage through its public API, one write per value."""
 
     def __init__(self, storage: BaseStorage, study_id: int) -> None:
         self._storage, self._study_id = storage, study_id

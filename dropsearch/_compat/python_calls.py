@@ -1,7 +1,7 @@
-"""Calls of plain Python functions, shown to function modes, which see the calls of PyTorch's functions alone.
+"""Dispatch of plain Python functions to function modes, which otherwise see only PyTorch functions.
 
-While a function is shown, its code is exchanged, so that it does not matter which module has imported it. Calls outside
-of any mode run as they were written.
+The function's code object is replaced, so that calls are dispatched from every module that imported it. Outside of a
+mode, calls run unchanged.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Call = Callable[..., Any]
 
 @runtime_checkable
 class SeesPythonCalls(Protocol):
-    """A mode that is told of each call of a shown function."""
+    """A mode that receives each call of a shown function."""
 
     def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what a call is to return; `run` runs it, with the arguments that it is given."""
+        """Return the result of a call; `run(*args, **kwargs)` runs the original function."""
         ...
 
 
 class _Shown:
-    """A function whose code is exchanged for now."""
+    """A function whose code is currently replaced."""
 
     def __init__(self, function: FunctionType) -> None:
         self.function, self.code = function, function.__code__
@@ -47,14 +47,14 @@ _shown: dict[int, _Shown] = {}
 
 
 def shown_call(*args: Any, **kwargs: Any) -> Any:
-    """Stand in for a shown function: its code runs in the function's own module."""
+    """Replacement code of a shown function; it runs in that function's module."""
     from dropsearch._compat.python_calls import called
 
     return called(-12345, args, kwargs)
 
 
 def called(key: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Hand a call to the modes that are on, the innermost first."""
+    """Dispatch a call to the active modes, innermost first."""
     shown = _shown[key]
     run: Call = shown.original
     for mode in _get_current_function_mode_stack():
@@ -68,18 +68,18 @@ def _through(mode: SeesPythonCalls, function: FunctionType, run: Call) -> Call:
 
 
 def as_written(function: FunctionType) -> FunctionType:
-    """Return a function with its own code, also while it is shown."""
+    """Return a function with its original code, even while it is shown."""
     return next((each.original for each in _shown.values() if each.function is function), function)
 
 
 def can_be_shown(function: Any) -> bool:
-    """Whether calls of a function can be shown: a plain function that keeps nothing of a function around it."""
+    """Return whether a function can be shown: it must be a plain function without free variables."""
     return isinstance(function, FunctionType) and not as_written(function).__code__.co_freevars
 
 
 @contextmanager
 def showing(functions: Iterable[FunctionType]) -> Iterator[None]:
-    """Show the calls of plain functions while the context lasts."""
+    """Dispatch calls of plain functions to the active modes while the context lasts."""
     shown = [_show(function) for function in functions]
     try:
         yield

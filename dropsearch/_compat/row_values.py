@@ -1,4 +1,4 @@
-"""The values of all rows of a tensor inside of `torch.func.vmap`, and back."""
+"""Conversion between batched tensors inside `torch.func.vmap` and the stacked values of all rows."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ functorch: Any = _functorch
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """Run code outside of the `vmap` that it is in, if it is in one."""
+    """Leave the innermost `vmap` level, if there is one, for the duration of the context."""
     with nullcontext() if peek_interpreter_stack() is None else temporarily_pop_interpreter_stack():
         yield
 
 
 def of_rows(tensor: Tensor) -> Tensor | None:
-    """Return the values of a tensor, `[rows, ...]`; None if it is the same for all rows, or outside of `vmap`."""
+    """Return the stacked values `[rows, ...]` of a batched tensor, or None if the tensor is not batched."""
     return get_unwrapped(tensor).movedim(maybe_get_bdim(tensor), 0) if is_batchedtensor(tensor) else None
 
 
 def level_of(given: Iterable[Tensor]) -> int:
-    """Return the level of the `vmap` that tensors are in; some of them differ between rows."""
+    """Return the `vmap` level of tensors, at least one of which is batched."""
     return max(maybe_get_level(tensor) for tensor in given if is_batchedtensor(tensor))
 
 
 def expanded(tensor: Tensor) -> Tensor:
-    """Return a copy of a tensor for each row, as a tensor of one row; outside of `vmap` the tensor itself."""
+    """Return a batched copy of a tensor; outside `vmap`, the tensor itself."""
     interpreter = peek_interpreter_stack()
     if interpreter is None or is_batchedtensor(tensor):
         return tensor
@@ -54,13 +54,13 @@ def expanded(tensor: Tensor) -> Tensor:
 
 
 def in_rows(values: Tensor, level: int) -> Tensor:
-    """Return values `[rows, ...]` as a tensor of one row, inside of the `vmap` of this level."""
+    """Return stacked values `[rows, ...]` as a batched tensor of this `vmap` level."""
     return _add_batch_dim(values, 0, level)
 
 
 @contextmanager
 def quiet_loops() -> Iterator[None]:
-    """Keep back the warnings of torch that an operation runs row by row under `vmap`, while the context lasts."""
+    """Suppress torch's warnings about operations that `vmap` runs in a loop over rows."""
     functorch._set_vmap_fallback_warning_enabled(False)
     try:
         yield
@@ -70,13 +70,13 @@ def quiet_loops() -> Iterator[None]:
 
 @contextmanager
 def autograd_functions(call: Callable[..., Any]) -> Iterator[None]:
-    """Hand the calls of autograd functions that have no batching rule to a function, while the context lasts.
+    """Route calls of autograd functions without a batching rule to `call` while the context lasts.
 
-    The code of `Function.apply` is exchanged, since many modules keep that method by another name: ``reverse =
-    Reverse.apply``.
+    The code object of `Function.apply` is replaced, because many modules hold that method under another name:
+    ``reverse = Reverse.apply``.
 
     Args:
-        call: Gets the function's `apply`, its arguments as a tuple and its keyword arguments.
+        call: Receives the function's `apply`, the tuple of arguments and the keyword arguments.
     """
     apply = Function.__dict__["apply"].__func__
     code = apply.__code__
@@ -95,14 +95,14 @@ _applied: list[tuple[Callable[..., Any], FunctionType]] = []
 
 class _Shown:
     def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Stand in for `Function.apply`, whose code has `__class__` as its free variable too."""
+        """Replacement for `Function.apply`; like the original, its code has the free variable `__class__`."""
         from dropsearch._compat.row_values import applied
 
         return applied(self, __class__, args, kwargs)
 
 
 def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Apply an autograd function; without a batching rule, through what was given to `autograd_functions`."""
+    """Apply an autograd function; without a batching rule, call the handler of `autograd_functions`."""
     call, original = _applied[-1]
     if cls.generate_vmap_rule or cls.vmap is not Function.vmap:
         return original(cls, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""What `torch.distributions` does by private means: checks of values, sampling of gamma and Dirichlet numbers."""
+"""Private functions of `torch.distributions`: value checks, gamma and Dirichlet sampling."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.distributions import Distribution, dirichlet
 
 
 def gamma_slope(alpha: Tensor, values: Tensor) -> Tensor:
-    """Return the derivative of gamma numbers with respect to the shape of their distribution."""
+    """Return the derivative of gamma samples with respect to the shape parameter `alpha`."""
     return torch._standard_gamma_grad(alpha, values)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @contextmanager
 def sampled_under_vmap() -> Iterator[None]:
-    """Let distributions be made and sampled under `vmap`.
+    """Make distributions usable under `vmap`.
 
-    Their arguments are not checked, since a check looks at values. Dirichlet and Beta numbers are drawn without the
-    autograd function around them, which `vmap` cannot run.
+    Argument validation is off, since it reads values. Dirichlet and Beta samples are drawn without their autograd
+    function, which `vmap` cannot run.
     """
     validates, function = Distribution._validate_args, dirichlet._Dirichlet
     Distribution.set_default_validate_args(False)
-    stand_in: Any = SimpleNamespace(apply=_sampled)
-    dirichlet._Dirichlet = stand_in
+    replacement: Any = SimpleNamespace(apply=_sampled)
+    dirichlet._Dirichlet = replacement
     try:
         yield
     finally:
@@ -37,5 +37,7 @@ def sampled_under_vmap() -> Iterator[None]:
 
 def _sampled(concentration: Tensor) -> Tensor:
     if concentration.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError("a Dirichlet or Beta number with a gradient to its concentration is not vectorized")
+        raise NotImplementedError(
+            "Dirichlet and Beta samples with a gradient to their concentration are not vectorized"
+        )
     return torch._sample_dirichlet(concentration)  # pyright: ignore[reportPrivateImportUsage]

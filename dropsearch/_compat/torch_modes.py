@@ -1,4 +1,4 @@
-"""Which function modes are on, which PyTorch tells by a private name only, and a backward that leaves them on."""
+"""Active `TorchFunctionMode`s, through PyTorch's private mode stack."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 
 
 def is_active(mode: TorchFunctionMode) -> bool:
-    """Return whether a mode sees the calls that are made now; it does not while it handles one itself."""
+    """Return whether a mode sees current calls. A mode does not see calls that it makes while handling one."""
     return any(each is mode for each in _get_current_function_mode_stack())
 
 
 def without_modes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs with no function mode on."""
+    """Return a function that runs with all function modes disabled."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -37,5 +37,5 @@ def backward(
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Do what ``Tensor.backward`` does, without asking the function modes about it again."""
+    """Run ``Tensor.backward`` without dispatching it to function modes again."""
     torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)

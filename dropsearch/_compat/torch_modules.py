@@ -1,4 +1,4 @@
-"""What torch keeps private about modules and optimizers and has no public name for."""
+"""Private attributes of torch modules and optimizers without a public equivalent."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ __all__ = [
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
-    """Return the dict of a module's own buffers, which holds None for those that are switched off.
+    """Return the dict of a module's direct buffers; disabled buffers are None.
 
-    Writing to it replaces a buffer under any name, also one that `setattr` would refuse.
+    Writing to the dict replaces a buffer of any name, including names that `setattr` rejects.
     """
     return module._buffers
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
-    """Return the dict of a module's own children, also under names that are no attributes, such as "0"."""
+    """Return the dict of a module's direct children, including names that are not attributes, such as "0"."""
     return module._modules
 
 
 def forward_hooks_of(module: nn.Module) -> dict[int, Any]:
-    """Return the dict of a module's forward hooks by key; deleting a key removes the hook."""
+    """Return the dict of a module's forward hooks; deleting a key removes the hook."""
     return module._forward_hooks
 
 
 def pre_hooks_of(module: nn.Module) -> dict[int, Any]:
-    """Return the dict of a module's forward pre-hooks by key."""
+    """Return the dict of a module's forward pre-hooks."""
     return module._forward_pre_hooks
 
 
@@ -53,5 +53,5 @@ def has_compiled_call(module: nn.Module) -> bool:
 
 
 def fused_adam(decoupled: bool) -> Any:
-    """Return the operator behind `torch.optim.AdamW(fused=True)`, or behind `Adam` if weight decay is not decoupled."""
+    """Return the operator of `torch.optim.AdamW(fused=True)` if weight decay is decoupled, else that of `Adam`."""
     return torch.ops.aten._fused_adamw_ if decoupled else torch.ops.aten._fused_adam_

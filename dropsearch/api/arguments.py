@@ -85,13 +85,13 @@ def seconds(argument: str, value: object) -> float:
 
 
 def word(argument: str, value: object) -> str:
-    """Return a text.
+    """Return a string.
 
     Raises:
         InputError: It is none.
     """
     if not isinstance(value, str):
-        raise InputError(f'{argument} must be a text, got {value!r}: as in {argument}="..."')
+        raise InputError(f'{argument} must be a string, got {value!r}: as in {argument}="..."')
     return value
 
 

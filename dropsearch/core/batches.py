@@ -1,4 +1,4 @@
-"""Batches of any form: one walk through tuples, named tuples, lists, mappings, dataclasses and objects with `.to()`."""
+"""Traversal of batches: tuples, named tuples, lists, mappings, dataclasses and objects with `.to()`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn.utils.rnn import PackedSequence
 from dropsearch.core.errors import UnsupportedError
 
 Rebuild = Callable[[list[Any]], Any]
-"""Builds a container like another one from its parts, in their order."""
+"""Builds a container of the same type from new parts, in the same order."""
 
 
 def parts_of(value: Any) -> tuple[list[Any], Rebuild] | None:
-    """Return the parts of a container and what builds one like it from other parts; None for anything else."""
+    """Return the parts of a container and a function that rebuilds it from new parts; None if it is no container."""
     if type(value) is tuple or type(value) is list:
         return list(value), type(value)
     if isinstance(value, PackedSequence):
@@ -36,7 +36,7 @@ def parts_of(value: Any) -> tuple[list[Any], Rebuild] | None:
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a batch of the same form with each tensor changed; what is no tensor stays the same object."""
+    """Return a batch with `change` applied to each tensor; other leaves stay the same objects."""
     if isinstance(batch, Tensor):
         return change(batch)
     found = parts_of(batch)
@@ -47,7 +47,7 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def leaves(batch: Any) -> Iterator[Any]:
-    """Yield what a batch consists of and is no container, in order: tensors, numbers, texts, None."""
+    """Yield the leaves of a batch in order: tensors, numbers, strings, None."""
     found = None if isinstance(batch, Tensor) else parts_of(batch)
     if found is None:
         yield batch
@@ -57,7 +57,7 @@ def leaves(batch: Any) -> Iterator[Any]:
 
 
 def is_packed(batch: Any) -> bool:
-    """Return whether a batch holds a packed sequence, whose tensor is no stack of examples."""
+    """Return whether a batch contains a packed sequence, whose tensor does not stack examples."""
     found = None if isinstance(batch, Tensor) else parts_of(batch)
     return isinstance(batch, PackedSequence) or (found is not None and any(map(is_packed, found[0])))
 
@@ -68,15 +68,15 @@ def tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def examples_in(batch: Any) -> int | None:
-    """Return how many examples a batch holds: the length of its first tensor with a dimension; None without one."""
+    """Return the batch size: the length of the first tensor with at least one dimension, or None without one."""
     return next((int(x.shape[0]) for x in tensors(batch) if x.dim()), None)
 
 
 class BatchForm:
-    """The form of a batch without its examples: builds batches from tensors, `[batch, ...]` each.
+    """The structure of a batch: builds batches from tensors `[batch, ...]`.
 
     Args:
-        prototype: A batch of this form. What it holds beside tensors with a dimension is the same in each batch.
+        prototype: A batch of this structure. Its scalars and non-tensor leaves are the same in each batch.
     """
 
     def __init__(self, prototype: Any) -> None:
@@ -86,7 +86,7 @@ class BatchForm:
         self._flat = kind if is_flat else None
 
     def build(self, examples: Sequence[Tensor]) -> Any:
-        """Return a batch of these tensors, in the order of `examples_of`."""
+        """Return a batch with these tensors, in the order of `examples_of`."""
         if self._flat is not None:
             return self._flat(examples)
         following = iter(examples)
@@ -94,19 +94,19 @@ class BatchForm:
 
 
 TUPLE = BatchForm(())
-"""Placeholder form of a plain tuple of any number of tensors."""
+"""The form of a plain tuple with any number of tensors."""
 
 
 def examples_of(batch: Any) -> tuple[Tensor, ...]:
-    """Return the tensors of a batch that have a dimension, in order."""
+    """Return the tensors of a batch that have at least one dimension, in order."""
     return tuple(tensor for tensor in tensors(batch) if tensor.dim())
 
 
 def form_of(batches: Sequence[Any]) -> BatchForm:
-    """Return the form that batches share. What is no tensor and differs between them is `Unreadable` in it.
+    """Return the form shared by batches. Non-tensor leaves that differ between batches become `Unreadable`.
 
     Raises:
-        UnsupportedError: The batches consist of different numbers of parts, or differ in a tensor without dimensions.
+        UnsupportedError: The batches have different numbers of leaves, or differ in a tensor without dimensions.
     """
     first, *others = [list(leaves(batch)) for batch in batches]
     if any(len(other) != len(first) for other in others):
@@ -117,7 +117,7 @@ def form_of(batches: Sequence[Any]) -> BatchForm:
 
 
 class StackedForm:
-    """The form of a batch without its tensors: builds batches from all tensors of one, in their order.
+    """The structure of a batch: builds batches from all tensors, including those without dimensions.
 
     Args:
         prototype: A batch of this form.
@@ -127,13 +127,13 @@ class StackedForm:
         self._prototype = prototype
 
     def build(self, examples: Sequence[Tensor]) -> Any:
-        """Return a batch of these tensors, in the order of `tensors`."""
+        """Return a batch with these tensors, in the order of `tensors`."""
         following = iter(examples)
         return mapped(self._prototype, lambda _: next(following))
 
 
 def stacked_form(batches: Sequence[Any]) -> StackedForm:
-    """Return the form of batches whose tensors are stacked. What else differs between them is `Unreadable` in it."""
+    """Return the form of batches whose tensors are stacked. Other leaves that differ become `Unreadable`."""
     first, *others = [list(leaves(batch)) for batch in batches]
     parts = [
         leaf if isinstance(leaf, Tensor) or all(same(leaf, other) for other in more) else Unreadable(_named(leaf))
@@ -147,7 +147,7 @@ def _named(leaf: Any) -> str:
 
 
 def _common(column: tuple[Any, ...]) -> Any:
-    """Return what stands for one leaf of all batches."""
+    """Return the leaf that represents a column of leaves, one per batch."""
     leaf = column[0]
     if isinstance(leaf, Tensor) and leaf.dim():
         return leaf
@@ -164,23 +164,23 @@ def _with_leaves(batch: Any, following: Iterator[Any]) -> Any:
 
 
 class Unreadable:
-    """Stands in a batch for what differs between batches and is no tensor; any use of it raises an error.
+    """Placeholder for a non-tensor leaf that differs between batches; any use raises an error.
 
     Args:
-        kind: What stood there, in words.
+        kind: Description of the leaf, for the error message.
     """
 
     def __init__(self, kind: str) -> None:
         object.__setattr__(self, "_kind", kind)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copies, pickles and signatures ask for what they may miss
+        if name.startswith("__"):  # copy, pickle and inspect look up optional attributes
             raise AttributeError(name)
         raise self._error()
 
     def _error(self) -> UnsupportedError:
         return UnsupportedError(
-            f"a step uses {self._kind} in its batch, which differs between batches and is no tensor"
+            f"a step uses {self._kind} of its batch, which differs between batches and is not a tensor"
         )
 
 
@@ -195,7 +195,7 @@ Unreadable.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 def _attributes(value: Any) -> list[str] | None:
-    """Return the attributes that are the parts of an object: a dataclass, or what has tensors and `.to()`."""
+    """Return the attributes that are parts of an object: a dataclass, or an object with tensors and `.to()`."""
     if isinstance(value, type | nn.Module | Tensor):
         return None
     if dataclasses.is_dataclass(value):
@@ -208,7 +208,7 @@ def _attributes(value: Any) -> list[str] | None:
 def _object_like(value: Any, names: list[str], parts: list[Any]) -> Any:
     result = copy.copy(value)
     for name, part in zip(names, parts, strict=True):
-        object.__setattr__(result, name, part)  # a frozen dataclass too
+        object.__setattr__(result, name, part)  # also works for frozen dataclasses
     return result
 
 
@@ -219,13 +219,13 @@ def _mapping_like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     try:
         for key, part in changed.items():
             result[key] = part
-    except TypeError:  # it cannot be written to
+    except TypeError:  # the mapping is read-only
         return changed
     return result
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two leaves are the same: equal tensors, equal plain values, or one object."""
+    """Return whether two leaves are equal tensors, equal plain values, or the same object."""
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return isinstance(one, Tensor) and isinstance(other, Tensor) and _equal(one, other)
     if one is other:

@@ -1,4 +1,4 @@
-"""What a value must satisfy, stated beside a field of the configuration or an argument of a constructor."""
+"""Constraints on configuration fields and constructor arguments, declared next to them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Literal
 from dropsearch.core.errors import close_match
 
 _CONSTRAINT = "constraint"
-_KINDS: Mapping[str, str] = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_KINDS: Mapping[str, str] = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string"}
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a value must satisfy; None always does."""
+    """A constraint on a value; None always satisfies it."""
 
     kind: Literal["int", "float", "bool", "str", ""] = ""
     """The type of the value; empty for any."""
@@ -28,12 +28,12 @@ class Constraint:
     below: float | None = None
     odd: bool = False
     multiple_of: str = ""
-    """Another argument, of which this one is a multiple; see `argument_problems`."""
+    """Name of another argument that must divide this one; see `argument_problems`."""
     most_items: int | None = None
-    """The value is a list of at most so many items, which satisfy the rest."""
+    """If given, the value is a list of at most this many items, each of which satisfies the other constraints."""
 
     def problems(self, key: str, value: Any) -> Iterator[str]:
-        """Yield what is wrong with the value of a key."""
+        """Yield a message for each violation by the value of a key."""
         if self.most_items is None:
             yield from self._single(key, value)
         elif not isinstance(value, list | tuple):
@@ -72,7 +72,7 @@ def _is_kind(kind: str, value: Any) -> bool:
 
 
 def checked(default: Any, constraint: Constraint) -> Any:
-    """Return a dataclass field with this default (of a tuple, the list), whose value must satisfy the constraint."""
+    """Return a dataclass field with a constraint; a tuple as default becomes a list."""
     metadata = {_CONSTRAINT: constraint}
     if isinstance(default, tuple):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -80,7 +80,7 @@ def checked(default: Any, constraint: Constraint) -> Any:
 
 
 def field_problems(config: Any, prefix: str = "") -> Iterator[str]:
-    """Yield what is wrong with the values of a configuration, field by field, its groups included."""
+    """Yield a message for each violation in a configuration dataclass, including nested groups."""
     for each in dataclasses.fields(config):
         value, key = getattr(config, each.name), f"{prefix}{each.name}"
         if dataclasses.is_dataclass(value):
@@ -90,9 +90,9 @@ def field_problems(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def argument_problems(function: Callable[..., Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield what is wrong with the arguments of a function or class that states constraints.
+    """Yield a message for each argument that violates a constraint of a function or class.
 
-    An argument states its constraint by its annotation, ``kernel_size: Annotated[int, Constraint("int", odd=True)]``.
+    Constraints are declared in annotations: ``kernel_size: Annotated[int, Constraint("int", odd=True)]``.
     """
     for name, annotation in argument_annotations(function).items():
         if given.get(name) is not None:
@@ -109,9 +109,9 @@ def _multiple(other: str, name: str, given: Mapping[str, Any], prefix: str) -> I
 
 
 def argument_annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of the arguments of a function or class by name; none where they cannot be evaluated."""
+    """Return the annotations of a callable's arguments by name; an empty dict if they cannot be evaluated."""
     try:
         parameters = inspect.signature(function, eval_str=True).parameters.values()
-    except Exception:  # annotations of user code may name anything
+    except Exception:  # user code may contain any annotation
         return {}
     return {parameter.name: parameter.annotation for parameter in parameters}

@@ -1,4 +1,4 @@
-"""Notes of how a process crashed, for the process that continues its work."""
+"""Crash notes: how a process crashed, written for the process that resumes its work."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PREFIX, _FIRST = ".crash-", "Fatal Python error: "
 
 @contextmanager
 def crashes_noted(folder: Path) -> Iterator[None]:
-    """Let a crash of this process (such as a segmentation fault) leave a note in a folder while the context lasts."""
+    """Write a note to a folder if this process crashes, for example by a segmentation fault, within the context."""
     path, was_enabled = folder / f"{_PREFIX}{this_process()}", faulthandler.is_enabled()
     try:
         note = path.open("w")
-    except OSError:  # a folder that cannot be written fails the run elsewhere, with its reason
+    except OSError:  # an unwritable folder is reported elsewhere
         yield
         return
     _disable_in_children()
-    faulthandler.disable()  # else its handlers are not set again where something has reset them
+    faulthandler.disable()  # enable() reinstalls handlers only after disable()
     faulthandler.enable(note, all_threads=False)
     try:
         yield
@@ -47,7 +47,7 @@ def _disable_in_children() -> None:
 
 
 def crash_of(folder: Path, process: str) -> str:
-    """Return how a dead process crashed, such as `Segmentation fault`; empty where it left no note."""
+    """Return how a dead process crashed, such as `Segmentation fault`; empty if it left no note."""
     try:
         text = (folder / f"{_PREFIX}{process}").read_text(errors="replace")
     except OSError:
@@ -64,7 +64,7 @@ def forget_crashes(folder: Path) -> None:
 
 @contextmanager
 def exits_as_errors() -> Iterator[None]:
-    """Raise SystemExit where this thread calls `os._exit`, which would end the process without a word."""
+    """Turn calls of `os._exit` in this thread into SystemExit, so that the process does not end silently."""
     process, thread, end = os.getpid(), threading.get_ident(), os._exit
 
     def refuse(status: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a process needs from its environment, put right where it is missing: streams, a user, calm warnings."""
+"""Repairs of the process environment: closed standard streams, an unknown user, warnings raised as errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 
 def prepare_environment() -> None:
-    """Put right what would end a run although it has nothing to do with it; for the command line alone."""
+    """Repair the environment where it would make an unrelated run fail. Used by the command line only."""
     _open_standard_streams()
     _name_user()
-    _calm_warnings()
-    os.environ["MPLBACKEND"] = "agg"  # figures are only written; a backend that does not exist would end the run
+    _disable_warning_errors()
+    os.environ["MPLBACKEND"] = "agg"  # figures are only saved; an unknown backend would fail
     streams: Any = sys
-    streams.stdout, streams.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)
+    streams.stdout, streams.stderr = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
 
 
 def _open_standard_streams() -> None:
-    """Open what is closed (``>&-``): files that are opened later would get its number, and all that is printed."""
+    """Open closed standard streams (``>&-``): otherwise the next opened file takes their number and receives prints."""
     for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
         try:
             os.fstat(number)
@@ -37,7 +37,7 @@ def _open_standard_streams() -> None:
 
 
 def _name_user() -> None:
-    """Name a user that the system does not know, and give him a home: libraries ask for both."""
+    """Set LOGNAME and HOME if the system does not know the user id: libraries need both."""
     try:
         import pwd
     except ImportError:  # Windows
@@ -50,18 +50,18 @@ def _name_user() -> None:
         os.environ.setdefault("HOME", tempfile.gettempdir())
 
 
-def _calm_warnings() -> None:
-    """Show warnings that the environment wants as errors: those of libraries would end the run."""
+def _disable_warning_errors() -> None:
+    """Show warnings that PYTHONWARNINGS or -W turn into errors: those of libraries would end the run."""
     if any(option.startswith("error") for option in sys.warnoptions):
         os.environ.pop("PYTHONWARNINGS", None)
         sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("error")]
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)  # as Python has it by default
+            warnings.simplefilter("ignore", category)  # Python's default
 
 
-class LastingStream:
-    """A standard stream that fails once, silently, where it cannot be written any more; what follows is dropped.
+class TolerantStream:
+    """A standard stream that drops all output after its first write error.
 
     Args:
         stream: The stream, such as a pipe whose reader ends (``| head -1``) or a file on a full disk.
@@ -70,19 +70,19 @@ class LastingStream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.failure: OSError | None = None
-        """Why it cannot be written."""
+        """The first write error."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write text, as far as the stream takes it."""
+        """Write text, or drop it after a failure."""
         with self._guarded():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what was written."""
+        """Flush the stream."""
         with self._guarded():
             self._stream.flush()
 
@@ -92,12 +92,12 @@ class LastingStream:
             yield
         except OSError as error:
             self.failure = self.failure or error
-            # What is buffered goes nowhere, else Python would try to write it again at its end.
+            # Discard the buffer, which Python would otherwise write again at exit.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
 
     @property
     def reader_ended(self) -> bool:
-        """Whether the stream failed since its reader has ended, as behind ``| head -1``."""
+        """Whether the stream failed because its reader ended, as with ``| head -1``."""
         return self.failure is not None and self.failure.errno == errno.EPIPE

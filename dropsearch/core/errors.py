@@ -1,4 +1,4 @@
-"""The exceptions that the user is meant to read."""
+"""Exceptions with messages for the user."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable
 from dropsearch.core.printable import one_line
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
-"""The exit statuses of a run that did not end by itself: a `RunError`, an `InputError`, the user's Ctrl-C."""
+"""Exit statuses after a `RunError`, an `InputError` and Ctrl-C."""
 
 CAUSE = 300
-"""Characters of a cause that is quoted in a message."""
+"""Maximum number of characters of a cause quoted in a message."""
 
 
 class _OneLineError(Exception):
-    """An error whose message is one printable line without passwords, whatever the message was made from."""
+    """An error whose message is made one printable line without passwords."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
 class InputError(_OneLineError, ValueError):
-    """Something that the user gave cannot be used.
+    """Invalid input from the user.
 
     The message is one line that states the rule, the value that broke it, the key or file, and the next
     step. The command line prints it without a traceback and exits with status 2.
@@ -30,7 +30,7 @@ class InputError(_OneLineError, ValueError):
 
 
 class RunError(_OneLineError):
-    """The run cannot go on for a reason that lies in the training itself, not in what the user typed.
+    """The run cannot continue for a reason other than invalid input.
 
     The command line prints the message without a traceback and exits with status 1.
     """
@@ -43,9 +43,9 @@ def close_match(word: str, known: Iterable[str]) -> str:
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the first line of the exception that began a chain of them, without passwords.
+    """Return the first line of the exception at the start of a chain, without passwords.
 
-    An error of the operating system is a cause of its own, whatever was handled when it occurred.
+    An OSError starts its own chain: the exception handled when it occurred does not count.
     """
     while not isinstance(error, OSError) and (before := _before(error)) is not None:
         error = before
@@ -58,4 +58,4 @@ def _before(error: BaseException) -> BaseException | None:
 
 
 class UnsupportedError(Exception):
-    """A module or its data need something that vectorized training does not support; the message names it."""
+    """A module or its data needs something that vectorized training does not support; the message names it."""

@@ -17,7 +17,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "ray": ("ray",),
 }
-"""The modules that each extra makes importable, beside torch, lightning and numpy, which are always there."""
+"""Modules that each extra installs in addition to torch, lightning and numpy, which are required."""
 
 APART = ("postgres", "ray", "wandb", "tensorboard")
 """Extras that `dropsearch[all]` leaves out."""
@@ -32,7 +32,7 @@ def require(purpose: str, *extras: str) -> None:
     """Check that the libraries of some extras are installed, without importing them.
 
     Args:
-        purpose: What needs them, as the error message names it.
+        purpose: The feature that needs them, for the error message.
         extras: Keys of `EXTRAS`.
 
     Raises:
@@ -42,6 +42,6 @@ def require(purpose: str, *extras: str) -> None:
         missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
         if missing:
             raise MissingExtraError(
-                f"{purpose} needs {', '.join(missing)}, not installed here: pip install "
+                f"{', '.join(missing)} (not installed): pip install "
                 f'"dropsearch[{extra}]"{", or " + EVERYTHING if extra not in APART else ""}'
             )

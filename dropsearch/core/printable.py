@@ -1,4 +1,4 @@
-"""Text from users, files and servers, made safe to print: no control characters, on one line, no password."""
+"""Sanitizing of text from users, files and servers: no control characters, one line, no passwords."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MASK = "***"
-"""What stands in the place of a password or a token."""
+"""Replacement for a password or a token."""
 LONGEST = 1000
-"""Characters of an error message; a longer one loses its middle."""
+"""Maximum length of an error message; longer ones are shortened in the middle."""
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, format characters (marks of direction), surrogates and line separators."""
@@ -30,7 +30,7 @@ _ASSIGNED = re.compile(
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether a value of this name is a password or a token: ``model.api_key``, ``HF_TOKEN``."""
+    """Return whether a key names a password or a token: ``model.api_key``, ``HF_TOKEN``."""
     return _KEY.fullmatch(key) is not None
 
 
@@ -48,7 +48,7 @@ def masked(text: str) -> str:
 
 
 def masked_values(value: Any, key: str = "") -> Any:
-    """Return nested mappings and lists with every password and token masked, by its name or by its form."""
+    """Return nested mappings and lists with passwords and tokens masked, recognized by key or by format."""
     if isinstance(value, Mapping):
         return {name: masked_values(item, str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -59,9 +59,9 @@ def masked_values(value: Any, key: str = "") -> Any:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return text with control characters, marks of direction and surrogates as escapes such as ``\x1b``.
+    r"""Return text with control characters, direction marks and surrogates escaped, as ``\x1b``.
 
-    Characters of `keep` stay as they are, such as line feeds in a text of several lines.
+    Characters in `keep`, such as line feeds, are not escaped.
     """
     return "".join(
         character.encode("unicode_escape", "surrogatepass").decode()
@@ -72,12 +72,12 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def has_control_characters(text: str) -> bool:
-    """Return whether text has characters that `printable` escapes, but for bytes of a path that are not UTF-8."""
+    """Return whether text has characters that `printable` escapes, not counting undecodable bytes of paths."""
     return any(unicodedata.category(character) in _ESCAPED - {"Cs"} for character in text)
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Return text as a message shows it: on one line, masked, printable, and shortened in the middle if it is long."""
+    """Return text for a message: one line, masked, printable, and shortened in the middle if it is long."""
     line = printable(masked(text.strip()))
     if len(line) <= longest:
         return line

@@ -1,4 +1,4 @@
-"""The state of a process that user code may change, kept while a trial trains."""
+"""Process-wide state that user code may change: it is restored after each trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def process_state_kept() -> Iterator[None]:
 
 @contextmanager
 def working_folder_kept() -> Iterator[None]:
-    """Return to the working folder at the end: all paths of a run may be relative to it."""
+    """Restore the working folder at the end, because paths of a run may be relative to it."""
     try:
         folder = os.getcwd()
     except OSError:  # it was removed

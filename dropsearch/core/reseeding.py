@@ -1,4 +1,4 @@
-"""Global reseeding by a user's code, turned into streams of the trial in which it happens."""
+"""Global reseeding in user code, made dependent on the trial's seed."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _DATA = frozenset(
         "__iter__",
     }
 )
-"""Where a fixed seed makes a split or an example the same one for all trials, as it must be."""
+"""Code locations where a fixed seed must stay, so that splits and examples are the same for all trials."""
 _LIBRARIES = ("torch.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
 _SEEDED_BY_LIGHTNING = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 
 
 @contextmanager
 def reseeding_follows(seed: int) -> Iterator[None]:
-    """Give code that seeds the global generators a stream that is a function of its seed and of the trial's.
+    """Make calls that seed the global generators use a function of their seed and the trial's seed.
 
-    A module that calls ``seed_everything(1)`` would else start from the same weights in every trial. Code that
-    prepares or reads data gets the seed that it asks for.
+    Otherwise a module that calls ``seed_everything(1)`` starts from the same weights in every trial. Code that prepares
+    or reads data gets the seed that it passes.
 
     Args:
-        seed: The trial's.
+        seed: The trial's seed.
     """
     before = {name: os.environ.get(name) for name in _SEEDED_BY_LIGHTNING}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Errors of a user's code in words: what they say and mean, and the place where they arose."""
+"""Messages for errors in user code: the error, its meaning and its location."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ _MEANINGS = (
     ),
     (
         re.compile(r"re-initialize CUDA in forked subprocess"),
-        "the loader's workers use the GPU: give batches of the CPU, which the Trainer moves",
+        "the loader's workers use the GPU: return CPU tensors, which the Trainer moves",
     ),
 )
-"""What torch's errors mean in a module or its data."""
+"""Patterns of torch's error messages, and their meaning."""
 
 
 def described(error: BaseException) -> str:
-    """Return the kind of an error, what it says and means, and the place in the user's code, on one line."""
-    said = one_line(" ".join(str(error).split()), CAUSE)
+    """Return one line with the type of an error, its message, its location in user code and its meaning."""
+    message = one_line(" ".join(str(error).split()), CAUSE)
     if isinstance(error, KeyError):
-        said = f"there is no key {said}"
-    meaning = next((f"; {words}" for pattern, words in _MEANINGS if pattern.search(said)), "")
-    return f"{type(error).__name__}: {said}{place_of(error)}{meaning}"
+        message = f"there is no key {message}"
+    meaning = next((f"; {words}" for pattern, words in _MEANINGS if pattern.search(message)), "")
+    return f"{type(error).__name__}: {message}{place_of(error)}{meaning}"
 
 
 def place_of(error: BaseException) -> str:
-    """Return where in the user's code an error arose, in brackets: `` (mynet.py:34 in training_step)``.
+    """Return the location of an error in user code, in brackets: `` (mynet.py:34 in training_step)``.
 
-    The innermost frame counts that is neither of this package nor of Python, torch or Lightning; empty without one.
-    The line itself is not quoted: it may hold a password.
+    This is the innermost frame outside this package, Python, torch and Lightning; empty if there is none. The source
+    line is not quoted, since it may contain a password.
     """
     found = users_line(error)
     return "" if found is None else f" ({found[0]} in {found[1]})"
 
 
 def users_line(error: BaseException) -> tuple[str, str] | None:
-    """Return FILE:LINE and the function of the innermost frame of the user's code, or None."""
+    """Return FILE:LINE and the function of the innermost frame in user code, or None."""
     frame, line = next(iter(reversed(list(_users(error)))), (None, 0))
     if frame is None:
         return None

@@ -69,8 +69,8 @@ def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None
     atomic_write_text(best / f"{arm}.yaml", best_yaml(arm, kept, context.config, best))
     source = kept_checkpoint(context.checkpoints, kept)
     if source.exists():
-        with atomic_write(best / f"{arm}.ckpt") as draft:
-            draft.write_bytes(verified_content(source, kept))
+        with atomic_write(best / f"{arm}.ckpt") as temporary:
+            temporary.write_bytes(verified_content(source, kept))
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:

@@ -66,7 +66,7 @@ class ExampleResults:
 
     def write(self, path: Path) -> None:
         """Write the results to an npz file, whole or not at all."""
-        with atomic_write(path) as draft, draft.open("wb") as stream:
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
             loss, correct = (np.asarray(values, np.float32) for values in (self.loss, self.correct))
             np.savez_compressed(stream, loss=loss, correct=correct)
 

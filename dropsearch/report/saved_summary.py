@@ -20,8 +20,8 @@ FORMAT = 1
 def save_summary(summary: Summary, folder: Path) -> Path:
     """Write the summary into an output directory, whole or not at all, and return the path."""
     content = json.dumps({"format": FORMAT, "summary": encode(summary)}, allow_nan=False).encode()
-    with atomic_write(folder / FILE) as draft:
-        draft.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
+    with atomic_write(folder / FILE) as temporary:
+        temporary.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
     return folder / FILE
 
 

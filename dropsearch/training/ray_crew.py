@@ -110,8 +110,8 @@ class _Channel:
             _ray().kill(self.actor)
             raise EOFError
         if message[0] == "files":
-            with atomic_write(message[1]) as draft:
-                draft.write_bytes(message[2])
+            with atomic_write(message[1]) as temporary:
+                temporary.write_bytes(message[2])
             return self.recv()
         if message[0] == "tell":
             self.trials += len(message[1])

@@ -39,7 +39,7 @@ def test_sqlalchemy_opens_that_file_and_no_other(name: str, tmp_path: Path) -> N
         ("sqlite:///a?b.db", "%3F"),
         ("sqlite:///file:a.db?uri=true", "file: URI"),
         ("sqlite://ann:pw@host/a.db", "no host"),
-        ("sqlite//a.db", "no address"),
+        ("sqlite//a.db", "not a database URL"),
     ],
 )
 def test_what_means_no_file_is_refused(url: str, reason: str) -> None:

@@ -93,7 +93,7 @@ def test_the_command_line_names_the_missing_extra(tmp_path: Path):
     code += "sys.argv = ['dropsearch']; from dropsearch.__main__ import main; main()"
     ended = without(set(), code, tmp_path)
     expected = (
-        'dropsearch: the command line needs optuna, not installed here: pip install "dropsearch[search]", '
+        'dropsearch: the command line needs optuna (not installed): pip install "dropsearch[search]", '
         'or "dropsearch[all]" for everything\n'
     )
     assert (ended.returncode, ended.stderr) == (2, expected)

@@ -83,7 +83,7 @@ ILLEGAL = [
     ("evidence.single_sites", -1, "evidence.single_sites must be true or false, got -1"),
     ("optimizer.betas", [[0.9], 0.99], "optimizer.betas[0] must be a number, got [0.9]"),
     ("evidence.monte_carlo", [1, [2]], "evidence.monte_carlo[1] must be a whole number, got [2]"),
-    ("sites.per_call", [["a"]], "sites.per_call[0] must be a text"),
+    ("sites.per_call", [["a"]], "sites.per_call[0] must be a string"),
     ("monitor", "a\nb", "monitor must be a name on one line"),
     ("sampler.n_startup_trials", 10**20, "sampler.n_startup_trials must be at most 1000000"),
     ("space.lr.high", 1e308, "space.lr.high must be at most 100"),

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core import environment
-from dropsearch.core.environment import LastingStream
+from dropsearch.core.environment import TolerantStream
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_output_that_nobody_reads_any_more_is_dropped() -> None:
     reading, writing = os.pipe()
-    stream = LastingStream(os.fdopen(writing, "w"))
+    stream = TolerantStream(os.fdopen(writing, "w"))
     stream.write("first\n")
     stream.flush()
     assert os.read(reading, 100) == b"first\n"
@@ -35,7 +35,7 @@ def test_output_that_nobody_reads_any_more_is_dropped() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_under_the_output_is_noted() -> None:
     with Path("/dev/full").open("w") as full:
-        stream = LastingStream(full)
+        stream = TolerantStream(full)
         stream.write("text")
         stream.flush()
     assert stream.failure is not None
@@ -79,7 +79,7 @@ def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None
 def test_warnings_as_errors_are_shown_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", ["error", "ignore::UserWarning"])
     with warnings.catch_warnings():
-        environment._calm_warnings()
+        environment._disable_warning_errors()
         warnings.warn("a library is old", DeprecationWarning, stacklevel=1)
     assert sys.warnoptions == ["ignore::UserWarning"]
 

@@ -107,7 +107,7 @@ SURROUNDINGS = [
     ("study.storage=sqlite:///file", "file is not a database"),
     ("study.storage=sqlite:///foreign.db", "it holds tables of something else, such as cats"),
     ("study.storage=sqlite:///nowhere/x.db", "nowhere first"),
-    ("study.storage=sqlite://", "memory is lost with the process"),
+    ("study.storage=sqlite://", "an in-memory database is lost"),
     ("study.storage=nonsense://user:secret@host/x", 'got "nonsense://user:***@host/x"'),
 ]
 

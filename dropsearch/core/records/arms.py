@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 RATES_BY_SITE = "rates by site"
-"""Marks, in ``Annotated``, the argument of a constructor that takes the rates of a module by site name."""
+"""Marker in ``Annotated`` for the constructor argument that takes dropout rates by site name."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Arm:
     dropout: Literal["off", "search", "shared", "typical"]
     batchnorm: bool
     title: str
-    """What it is called in sentences."""
+    """Name of the arm in sentences."""
 
 
 ARMS: Mapping[str, Arm] = {
@@ -52,5 +52,5 @@ ARMS: Mapping[str, Arm] = {
 
 
 def arm_title(name: str) -> str:
-    """Return what an arm is called in sentences."""
+    """Return the name of an arm in sentences."""
     return ARMS[name].title if name in ARMS else name

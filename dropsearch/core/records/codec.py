@@ -1,4 +1,4 @@
-"""Records as JSON values, and back without loss."""
+"""Lossless conversion between records and JSON values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Any:
-    """Return a record, or a container of records, as JSON values; floats that are not finite become text."""
+    """Return a record, or a container of records, as JSON values; non-finite floats become strings."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -26,10 +26,10 @@ def encode(value: Any) -> Any:
 
 
 def decode(kind: type[T], value: Any) -> T:
-    """Return what `encode` made of a value of this type.
+    """Return the value of this type that `encode` converted.
 
     Raises:
-        KeyError, TypeError, ValueError: It is not of this type.
+        KeyError, TypeError, ValueError: `value` does not encode this type.
     """
     return _decode(kind, value)
 

@@ -9,7 +9,7 @@ from typing import Literal
 from dropsearch.core.records.outcomes import Comparison, Interval
 
 Answer = Literal["held", "did not hold", "undecided", "not measured"]
-"""`undecided`: measured, and the numbers decide nothing; `not measured`: there is no number."""
+"""`undecided`: measured, but inconclusive; `not measured`: there is no number."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Comparison:
     difference: Interval
     """The Hodges-Lehmann estimate, with an interval over what `covers` names."""
     p: float
-    """p value of the exact two-sided Wilcoxon test over seeds; at least that over test examples, if used."""
+    """p value of the exact two-sided Wilcoxon test over seeds; the larger p if test examples are tested too."""
     p_holm: float
     """p value adjusted for all planned contrasts (Holm 1979)."""
     effect: float = math.nan
@@ -39,9 +39,9 @@ class Comparison:
     over_seeds: Interval | None = None
     """The interval over seeds only, if `difference` covers more."""
     missing: tuple[str, ...] = ()
-    """Luck that the interval leaves out, such as ``initial weights`` or ``test examples``: nothing is shown then."""
+    """Sources of variation not covered, such as ``initial weights``; if any, no difference counts as shown."""
     examples: str = "test examples"
-    """What examples the interval covers beside seeds, if it does."""
+    """The examples that the interval covers in addition to seeds, if any."""
 
     @property
     def covers(self) -> str:
@@ -59,7 +59,7 @@ class Confirmed:
     trial: TrialResult | None = None
     """The search trial that is confirmed."""
     owner: str = ""
-    """The arm that searched and retrained it, where it stands in another arm too; empty in its own arm."""
+    """In another arm, the arm that searched and retrained it; empty in its own arm."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -104,14 +104,14 @@ class TestScores:
     """Mean cross-entropy per seed, in the order of the winner's results."""
     acc: tuple[float, ...]
     loss_by_example: tuple[Sequence[float], ...] = ()
-    """[seeds][examples], in the order of the test set; [seeds][groups of examples] of a user module; empty where it
+    """`[seeds][examples]` in the order of the test set; `[seeds][groups of examples]` of a user module; empty if it
     cannot be measured on a part of the test set."""
     correct_by_example: tuple[Sequence[float], ...] = ()
-    """1 where the class was right, else 0; [seeds][examples]."""
+    """1 for a correct class, else 0; `[seeds][examples]`."""
     openings: int = 1
     """How often this arm opened the test set; more than once only if a continued study changed the winner."""
     logged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """All that a user module logs on the test set, of every loader, by its names: a value per seed."""
+    """Metrics that a user module logs on the test set, over all loaders, by name: one value per seed."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,7 @@ class ArmOutcome:
     repeats: tuple[tuple[TrialResult, ...], ...] = ()
     """Trials of each repetition of the search, which are not used for selection."""
     val_by_example: tuple[Sequence[float], ...] = ()
-    """What is monitored, by group of validation examples, of each of the winner's results, where there is no test
-    set; empty where it is not known."""
+    """The monitored metric `[seeds][groups of validation examples]`, if there is no test set; empty if unknown."""
 
     @property
     def best(self) -> TrialResult | None:
@@ -140,7 +139,7 @@ class ArmOutcome:
 
 
 SIMPLICITY = ("none", "batchnorm", "typical", "dropout_shared", "dropout", "both")
-"""The arms, the simplest model first: the fewer rates there are to set, the simpler."""
+"""Arms by simplicity, simplest first: fewer rates to set are simpler."""
 
 
 def best_arm(arms: Mapping[str, ArmOutcome]) -> str | None:

@@ -30,8 +30,8 @@ class Summary:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The resolved configuration as plain containers."""
     tracking: Mapping[str, str] = field(default_factory=dict)
-    """What the trackers tell of themselves: tracking_uri, experiment, experiment_id and run_id of MLflow's parent run;
-    project and url of W&B; logdir of TensorBoard. Empty with tracking=none."""
+    """Locations of the tracked runs: tracking_uri, experiment, experiment_id and run_id of MLflow's parent run; project
+    and url of W&B; logdir of TensorBoard. Empty with tracking=none."""
     commands: Mapping[str, str] = field(default_factory=dict)
     """Commands for the user, by purpose: "mlflow", "run", "wandb", "tensorboard" (see the curves), "reload" (load the
     winner), "retrain", "continue"."""

@@ -14,10 +14,10 @@ TrialPhase = str
 
 
 INTERRUPTED = "interrupted"
-"""The reason of a trial that was interrupted from outside; the next run trains it again."""
+"""Reason of a trial interrupted from outside; the next run trains it again."""
 
 OPTIMIZER_OPTIONS = ("optimizer.betas", "optimizer.momentum", "optimizer.nesterov")
-"""Options that can be searched for any optimizer that has them; they are set in its parameter groups."""
+"""Options that can be searched for any optimizer that has them; set in its parameter groups."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class TrialResult:
     checkpoint_sha256: str = ""
     """The checkpoint's sha256 in hexadecimal."""
     lr_used: tuple[float, float] | None = None
-    """The least and the largest learning rate that the first group of the optimizer stepped with; None if unknown."""
+    """Smallest and largest learning rate of the first parameter group over all steps; None if unknown."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether the trial was interrupted from outside and is to be trained again."""
+        """Whether the trial was interrupted from outside and must be trained again."""
         return self.state == "FAIL" and self.reason == INTERRUPTED
 
     @property

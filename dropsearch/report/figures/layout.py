@@ -83,8 +83,8 @@ class FigureLayout:
 
     def save(self, path: Path) -> Path:
         """Write the figure as PNG, whole or not at all, and return the path."""
-        with atomic_write(path) as draft:
-            FigureCanvasAgg(self.figure).print_png(str(draft))
+        with atomic_write(path) as temporary:
+            FigureCanvasAgg(self.figure).print_png(str(temporary))
         return path
 
 

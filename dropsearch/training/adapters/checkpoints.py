@@ -26,10 +26,10 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
         RunError: It could not be written.
     """
     try:
-        with atomic_write(path) as draft:
+        with atomic_write(path) as temporary:
             with wrapped_hook(trainer.lightning_module, "on_save_checkpoint", _then_plain):
-                trainer.save_checkpoint(draft, weights_only=True)
-            with draft.open("rb") as written:
+                trainer.save_checkpoint(temporary, weights_only=True)
+            with temporary.open("rb") as written:
                 return hashlib.file_digest(written, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
         raise RunError(

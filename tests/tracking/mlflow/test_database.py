@@ -25,12 +25,12 @@ def in_other_processes(folder: Path, program: str, count: int = 1) -> list[int]:
 def test_a_process_that_is_killed_between_two_tables_leaves_no_half_made_database(tmp_path: Path):
     program = (
         "import os, sys; from pathlib import Path; from dropsearch.tracking.mlflow import database, address; "
-        "database._make_tables = lambda draft, _: (draft.write_bytes(b'half'), os._exit(9)); "
+        "database._make_tables = lambda temporary, _: (temporary.write_bytes(b'half'), os._exit(9)); "
         "database.make_database(address.resolve(None, None, Path(sys.argv[1])))"
     )
     assert in_other_processes(tmp_path, program) == [9]
-    (draft,) = tmp_path.iterdir()
-    assert draft.name.startswith(".mlflow.db.")
+    (temporary,) = tmp_path.iterdir()
+    assert temporary.name.startswith(".mlflow.db.")
     make_database(resolve(None, None, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 

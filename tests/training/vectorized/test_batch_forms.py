@@ -23,7 +23,7 @@ def test_law_2_holds_for_batches_of_any_form(form: str, tmp_path: Path) -> None:
 def test_text_that_a_step_uses_is_named() -> None:
     reason = Case(ReadingNames, Formed("dict with names")).reason()
     assert reason.startswith(
-        "a step uses a str in its batch, which differs between batches and is no tensor (batches.py:"
+        "a step uses a str of its batch, which differs between batches and is not a tensor (batches.py:"
     )
 
 
