@@ -14,7 +14,20 @@ from dropsearch._compat.lightning import logging_to
 from dropsearch.core.batches import examples_in, mapped
 from dropsearch.training.modes import Modes
 
-Logged = dict[str, Any]
+_POSITIONAL = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx")
+
+
+class Logged(dict[str, Any]):
+    """What a step logs last under each name, and in `options` how it asks for it to be logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options: dict[str, dict[str, Any]] = {}
+
+
+def log_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call of `LightningModule.log` by name, given what follows the value."""
+    return {**dict(zip(_POSITIONAL, args, strict=False)), **options}
 
 
 def runs_aside(module: Any) -> bool:
@@ -25,13 +38,14 @@ def runs_aside(module: Any) -> bool:
 @contextmanager
 def captured_logs(module: LightningModule) -> Iterator[Logged]:
     """Collect what `self.log` and `self.log_dict` are given, by name, instead of asking a Trainer."""
-    logged: Logged = {}
+    logged = Logged()
 
-    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
-        logged[name] = value
+    def log(name: str, value: Any, *args: Any, **options: Any) -> None:
+        logged[name], logged.options[name] = value, log_options(args, options)
 
-    def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        logged.update(values)
+    def log_dict(values: Mapping[str, Any], *args: Any, **options: Any) -> None:
+        for name, value in values.items():
+            log(name, value, *args, **options)
 
     with logging_to(module, log, log_dict):
         yield logged

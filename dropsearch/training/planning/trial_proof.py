@@ -67,8 +67,8 @@ def trials_difference(
 
 def _difference(found: EpochMetrics, expected: EpochMetrics, tolerance: float) -> str:
     ours, theirs = _values(found), _values(expected)
-    for name, value in ours.items():
-        reference = theirs.get(name, math.nan)
+    for name in {**theirs, **ours}:
+        value, reference = ours.get(name, math.nan), theirs.get(name, math.nan)
         is_same = value == reference or (math.isnan(value) and math.isnan(reference))
         if not is_same and not abs(value - reference) <= tolerance * max(abs(reference), 1.0):
             return f"{name} ({value:.6g} instead of {reference:.6g})"

@@ -22,6 +22,7 @@ from dropsearch.training.vectorized.flat_optimizers import FlatOptimizer
 from dropsearch.training.vectorized.row_batches import MemoryBatches, StepBatches, gather_batches
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import ShapesOf, VectorizedStep, cast
+from dropsearch.training.vectorized.step_logs import StepLogs
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
@@ -61,8 +62,8 @@ class DeviceStep(VectorizedStep):
         self.graphs.clear()
         self._orders = torch.zeros(0, 0, dtype=torch.int64)
         self._rates: RowRates = {}
-        self._sums = {}
         device, width = self.rows.flat.device, self.rows.width
+        self.logs = StepLogs(width, device)
         self._bits = DeviceBits(self._mask_shapes, width, device)
         self._field = torch.zeros(width, self._bits.size, dtype=torch.int16, device=device)
         self._mask_seeds = torch.zeros(width, dtype=torch.int64, device=device)
@@ -115,9 +116,9 @@ class DeviceStep(VectorizedStep):
             for trial_row in trial_rows
             if not trial_row.is_idle and any(s.interval == "step" for s in trial_row.schedules)
         ]
-        self._steps = 0
-        for total in self._sums.values():
-            total.zero_()
+        for trial_row in trial_rows:
+            trial_row.note_learning_rate()
+        self.logs.begin_epoch()
 
     def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
         """Run one step of all rows, from its graph if there is one."""
@@ -128,7 +129,8 @@ class DeviceStep(VectorizedStep):
         if size not in self.graphs:
             self.graphs[size] = GraphedCallable(lambda: self._step(size), self.rows.flat.device, "training step")
         self.graphs[size]()
-        self._steps += 1  # type: ignore[assignment]
+        for trial_row in self._stepwise:
+            trial_row.note_learning_rate()
         for trial_row in trial_rows:
             trial_row.step += 1
         if self._stepwise:
@@ -150,13 +152,10 @@ class DeviceStep(VectorizedStep):
         losses, logged = self.runner.train(
             self.rows, batch, self._rates, self._bits.views(self._field), self.batches.form
         )
-        logged = self._step_gradients(losses, logged)
+        self.rows.compute_gradients(losses)
+        self._clip()
         self.optimizer.step()
-        for name, value in logged.items():
-            if name not in self._sums:
-                # float64: a module may log bfloat16, in which a sum stops growing after a few hundred steps.
-                self._sums[name] = torch.zeros_like(value, dtype=torch.float64, device=device)
-            self._sums[name].add_(value)
+        self.logs.add(losses, logged, self.runner.log_options, size)
         self._position += size
         self._mask_steps += 1
 

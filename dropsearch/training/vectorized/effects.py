@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,10 +103,26 @@ class Effect:
     @property
     def is_mean(self) -> bool:
         """Whether it logs a tensor whose mean over examples is the value of the epoch."""
-        plain = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_graph"}
-        return (
-            self.kind == "log" and len(self.args) == 1 and isinstance(self.args[0], _Slot) and set(self.kwargs) <= plain
+        return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], _Slot)
+
+    @property
+    def is_last_or_mean(self) -> bool:
+        """Whether it logs a number of which the last value, or the mean over examples, is the value of the epoch."""
+        return self._logs({*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}) and (
+            isinstance(self.args[0], _Slot) or self.is_number
         )
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it logs a number of Python, which is a constant of the trial or of the step."""
+        return self.kind == "log" and isinstance(self.args[0], bool | int | float)
+
+    def _logs(self, options: Set[str]) -> bool:
+        return self.kind == "log" and len(self.args) == 1 and set(self.kwargs) <= options
+
+
+_WITHOUT_EFFECT = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_graph"}
+"""Options of `self.log` that leave its value as it is."""
 
 
 class EffectRecorder:

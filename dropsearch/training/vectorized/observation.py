@@ -84,9 +84,36 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
     traits.uses_batch_idx |= ObservedInt.used
     traits.reads_values = traits.reads_values or (reads.seen and _reads_of_rows(module, step, batch, traits))
     traits.functions = tuple({*traits.functions, *reads.functions})
+    names = tuple(effect.name for effect in recorder.effects if effect.kind == "log")
     if step == "validation_step":
-        traits.logged = tuple(effect.name for effect in recorder.effects if effect.kind == "log")
-        traits.logs_beyond_means = any(not effect.is_mean for effect in recorder.effects)
+        traits.logged = names
+        traits.logs_beyond_means |= any(not effect.is_mean for effect in recorder.effects)
+    else:
+        traits.numbers = tuple(effect.name for effect in recorder.effects if effect.is_number)
+        is_repeated = len(names) > len(set(names))
+        traits.logs_beyond_means |= is_repeated or any(not each.is_last_or_mean for each in recorder.effects)
+
+
+def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
+    """Return the numbers of Python that a training step logs, by name; the module is as before afterwards.
+
+    Args:
+        module: A row's module, in training mode.
+        batch: A training batch.
+        traits: What the steps of the module do.
+    """
+    buffers, watch = {name: value.clone() for name, value in module.named_buffers()}, AttributeWatch(module)
+    recorder = EffectRecorder(module, traits)
+    try:
+        with seeded(0), torch.no_grad(), recorder.recording(keeps_attributes=False), report_compiling():
+            call_step(module.training_step, batch, 0)
+    except Exception:  # the row fails when it trains
+        return {}
+    finally:
+        watch.put_back()
+        for name, value in module.named_buffers():
+            value.copy_(buffers[name])
+    return {effect.name: effect.args[0] for effect in recorder.effects if effect.is_number}
 
 
 def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dropsearch._compat.lightning import last_value
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.logged_steps import log_options
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 
 _REDUCTIONS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max", "amin": "min", "amax": "max", "avg": "mean"}
@@ -81,10 +82,7 @@ class RowLog:
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Take one value; the arguments are those of `LightningModule.log`."""
-        options = {
-            **dict(zip(("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx"), args, strict=False)),
-            **options,
-        }
+        options = log_options(args, options)
         entry = self._entries.get((self.hook, name))
         if entry is None:
             entry = self._entries[self.hook, name] = self._entry(name, value, options)
@@ -114,7 +112,7 @@ class RowLog:
         found: dict[str, float] = {}
         for (_, name), entry in self._entries.items():
             is_forked = entry.on_step and entry.on_epoch
-            if entry.on_step and self._training:
+            if entry.on_step:
                 found[f"{name}_step" if is_forked else name] = entry.of_step()
             if entry.on_epoch:
                 found[name] = entry.of_epoch()

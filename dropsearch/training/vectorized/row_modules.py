@@ -109,7 +109,7 @@ class RowModules:
             if not trial_row.is_idle:
                 assert trial_row.log is not None
                 trial_row.log.batch_size, trial_row.log.hook = size, ""
-                returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log.log)
+                returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log_of_step)
                 self._results[row] = returned
 
     def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
@@ -133,8 +133,12 @@ class RowModules:
             logs = self._pass(twins, trial_rows, rows, batches, TRAINING_PART)
             return {row: log.values() for row, log in logs.items()}
 
+    def has_hook(self, name: str) -> bool:
+        """Return whether the module has a hook of its own."""
+        return name in self._traits.hooks
+
     def end_epoch(self, trial_row: TrialRow) -> Values:
-        """Run the hook at the end of a row's epoch; return what the row logged in training."""
+        """Run the hook at the end of a row's epoch; return what the row logged in training and in its hooks."""
         assert trial_row.log is not None
         view = _view(trial_row)
         view.take(trial_row.log.values())
@@ -206,7 +210,7 @@ class RowModules:
 
     def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
         """Run a hook of a row's module, if it has one of its own; return what it returns."""
-        if hook not in self._traits.hooks:
+        if not self.has_hook(hook):
             return None
         log, module = log or trial_row.log, trial_row.module
         assert log is not None

@@ -17,14 +17,13 @@ from dropsearch.training.vectorized.row_batches import StepBatches
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer
 from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
+from dropsearch.training.vectorized.step_logs import StepLogs
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 if TYPE_CHECKING:
     from dropsearch.training.vectorized.row_modules import RowModules
 
-Columns = dict[str, list[tuple[list[int], Tensor]]]
-"""Logged values by name: those of some rows each time, `[rows]`."""
 ShapesOf = Callable[[RowStack], Shapes]
 MOST_SHAPES = 64
 """Number of shapes of batches for which the memory of random bits is kept."""
@@ -50,9 +49,8 @@ class VectorizedStep(ABC):
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self.row_modules: RowModules | None = None
         """Does what steps do beside computing a loss and logging means; None if they do nothing else."""
-        self._sums: dict[str, Tensor] = {}
-        self._steps: int | Tensor = 0
-        """Number of steps of the epoch so far, of all rows or of each."""
+        self.logs = StepLogs(rows.width, rows.flat.device)
+        """The losses of the epoch, and what steps log that do nothing else."""
 
     @abstractmethod
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
@@ -75,18 +73,8 @@ class VectorizedStep(ABC):
         """Return the tensors that optimizers and masks hold between steps."""
 
     def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
-        """Reset the sums of logged values."""
-        self._steps = 0
-        self._sums = {}
-
-    def means(self) -> dict[str, list[float]]:
-        """Return each logged value's mean over the steps of the epoch, by name; one number per row."""
-        return {name: (total / self._steps).tolist() for name, total in self._sums.items()}
-
-    def _step_gradients(self, losses: Tensor, logged: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.rows.compute_gradients(losses)
-        self._clip()
-        return {**logged, "train_loss": losses.detach()}
+        """Forget the losses and logs of the last epoch."""
+        self.logs.begin_epoch()
 
     def _clip(self) -> None:
         if self.settings.gradient_clip_val is not None:
@@ -111,7 +99,7 @@ class HostStep(VectorizedStep):
 
     def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
         """Move the optimizers to their new rows."""
-        self.rows = rows
+        self.rows, self.logs = rows, StepLogs(rows.width, rows.flat.device)
         for row, trial_row in enumerate(trial_rows):
             assert trial_row.optimizer is not None
             trial_row.optimizer.move(rows, row)
@@ -131,20 +119,21 @@ class HostStep(VectorizedStep):
         rows, own = list(stacks), lambda row: stacks[row].of(row)
         if self.row_modules is not None:
             self.row_modules.begin_batch(trial_rows, rows, own)
-        self._add(self._gradients(trial_rows, stacks), rows)
+        self._gradients(trial_rows, stacks)
         for row in rows:
             trial_row = trial_rows[row]
             assert trial_row.optimizer is not None
+            trial_row.note_learning_rate()
             trial_row.optimizer.step()
             trial_row.step += 1
             trial_row.advance("step", trial_row.step)
         if self.row_modules is not None:
             self.row_modules.end_batch(trial_rows, rows, own)
 
-    def _gradients(self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack]) -> Columns:
-        """Compute the gradients of the rows that take a step; return what they logged, and their losses."""
+    def _gradients(self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack]) -> None:
+        """Compute the gradients of the rows that take a step, and note what they log."""
         losses: list[Tensor] = []
-        columns: Columns = {}
+        groups: list[list[int]] = []
 
         def step(group: list[int], part: StackedState | RowsPart) -> None:
             own, rates = stacks[group[0]].part(group), self._rates
@@ -159,20 +148,19 @@ class HostStep(VectorizedStep):
             if isinstance(part, RowsPart):
                 part.put_back()
             losses.append(found)
-            for name, value in {**logged, "train_loss": found.detach()}.items():
-                columns.setdefault(name, []).append((group, value.double()))
+            groups.append(group)
+            whole = len(group) == self.rows.width
+            self.logs.add(found, logged, self.runner.log_options, own.size, None if whole else group)
 
         for stack in {id(stack): stack for stack in stacks.values()}.values():
             self.runner.in_groups(trial_rows, self.rows, step, stack.rows)
         if self.row_modules is not None:
-            groups = (group for group, _ in columns["train_loss"])
             each = {row: loss for group, found in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
             self.row_modules.before_backward(trial_rows, each)
         self.rows.compute_gradients(losses[0] if len(losses) == 1 else torch.cat(losses))
         if self.row_modules is not None:
             self.row_modules.after_backward(trial_rows, stacks)
         self._clip()
-        return columns
 
     def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> dict[str, Tensor]:
         """Return the random bits of the masks of a stack's rows."""
@@ -182,24 +170,6 @@ class HostStep(VectorizedStep):
                 self._bits.clear()
             self._bits[key] = RowBits(self.shapes(stack), len(trial_rows), self.rows.flat.device)
         return self._bits[key].draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
-
-    def _add(self, columns: Columns, rows: Sequence[int]) -> None:
-        """Add what the rows logged to the sums of the epoch."""
-        width, device = self.rows.width, self.rows.flat.device
-        is_whole = len(rows) == width and all(len(parts) == 1 for parts in columns.values())
-        if is_whole and isinstance(self._steps, int):
-            self._steps += 1
-            for name, ((_, value),) in columns.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
-            return
-        steps = torch.as_tensor(self._steps, dtype=torch.float64, device=device).expand(width).clone()
-        steps[torch.tensor(rows, device=device)] += 1
-        self._steps = steps
-        for name, parts in columns.items():
-            total = torch.as_tensor(self._sums.get(name, 0.0), dtype=torch.float64, device=device).expand(width).clone()
-            for group, value in parts:
-                total[torch.tensor(group, device=device)] += value
-            self._sums[name] = total
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

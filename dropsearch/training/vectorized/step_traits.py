@@ -75,7 +75,10 @@ class StepTraits:
     """Whether a step reads the epoch or the step of its Trainer."""
     uses_batch_idx: bool = False
     logs_beyond_means: bool = False
-    """Whether a validation step logs anything but means of tensors over examples."""
+    """Whether a validation step logs anything but means of tensors over examples, or a training step anything but
+    means and last values."""
+    numbers: tuple[str, ...] = ()
+    """Names under which a training step logs numbers of Python: constants of a trial, which may differ between rows."""
     reads_values: bool = False
     """Whether a step makes a number or a truth value of a tensor."""
     functions: tuple[FunctionType, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +54,34 @@ class TrialRow:
     """How many validation steps there were that draw or drop, by what is validated."""
     log: RowLog | None = None
     """What the module logs in training, if its steps do more than compute a loss."""
+    groups: Sequence[Mapping[str, Any]] = ()
+    """The parameter groups of its own optimizer, whose options schedules change."""
+    lr_used: tuple[float, float] | None = None
+    """The least and the largest learning rate of the first group that a step was taken with."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that its training steps log and that differ from those of the other rows, by name."""
 
     @property
     def least_objective(self) -> float:
         """The lowest objective (such as the validation loss) so far; inf before the first epoch."""
         return min((point.objective for point in self.curve), default=math.inf)
+
+    def note_learning_rate(self) -> None:
+        """Note the learning rate that a step is taken with."""
+        if self.groups and "lr" in self.groups[0]:
+            lr = float(self.groups[0]["lr"])
+            low, high = self.lr_used or (lr, lr)
+            self.lr_used = min(low, lr), max(high, lr)
+
+    def log_of_step(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Take what a training step logs, with the row's own numbers."""
+        assert self.log is not None
+        self.log.log(name, self.numbers.get(name, value), *args, **options)
+
+    def with_numbers(self, logged: Mapping[str, float]) -> dict[str, float]:
+        """Return what training steps logged as means and last values, with the row's own numbers."""
+        own = {f"{name}{end}": value for name, value in self.numbers.items() for end in ("", "_step", "_epoch")}
+        return {name: own.get(name, value) for name, value in logged.items()}
 
     def advance(self, interval: str, count: int, metrics: Mapping[str, float] | None = None) -> None:
         """Step the schedules with this interval ("step" or "epoch") after `count` intervals.

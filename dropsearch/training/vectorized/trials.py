@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
@@ -47,7 +48,7 @@ from dropsearch.training.vectorized.effects import EffectRecorder
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
-from dropsearch.training.vectorized.observation import datamodule_of, traits_of
+from dropsearch.training.vectorized.observation import datamodule_of, logged_numbers, traits_of
 from dropsearch.training.vectorized.row_batches import (
     LockstepBatches,
     MemoryBatches,
@@ -69,6 +70,17 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 class CancelledError(Exception):
     """The feed was cancelled; the open trials have been told as interrupted."""
+
+
+class _Epoch(NamedTuple):
+    """What the rows logged in an epoch, by row."""
+
+    val: dict[int, Values]
+    part: dict[int, Values]
+    trained: dict[int, Values]
+    """In training steps, and in hooks outside of validation."""
+    weights: dict[int, dict[str, Tensor]]
+    """Those that were validated, where a hook may have changed them since."""
 
 
 class VectorizedTrials(LightningModule):
@@ -179,6 +191,9 @@ class VectorizedTrials(LightningModule):
         if shared is not None and validates_by_row(self.data):
             shared["val"] = ReadSet(device)
         self._shapes: dict[tuple[object, ...], Shapes] = {}
+        self._first_batch: Any = None
+        self._numbers: dict[str, float] = {}
+        """Those that the training steps of the first row log."""
         self._follow(skeleton)
         noise.observe(first.data.val_dataloader())
         self.evaluation = RowEvaluation(self.runner, shared, noise, use_cuda_graph=uses_cuda_graphs(device))
@@ -224,6 +239,7 @@ class VectorizedTrials(LightningModule):
             except Exception:  # the row fails when it trains
                 continue
             (stack,) = stacks({0: batch}, self.batches.device)
+            self._first_batch = cast(stack.of(0), self.rows.flat.dtype)
             self._mask_shapes(stack)
             return
         self.dropout_callers.update(name or "model" for name, _ in skeleton.named_modules())
@@ -253,9 +269,20 @@ class VectorizedTrials(LightningModule):
         if self.row_modules is not None and trial_row.view is None:
             self.row_modules.attach(trial_row)
         optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
+        trial_row.groups = optimizer.param_groups
+        self._note_numbers(trial_row)
         self.step.fill(row, trial_row, optimizer)
         if self.row_modules is not None:
             self.row_modules.start(trial_row, optimizer)
+
+    def _note_numbers(self, trial_row: TrialRow) -> None:
+        """Note the numbers that a row's training steps log and that other rows log otherwise, such as its `lr`."""
+        traits = self.runner.traits
+        if not traits.numbers or self._first_batch is None:
+            return
+        found = logged_numbers(trial_row.module, self._first_batch, traits)
+        self._numbers = self._numbers or found
+        trial_row.numbers = {name: value for name, value in found.items() if value != self._numbers.get(name)}
 
     # -- training
 
@@ -338,29 +365,21 @@ class VectorizedTrials(LightningModule):
         if not training:
             self._replace([])
             return
-        as_trained, (val, part) = self.step.means(), self._evaluated()
+        as_trained, found = self.step.logs.losses(), self._evaluated()
         self._end_failed()  # those whose validation loader raised
         training = [row for row in training if not self.trial_rows[row].is_idle]
-        trained = self._trained()
         metrics = {
             row: epoch_metrics(
                 self.trial_rows[row].epoch,
-                as_trained["train_loss"][row],
-                part[row],
-                val[row],
+                as_trained[row],
+                found.part[row],
+                found.val[row],
                 self.settings.monitor,
-                trained.get(row, {}),
+                found.trained[row],
             )
             for row in training
         }
-        self._replace(self._report(metrics))
-
-    def _trained(self) -> dict[int, Values]:
-        """Return what each row logs in training, after its hook at the end of the epoch."""
-        if self.row_modules is None:
-            return {}
-        rows = enumerate(self.trial_rows)
-        return {row: self.row_modules.end_epoch(trial_row) for row, trial_row in rows if not trial_row.is_idle}
+        self._replace(self._report(metrics, found.weights))
 
     def _end_failed(self) -> None:
         """Tell the trials whose loaders raised as failed."""
@@ -370,14 +389,10 @@ class VectorizedTrials(LightningModule):
         for trial_row in failed:
             trial_row.is_idle = True
 
-    def _evaluated(self) -> tuple[dict[int, Values], dict[int, Values]]:
-        """Return what each row logs on the validation set, and on a part of the training set."""
+    def _evaluated(self) -> _Epoch:
+        """Validate all rows; return what each logged in the epoch."""
         if self.row_modules is not None:
-            for trial_row in self.trial_rows:
-                trial_row.advance("epoch", trial_row.epoch + 1)
-            sets = self.evaluation.sets(self.rows, self.trial_rows)
-            val = self.row_modules.validate(self.trial_rows, self.rows, sets["val"])
-            return val, self.row_modules.measure(self.trial_rows, self.rows, sets["part"])
+            return self._evaluated_with_hooks(self.row_modules)
         self.evaluation.launch(self.rows, self.trial_rows)
         if self.rows.flat.is_cuda:
             self.batches.prepare(self.settings.max_epochs)
@@ -386,9 +401,24 @@ class VectorizedTrials(LightningModule):
             {row: {name: column[row] for name, column in means[name_of].items()} for row in range(len(self.trial_rows))}
             for name_of in ("val", "part")
         )
-        return val, part
+        # Such a step logs its loss, which has a field of its own.
+        logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
+        trained = {row: self.trial_rows[row].with_numbers(values) for row, values in enumerate(logged)}
+        return _Epoch(val, part, trained, {})
 
-    def _report(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
+    def _evaluated_with_hooks(self, row_modules: RowModules) -> _Epoch:
+        for trial_row in self.trial_rows:
+            trial_row.advance("epoch", trial_row.epoch + 1)
+        sets = self.evaluation.sets(self.rows, self.trial_rows)
+        val = row_modules.validate(self.trial_rows, self.rows, sets["val"])
+        training = {row: each for row, each in enumerate(self.trial_rows) if not each.is_idle}
+        changes = row_modules.has_hook("on_train_epoch_end")
+        kept = {row: each for row, each in training.items() if changes and self.checkpoint_path(each.spec) is not None}
+        weights = {row: _cloned(each.module) for row, each in kept.items()}
+        trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
+        return _Epoch(val, row_modules.measure(self.trial_rows, self.rows, sets["part"]), trained, weights)
+
+    def _report(self, metrics: Mapping[int, EpochMetrics], validated: Mapping[int, dict[str, Tensor]]) -> list[int]:
         """Report an epoch of each row and tell the trials that ended, in the order of their rows; return these rows."""
         results, reported = {}, []
         for row, point in metrics.items():
@@ -400,7 +430,7 @@ class VectorizedTrials(LightningModule):
                 results[row] = self._result(trial_row, "FAIL", diverged(point, self.settings.monitor))
                 continue
             if point.objective < least and self.checkpoint_path(trial_row.spec) is not None:
-                trial_row.best = {name: value.clone() for name, value in trial_row.module.state_dict().items()}
+                trial_row.best = validated.get(row) or _cloned(trial_row.module)
             reported.append(row)
         prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
         for row, prune in zip(reported, prunes, strict=True):
@@ -426,7 +456,9 @@ class VectorizedTrials(LightningModule):
         path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
         sha256 = self._save(trial_row, path) if path is not None and trial_row.best is not None else ""
         seconds = time.perf_counter() - trial_row.started
-        return TrialResult(trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""), sha256)
+        return TrialResult(
+            trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""), sha256, trial_row.lr_used
+        )
 
     def _save(self, trial_row: TrialRow, path: Path) -> str:
         module = self.make_module(trial_row.spec)
@@ -463,6 +495,10 @@ class VectorizedTrials(LightningModule):
             return
         self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
         self.step.narrow(self.rows, self.trial_rows, remaining)
+
+
+def _cloned(module: LightningModule) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def free_gpu_memory(on_gpu: bool) -> None:

@@ -111,6 +111,8 @@ class VmapRunner:
         """What the last step did, if steps do more than compute a loss and log means."""
         self.effect_tensors: tuple[Tensor, ...] = ()
         """The tensors of these effects, `[rows, ...]` each."""
+        self.log_options: dict[str, dict[str, Any]] = {}
+        """How the last training step logs, by name, if steps only compute a loss and log means."""
         self.batch_idx = 0
         """Number of the batch that the next step takes."""
         self._precision = _PRECISIONS.get(precision, nullcontext)
@@ -295,8 +297,11 @@ class VmapRunner:
         if recorder is not None:
             self.effects = recorder.effects
             return result, {}, recorder.tensors()
+        assert logged is not None
+        if step == "training_step":
+            self.log_options = logged.options
         device = next((tensor.device for tensor in state.values()), None)
-        return result, {name: _as_tensor(value, device) for name, value in (logged or {}).items()}, ()
+        return result, {name: _as_tensor(value, device) for name, value in logged.items()}, ()
 
 
 def _as_tensor(value: Any, device: torch.device | None) -> Tensor:

@@ -92,8 +92,8 @@ def assert_alike(got: dict[int, TrialResult], expected: dict[int, TrialResult], 
         assert (ours.state, len(ours.curve)) == (theirs.state, len(theirs.curve)), (ours.reason, theirs.reason)
         for mine, point in zip(ours.curve, theirs.curve, strict=True):
             here, there = values(mine), values(point)
-            there = {name: there[name] for name in here}  # what training steps log is kept of sequential trials alone
             assert here == pytest.approx(there, abs=1e-8, nan_ok=True), (number, here, there)
+        assert ours.lr_used == pytest.approx(theirs.lr_used, rel=1e-12)
         if theirs.checkpoint:
             for name, value in weights(theirs).items():
                 assert torch.allclose(weights(ours)[name].double(), value.double(), rtol=0, atol=tolerance), name
