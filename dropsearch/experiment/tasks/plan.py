@@ -51,6 +51,7 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
         yield f"measured    trial steps per second in one process, by width: {measured}"
     yield f"memory      {_memory(_parameters(context), plan)}"
+    yield from _frozen(plan)
     notes = context.rate_check.notes(config.model.name) if context.rate_check else ()
     yield from (f"note        {note}" for note in notes)
 
@@ -71,6 +72,17 @@ def _memory(parameters: int, plan: Plan) -> str:
         return known
     row, all_rows = plan.memory.per_row / 2**20, plan.memory.total(plan.width) / 2**20
     return f"{known}; {row:,.1f} MiB for each in training, {all_rows:,.1f} MiB in each process"
+
+
+def _frozen(plan: Plan) -> Iterator[str]:
+    """Say what all rows share, and what that saves."""
+    if plan.memory is None or not plan.memory.holds_parts_once:
+        return
+    once = plan.memory.held_once / 2**20
+    faster = f", {plan.gain_of_holding_once:.1f} times the speed of copies" if plan.gain_of_holding_once else ""
+    yield (
+        f"frozen      {once:,.1f} MiB held once for all rows instead of {plan.width * once:,.1f} MiB of copies{faster}"
+    )
 
 
 def _sites(sites: tuple[Site, ...]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
 from dropsearch.dropout.control import VALIDATION, TrialControl
-from dropsearch.dropout.row_control import RowBits, mask_shapes, row_rates
+from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
@@ -25,6 +25,7 @@ from dropsearch.training.reasons import place_of_error
 from dropsearch.training.sequential import ModuleFactory, quiet_lightning
 from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
+from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_optimizers import (
     RowOptimizer,
@@ -106,7 +107,10 @@ def _compare(
     sequential = [_module(make_module, spec, trainer) for spec in specs]
     vectorized = [_module(make_module, spec, trainer) for spec in specs]
     optimizer, _ = configure_optimizer(vectorized[0])
-    rows = StackedState(vectorized[0], 2, parameter_order(vectorized[0], optimizer), torch.device("cpu"), torch.float64)
+    batches, form = [_batches(data, spec, 2) for spec in specs], data.train_loader(specs[0].seed).form
+    shapes, changing = _shapes(_module(make_module, specs[0], trainer), specs[0], batches[0][0])
+    order, shared = parameter_order(vectorized[0], optimizer), equal_in_all(vectorized, changing)
+    rows = StackedState(vectorized[0], 2, order, torch.device("cpu"), torch.float64, shared)
     for row, module in enumerate(vectorized):
         rows.bind(row, module)
     runner = VmapRunner(_module(make_module, specs[0], trainer))
@@ -114,8 +118,6 @@ def _compare(
         (configure_optimizer(module)[0], RowOptimizer(rows, row, bound, configure_optimizer(bound)[0]))
         for row, (module, bound) in enumerate(zip(sequential, vectorized, strict=True))
     ]
-    batches, form = [_batches(data, spec, 2) for spec in specs], data.train_loader(specs[0].seed).form
-    shapes = _shapes(_module(make_module, specs[0], trainer), specs[0], batches[0][0])
     rates = row_rates([spec.rates for spec in specs], torch.float64, torch.device("cpu"))
     bits = RowBits(shapes, 2, torch.device("cpu"))
     for step in range(2):
@@ -190,9 +192,11 @@ def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[Any]:
     ]
 
 
-def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> dict[str, torch.Size]:
-    with torch.no_grad(), captured_logs(module):
-        return mask_shapes(module, spec.rates, lambda: call_step(module.training_step, batch, 0))
+def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> tuple[Shapes, set[str]]:
+    """Return the shapes of the random bits of a training step, and the buffers that it changes."""
+    with torch.no_grad(), captured_logs(module), noting_changed_buffers(module) as changing:
+        shapes = mask_shapes(module, spec.rates, lambda: call_step(module.training_step, batch, 0))
+    return shapes, changing
 
 
 def _sequential_step(module: LightningModule, spec: TrialSpec, batch: Any, step: int) -> Tensor:

@@ -19,6 +19,9 @@ CGROUP = Path("/sys/fs/cgroup")
 SHARE = 0.8
 """Share of the free memory that training may use; the rest is for evaluation and other processes."""
 
+NOTABLE = 2**16
+"""Bytes from which on shared parts are spoken of."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -26,6 +29,13 @@ class Memory:
 
     fixed: int
     per_row: int
+    held_once: int = 0
+    """Of the fixed part: frozen parameters and buffers that all rows share."""
+
+    @property
+    def holds_parts_once(self) -> bool:
+        """Whether rows share more than a few numbers, such as those of a mask."""
+        return self.held_once >= NOTABLE
 
     def total(self, width: int) -> int:
         """Return the memory in bytes at a width."""
@@ -45,19 +55,21 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
     Args:
         make_trials: Builds vectorized trials of a width.
     """
-    one, two = (_measure(make_trials, width) for width in (1, 2))
+    (one, _), (two, held_once) = (_measure(make_trials, width) for width in (1, 2))
     per_row = max(two - one, 0)
-    return Memory(max(one - per_row, 0), per_row)
+    return Memory(max(one - per_row, 0), per_row, held_once)
 
 
-def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> int:
+def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> tuple[int, int]:
+    """Return the memory of a training step, and that of what rows share."""
     trials = make_trials(width)
+    shared = sum(_bytes(tensor) for tensor in trials.rows.shared.values())
     if trials.rows.flat.is_cuda:
-        return _peak_reserved(trials)
+        return _peak_reserved(trials), shared
     saved = _SavedStorages()
     with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
         trials.seconds_per_step(1)
-    return saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state())
+    return saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state()), shared
 
 
 def _peak_reserved(trials: VectorizedTrials) -> int:

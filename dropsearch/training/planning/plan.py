@@ -57,6 +57,8 @@ class Plan:
     """How vectorized training runs convolutions; grouped if not measured."""
     speed: float = 0.0
     """Trial steps per second in one process at the width of the search, 0 if not measured."""
+    gain_of_holding_once: float = 0.0
+    """How many times as fast rows are that share their frozen parts; 0 where there are none, or not measured."""
 
 
 def make_plan(
@@ -135,7 +137,19 @@ def make_plan(
         return Plan("sequential", 1, reason, rates, memory, speed=sequential_rate)
     speed = rates[1] if unstackable else rates[fastest]
     reason = f"measured{_one_at_a_time(unstackable)}"
-    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed)
+    gain = _gain_of_holding_once(throughput, memory, fastest, processes)
+    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed, gain)
+
+
+def _gain_of_holding_once(throughput: Throughput, memory: Memory, width: int, processes: int) -> float:
+    """Measure how much faster rows are that share their frozen parts, if copies of them fit into memory."""
+    copies = dataclasses.replace(memory, per_row=memory.per_row + memory.held_once)
+    if not memory.holds_parts_once or copies.max_width(free_memory(throughput.device, processes)) < width:
+        return 0.0
+    try:
+        return throughput.gain_of_holding_once(width)
+    except torch.cuda.OutOfMemoryError:
+        return 0.0
 
 
 def _one_at_a_time(unstackable: str) -> str:

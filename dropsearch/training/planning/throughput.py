@@ -44,10 +44,10 @@ class Throughput:
         self._kinds: tuple[Convolutions, ...] = ("grouped", "by row") if has_convolutions else ("grouped",)
         self._faster: dict[int, Convolutions] = {}
 
-    def make_trials(self, width: int, kind: Convolutions = "grouped") -> VectorizedTrials:
+    def make_trials(self, width: int, kind: Convolutions = "grouped", *, holds_once: bool = True) -> VectorizedTrials:
         """Build vectorized trials that are copies of the measured trial with different seeds."""
-        settings = dataclasses.replace(self._settings, convolutions=kind)
-        return VectorizedTrials(self._make_module, self._data, settings, _RepeatedTrial(self._spec, width), width)
+        settings, feed = dataclasses.replace(self._settings, convolutions=kind), _RepeatedTrial(self._spec, width)
+        return VectorizedTrials(self._make_module, self._data, settings, feed, width, holds_once=holds_once)
 
     def rate(self, width: int) -> float | None:
         """Return the trial steps per second at a width; None if memory runs out."""
@@ -68,8 +68,13 @@ class Throughput:
         self._faster[width] = max(rates, key=lambda kind: rates[kind])
         return max(rates.values())
 
-    def _rate(self, width: int, kind: Convolutions) -> float:
-        trials = self.make_trials(width, kind)
+    def gain_of_holding_once(self, width: int) -> float:
+        """Return how many times as fast rows are that share their frozen parts as rows that have copies of them."""
+        kind = self.convolutions(width)
+        return self._rate(width, kind) / self._rate(width, kind, holds_once=False)
+
+    def _rate(self, width: int, kind: Convolutions, *, holds_once: bool = True) -> float:
+        trials = self.make_trials(width, kind, holds_once=holds_once)
         first = trials.seconds_per_step(1)
         # A step this long is accurate enough without repetition.
         return width / (first if first > 0.2 else trials.seconds_per_step(3))

@@ -18,6 +18,7 @@ from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.user_data import prepared
 from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
+from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 EPOCHS = 2
@@ -51,7 +52,11 @@ def trials_difference(
     )
     name = type(make_module(specs[0])).__name__
     together, alone = _Specs(specs), _Specs(specs)
-    VectorizedTrials(make_module, few, settings, together, len(specs)).fit()
+    try:
+        VectorizedTrials(make_module, few, settings, together, len(specs)).fit()
+    except NotHeldOnceError:  # as in the search
+        together = _Specs(specs)
+        VectorizedTrials(make_module, few, settings, together, len(specs), holds_once=False).fit()
     SequentialEngine(make_module, few, settings).run(alone)
     for spec in specs:
         found, expected = together.results[spec.number], alone.results[spec.number]

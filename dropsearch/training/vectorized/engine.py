@@ -10,6 +10,7 @@ from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
 from dropsearch.training.reasons import one_line
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
+from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 
@@ -39,6 +40,7 @@ class VectorizedEngine:
     ) -> None:
         self.make_module, self.data, self.settings = make_module, data, settings
         self.width, self.checkpoint_path = width, checkpoint_path
+        self._holds_once = True
         self.failure = ""
         """Why vectorized training failed, so that trials train sequentially; else empty."""
 
@@ -66,11 +68,18 @@ class VectorizedEngine:
 
     def _run(self, partitioned: PartitionedFeed) -> None:
         while not partitioned.cancelled() and not self.failure:
+            trials = None
             try:
                 if not partitioned.next_partition():
                     return
                 trials = VectorizedTrials(
-                    self.make_module, self.data, self.settings, partitioned, self.width, self.checkpoint_path
+                    self.make_module,
+                    self.data,
+                    self.settings,
+                    partitioned,
+                    self.width,
+                    self.checkpoint_path,
+                    holds_once=self._holds_once,
                 )
                 if trials.trial_rows:
                     with process_state_kept():
@@ -88,7 +97,10 @@ class VectorizedEngine:
                 if partitioned.cancelled():  # the user's second Ctrl-C
                     raise
                 partitioned.requeue_open()
-                self.failure = str(error) if isinstance(error, UnsupportedError) else described(error)
+                if isinstance(error, NotHeldOnceError) or (trials is not None and trials.holds_once):
+                    self._holds_once = False  # some code may change what is frozen: each row gets its own
+                else:
+                    self.failure = str(error) if isinstance(error, UnsupportedError) else described(error)
             trials = None  # free_gpu_memory can only free what is not referenced here
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()

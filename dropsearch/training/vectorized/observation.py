@@ -89,7 +89,9 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
         traits.logged = names
         traits.logs_beyond_means |= any(not effect.is_mean for effect in recorder.effects)
     else:
-        traits.numbers = tuple(effect.name for effect in recorder.effects if effect.is_number)
+        # Numbers that are made of tensors are none of a trial's constants.
+        numbers = [effect.name for effect in recorder.effects if effect.is_number]
+        traits.numbers = () if traits.asks_rows else tuple(numbers)
         is_repeated = len(names) > len(set(names))
         traits.logs_beyond_means |= is_repeated or any(not each.is_last_or_mean for each in recorder.effects)
 

@@ -66,9 +66,10 @@ def _schedule(entry: Any, monitor: str | None) -> Schedule:
 
 
 def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
-    """Return the names of a module's parameters, ordered so that each parameter group is contiguous."""
+    """Return the names of a module's parameters, ordered so that what trains in each parameter group is contiguous."""
     group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    names = [(group_of.get(id(p), len(optimizer.param_groups)), name) for name, p in module.named_parameters()]
+    last = len(optimizer.param_groups)
+    names = [(group_of.get(id(p), last) if p.requires_grad else last, name) for name, p in module.named_parameters()]
     return [name for _, name in sorted(names, key=lambda pair: pair[0])]
 
 
@@ -105,13 +106,13 @@ class RowOptimizer:
 
 
 def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:
-    """Return the columns of each parameter group in a row; empty if a group is not contiguous or is frozen in part."""
+    """Return the columns of what trains in each parameter group; empty where that is not contiguous or nothing."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spans = []
     for group in optimizer.param_groups:
-        pieces = sorted(rows.spans[names[id(p)]] for p in group["params"])
+        pieces = sorted(rows.spans[names[id(p)]] for p in group["params"] if p.requires_grad)
         is_contiguous = all(left[1] == right[0] for left, right in pairwise(pieces))
-        if not pieces or not is_contiguous or not all(p.requires_grad for p in group["params"]):
+        if not pieces or not is_contiguous:
             return []
         spans.append((pieces[0][0], pieces[-1][1]))
     return spans

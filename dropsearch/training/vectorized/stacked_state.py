@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
 from dropsearch._compat.torch_modules import buffers_of
+from dropsearch.training.vectorized.held_once import NotHeldOnceError, fingerprint, use
 
 
 class StackedState:
@@ -25,12 +27,22 @@ class StackedState:
         order: Names of all parameters, in their order within a row.
         device: Device of the tensors.
         dtype: Dtype of the parameters.
+        shared: Frozen parameters and buffers that are equal in all modules, by name: one tensor for all rows.
     """
 
     def __init__(
-        self, template: LightningModule, width: int, order: Sequence[str], device: torch.device, dtype: torch.dtype
+        self,
+        template: LightningModule,
+        width: int,
+        order: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+        shared: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        shapes = {name: parameter.shape for name, parameter in template.named_parameters()}
+        self.shared = {name: _cast(value, device, dtype) for name, value in shared.items()}
+        self._fingerprint = fingerprint(self.shared.values())
+        order = [name for name in order if name not in self.shared]
+        shapes = {name: parameter.shape for name, parameter in template.named_parameters() if name in order}
         trained = {name for name, parameter in template.named_parameters() if parameter.requires_grad}
         size = sum(math.prod(shape) for shape in shapes.values())
         self.width, self.order = width, tuple(order)
@@ -53,6 +65,7 @@ class StackedState:
                 width, *buffer.shape, device=device, dtype=dtype if buffer.is_floating_point() else buffer.dtype
             )
             for name, buffer in template.named_buffers()
+            if name not in self.shared
         }
 
     def compute_gradients(self, losses: Tensor) -> None:
@@ -70,9 +83,13 @@ class StackedState:
         """Copy a module's parameters and buffers into a row, and replace them in the module by views of that row.
 
         The module may be on another device: its parameters are transferred in one copy.
+
+        Raises:
+            NotHeldOnceError: What all rows share differs in this module.
         """
         with torch.no_grad():
-            parameters = dict(module.named_parameters())
+            use(module, self.shared)
+            parameters = {name: value for name, value in module.named_parameters() if name not in self.shared}
             if self.order:
                 self.flat[row].copy_(torch.cat([parameters[name].detach().reshape(-1) for name in self.order]))
             for name, parameter in parameters.items():
@@ -80,7 +97,7 @@ class StackedState:
                 parameter.data = view
                 start, stop = self.spans[name]
                 parameter.grad = self.gradients[row, start:stop].view(view.shape) if parameter.requires_grad else None
-            for name, buffer in list(module.named_buffers()):
+            for name, buffer in [(n, b) for n, b in module.named_buffers() if n not in self.shared]:
                 view = self.buffers[name][row]
                 view.copy_(buffer)
                 path, _, leaf = name.rpartition(".")
@@ -92,15 +109,29 @@ class StackedState:
 
     def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
         """Return a new state with one row per given module, and bind the modules to its rows."""
-        narrower = StackedState(modules[0], len(modules), self.order, self.flat.device, self.flat.dtype)
+        device, dtype = self.flat.device, self.flat.dtype
+        narrower = StackedState(modules[0], len(modules), self.order, device, dtype, self.shared)
         for row, module in enumerate(modules):
             narrower.bind(row, module)
         return narrower
+
+    def require_shared_unchanged(self) -> None:
+        """Check that nothing has changed what all rows share.
+
+        Raises:
+            NotHeldOnceError: Something has.
+        """
+        if not torch.equal(fingerprint(self.shared.values()), self._fingerprint):
+            raise NotHeldOnceError("a trial changes what all rows share")
 
     def clip(self, max_norm: float) -> None:
         """Clip the norm of each row's gradient to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
         norms = self.gradients.norm(dim=1, keepdim=True)
         self.gradients.mul_((max_norm / (norms + 1e-6)).clamp(max=1.0))
+
+
+def _cast(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return value.detach().to(device, dtype if value.is_floating_point() else value.dtype)
 
 
 class RowsPart:
@@ -112,7 +143,7 @@ class RowsPart:
     """
 
     def __init__(self, state: StackedState, index: Tensor) -> None:
-        self._state, self._index = state, index
+        self._state, self._index, self.shared = state, index, state.shared
         self.parameters = {name: value.index_select(0, index) for name, value in state.parameters.items()}
         self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
 

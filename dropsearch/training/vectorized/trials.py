@@ -48,6 +48,7 @@ from dropsearch.training.vectorized.effects import EffectRecorder
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
+from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers, use_frozen
 from dropsearch.training.vectorized.observation import datamodule_of, logged_numbers, traits_of
 from dropsearch.training.vectorized.row_batches import (
     LockstepBatches,
@@ -62,7 +63,7 @@ from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
-from dropsearch.training.vectorized.step_traits import StepTraits
+from dropsearch.training.vectorized.step_traits import StepTraits, overridden
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -93,6 +94,7 @@ class VectorizedTrials(LightningModule):
         feed: Feed of the trials, all of one partition (see `partitioned_feed`).
         width: Maximum number of trials that train at once.
         checkpoint_path: Where to save the weights of a trial's best epoch.
+        holds_once: Whether frozen parts that are equal in all trials are one tensor for all rows.
     """
 
     def __init__(
@@ -103,9 +105,12 @@ class VectorizedTrials(LightningModule):
         feed: Feed,
         width: int,
         checkpoint_path: CheckpointPath = lambda _: None,
+        *,
+        holds_once: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self._may_hold_once = holds_once
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
         # A module that builds a schedule may ask its Trainer for the number of steps.
@@ -115,10 +120,16 @@ class VectorizedTrials(LightningModule):
         self._is_warm = False
         self.row_modules: RowModules | None = None
         """What modules do outside of `vmap`; None if their steps compute a loss and log means, and nothing else."""
-        self.trial_rows: list[TrialRow] = self._ask(min(width, feed.most_at_once or width))
+        self.trial_rows: list[TrialRow] = []
+        self.trial_rows = self._ask(min(width, feed.most_at_once or width))
         self.batches = self._batches()
         if self.trial_rows:
             self._build()
+
+    @property
+    def holds_once(self) -> bool:
+        """Whether rows share a part."""
+        return bool(self.trial_rows) and bool(self.rows.shared)
 
     # -- building rows
 
@@ -132,6 +143,7 @@ class VectorizedTrials(LightningModule):
             for spec in specs:
                 try:
                     trial_rows.append(self._trial_row(spec))
+                    self._spare_memory(trial_rows[-1].module, [*self.trial_rows, *trial_rows][0].module)
                 except (InputError, RunError, torch.cuda.OutOfMemoryError):
                     raise
                 except Exception as error:
@@ -139,6 +151,11 @@ class VectorizedTrials(LightningModule):
             if failed:
                 self.feed.tell(failed)
         return trial_rows
+
+    def _spare_memory(self, module: LightningModule, first: LightningModule) -> None:
+        """Let a new module use the frozen parts of another one, unless its `setup` may still change them."""
+        if self._may_hold_once and not any(overridden(module, ("setup",))):
+            use_frozen(module, first)
 
     def _trial_row(self, spec: TrialSpec) -> TrialRow:
         module = self.make_module(spec)
@@ -181,20 +198,23 @@ class VectorizedTrials(LightningModule):
         )
         if not traits.is_plain:
             self.row_modules = RowModules(traits, self.runner, self._row_trainer, noise)
-            self.row_modules.attach(first)
+            for trial_row in self.trial_rows:
+                self.row_modules.attach(trial_row)
         optimizer, _ = configure_optimizer(first.module)
-        self.rows = StackedState(
-            first.module, len(self.trial_rows), parameter_order(first.module, optimizer), device, dtype
-        )
+        self._shapes: dict[tuple[object, ...], Shapes] = {}
+        self._changing: set[str] = set()
+        """Buffers that training steps change."""
+        self._first_batch: Any = None
+        self._numbers: dict[str, float] = {}
+        """Those that the training steps of the first row log."""
+        modules = [trial_row.module for trial_row in self.trial_rows]
+        shared_parts = equal_in_all(modules, self._follow(skeleton)) if self._may_hold_once else {}
+        order = parameter_order(first.module, optimizer)
+        self.rows = StackedState(first.module, len(self.trial_rows), order, device, dtype, shared_parts)
         own_splits = first.spec.redraws_split and first.data is not self.data
         shared = None if own_splits else {name: load(self.data) for name, load in LOADERS.items()}
         if shared is not None and validates_by_row(self.data):
             shared["val"] = ReadSet(device)
-        self._shapes: dict[tuple[object, ...], Shapes] = {}
-        self._first_batch: Any = None
-        self._numbers: dict[str, float] = {}
-        """Those that the training steps of the first row log."""
-        self._follow(skeleton)
         noise.observe(first.data.val_dataloader())
         self.evaluation = RowEvaluation(self.runner, shared, noise, use_cuda_graph=uses_cuda_graphs(device))
         disable_flatten_parameters(skeleton)
@@ -229,8 +249,8 @@ class VectorizedTrials(LightningModule):
                 return DeviceStep(*parts, self.batches, flat)
         return HostStep(*parts)
 
-    def _follow(self, skeleton: LightningModule) -> None:
-        """Note the modules that call dropout in a step on a first batch."""
+    def _follow(self, skeleton: LightningModule) -> set[str]:
+        """Note the modules that call dropout in a step on a first batch; return the buffers that it changes."""
         for trial_row in self.trial_rows:
             # A loader of its own, so that no epoch of the row begins.
             loader = self.data.train_loader(self.settings.batch_seed(trial_row.spec))
@@ -239,26 +259,29 @@ class VectorizedTrials(LightningModule):
             except Exception:  # the row fails when it trains
                 continue
             (stack,) = stacks({0: batch}, self.batches.device)
-            self._first_batch = cast(stack.of(0), self.rows.flat.dtype)
+            self._first_batch = cast(stack.of(0), self._real)
             self._mask_shapes(stack)
-            return
+            metrics = tuple(f"{path}." for path in self.runner.traits.metrics)
+            return self._changing | {name for name, _ in skeleton.named_buffers() if name.startswith(metrics)}
         self.dropout_callers.update(name or "model" for name, _ in skeleton.named_modules())
+        return {name for name, _ in skeleton.named_buffers()}
 
     def _mask_shapes(self, stack: RowStack) -> Shapes:
         """Return the shapes of a row's masks for the batches of a stack."""
         if stack.shape in self._shapes:
             return self._shapes[stack.shape]
         skeleton, first = self.runner.skeleton, self.trial_rows[0]
-        batch = cast(stack.form.build([each[0] for each in stack.examples]), self.rows.flat.dtype)
+        batch = cast(stack.form.build([each[0] for each in stack.examples]), self._real)
         self.runner.set_mode(training=True)  # a shape may first come after an evaluation
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
-        with torch.no_grad(), logs:
+        with torch.no_grad(), logs, noting_changed_buffers(skeleton) as changing:
             run = lambda: call_step(skeleton.training_step, batch, 0)  # noqa: E731
             shapes = mask_shapes(skeleton, first.spec.rates, run, self.dropout_callers)
         skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         self._shapes[stack.shape] = shapes
+        self._changing |= changing
         return shapes
 
     def _fill(self, row: int) -> None:
@@ -332,7 +355,9 @@ class VectorizedTrials(LightningModule):
 
     def state(self) -> list[Tensor]:
         """Return the tensors that are held between steps."""
-        return [self.rows.flat, self.rows.gradients, *self.rows.buffers.values(), *self.step.state(self.trial_rows)]
+        rows = self.rows
+        held = [rows.flat, rows.gradients, *rows.buffers.values(), *rows.shared.values()]
+        return [*held, *self.step.state(self.trial_rows)]
 
     def configure_optimizers(self) -> None:
         """Return None: each row has the optimizer of its own module."""
@@ -366,6 +391,7 @@ class VectorizedTrials(LightningModule):
             self._replace([])
             return
         as_trained, found = self.step.logs.losses(), self._evaluated()
+        self.rows.require_shared_unchanged()
         self._end_failed()  # those whose validation loader raised
         training = [row for row in training if not self.trial_rows[row].is_idle]
         metrics = {
@@ -414,7 +440,7 @@ class VectorizedTrials(LightningModule):
         training = {row: each for row, each in enumerate(self.trial_rows) if not each.is_idle}
         changes = row_modules.has_hook("on_train_epoch_end")
         kept = {row: each for row, each in training.items() if changes and self.checkpoint_path(each.spec) is not None}
-        weights = {row: _cloned(each.module) for row, each in kept.items()}
+        weights = {row: self._weights(each) for row, each in kept.items()}
         trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
         return _Epoch(val, row_modules.measure(self.trial_rows, self.rows, sets["part"]), trained, weights)
 
@@ -430,7 +456,7 @@ class VectorizedTrials(LightningModule):
                 results[row] = self._result(trial_row, "FAIL", diverged(point, self.settings.monitor))
                 continue
             if point.objective < least and self.checkpoint_path(trial_row.spec) is not None:
-                trial_row.best = validated.get(row) or _cloned(trial_row.module)
+                trial_row.best = validated.get(row) or self._weights(trial_row)
             reported.append(row)
         prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
         for row, prune in zip(reported, prunes, strict=True):
@@ -450,6 +476,11 @@ class VectorizedTrials(LightningModule):
         if ended:
             self.feed.tell([results[row] for row in ended])
         return ended
+
+    def _weights(self, trial_row: TrialRow) -> dict[str, Tensor]:
+        """Return the weights of a row as they are now."""
+        values, shared = trial_row.module.state_dict(), self.rows.shared
+        return {name: value if name in shared else value.clone() for name, value in values.items()}
 
     def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
         """Return the result of a trial; save the weights of a complete one first."""
@@ -495,10 +526,6 @@ class VectorizedTrials(LightningModule):
             return
         self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
         self.step.narrow(self.rows, self.trial_rows, remaining)
-
-
-def _cloned(module: LightningModule) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def free_gpu_memory(on_gpu: bool) -> None:

@@ -164,7 +164,7 @@ class VmapRunner:
 
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
             self.control.load(rates, bits)
-            result, *found = self._run("training_step", parameters, buffers, form.build(examples))
+            result, *found = self._run("training_step", parameters, {**rows.shared, **buffers}, form.build(examples))
             loss = result["loss"] if isinstance(result, Mapping) else result
             return loss, *found
 
@@ -198,7 +198,8 @@ class VmapRunner:
 
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
             self.control.load(rates, bits)
-            return self._run(step, parameters, buffers, batch if form is None else form.build(examples))[1:]
+            given = batch if form is None else form.build(examples)
+            return self._run(step, parameters, {**rows.shared, **buffers}, given)[1:]
 
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
