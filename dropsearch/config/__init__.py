@@ -1,1 +1,1 @@
-"""The configuration: types, rules, and what is said when one is broken."""
+"""The configuration: types, constraints and error messages."""

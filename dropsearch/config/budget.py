@@ -1,4 +1,4 @@
-"""What `budget=` says: time, or a number of trials."""
+"""Parsing of `budget=`: a duration or a number of trials."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _TRIALS = re.compile(r"(\d+)\s*trials?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a run may take; one of both is 0."""
+    """The limit of a run: seconds or trials; the other one is 0."""
 
     seconds: float = 0.0
     trials: int = 0
-    """Trainings in all arms, those of the confirmation among them."""
+    """Number of trainings in all arms, including the confirmation."""
 
 
 def parsed(text: str) -> Budget | None:
-    """Return a budget; None where the text is none.
+    """Return the budget that a text describes, or None if it describes none.
 
     Example:
         >>> parsed("1h30m")

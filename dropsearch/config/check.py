@@ -1,4 +1,4 @@
-"""What the values of a configuration must satisfy, checked before anything is loaded or written."""
+"""Validation of a configuration before anything is loaded or written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dropsearch.core.records import ARMS
 from dropsearch.dropout.typical_rates import KINDS
 
 LONGEST_NAME = 200
-"""Bytes of a study's name, which is part of paths and of keys in databases."""
+"""Maximum number of bytes of a study's name, which is part of paths and database keys."""
 MOST_SAMPLES = 10_000
-"""Of Monte Carlo dropout, all of which are in memory at once."""
+"""Maximum number of Monte Carlo passes, all of which are in memory at once."""
 
 _REFUSED = {
     "fast_dev_run": "it trains nothing",
@@ -28,16 +28,16 @@ _REFUSED = {
     "max_steps": "trials train for trainer.max_epochs",
     "devices": "a trial trains on one device",
     "num_nodes": "a trial trains on one device",
-    "gradient_clip": "trainer.gradient_clip_val says it for every engine",
+    "gradient_clip": "use trainer.gradient_clip_val, which works with every engine",
 }
-"""Arguments of the Trainer that would break what a trial is, and why."""
+"""Trainer arguments that contradict how trials are trained, with the reason."""
 
 
 def check(config: Config) -> None:
     """Check a configuration.
 
     Raises:
-        InputError: The first rule that is broken, with the value and the key.
+        InputError: The first violated rule, with the value and the key.
     """
     problem = next(_problems(config), None)
     if problem:
@@ -45,7 +45,7 @@ def check(config: Config) -> None:
 
 
 def _file(config: Config, key: str) -> str:
-    """Return the file that says what a key means."""
+    """Return the file that documents a key."""
     group, _, rest = key.partition(".")
     if group == "retrain":
         return "best/ARM.yaml of a run"
@@ -73,9 +73,9 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _evidence(config)
     yield from _tracking(config.tracking.name)
     if config.budget is not None and config.task == "work":
-        yield f"budget must be left out with task=work, for the run decides what it buys, got {config.budget}"
+        yield f"budget must be left out with task=work, because the main run spends it, got {config.budget}"
     if config.budget is not None and parsed(config.budget) is None:
-        yield f'budget must be a time or a number of trials, such as 20m, 2h or "500 trials", got "{config.budget}"'
+        yield f'budget must be a duration or a number of trials, such as 20m, 2h or "500 trials", got "{config.budget}"'
     if config.budget is not None and config.study.repeats > 1:
         yield f"study.repeats must be 1 with a budget, got {config.study.repeats}"
     if config.task == "retrain":
@@ -83,7 +83,7 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _values(config: Config) -> Iterator[str]:
-    """Yield what is wrong with single values, and with those of the optimizer beside each other."""
+    """Yield violations of single values, and of optimizer values in combination."""
     yield from field_problems(config)
     yield from _classes(config)
     if len(config.optimizer.betas) != 2:
@@ -104,14 +104,14 @@ def _tracking(given: Any) -> Iterator[str]:
 
 
 def _classes(config: Config) -> Iterator[str]:
-    """Yield what is wrong with arguments of the classes that state what they take."""
+    """Yield violations of the constraints that classes declare for their arguments."""
     for group in ("model", "data"):
         chosen: Any = getattr(config, group)
         module, _, name = chosen._target_.rpartition(".")
         if chosen.made_by is None and module:
             try:
                 target = getattr(import_module(module), name)
-            except Exception:  # importing a class may raise anything; building it reports the error
+            except Exception:  # an import may raise anything; building the object reports it
                 continue
             yield from argument_problems(target, arguments(chosen), f"{group}.")
 
@@ -119,16 +119,16 @@ def _classes(config: Config) -> Iterator[str]:
 def _arms(arms: Sequence[str]) -> Iterator[str]:
     known = ", ".join(ARMS)
     if not arms:
-        yield f"arms must name at least one of {known}, got an empty list"
+        yield f"arms must include at least one of {known}, got an empty list"
     for arm in arms:
-        if not isinstance(arm, str) or arm not in ARMS:  # a list within a list passes the schema
+        if not isinstance(arm, str) or arm not in ARMS:  # the schema accepts nested lists
             yield f'arms must be of {known}, got "{arm}"{close_match(str(arm), ARMS)}'
         if list(arms).count(arm) > 1:
-            yield f'arms must name each arm once, got "{arm}" {list(arms).count(arm)} times'
+            yield f'arms must include each arm once, got "{arm}" {list(arms).count(arm)} times'
 
 
 def _of_arms(config: Config) -> Iterator[str]:
-    """Yield what is wrong with what arms differ in."""
+    """Yield violations in the settings that differ between arms."""
     given = arguments(config.model)
     for arm, values in config.arm_args.items():
         if arm not in ARMS:
@@ -138,14 +138,14 @@ def _of_arms(config: Config) -> Iterator[str]:
         elif ARMS[arm].batchnorm and (same := [k for k, v in values.items() if k in given and given[k] == v]):
             yield (
                 f"model.{same[0]} must not be {given[same[0]]}, which arm_args.{arm} gives to the arms with BatchNorm "
-                "alone: give it another value"
+                "only: set another value"
             )
     for arm in config.arms:
         if isinstance(arm, str) and arm in ARMS and ARMS[arm].batchnorm and not _has_batchnorm(config, arm):
             yield (
-                f"arms must not name {arm} without saying how it gets BatchNorm, got "
-                f"{', '.join(config.arms)}: give arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
-                " where the module has BatchNorm that the other arms are to lose"
+                f"arms must not include {arm} unless the configuration says how it gets BatchNorm, got "
+                f"{', '.join(config.arms)}: set arm_args={{{arm}: {{ARGUMENT: VALUE}}}}, or batchnorm.replace=identity"
+                " to remove the module's BatchNorm in the other arms"
             )
 
 
@@ -157,7 +157,7 @@ def _insertion(given: Any) -> Iterator[str]:
     listed = given if isinstance(given, list) else [given]
     if given is not None and not (listed and all(isinstance(each, str) and each for each in listed)):
         yield (
-            "sites.insert must be after_activation, a name, a pattern or a type of parts of the module, or a list of "
+            "sites.insert must be after_activation, or a name, pattern or type of submodules, or a list of "
             f"these, got {given!r}: as in sites.insert=[encoder.*.relu] or sites.insert=[torch.nn.ReLU]"
         )
 
@@ -219,7 +219,7 @@ def _names(config: Config) -> Iterator[str]:
 def _evidence(config: Config) -> Iterator[str]:
     samples = config.evidence.monte_carlo
     if samples != sorted(set(samples)) or not all(1 <= count <= MOST_SAMPLES for count in samples):
-        yield f"evidence.monte_carlo must be rising numbers from 1 to {MOST_SAMPLES}, got {samples}"
+        yield f"evidence.monte_carlo must be increasing numbers from 1 to {MOST_SAMPLES}, got {samples}"
     if config.task == "evidence" and config.evidence.name == "off":
         yield "evidence must be on with task=evidence, got off"
     if config.evidence.single_sites and config.evidence.name == "off":

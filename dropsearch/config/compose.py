@@ -1,4 +1,4 @@
-"""From Hydra's configuration to plain, checked dataclasses."""
+"""Conversion of Hydra's configuration to validated dataclasses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULT = "unless_given"
 
 
 def register_schemas() -> None:
-    """Tell Hydra the types of the configuration; the sections of `FREE` take keys that it does not know."""
+    """Register the configuration schema with Hydra; the sections in `FREE` accept unknown keys."""
     OmegaConf.register_new_resolver("last_part", lambda path: str(path).rpartition(".")[2], replace=True)
     OmegaConf.register_new_resolver(_DEFAULT, float, replace=True)
     ConfigStore.instance().store(name="schema", node=_schema())
@@ -41,15 +41,15 @@ def _schema() -> Any:
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:
-    """Return the configuration that the command line would make of these overrides, without running anything.
+    """Return the configuration that the command line composes from overrides, without running anything.
 
     Raises:
-        InputError: As `typed`.
+        InputError: See `typed`.
     """
     check_options(overrides)
     register_schemas()
     running, hydra = GlobalHydra.instance(), GlobalHydra.instance().hydra
-    running.clear()  # the caller may be a Hydra application of its own
+    running.clear()  # the caller may itself be a Hydra application
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return typed(compose("config", overrides=with_params(overrides)))
@@ -60,10 +60,10 @@ def compose_overrides(overrides: Sequence[str]) -> Config:
 
 
 def typed(raw: DictConfig) -> Config:
-    """Return the configuration as dataclasses, with ``~`` expanded and every rule checked.
+    """Return the configuration as validated dataclasses with ``~`` expanded.
 
     Raises:
-        InputError: A key is unknown, a value has the wrong type or a rule is broken.
+        InputError: A key is unknown, a value has the wrong type, or a rule is violated.
     """
     try:
         config = _as_objects(raw)
@@ -76,7 +76,7 @@ def typed(raw: DictConfig) -> Config:
 
 
 def _is_given(raw: DictConfig, key: str) -> bool:
-    """Return whether the user gave a part of a range, in a file or on the command line."""
+    """Return whether the user set a bound of a range, in a file or on the command line."""
     unresolved: Any = OmegaConf.to_container(raw, resolve=False)
     for part in key.split("."):
         unresolved = unresolved.get(part) or {} if isinstance(unresolved, dict) else unresolved
@@ -89,7 +89,7 @@ def _as_objects(raw: DictConfig) -> Config:
     for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
         if key not in known and not key.startswith((*(f"{section}." for section in FREE), "hydra.")):
             raise InputError(unknown_key(key))
-    if OmegaConf.get_type(raw) is not Config:  # a file of the user's own that does not begin with the schema
+    if OmegaConf.get_type(raw) is not Config:  # a user's file whose defaults list lacks the schema
         merged: Any = OmegaConf.merge(_schema(), raw)
         raw = merged
     config: Any = OmegaConf.to_object(raw)

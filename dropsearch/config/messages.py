@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors, told in one line."""
+"""One-line messages for Hydra's and OmegaConf's errors."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ GROUPS = (
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
 
 UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""What Hydra and OmegaConf raise for overrides that they do not foresee, such as model=[1]."""
+"""Errors that Hydra and OmegaConf raise for unexpected overrides, such as model=[1]."""
 
 # Hydra raises ValueError for an override such as model=null.
 ConfigurationErrors = (HydraException, OmegaConfBaseException, ValueError, YAMLError, *UNREAD)
 
 
 def conf_folder() -> Path:
-    """Return the absolute path of conf/: inside an installed package, or beside the package in a checkout."""
+    """Return the absolute path of conf/, which is inside an installed package or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside, beside = package / "conf", package.parent / "conf"
     return inside if inside.is_dir() else beside
 
 
 def known_keys() -> set[str]:
-    """Return every key of the configuration; the sections of `FREE` have others beside."""
+    """Return every key of the schema; the sections in `FREE` accept more."""
     return set(_keys(Config, ""))
 
 
@@ -67,7 +67,7 @@ def _keys(schema: type, prefix: str) -> Iterator[str]:
 
 
 def one_line(error: Exception) -> str:
-    """Tell a configuration error: the rule, the value, the key, and the name that may have been meant."""
+    """Return a message for a configuration error: rule, value, key, and a suggestion for a misspelled name."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error)
     if isinstance(error, OverrideParseException):
@@ -75,9 +75,9 @@ def one_line(error: Exception) -> str:
     if isinstance(error, YAMLError):
         return _yaml(error)
     if isinstance(error, SearchPathException):
-        return f"--config-dir must be a folder of configurations ({_first(error)}): name another"
+        return f"--config-dir must be a folder of configurations ({_first(error)}): choose another folder"
     if isinstance(error, UNREAD) and not isinstance(error, OmegaConfBaseException):
-        return f"an override must be KEY=VALUE or GROUP=OPTION, got what Hydra cannot read ({_first(error)}): {SEE_ALL}"
+        return f"an override must be KEY=VALUE or GROUP=OPTION, which Hydra cannot parse ({_first(error)}): {SEE_ALL}"
     for cause in (error, error.__cause__, error.__context__):
         if isinstance(cause, OmegaConfBaseException):
             return _value(cause)
@@ -95,28 +95,28 @@ def _missing(error: MissingConfigException) -> str:
 def _unreadable(error: OverrideParseException) -> str:
     given = " ".join(str(error.override).split())
     key, equals, value = given.partition("=")
-    hint = f"quote it for Hydra as well, \"{key}='...'\"" if equals and value else "python -m dropsearch --help"
-    return f'an override must read KEY=VALUE or GROUP=OPTION, got "{given}": {hint}'
+    hint = f"quote the value for Hydra as well, \"{key}='...'\"" if equals and value else "python -m dropsearch --help"
+    return f'an override must be KEY=VALUE or GROUP=OPTION, got "{given}": {hint}'
 
 
 def _yaml(error: YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"{mark.name}, line {mark.line + 1}," if mark is not None else "a configuration file"
     problem = getattr(error, "problem", None) or _first(error)
-    return f"{where} must be YAML, and is not ({problem}): mend it there"
+    return f"{where} must be valid YAML ({problem}): correct the file"
 
 
 def _value(error: OmegaConfBaseException) -> str:
     key = str(getattr(error, "full_key", None) or "")
     text = _first(error)
     if isinstance(error, MissingMandatoryValue) or "MissingMandatoryValue" in text:
-        return f"{text.rpartition(': ')[2] or key} must be given, and is missing: {SEE_ALL}"
+        return f"{text.rpartition(': ')[2] or key} must be set, but is missing: {SEE_ALL}"
     if isinstance(error, InterpolationResolutionError):
-        return f"{key} must be a value or refer to another key, got what cannot be resolved ({text})"
+        return f"{key} must be a value or refer to an existing key, got a reference that cannot be resolved ({text})"
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and "not in" in text:
         return unknown_key(key)
     if "does not support deletion" in text:
-        return f"{key} must have a value, so it cannot be removed with ~: leave that out, or set another value"
+        return f"{key} must have a value, so ~ cannot remove it: set another value instead"
     return f"{key} has the wrong type: {text}" if key else text
 
 
@@ -133,7 +133,7 @@ def _composition(text: str) -> str:
 
 
 def unknown_key(key: str) -> str:
-    """Tell that a key is unknown: which key may have been meant, or which keys stand beside it."""
+    """Return a message for an unknown key, with a suggestion or the keys of its section."""
     return f'"{key}" is not a key of the configuration{_meant(key)}: {SEE_ALL}'
 
 
@@ -146,20 +146,20 @@ def _meant(key: str) -> str:
         return near or f" ({section} has {', '.join(beside)})"
     if section:
         return close_match(key, known | set(GROUPS))
-    # Groups first: they are typed most often, and a short key such as mode is near to many words.
+    # Groups first: they are typed most often, and short keys such as mode match many words.
     whole = close_match(key, GROUPS) or close_match(key, known)
     by_last = {name.rpartition(".")[2]: name for name in sorted(known, key=lambda name: (-name.count("."), name))}
     return whole or _same_as(close_match(last, by_last), by_last)
 
 
 def _arguments_of_models() -> Iterator[str]:
-    """Yield the keys of the models of conf/, which no schema holds."""
+    """Yield the keys of the models in conf/, which are not part of the schema."""
     for path in sorted((conf_folder() / "model").glob("*.yaml")):
         yield from (f"model.{name}" for name in OmegaConf.load(path).model if not name.startswith("_"))
 
 
 def _same_as(hint: str, full: dict[str, str]) -> str:
-    """Put the full key in the place of its last part in a hint of `close_match`."""
+    """Replace the last part of a key by the full key in a hint of `close_match`."""
     found = re.search(r'"(.*)"', hint)
     return hint.replace(f'"{found[1]}"', f'"{full[found[1]]}"') if found else ""
 

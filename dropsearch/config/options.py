@@ -1,4 +1,4 @@
-"""The options of Hydra's command line: a wrong one is an error in one line, as everything else is."""
+"""Validation of Hydra's command line options, with one-line errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RERUN = "--experimental-rerun"
 
 @contextmanager
 def option_errors() -> Iterator[None]:
-    """Let parsers of command lines raise `InputError` where they would print their usage and exit."""
+    """Make argument parsers raise `InputError` instead of printing their usage and exiting."""
     error = ArgumentParser.error
     ArgumentParser.error = _refuse  # type: ignore[method-assign,assignment]
     try:
@@ -36,10 +36,10 @@ def _refuse(parser: ArgumentParser, message: str) -> NoReturn:
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Refuse the option that loads a pickled file, and so runs code that the file names; and groups with two options.
+    """Reject the option that unpickles a file, which can run any code, and groups with several options.
 
     Raises:
-        InputError: Such a word is given.
+        InputError: The command line contains one of them.
     """
     for word in arguments:
         if several := _SEVERAL.match(word):
@@ -48,5 +48,5 @@ def check_options(arguments: Sequence[str]) -> None:
         name = word.partition("=")[0]
         if len(name) > 2 and _RERUN.startswith(name):
             raise InputError(
-                f"{name} must be left out, for it runs code that a pickled file names: give the overrides again"
+                f"{name} must be left out, because it unpickles a file, which can run code: repeat the overrides"
             )

@@ -1,4 +1,4 @@
-"""What `space.params` may hold: keys that decide a trial and nothing else, with values that are legal."""
+"""Validation of `space.params`: allowed keys and legal values."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _SEARCHED_ANYWAY = {
     "rates": "space.low and space.high",
     "dropout": "space.low and space.high",
 }
-"""What every arm searches anyway, and where its range is."""
+"""Parameters that every arm searches anyway, and the keys of their ranges."""
 _READ = {"adam": ("betas",), "adamw": ("betas",), "sgd": ("momentum", "nesterov")}
-"""Which settings only some optimisers read."""
+"""Settings that only some optimizers read."""
 _CLIPPING = "trainer.gradient_clip_val"
-"""The one key of the Trainer that may differ between trials."""
+"""The only Trainer key that may differ between trials."""
 _SHARED = {
     "data": "all trials see the same data",
-    "trainer": "all trials are trained alike",
-    "seed": "each trial has its own",
+    "trainer": "all trials train with the same Trainer settings",
+    "seed": "each trial has its own seed",
 }
-"""What trials must not differ in, and why."""
+"""Sections in which trials must not differ, with the reason."""
 
 
 def params_problems(config: Config, rules: Callable[[Config], Iterator[str]]) -> Iterator[str]:
-    """Yield the rules that are broken, each in the words of `check`.
+    """Yield a message for each violation.
 
     Args:
         config: The configuration.
-        rules: Yields what is wrong with the values of a configuration: each that is searched must be legal.
+        rules: Yields the violations of a configuration; it is called with each searched value.
     """
     for key, _ in flat(config.space.params):
         yield from _key(config, key)
@@ -57,7 +57,7 @@ def params_problems(config: Config, rules: Callable[[Config], Iterator[str]]) ->
 
 def _unread(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
     if not takes_optimizer(config):
-        return  # what its optimizer reads is seen when the module is looked at
+        return  # the options of its optimizer are known once the module is built
     chosen = found.get("optimizer.name")
     optimizers = chosen.ends if isinstance(chosen, Choice) else (config.optimizer.name,)
     read = {name for optimizer in optimizers for name in _READ.get(str(optimizer), ())}
@@ -76,7 +76,7 @@ def _of_arms(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
             if arm in ARMS and ARMS[arm].batchnorm and (given := found.get(f"model.{name}")) and given.holds(value):
                 yield (
                     f"space.params.model.{name} must leave out {value}, which arm_args.{arm} gives to the arms with "
-                    f"BatchNorm alone, got {given}"
+                    f"BatchNorm only, got {given}"
                 )
 
 
@@ -90,13 +90,14 @@ def _key(config: Config, key: str) -> Iterator[str]:
         yield f"space.params must leave out {key}, which is searched anyway: its range is {_SEARCHED_ANYWAY[name]}"
     elif group == "model" and name in ("name", "_target_"):
         yield (
-            f"space.params must leave out {key}, whose rates are its own: compare models by several runs, model=A,B -m"
+            f"space.params must leave out {key}, since models differ in their sites: compare models in several runs, "
+            "-m model=A,B"
         )
     elif group == "optimizer" and not takes_optimizer(config):
         yield from _of_its_own_optimizer(config, key, name)
     elif group == "optimizer" and not _has(config, group, name):
         known = [f"optimizer.{word}" for word in _names(config.optimizer)]
-        yield f'space.params must name keys of model or of optimizer, got "{key}"{close_match(key, known)}'
+        yield f'space.params must name keys of model or optimizer, got "{key}"{close_match(key, known)}'
 
 
 def _elsewhere(key: str, group: str) -> Iterator[str]:
@@ -105,16 +106,16 @@ def _elsewhere(key: str, group: str) -> Iterator[str]:
     if searched:
         yield f"space.params must leave out {key}, which is searched anyway: its range is {_SEARCHED_ANYWAY[searched]}"
     elif group in _SHARED:
-        yield f'space.params must name keys of model or of optimizer, for {_SHARED[group]}, got "{key}"'
+        yield f'space.params must name keys of model or optimizer, because {_SHARED[group]}, got "{key}"'
     else:
         name = key.partition(".")[2] or key
-        yield f'space.params must name keys of model or of optimizer, got "{key}": say model.{name} or optimizer.{name}'
+        yield f'space.params must name keys of model or optimizer, got "{key}": use model.{name} or optimizer.{name}'
 
 
 def _of_its_own_optimizer(config: Config, key: str, name: str) -> Iterator[str]:
     if key not in OPTIMIZER_OPTIONS:
         yield (
-            f"space.params must leave out {key}{close_match(key, OPTIMIZER_OPTIONS)}, for {config.model.name} makes "
+            f"space.params must leave out {key}{close_match(key, OPTIMIZER_OPTIONS)}, as {config.model.name} makes "
             f"its own optimizer, on which {', '.join(OPTIMIZER_OPTIONS)} can be set: or name an argument of its "
             f"constructor, as in model.{name}"
         )

@@ -1,4 +1,4 @@
-"""The jobs of a sweep (``-m model=mlp,cnn``), checked before the first of them begins."""
+"""Validation of all jobs of a sweep (``-m model=mlp,cnn``) before the first one starts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dropsearch.core.errors import BAD_INPUT, InputError
 
 
 class CheckJobs(Callback):
-    """Ends the program with status 2, before anything is written, where a job of a sweep is bad input."""
+    """Exits with status 2 before anything is written if any job of a sweep is invalid."""
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **_: Any) -> None:
-        """Check every job; Hydra calls this before its sweeper makes a file."""
+        """Check every job; Hydra calls this before its sweeper creates files."""
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         try:
             check_jobs(config_name or "config", given)
@@ -34,20 +34,22 @@ class CheckJobs(Callback):
 
 
 def _refuse(message: str) -> None:
-    # Not an exception of another kind: of those Hydra makes warnings, and goes on.
+    # Hydra turns other exceptions of a callback into warnings and continues.
     print(f"dropsearch: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 
 def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
-    """Compose and check every job that a sweep over these overrides has.
+    """Compose and check every job of a sweep over these overrides.
 
     Raises:
-        InputError: A job is bad input, or two jobs would continue the same study.
+        InputError: A job is invalid, or two jobs would continue the same study.
     """
     begun: dict[tuple[str, str], str] = {}
     jobs = _jobs(OverridesParser.create().parse_overrides(list(overrides)))
-    composed = [(job, compose(config_name, job)) for job in jobs]  # before a check imports the classes of one of them
+    composed = [
+        (job, compose(config_name, job)) for job in jobs
+    ]  # checks import user classes, so compose all jobs first
     for job, raw in composed:
         config = typed(raw)
         if config.task != "search":
@@ -62,12 +64,12 @@ def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
 
 
 def _study(config: Config) -> tuple[str, str]:
-    """Return what two jobs must not share: a name in one storage, or an output directory."""
+    """Return the key that no two jobs may share: study name and storage, or output directory."""
     return config.study.name, config.study.storage or config.output_dir
 
 
 def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Return the overrides of each job, as Hydra's own sweeper takes them apart."""
+    """Yield the overrides of each job, split as by Hydra's sweeper."""
     values: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()

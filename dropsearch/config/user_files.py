@@ -1,4 +1,4 @@
-"""Configuration files of the user's own that a command line names: read ahead, for what they say of classes."""
+"""User configuration files named on the command line, read before Hydra to find the classes they set."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dropsearch.config.messages import conf_folder
 
 @dataclass(frozen=True)
 class UserFiles:
-    """What the file of ``--config-name`` and that of ``experiment=NAME`` say of classes and of groups.
+    """Classes and groups set in the files of ``--config-name`` and ``experiment=NAME``.
 
     Args:
-        primary: The content of the former; None where conf/config.yaml is used.
-        experiments: The contents of the latter, one for each name.
+        primary: Content of the ``--config-name`` file; None if conf/config.yaml is used.
+        experiments: Contents of the experiment files, one per name.
     """
 
     primary: Mapping[str, Any] | None
@@ -26,7 +26,7 @@ class UserFiles:
 
     @classmethod
     def named_by(cls, arguments: Sequence[str]) -> UserFiles:
-        """Read the files that a command line names; what cannot be read is empty, for Hydra says what is wrong."""
+        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them."""
         folders = [_option(arguments, "--config-path", "-cp"), _option(arguments, "--config-dir", "-cd")]
         name = _option(arguments, "--config-name", "-cn")
         chosen = next((word.partition("=")[2] for word in arguments if _key(word) == "experiment"), "")
@@ -38,17 +38,17 @@ class UserFiles:
 
     @property
     def has_groups(self) -> bool:
-        """Whether the groups of conf/config.yaml are there."""
+        """Whether the groups of conf/config.yaml are in the defaults list."""
         return self.primary is None or "config" in self._defaults
 
     @property
     def has_schema(self) -> bool:
-        """Whether Hydra knows the keys of the configuration."""
+        """Whether the schema is in the defaults list, so that Hydra knows the configuration keys."""
         return self.has_groups or "schema" in self._defaults
 
     @property
     def targets(self) -> set[str]:
-        """The groups whose class a file names itself, without choosing an option."""
+        """Groups for which a file sets `_target_` without choosing an option."""
         return {
             group
             for file in (self.primary or {}, *self.experiments)
@@ -58,7 +58,7 @@ class UserFiles:
 
     @property
     def _defaults(self) -> set[str]:
-        """The entries of the defaults lists: files, and groups of which an option is chosen."""
+        """Entries of the defaults lists: files, and groups with a chosen option."""
         return {
             str(name).removeprefix("override ").lstrip("/")
             for file in (self.primary or {}, *self.experiments)
@@ -76,7 +76,7 @@ def _key(word: str) -> str:
 
 
 def _option(arguments: Sequence[str], *names: str) -> str | None:
-    """Return what an option of the command line has, ``--name VALUE`` or ``--name=VALUE``; None without it."""
+    """Return the value of a command line option, ``--name VALUE`` or ``--name=VALUE``, or None."""
     for place, word in enumerate(arguments):
         if word in names:
             return "".join(arguments[place + 1 : place + 2])
@@ -86,7 +86,7 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def _content(folders: Sequence[str | None], name: str) -> Mapping[str, Any]:
-    """Return what the first file of this name holds."""
+    """Return the content of the first file with this name."""
     return next(_found((*folders, str(conf_folder())), f"{name.removesuffix('.yaml')}.yaml"), {})
 
 

@@ -1,4 +1,4 @@
-"""Classes of the user's own, by ``model._target_=mine.Net`` or in a configuration file, and the names of sites."""
+"""Rewriting of overrides for user classes (``model._target_=mine.Net``) and for names of sites."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dropsearch.config.user_files import UserFiles
 
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
 _SEVERAL_TRACKERS = re.compile(r"^tracking=(?=\[)")
-"""A group has one option: several trackers are a list of names."""
+"""Several trackers are rewritten as a list of names, because a Hydra group has one option."""
 _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 _KEY = re.compile(r"^(?P<key>[a-z_][\w.]*)=")
 _QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
-"""What conf/config.yaml says of Hydra's own files: another configuration file need not."""
+"""Settings of conf/config.yaml for Hydra's files, added for other primary configuration files."""
 
 
 def with_user_targets(arguments: Sequence[str]) -> list[str]:
-    """Return a command line that leaves out the option of a group where it names another class.
+    """Return a command line that drops the default option of a group if another class is set.
 
-    ``model._target_=mine.Net`` becomes that and ``~model``: the arguments of conf/model/mlp.yaml are not those of
-    another class. The same holds where a configuration file of the user's names the class. Names of sites need no
-    ``+`` before them, nor do keys beside a configuration file that does not begin with the schema.
+    ``model._target_=mine.Net`` gets ``~model``, because the arguments of conf/model/mlp.yaml belong to another class.
+    The same holds if a user's configuration file sets the class. Names of sites are prefixed by ``+``, as are all keys
+    if a user's configuration file lacks the schema.
     """
     arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", _with_sites(argument)) for argument in arguments]
     files = UserFiles.named_by(arguments)
@@ -39,7 +39,7 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
 
 
 def _new(argument: str) -> str:
-    """Return an override that sets a key of the configuration whether Hydra knows it or not."""
+    """Return an override that sets a key even if it is not in the schema."""
     given = _KEY.match(argument)
     is_key = given is not None and given["key"] not in GROUPS and not given["key"].startswith("hydra")
     return f"++{argument}" if is_key else argument
@@ -50,7 +50,7 @@ def _with_sites(argument: str) -> str:
     if given is None:
         return argument
     value = f"{{{given['site']}: {given['value']}}}" if given["site"] else given["value"]
-    # Hydra's grammar has neither quotes nor # in a key; the names of sites are patterns, in which ? stands for any
+    # Hydra's grammar allows neither quotes nor # in a key. Names of sites are patterns, in which ? matches any
     # character.
     value = _QUOTED.sub(r"\2\3", value).replace("#", "?")
     return f"++sites.kinds={value}"

@@ -42,6 +42,6 @@ def require(purpose: str, *extras: str) -> None:
         missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
         if missing:
             raise MissingExtraError(
-                f"{', '.join(missing)} (not installed): pip install "
+                f"{purpose} needs {', '.join(missing)} (not installed): pip install "
                 f'"dropsearch[{extra}]"{", or " + EVERYTHING if extra not in APART else ""}'
             )

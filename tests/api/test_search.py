@@ -238,7 +238,7 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         'arm_args.batchnorm must name arguments of module, got "norm": it takes lr',
     ),
     (nets.LitNet, data.Digits(), {"params": {"width": 5}}, "space.params.model.width must be choice(A,B)"),
-    (nets.LitNet, data.Digits(), {"params": {"width": (5, 5)}}, "its first end is the lower one"),
+    (nets.LitNet, data.Digits(), {"params": {"width": (5, 5)}}, "low must be below high"),
     (
         nets.LitNet,
         data.Digits(),

@@ -29,10 +29,10 @@ def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.Mo
         (["+foo=1"], '"foo" is not a key of the configuration'),
         (["+study.n_trails=1"], '(did you mean "study.n_trials"?)'),
         (["+study.zzz=1"], "(study has n_trials, name, repeats, retry_failed, storage, timeout)"),
-        (["study.name=${nope}"], "study.name must be a value or refer to another key"),
+        (["study.name=${nope}"], "study.name must be a value or refer to an existing key"),
         (["study.name=${study.name}"], "cannot be resolved"),
-        (["study.name=???"], "study.name must be given, and is missing"),
-        (["~model"], "model._target_ must be given, and is missing"),
+        (["study.name=???"], "study.name must be set, but is missing"),
+        (["~model"], "model._target_ must be set, but is missing"),
     ],
 )
 def test_what_only_shows_when_all_is_put_together_is_bad_input(raw: RawCompose, overrides: list[str], message: str):

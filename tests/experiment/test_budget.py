@@ -181,7 +181,7 @@ def test_a_number_of_trials_is_kept(tmp_path: Path) -> None:
 def test_a_budget_that_is_none_is_named(cli: Cli) -> None:
     ended = cli("budget=20")
     assert ended.status == 2
-    assert 'budget must be a time or a number of trials, such as 20m, 2h or "500 trials", got "20"' in ended.err
+    assert 'budget must be a duration or a number of trials, such as 20m, 2h or "500 trials", got "20"' in ended.err
     assert ended.left == []
 
 

@@ -167,7 +167,7 @@ REFUSED = [
     ),
     (
         own("inactive.Plain", "sites.insert=[]"),
-        "sites.insert must be after_activation, a name, a pattern or a type",
+        "sites.insert must be after_activation, or a name, pattern or type of submodules",
     ),
     (own("inactive.Plain", "sites.insert=3"), "or a list of these, got 3"),
     (own("inactive.Plain", "sites.inset=relu"), '(did you mean "sites.insert"?)'),

@@ -90,7 +90,7 @@ def test_nothing_is_left_by_hydra(files: Composed, tmp_path: Path):
     ("words", "said"),
     [
         (("--config-name", "foreign"), '"mykey.a" is not a key of the configuration'),
-        (("--config-name", "broken"), "conf/broken.yaml, line 2, must be YAML"),
+        (("--config-name", "broken"), "conf/broken.yaml, line 2, must be valid YAML"),
         (("--config-name", "bare", "~model"), "~model must name a group or key that the configuration has"),
         (("experiment=nothing",), 'experiment must be one of chosen, fashion_cnn, inline, ours, seeded, got "nothing"'),
     ],

@@ -228,7 +228,10 @@ REFUSED = [
     (own("LitNet", "Digits", "model.wdth=3"), 'got "wdth" (did you mean "width"?): it takes lr, norm, width'),
     (own("LitNet", "Digits", "data.sede=3"), 'data must name arguments of Digits, got "sede"'),
     (own("LitNet", "Digits", "trainer.acumulate_grad_batches=3"), '(did you mean "accumulate_grad_batches"?)'),
-    (own("LitNet", "Digits", "trainer.gradient_clip=1"), "trainer.gradient_clip_val says it for every engine"),
+    (
+        own("LitNet", "Digits", "trainer.gradient_clip=1"),
+        "use trainer.gradient_clip_val, which works with every engine",
+    ),
     (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, for it is searched, got 0.1"),
     (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
     (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
@@ -260,7 +263,7 @@ REFUSED = [
         "arms must not name typical, dropout_shared, dropout for a model without dropout sites to search, "
         "got model=Bare with drop, which is out of reach (this pass did not call it",
     ),
-    (own("LitNet", "Digits", "arms=[none,batchnorm]"), "without saying how it gets BatchNorm"),
+    (own("LitNet", "Digits", "arms=[none,batchnorm]"), "unless the configuration says how it gets BatchNorm"),
     (
         own("LitNet", "Digits", "arm_args.batchnorm.nrm=batch", "arms=[none,batchnorm]"),
         'got "nrm" (did you mean "norm"?): it takes lr, norm, width',
