@@ -1,4 +1,4 @@
-"""A digest of batches of any form: what tells one data set from another."""
+"""A digest of nested batches, used to detect that a data set has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 PLACES = ("dir", "directory", "file", "folder", "path", "root", "num_workers")
-"""Ends of names of arguments that say where data lies or how it is read, not which data it is."""
+"""Name endings of arguments that describe the location or loading of data, not its content."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -26,7 +26,7 @@ def digest(*values: Any) -> str:
 
 
 def arguments_of(module: Any) -> dict[str, Any]:
-    """Return the arguments that a class noted by `save_hyperparameters`, without those that name places."""
+    """Return the arguments stored by `save_hyperparameters`, except those that describe locations."""
     noted = getattr(module, "hparams", None)
     if not isinstance(noted, Mapping):
         return {}
@@ -37,7 +37,7 @@ def arguments_of(module: Any) -> dict[str, Any]:
 
 
 def _leaves(value: Any, above: frozenset[int]) -> Iterator[bytes]:
-    """Yield what a value consists of, each part with its place; an object within itself is passed over."""
+    """Yield the leaves of a value with their paths; references to enclosing objects are skipped."""
     if isinstance(value, Tensor):
         yield f"{tuple(value.shape)}{value.dtype}".encode()
         yield _content(value)

@@ -1,4 +1,4 @@
-"""Reads the batches of several trials from one indexed data set, with one set of worker processes."""
+"""Reading of the batches of several trials from one indexed data set with shared worker processes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dropsearch._compat.data_loaders import end_workers, iterator_of
 from dropsearch.datasets.keyed_random import BatchKey, generators_in, reseed
 
 _ENDS = ("exited unexpectedly", "timed out after")
-"""Parts of torch's messages about worker processes, after which no more batches can be read."""
+"""Parts of torch's messages about worker failures, after which no more batches can be read."""
 
 
 class Stream:
-    """The order of the batches of one trial in one epoch.
+    """The batches of one trial in one epoch, as indices.
 
     Args:
         seed: The trial's seed.
         purpose: What the batches are for.
         epoch: Number of the epoch.
-        order: The sampler of batches, or of single indices that are no batches.
-        most: Number of batches after which it ends; None for all.
+        order: A batch sampler, or a sampler of single indices if the loader does not batch.
+        most: Maximum number of batches; None for all.
     """
 
     def __init__(self, seed: int, purpose: str, epoch: int, order: Any, most: int | None = None) -> None:
@@ -36,7 +36,11 @@ class Stream:
         self._indices: Iterator[Any] | None = None
 
     def next(self, number: int) -> Any:
-        """Return the indices of batch `number`; StopIteration is raised after the last one."""
+        """Return the indices of batch `number`.
+
+        Raises:
+            StopIteration: After the last batch.
+        """
         if number == self.most:
             raise StopIteration
         reseed(self.key._replace(batch=number), "order", self._generators)
@@ -46,19 +50,19 @@ class Stream:
 
 
 class _Wanted(NamedTuple):
-    """A batch that is to be read, as it goes to a worker process."""
+    """A request for a batch, sent to a worker process."""
 
     key: BatchKey
     indices: Any
 
 
 class _Orders:
-    """The batches to read: the first of each stream, then the second of each, and so on."""
+    """Iterates over the batches to read: the first of each stream, then the second of each, and so on."""
 
     def __init__(self) -> None:
         self.streams: Sequence[Stream] = ()
         self.taken: deque[tuple[int, int, Exception | None]] = deque()
-        """Stream and number of the batches that were asked for, and the error of a stream whose sampler raised."""
+        """Stream and number of each requested batch, and the error if the stream's sampler raised."""
         self.ended: set[int] = set()
 
     def __iter__(self) -> Iterator[_Wanted]:
@@ -81,14 +85,14 @@ class _Orders:
 
 
 class _Examples:
-    """A data set whose examples are read under the seed of their batch; everything else is asked of the data set."""
+    """Wraps a data set so that examples are read under the seed of their batch."""
 
     def __init__(self, dataset: Any, collate: Any) -> None:
         vars(self).update(_keyed_dataset=dataset, _keyed_collate=collate, _keyed_process=0, _keyed_generators=[])
 
     def _reseed(self, key: BatchKey) -> None:
         held = vars(self)
-        if held["_keyed_process"] != os.getpid():  # a worker process may have made generators of its own
+        if held["_keyed_process"] != os.getpid():  # a worker process may create its own generators
             held["_keyed_process"] = os.getpid()
             held["_keyed_generators"] = generators_in(held["_keyed_dataset"], held["_keyed_collate"])
         reseed(key, "examples", held["_keyed_generators"])
@@ -121,9 +125,9 @@ class _Examples:
 class BatchReader:
     """Reads batches of an indexed data set for any number of trials.
 
-    The examples of a batch, and what its collate function draws, come from generators that are seeded with its key, so
-    it does not matter which process reads it unless the data set keeps state otherwise than in generators. There are as
-    many worker processes as the loader has, however many trials there are.
+    Generators are seeded with the key of each batch before its examples are read and collated. The batch is therefore
+    the same in any process, unless the data set keeps state outside of generators. The number of worker processes is
+    that of the loader, for any number of trials.
 
     Args:
         loader: A loader of the data set; its samplers are not used.
@@ -150,7 +154,9 @@ class BatchReader:
             {"batch_sampler": self._orders} if are_batches else {"batch_size": None, "sampler": self._orders}
         )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user's own said so
+            warnings.filterwarnings(
+                "ignore", message="This DataLoader will create"
+            )  # the user's loader has already warned
             self.loader = DataLoader(_Examples(loader.dataset, loader.collate_fn), **order, **options)  # type: ignore[arg-type]
 
     def close(self) -> None:
@@ -160,8 +166,8 @@ class BatchReader:
     def epoch(self, streams: Sequence[Stream]) -> Iterator[tuple[int, int, Any]]:
         """Yield the index of a stream, the number of its batch and the batch, round by round.
 
-        In the place of a batch stands the error that the sampler or the data set raised; its stream ends there. The
-        states of generators are not kept.
+        If the sampler or the data set raises an error, the error replaces the batch and its stream ends. The states of
+        generators are not restored.
         """
         orders = self._orders
         orders.streams, orders.ended = streams, set()

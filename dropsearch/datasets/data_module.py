@@ -24,9 +24,9 @@ from dropsearch.datasets.tensor_split import EVAL_BATCH, TensorSplit
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
 
 _HELD = ("_examples", "_test")
-"""What holds tensors."""
+"""Attributes that hold tensors."""
 COUNT = Constraint("int", at_least=1, at_most=1_000_000_000)
-"""Examples of a batch or of a set."""
+"""A number of examples, of a batch or a set."""
 
 
 class TensorDataModule(LightningDataModule):
@@ -50,17 +50,17 @@ class TensorDataModule(LightningDataModule):
 
     has_test = True
     redraws_split = True
-    """Whether each confirmation has a training and a validation set of its own."""
+    """Whether each confirmation seed draws its own training and validation set."""
     uses_workers = False
     """Whether a loader has worker processes."""
     changes_batches = False
-    """Whether hooks change what the loaders give."""
+    """Whether batch transfer hooks change the loaders' batches."""
     incompatibility = ""
-    """Why rows cannot take their batches from these data."""
+    """Why stacked rows cannot use these data; empty if they can."""
     reading = "from examples in memory"
-    """Where rows take their batches from, in words."""
+    """Description of the source of the rows' batches."""
     notes: tuple[str, ...] = ()
-    """What a reader must know of these data."""
+    """Caveats about the data for the report."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class TensorDataModule(LightningDataModule):
         self.classes = self.data_set.classes
         self._device = torch.device("cpu")
         self._examples: tuple[Tensor, ...] = ()
-        """All but the test set."""
+        """All examples except the test set."""
         self._test: tuple[Tensor, ...] = ()
         self._drawn: dict[int, TensorSplit] = {}
         self._digest = self._source = ""
@@ -115,12 +115,12 @@ class TensorDataModule(LightningDataModule):
         self._digest, self._source = raw.digest, raw.source
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: arrays in place of tensors, which other processes can share without a copy."""
+        """Return the state to pickle, with arrays instead of tensors, so that processes can share memory."""
         held = {name: tuple(tensor.cpu().numpy() for tensor in getattr(self, name)) for name in _HELD}
         return {**self.__dict__, **held, "_drawn": {}, "_device": torch.device("cpu")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take in what was pickled; nothing writes to the arrays, which may be read-only."""
+        """Restore the pickled state. The arrays may be read-only, since nothing writes to them."""
         self.__dict__.update(state)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -138,8 +138,8 @@ class TensorDataModule(LightningDataModule):
     def for_trial(self, spec: TrialSpec) -> TensorSplit:
         """Return a trial's training and validation set.
 
-        All trials of a search have the same split. A retraining has one that is drawn by its seed: the same in every
-        arm, from all examples outside the test set, in the same sizes and standardized with the same numbers.
+        All trials of a search use the same split. A retraining draws its split by its seed: the same in every arm, from
+        all examples outside the test set, with the same sizes and standardization.
         """
         return self._split(spec.seed if spec.redraws_split else self.seed)
 
@@ -204,7 +204,7 @@ class TensorDataModule(LightningDataModule):
         return self._source
 
     def in_rows(self) -> TensorDataModule:
-        """Return the same data for stacked rows: it is in memory."""
+        """Return the data for stacked rows: itself, since it is in memory."""
         return self
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
@@ -212,12 +212,12 @@ class TensorDataModule(LightningDataModule):
         return self._split(self.seed).for_trainer(seed)
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
-        """Return what `Trainer.test` or `Trainer.validate` takes its batches from: the test set, or `loader`."""
+        """Return the data arguments of `Trainer.test` or `Trainer.validate`: the test set, or `loader`."""
         return {"dataloaders": self.test_dataloader() if loader is None else loader}
 
     @property
     def description(self) -> str:
-        """What there is, in words."""
+        """Description of the data."""
         train, val, test = (f"{self.sizes[part]:,}" for part in ("train", "val", "test"))
         shape = "x".join(str(size) for size in self.input_shape)
         return f"{train} training, {val} validation and {test} test examples of {shape} in {self.classes} classes"

@@ -1,4 +1,4 @@
-"""Groups of the examples of a loader, drawn at random, so that a metric can be measured on each."""
+"""Random groups of a loader's examples, so that a metric can be measured on each group."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from dropsearch.datasets.user_loaders import copied, covers
 
 MOST, FEWEST = 25, 6
-"""Groups of a set; with fewer, what examples contribute to the spread cannot be told."""
+"""Number of groups; with fewer, the variance between examples cannot be estimated."""
 
 
 class ExampleGroups:
-    """The examples of a loader in groups of equal size; a batch stays whole where examples cannot be picked.
+    """The examples of a loader in groups of equal size, or its batches if examples cannot be indexed.
 
     Args:
         units: Number of examples, or of batches.
-        pick: Returns a loader of the units with these indices, ascending.
+        pick: Returns a loader of the units with the given ascending indices.
     """
 
     def __init__(self, units: int, pick: Callable[[list[int]], Any]) -> None:
@@ -46,7 +46,7 @@ class ExampleGroups:
 
 
 def example_groups(loader: Any) -> ExampleGroups | None:
-    """Return the groups of a loader's examples; None where it has fewer than `FEWEST` examples or batches."""
+    """Return the groups of a loader's examples, or None if it has fewer than `FEWEST` examples or batches."""
     if _is_indexed(loader):
         units = len(loader.dataset)
         pick: Callable[[list[int]], Any] = lambda chosen: copied(  # noqa: E731

@@ -1,4 +1,4 @@
-"""Loaders that were handed over without a data module."""
+"""Loaders passed without a data module."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class GivenLoaders:
-    """Stands where a data module would: it holds loaders, and a Trainer gets them as they are.
+    """A minimal data module that returns given loaders unchanged.
 
     Args:
         train: The training batches.
-        val: The validation batches, from one loader or several.
+        val: The validation batches: one loader or several.
         test: The test batches; None for no test set.
-        make_module: In place of loaders: builds a module that holds its loaders itself.
+        make_module: Instead of loaders, a function that builds a module which defines its own loaders.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class GivenLoaders:
         self.train, self.val, self.test, self._make_module = train, val, test, make_module
 
     def prepare_data(self) -> None:
-        """Take the loaders of a module that holds them, as a Trainer does."""
+        """Get the loaders from the module, as a Trainer does."""
         if self._make_module is None:
             return
         module = self._make_module()
@@ -34,7 +34,7 @@ class GivenLoaders:
             self.test = module.test_dataloader()
 
     def setup(self, stage: str) -> None:
-        """Set nothing up."""
+        """Do nothing."""
 
     def train_dataloader(self) -> Any:
         """Return the training batches."""

@@ -1,4 +1,4 @@
-"""Loaders whose batches are a function of a trial's seed, the epoch and the number of the batch."""
+"""Loaders whose batches are a function of the trial's seed, the epoch and the batch number."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ from dropsearch.datasets.keyed_random import BatchKey, GeneratorsKept, generator
 
 
 class Epochs:
-    """Counts the epochs of loaders by what they are for."""
+    """Counts the epochs of loaders by purpose."""
 
     def __init__(self) -> None:
         self._begun: collections.Counter[str] = collections.Counter()
 
     def begin(self, purpose: str) -> int:
-        """Return the number of the epoch that begins, counted from 0."""
+        """Begin an epoch and return its number, counted from 0."""
         self._begun[purpose] += 1
         return self._begun[purpose] - 1
 
 
 def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
-    """Return a copy of a loader, or of several, that draws all random numbers from generators seeded for each batch.
+    """Return a copy of one or several loaders that seeds all generators for each batch.
 
-    What else draws random numbers then does not change its batches, and the generators that it seeds in this process
-    get their states back after each batch. Nor does the number of worker processes change the batches of an indexed
-    data set, if an example depends only on its index and on generators that are found (`generators_in`) when the
-    process reads its first batch, the same ones in each process. The copy has the class, the data set and the options
-    of the loader.
+    Other users of random numbers then do not change its batches, and generators in this process are restored after each
+    batch. The batches of an indexed data set do not depend on the number of worker processes either, if an example
+    depends only on its index and on generators that `generators_in` finds when a process reads its first batch. The
+    copy keeps the class, the data set and the options of the loader.
 
     Args:
-        loader: What a data module returns: a loader, or lists, mappings or a `CombinedLoader` of loaders.
+        loader: The loaders of a data module: a loader, or lists, mappings or a `CombinedLoader` of loaders.
         seed: The trial's seed.
-        purpose: What the batches are for, as in ``train``.
-        epochs: Counts the epochs; None for a count of its own.
+        purpose: The purpose of the batches, such as ``train``.
+        epochs: A shared epoch counter; None for a new one.
     """
     epochs = epochs or Epochs()
     if isinstance(loader, CombinedLoader):
@@ -54,43 +53,43 @@ def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) ->
         return [keyed(each, seed, f"{purpose}/{index}", epochs) for index, each in enumerate(loader)]
     try:
         twin = _copy(loader)
-    except Exception:  # a generator, for example, has one pass and no copy
+    except Exception:  # for example a generator, which cannot be copied
         return loader
     kind = type(twin)
     keying = Keying(twin, seed, purpose, epochs)
     try:
         twin.__class__ = _keyed_class(kind)
         vars(twin)["_keying"] = keying
-    except TypeError:  # its layout is fixed
+    except TypeError:  # its layout is fixed, for example by __slots__
         return _Keyed(twin, keying)
     return twin
 
 
 def keying_of(loader: Any) -> Keying | None:
-    """Return how a loader that `keyed` returned is keyed; None for several loaders and for what could not be copied."""
+    """Return the `Keying` of a loader returned by `keyed`; None for several loaders and for uncopied ones."""
     return getattr(loader, "__dict__", {}).get("_keying")
 
 
 class Keying:
-    """The random numbers of one loader.
+    """The seeding of one loader.
 
-    It does not hold the loader, which holds it: worker processes end when nothing else holds the loader.
+    It has no reference to the loader, so that worker processes end as soon as the loader is released.
 
     Args:
         loader: The loader, before its class is changed.
         seed: The trial's seed.
-        purpose: What the batches are for.
-        epochs: Counts the epochs.
+        purpose: The purpose of the batches.
+        epochs: The epoch counter.
     """
 
     def __init__(self, loader: Any, seed: int, purpose: str, epochs: Epochs) -> None:
         self.seed, self.purpose, self._epochs = seed, purpose, epochs
         self.is_indexed = is_indexed(loader)
-        """Whether it reads an indexed data set as torch's DataLoader does, so that its batches can be read anywhere."""
+        """Whether the loader reads an indexed data set like torch's DataLoader, so that any process can read it."""
         self._own_iter = getattr(type(loader), "__iter__", _by_index)
         self._reader: BatchReader | None = None
         self.most: int | None = None
-        """Number of batches after which an epoch ends; None for all."""
+        """Maximum number of batches of an epoch; None for all."""
 
     def stream(self, loader: Any) -> Stream:
         """Begin an epoch of an indexed data set; return its order."""
@@ -100,7 +99,7 @@ class Keying:
         return Stream(self.seed, self.purpose, epoch, order, self.most)
 
     def epoch(self, loader: Any) -> Iterator[Any]:
-        """Begin an epoch and yield its batches. The states of generators are not kept."""
+        """Begin an epoch and yield its batches. The states of generators are not restored."""
         if self.is_indexed:
             self._reader = self._reader or BatchReader(loader)
             for _, _, batch in self._reader.epoch([self.stream(loader)]):
@@ -126,7 +125,7 @@ class Keying:
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
-    """Tell the samplers the epoch, as a Trainer does."""
+    """Call `set_epoch` of the samplers, as a Trainer does."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     samplers = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
     for sampler in {id(each): each for each in samplers}.values():
@@ -135,7 +134,7 @@ def _set_epoch(loader: Any, epoch: int) -> None:
 
 
 def _by_index(loader: Any) -> Iterator[Any]:
-    """Yield what an object without `__iter__` holds, as `iter` does."""
+    """Yield the items of an object without `__iter__` through `__getitem__`, as `iter` does."""
     for index in itertools.count():
         try:
             yield loader[index]
@@ -144,20 +143,20 @@ def _by_index(loader: Any) -> Iterator[Any]:
 
 
 def first_batches(loader: Any, most: int) -> Any:
-    """Let the epochs of a loader that `keyed` returned end after some batches, and return it."""
+    """Limit the epochs of a loader returned by `keyed` to `most` batches; return the loader."""
     (keying_of(loader) or loader).most = most
     return loader
 
 
 def can_be_keyed(loader: Any) -> bool:
-    """Return whether a loader can be copied for each trial, as a generator cannot."""
+    """Return whether a loader can be copied for each trial; a generator cannot."""
     return keying_of(keyed(loader, 0, "train")) is not None
 
 
 def is_random(loader: Any) -> bool:
-    """Return whether what a loader draws changes its batches, as two readings of the first ones show.
+    """Return whether a loader's batches are random, by reading the first ones twice.
 
-    A generator is not read, since it gives its batches once.
+    A generator is not read, since it yields its batches only once.
     """
     if isinstance(loader, Mapping | list | tuple | CombinedLoader):
         several = loader.iterables if isinstance(loader, CombinedLoader) else loader
@@ -172,7 +171,7 @@ def is_random(loader: Any) -> bool:
 
 
 CHECKED = 2
-"""Number of batches that are read twice to see whether they are random."""
+"""Number of batches read twice to detect randomness."""
 
 
 def _without_workers(loader: Any) -> Any:
@@ -192,7 +191,7 @@ def is_indexed(loader: Any) -> bool:
 
 
 def guarded(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield what an iterator yields, with the states of the generators that it seeds kept around each step."""
+    """Yield from an iterator; restore the states of the generators that it seeds after each step."""
     while True:
         with GeneratorsKept():
             try:
@@ -203,7 +202,7 @@ def guarded(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _copy(loader: Any) -> Any:
-    """Return a copy with samplers of its own, and with an iterable data set of its own: both may count."""
+    """Return a copy of a loader with copied samplers and iterable data set, since both may hold state."""
     twin = copy.copy(loader)
     if not isinstance(loader, DataLoader):
         return twin
@@ -223,7 +222,7 @@ def _copy(loader: Any) -> Any:
 @functools.cache
 def _keyed_class(kind: type[Any]) -> type[Any]:
     def __iter__(self: Any) -> Iterator[Any]:  # noqa: N807
-        keying = vars(self).get("_keying")  # a Trainer that changes a loader makes another one of its class
+        keying = vars(self).get("_keying")  # a Trainer may create another loader of this class
         return guarded(keying.epoch(self)) if keying is not None else getattr(kind, "__iter__", _by_index)(self)
 
     def __len__(self: Any) -> int:  # noqa: N807
@@ -237,7 +236,7 @@ def _keyed_class(kind: type[Any]) -> type[Any]:
 
 
 class _Keyed:
-    """Stands for a loader whose class cannot be changed."""
+    """Wraps a loader whose class cannot be changed."""
 
     def __init__(self, loader: Any, keying: Keying) -> None:
         self._loader, self._keying = loader, keying

@@ -1,4 +1,4 @@
-"""Random numbers of batches: a function of a trial's seed, the epoch and the number of the batch."""
+"""Seeding of random generators as a function of the trial's seed, the epoch and the batch number."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from torch import Tensor
 from dropsearch.core.seeds import derived_seed
 
 DEEPEST, MOST = 6, 2000
-"""How far and how widely objects are searched for generators."""
+"""Limits of the depth and width of the search for generators in objects."""
 LONGEST = 64
-"""Longest list or mapping that is searched."""
+"""Maximum length of a list or mapping to search."""
 LIBRARIES = ("torch", "numpy", "random", "lightning", "pytorch_lightning", "builtins", "dropsearch", "pandas")
 _OWN = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 class BatchKey(NamedTuple):
-    """Which batch of which trial: what its random numbers are made of."""
+    """Identifies a batch of a trial and determines its random numbers."""
 
     seed: int
-    """The trial's."""
+    """The trial's seed."""
     purpose: str
-    """What the batches are for, as in ``train``."""
+    """The purpose of the batches, such as ``train``."""
     epoch: int
     batch: int
 
@@ -37,12 +37,12 @@ class BatchKey(NamedTuple):
 def reseed(key: BatchKey, step: str, generators: Sequence[Any]) -> None:
     """Seed the global generators of Python, NumPy and torch's CPU, and the given ones, for one batch.
 
-    Within `GeneratorsKept` all of them get their states back.
+    `GeneratorsKept` restores their states.
 
     Args:
         key: The batch.
-        step: What is drawn: its ``order`` or its ``examples``.
-        generators: Generators that the loader has of its own.
+        step: The step that draws: ``order`` or ``examples``.
+        generators: Generators of the loader.
     """
     seed = derived_seed(key.seed, "batch", key.purpose, key.epoch, key.batch, step)
     random.seed(seed)
@@ -77,7 +77,7 @@ class GeneratorsKept:
         self._token = _KEPT.set(self)
 
     def keep(self, generator: Any) -> None:
-        """Let a generator get its present state back, unless it is kept already."""
+        """Remember the state of a generator, unless already done."""
         if id(generator) not in self._put_back:
             self._put_back[id(generator)] = _putting_back(generator)
 
@@ -95,7 +95,7 @@ _KEPT: ContextVar[GeneratorsKept | None] = ContextVar("kept", default=None)
 
 
 def _putting_back(generator: Any) -> Callable[[], None]:
-    """Return what gives a generator, which it holds, its present state."""
+    """Return a function that restores the present state of a generator."""
     if isinstance(generator, np.random.Generator):
         bits = generator.bit_generator
         return functools.partial(setattr, bits, "state", bits.state)
@@ -105,7 +105,7 @@ def _putting_back(generator: Any) -> Callable[[], None]:
 
 
 def generators_in(*roots: Any) -> list[Any]:
-    """Return the generators that objects hold: in attributes, closures, small containers, and modules of their code."""
+    """Return generators in attributes, closures and small containers of objects, and in the modules of their code."""
     found: dict[int, Any] = {}
     seen: dict[int, Any] = {}
     modules: set[str] = set()
@@ -115,7 +115,7 @@ def generators_in(*roots: Any) -> list[Any]:
         for value in level:
             if id(value) in seen or len(seen) > MOST:
                 continue
-            seen[id(value)] = value  # held, so that no other object gets its address
+            seen[id(value)] = value  # keeps a reference, so that its id is not reused
             if _is_own(value):
                 found[id(value)] = value
             elif not isinstance(value, Tensor | np.ndarray | str | bytes | int | float | type | None):
@@ -140,17 +140,17 @@ def _parts(value: Any) -> Iterator[Any]:
     for cell in getattr(value, "__closure__", None) or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # it is empty
+        except ValueError:  # an empty closure cell
             continue
     if hasattr(value, "__dict__"):
         yield from vars(value).values()
 
 
 def _of_module(name: str) -> Iterator[Any]:
-    """Yield the generators that a module of the user's code holds as its global variables."""
+    """Yield the generators among the global variables of a user's Python module."""
     if name in sys.modules and name.partition(".")[0] not in LIBRARIES:
         yield from (each for each in vars(sys.modules[name]).values() if _is_own(each))
 
 
 def _is_own(value: Any) -> bool:
-    return isinstance(value, _OWN) and not isinstance(value, random.SystemRandom)  # it has no seed and no state
+    return isinstance(value, _OWN) and not isinstance(value, random.SystemRandom)  # has no seed and no state

@@ -26,7 +26,7 @@ class TensorLoader:
             epoch and number of examples, on all devices.
         drop_last: Drop the last incomplete batch, so that all batches have the same shape.
         subset: Indices of the examples to use, int64 ``[used]`` on the CPU; None for all of `tensors`.
-        form: Form of the batches that the tensors are put into; a tuple by default.
+        form: Form of the batches; a tuple by default.
 
     Raises:
         ValueError: There are no tensors, they have different lengths, or the batch size is below 1.

@@ -1,4 +1,4 @@
-"""The batches of several trials, each from its own loader, read step by step."""
+"""Lockstep reading of several loaders, one per trial."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dropsearch.datasets.keyed_loader import Keying, keying_of
 from dropsearch.datasets.keyed_random import GeneratorsKept
 
 Round = dict[int, Any]
-"""The next batch of each loader, by its index; an error where the loader raised. Loaders that ended are left out."""
+"""The next batch of each loader by index, or the error that the loader raised. Ended loaders are absent."""
 
 
 class LockstepReader:
     """Reads epochs of several loaders at the same time.
 
-    Loaders of one indexed data set are read with one set of worker processes, and trials that are to have the same
-    batches are read once. Any other loader is read for itself, with its own worker processes.
+    Loaders of the same indexed data set share worker processes, and batches that are equal for several trials are read
+    once. Any other loader is read separately, with its own worker processes.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class LockstepReader:
         """Begin an epoch of all loaders and yield its steps.
 
         Args:
-            loaders: What `keyed` returned.
-            lengths: The number of batches that each loader said it has when its trial began; None if it does not know.
+            loaders: Loaders returned by `keyed`.
+            lengths: The length of each loader at the start of its trial; None if unknown.
 
         Raises:
             UnsupportedError: A loader ends before its length.
@@ -48,7 +48,7 @@ class LockstepReader:
                     counts[index] += 1
                 elif most is not None and counts[index] < most and index not in failed:
                     raise UnsupportedError(
-                        f"a training loader gives {counts[index]} batches where its length says {most}, so its epoch "
+                        f"a training loader yields {counts[index]} batches, but its length is {most}, so its epoch "
                         "is not validated"
                     )
             if found is None:
@@ -84,7 +84,7 @@ class LockstepReader:
 
 
 def _apart(loaders: Sequence[Any], keyings: Sequence[Keying | None], lengths: Sequence[int | None]) -> Iterator[Round]:
-    """Yield rounds of loaders that are read one by one."""
+    """Yield rounds of loaders that are read separately."""
     batches: dict[int, Iterator[Any]] = {}
     number = 0
     while True:

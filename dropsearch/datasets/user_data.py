@@ -35,7 +35,7 @@ from dropsearch.datasets.user_loaders import (
 from dropsearch.datasets.user_tensors import Examples
 
 MOST_PROCESSES = 16
-"""Most worker processes of the loaders of all rows together."""
+"""Maximum total number of worker processes over the loaders of all rows."""
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
@@ -43,9 +43,8 @@ class UserData:
     """The data of a user's data module, in an order that is a function of a trial's seed.
 
     If the training set is indexed and its examples are tensors that fit in memory, `rows` holds them for vectorized
-    training. Both ways return the same batches in the same order; incomplete batches are then dropped. Any other loader
-    draws its random numbers from generators that are seeded for each batch (see `keyed`), and vectorized training reads
-    one loader for each row.
+    training. Vectorized and sequential training then use the same batches in the same order, and incomplete batches are
+    dropped. Any other loader is seeded for each batch (see `keyed`), and vectorized training reads one loader per row.
 
     Args:
         module: The data module; it must define `train_dataloader` and `val_dataloader`.
@@ -65,10 +64,10 @@ class UserData:
             self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
             self._test = self._test_loader()
             self.rows, self.why_lockstep = rows_of(self._train)
-            """The training set in memory, or None and the reason why each row reads its own loader."""
+            """The training set in memory, or None, and the reason why each row reads its own loader."""
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
             self.incompatibility = next(self._obstacles(), "")
-            """Why rows cannot take their batches from these data; empty if they can."""
+            """Why stacked rows cannot use these data; empty if they can."""
             if self.incompatibility:
                 self.rows = None
             self._part_size = length(self._val)
@@ -176,7 +175,7 @@ class UserData:
     redraws_split = False
 
     def for_trial(self, spec: TrialSpec) -> UserData:
-        """Return the user's own training and validation set, which is the same for all trials."""
+        """Return the user's training and validation set, which is the same for all trials."""
         return self
 
     def train_loader(self, seed: int, epochs: Epochs | None = None) -> Any:
@@ -184,7 +183,7 @@ class UserData:
 
         Args:
             seed: The trial's seed.
-            epochs: Counts the epochs; None for a count of its own.
+            epochs: A shared epoch counter; None for a new one.
         """
         is_kept = self.rows is not None or is_indexed(self._train)
         return self._ordered(self._train if is_kept else self._call("train_dataloader"), seed, epochs or Epochs())
@@ -197,7 +196,7 @@ class UserData:
         return keyed(ordered, seed, "train", epochs)
 
     def val_loader(self, seed: int) -> Any:
-        """Return the validation batches of a trial: the user's, or where they are random, a function of `seed`."""
+        """Return the validation batches of a trial; random ones are a function of `seed`."""
         return keyed(self._val, seed, "val") if self.validates_by_row else self._val
 
     def for_trainer(self, seed: int) -> dict[str, Any]:
@@ -214,7 +213,7 @@ class UserData:
 
         Args:
             step: Which of them.
-            loader: What to measure on; None for the test set.
+            loader: The loader to evaluate; None for the test set.
         """
         loader = self._test if loader is None else loader
         if isinstance(self.module, GivenLoaders):
@@ -224,7 +223,7 @@ class UserData:
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, of the size of the validation set, in order.
 
-        Where there are several validation loaders it is a list of as many: each takes the place of one.
+        With several validation loaders it is a list of the same length.
         """
         part, count = Part(self._train, self._part_size, is_random=self.rows is None), len(each_loader(self._val))
         return part if count == 1 else [part] * count
@@ -239,9 +238,9 @@ class UserData:
 
     @property
     def most_rows(self) -> int | None:
-        """Most trials that may read at the same time, None for any number.
+        """Maximum number of trials that may read at the same time; None for any number.
 
-        Worker processes read an indexed data set for all trials; any other loader has its own for each trial.
+        An indexed data set shares its worker processes between trials; any other loader has its own per trial.
         """
         given = each_loader(self._train)
         workers = sum(getattr(each, "num_workers", 0) for each in given)
@@ -251,15 +250,15 @@ class UserData:
 
     @property
     def reading(self) -> str:
-        """Where the rows of vectorized training take their batches from, and why, in words."""
+        """Description of the source of the rows' batches, with the reason."""
         if self.rows is not None:
             return "from examples in memory"
         if self.incompatibility:
-            return f"from one loader after the other, for {self.incompatibility}"
+            return f"from one loader after the other, because {self.incompatibility}"
         workers = sum(getattr(each, "num_workers", 0) for each in each_loader(self._train))
         whose = "all" if self.most_rows is None else "each"
         many = f", with {workers} worker processes for {whose}" if workers else ""
-        return f"from a loader for each trial, read in lockstep{many}, for {self.why_lockstep}"
+        return f"from a loader for each trial, read in lockstep{many}, because {self.why_lockstep}"
 
     @property
     def has_test(self) -> bool:
@@ -268,7 +267,7 @@ class UserData:
 
     @property
     def description(self) -> str:
-        """What there is, in words."""
+        """Description of the data."""
         known = [f"{size:,} {part}" for part, size in self.sizes.items() if size]
         if self.rows is not None:
             where = ", the training set in memory"
@@ -293,7 +292,7 @@ class UserData:
 
     @property
     def layout(self) -> None:
-        """None: what the inputs mean is the user's."""
+        """None: the meaning of the inputs is unknown."""
 
     def _sha256(self) -> str:
         train = next(iter(Part(self._train, 1)), ()) if self.rows is None else self.rows.tensors
@@ -314,7 +313,7 @@ class UserDataRows:
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """The device of the tensors."""
         return self._rows.tensors[0].device
 
     @property
@@ -328,11 +327,11 @@ class UserDataRows:
 
     @property
     def datamodule(self) -> Any:
-        """The user's data module; None where loaders were given."""
+        """The user's data module; None for given loaders."""
         return None if isinstance(self._data.module, GivenLoaders) else self._data.module
 
     def for_trial(self, spec: TrialSpec) -> UserDataRows:
-        """Return the user's own training and validation set, which is the same for all trials."""
+        """Return the user's training and validation set, which is the same for all trials."""
         return self
 
     def train_loader(self, seed: int) -> TensorLoader:
@@ -350,7 +349,7 @@ class UserDataRows:
 
 
 class UserDataLockstep:
-    """The user's data where each row reads its own loader, all at the same step."""
+    """User data of which each row reads its own loader, in lockstep."""
 
     reads_by_row = True
 
@@ -358,10 +357,10 @@ class UserDataLockstep:
         self._data, self.device = data, device
         self.validates_by_row = data.validates_by_row
         self.most_rows = data.most_rows
-        """Most rows that may read at the same time; None for any number."""
+        """Maximum number of rows that may read at the same time; None for any number."""
 
     def for_trial(self, spec: TrialSpec) -> UserDataLockstep:
-        """Return the user's own training and validation set, which is the same for all trials."""
+        """Return the user's training and validation set, which is the same for all trials."""
         return self
 
     def val_loader(self, seed: int) -> Any:
@@ -374,14 +373,14 @@ class UserDataLockstep:
         return self._data.module
 
     def train_loader(self, seed: int) -> Any:
-        """Return the training batches of a trial, which are a function of `seed`, epoch and number of the batch."""
+        """Return the training batches of a trial, a function of `seed`, epoch and batch number."""
         loader = self._data.train_loader(seed)
         return loader if keying_of(loader) is not None else Combined(loader)
 
     def train_part_loader(self) -> Any:
         """Return a fixed part of the training set, of the size of the validation set.
 
-        Batches of several training loaders are no validation batches: of those there is no part.
+        There is none for several training loaders, whose combined batches do not suit a validation step.
         """
         is_one = len(each_loader(self._data._train)) == 1
         return OnDevice(self._data.train_part_loader() if is_one else (), self.device)
@@ -396,8 +395,8 @@ def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, *
 
     Args:
         module: The data module.
-        again: Changes the loaders that the data module makes where the Trainer reloads them.
-        loaders: What each method returns at its first call.
+        again: Applied to each loader that the data module makes when the Trainer reloads it.
+        loaders: The result of each method's first call.
     """
     twin = copy.copy(module)
     for name in ("prepare_data", "setup", "teardown"):
@@ -409,7 +408,7 @@ def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, *
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """Do what is done already."""
+    """Do nothing; the setup is already done."""
 
 
 def _next_loader(own: Any, again: Callable[[Any], Any] | None, first: list[Any]) -> Any:

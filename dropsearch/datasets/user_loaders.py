@@ -1,4 +1,4 @@
-"""Derives loaders from a user's DataLoader: another order, a part of it, or its examples as tensors."""
+"""Loaders derived from a user's loader: another order, a part of it, or its examples as tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dropsearch.datasets.user_tensors import Examples, in_memory
 
 
 def each_loader(given: Any) -> list[Any]:
-    """Return the loaders in what a data module returns: one, nested lists and mappings, or a `CombinedLoader`."""
+    """Return all loaders in a loader, nested lists and mappings, or a `CombinedLoader`."""
     if isinstance(given, CombinedLoader):
         return list(given.flattened)
     if isinstance(given, Mapping):
@@ -29,32 +29,32 @@ def each_loader(given: Any) -> list[Any]:
 
 
 class Combined:
-    """Several loaders whose batches are taken together, as Lightning trains on them."""
+    """Several loaders combined as by Lightning."""
 
     def __init__(self, loaders: Any) -> None:
         self._loader = loaders if isinstance(loaders, CombinedLoader) else CombinedLoader(loaders, "max_size_cycle")
         self.most: int | None = None
-        """Number of batches after which an epoch ends; None for all."""
+        """Maximum number of batches of an epoch; None for all."""
 
     def __iter__(self) -> Any:
         return itertools.islice((batch for batch, _, _ in self._loader), self.most)
 
     def __len__(self) -> int:
         combined = CombinedLoader(self._loader.iterables, mode_of(self._loader))
-        iter(combined)  # it asks its iterators; those of keyed loaders begin with their first batch
+        iter(combined)  # its length needs iterators; those of keyed loaders start with their first batch
         count = len(combined)
         return count if self.most is None else min(count, self.most)
 
 
 class Part:
-    """The first examples of a loader's data set, unshuffled, with the user's batch size; of several, batches of all.
+    """The first examples of one or several loaders, unshuffled, with the user's batch size.
 
     They are the same in each iteration.
 
     Args:
-        loader: The loader, or several.
-        examples: Number of examples to give at least.
-        is_random: Whether reading draws random numbers; they are then a function of the number of the batch.
+        loader: One or several loaders.
+        examples: Minimum number of examples.
+        is_random: Whether reading draws random numbers; they are then a function of the batch number.
     """
 
     def __init__(self, loader: Any, examples: int, *, is_random: bool = True) -> None:
@@ -86,7 +86,7 @@ def rows_of(loader: Any) -> tuple[Examples | None, str]:
     """Return the training set as tensors, or None and the reason why that is not possible."""
     if type(loader) is not DataLoader:
         kind = f"{type(loader).__module__}.{type(loader).__qualname__}"
-        owner = "a subclass of torch's DataLoader" if isinstance(loader, DataLoader) else "no DataLoader of torch"
+        owner = "a subclass of torch's DataLoader" if isinstance(loader, DataLoader) else "not a DataLoader of torch"
         return None, f"the training batches come from a {kind}, which is {owner}"
     if isinstance(loader.dataset, IterableDataset):
         return None, "the training set is an IterableDataset, whose order cannot be controlled"
@@ -132,7 +132,7 @@ def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
 
 
 def in_order(loader: Any) -> Any:
-    """Return a copy of a loader without shuffling; other loaders than a DataLoader of an indexed set are kept."""
+    """Return a copy of a DataLoader of an indexed set without shuffling; other loaders are returned unchanged."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
     return copied(loader, sampler=SequentialSampler(loader.dataset), drop_last=False, num_workers=0)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def copied(loader: DataLoader, **changed: Any) -> DataLoader:
 
 
 def length(loader: Any) -> int:
-    """Return the number of examples of a loader, or 1 if it is unknown; of several, that of the first."""
+    """Return the number of examples of a loader (of several, the first), or 1 if unknown."""
     loader = next(iter(each_loader(loader)), loader)
     try:
         return len(loader) and (examples(loader) or 1)
@@ -168,7 +168,7 @@ def length(loader: Any) -> int:
 
 
 def examples(loader: Any) -> int:
-    """Return the number of examples of a loader's data set, or of all that there are; 0 if it is unknown."""
+    """Return the number of examples of all data sets of a loader, or 0 if unknown."""
     if (several := each_loader(loader)) != [loader]:
         return sum(map(examples, several))
     try:

@@ -1,4 +1,4 @@
-"""Reads a user's training set into tensors, if that gives the same batches."""
+"""Loading of a user's training set into tensors, if that gives the same batches."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Examples:
 def in_memory(loader: DataLoader[Any]) -> tuple[Examples | None, str]:
     """Return all examples of a loader's data set, or None and the reason why not.
 
-    A batch has any form that `core.batches` walks through. Its tensors are examples, `[batch, ...]` each; what else it
-    holds is the same in each batch, or is not used.
+    A batch is any container that `core.batches` traverses. Its tensors stack examples, `[batch, ...]`; its other leaves
+    must be the same in each batch, or unused.
 
-    It is not possible if reading draws random numbers or changes between reads, if a batch differs from its stacked
-    examples (padding, a custom collate function), or if the data is too large.
+    Impossible if reading draws random numbers or changes between reads, if a batch differs from its stacked examples
+    (padding, a custom collate function), or if the data is too large.
     """
     before = generator_states()
     try:

@@ -151,9 +151,7 @@ def test_a_loader_with_fewer_batches_than_its_length_says_trains_as_lightning_do
     engine = VectorizedEngine(one.make_module, rows, one.settings, 2)
     with pytest.raises(InputError, match="the trainer must validate at least once"):
         engine.run(queue)
-    assert engine.failure == (
-        "a training loader gives 2 batches where its length says 3, so its epoch is not validated"
-    )
+    assert engine.failure == ("a training loader yields 2 batches, but its length is 3, so its epoch is not validated")
 
 
 def test_a_generator_is_no_loader_for_several_trials() -> None:
@@ -167,7 +165,7 @@ def test_a_generator_is_no_loader_for_several_trials() -> None:
     [
         (KINDS["workers"], None, "with 2 worker processes for all"),
         (lambda: loader(Flowing(), num_workers=2), 8, "with 2 worker processes for each"),
-        (KINDS["torch"], None, "read in lockstep, for the training examples are random"),
+        (KINDS["torch"], None, "read in lockstep, because the training examples are random"),
     ],
 )
 def test_worker_processes_are_bounded(make: Make, most: int | None, words: str) -> None:
