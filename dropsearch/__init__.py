@@ -1,6 +1,6 @@
-"""dropsearch finds the dropout rate of each layer of a LightningModule.
+"""dropsearch searches the dropout rate of each layer of a LightningModule.
 
-Search a module that you wrote, unchanged::
+Search your module without changing its code::
 
     import dropsearch
 
@@ -8,7 +8,7 @@ Search a module that you wrote, unchanged::
     print(result)
     model = result.load_best()
 
-Look at the dropout of any module; this needs torch and lightning alone::
+List the dropout sites of any module (needs only torch and lightning)::
 
     print(dropsearch.dropout_sites(model, batch))
 """
@@ -80,7 +80,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch and lightning takes seconds: only when something that needs them is used.
+    # Imported on first use, since torch and lightning take seconds to import.
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "search":

@@ -1,4 +1,4 @@
-"""The program: `python -m dropsearch`, and the command `dropsearch`."""
+"""Entry point of `python -m dropsearch` and of the command `dropsearch`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main() -> None:
     else:
         status = 0
     if status == STOPPED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C would only interrupt the end
-    sys.exit(_told(status))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the shutdown
+    sys.exit(_with_output_failure(status))
 
 
 def _run() -> None:
@@ -42,14 +42,14 @@ def _run() -> None:
     cli.main()
 
 
-def _told(status: str | int | None) -> str | int | None:
-    """Return the exit status, 1 where the answer could not be written; say so on the stream that still works."""
+def _with_output_failure(status: str | int | None) -> str | int | None:
+    """Return the exit status, or 1 with a message on stderr if the answer could not be written to stdout."""
     sys.stdout.flush()
     out = sys.stdout
     if not isinstance(out, TolerantStream) or out.failure is None or out.reader_ended or status:
         return status
     print(
-        f"dropsearch: standard output could not be written ({out.failure.strerror}): the run is done, and its report "
+        f"dropsearch: standard output could not be written ({out.failure.strerror}): the run is complete, its report "
         "is in output_dir",
         file=sys.stderr,
     )

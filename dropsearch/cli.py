@@ -21,20 +21,20 @@ from dropsearch.core.printable import one_line as printable_line
 def _run(raw: DictConfig) -> int:
     try:
         config = typed(raw)
-        # torch, lightning and mlflow take seconds to import: not for --help, nor for a misspelt key.
+        # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
         from dropsearch.experiment.tasks import run
 
         return run(config)
-    # Told here and not in `main`: Hydra adds lines of its own to an exception that leaves a job.
+    # Printed here and not in `main`, because Hydra adds lines to an exception that leaves a job.
     except InputError as error:
-        return _say(str(error), BAD_INPUT)
+        return _print_error(str(error), BAD_INPUT)
     except RunError as error:
-        return _say(str(error), FAILED)
+        return _print_error(str(error), FAILED)
 
 
 def main() -> None:
     """Run the program and exit: 0 done, 1 training failed, 2 bad input, 130 interrupted."""
-    # So that Hydra raises its errors instead of printing them; they are told in one line below.
+    # Makes Hydra raise its errors instead of printing them; they become one line below.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_schemas()
     statuses: list[int] = []
@@ -45,8 +45,8 @@ def main() -> None:
         nonlocal working
         working = True
         reading.close()
-        sys.argv = given  # what the user typed is what is shown
-        # Of several jobs (-m) none begins after the user has stopped one.
+        sys.argv = given  # messages show what the user typed
+        # After Ctrl-C, no further job of a sweep (-m) starts.
         if STOPPED not in statuses:
             statuses.append(_run(raw))
         return statuses[-1]
@@ -59,16 +59,16 @@ def main() -> None:
             reading.enter_context(option_errors())
             job()
     except InputError as error:
-        sys.exit(_say(str(error), BAD_INPUT))
+        sys.exit(_print_error(str(error), BAD_INPUT))
     except ConfigurationErrors as error:
-        if working:  # what escapes from a job is a defect: its traceback is wanted
+        if working:  # an exception that leaves a job is a bug, so show its traceback
             raise
-        sys.exit(_say(one_line(error), BAD_INPUT))
+        sys.exit(_print_error(one_line(error), BAD_INPUT))
     except KeyboardInterrupt:
         sys.exit(STOPPED)
     sys.exit(max(statuses, default=0))
 
 
-def _say(message: str, status: int) -> int:
+def _print_error(message: str, status: int) -> int:
     print(f"dropsearch: {printable_line(message)}", file=sys.stderr)
     return status

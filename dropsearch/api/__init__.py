@@ -1,1 +1,1 @@
-"""What scripts and notebooks use: the search as a call, and its result."""
+"""The Python API: `search` and its result."""

@@ -1,4 +1,4 @@
-"""The arguments of `dropsearch.search`: each checked for its type, then put into the configuration."""
+"""Type checks for the arguments of `dropsearch.search`, and their conversion to the configuration."""
 
 from __future__ import annotations
 
@@ -37,39 +37,39 @@ DECIDES: Mapping[str, tuple[str, ...]] = {
     "timeout": ("study.timeout",),
     "budget": ("budget",),
 }
-"""The configuration keys that each argument decides, which `overrides` must leave out."""
+"""The configuration keys that each argument sets; `overrides` must not contain them."""
 
 
 def check_overrides(overrides: Any, left_out: Collection[str]) -> None:
-    """Refuse an override that an argument decides: the argument would win silently.
+    """Reject overrides of keys that arguments set, since the arguments would silently win.
 
     Args:
-        overrides: As on the command line.
-        left_out: The arguments that are not given and decide nothing.
+        overrides: Overrides as on the command line.
+        left_out: Arguments that are not given, whose keys may be overridden.
 
     Raises:
-        InputError: There is one, or `overrides` is no list of words.
+        InputError: An override conflicts with an argument, or `overrides` is not a list of strings.
     """
     if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise InputError(f'overrides must be a list of KEY=VALUE, got {overrides!r}: as in ["sampler=random"]')
+        raise InputError(f'overrides must be a list of KEY=VALUE, got {overrides!r}: for example ["sampler=random"]')
     decided = {key: argument for argument, keys in DECIDES.items() if argument not in left_out for key in keys}
     for word in overrides:
         key = str(word).lstrip("+~").partition("=")[0]
         if key in decided:
             raise InputError(
-                f"overrides must leave out {key}, which the argument {decided[key]} says, got {word}: give "
+                f"overrides must leave out {key}, which the argument {decided[key]} sets, got {word}: use "
                 f"{decided[key]}=..."
             )
 
 
 def whole(argument: str, value: object) -> int:
-    """Return a whole number.
+    """Return an integer.
 
     Raises:
-        InputError: It is none.
+        InputError: The value has another type.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{argument} must be a whole number, got {value!r}: as in {argument}=10")
+        raise InputError(f"{argument} must be an integer, got {value!r}: for example {argument}=10")
     return int(value)
 
 
@@ -77,10 +77,10 @@ def seconds(argument: str, value: object) -> float:
     """Return a number of seconds.
 
     Raises:
-        InputError: It is none.
+        InputError: The value has another type.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{argument} must be a number of seconds, got {value!r}: as in {argument}=600")
+        raise InputError(f"{argument} must be a number of seconds, got {value!r}: for example {argument}=600")
     return float(value)
 
 
@@ -88,35 +88,35 @@ def word(argument: str, value: object) -> str:
     """Return a string.
 
     Raises:
-        InputError: It is none.
+        InputError: The value has another type.
     """
     if not isinstance(value, str):
-        raise InputError(f'{argument} must be a string, got {value!r}: as in {argument}="..."')
+        raise InputError(f'{argument} must be a string, got {value!r}: for example {argument}="..."')
     return value
 
 
 def logger_argument(value: Any) -> Any:
-    """Return a Lightning logger or a function that makes one; None for None.
+    """Return a Lightning logger, a function that makes one, or None.
 
     Raises:
-        InputError: It is neither.
+        InputError: The value is neither.
     """
     if value is not None and not callable(value) and not hasattr(value, "log_metrics"):
         raise InputError(
-            f"logger must be a Lightning logger or a function that makes one, got {value!r}: as in "
+            f"logger must be a Lightning logger or a function that makes one, got {value!r}: for example "
             'logger=CSVLogger("logs")'
         )
     return value
 
 
 def words(argument: str, value: object) -> list[str]:
-    """Return a list of texts.
+    """Return a list of strings.
 
     Raises:
-        InputError: It is none.
+        InputError: The value has another type.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InputError(f'{argument} must be a list of texts, got {value!r}: as in {argument}=["..."]')
+        raise InputError(f'{argument} must be a list of strings, got {value!r}: for example {argument}=["..."]')
     return [word(argument, each) for each in value]
 
 
@@ -124,10 +124,10 @@ def bounds(argument: str, value: object) -> RangeConfig:
     """Return a range.
 
     Raises:
-        InputError: It is no pair of numbers.
+        InputError: The value is not a pair of numbers.
     """
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(end) for end in value):
-        raise InputError(f"{argument} must be a range (low, high), got {value!r}: as in {argument}=(0.001, 0.1)")
+        raise InputError(f"{argument} must be a range (low, high), got {value!r}: for example {argument}=(0.001, 0.1)")
     low, high = value
     found = RangeConfig(float(low), float(high))
     found.is_given = True
@@ -139,21 +139,21 @@ def _is_number(value: object) -> bool:
 
 
 def mapping(argument: str, value: Any) -> Mapping[str, Any]:
-    """Return what was given by name, an empty mapping for None.
+    """Return a mapping; None becomes an empty one.
 
     Raises:
-        InputError: It is no mapping.
+        InputError: The value is not a mapping.
     """
     if value is not None and not isinstance(value, Mapping):
-        raise InputError(f"{argument} must be a mapping, got {value!r}: as in {argument}={{NAME: VALUE}}")
+        raise InputError(f"{argument} must be a mapping, got {value!r}: for example {argument}={{NAME: VALUE}}")
     return value or {}
 
 
 def with_trainer(config: TrainerConfig, given: Mapping[str, Any]) -> TrainerConfig:
-    """Return the Trainer's settings with those that are given; what is no key of ours is an argument of the Trainer.
+    """Return the Trainer configuration with given values; unknown keys become arguments of the Trainer.
 
     Raises:
-        InputError: A value has another type than its key.
+        InputError: A value has the wrong type for its key.
     """
     typed = OmegaConf.structured(TrainerConfig)
     for name, value in given.items():
@@ -161,9 +161,9 @@ def with_trainer(config: TrainerConfig, given: Mapping[str, Any]) -> TrainerConf
             try:
                 typed[name] = value
             except (OmegaConfBaseException, ValueError) as error:
-                said = " ".join(str(error).splitlines()[0].split())
+                message = " ".join(str(error).splitlines()[0].split())
                 raise InputError(
-                    f"trainer[{name!r}] must be of the type of trainer.{name}, got {value!r}: {said}"
+                    f"trainer[{name!r}] must have the type of trainer.{name}, got {value!r}: {message}"
                 ) from error
             value = typed[name]
         setattr(config, name, value)

@@ -10,17 +10,17 @@ from dropsearch.dropout.tools.set_rates import RatesSet, set_rates
 
 
 class SetDropoutRates(Callback):
-    """Train a LightningModule at given dropout rates; its own rates are back when the fit ends.
+    """Train a LightningModule at given dropout rates; the original rates are restored when the fit ends.
 
     Equivalent to ``with set_rates(module, rates): trainer.fit(module, ...)``::
 
         trainer = Trainer(callbacks=[SetDropoutRates(result.best_rates)])
 
     Args:
-        rates: Rate in [0, 1] by site name, as `dropout_sites` lists them and `SearchResult.best_rates` returns them.
+        rates: Rate in [0, 1] by site name, as in `dropout_sites` and `SearchResult.best_rates`.
 
     Raises:
-        InputError: When the fit starts: a name is not that of a site, or a rate is not in [0, 1].
+        InputError: Raised when the fit starts: a site is unknown, or a rate is not in [0, 1].
     """
 
     def __init__(self, rates: Mapping[str, float]) -> None:
@@ -33,11 +33,11 @@ class SetDropoutRates(Callback):
             self._set = set_rates(pl_module, self.rates)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the module's own rates back."""
+        """Restore the module's rates."""
         self._remove()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the module's own rates back where a fit fails: Lightning calls no teardown then."""
+        """Restore the module's rates after a failed fit, since Lightning then skips `teardown`."""
         self._remove()
 
     def _remove(self) -> None:

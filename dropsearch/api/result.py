@@ -22,14 +22,14 @@ from dropsearch.report.text.verdict import answer, verdict
 
 
 class SearchResult:
-    """What a search found. `dropsearch.search` returns it, and `SearchResult.load` reads it back.
+    """The result of a search, returned by `dropsearch.search` or read by `SearchResult.load`.
 
-    Printed, it is the answer in three sentences and the tables; in a notebook, the same as Markdown with figures.
+    `print(result)` shows the answer in three sentences and the tables; a notebook shows Markdown with figures.
 
     Args:
-        summary: Everything that the run found.
+        summary: All results of the run.
         make_module: The class or function that built the modules, for `load_best`.
-        insert: Where the search inserted dropout, as `insert_dropout` takes it.
+        insert: Where the search inserted dropout, as for `insert_dropout`.
         storage: The storage of the studies, its URL, or a path; None for study.journal in the output directory.
     """
 
@@ -52,15 +52,15 @@ class SearchResult:
         *,
         storage: Any = None,
     ) -> SearchResult:
-        """Read the result of an earlier run, from Python or from the command line.
+        """Read the result of an earlier run, started from Python or the command line.
 
         Args:
             output_dir: The output directory of the run; it may have been moved.
-            make_module: The class or function that built your modules; `load_best` needs it.
-            storage: The storage of the studies, where it was not study.journal in `output_dir`.
+            make_module: The class or function that built the modules, for `load_best`.
+            storage: The storage of the studies; by default study.journal in `output_dir`.
 
         Raises:
-            InputError: The folder holds no result, or one of another version.
+            InputError: The folder contains no result, or one of an incompatible version.
         """
         summary = load_summary(Path(output_dir))
         config = {**summary.config, "output_dir": os.fspath(output_dir)}
@@ -70,7 +70,7 @@ class SearchResult:
 
     @property
     def best_arm(self) -> str | None:
-        """The arm whose confirmed model is best on validation, or leads the search; None without one."""
+        """The arm with the best confirmed model on validation, or the best search trial; None without either."""
         confirmed = best_arm(self.summary.arms)
         if confirmed is not None:
             return confirmed
@@ -79,11 +79,11 @@ class SearchResult:
 
     @property
     def best_rates(self) -> Mapping[str, float]:
-        """The rates of the best arm by site; all zero where that arm has no dropout."""
+        """Dropout rate by site of the best arm; all zero if that arm has no dropout."""
         return self.rates(self.best_arm) if self.best_arm else {}
 
     def rates(self, arm: str) -> Mapping[str, float]:
-        """Return the rates that an arm found, by site.
+        """Return the dropout rate by site that the search found for an arm.
 
         Raises:
             InputError: No arm of this name ran.
@@ -94,17 +94,17 @@ class SearchResult:
 
     @property
     def best_params(self) -> Mapping[str, Any]:
-        """What else was searched, as the best arm found it: values by configuration key."""
+        """Other searched values of the best arm, by configuration key."""
         return dict(findings.hyperparameters(self.summary.arms[self.best_arm])) if self.best_arm else {}
 
     @property
     def best_lr(self) -> float | None:
-        """The learning rate that the best arm found; None where it was not searched."""
+        """Learning rate of the best arm; None if it was not searched."""
         return self._best("lr")
 
     @property
     def best_weight_decay(self) -> float | None:
-        """The weight decay that the best arm found; None where it was not searched."""
+        """Weight decay of the best arm; None if it was not searched."""
         return self._best("weight_decay")
 
     def _best(self, setting: str) -> float | None:
@@ -114,23 +114,23 @@ class SearchResult:
 
     @property
     def best_checkpoint(self) -> Path | None:
-        """The Lightning checkpoint of the best arm's model, None where nothing was confirmed."""
+        """Path of the Lightning checkpoint of the best arm's model; None without a confirmation."""
         path = Path(self.output_dir, "best", f"{self.best_arm}.ckpt")
         return path if path.exists() else None
 
     @property
     def output_dir(self) -> Path:
-        """Where report.md, figures, results.json and the models are."""
+        """Folder with report.md, figures, results.json and the models."""
         return Path(os.fspath(self.summary.config["output_dir"]))
 
     @property
     def studies(self) -> Mapping[str, Any]:
-        """The search of each arm as an `optuna.Study`, by arm: for Optuna's plots, importances and dashboard.
+        """The search of each arm as an `optuna.Study`, for Optuna's plots, importances and dashboard.
 
-        A value is what is minimized: the monitored metric, negated where more of it is better.
+        The objective is minimized: the monitored metric, negated if higher is better.
 
         Raises:
-            InputError: The storage is gone or cannot be opened.
+            InputError: The storage is missing or cannot be opened.
         """
         from dropsearch.study.from_storage import load_studies  # imports Optuna
 
@@ -139,7 +139,7 @@ class SearchResult:
         return {arm: found[name] for arm, name in names.items()}
 
     def trials_dataframe(self) -> Any:
-        """Return one row a trial of the search: its arm, state, settings, rates by site, and what it logged."""
+        """Return a DataFrame with one row per search trial: arm, state, settings, rates by site, logged metrics."""
         require("trials_dataframe", "report")
         import pandas as pd  # takes a second
 
@@ -156,18 +156,18 @@ class SearchResult:
         return row | ({name: value for name, value in _logged(best) if name not in row} if best else {})
 
     def apply(self, module: Any, arm: str | None = None) -> Any:
-        """Set the rates that were found on a module, and return the module: `dropsearch.set_rates` says how.
+        """Set the found rates on a module as `dropsearch.set_rates` does, and return the module.
 
-        Where the search inserted dropout, it is inserted here too, unless `insert_dropout` was there before. Where it
-        removed BatchNorm for the arm (`batchnorm="identity"`), it is removed here too. Arguments of the constructor
-        (`arm_args`, `best_lr`, `best_weight_decay`, `best_params`) are yours to give when you build the module.
+        Dropout that the search inserted is inserted here too, unless `insert_dropout` has done so. BatchNorm that the
+        search removed for the arm (`batchnorm="identity"`) is removed. Pass constructor arguments (`arm_args`,
+        `best_lr`, `best_weight_decay`, `best_params`) yourself when you build the module.
 
         Args:
-            module: A module of the class that was searched.
-            arm: Whose rates; the best arm's by default.
+            module: A module of the searched class.
+            arm: The arm whose rates to use; the best arm by default.
 
         Raises:
-            InputError: The module lacks a site; nothing was set then.
+            InputError: The module lacks a site; it is unchanged then.
         """
         from dropsearch.experiment.insertion import apply, where_of  # imports torch
 
@@ -179,16 +179,16 @@ class SearchResult:
         return module
 
     def load_best(self, make_module: Callable[..., Any] | None = None, arm: str | None = None) -> Any:
-        """Return the trained model of an arm, on the CPU, in evaluation mode, with its rates set.
+        """Return the trained model of an arm, on the CPU, in evaluation mode, with its found rates.
 
-        Its weights are those of the winner's best retraining. The checkpoint is read with ``weights_only=True``.
+        The weights are from the winner's best retraining. The checkpoint is read with ``weights_only=True``.
 
         Args:
             make_module: The class or function that builds the module; by default that of the search.
-            arm: The best arm by default.
+            arm: The arm; the best one by default.
 
         Raises:
-            InputError: Nothing was confirmed, the checkpoint is gone, or `make_module` is needed and was not given.
+            InputError: There is no confirmed model, the checkpoint is missing, or `make_module` is needed.
         """
         from dropsearch.api.winning_module import built, load_weights  # imports torch
         from dropsearch.models.checkpoint import load_classifier
@@ -197,24 +197,24 @@ class SearchResult:
         spec = findings.found(self.summary.arms[chosen]) if chosen and chosen in self.summary.arms else None
         if chosen is None or spec is None:
             raise InputError(
-                f'arm must be one with a winner, got "{chosen}": the arms are {", ".join(self.summary.arms)}'
+                f'arm must be one with a winner, got "{chosen}": this run has {", ".join(self.summary.arms)}'
             )
         path, make = self.output_dir / "best" / f"{chosen}.ckpt", make_module or self._make_module
         if "_target_" not in self.summary.config["model"]:
             return load_classifier(path)
         if make is None:
             name = self.summary.config["model"]["_target_"]
-            raise InputError(f"load_best needs the class or function that builds {name}: give make_module=...")
+            raise InputError(f"load_best needs the class or function that builds {name}: pass make_module=...")
         module = self.apply(built(make, spec, self.summary.config), chosen)
         load_weights(module, path)
         return module.eval()
 
     def plot_rates(self) -> Any:
-        """Return a matplotlib figure: the rate of each site against what is monitored, a dot a trial."""
+        """Return a matplotlib figure: rate of each site against the monitored metric, one dot per trial."""
         return self._plot("rates")
 
     def plot_differences(self) -> Any:
-        """Return a matplotlib figure: the paired differences between arms, with their intervals."""
+        """Return a matplotlib figure: paired differences between arms, with intervals."""
         return self._plot("differences")
 
     def plot_curves(self) -> Any:
@@ -248,20 +248,20 @@ class SearchResult:
         return "\n\n".join([*said, *self._pictures()])
 
     def _pictures(self) -> Iterator[str]:
-        """Yield the figures that a notebook shows, as images in Markdown; none without the extra `report`."""
+        """Yield figures for notebooks as Markdown images; none without the extra `report`."""
         for name in ("differences", "rates", "curves"):
             image = BytesIO()
             try:
                 self._plot(name).savefig(image, format="png", dpi=80)
-            except InputError:  # it has nothing to show, or matplotlib is missing
+            except InputError:  # the figure has no data, or matplotlib is missing
                 continue
             yield f"![{name}](data:image/png;base64,{b64encode(image.getvalue()).decode()})"
 
 
 def _logged(best: EpochMetrics) -> Iterator[tuple[str, float]]:
-    """Yield what a module logged at validation in the best epoch, where its loss and accuracy stand by themselves."""
+    """Yield the metrics logged in the best epoch, except validation loss and accuracy, which have columns."""
     for name, value in (("val_loss", best.val_loss), ("val_acc", best.val_acc)):
-        # Under another name the loss is what is monitored, which has a column.
+        # If its name is not val_loss, the loss is the monitored metric, which has a column.
         if math.isfinite(value) and value != best.objective:
             yield name, value
     yield from best.logged.items()

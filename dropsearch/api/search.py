@@ -1,4 +1,4 @@
-"""The search as a call: for scripts and notebooks."""
+"""`dropsearch.search`, the search for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -70,60 +70,60 @@ def search(
     trainer: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
 ) -> SearchResult:
-    """Search the dropout rates of a LightningModule that you wrote, without a change to it.
+    """Search the dropout rates of your LightningModule without changing its code.
 
-    Called again with the same `output_dir`, the study continues until it has `n_trials`.
+    A further call with the same `output_dir` continues the study until it has `n_trials` trials.
 
     Args:
-        make_module: Builds a new module at each call: ``() -> LightningModule``, or with arguments that are searched:
-            ``lr``, ``weight_decay``, and those of `params`. A LightningModule's class will do.
-        datamodule: A LightningDataModule with `train_dataloader` and `val_dataloader`; `test_dataloader` where there
-            is a test set. None where loaders are given, or where the module has these methods itself.
-        train_dataloaders: The training batches, in place of a data module, as `Trainer.fit` takes them.
-        val_dataloaders: The validation batches; several loaders may be a list.
-        test_dataloaders: The test batches, where there is a test set.
-        n_trials: The total of each arm's study.
-        monitor: The metric that trials are chosen by, as the module logs it at validation.
-        mode: min or max: whether less or more of it is better.
-        arms: What is compared.
-        max_epochs: Of each trial.
-        seed: All else follows from it: the trials' own seeds, what the data module draws in `setup`.
-        name: What reports call the module; by default its class's or function's name.
-        output_dir: Where all files go; outputs/NAME-DATA by default.
+        make_module: Builds a new module per call: ``() -> LightningModule``, or a function of searched arguments:
+            ``lr``, ``weight_decay`` and keys of `params`. It may be the LightningModule class itself.
+        datamodule: A LightningDataModule with `train_dataloader`, `val_dataloader` and, optionally, `test_dataloader`.
+            None if loaders are given or the module defines these methods.
+        train_dataloaders: Training batches instead of a data module, as for `Trainer.fit`.
+        val_dataloaders: Validation batches: a loader or a list of loaders.
+        test_dataloaders: Test batches, optional.
+        n_trials: Total number of trials per arm.
+        monitor: The metric to optimize, as the module logs it in validation.
+        mode: Whether to minimize ("min") or maximize ("max") the metric.
+        arms: The arms to compare.
+        max_epochs: Number of epochs per trial.
+        seed: Determines the seeds of all trials and the random numbers in the data module's `setup`.
+        name: Name of the module in reports; by default the name of its class or function.
+        output_dir: Folder for all files; outputs/NAME-DATA by default.
         tracking: mlflow, wandb, tensorboard or none, or a list of them.
-        tracking_uri: Where MLflow is; mlflow.db in `output_dir` by default.
-        logger: A Lightning logger, which gets a step for each trial that ends, or a function that makes one for each
-            trial from its `TrialSpec`, which gets the trial's curves.
+        tracking_uri: MLflow's tracking URI; mlflow.db in `output_dir` by default.
+        logger: A Lightning logger, which receives one step per finished trial; or a function from `TrialSpec` to a
+            logger, which receives the curves of that trial.
         engine: auto, vectorized or sequential.
         sampler: tpe (the default), random or gp, or an Optuna sampler, such as ``TPESampler(n_startup_trials=20)``. An
             object draws from its own random state; a named sampler makes each trial a function of `seed`.
         pruner: median (the default), hyperband or none, or an Optuna pruner.
         storage: An Optuna storage, its URL, or the path of a journal file; study.journal in `output_dir` by default.
-        timeout: Seconds after which the search of each arm begins no further trial; those that train are finished.
-        budget: What the whole run may take, such as ``"20m"``, ``"2h"`` or ``"500 trials"``: it decides `n_trials`,
+        timeout: Seconds after which the search of each arm starts no new trial; running trials finish.
+        budget: Limit of the whole run, such as ``"20m"``, ``"2h"`` or ``"500 trials"``. It determines `n_trials`,
             `confirm_top_k` and `confirm_seeds`.
         accelerator: auto, cpu or gpu.
-        confirm_top_k: How many of the best configurations of each arm are retrained.
-        confirm_seeds: On how many fresh seeds the best of these is retrained; all of them are retrained on the first
-            four of these seeds (``overrides=["confirm.screening_seeds=10"]``: on all).
-        lr: The range of the learning rate.
-        weight_decay: The range of the weight decay.
-        rates: The range of the dropout rates; zero is always within reach.
-        params: What else is searched, by argument of `make_module`: a list of values, a pair of numbers (whole ones
-            where both are), or Hydra's words: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Also
-            ``"trainer.gradient_clip_val"``, and ``"optimizer.momentum"``, ``.betas`` and ``.nesterov`` where the
-            module's optimiser has them.
-        arm_args: By arm, arguments that `make_module` gets in that arm, such as ``{"batchnorm": {"norm": "batch"}}``.
-        batchnorm: identity: what stands where the module has a BatchNorm, in the arms without it.
-        insert: Where the module gets dropout that it has not, as `insert_dropout` takes it: ``"after_activation"``, a
-            name, a pattern, a type of parts, or a list of these.
-        kinds: By site name or pattern, kinds that are known better than guessed, as `dropout_sites` takes them.
-        callbacks: Callbacks, or a function that makes new ones for each trial; trials train sequentially then.
-        trainer: Further arguments of the Trainer; trials train sequentially then.
-        overrides: Any further key, as on the command line: ``["sampler=random"]``.
+        confirm_top_k: Number of the best configurations of each arm to retrain.
+        confirm_seeds: Number of fresh seeds for the best configuration. The others are retrained on the first four of
+            these seeds, or on all with ``overrides=["confirm.screening_seeds=10"]``.
+        lr: Range of the learning rate.
+        weight_decay: Range of the weight decay.
+        rates: Range of the dropout rates; zero is always included.
+        params: Ranges of other arguments of `make_module`: a list of values, a pair of numbers (integers if both are),
+            or Hydra's sweep syntax: ``{"width": [32, 64], "momentum": (0.5, 0.99)}``. Further keys are
+            ``"trainer.gradient_clip_val"`` and, if the module's optimizer has them, ``"optimizer.momentum"``,
+            ``"optimizer.betas"`` and ``"optimizer.nesterov"``.
+        arm_args: Arguments of `make_module` by arm, such as ``{"batchnorm": {"norm": "batch"}}``.
+        batchnorm: "identity" replaces the module's BatchNorm by an identity in the arms without BatchNorm.
+        insert: Where to insert dropout, as for `insert_dropout`: ``"after_activation"``, a name, a pattern, a type of
+            submodules, or a list of these.
+        kinds: Kinds by site name or pattern that correct inferred ones, as for `dropout_sites`.
+        callbacks: Callbacks, or a function that makes new ones for each trial; trials then train sequentially.
+        trainer: Further arguments of the Trainer; trials then train sequentially.
+        overrides: Further configuration keys, as on the command line: ``["sampler=random"]``.
 
     Raises:
-        InputError: Something that was given cannot be used: one line says what and what to do.
+        InputError: An argument is invalid; the message says what to do.
         RunError: The training failed.
     """
     optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
@@ -177,7 +177,7 @@ def search(
     check(config)
     study_objects.put(config, sampler, pruner, kept)
 
-    # torch, lightning and optuna take seconds to import: not for what is refused above.
+    # torch, lightning and optuna take seconds to import, so arguments are checked first.
     from dropsearch.experiment.insertion import where_of
     from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.runner import searched
@@ -193,10 +193,10 @@ def _copied(values: Any) -> Any:
 
 
 def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesConfig:
-    """Return where sites are put and what kind they are; types are kept by name in what is written."""
+    """Return the configuration of sites; types of submodules are represented by their names."""
     if not isinstance(insert, str | type | Sequence | None):
         raise InputError(
-            f'insert must be "after_activation", a name, a pattern, a type of parts, or a list of these, got {insert!r}'
+            f'insert must be "after_activation", a name, pattern or type of submodules, or a list, got {insert!r}'
         )
     listed = [insert] if isinstance(insert, str | type) else list(insert or ())
     if insert is not None:
@@ -210,11 +210,11 @@ def _sites(sites: Any, insert: Any, kinds: Mapping[str, str] | None) -> SitesCon
 def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequence[str]) -> Config:
     if not callable(make_module) or _is_module(make_module):
         raise InputError(
-            f"make_module must be a function that builds a new LightningModule, got {_described(make_module)}: give "
+            f"make_module must be a function that builds a new LightningModule, got {_described(make_module)}: pass "
             "lambda: MyModule(...)"
         )
     if not hasattr(datamodule, "train_dataloader") or inspect.isclass(datamodule):
-        raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: give MyData(...)")
+        raise InputError(f"datamodule must be a LightningDataModule, got {_described(datamodule)}: pass MyData(...)")
     own = [word for group in ("model", "data") for word in (f"~{group}", f"{group}._target_={_PLACEHOLDER}")]
     config: Any = compose_overrides([*own, "arms=[none]", *overrides])
     config.model.made_by, config.model.name = make_module, name or _name(make_module)
@@ -226,21 +226,23 @@ def _config(make_module: Any, datamodule: Any, name: str | None, overrides: Sequ
 
 
 def _data(make_module: Any, datamodule: Any, given: Mapping[str, Any]) -> Any:
-    """Return the data module, or what stands in its place where loaders are given or the module holds them."""
+    """Return the data module, or a substitute that returns given loaders or those of the module."""
     loaders = {name: loader for name, loader in given.items() if loader is not None}
     if not loaders:
         held = datamodule is None and callable(make_module) and not _is_module(make_module) and _may_hold(make_module)
         return GivenLoaders(make_module=partial(_built, make_module)) if held else datamodule
     if datamodule is not None:
-        raise InputError(f"{next(iter(loaders))}_dataloaders must be left out where there is a datamodule: give either")
+        raise InputError(
+            f"{next(iter(loaders))}_dataloaders must be left out if a datamodule is given: pass only one of them"
+        )
     for name in ("train", "val"):
         if name not in loaders:
-            raise InputError(f"{name}_dataloaders must be given with the other loaders, got None")
+            raise InputError(f"{name}_dataloaders must be given together with the other loaders, got None")
     return GivenLoaders(**loaders)
 
 
 def _may_hold(make_module: Any) -> bool:
-    """Return whether a function or class may build modules that hold loaders."""
+    """Return whether a function or class may build modules that define loaders."""
     if not inspect.isclass(make_module):
         return True
     owner = next((kind for kind in make_module.__mro__ if "train_dataloader" in vars(kind)), None)
@@ -248,7 +250,7 @@ def _may_hold(make_module: Any) -> bool:
 
 
 def _built(make_module: Callable[..., Any]) -> Any:
-    """Return a module whose loaders are taken."""
+    """Return a module whose loaders are used."""
     from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted  # imports torch
 
     names = accepted(make_module)[0]
@@ -279,5 +281,5 @@ def _maker(callbacks: Any) -> Any:
                 f"callbacks must be a list of Lightning callbacks or a function that makes one, got {each!r}: as in "
                 "callbacks=[EarlyStopping(...)]"
             )
-    # Callbacks keep state, of which a trial is to know only its own.
+    # Callbacks have state, so each trial gets copies.
     return lambda: copy.deepcopy(listed)

@@ -1,4 +1,4 @@
-"""Samplers, pruners and storages in a call of `dropsearch.search`: by name, or as Optuna's objects."""
+"""Samplers, pruners and storages as arguments of `dropsearch.search`: names or Optuna objects."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dropsearch.config.schema import Config
 
 
 def overrides(sampler: Any, pruner: Any) -> list[str]:
-    """Return the command-line words for a sampler and a pruner that are named."""
+    """Return the overrides for a sampler and a pruner given by name."""
     named = {"sampler": sampler, "pruner": pruner}
     return [f"{group}={name}" for group, name in named.items() if isinstance(name, str)]
 
 
 def check(sampler: Any, pruner: Any, storage: Any) -> None:
-    """Check what is given as an object; names and addresses are checked with the configuration.
+    """Check objects; names and URLs are checked with the configuration.
 
     Raises:
-        InputError: An object is not one that Optuna takes there.
+        InputError: An object has the wrong type.
     """
     if not all(isinstance(given, str | None) for given in (sampler, pruner, storage)):
         from dropsearch.study.samplers import check_objects  # imports Optuna
@@ -27,7 +27,7 @@ def check(sampler: Any, pruner: Any, storage: Any) -> None:
 
 
 def put(config: Config, sampler: Any, pruner: Any, storage: Any) -> None:
-    """Put objects into a configuration that has been checked; reports name them by their class."""
+    """Store objects in a checked configuration; reports show the names of their classes."""
     chosen: Any
     for chosen, given in ((config.sampler, sampler), (config.pruner, pruner)):
         if given is not None and not isinstance(given, str):
@@ -37,5 +37,5 @@ def put(config: Config, sampler: Any, pruner: Any, storage: Any) -> None:
 
 
 def address(storage: Any) -> Any:
-    """Return a path as text, anything else as it is."""
+    """Return a path as a string and anything else unchanged."""
     return os.fspath(storage) if isinstance(storage, os.PathLike) else storage

@@ -1,4 +1,4 @@
-"""The model that an arm is represented by, built and loaded from its checkpoint."""
+"""The trained model of an arm, rebuilt and loaded from its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dropsearch.training.adapters.hyperparameters import accepted, arguments_of,
 
 
 def built(make_module: Callable[..., Any], spec: TrialSpec, config: Mapping[str, Any]) -> Any:
-    """Return a new module with the arguments that the search gave it for a trial.
+    """Return a new module with the constructor arguments of a trial.
 
     Args:
         make_module: The class or function that builds it.
@@ -40,12 +40,12 @@ def load_weights(module: Any, path: Path) -> None:
         InputError: The file is missing, holds objects other than tensors and numbers, or does not fit the module.
     """
     if not path.is_file():
-        raise InputError(f"the checkpoint {path} must exist, and there is no such file: run the search again")
+        raise InputError(f"the checkpoint {path} must exist, but there is no such file: run the search again")
     try:
         module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     except Exception as error:  # zip, pickle and key errors, and whatever load_state_dict raises
         lines = str(error).strip().splitlines()
         raise InputError(
-            f"{path} must hold weights that fit {type(module).__name__} ({lines[0] if lines else error!r}): "
-            "give the make_module of the search"
+            f"{path} must contain weights that fit {type(module).__name__} ({lines[0] if lines else error!r}): "
+            "pass the make_module of the search"
         ) from error

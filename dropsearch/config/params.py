@@ -122,7 +122,7 @@ def _typed(given: Mapping[str, Any]) -> Range:
     found = _interval(low, high, {"log"} if given.get("log") else set())
     if kind == "int":
         if not all(isinstance(number, int) or float(number).is_integer() for number in (found.low, found.high)):
-            raise ValueError("a range of type int needs whole numbers")
+            raise ValueError("a range of type int needs integers")
         found = Numbers(int(found.low), int(found.high), found.log, 1)
     else:
         found = Numbers(float(found.low), float(found.high), found.log)
@@ -135,7 +135,7 @@ def _stepped(found: Numbers, step: Any) -> Numbers:
     if found.log:
         raise ValueError("a log scale excludes a step")
     if found.is_integer and not float(step).is_integer():
-        raise ValueError("a range of type int needs whole numbers")
+        raise ValueError("a range of type int needs integers")
     if not found.holds(found.high) or not math.isclose(
         round((found.high - found.low) / step) * step, found.high - found.low, rel_tol=1e-9
     ):

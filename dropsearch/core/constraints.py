@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dropsearch.core.errors import close_match
 
 _CONSTRAINT = "constraint"
-_KINDS: Mapping[str, str] = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a string"}
+_KINDS: Mapping[str, str] = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string"}
 
 
 @dataclass(frozen=True)

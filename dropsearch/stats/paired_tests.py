@@ -57,7 +57,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _doubled_ranks(sizes: NDArray[np.float64], rounding: float) -> NDArray[np.int64]:
-    """Twice the mean ranks, so that they are whole numbers."""
+    """Twice the mean ranks, so that they are integers."""
     ordered = np.sort(sizes)
     group = np.concatenate([[0], np.cumsum(np.diff(ordered) > rounding)])
     counts = np.bincount(group)

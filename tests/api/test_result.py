@@ -109,7 +109,7 @@ def test_a_result_without_the_class_cannot_load_its_winner(result: SearchResult)
 
 
 def test_an_arm_that_did_not_run_has_no_winner(result: SearchResult):
-    with pytest.raises(InputError, match='got "both": the arms are none, dropout'):
+    with pytest.raises(InputError, match='got "both": this run has none, dropout'):
         result.load_best(arm="both")
 
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_with_objects_is_refused(result: SearchResult, tmp_path: Pa
     for path in result.output_dir.glob("*.json*"):
         (tmp_path / path.name).symlink_to(path)
     torch.save({"state_dict": {}, "made": Path("/")}, tmp_path / "best" / "dropout.ckpt")
-    with pytest.raises(InputError, match="must hold weights that fit LitNet"):
+    with pytest.raises(InputError, match="must contain weights that fit LitNet"):
         SearchResult.load(tmp_path, nets.LitNet).load_best(arm="dropout")
 
 

@@ -39,7 +39,7 @@ ILL_TYPED = [
     ("{type: int, low: 16}", "its ends must be finite numbers"),
     ("{low: 16, high: 64}", "type must be int or float, got None"),
     ("{type: complex, low: 16, high: 64}", "type must be int or float, got complex"),
-    ("{type: int, low: 1.5, high: 64}", "a range of type int needs whole numbers"),
+    ("{type: int, low: 1.5, high: 64}", "a range of type int needs integers"),
     ("{type: int, low: 64, high: 16}", "low must be below high"),
     ("{type: int, low: 1, high: 8, step: 3}", "high must be low plus a multiple of step"),
     ("{type: int, low: 1, high: 8, step: 0}", "step must be a number above 0"),

@@ -46,14 +46,14 @@ COMMAND_LINE = [
     ("arms=null", "arms has the wrong type"),
     ("arms=dropout", "arms has the wrong type"),
     ("arms=[none,none]", "arms must include each arm once"),
-    ("model.hidden=[a]", "model.hidden[0] must be a whole number, got a (see conf/model/mlp.yaml)"),
+    ("model.hidden=[a]", "model.hidden[0] must be an integer, got a (see conf/model/mlp.yaml)"),
     (
         "model=transformer model.heads=two",
-        "model.heads must be a whole number, got two (see conf/model/transformer.yaml)",
+        "model.heads must be an integer, got two (see conf/model/transformer.yaml)",
     ),
     (
         "model=transformer model.width=abc",
-        "model.width must be a whole number, got abc (see conf/model/transformer.yaml)",
+        "model.width must be an integer, got abc (see conf/model/transformer.yaml)",
     ),
     ("~model", "model._target_ must be set, but is missing"),
     ("~study.n_trials", "study.n_trials must have a value"),

@@ -56,7 +56,7 @@ class MCDropout(nn.Module):
         if not isinstance(module, nn.Module):
             raise InputError(f"MCDropout needs a torch.nn.Module, got {type(module).__name__}")
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise InputError(f"samples must be a whole number of at least 1, got {samples!r}")
+            raise InputError(f"samples must be an integer of at least 1, got {samples!r}")
         self.module = module
         self.samples = samples
         self.transform = transform

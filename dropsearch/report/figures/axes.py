@@ -46,7 +46,7 @@ def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
 
 
 def whole_numbers(panel: Axes) -> None:
-    """Ticks of x at whole numbers only."""
+    """Ticks of x at integers only."""
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 

@@ -199,5 +199,5 @@ def test_gradients_flow_where_they_are_wanted() -> None:
 
 @pytest.mark.parametrize("samples", [0, -1, 2.5, True])
 def test_a_wrong_number_of_samples_is_one_clear_line(samples: Any) -> None:
-    with pytest.raises(InputError, match=f"samples must be a whole number of at least 1, got {samples}"):
+    with pytest.raises(InputError, match=f"samples must be an integer of at least 1, got {samples}"):
         dropsearch.MCDropout(nn.Dropout(), samples=samples)
