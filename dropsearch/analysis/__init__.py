@@ -1,1 +1,1 @@
-"""What dropout did: measures on the winners, claims, response curves and budgets."""
+"""Effects of dropout: measures on the winners, claims, response curves and budgets."""

@@ -1,4 +1,4 @@
-"""The best score that a search comes to, against the number of trials that it may spend."""
+"""Expected best score of a search as a function of its number of trials."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from dropsearch.core.records import Budget, Interval, TrialResult
 from dropsearch.stats.intervals import FEWEST_FOR_BOOTSTRAP, LEVEL, bootstrap_mean, mean_interval
 
 FEWEST = 5
-"""Complete trials below which nothing is said."""
+"""Minimum number of complete trials."""
 DRAWS = 1000
-"""Of the distribution function: each 2.5 % tail of the band then rests on 25 of them."""
+"""Number of draws of the distribution function, so that each 2.5 % tail of the band has 25 of them."""
 POINTS = 60
-"""At most so many budgets have a point of the curve."""
+"""Maximum number of points of the curve."""
 
 Array = NDArray[np.float64]
 
 
 def random_search(trials: Sequence[TrialResult], floor: float = 0.0, seed: int = 0) -> Budget | None:
-    """Expected best score of k trials of a random search, for each k up to the trials that there are.
+    """Return the expected best score of k trials of a random search, for each k up to the number of trials.
 
-    The mean over all subsets of k trials, which has no bias (the U-statistic; Tang et al. 2020 on why not the
-    bootstrap's mean), with a band of 95 % for each k: see `_bands`. A trial that was pruned or failed has spent its
-    budget and brought nothing: it counts as the worst complete one. Its own last loss would not do, for it is that of
-    fewer epochs. None where fewer than five trials are complete.
+    The estimate is the mean over all subsets of k trials, which is unbiased (a U-statistic; Tang et al. 2020 explain
+    the bias of the bootstrap), with a 95 % band for each k (see `_bands`). A pruned or failed trial used its budget
+    without a result, so it counts as the worst complete one; its last loss belongs to fewer epochs. Returns None with
+    fewer than five complete trials.
 
     Args:
-        trials: Trials whose configurations were drawn independently, which a sampler that learns does not.
-        floor: What no score can be below, as 0 for a cross-entropy; -inf where there is no such number.
-        seed: Of the band's draws.
+        trials: Trials whose configurations were drawn independently, so not by an adaptive sampler.
+        floor: Lower bound of the score, such as 0 for a cross-entropy; -inf if there is none.
+        seed: Seed of the band's draws.
     """
     scores = _scores([trials])
     if scores is None:
@@ -42,21 +42,21 @@ def random_search(trials: Sequence[TrialResult], floor: float = 0.0, seed: int =
     ordered = np.sort(scores[0])
     budgets = _budgets(ordered.size)
     means = [ordered @ _chances(ordered.size, k) for k in budgets]
-    expected = np.clip(means, ordered[0], ordered[-1])  # which rounding may leave
+    expected = np.clip(means, ordered[0], ordered[-1])  # corrects rounding
     low, high = _bands(ordered, budgets, floor, seed)
     return _budget(budgets, expected, np.minimum(low, expected), np.maximum(high, expected), "trials")
 
 
 def repeated_searches(searches: Sequence[Sequence[TrialResult]], floor: float = 0.0) -> Budget | None:
-    """Mean best-so-far of searches that were done anew with other seeds, whatever proposed their trials.
+    """Return the mean best-so-far score of searches repeated with other seeds, for any sampler.
 
-    The band is the 95 % interval of that mean at each budget: Student's for fewer than six searches, the studentised
-    bootstrap's for more. Trials that were pruned or failed count as in `random_search`. None where there are not two
-    searches, or fewer than five complete trials in all.
+    The band is the 95 % interval of the mean at each budget: Student's for fewer than six searches, the studentized
+    bootstrap for more. Pruned and failed trials count as in `random_search`. Returns None with fewer than two searches
+    or fewer than five complete trials in total.
 
     Args:
-        searches: The trials of each search in the order in which they were asked; the shortest decides the length.
-        floor: What no score can be below.
+        searches: The trials of each search in the order of `ask`; the shortest search limits the length.
+        floor: Lower bound of the score.
     """
     scores = _scores(searches) if len(searches) > 1 else None
     if scores is None:
@@ -70,7 +70,7 @@ def repeated_searches(searches: Sequence[Sequence[TrialResult]], floor: float = 
 
 
 def _scores(searches: Sequence[Sequence[TrialResult]]) -> list[Array] | None:
-    """Objective of each trial, that of the worst complete one where there is none; None with too few of them."""
+    """Return each trial's objective, or the worst complete one if it has none; None with too few trials."""
     found = [np.array([_score(trial) for trial in search]) for search in searches]
     complete = np.concatenate([scores[np.isfinite(scores)] for scores in found])
     if complete.size < FEWEST or not all(scores.size for scores in found):
@@ -83,12 +83,12 @@ def _score(trial: TrialResult) -> float:
 
 
 def _budgets(most: int) -> list[int]:
-    """All budgets up to `most`, or a selection of them that thins out."""
+    """Return all budgets up to `most`, or a selection with growing distances."""
     return sorted({round(k) for k in np.geomspace(1, most, POINTS)}) if most > POINTS else list(range(1, most + 1))
 
 
 def _chances(size: int, k: int) -> Array:
-    """Probability that each of `size` ordered values is the least of k that are drawn without replacement."""
+    """Return the probability that each of `size` ordered values is the minimum of k drawn without replacement."""
     above = np.arange(size - 1, -1, -1.0)
     possible = above >= k - 1
     chances = np.zeros(size)
@@ -101,13 +101,12 @@ def _log_choose(n: Array, k: int) -> Array:
 
 
 def _bands(ordered: Array, budgets: Sequence[int], floor: float, seed: int) -> tuple[Array, Array]:
-    """95 % limits of the expected best of each budget, whatever the distribution that the scores come from.
+    """Return distribution-free 95 % limits of the expected best score of each budget.
 
-    The probability between two neighbouring order statistics of n values has a known distribution: all of them are
-    uniform on the simplex (Wilks 1962, section 8.7; the Bayesian bootstrap of Rubin 1981 and Banks 1988 rests on
-    it). So distribution functions are drawn, and each gives an expected best. What lies *between* two values nobody
-    knows, nor how far below the best one it goes on. The upper limit takes all of it to be as large as it can be,
-    the lower one spreads it evenly, below the best value down to `floor`.
+    The probabilities between neighboring order statistics of n values are uniform on the simplex (Wilks 1962, section
+    8.7; the basis of the Bayesian bootstrap, Rubin 1981 and Banks 1988). Distribution functions are drawn accordingly,
+    and each gives an expected best score. The distribution between two values and below the best value is unknown: the
+    upper limit places it at the larger value; the lower limit spreads it evenly, below the best value down to `floor`.
     """
     left = _survival(ordered.size, seed)
     steps = np.diff(ordered)
@@ -122,13 +121,13 @@ def _bands(ordered: Array, budgets: Sequence[int], floor: float, seed: int) -> t
 
 
 def _spread(left: Array, powers: Array, k: int, ordered: Array, steps: Array, floor: float) -> Array:
-    """Expected best [draws] where probability is spread evenly between neighbours; `powers` are those of k + 1."""
+    """Return the expected best `[draws]` if probability is spread evenly between neighbors, from powers k + 1."""
     widths = np.concatenate([[ordered[0] - floor], steps])
     return floor + ((powers[:, :-1] - powers[:, 1:]) / ((k + 1) * (left[:, :-1] - left[:, 1:]))) @ widths
 
 
 def _survival(size: int, seed: int) -> Array:
-    """Drawn probabilities of a score above each of `size` ordered values [draws, 1 + size], first of any score."""
+    """Return drawn probabilities of a score above each of `size` ordered values, `[draws, 1 + size]`, first 1."""
     gaps = np.random.default_rng([seed, size]).dirichlet(np.ones(size + 1), DRAWS)
     return 1 - np.concatenate([np.zeros((DRAWS, 1)), np.cumsum(gaps[:, :-1], axis=1)], axis=1)
 

@@ -1,4 +1,4 @@
-"""What claims rest on: which arms were measured, which of them dropped anything, and by what they are judged."""
+"""Inputs of claims: measured arms, arms with nonzero rates, and the contrasts of the comparison metric."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from dropsearch.core.records import Comparison, Evidence, Quantity, Summary, arm
 
 
 def winner_rates(summary: Summary, arm: str) -> Mapping[str, float]:
-    """Return the rates of an arm's winner by site; empty without a winner and without dropout."""
+    """Return the rates of an arm's winner by site; empty without a winner or without dropout."""
     winner = summary.arms[arm].winner if arm in summary.arms else None
     return winner.results[0].spec.rates if winner and winner.results else {}
 
 
 def drops(summary: Summary, arm: str) -> bool:
-    """Whether any rate of an arm's winner is above 0."""
+    """Return whether any rate of an arm's winner is above 0."""
     return any(winner_rates(summary, arm).values())
 
 
 def untested(arms: Iterable[str]) -> str:
-    """Say that nothing was dropped where something was to be tested."""
+    """Return a sentence that says that all rates are zero, so dropout was not tested."""
     names = " and ".join(dict.fromkeys(map(arm_title, arms)))
     return f"Every rate of the winner of {names} is 0, so dropout was not tested."
 
 
 def ran(summary: Summary) -> str:
-    """Say which arms have a winner."""
+    """Return a clause that lists the arms with a winner."""
     won = [outcome.arm.title for outcome in summary.arms.values() if outcome.winner]
     return f"this run has winners of {', '.join(won)}" if won else "this run has no winner"
 
 
 def judged(summary: Summary) -> list[Comparison]:
-    """Return the planned contrasts of what arms are judged by."""
+    """Return the planned contrasts of the comparison metric."""
     return [c for c in summary.comparisons if c.metric == summary.comparison_metric.metric]
 
 
 def quantity(evidence: Evidence, name: str) -> Quantity:
-    """Return what a measure is; where no text is given, its name in words."""
+    """Return the label and unit of a measure; by default its name."""
     return evidence.quantities.get(name, Quantity(name.replace("_", " ")))
 
 
 def finite_mean(values: Iterable[float]) -> float:
-    """Return the mean of those values that are finite, NaN without any."""
+    """Return the mean of the finite values, NaN without any."""
     known = [value for value in values if math.isfinite(value)]
     return fmean(known) if known else math.nan
 
 
 def measured_mean(evidence: Evidence, arm: str, name: str) -> float:
-    """Return the mean of a measure over an arm's models, NaN where none has it."""
+    """Return the mean of a measure over an arm's models, NaN if none has it."""
     return finite_mean(evidence.arms[arm].measures.get(name, ())) if arm in evidence.arms else math.nan
 
 
 def finding(contrast: Comparison, label: str, family: int, *, unit: str = "", scale: float = 1.0) -> Finding:
-    """Return a contrast as the number that decides a claim."""
+    """Return a contrast as a `Finding`."""
     return Finding(
         label=f"{label}, {contrast.a} minus {contrast.b}",
         subject=label,

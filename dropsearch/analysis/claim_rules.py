@@ -1,4 +1,4 @@
-"""The rules by which a claim about dropout held, did not hold, or is undecided, and the words that follow from them."""
+"""Decision rules for claims about dropout, and the sentences that state the results."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Side = Literal[-1, 1]
 
 @dataclass(frozen=True)
 class Rule:
-    """A claim as a difference that it foretells."""
+    """A claim, expressed as a predicted difference."""
 
     name: str
     statement: str
-    """The claim, as a clause that "yes" or "no" answers."""
+    """The claim, as a statement that is true or false."""
     measure: str
-    """What decides: the name of a measure, or what arms are judged by."""
+    """Name of the deciding measure or comparison metric."""
     side: Side
-    """Whether the claim foretells a difference above (1) or below (-1) zero."""
+    """Predicted sign of the difference, 1 or -1."""
     margin: float
-    """The least difference that would matter in practice, in the unit of the measure, above 0."""
+    """Smallest difference of practical relevance, above 0, in the unit of the measure."""
     figure: str
     checked_by: tuple[str, Side] | None = None
-    """Another measure and its good side: the claim does not hold where that is shown to be on the bad one."""
+    """Another measure and its better side; the claim does not hold if it is shown to be worse."""
     beside: str = ""
-    """A further measure whose difference is told with the claim's own, and decides nothing."""
+    """A further measure whose difference is reported but does not decide."""
 
 
 EFFECTS = (
@@ -58,13 +58,13 @@ EFFECTS = (
 ENSEMBLE = Rule(
     "ensemble", "Averaging over dropout's masks gains more than a temperature", "mc_minus_scaled", -1, 0.005, "ensemble"
 )
-"""Of one arm: averaging over masks is to beat one temperature on the same network."""
+"""A claim about one arm: averaging over masks beats temperature scaling of the same network."""
 RATES = Rule("rates", "Typical rates do as well as those found", "test accuracy", 1, 0.005, "found")
-"""Held where the typical rates are no worse than those that the search found, and either are better than none."""
+"""Held if typical rates are no worse than found rates, and one of the two is better than no dropout."""
 BATCHNORM = Rule("batchnorm", "Dropout + BatchNorm is better than either alone", "test accuracy", 1, 0.005, "shift")
-"""Held where both together beat the better of the two."""
+"""Held if both together beat the better of the two."""
 RULES = (*EFFECTS, ENSEMBLE, RATES, BATCHNORM)
-"""All claims, with what each foretells and the least difference that would matter."""
+"""All claims."""
 
 
 @dataclass(frozen=True)
@@ -72,37 +72,37 @@ class Finding:
     """The number that decides a claim."""
 
     label: str
-    """What was measured, and of which arms."""
+    """The measure and the arms."""
     subject: str
-    """What the sentence begins with: `gap at the best epoch`."""
+    """Subject of the sentence: `gap at the best epoch`."""
     of: str
-    """Behind the difference in the sentence: `in dropout than in none`."""
+    """End of the sentence, after the difference: `in dropout than in none`."""
     difference: Interval
     p_holm: float
     seeds: int
     family: int
-    """How many contrasts the p-value was adjusted for."""
+    """Number of contrasts that the p-value is adjusted for."""
     unit: str = ""
     scale: float = 1.0
-    """What numbers are multiplied by to be told in `unit`."""
+    """Factor that converts numbers to `unit`."""
     missing: tuple[str, ...] = ()
-    """Luck that interval and p leave out: the claim is undecided then."""
+    """Sources of variation not covered; if any, the claim is undecided."""
 
 
 def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) -> Answer:
-    """Say whether a claim that foretells a difference on one side of zero held.
+    """Return whether a claim about the sign of a difference held.
 
-    1. `undecided` where there is no interval.
-    2. `held` where the whole interval lies on the claimed side of zero and p after Holm is below 0.05.
-    3. `did not hold` where the whole interval lies below `margin` on the claimed side: the difference is on the other
-       side, or too small to matter (equivalence, Schuirmann 1987, here with 95 % intervals).
-    4. Else `undecided`.
+    1. `undecided` without an interval.
+    2. `held` if the whole interval lies on the claimed side of zero and p after Holm is below 0.05.
+    3. `did not hold` if the whole interval lies below `margin` on the claimed side: the difference has the other sign
+       or is irrelevant (equivalence, Schuirmann 1987, here with 95 % intervals).
+    4. `undecided` otherwise.
 
     Args:
-        difference: With its 95 % interval.
-        p_holm: Of the paired test, adjusted.
-        side: 1 where the claim foretells a difference above zero, -1 below.
-        margin: The least difference that would matter, above 0.
+        difference: The difference with its 95 % interval.
+        p_holm: Adjusted p-value of the paired test.
+        side: Claimed sign of the difference, 1 or -1.
+        margin: Smallest relevant difference, above 0.
     """
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -113,18 +113,17 @@ def answer(difference: Interval, p_holm: float, *, side: Side, margin: float) ->
 
 
 def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answer:
-    """Say whether a claim held that one thing is no worse than another (non-inferiority).
+    """Return whether a claim of non-inferiority held.
 
-    1. `undecided` where there is no interval.
-    2. `held` where the whole interval lies above ``-margin`` on the better side: what is lost, if anything, is too
-       little to matter.
-    3. `did not hold` where the whole interval lies on the worse side of zero.
-    4. Else `undecided`.
+    1. `undecided` without an interval.
+    2. `held` if the whole interval lies above ``-margin`` on the better side: any loss is irrelevant.
+    3. `did not hold` if the whole interval lies on the worse side of zero.
+    4. `undecided` otherwise.
 
     Args:
-        difference: With its 95 % interval.
-        side: 1 where a difference above zero is the better, -1 below.
-        margin: The least difference that would matter, above 0.
+        difference: The difference with its 95 % interval.
+        side: Sign of a better difference, 1 or -1.
+        margin: Smallest relevant difference, above 0.
     """
     low, high = claimed(difference, side)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -135,38 +134,38 @@ def answer_no_worse(difference: Interval, *, side: Side, margin: float) -> Answe
 
 
 def claimed(difference: Interval, side: Side) -> tuple[float, float]:
-    """Return the bounds of an interval, turned so that what is claimed lies above zero."""
+    """Return the bounds of an interval, with the sign changed so that the claimed side is above zero."""
     return (difference.low, difference.high) if side > 0 else (-difference.high, -difference.low)
 
 
 def settled(rule: Rule, found: Finding, *, no_worse: bool = False, doubt: str = "", more: str = "") -> Claim:
-    """Return a claim with the answer that follows from a number, and the sentence that gives the numbers.
+    """Return the claim that a rule decides from a finding, with its answer and reason.
 
     Args:
-        rule: What decides.
-        found: The number.
-        no_worse: Whether the claim is one of being no worse, and not of being better.
-        doubt: Why a claim that would have held is undecided all the same, as a clause.
-        more: What else is to be told, as a clause.
+        rule: The rule.
+        found: The finding.
+        no_worse: Whether the claim is one of non-inferiority instead of superiority.
+        doubt: A clause that explains why a claim is undecided although it would have held.
+        more: A further clause for the reason.
     """
-    said: Answer = "undecided"
+    result: Answer = "undecided"
     if not found.missing and no_worse:
-        said = answer_no_worse(found.difference, side=rule.side, margin=rule.margin)
+        result = answer_no_worse(found.difference, side=rule.side, margin=rule.margin)
     elif not found.missing:
-        said = answer(found.difference, found.p_holm, side=rule.side, margin=rule.margin)
-    why = _why_no_worse(rule, found, said) if no_worse else _why(rule, found, said)
+        result = answer(found.difference, found.p_holm, side=rule.side, margin=rule.margin)
+    why = _why_no_worse(rule, found, result) if no_worse else _why(rule, found, result)
     if found.missing:
         why = f"seeds leave out the luck of {', '.join(found.missing)}"
-    if said == "held" and doubt:
-        said, why = "undecided", f"{why}, but {doubt}"
+    if result == "held" and doubt:
+        result, why = "undecided", f"{why}, but {doubt}"
     reason = f"{_capital(describe_finding(found))}: {why}{f'; {more}' if more else ''}."
     return Claim(
-        rule.name, rule.statement, said, found.label, found.difference, reason, rule.figure, found.unit, found.scale
+        rule.name, rule.statement, result, found.label, found.difference, reason, rule.figure, found.unit, found.scale
     )
 
 
 def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
-    """Return a claim that contrasts answer differently, as undecided, with the numbers of all of them."""
+    """Return an undecided claim whose contrasts disagree, with the numbers of all contrasts."""
     reason, first = f"The contrasts disagree: {'; '.join(map(describe_finding, found))}.", found[0]
     return Claim(
         rule.name,
@@ -182,13 +181,13 @@ def disagreeing(rule: Rule, found: Sequence[Finding]) -> Claim:
 
 
 def unsettled(rule: Rule, label: str, reason: str, number: float = math.nan) -> Claim:
-    """Return a claim that this run says nothing of, and why; `number` is what there is without an interval."""
+    """Return a claim that was not measured, with the reason; `number` is a value without an interval."""
     interval = Interval(number, math.nan, math.nan)
     return Claim(rule.name, rule.statement, "not measured", label, interval, reason, rule.figure)
 
 
 def describe_finding(found: Finding) -> str:
-    """Return the number, its interval and what it rests on, in words."""
+    """Return a sentence with the number, its interval, p-value and number of seeds."""
     mean, unit = found.difference.mean, f" {found.unit}" if found.unit else ""
     if not math.isfinite(mean):
         return f"{found.subject} has no number {found.of}"
@@ -198,31 +197,31 @@ def describe_finding(found: Finding) -> str:
     return f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
 
 
-def _why(rule: Rule, found: Finding, said: Answer) -> str:
+def _why(rule: Rule, found: Finding, result: Answer) -> str:
     low, high = claimed(found.difference, rule.side)
     least = _amount(rule.margin, found)
-    if said == "held":
-        small = f", though below {least}, the least that would matter" if high < rule.margin else ""
+    if result == "held":
+        small = f", though below {least}, the smallest that would matter" if high < rule.margin else ""
         return f"the whole interval lies on the claimed side{small}"
-    if said == "did not hold" and high < 0:
+    if result == "did not hold" and high < 0:
         return "the whole interval lies on the other side of what is claimed"
-    if said == "did not hold":
-        return f"an effect of {least}, the least that would matter, is ruled out"
+    if result == "did not hold":
+        return f"an effect of {least}, the smallest that would matter, is ruled out"
     if not math.isfinite(low):
-        return "so few seeds give no interval"
+        return "there are too few seeds for an interval"
     if low > 0:
         return f"the interval lies on the claimed side, but the exact test cannot tell it from chance{_needed(found)}"
     return f"both no effect and one of {least} or more remain possible"
 
 
-def _why_no_worse(rule: Rule, found: Finding, said: Answer) -> str:
+def _why_no_worse(rule: Rule, found: Finding, result: Answer) -> str:
     least = _amount(rule.margin, found)
-    if said == "held":
-        return f"a loss of {least}, the least that would matter, is ruled out"
-    if said == "did not hold":
+    if result == "held":
+        return f"a loss of {least}, the smallest that would matter, is ruled out"
+    if result == "did not hold":
         return "the whole interval lies on the worse side"
     if not math.isfinite(found.difference.low):
-        return "so few seeds give no interval"
+        return "there are too few seeds for an interval"
     return f"both no loss and one of {least} or more remain possible"
 
 

@@ -1,4 +1,4 @@
-"""What is claimed of dropout, and what the numbers of a run say of it."""
+"""Published claims about dropout, tested with the numbers of a run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from dropsearch.stats.paired_tests import holm, wilcoxon_exact
 from dropsearch.stats.shown import shown_side
 
 WITH_AND_WITHOUT = (("dropout", "none"), ("both", "batchnorm"))
-"""The contrasts that show what dropout does. The first that was measured, and in which any rate is above 0, decides,
-unless another is shown to point the other way."""
+"""Contrasts with and without dropout. The first measured one with a rate above 0 decides, unless another one
+significantly points the other way."""
 OF_ONE_ARM = ("dropout", "both", "dropout_shared", "typical")
-"""The arms that show what one network with dropout does; the first that was measured with a rate above 0 decides."""
+"""Arms with dropout, for claims about one arm; the first measured one with a rate above 0 decides."""
 
 
 def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
-    """Return what this run says of each claim, in the order of `rules.RULES`.
+    """Return the result of each claim in this run, in the order of `claim_rules.RULES`.
 
-    The answer follows from a number, its 95 % interval and its p-value by the rules of
-    `dropsearch.analysis.claim_rules`, and from nothing else. A claim is not measured where a number is missing, or
-    where every rate was 0.
+    The answer depends only on a number, its 95 % interval and its p-value, by the rules of
+    `dropsearch.analysis.claim_rules`. A claim is not measured if a number is missing or every rate is 0.
     """
     return (
         *(_effect(rule, evidence, summary) for rule in EFFECTS),
@@ -48,7 +47,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
     present, what = _with_and_without(evidence, rule.measure), quantity(evidence, rule.measure)
     if not present:
         takes = (
-            f"It takes the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm: {ran(summary)}."
+            f"It needs the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm: {ran(summary)}."
         )
         return unsettled(rule, what.label, takes)
     tested = [pair for pair in present if any(drops(summary, arm) for arm in pair)]
@@ -63,14 +62,14 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
 
 
 def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
-    """The contrasts that show what dropout does to a measure, as far as they were measured."""
+    """Return the measured contrasts of a measure with and without dropout."""
     family, what = [c for c in evidence.contrasts if c.metric == measure], quantity(evidence, measure)
     known = {(c.a, c.b): finding(c, what.label, len(family), unit=what.unit) for c in family if c.differences}
     return {pair: known[pair] for pair in WITH_AND_WITHOUT if pair in known}
 
 
 def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) -> str:
-    """What speaks against a claim though its own number speaks for it, as a clause; empty where nothing does."""
+    """Return contradicting evidence for a claim that its own number supports, or an empty string."""
     if rule.checked_by is None:
         return ""
     measure, side = rule.checked_by
@@ -88,7 +87,7 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
     }
     present = {name: found for name, found in values.items() if found}
     if not present:
-        return unsettled(ENSEMBLE, what.label, f"It takes the samples of an arm with dropout: {ran(summary)}.")
+        return unsettled(ENSEMBLE, what.label, f"It needs the samples of an arm with dropout: {ran(summary)}.")
     tested = {name: found for name, found in present.items() if drops(summary, name)}
     if not tested:
         return unsettled(ENSEMBLE, what.label, untested(present))
@@ -109,7 +108,7 @@ def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
 
 
 def _beside(evidence: Evidence, arm: str) -> str:
-    """What averaging gives by itself, and what an ensemble of retrainings gives, as clauses."""
+    """Return clauses about averaging without temperature, and about an ensemble of retrainings."""
     clauses = []
     gain = measured_mean(evidence, arm, "mc_nll_gain")
     if math.isfinite(gain):
@@ -117,9 +116,7 @@ def _beside(evidence: Evidence, arm: str) -> str:
         clauses.append(f"without any temperature averaging {change} the loss by {abs(gain):.3g} nats")
     both = [measured_mean(evidence, arm, name) for name in ("mc_scaled_nll", "scaled_nll")]
     if all(map(math.isfinite, both)):
-        clauses.append(
-            f"with a temperature of its own the average has a loss of {both[0]:.3g}, the network {both[1]:.3g}"
-        )
+        clauses.append(f"with its own temperature the average has a loss of {both[0]:.3g}, the network {both[1]:.3g}")
     members = evidence.arms[arm].series.get("nll_by_members")
     if members and members.x:
         together, averaged = finite_mean(row[-1] for row in members.values), measured_mean(evidence, arm, "mc_nll")

@@ -1,4 +1,4 @@
-"""How the score depends on the dropout rate of one site, as the trials of a search show it."""
+"""Score as a function of the dropout rate of one site, estimated from the trials of a search."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dropsearch.core.records import Response, TrialResult
 from dropsearch.stats.intervals import LEVEL
 
 FEWEST = 10
-"""Complete trials below which no curve is drawn."""
+"""Minimum number of complete trials."""
 POINTS = 19
-"""Of a curve: steps of 0.05 over a range up to 0.9."""
+"""Number of points of a curve: steps of 0.05 over a range up to 0.9."""
 DEGREE = 5
 SHRINKAGE = 0.5
-"""A priori a term of one degree more has half the standard deviation: curves are smooth."""
+"""Factor of the prior standard deviation from one degree to the next, which makes curves smooth."""
 STRENGTHS = (0.1, 0.4, 1.5, 6.0)
-"""What a curve's deviations may be in units of the noise; the data weigh them."""
+"""Prior strengths of a curve in units of the noise; the data weigh them."""
 FENCE = 1.5
-"""Interquartile ranges beyond the upper quartile from which on a score counts as no worse (Tukey 1977)."""
+"""Interquartile ranges above the upper quartile beyond which scores are clipped (Tukey 1977)."""
 
 Array = NDArray[np.float64]
 
@@ -39,21 +39,21 @@ def responses(
     low: float,
     high: float,
 ) -> tuple[Response, ...]:
-    """Expected score at each rate of each site, averaged over what else was searched, with a 95 % band for each rate.
+    """Return the expected score at each rate of each site, averaged over other searched parameters, with 95 % bands.
 
-    Learning rate and weight decay are taken out by smooth curves of their logarithms, the other sites' rates and
-    what else was searched are left in the noise: so few trials could not tell their curves apart. Only complete
-    trials count. A score beyond the upper fence (a trial that diverged) counts as the fence. Empty where fewer than
-    ten trials are complete.
+    Learning rate and weight decay are modeled by smooth curves of their logarithms. Rates of other sites and other
+    searched parameters are part of the noise, since the trials are too few to separate them. Only complete trials
+    count. A score above the upper fence (a diverged trial) is set to the fence. Empty with fewer than ten complete
+    trials.
 
     Args:
         trials: The trials of one arm's search.
         sites: The sites whose rates were searched.
-        importance: By site; nan for those that it lacks, as for the next two.
-        found: The rate of the arm's winner by site.
-        typical: The typical rate by site.
-        low: The least rate of the range that was searched; zero is drawn too where trials had it.
-        high: The greatest.
+        importance: Importance by site; missing sites get nan, also in the next two arguments.
+        found: Rate of the arm's winner by site.
+        typical: Typical rate by site.
+        low: Lowest searched rate; zero is included if trials had it.
+        high: Highest searched rate.
     """
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.best]
     if len(complete) < FEWEST:
@@ -74,7 +74,7 @@ def _fenced(scores: Array) -> Array:
 
 
 def _nuisances(trials: Sequence[TrialResult]) -> list[Array]:
-    """Logarithms of learning rate and weight decay over [-1, 1], where they were searched."""
+    """Return the logarithms of learning rate and weight decay, if searched, scaled to [-1, 1]."""
     columns = [np.array([trial.spec.lr for trial in trials]), np.array([trial.spec.weight_decay for trial in trials])]
     searched = [np.log(column) for column in columns if np.isfinite(column).all() and column.min() > 0]
     return [_scaled(column, column.min(), column.max()) for column in searched if np.ptp(column) > 0]
@@ -90,7 +90,7 @@ Curve = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], tuple[flo
 def _curve(
     trials: Sequence[TrialResult], site: str, nuisances: Sequence[Array], scores: Array, low: float, high: float
 ) -> Curve | None:
-    """Rates, expected score and band; None where the site's rate was always the same."""
+    """Return rates, expected scores and bands; None if the site's rate was constant."""
     rates = np.array([trial.spec.rates.get(site, math.nan) for trial in trials])
     if not np.isfinite(rates).all() or np.ptp(rates) == 0:
         return None
@@ -107,11 +107,11 @@ def _lines(expected: Array, half: Array) -> tuple[tuple[float, ...], tuple[float
 
 @dataclass(frozen=True)
 class SmoothEffect:
-    """Posterior of a smooth curve in one variable, beside smooth curves in others, for each prior that was tried.
+    """Posterior of a smooth curve in one variable, given smooth curves in others, for each tried prior.
 
-    Bayesian regression on Legendre polynomials of each variable, with Jeffreys' prior for the noise and a flat one for
-    the level (MacKay 1992; as additive Gaussian processes, Duvenaud et al. 2011, with a kernel of finite rank). How
-    strong each curve is, relative to the noise, is not chosen but averaged over, by its marginal likelihood.
+    Bayesian regression on Legendre polynomials of each variable, with Jeffreys' prior for the noise and a flat prior
+    for the level (MacKay 1992; like additive Gaussian processes, Duvenaud et al. 2011, with a kernel of finite rank).
+    The strength of each curve relative to the noise is averaged over, weighted by its marginal likelihood.
     """
 
     weights: Array
@@ -122,9 +122,9 @@ class SmoothEffect:
     """[priors, DEGREE, DEGREE]"""
     level: float
     level_variance: Array
-    """[priors]: all that is not the curve, others' effects too, averaged over the trials."""
+    """Variance of the level `[priors]`, including other variables' effects averaged over the trials."""
     means: Array
-    """Of the polynomials over the trials [DEGREE]."""
+    """Means of the polynomials over the trials `[DEGREE]`."""
     trials: int
 
     @classmethod
@@ -152,7 +152,7 @@ class SmoothEffect:
         )
 
     def at(self, points: Array) -> tuple[Array, Array]:
-        """Return the expected score at points [m] within [-1, 1], and half the length of its 95 % interval [m]."""
+        """Return the expected score at points `[m]` in [-1, 1], and half the width of its 95 % interval `[m]`."""
         terms = _polynomials(points) - self.means
         means = self.level + self.coefficients @ terms.T
         variances = np.einsum("mi,pij,mj->pm", terms, self.covariance, terms) + self.level_variance[:, None]
@@ -162,7 +162,7 @@ class SmoothEffect:
 
 
 def _polynomials(points: Array) -> Array:
-    """Legendre polynomials of degrees 1 to DEGREE [points, DEGREE], of less and less variance."""
+    """Return Legendre polynomials of degrees 1 to DEGREE `[points, DEGREE]`, with decreasing prior variance."""
     degrees = np.arange(1, DEGREE + 1)
     return legvander(points, DEGREE)[:, 1:] * np.sqrt(2 * degrees + 1) * SHRINKAGE ** (degrees - 1)
 

@@ -1,4 +1,4 @@
-"""The claims that are decided by what arms are judged by: typical rates, and dropout beside BatchNorm."""
+"""Claims decided by the comparison metric: typical rates, and dropout combined with BatchNorm."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from dropsearch.stats.comparisons import compared
 from dropsearch.stats.shown import shown_side
 
 RELATIVE_MARGIN = 0.01
-"""The least difference that would matter where arms are not judged by accuracy, as a share of the reference's score."""
+"""Smallest relevant difference of metrics other than accuracy, as a share of the reference's score."""
 KINDS = tuple(kind for kind, (low, high) in TYPICAL_BANDS.items() if low < high)
-"""Kinds of sites for which textbooks give a range, and not one rate."""
+"""Kinds of sites with a typical range instead of one typical rate."""
 
 
 def rates(summary: Summary) -> Claim:
-    """Return what the run says of typical rates: whether an arm with them is no worse than one with the rates found.
+    """Return the claim about typical rates: an arm with typical rates is no worse than one with found rates.
 
-    No worse is held only where dropout at either rates is shown to be better than none. Without the arm `typical`
-    nothing is shown, and the number is the share of the rates found that are typical.
+    The claim can hold only if dropout at typical or found rates is shown to be better than none. Without the arm
+    `typical`, it is not measured, and the number is the share of found rates that are typical.
     """
     arm = next((name for name in ("dropout", "both") if _is_searched(summary, name)), None)
     label = "share of the rates found that are typical"
     if arm is None:
-        return unsettled(RATES, label, f"It takes an arm whose rates were searched: {ran(summary)}.")
+        return unsettled(RATES, label, f"It needs an arm with searched rates: {ran(summary)}.")
     kinds = {site.name: site.kind for site in summary.sites}
     found = {site: rate for site, rate in winner_rates(summary, arm).items() if kinds.get(site) in KINDS}
     if not found:
@@ -55,22 +55,20 @@ def rates(summary: Summary) -> Claim:
     told = _placed(arm, found, outside)
     contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
-        takes = (
-            f"{told[:1].upper()}{told[1:]}; whether typical rates would do as well takes the arms dropout and typical."
-        )
+        takes = f"{told[:1].upper()}{told[1:]}; whether typical rates do as well needs the arms dropout and typical."
         return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
     rule = _of_judge(RATES, summary, "dropout")
     return settled(rule, _finding(_turned(contrast), summary), no_worse=True, doubt=_insensitive(summary), more=told)
 
 
 def _insensitive(summary: Summary) -> str:
-    """Why it says nothing that typical rates do as well as those found, as a clause; empty where it does say something.
+    """Return why the comparison of typical and found rates is not informative, as a clause, or an empty string.
 
-    Where dropout itself makes no difference any rates do as well as any others: one of the two must be shown to be
-    better than no dropout (assay sensitivity, ICH E10 2000).
+    If dropout makes no difference, all rates do equally well. One of the two must therefore be shown to be better than
+    no dropout (assay sensitivity, ICH E10 2000).
     """
     if "none" not in summary.arms or summary.arms["none"].winner is None:
-        return "whether rates matter here at all takes the arm none (plain)"
+        return "whether rates matter here at all needs the arm none (plain)"
     more = [("typical", "none")]
     found = compared(summary.arms, summary.comparison_metric, more, fixed_luck=summary.fixed_luck)
     better = 1 if summary.comparison_metric.higher_is_better else -1
@@ -86,7 +84,7 @@ def _is_searched(summary: Summary, arm: str) -> bool:
 
 def _is_typical(rate: float, kind: str) -> bool:
     low, high = TYPICAL_BANDS[kind]
-    return low <= round(rate, 2) <= high  # as it is shown: a rate of 0.20 is within 0.1 to 0.2
+    return low <= round(rate, 2) <= high  # rounded as displayed: 0.20 is within 0.1 to 0.2
 
 
 def _placed(arm: str, found: Mapping[str, float], outside: Mapping[str, tuple[float, float]]) -> str:
@@ -96,9 +94,9 @@ def _placed(arm: str, found: Mapping[str, float], outside: Mapping[str, tuple[fl
 
 
 def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
-    """Return what the run says of dropout beside BatchNorm: whether both together beat the better one alone.
+    """Return the claim about dropout with BatchNorm: both together beat the better of the two.
 
-    The better one is that with the less validation loss: the test set judges the choice and does not make it.
+    The better one is chosen by validation loss, since the test set must not make choices.
     """
     label = f"{summary.comparison_metric.label}, both minus the better of dropout and batchnorm"
     single = {name: summary.arms[name].winner for name in ("dropout", "batchnorm") if name in summary.arms}
@@ -106,7 +104,7 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
     contrasts = {c.b: c for c in judged(summary) if c.a == "both" and c.differences}
     if len(losses) < 2 or not losses.keys() <= contrasts.keys():
         return unsettled(
-            BATCHNORM, label, f"It takes results of dropout + BatchNorm, dropout and BatchNorm: {ran(summary)}."
+            BATCHNORM, label, f"It needs results of dropout + BatchNorm, dropout and BatchNorm: {ran(summary)}."
         )
     if not drops(summary, "both"):
         return unsettled(BATCHNORM, label, untested(["both"]))
@@ -117,7 +115,7 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
 
 
 def _shift(evidence: Evidence) -> str:
-    """What dropout in front of BatchNorm did, as a clause; empty where that was not measured."""
+    """Return a clause about the variance shift of dropout before BatchNorm; empty if not measured."""
     shift, gain = (measured_mean(evidence, "both", name) for name in ("shift_mean", "recalibration_gain"))
     if not (math.isfinite(shift) and math.isfinite(gain)):
         return ""
@@ -130,7 +128,7 @@ def _shift(evidence: Evidence) -> str:
 
 
 def _of_judge(rule: Rule, summary: Summary, reference: str) -> Rule:
-    """Return a rule whose side is the better one by the run's judge, with a margin in its unit."""
+    """Return a rule with the better side and the margin of the run's comparison metric."""
     comparison_metric = summary.comparison_metric
     margin = (
         rule.margin
@@ -157,7 +155,7 @@ def _finding(contrast: Comparison, summary: Summary) -> Finding:
 
 
 def _turned(contrast: Comparison) -> Comparison:
-    """Return the same contrast the other way round."""
+    """Return the contrast with its arms swapped."""
     of = contrast.difference
     return dataclasses.replace(
         contrast,

@@ -149,14 +149,14 @@ def found(low: float, high: float, p: float = 0.01, seeds: int = 10, **options: 
             found(-0.008, -0.004),
             False,
             "Gap is 0.006 nats lower in dropout than in none (95 % interval -0.008 to -0.004, p 0.01 after Holm, "
-            "10 seeds): the whole interval lies on the claimed side, though below 0.01 nats, the least that would "
+            "10 seeds): the whole interval lies on the claimed side, though below 0.01 nats, the smallest that would "
             "matter.",
         ),
         (
             found(-0.008, 0.004),
             False,
             "Gap is 0.002 nats lower in dropout than in none (95 % interval -0.008 to +0.004, p 0.01 after Holm, "
-            "10 seeds): an effect of 0.01 nats, the least that would matter, is ruled out.",
+            "10 seeds): an effect of 0.01 nats, the smallest that would matter, is ruled out.",
         ),
         (
             found(-0.04, 0.02, p=0.6),
@@ -175,12 +175,13 @@ def found(low: float, high: float, p: float = 0.01, seeds: int = 10, **options: 
             found(-0.04, 0.005, unit="points", scale=100),
             True,
             "Gap is 1.75 points lower in dropout than in none (95 % interval -4 to +0.5, p 0.01 after Holm, 10 seeds): "
-            "a loss of 1 points, the least that would matter, is ruled out.",
+            "a loss of 1 points, the smallest that would matter, is ruled out.",
         ),
         (
             dataclasses.replace(found(0, 0, p=1.0, seeds=1), difference=Interval(-0.03, math.nan, math.nan)),
             False,
-            "Gap is 0.03 nats lower in dropout than in none (p 1 after Holm, 1 seed): so few seeds give no interval.",
+            "Gap is 0.03 nats lower in dropout than in none (p 1 after Holm, 1 seed): "
+            "there are too few seeds for an interval.",
         ),
     ],
 )

@@ -210,7 +210,7 @@ def test_a_measure_that_is_missing_is_named_with_the_arms_that_it_takes() -> Non
     found = evidence({"batchnorm": {"gap_best": around(0.5)}, "none": {"gap_best": around(0.5)}})
     claim = said("overfitting", found, summary(outcome("none"), outcome("batchnorm")))
     assert claim.reason == (
-        "It takes the gap at the best epoch of dropout and plain, or of dropout + BatchNorm and BatchNorm: "
+        "It needs the gap at the best epoch of dropout and plain, or of dropout + BatchNorm and BatchNorm: "
         "this run has winners of plain, BatchNorm."
     )
 
@@ -241,7 +241,7 @@ def test_the_average_is_held_against_the_network_with_a_temperature_on_both_side
         {"dropout": {"mc_minus_scaled": around(0.1), "mc_scaled_nll": around(0.3), "scaled_nll": around(0.4)}}
     )
     claim = said("ensemble", found, summary(outcome("dropout")))
-    assert claim.reason.endswith("; with a temperature of its own the average has a loss of 0.3, the network 0.4.")
+    assert claim.reason.endswith("; with its own temperature the average has a loss of 0.3, the network 0.4.")
 
 
 def test_seeds_without_a_number_are_left_out_of_the_ensemble() -> None:
@@ -257,7 +257,7 @@ def test_without_the_typical_arm_the_rates_found_are_counted_and_nothing_is_show
     assert claim.number.mean == 0.5
     assert claim.reason == (
         "Of the rates found in dropout 1 of 2 are typical, but not hidden1.dropout 0.05 (typical 0.3 to 0.5); "
-        "whether typical rates would do as well takes the arms dropout and typical."
+        "whether typical rates do as well needs the arms dropout and typical."
     )
 
 
@@ -294,7 +294,7 @@ def test_typical_rates_do_as_well_only_where_rates_matter(dropout: float, typica
 def test_without_the_arm_none_it_is_unknown_whether_rates_matter() -> None:
     claim = said("rates", NOTHING, summary(outcome("dropout"), outcome("typical")))
     assert claim.answer == "undecided"
-    assert "but whether rates matter here at all takes the arm none" in claim.reason
+    assert "but whether rates matter here at all needs the arm none" in claim.reason
 
 
 def test_a_loss_that_is_judged_by_is_the_worse_the_higher() -> None:
@@ -354,7 +354,7 @@ def test_the_gain_of_new_statistics_without_dropout_is_reported_too() -> None:
 def test_dropout_beside_batchnorm_takes_all_three_arms() -> None:
     claim = said("batchnorm", NOTHING, summary(outcome("both"), outcome("batchnorm")))
     assert claim.reason == (
-        "It takes results of dropout + BatchNorm, dropout and BatchNorm: this run has winners of dropout + BatchNorm, "
+        "It needs results of dropout + BatchNorm, dropout and BatchNorm: this run has winners of dropout + BatchNorm, "
         "BatchNorm."
     )
 

@@ -252,7 +252,7 @@ def test_a_user_module_that_returns_logits_is_measured(tmp_path: Path):
 def test_of_one_with_functional_activations_it_says_what_cannot_be_seen(tmp_path: Path):
     evidence = searched_own(nets.LitNet, data.Digits(), tmp_path)
     (note,) = (note for note in evidence.notes if note.startswith("coadaptation"))
-    assert "it needs hidden layers behind activation modules such as nn.ReLU, and there is none" in note
+    assert "it needs hidden layers with activation modules such as nn.ReLU, and there are none" in note
 
 
 def test_of_batches_that_are_not_inputs_and_classes_only_the_curves_are_looked_at(tmp_path: Path):

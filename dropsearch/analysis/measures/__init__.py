@@ -1,8 +1,8 @@
-"""What dropout does to a trained network, one phenomenon a file.
+"""Measures of dropout's effects on a trained network, one per file.
 
-Every file has the same face: `measure(trained) -> Measured`, for one retraining of an arm's winner, `VALUES`
-and `SERIES`, which say what its numbers and curves are. What comes of several models is put together by
-`dropsearch.experiment`; how sure a difference is, is told by `dropsearch.stats.comparisons`.
+Every file defines `measure(trained) -> Measured` for one retraining of an arm's winner, and describes its numbers and
+curves in `VALUES` and `SERIES`. `dropsearch.experiment` collects the results of several models;
+`dropsearch.stats.comparisons` tests differences.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dropsearch.core.records import Quantity
 
 @dataclass(frozen=True)
 class Measure:
-    """A phenomenon, and how it is measured."""
+    """A measure and the description of its results."""
 
     measure: Callable[[Any], Measured]
-    """Of a `TrainedModel`; where `of_curve`, of anything with a curve."""
+    """Takes a `TrainedModel`, or any object with a curve if `of_curve`."""
     values: Mapping[str, Quantity]
-    """What its numbers are, by name."""
+    """Its numbers by name."""
     series: Mapping[str, Quantity]
-    """What its curves are, by name."""
+    """Its curves by name."""
     of_curve: bool = False
-    """Whether the curve of the training is enough, and the model is not looked at."""
+    """Whether the measure needs only the learning curve and no model."""
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -37,4 +37,4 @@ MEASURES: Mapping[str, Measure] = {
     "ensemble": Measure(ensemble.measure, ensemble.VALUES, ensemble.SERIES),
     "variance shift": Measure(variance_shift.measure, variance_shift.VALUES, variance_shift.SERIES),
 }
-"""Everything that is measured: to add a measure, write its file and name it here."""
+"""All measures. To add one, write its file and list it here."""

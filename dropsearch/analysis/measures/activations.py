@@ -1,4 +1,4 @@
-"""The hidden layers of a network, heard of while it runs: their activations, and others in their place."""
+"""Reading and replacing the activations of hidden layers during a forward pass."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ _CONVOLUTIONS = (
 _LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear)
 
 MOST = 8192
-"""Observations of a layer that are looked at: drawn by the seed where there are more."""
+"""Maximum number of observations of a layer; a seeded sample if there are more."""
 
 Heard = Callable[[int, Tensor, int], Tensor | None]
-"""Takes a layer's number in the order of the pass, its activations, and the axis of its units; what it returns, if
-anything, stands in the place of the activations."""
+"""Receives a layer's number in the order of the pass, its activations and the axis of its units; may return replaced
+activations."""
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """A hidden layer as one pass met it."""
+    """The activations of a hidden layer in one pass."""
 
     number: int
-    """In the order of the pass."""
+    """Position in the order of the pass."""
     values: Tensor
     """Activations [observations, units]."""
 
@@ -63,13 +63,13 @@ class Hidden:
 def hidden_layers(trained: TrainedModel, inputs: Sequence[Tensor]) -> tuple[list[Hidden], Tensor]:
     """Return the hidden layers of one pass over `inputs`, and its logits.
 
-    A hidden layer is what comes out of an activation module, or the states of a recurrent one. Its units are
-    features; behind a convolution they are channels, and every place of every example is an observation, as every
-    real step of a sequence is: that is what the next layer reads. (The mean of a map over its places would do for
-    neither: it is never zero where a map is active anywhere.)
+    A hidden layer is the output of an activation module, or the states of a recurrent module. Its units are features.
+    After a convolution, units are channels and every position of every example is an observation; so is every real
+    step of a sequence. (The mean of a feature map over positions is unsuitable: it is nonzero if the map is active
+    anywhere.)
 
     Raises:
-        NotMeasuredError: There is none.
+        NotMeasuredError: There is no hidden layer.
     """
     met: list[Tensor] = []
     found: list[Hidden] = []
@@ -81,15 +81,15 @@ def hidden_layers(trained: TrainedModel, inputs: Sequence[Tensor]) -> tuple[list
 
     with torch.no_grad(), hearing(trained.module, read):
         logits = trained.predict(*inputs)
-    # An activation module may be the last thing that a network does; what comes out of it is not hidden.
+    # If an activation module comes last, its output is the network's output and not hidden.
     hidden = [layer for layer, tensor in zip(found, met, strict=True) if tensor.data_ptr() != logits.data_ptr()]
     if not hidden:
-        raise NotMeasuredError("it needs hidden layers behind activation modules such as nn.ReLU, and there is none")
+        raise NotMeasuredError("it needs hidden layers with activation modules such as nn.ReLU, and there are none")
     return hidden, logits
 
 
 def _real(inputs: Sequence[Tensor], activations: Tensor, axis: int) -> Any:
-    """Return which places of [examples, steps, units] are no padding: all, where no lengths are given."""
+    """Return which positions of `[examples, steps, units]` are not padding; all without lengths."""
     x, *rest = inputs
     steps = activations.shape[1] if activations.dim() == 3 and axis == -1 else 0
     lengths = next((part for part in rest if part.dim() == 1 and not part.is_floating_point()), None)
@@ -107,7 +107,7 @@ def _at_most(rows: Tensor, seed: int) -> Tensor:
 
 @contextmanager
 def hearing(module: nn.Module, heard: Heard) -> Iterator[None]:
-    """Call `heard` for each hidden layer of the one pass that runs in the context; no hook is left behind."""
+    """Call `heard` for each hidden layer of one pass in the context; hooks are removed afterwards."""
     count, behind_convolution = 0, False
 
     def layer(of: nn.Module, inputs: Any, output: Any) -> None:
@@ -119,7 +119,7 @@ def hearing(module: nn.Module, heard: Heard) -> Iterator[None]:
         is_recurrent = isinstance(of, nn.RNNBase)
         states = output[0] if is_recurrent else output
         if not isinstance(states, Tensor) or states.dim() < (3 if is_recurrent else 2):
-            return None  # packed sequences, or an example without its batch
+            return None  # packed sequences or unbatched examples
         axis = 1 if behind_convolution and not is_recurrent else -1
         changed = heard(count, states, axis)
         count += 1
@@ -137,7 +137,7 @@ def hearing(module: nn.Module, heard: Heard) -> Iterator[None]:
 
 
 def _changed_states(of: nn.RNNBase, state: Any, changed: Tensor) -> Any:
-    """Return the last states of a recurrent module, its top layer's taken from the changed outputs."""
+    """Return the final states of a recurrent module, with the top layer's from the changed outputs."""
     steps = changed.transpose(0, 1) if of.batch_first else changed
     last, *cell = state if isinstance(state, tuple) else (state,)
     size = steps.shape[2] // (2 if of.bidirectional else 1)

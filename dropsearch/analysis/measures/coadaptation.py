@@ -1,4 +1,4 @@
-"""Co-adaptation: how much the hidden units of a network are alike, how few speak, and how it does without some."""
+"""Co-adaptation: similarity and sparsity of hidden units, and accuracy after knocking out units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dropsearch.core.records import Quantity
 VALUES = {
     "correlation": Quantity("mean |correlation| between hidden units", higher_is_better=False),
     "participation": Quantity("participation ratio of hidden units", higher_is_better=True),
-    "mean_activation": Quantity("mean size of an activation"),
+    "mean_activation": Quantity("mean absolute activation"),
     "active_share": Quantity("share of activations above a tenth of the largest"),
     "dead_share": Quantity("share of hidden units that are dead", higher_is_better=False),
     "knockout_area": Quantity("accuracy kept when hidden units are knocked out", higher_is_better=True),
@@ -24,24 +24,24 @@ VALUES = {
 SERIES = {"knockout": Quantity("accuracy with a share of hidden units knocked out", higher_is_better=True)}
 
 EXAMPLES = 512
-"""Of the held-out set: each is seen `len(SHARES) * ORDERS` times."""
+"""Number of held-out examples; each is evaluated `len(SHARES) * ORDERS` times."""
 SHARES = tuple(tenth / 10 for tenth in range(10))
 ORDERS = 3
-"""Random orders in which units are knocked out, over which accuracies are averaged."""
+"""Number of random knockout orders, over which accuracies are averaged."""
 ALIKE = 1e-6
-"""Units whose activations differ by no more than this share of the largest are constant: they are dead."""
+"""Units whose activations vary by at most this share of the largest one are constant, so dead."""
 
 
 def measure(trained: TrainedModel) -> Measured:
-    """Measure the hidden activations on held-out examples, in evaluation mode, and how much hangs on single units.
+    """Measure hidden activations on held-out examples in evaluation mode, and the dependence on single units.
 
-    Dead units, whose activation is the same for every input, are told by `dead_share` and left out of the others:
-    `correlation`, `participation`, `mean_activation` and `active_share`, each a mean over hidden layers. `knockout`
-    is the accuracy with a share of the units of every hidden layer replaced by their means, `knockout_area` the mean
-    of that curve relative to the accuracy of the whole network.
+    `dead_share` is the share of units whose activation is the same for every input. The other measures exclude them:
+    `correlation`, `participation`, `mean_activation` and `active_share`, each a mean over hidden layers. `knockout` is
+    the accuracy with a share of the units of every hidden layer replaced by their means; `knockout_area` is the mean of
+    that curve relative to the accuracy of the intact network.
 
     Raises:
-        NotMeasuredError: No hidden layer is found (see `hidden_layers`).
+        NotMeasuredError: There is no hidden layer (see `hidden_layers`).
     """
     examples = _some(trained.held_out, trained.settings.seed)
     layers, logits = hidden_layers(trained, examples.inputs)
@@ -52,7 +52,7 @@ def measure(trained: TrainedModel) -> Measured:
 
 
 def layer_measures(values: Tensor) -> dict[str, float]:
-    """Return what is measured of one layer's activations [observations, units]; NaN where no unit is alive."""
+    """Return the measures of one layer's activations `[observations, units]`; NaN if all units are dead."""
     values = values.double()
     sizes = values.abs()
     alive = (values.amax(0) - values.amin(0)) > ALIKE * sizes.amax()
@@ -70,9 +70,9 @@ def layer_measures(values: Tensor) -> dict[str, float]:
 
 
 def mean_correlation(values: Tensor) -> float:
-    """Return the mean size of Pearson's correlation over all pairs of units [observations, units]; NaN of one unit.
+    """Return the mean absolute Pearson correlation over all pairs of units `[observations, units]`; NaN for one unit.
 
-    Cogswell et al. 2016 penalise it, as covariance, for what dropout is said to do.
+    Cogswell et al. 2016 penalize the covariance to achieve the effect attributed to dropout.
     """
     units = values.shape[1]
     if units < 2:
@@ -84,10 +84,10 @@ def mean_correlation(values: Tensor) -> float:
 
 
 def participation_ratio(values: Tensor) -> float:
-    """Return over how many dimensions the units [observations, units] vary, as a share of their number.
+    """Return the effective number of dimensions of the units `[observations, units]`, as a share of their number.
 
-    (trace C)^2 / trace(C^2) of the covariance C, divided by the number of units (Gao et al. 2017): 1 where all vary
-    alike and independently, 1 / units where they are multiples of one another.
+    (trace C)^2 / trace(C^2) of the covariance C, divided by the number of units (Gao et al. 2017): 1 if all units vary
+    equally and independently, 1 / units if they are multiples of one another.
     """
     centred = values - values.mean(0)
     covariance = centred.T @ centred
@@ -96,14 +96,14 @@ def participation_ratio(values: Tensor) -> float:
 
 
 def relative_area(shares: Sequence[float], accuracies: Sequence[float]) -> float:
-    """Return the mean of a curve over its range, by the trapezoid rule, relative to its first value; NaN of zero."""
+    """Return the mean of a curve by the trapezoid rule, relative to its first value; NaN if that is zero."""
     points = pairwise(zip(shares, accuracies, strict=True))
     area = sum((right - left) * (high + low) / 2 for (left, low), (right, high) in points)
     return area / (shares[-1] - shares[0]) / accuracies[0] if accuracies[0] else math.nan
 
 
 def _knockout(trained: TrainedModel, examples: Examples, layers: Sequence[Hidden]) -> list[float]:
-    """Return the accuracy at each of `SHARES` but the first, over `ORDERS` in which units go."""
+    """Return the accuracy at each of `SHARES` except the first, averaged over `ORDERS` random orders."""
     means = {layer.number: layer.values.mean(0) for layer in layers}
     orders = [_order(means, trained.settings.seed + repeat) for repeat in range(ORDERS)]
     return [
@@ -113,7 +113,7 @@ def _knockout(trained: TrainedModel, examples: Examples, layers: Sequence[Hidden
 
 
 def _order(means: Mapping[int, Tensor], seed: int) -> dict[int, Tensor]:
-    """Return the place of each unit of each layer in a random order, the same for layers of the same size."""
+    """Return the position of each unit of each layer in a random order; equal for layers of the same size."""
     generator = torch.Generator().manual_seed(seed)
     return {
         number: torch.randperm(len(mean), generator=generator).argsort().to(mean.device)
@@ -140,7 +140,7 @@ def _accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def _some(examples: Examples, seed: int) -> Examples:
-    """Return `EXAMPLES` of the examples, drawn by the seed; all where there are no more."""
+    """Return a seeded sample of `EXAMPLES` examples, or all if there are fewer."""
     if len(examples) <= EXAMPLES:
         return examples
     drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:EXAMPLES]
@@ -149,6 +149,6 @@ def _some(examples: Examples, seed: int) -> Examples:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Return the mean over layers, of those that have the number."""
+    """Return the mean over the layers with a number."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan

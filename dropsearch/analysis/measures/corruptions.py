@@ -1,4 +1,4 @@
-"""Examples with noise, blur and the like in them, stronger from severity to severity."""
+"""Corruptions of examples, such as noise and blur, at increasing severities."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from dropsearch.analysis.measures.protocol import Examples, Settings
 from dropsearch.core.seeds import derived_seed
 
 KEPT_BYTES = 256 << 20
-"""Corrupted examples of a data set that together take more are made again for each network."""
+"""Maximum size of cached corrupted examples; larger ones are computed again for each network."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features to be corrupted, with the spread of the data that they belong to."""
+    """Features to corrupt, with statistics of their data set."""
 
     x: Tensor
-    """[examples, channels, ...], of sequences [examples, steps, features]."""
+    """`[examples, channels, ...]`; for sequences `[examples, steps, features]`."""
     std: Tensor
-    """Of each channel (of sequences: of each feature) over all examples, so that it broadcasts to `x`."""
+    """Standard deviation by channel (of sequences: by feature) over all examples; broadcasts to `x`."""
     low: Tensor
     high: Tensor
-    """The least and the greatest value of each."""
+    """Minimum (`low`) and maximum by channel or feature."""
 
 
 Corruption = Callable[[Features, float, torch.Generator], Tensor]
-"""Takes features, an amount from 0 (which changes nothing) and a generator; returns features of the same shape."""
+"""Maps features, an amount (0 changes nothing) and a generator to features of the same shape."""
 
 
 def noise(of: Features, amount: float, generator: torch.Generator) -> Tensor:
@@ -41,13 +41,13 @@ def noise(of: Features, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def salt_and_pepper(of: Features, amount: float, generator: torch.Generator) -> Tensor:
-    """Set a share of `amount` of the features to the least or the greatest value in the data, half of them each."""
+    """Set a share `amount` of the features to the minimum or maximum of the data, half of them each."""
     draw = torch.rand(of.x.shape, generator=generator).to(of.x.device)
     return torch.where(draw < amount / 2, of.low, torch.where(draw >= 1 - amount / 2, of.high, of.x))
 
 
 def blur(of: Features, amount: float, generator: torch.Generator) -> Tensor:
-    """Blur images by a Gaussian whose standard deviation is `amount` times their (mean) side."""
+    """Blur images by a Gaussian whose standard deviation is `amount` times their mean side length."""
     sigma = max(amount * math.sqrt(math.prod(of.x.shape[-2:])), 1e-6)
     radius = math.ceil(3 * sigma) if amount else 0
     steps = torch.arange(-radius, radius + 1, dtype=of.x.dtype, device=of.x.device)
@@ -59,34 +59,33 @@ def blur(of: Features, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def contrast(of: Features, amount: float, generator: torch.Generator) -> Tensor:
-    """Draw each image's channels towards their mean, by a share of `amount`."""
+    """Move each image's channels towards their mean by a share `amount`."""
     return torch.lerp(of.x, of.x.mean((-2, -1), keepdim=True), amount)
 
 
 def translation(of: Features, amount: float, generator: torch.Generator) -> Tensor:
-    """Move each image by `amount` times its sides into a direction of its own; its border fills what comes free."""
+    """Shift each image by `amount` times its side lengths in a random direction; border values fill the gap."""
     count = len(of.x)
     angle = 2 * math.pi * torch.rand(count, generator=generator)
     moves = torch.eye(2, 3).repeat(count, 1, 1)
-    # A side is 2 long in the coordinates of the grid.
+    # A side has length 2 in grid coordinates.
     moves[:, :, 2] = 2 * amount * torch.stack([angle.cos(), angle.sin()], dim=1)
     grid = F.affine_grid(moves.to(of.x), list(of.x.shape), align_corners=False)
     return F.grid_sample(of.x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 STRONGEST: Mapping[Corruption, float] = {noise: 1.5, salt_and_pepper: 0.3, blur: 0.1, contrast: 0.9, translation: 0.125}
-"""The amount of the highest severity; the others are equal steps from 0 to it."""
+"""The amount at the highest severity; lower severities are equal steps from 0."""
 OF_IMAGES = (blur, contrast, translation)
-"""Those that only images have."""
+"""Corruptions of images only."""
 
 
 def corrupted(examples: Examples, is_image: bool, settings: Settings) -> Iterable[tuple[str, Examples]]:
-    """Return a corruption's name and corrupted examples, severity by severity from 1, corruption by corruption.
+    """Yield the name of a corruption and corrupted examples for each corruption and severity, from 1.
 
-    The same examples are corrupted in the same way whatever the network: what is random is seeded by the corruption,
-    and one draw serves all its severities. They are made once for a data set and kept, as far as `KEPT_BYTES` allow.
-    There are none where the features are no real numbers. Sequences, which come with their lengths, are corrupted in
-    their real steps only.
+    Corrupted examples are the same for every network: random numbers are seeded by the corruption and shared by its
+    severities. They are cached per data set, up to `KEPT_BYTES`. Features that are not real numbers yield nothing. Of
+    sequences with lengths, only real steps are corrupted.
     """
     x = examples.inputs[0]
     if not x.is_floating_point():
@@ -97,7 +96,7 @@ def corrupted(examples: Examples, is_image: bool, settings: Settings) -> Iterabl
 
 @lru_cache(maxsize=1)
 def _kept(examples: Examples, is_image: bool, settings: Settings) -> tuple[tuple[str, Examples], ...]:
-    # Tensors are hashed by identity: the examples of a run are one object, whatever network looks at them.
+    # Tensors are hashed by identity, and all networks of a run share the same examples.
     return tuple(_made(examples, is_image, settings))
 
 
@@ -110,7 +109,7 @@ def _made(examples: Examples, is_image: bool, settings: Settings) -> Iterator[tu
 
 
 def corrupt(examples: Examples, features: Features, kind: Corruption, amount: float, seed: int = 0) -> Examples:
-    """Return examples corrupted by an amount; `features` are theirs."""
+    """Return examples whose `features` are corrupted by an amount."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "corruption", kind.__name__))
     x, real = kind(features, amount, generator), _real_steps(examples)
     if real is not None:
@@ -119,7 +118,7 @@ def corrupt(examples: Examples, features: Features, kind: Corruption, amount: fl
 
 
 def features_of(examples: Examples) -> Features:
-    """Return the features of examples and their spread, of sequences over their real steps."""
+    """Return the features of examples and their statistics; for sequences over real steps."""
     x, real = examples.inputs[0], _real_steps(examples)
     if real is not None:
         seen = x[real[..., 0]]
@@ -134,7 +133,7 @@ def _kinds(examples: Examples, is_image: bool) -> list[Corruption]:
 
 
 def _real_steps(examples: Examples) -> Tensor | None:
-    """Return which steps of padded sequences are real [examples, steps, 1]; None where there are no lengths."""
+    """Return a mask of real steps `[examples, steps, 1]` of padded sequences; None without lengths."""
     if len(examples.inputs) < 2 or examples.inputs[0].dim() != 3:
         return None
     lengths = examples.inputs[1]

@@ -1,4 +1,4 @@
-"""Whether dropout acts like an ensemble: its samples averaged, beside plainer ways to better probabilities."""
+"""Dropout as an ensemble: averaging over masks, compared with temperature scaling and deep ensembles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNSCALED = {
 
 
 def _described(name: str, words: str) -> dict[str, Quantity]:
-    """What the four scores are, named by a pattern of their names, with words behind their labels."""
+    """Return the quantities of the four scores; `name` is a pattern of their names, `words` ends their labels."""
     return {
         name.format(score): dataclasses.replace(each, label=f"{each.label}{words}") for score, each in _UNSCALED.items()
     }
@@ -54,14 +54,13 @@ SERIES = {
 def measure(trained: TrainedModel) -> Measured:
     """Score a network's probabilities on held-out examples: as they are, scaled, and averaged over dropout's masks.
 
-    `nll`, `brier`, `accuracy` and `ece` are those of the network with dropout off; with `scaled_` in front, of the same
-    logits divided by the `temperature` that suits the validation set best (Guo et al. 2017); with `mc_` in front, of
-    the mean probability over the largest number of passes with dropout on (Gal and Ghahramani 2016), NaN for a network
-    of an arm without dropout. `mc_nll_gain` is nll minus mc_nll; `mc_minus_scaled` is mc_nll minus scaled_nll: only
-    where that is below 0 do the samples give what one number could not. `mc_scaled_nll` is the loss of the averaged
-    probabilities with a temperature of their own, fitted on validation as well: held against scaled_nll, it compares
-    what is calibrated on both sides (Ashukha et al. 2020). Series `nll_by_samples` and its like: the mc
-    scores by the number of passes.
+    `nll`, `brier`, `accuracy` and `ece` are scores with dropout off. The prefix `scaled_` means the same logits divided
+    by the `temperature` fitted on the validation set (Guo et al. 2017); `mc_` means the mean probability over the
+    largest number of passes with dropout on (Gal and Ghahramani 2016), NaN in arms without dropout. `mc_nll_gain` is
+    nll minus mc_nll. `mc_minus_scaled` is mc_nll minus scaled_nll; only if it is below 0 do the samples achieve more
+    than one temperature. `mc_scaled_nll` is the loss of the averaged probabilities with a temperature fitted to them;
+    its comparison with scaled_nll has calibrated probabilities on both sides (Ashukha et al. 2020). The series
+    `nll_by_samples`, `brier_by_samples` etc. are the mc scores by the number of passes.
     """
     examples, validation = trained.held_out, trained.validation
     logits = logits_of(trained, examples.inputs).double()
@@ -85,9 +84,9 @@ def measure(trained: TrainedModel) -> Measured:
 
 
 def _rescaled(trained: TrainedModel, averages: Tensor) -> float:
-    """The loss of probabilities averaged over masks, with the temperature that suits validation best.
+    """Return the loss of probabilities averaged over masks, with the temperature fitted on validation.
 
-    `averages` are their logarithms [examples, classes], over the largest number of passes.
+    `averages` are log-probabilities `[examples, classes]` over the largest number of passes.
     """
     (chosen_by,) = averaged(trained, trained.validation.inputs, trained.settings.monte_carlo[-1:])
     temperature = fitted_temperature(chosen_by, trained.validation.targets)
@@ -101,18 +100,18 @@ def _named(prefix: str, scores: Scores) -> dict[str, float]:
 def deep_ensemble(logits: Tensor, targets: Tensor, members: Sequence[int] = MEMBERS) -> Mapping[str, Series]:
     """Score the mean probabilities of networks that differ by their seeds (Lakshminarayanan et al. 2017).
 
-    The yardstick of what averaging can give. An ensemble of k is made k times out of n by each network: the row of
-    network i holds the ensemble of i and the k - 1 that follow it, the first following the last. So a row starts with
-    the network's own score, all rows end with that of all n together, and their mean is fair to every network.
+    The reference for averaging over masks. Row i contains ensembles of network i and the k - 1 networks after it
+    (cyclic). A row therefore starts with the score of one network and ends with that of all n, and the mean over rows
+    weighs every network equally.
 
     Args:
-        logits: [models, examples, classes], dropout off.
-        targets: Classes [examples].
-        members: Numbers of networks; those above the number of models are left out, and that number itself is added.
+        logits: `[models, examples, classes]` with dropout off.
+        targets: Classes `[examples]`.
+        members: Ensemble sizes; sizes above the number of models are dropped, and the number of models is added.
 
     Returns:
-        ``nll_by_members``, ``brier_by_members``, ``accuracy_by_members`` and ``ece_by_members``, over the numbers of
-        members, a row a model.
+        ``nll_by_members``, ``brier_by_members``, ``accuracy_by_members`` and ``ece_by_members`` by ensemble size, one
+        row per model.
     """
     log_probabilities = logits.double().log_softmax(-1)
     models = len(logits)

@@ -1,4 +1,4 @@
-"""Overfitting: by how much the validation loss exceeds the train loss, both with dropout off."""
+"""Overfitting: validation loss minus train loss, both with dropout off."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ VALUES = {
 SERIES = {"gap": Quantity("validation loss minus train loss", "nats", higher_is_better=False)}
 
 ROUNDING = 1e-6
-"""Share of a loss by which two means over the same examples may differ in float32."""
+"""Relative difference of two float32 means over the same examples that rounding can cause."""
 
 
 class Curve(Protocol):
-    """A training that was watched, such as a `TrialResult`."""
+    """An object with a learning curve, such as a `TrialResult`."""
 
     @property
     def curve(self) -> tuple[EpochMetrics, ...]:
-        """Its epochs, in order."""
+        """The epochs in order."""
         ...
 
     @property
@@ -34,15 +34,15 @@ class Curve(Protocol):
 
 
 def measure(trained: Curve) -> Measured:
-    """Measure the generalisation gap, validation loss minus train loss, in nats.
+    """Measure the generalization gap, validation loss minus train loss, in nats.
 
-    Both losses are means over as many examples, with dropout off and the weights at the end of the epoch. The loss
-    as trained would not do: dropout makes it larger, so that the gap would shrink with the rate and not with the
-    overfitting. Values `gap_best` (at the epoch whose weights were kept) and `gap_last` (at the last one), and
-    `val_loss_best`, for a network that has learnt nothing has no gap either; series `gap` by epoch, counted from 1.
+    Both losses are means over equally many examples, with dropout off and the weights at the end of the epoch. The
+    training loss with dropout on is unsuitable: it grows with the rate, so the gap would shrink without less
+    overfitting. Values: `gap_best` (at the epoch of the kept weights), `gap_last` (at the last epoch), and
+    `val_loss_best`, since an untrained network has no gap either. Series: `gap` by epoch, from 1.
 
     Raises:
-        NotMeasuredError: A loss is missing, or both agree to rounding at every epoch, as on the same examples.
+        NotMeasuredError: A loss is missing, or both are equal up to rounding in every epoch, as on the same examples.
     """
     _check(trained.curve)
     gaps = [_gap(point) for point in trained.curve]
@@ -59,10 +59,12 @@ def _check(curve: tuple[EpochMetrics, ...]) -> None:
     if curve and all(math.isnan(point.val_loss) for point in curve):
         raise NotMeasuredError("the module logs no validation loss")
     if curve and all(math.isnan(point.train_loss) for point in curve):
-        raise NotMeasuredError("its validation step gives no loss on a part of the training set")
+        raise NotMeasuredError("its validation step returns no loss on a part of the training set")
     known = [point for point in curve if math.isfinite(_gap(point))]
     if known and all(abs(_gap(point)) <= ROUNDING * max(abs(point.val_loss), abs(point.train_loss)) for point in known):
-        raise NotMeasuredError("train and validation loss agree to rounding at every epoch, as on the same examples")
+        raise NotMeasuredError(
+            "train and validation loss are equal up to rounding in every epoch, as on the same examples"
+        )
 
 
 def _gap(point: EpochMetrics) -> float:

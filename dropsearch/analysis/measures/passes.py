@@ -1,4 +1,4 @@
-"""Passes of a trained network over examples: as in evaluation, and with dropout on (Gal and Ghahramani 2016)."""
+"""Forward passes of a trained network, with dropout off or on (Gal and Ghahramani 2016)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.tools.monte_carlo import MCDropout
 
 TOGETHER = 1500
-"""Passes over few examples are made together, as one over up to so many: more gains nothing on a CPU."""
+"""Maximum number of examples in a combined pass; larger ones gain nothing on a CPU."""
 
 
 @torch.no_grad()
@@ -29,25 +29,25 @@ def logits_of(trained: TrainedModel, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def has_dropout(trained: TrainedModel) -> bool:
-    """Whether a network belongs to an arm with dropout and has sites for it, be all their rates zero."""
+    """Return whether a network is of an arm with dropout and has sites, even if all rates are zero."""
     return bool(trained.spec.rates) and ARMS[trained.spec.arm].dropout != "off"
 
 
 class Sampling(TrialControl):
-    """Drops at the rates of a trained network, with masks that are a function of its seed and of the pass's number."""
+    """Drops at the rates of a trained network; masks are a function of its seed and the pass number."""
 
     def __init__(self, trained: TrainedModel) -> None:
         seed = derived_seed(trained.settings.seed, "masks", trained.spec.seed)
         super().__init__(trained.module, trained.spec.rates, seed)
         self.module = trained.module
         self.sizes: set[int] = set()
-        """Of the masks that were drawn, in activations."""
+        """Sizes of the drawn masks, in activations."""
 
     @contextmanager
     def dropping(self) -> Iterator[None]:
-        """Let the passes drop that are made inside `numbered`, all else as in evaluation.
+        """Make passes inside `numbered` drop activations; everything else stays in evaluation mode.
 
-        Modes, buffers and torch's random generators are as they were when the context ends.
+        Modes, buffers and torch's random generators are restored when the context ends.
         """
         devices = {each.device for each in self.module.parameters() if each.device.type == "cuda"}
         with torch.no_grad(), torch.random.fork_rng(devices), MCDropout(self.module), self.watching():
@@ -55,8 +55,8 @@ class Sampling(TrialControl):
 
     @contextmanager
     def numbered(self, number: int) -> Iterator[None]:
-        """Make the pass of this number; inside `dropping`."""
-        # What is random and not the control's, such as the dropout inside a fused recurrent kernel, is seeded too.
+        """Run pass `number`; only inside `dropping`."""
+        # Also seeds random numbers outside the control, such as dropout inside a fused recurrent kernel.
         seed = derived_seed(self.seeded.seed, number)
         torch.default_generator.manual_seed(seed)
         for device in {each.device for each in self.module.parameters() if each.device.type == "cuda"}:
@@ -72,15 +72,15 @@ class Sampling(TrialControl):
 
 
 def averaged(trained: TrainedModel, inputs: Sequence[Tensor], passes: Sequence[int]) -> Tensor:
-    """Return logarithms of probabilities averaged over passes with dropout on [len(passes), examples, classes].
+    """Return log-probabilities averaged over passes with dropout on, `[len(passes), examples, classes]`.
 
-    Fewer passes are the first of more. The mean is taken in log space, where no probability is too small to be told
-    from 0. The network is left as it was.
+    Smaller numbers of passes use the first of the larger ones. The mean is computed in log space, so that small
+    probabilities do not underflow. The network is not changed.
 
     Args:
         trained: The network.
-        inputs: Each [examples, ...].
-        passes: How many are averaged: numbers of at least 1, rising.
+        inputs: Inputs `[examples, ...]`.
+        passes: Increasing numbers of passes, at least 1.
     """
     means: list[Tensor] = []
     control = Sampling(trained)
@@ -97,7 +97,7 @@ def averaged(trained: TrainedModel, inputs: Sequence[Tensor], passes: Sequence[i
 def _sampled(trained: TrainedModel, inputs: Sequence[Tensor], passes: int, control: Sampling) -> Iterator[Tensor]:
     """Yield the logits [examples, classes] of each pass.
 
-    The first is made alone. Where it shows that each example has masks of its own, others are made together.
+    The first pass is separate. If it shows that each example has its own masks, later passes are combined.
     """
     yield from _together(trained, inputs, 1, control, number=0)
     examples = len(inputs[0])
@@ -115,13 +115,13 @@ def _together(trained: TrainedModel, inputs: Sequence[Tensor], count: int, contr
 
 
 def operations(module: nn.Module, inputs: Sequence[Tensor]) -> float:
-    """Return the floating-point operations of one pass: those of products and convolutions, the bulk of them.
+    """Return the floating-point operations of one pass, counting matrix products and convolutions.
 
-    PyTorch's counter does not see into recurrent layers; of these each weight counts twice a step.
+    PyTorch's counter does not cover recurrent layers; for these, each weight counts two operations per step.
 
     Args:
         module: The network.
-        inputs: What its ``forward`` takes, each [batch, ...].
+        inputs: Arguments of its ``forward``, `[batch, ...]` each.
     """
     recurrent: list[float] = []
 

@@ -1,4 +1,4 @@
-"""What a measure is given, and what it gives."""
+"""Inputs and results of measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dropsearch.core.records import TrialSpec
 
 
 class NotMeasuredError(Exception):
-    """A model does not have what is measured, or cannot be looked at; the message says why, on one line."""
+    """A measure does not apply to a model; the one-line message says why."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Examples:
     """Examples of a data set, as one batch."""
 
     inputs: tuple[Tensor, ...]
-    """What the network takes, each [examples, ...]: the features, and for sequences their lengths [examples]."""
+    """Inputs of the network, `[examples, ...]` each: features, and for sequences their lengths `[examples]`."""
     targets: Tensor
     """Classes [examples]."""
 
@@ -29,30 +29,30 @@ class Examples:
 
 @dataclass(frozen=True)
 class Settings:
-    """How finely is measured."""
+    """Resolution of the measures."""
 
     monte_carlo: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    """Numbers of passes with dropout on, rising."""
+    """Increasing numbers of passes with dropout on."""
     severities: int = 5
-    """Strengths of each corruption."""
+    """Number of severities of each corruption."""
     seed: int = 0
-    """What all random numbers of a measure derive from: the same for every model of a run."""
+    """Seed of all random numbers of measures, the same for every model of a run."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One retraining of an arm's winner, with the weights of its best epoch, and the data it is looked at with."""
+    """One retraining of an arm's winner with the weights of its best epoch, and data to evaluate it."""
 
     spec: TrialSpec
     module: nn.Module
-    """In evaluation mode; a measure leaves it as it was."""
+    """The module in evaluation mode; measures must not change it."""
     predict: Callable[..., Tensor]
     """Maps the inputs of a batch to logits [examples, classes], through `module`."""
     held_out: Examples
-    """The test set, or where there is none the validation set."""
+    """The test set, or the validation set if there is none."""
     validation: Examples
     train: Examples
-    """As many training examples as the validation set has."""
+    """Training examples, as many as the validation set has."""
     is_image: bool
     """Whether features are images [channels, height, width] and not vectors, series or sequences."""
     settings: Settings = field(default_factory=Settings)
@@ -60,9 +60,9 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one measure says of one model."""
+    """The results of one measure for one model."""
 
     values: Mapping[str, float] = field(default_factory=dict)
-    """By name; nan where the model does not have what is measured."""
+    """Numbers by name; nan if they do not apply to the model."""
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
-    """By name: x and y of a curve. One name has the same x for every model of a run."""
+    """x and y of curves by name. A curve has the same x for every model of a run."""

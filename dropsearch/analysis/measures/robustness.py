@@ -1,4 +1,4 @@
-"""How accuracy falls as inputs are corrupted."""
+"""Accuracy on corrupted inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
 
 NOISES = ("noise", "salt_and_pepper")
-"""The corruptions that are noise, and no change of what is seen."""
+"""Corruptions by noise."""
 VALUES = {
     "noise_area": Quantity("accuracy kept under noise", higher_is_better=True),
     "robustness_area": Quantity("accuracy kept under corruption of any kind", higher_is_better=True),
@@ -23,7 +23,7 @@ VALUES = {
 RELATIVE = {
     "mean_corruption_error": Quantity("errors under corruption relative to those of none", higher_is_better=False)
 }
-"""What takes the curves of two networks."""
+"""Measures that need the curves of two networks."""
 SERIES = {
     kind.__name__: Quantity(f"accuracy under {kind.__name__.replace('_', ' ')}", higher_is_better=True)
     for kind in STRONGEST
@@ -33,11 +33,11 @@ SERIES = {
 def measure(trained: TrainedModel) -> Measured:
     """Measure accuracy on held-out examples under each corruption at each severity.
 
-    `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples: 1
-    loses nothing. `noise_area` is the same over `NOISES` alone, and `corruption_error` the mean error over all. The
-    series, one a corruption (`noise`, `salt_and_pepper`, and of images `blur`, `contrast`, `translation`), are
-    accuracies by severity, clean at 0. Without real-valued features all are NaN, and the areas where no clean example
-    is told right.
+    `robustness_area` is the mean accuracy over all corruptions and severities divided by that on clean examples; 1
+    means no loss. `noise_area` is the same over `NOISES` only; `corruption_error` is the mean error over all. The
+    series, one per corruption (`noise`, `salt_and_pepper`, and for images `blur`, `contrast`, `translation`), are
+    accuracies by severity, with clean examples at 0. All values are NaN without real-valued features; the areas are NaN
+    if no clean example is classified correctly.
     """
     clean = _accuracy(trained, trained.held_out)
     found: defaultdict[str, list[float]] = defaultdict(lambda: [clean])
@@ -60,18 +60,17 @@ def _accuracy(trained: TrainedModel, examples: Examples) -> float:
 
 
 def mean_corruption_error(of: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> float:
-    """Return the mean corruption error, a network's errors relative to those of another (Hendrycks & Dietterich 2019).
+    """Return the mean corruption error relative to a reference network (Hendrycks & Dietterich 2019).
 
-    The mean over corruptions of the ratio of the errors, each summed over severities; 1 is the reference itself. It
-    falls both for a network that is more robust and for one that is merely better. NaN where the reference makes no
-    error under a corruption.
+    This is the mean over corruptions of the ratio of errors summed over severities; 1 for the reference itself. It is
+    lower for a network that is more robust or just more accurate. NaN if the reference has no error under a corruption.
 
     Args:
-        of: Accuracies by corruption, by severity from 0 (clean, which is left out).
-        reference: The same of the reference, here a network of the arm `none` with the same seed.
+        of: Accuracies by corruption and severity, from 0 (clean, not used).
+        reference: Accuracies of the reference, here a network of the arm `none` with the same seed.
 
     Raises:
-        ValueError: The two have not the same corruptions.
+        ValueError: The corruptions differ.
     """
     if set(of) != set(reference) or not of:
         raise ValueError(f"corruptions must be the same and at least one, got {sorted(of)} and {sorted(reference)}")

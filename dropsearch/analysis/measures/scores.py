@@ -1,4 +1,4 @@
-"""What predicted probabilities are worth."""
+"""Scores of predicted probabilities."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 BINS = 15
-"""Of the expected calibration error (Guo et al. 2017)."""
+"""Number of bins of the expected calibration error (Guo et al. 2017)."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of predicted probabilities; all of them NaN where a probability is."""
+    """Scores of predicted probabilities; all NaN if a probability is NaN."""
 
     nll: float
     """Mean negative log-likelihood of the targets, in nats."""
@@ -25,11 +25,11 @@ class Scores:
     accuracy: float
     """In [0, 1]."""
     ece: float
-    """Expected calibration error: how far confidence is from accuracy, in [0, 1] (Guo et al. 2017)."""
+    """Expected calibration error, in [0, 1] (Guo et al. 2017)."""
 
     @classmethod
     def of(cls, log_probabilities: Tensor, targets: Tensor) -> Scores:
-        """Score log-probabilities [examples, classes] against classes [examples]."""
+        """Score log-probabilities `[examples, classes]` for the target classes `[examples]`."""
         if not len(targets) or log_probabilities.isnan().any():
             return cls(math.nan, math.nan, math.nan, math.nan)
         wide = log_probabilities.double()
@@ -42,7 +42,7 @@ class Scores:
 
 
 def accuracy(scores: Tensor, targets: Tensor) -> float:
-    """Return the share of examples whose highest score [examples, classes] is the target's; NaN where a score is."""
+    """Return the share of examples whose highest score `[examples, classes]` is the target's; NaN if a score is."""
     if not len(targets) or scores.isnan().any():
         return math.nan
     return float((scores.argmax(-1) == targets).double().mean())
@@ -68,17 +68,17 @@ def calibration_error(probabilities: Tensor, targets: Tensor, bins: int = BINS) 
 
 
 RANGE = (0.05, 20.0)
-"""Temperatures looked at. A network that makes no error on validation wants one of 0 and is given the lowest."""
+"""Range of temperatures. A network without validation errors gets the lowest (its optimum is 0)."""
 
 
 def fitted_temperature(logits: Tensor, targets: Tensor) -> float:
-    """Return the temperature in `RANGE` whose scaled logits have the least negative log-likelihood (Guo et al. 2017).
+    """Return the temperature in `RANGE` whose scaled logits have the lowest negative log-likelihood (Guo et al. 2017).
 
-    The likelihood has one optimum, for it is convex in the inverse of the temperature. NaN where a logit is not finite.
+    The optimum is unique, since the loss is convex in the inverse temperature. NaN if a logit is not finite.
 
     Args:
-        logits: [examples, classes], of examples that the network was not trained on.
-        targets: Classes [examples].
+        logits: `[examples, classes]` of examples that were not used for training.
+        targets: Classes `[examples]`.
     """
     if not len(targets) or not logits.isfinite().all():
         return math.nan

@@ -1,4 +1,4 @@
-"""Dropout in front of BatchNorm: the variance that BatchNorm learnt is not that which it meets in evaluation."""
+"""Variance shift: with dropout before BatchNorm, variances differ between training and evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
 
 VALUES = {
-    "shift_min": Quantity("least variance without dropout relative to that with it, of BatchNorms"),
+    "shift_min": Quantity("lowest variance without dropout relative to that with it, of BatchNorms"),
     "shift_mean": Quantity("mean variance without dropout relative to that with it, of BatchNorms"),
     "accuracy_as_trained": Quantity("accuracy with BatchNorm's statistics as trained", higher_is_better=True),
     "accuracy_recalibrated": Quantity("accuracy with BatchNorm's statistics measured again", higher_is_better=True),
@@ -28,21 +28,21 @@ VALUES = {
 SERIES = {"shift": Quantity("variance without dropout relative to that with it, by BatchNorm")}
 
 PASSES = 10
-"""With dropout on, each with masks of its own: one alone leaves a rarely active unit's variance to chance."""
+"""Number of passes with dropout on; with one pass, the variance of rarely active units is too noisy."""
 DEAD = 1e-10
-"""Channels whose variance is at most this share of the layer's greatest are not compared."""
+"""Channels whose variance is at most this share of the layer's largest one are excluded."""
 
 
 def measure(trained: TrainedModel) -> Measured:
-    """Measure how the variance in front of each BatchNorm changes as dropout is switched off (Li et al. 2019).
+    """Measure how the variance of each BatchNorm's input changes when dropout is disabled (Li et al. 2019).
 
-    A layer's shift is the variance of its inputs with dropout off divided by that with dropout on, the median over its
-    channels; all else, BatchNorm's own statistics included, is as in evaluation both times. Values behind dropout have
-    a greater variance while it is on, so a shift is below 1, and 1 where no dropout stands in front. The series
-    `shift` has the layers in the order of a forward pass, counted from 1; `shift_min` and `shift_mean` are over
-    layers. `accuracy_as_trained` and `accuracy_recalibrated` are the accuracies on held-out examples before and after
-    BatchNorm's statistics were measured again with dropout off, and `recalibration_gain` what that gained. Shifts are
-    NaN without dropout, where the gain is that of statistics that lag behind the weights; all are without BatchNorm.
+    A layer's shift is the variance of its inputs with dropout off divided by that with dropout on, as the median over
+    channels; everything else, including BatchNorm's statistics, is in evaluation mode both times. Dropout increases the
+    variance, so a shift is below 1, and 1 without preceding dropout. The series `shift` lists layers in the order of a
+    forward pass, from 1; `shift_min` and `shift_mean` are over layers. `accuracy_as_trained` and
+    `accuracy_recalibrated` are accuracies on held-out examples before and after BatchNorm's statistics are measured
+    again with dropout off; `recalibration_gain` is their difference. Without dropout, shifts are NaN and the gain shows
+    how far the statistics lag behind the weights. Without BatchNorm, all values are NaN.
     """
     if not any(isinstance(part, BatchNormBase) for part in trained.module.modules()):
         return Measured(dict.fromkeys(VALUES, math.nan))
@@ -65,7 +65,7 @@ def measure(trained: TrainedModel) -> Measured:
 
 
 def shifts(trained: TrainedModel) -> Mapping[str, float]:
-    """Return each BatchNorm's shift by its path, in the order in which a pass meets them; NaN where all is constant."""
+    """Return each BatchNorm's shift by path, in the order of a pass; NaN for constant inputs."""
     off, on = _Variances(trained.module), _Variances(trained.module)
     with off.watching(), off:
         logits_of(trained, trained.train.inputs)
@@ -83,18 +83,18 @@ def _ratio(off: Tensor, on: Tensor) -> float:
 
 
 class _Variances(TorchFunctionMode):
-    """Sums up what each BatchNorm of a module is given, channel by channel."""
+    """Accumulates input statistics of each BatchNorm by channel."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self.met: dict[str, list[Tensor]] = {}
-        """Number of values, their sums and sums of squares [channels], by path."""
+        """Number of values, sums and sums of squares `[channels]` by path."""
         self._now: tuple[str, Tensor | None] | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Know which BatchNorm runs while the context lasts, and sum up while this mode is on beside it."""
+        """Track which BatchNorm is running while the context lasts, and accumulate its inputs."""
         with ExitStack() as hooks:
             for name, part in self.module.named_modules():
                 if isinstance(part, BatchNormBase):
@@ -104,7 +104,7 @@ class _Variances(TorchFunctionMode):
 
     def _entering(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: Sequence[Any]) -> None:
-            # A BatchNorm over steps is told, beside the steps, which of them are no padding.
+            # A BatchNorm over steps also receives the mask of real steps.
             masks = [each for each in args[1:] if isinstance(each, Tensor) and each.dtype == torch.bool]
             self._now = name, masks[0] if masks else None
 
@@ -130,13 +130,13 @@ class _Variances(TorchFunctionMode):
         self.met[name] = sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
 
     def of(self, name: str) -> Tensor:
-        """Return the variance of each channel of a BatchNorm's inputs."""
+        """Return the input variance of a BatchNorm by channel."""
         count, total, squares = self.met[name]
         return (squares / count - (total / count).square()).clamp(min=0)
 
 
 def recalibration(trained: TrainedModel) -> tuple[float, float]:
-    """Return the accuracy on held-out examples as trained, and with BatchNorm's statistics those without dropout."""
+    """Return the accuracy on held-out examples as trained, and with BatchNorm statistics without dropout."""
     examples = trained.held_out
     before = accuracy(logits_of(trained, examples.inputs), examples.targets)
     with _recalibrated(trained):
@@ -145,10 +145,10 @@ def recalibration(trained: TrainedModel) -> tuple[float, float]:
 
 @contextmanager
 def _recalibrated(trained: TrainedModel) -> Iterator[None]:
-    """Give BatchNorms the statistics of their inputs with dropout off, until the context ends.
+    """Give BatchNorms the statistics of their inputs with dropout off until the context ends.
 
-    They are written into copies of the buffers. Only BatchNorms are in training mode for it: PyTorch's `update_bn`
-    puts the whole module there, dropout too, and would measure the same statistics again.
+    Copies of the buffers are updated. Only BatchNorms are in training mode: PyTorch's `update_bn` sets the whole module
+    to training mode, including dropout, and would measure the old statistics again.
     """
     norms = [part for part in trained.module.modules() if isinstance(part, BatchNormBase) and part.track_running_stats]
     held = [(norm, dict(buffers_of(norm)), norm.momentum, norm.training) for norm in norms]

@@ -62,7 +62,7 @@ def test_what_comes_out_of_the_network_is_not_hidden():
 
 @pytest.mark.parametrize("module", [nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 3), nn.Softplus())])
 def test_a_network_without_hidden_layers_says_so(module: nn.Module):
-    with pytest.raises(NotMeasuredError, match=r"it needs hidden layers behind activation modules such as nn\.ReLU"):
+    with pytest.raises(NotMeasuredError, match=r"it needs hidden layers with activation modules such as nn\.ReLU"):
         shapes(module, numbers(5, 4))
 
 

@@ -39,7 +39,7 @@ def test_a_training_of_which_no_epoch_was_kept_has_no_gap_there():
 @pytest.mark.parametrize(
     ("losses", "why"),
     [
-        ([(0.5, 0.5 - 8.8e-8), (0.25, 0.25)], "agree to rounding at every epoch"),
+        ([(0.5, 0.5 - 8.8e-8), (0.25, 0.25)], "equal up to rounding in every epoch"),
         ([(math.nan, 0.5), (math.nan, 0.4)], "no loss on a part of the training set"),
         ([(0.5, math.nan)], "logs no validation loss"),
     ],
