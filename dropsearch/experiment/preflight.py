@@ -15,7 +15,7 @@ from dropsearch.core.printable import masked
 from dropsearch.experiment.devices import use_devices
 from dropsearch.study.storage import check_storage
 from dropsearch.tracking import check_extras, tracker_names
-from dropsearch.tracking.mlflow.address import knock, resolve
+from dropsearch.tracking.mlflow.address import check_reachable, resolve
 
 
 def check_prerequisites(config: Config) -> None:
@@ -94,7 +94,7 @@ def _check_tracking(config: Config) -> None:
     if address.is_yet_to_be_made:
         check_folder(address.database.parent, address.origin)
     else:
-        knock(address)
+        check_reachable(address)
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def _check_database(url: str, file: Path) -> None:
     if not os.access(file, os.W_OK) or not os.access(file.absolute().parent, os.W_OK):
         raise _no_database(url, ValueError("it can be read, but not written"))
     if tables and "studies" not in tables:
-        raise _no_database(url, ValueError(f"it holds tables of something else, such as {sorted(tables)[0]}"))
+        raise _no_database(url, ValueError(f"it contains other tables, such as {sorted(tables)[0]}"))
 
 
 def _check_folder(url: str, folder: Path, must_exist: bool = False) -> None:

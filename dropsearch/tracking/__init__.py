@@ -1,4 +1,4 @@
-"""Tracking: what happened, as it happens, where people look for it."""
+"""Experiment tracking: MLflow, Weights & Biases, TensorBoard and Lightning loggers."""
 
 from dropsearch.tracking.registry import TRACKERS, check_extras, make_tracker, tracker_names
 from dropsearch.tracking.tracker import NullTracker, Tracker

@@ -1,4 +1,4 @@
-"""The tracker around Lightning loggers that the user hands over."""
+"""A tracker for user-supplied Lightning loggers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dropsearch.tracking.metrics import OWN, flat, of_epoch, of_summary, of_tria
 
 
 class LoggerTracker:
-    """Logs to a Lightning logger, such as ``CSVLogger``, or to one for each trial.
+    """Logs to one Lightning logger, such as ``CSVLogger``, or to one logger per trial.
 
-    One logger is one run: each trial that ends is a step of it, with its best values under their names and its
-    parameters under `dropsearch/`. A function makes a logger for each trial, which gets curves and hyperparameters.
+    A single logger is one run: each finished trial is a step with its best metrics, and its parameters under
+    `dropsearch/`. A function makes one logger per trial, which receives curves and hyperparameters.
 
     Args:
         logger: A Lightning logger, or a function from a `TrialSpec` to one.
 
     Raises:
-        InputError: It is neither.
+        InputError: `logger` is neither.
     """
 
     location: Mapping[str, str] = {}
@@ -39,7 +39,7 @@ class LoggerTracker:
         self._ended = 0
 
     def connect(self, experiment: str) -> None:
-        """Do nothing: the logger is there."""
+        """Do nothing; the logger exists."""
 
     def start(self, *, config: Mapping[str, Any], **_: Any) -> None:
         """Log the configuration."""
@@ -47,17 +47,17 @@ class LoggerTracker:
             self._safely(lambda: self._whole.log_hyperparams(flat(config)))
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Do nothing: a trial is logged when it ends."""
+        """Do nothing; a trial is logged when it ends."""
 
     def end(self, result: TrialResult) -> None:
-        """Log a trial that ended."""
+        """Log a finished trial."""
         self._safely(lambda: self._log(result))
 
     def _log(self, result: TrialResult) -> None:
         if self._make is not None:
             logger = self._make(result.spec)
             if not _is_logger(logger):
-                raise TypeError(f"logger(spec) gave {type(logger).__name__}, no Lightning logger")
+                raise TypeError(f"logger(spec) must return a Lightning logger, got {type(logger).__name__}")
             logger.log_hyperparams(params_of(result.spec))
             for metrics in result.curve:
                 logger.log_metrics(of_epoch(metrics), step=metrics.epoch)
@@ -70,7 +70,7 @@ class LoggerTracker:
         self._ended += 1
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return an empty set: what an earlier run logged is not known."""
+        """Return an empty set, since the trials logged by earlier runs are unknown."""
         return set()
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
@@ -83,14 +83,14 @@ class LoggerTracker:
             self._safely(lambda: self._whole.finalize("success" if summary.complete else "aborted"))
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Close the logger of a run that did not come to its end."""
+        """Close the logger of an unfinished run."""
         if self._whole is not None:
             self._safely(lambda: self._whole.finalize("failed"))
 
     def _safely(self, log: Callable[[], object]) -> None:
         try:
             log()
-        except Exception as error:  # the logger is anybody's, and training is worth more than its log
+        except Exception as error:  # a user's logger must not end the training
             line = f"the logger could not log everything: {type(error).__name__}: {first_cause(error)[:200]}"
             if line not in self.problems:
                 self.problems.append(line)

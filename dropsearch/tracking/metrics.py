@@ -1,4 +1,4 @@
-"""What trackers log: metrics under the names that the module gives them, and dropsearch's under `dropsearch/`."""
+"""Metrics and parameters for trackers. Metrics keep the module's names; others start with `dropsearch/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWN = "dropsearch"
 
 
 def of_epoch(metrics: EpochMetrics) -> dict[str, float]:
-    """Return one epoch's metrics by name; what was not measured is left out."""
+    """Return the measured metrics of an epoch by name."""
     found = {
         f"{OWN}/train_loss": metrics.train_loss,
         f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained,
@@ -27,7 +27,7 @@ def of_epoch(metrics: EpochMetrics) -> dict[str, float]:
 
 
 def of_trial(result: TrialResult) -> dict[str, float]:
-    """Return what is known of a trial when it has ended: the metrics of its best epoch, its epochs and seconds."""
+    """Return the summary metrics of a finished trial: those of its best epoch, number of epochs, seconds."""
     totals = {f"{OWN}/epochs": float(len(result.curve)), f"{OWN}/seconds": float(result.seconds)}
     if result.best is None:
         return totals
@@ -36,7 +36,7 @@ def of_trial(result: TrialResult) -> dict[str, float]:
 
 
 def of_arm(outcome: ArmOutcome) -> dict[str, float]:
-    """Return the numbers that stand for an arm, by name; what is not known is left out."""
+    """Return the known summary metrics of an arm by name."""
     shown, found = outcome.monitor, {"trials": float(len(outcome.trials))}
     if outcome.best is not None and outcome.best.best is not None:
         found[f"{shown.name}_best"] = shown.objective(outcome.best.best.objective)
@@ -49,7 +49,7 @@ def of_arm(outcome: ArmOutcome) -> dict[str, float]:
 
 
 def params_of(spec: TrialSpec) -> dict[str, Any]:
-    """Return a trial's parameters: each rate by site, what the optimizer takes, what else is searched, arm and seed."""
+    """Return a trial's parameters: rates by site, optimizer settings, other searched values, arm and seed."""
     found: dict[str, Any] = {"arm": spec.arm, **{f"rate.{site}": rate for site, rate in spec.rates.items()}}
     found |= {"lr": spec.lr, "weight_decay": spec.weight_decay, **spec.hyperparameters}
     found |= {"seed": spec.seed, "number": spec.number, "configuration": spec.configuration}
@@ -58,7 +58,7 @@ def params_of(spec: TrialSpec) -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings under dotted names; a list is one leaf, written as JSON."""
+    """Return the leaves of nested mappings by dotted names; a list is one leaf in JSON."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         key = f"{above}.{name}" if above else str(name)
@@ -79,11 +79,11 @@ def _is_nan(value: Any) -> bool:
 
 
 class EndedTrials:
-    """The keys of the trials that a tracker has written whole: a file with a line for each, appended to.
+    """The keys of the trials that a tracker has written completely, stored in a file with one line per trial.
 
     Args:
         path: The file.
-        study_id: Of the study; the keys of other studies in the file are left alone.
+        study_id: Id of the study; keys of other studies in the file are ignored.
     """
 
     def __init__(self, path: Path, study_id: str) -> None:
@@ -99,7 +99,7 @@ class EndedTrials:
         return {key for study_id, _, key in known if study_id == self._study_id}
 
     def add(self, key: str) -> None:
-        """Note that a trial is written."""
+        """Record that a trial is written."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{self._study_id}\t{key}\n")

@@ -1,4 +1,4 @@
-"""The trackers by the name that `tracking=` gives them."""
+"""Registry of trackers by the name used in `tracking=`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TrackerKind:
     """A kind of tracker."""
 
     make: Callable[[str | None, Path], Tracker]
-    """Makes one from `tracking.uri` and the output directory."""
+    """Creates a tracker from `tracking.uri` and the output directory."""
     extra: str = ""
-    """The extra of dropsearch that it needs."""
+    """The required extra of dropsearch."""
 
 
 def _none(uri: str | None, output_dir: Path) -> Tracker:
@@ -30,7 +30,7 @@ def _none(uri: str | None, output_dir: Path) -> Tracker:
 
 
 def _mlflow(uri: str | None, output_dir: Path) -> Tracker:
-    """Make a tracker that writes to `uri`, else to MLFLOW_TRACKING_URI as it is now, else to `mlflow.db`."""
+    """Return a tracker that writes to `uri`, or to MLFLOW_TRACKING_URI, or to `mlflow.db`."""
     from dropsearch.tracking.mlflow.address import resolve
     from dropsearch.tracking.mlflow.mlflow_tracker import MlflowTracker
 
@@ -55,14 +55,14 @@ TRACKERS: Mapping[str, TrackerKind] = {
     "tensorboard": TrackerKind(_tensorboard, "tensorboard"),
     "none": TrackerKind(_none),
 }
-"""Every kind: to add a tracker, write its file and name it here and in `conf/tracking`."""
+"""All trackers. To add one, write its file and list it here and in `conf/tracking`."""
 
 
 def tracker_names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the trackers that `tracking` names, each once, without ``none``.
+    """Return the unique names of the trackers in `tracking`, without ``none``.
 
     Raises:
-        InputError: There is no such tracker.
+        InputError: A name is unknown.
     """
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
@@ -72,10 +72,10 @@ def tracker_names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_extras(given: str | Sequence[str]) -> None:
-    """Check that what the named trackers need is installed.
+    """Check that the extras of the named trackers are installed.
 
     Raises:
-        InputError: It is not; the message names the extra.
+        InputError: An extra is missing; the message names it.
     """
     for name in tracker_names(given):
         require(f"tracking={name}", TRACKERS[name].extra)
@@ -84,16 +84,16 @@ def check_extras(given: str | Sequence[str]) -> None:
 def make_tracker(
     given: str | Sequence[str], *, uri: str | None, output_dir: Path, more: Iterable[Tracker] = ()
 ) -> Tracker:
-    """Return the tracker that `tracking` names; for several, one that hands on to each.
+    """Return the tracker named in `tracking`; several are combined in one.
 
     Args:
         given: A name or a list of names.
-        uri: Where MLflow is.
+        uri: MLflow's tracking URI.
         output_dir: The output directory of the run.
-        more: Trackers that stand beside those.
+        more: Additional trackers.
 
     Raises:
-        InputError: An unknown name, or a URI that MLflow cannot write to.
+        InputError: A name is unknown, or MLflow cannot write to the URI.
     """
     made = [*(TRACKERS[name].make(uri, output_dir) for name in tracker_names(given)), *more]
     if not made:
@@ -102,7 +102,7 @@ def make_tracker(
 
 
 class SeveralTrackers:
-    """Hands everything on to several trackers.
+    """Forwards all calls to several trackers.
 
     Args:
         trackers: At least one.
@@ -111,25 +111,25 @@ class SeveralTrackers:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = tuple(trackers)
         self._missing: dict[str, tuple[Tracker, ...]] = {}
-        """The trackers that lack a trial, by key, of trials that an earlier run ended."""
+        """By key of trials of earlier runs, the trackers that lack them."""
 
     @property
     def location(self) -> Mapping[str, str]:
-        """Where all of them write."""
+        """Locations of all trackers."""
         return {key: value for tracker in self.trackers for key, value in tracker.location.items()}
 
     @property
     def info(self) -> Mapping[str, str]:
-        """What all of them tell."""
+        """Information of all trackers."""
         return {key: value for tracker in self.trackers for key, value in tracker.info.items()}
 
     @property
     def problems(self) -> Sequence[str]:
-        """What could not be written, of each."""
+        """Problems of all trackers."""
         return [line for tracker in self.trackers for line in tracker.problems]
 
     def connect(self, experiment: str) -> None:
-        """Reach all of them."""
+        """Connect all trackers."""
         for tracker in self.trackers:
             tracker.connect(experiment)
 
@@ -143,22 +143,22 @@ class SeveralTrackers:
         data: Mapping[str, Any],
         amends: bool = False,
     ) -> None:
-        """Start all of them."""
+        """Start all trackers."""
         for tracker in self.trackers:
             tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=data, amends=amends)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Note one point with each."""
+        """Add one point to all trackers."""
         for tracker in self.trackers:
             tracker.epoch(spec, metrics)
 
     def end(self, result: TrialResult) -> None:
-        """Write a trial that ended with each; one of an earlier run with those that lack it."""
+        """Write a finished trial to all trackers; one of an earlier run only to those that lack it."""
         for tracker in self._missing.pop(result.spec.key, self.trackers):
             tracker.end(result)
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return the trials that at least one of them lacks."""
+        """Return the trials that at least one tracker lacks."""
         wanted = set(keys)
         found = [(tracker, tracker.missing(wanted)) for tracker in self.trackers]
         lacking = set().union(*(keys for _, keys in found))
@@ -166,17 +166,17 @@ class SeveralTrackers:
         return lacking
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Log the winner with each."""
+        """Log the winner to all trackers."""
         for tracker in self.trackers:
             tracker.log_model(model, example, tags)
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Finish all of them."""
+        """Finish all trackers."""
         for tracker in self.trackers:
             tracker.finish(summary, artifacts)
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Close all of them, however one ends."""
+        """Close all trackers, even if one fails."""
         for tracker in self.trackers:
-            with suppress(Exception):  # the others are to be closed as well
+            with suppress(Exception):  # close the others as well
                 tracker.close(status)

@@ -1,4 +1,4 @@
-"""The tracker that writes TensorBoard's event files: a run for each trial, and one for the study."""
+"""The TensorBoard tracker: event files with one run per trial and one for the study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropsearch.tracking.metrics import EndedTrials, flat, of_epoch, of_summary,
 
 FOLDER = "tensorboard"
 LIVE_SECONDS = 20.0
-"""A trial that takes longer is written while it trains; one that is shorter when it ends."""
+"""Seconds after which a trial is written while it trains; shorter ones are written at the end."""
 
 
 class TensorBoardTracker:
@@ -22,7 +22,7 @@ class TensorBoardTracker:
 
     Args:
         output_dir: The output directory of the run.
-        clock: Seconds that rise.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, output_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,24 +32,24 @@ class TensorBoardTracker:
         self._began: dict[str, float] = {}
         self._waiting: dict[str, list[EpochMetrics]] = {}
         self._open: dict[str, Any] = {}
-        """Writers of trials that train, by key."""
+        """Writers of running trials by key."""
         self._ended: EndedTrials | None = None
 
     @property
     def location(self) -> Mapping[str, str]:
-        """The folder that TensorBoard is given."""
+        """The log folder of TensorBoard."""
         return {"logdir": str(self.folder)}
 
     @property
     def info(self) -> Mapping[str, str]:
-        """The same."""
+        """The log folder of TensorBoard."""
         return self.location
 
     def connect(self, experiment: str) -> None:
-        """Do nothing: files are made when they are written."""
+        """Do nothing; files are created at the first write."""
 
     def start(self, *, study: str, study_id: str, config: Mapping[str, Any], **_: Any) -> None:
-        """Note which study it is, and write its configuration."""
+        """Set the study and write its configuration."""
         self._ended = EndedTrials(self.folder / "ended.tsv", study_id)
         self._safely(lambda: self._write_config(study, config))
 
@@ -60,25 +60,25 @@ class TensorBoardTracker:
             writer.add_text("dropsearch/config", "\n".join(lines))
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Note one point of a running trial's curves; write it where the trial takes long."""
+        """Add one point of a running trial's curves; write it if the trial takes long."""
         key, now = spec.key, self._clock()
         self._waiting.setdefault(key, []).append(metrics)
         if now - self._began.setdefault(key, now) >= LIVE_SECONDS:
             self._safely(lambda: self._write_points(key))
 
     def end(self, result: TrialResult) -> None:
-        """Write a trial that ended, whole."""
+        """Write a finished trial."""
         self._safely(lambda: self._write_trial(result))
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return those of the trials that are not written yet."""
+        """Return the trials that are not written yet."""
         return set(keys) - (self._ended.keys() if self._ended else set())
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing: TensorBoard keeps no models."""
+        """Do nothing, since TensorBoard does not store models."""
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Write the numbers of the arms, and the figures."""
+        """Write the summary metrics of arms and the figures."""
         self._safely(lambda: self._write_summary(summary, artifacts))
         self.close()
 
@@ -103,7 +103,7 @@ class TensorBoardTracker:
         self._began.pop(key, None)
         if key not in self._open:
             self._waiting[key] = list(result.curve)
-            # What a process that died left of it would stand beside it.
+            # Remove what a dead process wrote of this trial.
             shutil.rmtree(self.folder / key, ignore_errors=True)
         writer = self._write_points(key)
         del self._open[key]
@@ -125,11 +125,11 @@ class TensorBoardTracker:
                     writer.add_text("dropsearch/report", path.read_text(encoding="utf-8"))
 
     def _safely(self, write: Callable[[], object]) -> None:
-        """Write; what goes wrong becomes one problem, and the training goes on."""
+        """Write; a failure is reported as a problem and does not stop the training."""
         try:
             write()
         except Exception as error:
-            line = f"TensorBoard's files in {self.folder} lack something: {first_cause(error)[:200]}"
+            line = f"TensorBoard's files in {self.folder} are incomplete: {first_cause(error)[:200]}"
             if line not in self.problems:
                 self.problems.append(line)
 
@@ -141,7 +141,7 @@ def _writer(folder: Path) -> Any:
 
 
 def _hyperparameters(params: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[Any, Any, Any]:
-    """Return what TensorBoard's table of hyperparameters is made of."""
+    """Return the protocol buffers of TensorBoard's table of hyperparameters."""
     from torch.utils.tensorboard.summary import hparams
 
     plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in params.items()}

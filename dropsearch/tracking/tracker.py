@@ -1,4 +1,4 @@
-"""What a tracker is, and the one that tracks nothing."""
+"""The tracker protocol, and a tracker that does nothing."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpe
 
 
 class Tracker(Protocol):
-    """Shows a study while it runs and after: `connect`, `start`, `epoch` and `end` for trials, `log_model`, `finish`.
+    """Writes a study to a tracking service: `connect`, `start`, `epoch` and `end` for trials, `log_model`, `finish`.
 
-    After `start` nothing here raises because of the tracking server: training is worth more than its
-    log. What went wrong stands in `problems`, one line each, for the user to read.
+    After `start`, failures of the service raise no errors, so that training continues; `problems` has one line for
+    each.
     """
 
     @property
     def location(self) -> Mapping[str, str]:
-        """tracking_uri and experiment, known from `connect` on; empty if not tracked."""
+        """tracking_uri and experiment, available after `connect`; empty without tracking."""
         ...
 
     @property
     def info(self) -> Mapping[str, str]:
-        """tracking_uri, experiment, experiment_id and run_id of the parent run; empty if not tracked."""
+        """tracking_uri, experiment, experiment_id and run_id of the parent run; empty without tracking."""
         ...
 
     @property
     def problems(self) -> Sequence[str]:
-        """What could not be written, one line each."""
+        """Failed writes, one line each."""
         ...
 
     def connect(self, experiment: str) -> None:
-        """Reach the place to write to, and make the experiment where there is none; no run is opened yet.
+        """Connect to the service and create the experiment if necessary; no run is opened yet.
 
         Raises:
-            InputError: the place to write to does not answer or cannot be used.
+            InputError: The service is not reachable or not usable.
         """
         ...
 
@@ -49,46 +49,47 @@ class Tracker(Protocol):
         data: Mapping[str, Any],
         amends: bool = False,
     ) -> None:
-        """Open the parent run of this invocation and clear away what a dead process left open.
+        """Open the parent run of this invocation and close runs that dead processes left open.
 
-        `study` is the name that is shown, `study_id` tells the study from every other, whatever its name and
-        wherever it is kept; `config` is the resolved configuration; `data` has name, digest, source, sizes,
-        input_shape and classes.
-
-        With `amends` nothing is trained any more: what `finish` writes is added to the parent run of the study's last
-        invocation that came to its end, which stays as it is otherwise; where there is none, to a new one.
+        Args:
+            study: Displayed name.
+            study_id: Globally unique id of the study.
+            config: The resolved configuration.
+            tags: Tags of the parent run.
+            data: name, digest, source, sizes, input_shape and classes.
+            amends: Nothing is trained; `finish` extends the parent run of the study's last finished invocation, or a
+                new one if there is none.
 
         Raises:
-            InputError: the place to write to cannot be used.
+            InputError: The service is not usable.
         """
         ...
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Note one point of a running trial's curves; costs microseconds."""
+        """Add one point of a running trial's curves; takes microseconds."""
         ...
 
     def end(self, result: TrialResult) -> None:
-        """Write a trial that ended, whole; returns at once."""
+        """Write a finished trial; returns immediately."""
         ...
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return those of the `TrialSpec.key` of this study that have no ended run yet."""
+        """Return the given trial keys (`TrialSpec.key`) that have no ended run yet."""
         ...
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Log the winner; returns when it is made.
+        """Log the winner.
 
-        `model` makes it, a torch module on the CPU in eval mode; `example` is a batch for it, one array or a tuple of
-        arrays.
+        `model` returns it, a torch module on the CPU in eval mode; `example` is a batch: an array or a tuple of arrays.
         """
         ...
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Write what the study found, and close every run."""
+        """Write the results of the study and close all runs."""
         ...
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Close every open run with that status; does nothing after `finish`."""
+        """Close every open run with a status; does nothing after `finish`."""
         ...
 
 
@@ -112,7 +113,7 @@ class NullTracker:
         """Do nothing."""
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return an empty set: nothing is waited for."""
+        """Return an empty set."""
         return set()
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:

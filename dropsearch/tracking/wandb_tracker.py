@@ -1,4 +1,4 @@
-"""The tracker that writes to Weights & Biases: a run for each trial, grouped by study, and one for the study."""
+"""The Weights & Biases tracker: one run per trial, grouped by study, and one for the study."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MODES = ("online", "offline", "disabled", "shared")
 
 
 class WandbTracker:
-    """Writes runs below `output_dir/wandb`, and to the server where one is used.
+    """Writes runs to `output_dir/wandb` and, in online mode, to the server.
 
-    The server is used as wandb itself is told: by WANDB_MODE, or, without it, where an API key is known; else runs are
-    kept offline, for ``wandb sync``. WANDB_PROJECT and WANDB_ENTITY are used.
+    WANDB_MODE sets the mode; without it, runs are online if an API key is known, otherwise offline, for
+    ``wandb sync``. WANDB_PROJECT and WANDB_ENTITY are used.
 
-    A trial is written when it ends, in a thread of its own. Its run has an id that follows from study and trial, so
-    that one that is written twice is one run.
+    A trial is written when it ends, in a background thread. The id of its run is a function of study and trial, so that
+    a trial that is written twice has one run.
 
     Args:
         output_dir: The output directory of the run.
@@ -42,24 +42,24 @@ class WandbTracker:
 
     @property
     def location(self) -> Mapping[str, str]:
-        """Project, mode and folder, known from `connect` on."""
+        """Project, mode and folder, available after `connect`."""
         return {"project": self._project, "mode": self._mode, "dir": str(self._output_dir / "wandb")}
 
     @property
     def info(self) -> Mapping[str, str]:
-        """The same, with the address of the study's run where a server has it."""
+        """The location, with the URL of the study's run in online mode."""
         url = self._run.url if self._run is not None and self._mode == "online" else None
         return {**self.location, **({"url": url} if url else {})}
 
     def connect(self, experiment: str) -> None:
-        """Decide where runs go.
+        """Determine the mode.
 
         Raises:
-            InputError: WANDB_MODE is no mode.
+            InputError: WANDB_MODE is unknown.
         """
         mode = os.environ.get("WANDB_MODE", "")
         if mode and mode not in MODES:
-            raise InputError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}: unset it, or name one")
+            raise InputError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}: correct or unset it")
         self._mode = mode or ("online" if _api_key() else "offline")
         self._project = os.environ.get("WANDB_PROJECT") or experiment
         self._writer = BackgroundWriter(self.problems, service="W&B")
@@ -68,7 +68,7 @@ class WandbTracker:
         """Open the run of the study.
 
         Raises:
-            InputError: wandb cannot be used.
+            InputError: wandb cannot open a run.
         """
         self._study, self._study_id = study, study_id
         self._ended = EndedTrials(self._output_dir / "wandb" / "ended.tsv", study_id)
@@ -81,30 +81,30 @@ class WandbTracker:
             ) from error
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Do nothing: a trial is written when it ends."""
+        """Do nothing; a trial is written when it ends."""
 
     def end(self, result: TrialResult) -> None:
-        """Write a trial that ended, whole; returns at once."""
+        """Queue a finished trial for writing and return immediately."""
         key = result.spec.key
         if self._writer is not None and key not in self._written:
             self._written.add(key)
             self._writer.put(f"trial {key}", partial(self._write_trial, result), again=True)
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return those of the trials that are not written yet."""
+        """Return the trials that are not written yet."""
         return set(keys) - self._written - (self._ended.keys() if self._ended else set())
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing: the checkpoints of winners are files of the run."""
+        """Do nothing, since the checkpoints of winners are files of the run."""
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Write the numbers of the arms and the files of the run, and close the study's run."""
+        """Write the summary metrics of arms and the files of the run, and close the study's run."""
         if self._writer is not None:
             self._writer.put("the summary", partial(self._write_summary, summary, artifacts))
         self._close(0 if summary.complete else 1)
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Close the study's run as one that did not come to its end; does nothing after `finish`."""
+        """Close the study's run as unfinished; does nothing after `finish`."""
         self._close(1)
 
     def _init(self, name: str, job_type: str, config: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.study.storage import check_storage
-from dropsearch.tracking.mlflow.address import Address, _knock_database
+from dropsearch.tracking.mlflow.address import Address, _check_database
 
 URLS = [
     ("postgresql://ann:secret@localhost/db", "psycopg", '"dropsearch[postgres]"'),
@@ -23,7 +23,7 @@ URLS = [
 @pytest.mark.parametrize(("url", "module", "package"), URLS)
 def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch, url: str, module: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    for use in (lambda: check_storage(url, Path("j")), lambda: _knock_database(Address(url, "tracking.uri", None))):
+    for use in (lambda: check_storage(url, Path("j")), lambda: _check_database(Address(url, "tracking.uri", None))):
         with pytest.raises(InputError) as caught:
             use()
         assert str(caught.value).endswith(f"its driver {module} is not installed: pip install {package}")

@@ -1,1 +1,1 @@
-"""The tracker that writes to MLflow."""
+"""Tracking with MLflow."""

@@ -1,4 +1,4 @@
-"""Where MLflow writes, and whether anybody is there."""
+"""Resolution of MLflow's tracking URI, and a check that it is reachable."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from dropsearch.core.errors import CAUSE, InputError
 from dropsearch.core.printable import masked, one_line
 
 SECONDS = 3.0
-"""How long a server has to answer a first knock."""
+"""Timeout of the first request to a server, in seconds."""
 PORTS = {"http": 80, "https": 443, **database_urls.PORTS}
-OTHERWISE = "start it, set tracking.uri to another one, or run with tracking=none"
+OTHERWISE = "start the server, set tracking.uri to another one, or run with tracking=none"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A tracking URI and what must be known to use it."""
+    """A tracking URI, its origin and its artifact location."""
 
     uri: str
     origin: str
-    """The key that the URI comes from: tracking.uri, MLFLOW_TRACKING_URI or output_dir."""
+    """The setting that the URI comes from: tracking.uri, MLFLOW_TRACKING_URI or output_dir."""
     artifacts: str | None
-    """The URI of a folder for artifacts, None where the server has its own."""
+    """URI of the artifact folder; None if the server provides it."""
 
     @property
     def scheme(self) -> str:
-        """What stands before the colon, without a driver: `postgresql+psycopg2` is `postgresql`."""
+        """The scheme without a driver: `postgresql` for `postgresql+psycopg2`."""
         return urlsplit(self.uri).scheme.split("+")[0]
 
     @property
     def database(self) -> Path:
-        """The file of an SQLite address."""
+        """The file of an SQLite URI."""
         return sqlite_file(self.uri)
 
     @property
     def is_yet_to_be_made(self) -> bool:
-        """Whether this is an SQLite file that is not there."""
+        """Whether this is an SQLite file that does not exist."""
         return self.scheme == "sqlite" and not self.database.exists()
 
     @property
@@ -55,20 +55,20 @@ class Address:
         return masked(self.uri)
 
     def refuse(self, rule: str, cause: object) -> InputError:
-        """Return the error that says which URI broke which rule, where it comes from and what to do."""
+        """Return an error with the rule, the URI, its origin and the cause."""
         lines = self.hide(str(cause)).strip().splitlines() or ["no reason given"]
         return InputError(f"{rule}, got {self.shown} ({self.origin}): {one_line(lines[0], CAUSE)}")
 
     def hide(self, text: str) -> str:
-        """Return `text` without passwords, also where it names this address in another form."""
+        """Return `text` with passwords masked, including other spellings of this URI."""
         return masked(text.replace(self.uri, self.shown))
 
 
 def resolve(uri: str | None, environment: str | None, output_dir: Path) -> Address:
-    """Return the address: the configured URI, else the environment's, else SQLite in `output_dir`.
+    """Return the configured URI, the one of the environment, or an SQLite file in `output_dir`, in this order.
 
     Raises:
-        InputError: a plain folder, or SQLite in memory.
+        InputError: The URI is a file store or an SQLite database in memory.
     """
     folder = output_dir.absolute()
     text, origin = next(
@@ -86,7 +86,7 @@ def resolve(uri: str | None, environment: str | None, output_dir: Path) -> Addre
     if address.scheme in ("", "file") and text != "databricks":
         raise address.refuse(
             "MLflow needs a database or a server",
-            "it keeps runs in plain folders no more; use sqlite:////absolute/path/mlflow.db or http://host:port",
+            "file stores are not supported by MLflow 3.13 and later; use sqlite:////absolute/path/mlflow.db or http://host:port",
         )
     if address.scheme in ("postgresql", "mysql", "mssql"):
         return address
@@ -98,12 +98,12 @@ def _default(folder: Path) -> str:
         return sqlite_url(folder / "mlflow.db")
     except ValueError as error:
         raise InputError(
-            f'output_dir must be a folder that an SQLite address can name, got "{folder}": {error}'
+            f'output_dir must be a folder that an SQLite URL can contain, got "{folder}": {error}'
         ) from error
 
 
 def _sqlite(address: Address) -> Address:
-    """Make the file's path absolute; artifacts lie beside it, so that who finds the one finds the other."""
+    """Make the file's path absolute and store artifacts next to it."""
     try:
         database = address.database.absolute()
         return Address(sqlite_url(database), address.origin, (database.parent / "mlartifacts").as_uri())
@@ -111,23 +111,21 @@ def _sqlite(address: Address) -> Address:
         raise address.refuse("MLflow needs a file", f"{error}; use sqlite:////absolute/path/mlflow.db") from error
 
 
-def knock(address: Address) -> None:
-    """Check within a few seconds that something usable answers at `address`.
-
-    MLflow itself would try for minutes before it says that nobody is there.
+def check_reachable(address: Address) -> None:
+    """Check within a few seconds that `address` is reachable and usable; MLflow itself retries for minutes.
 
     Raises:
-        InputError: nobody answers, the file cannot be written or belongs to something else.
+        InputError: The server does not answer, or the file is not writable or not a database of MLflow.
     """
     if address.scheme == "sqlite":
-        _knock_sqlite(address)
+        _check_sqlite(address)
     elif address.scheme in PORTS:
-        _knock_port(address)
-        (_knock_http if address.scheme.startswith("http") else _knock_database)(address)
+        _check_port(address)
+        (_check_http if address.scheme.startswith("http") else _check_database)(address)
 
 
-def _knock_port(address: Address) -> None:
-    rule = "MLflow's server must answer"
+def _check_port(address: Address) -> None:
+    rule = "MLflow's server must be reachable"
     try:
         parts = urlsplit(address.uri)
         port = parts.port or PORTS[address.scheme]
@@ -137,8 +135,8 @@ def _knock_port(address: Address) -> None:
         raise address.refuse(rule, f"{str(reason).lower()}; {OTHERWISE}") from error
 
 
-def _knock_http(address: Address) -> None:
-    """Ask for the health page; any answer will do, for a proxy may want a password for it."""
+def _check_http(address: Address) -> None:
+    """Request the health page. Any answer suffices, since a proxy may require a password."""
     parts = urlsplit(address.uri)
     bare = parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], path=parts.path.rstrip("/") + "/health")
     try:
@@ -146,29 +144,29 @@ def _knock_http(address: Address) -> None:
     except urllib.error.HTTPError as error:
         error.close()
     except (OSError, ValueError) as error:
-        raise address.refuse("MLflow's server must answer", f"{error}; {OTHERWISE}") from error
+        raise address.refuse("MLflow's server must be reachable", f"{error}; {OTHERWISE}") from error
 
 
-def _knock_database(address: Address) -> None:
+def _check_database(address: Address) -> None:
     import sqlalchemy  # comes with mlflow
 
     try:
         engine = sqlalchemy.create_engine(address.uri)
         engine.connect().close()
         engine.dispose()
-    except Exception as error:  # each driver has exceptions of its own
-        raise address.refuse("MLflow's database must let us in", missing_driver(error) or error) from error
+    except Exception as error:  # each driver has its own exceptions
+        raise address.refuse("MLflow's database must accept a connection", missing_driver(error) or error) from error
 
 
-def _knock_sqlite(address: Address) -> None:
+def _check_sqlite(address: Address) -> None:
     rule = "MLflow's database must be an SQLite file that can be written"
     try:
         address.database.parent.mkdir(parents=True, exist_ok=True)
-        if not address.database.exists():  # whoever comes first makes it whole; an empty file would not do
+        if not address.database.exists():  # created completely or not at all, see `make_database`
             tempfile.TemporaryFile(dir=address.database.parent).close()
             return
         for path in (address.database, address.database.parent):
-            if not os.access(path, os.W_OK):  # SQLite begins to write what it can only read, and fails later
+            if not os.access(path, os.W_OK):  # SQLite opens a read-only file and fails later
                 raise PermissionError(f"{path} cannot be written")
         with contextlib.closing(sqlite3.connect(address.database, timeout=SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE").close()
@@ -177,4 +175,4 @@ def _knock_sqlite(address: Address) -> None:
     except (OSError, sqlite3.Error) as error:
         raise address.refuse(rule, f"{error}; set tracking.uri to another one or run with tracking=none") from error
     if tables and "experiments" not in tables:
-        raise address.refuse(rule, f"it holds tables of something else ({sorted(tables)[0]}); set tracking.uri")
+        raise address.refuse(rule, f"it contains other tables ({sorted(tables)[0]}); set tracking.uri")

@@ -1,4 +1,4 @@
-"""One background thread that writes in order, so that training never waits for a server."""
+"""A background thread that writes in order, so that training never waits for a server."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from dropsearch.core.errors import first_cause
 
 PATIENCE = 120.0
-"""Seconds to wait at the end for one answer of a server: a model may be large."""
+"""Seconds to wait for one answer of a server at the end; a model may be large."""
 PATIENCE_WITH_THE_DEAD = 10.0
-"""Seconds to wait at the end for a server that failed when it was last asked, or where the user is in a hurry."""
+"""The same if the last request failed or the user interrupted the run."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to write."""
+    """A write operation."""
 
     label: str
-    """What is written, for the user: `trial dropout/3`."""
+    """Description for the user: `trial dropout/3`."""
     run: Callable[[], object]
     again: bool
-    """Whether a failure is worth a second attempt at the end."""
+    """Whether to retry at the end after a failure."""
 
 
 class BackgroundWriter:
-    """Runs jobs one after another in a thread of its own.
+    """Runs jobs one after another in a separate thread.
 
-    The first failure is said once, in `problems` and in the log. Jobs put with `again` are kept when
-    they fail, for `retry`: they must be such that doing them twice does no harm.
+    The first failure is reported once, in `problems` and in the log. Failed jobs with `again` are kept for `retry`, so
+    they must be idempotent.
     """
 
     def __init__(self, problems: list[str], hide: Callable[[str], str] = str, service: str = "MLflow") -> None:
-        """`hide` takes passwords out of what is said of `service`."""
+        """Initialize the thread; `hide` masks passwords in messages about `service`."""
         self._service = service
         self._problems = problems
         self._hide = hide
@@ -49,20 +49,20 @@ class BackgroundWriter:
         self._warned = False
         self._given_up = False
         self._answered = 0.0
-        """When a job last came to its end, or somebody began to wait; by `time.monotonic`."""
+        """Time of the last finished job or the start of waiting, by `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name="dropsearch-tracking", daemon=True)
         self._thread.start()
 
     def put(self, label: str, run: Callable[[], object], *, again: bool = False) -> None:
-        """Queue a job and return at once."""
+        """Queue a job and return immediately."""
         self._jobs.put(Job(label, run, again))
 
     def retry(self) -> None:
-        """Queue a second attempt at what failed; it stops where something fails again."""
+        """Queue a second attempt at failed jobs; it stops at the first failure."""
         self.put("what failed before", self._retry)
 
     def wait(self, hurry: bool = False) -> bool:
-        """Wait until all is written, for as long as the server takes it; say whether it is."""
+        """Wait until all jobs are written, as long as the server responds; return whether they are."""
         done = threading.Event()
         self.put("nothing", done.set)
         self._answered = time.monotonic()
@@ -75,7 +75,7 @@ class BackgroundWriter:
         return PATIENCE_WITH_THE_DEAD if hurry or self._failing else PATIENCE
 
     def close(self, hurry: bool = False) -> list[str]:
-        """Finish or, with a dead server, give up; return the labels of lost jobs put `again`."""
+        """Finish, or give up if the server does not respond; return the labels of lost jobs with `again`."""
         self._given_up = not self.wait(hurry)
         current = self._current
         if self._given_up and current is not None:
@@ -87,7 +87,7 @@ class BackgroundWriter:
         return [job.label for job in (*self._failed, *waiting) if job is not None and job.again]
 
     def forget(self) -> None:
-        """Drop all that waits to be written."""
+        """Drop all queued jobs."""
         while self._next_waiting() is not None:
             pass
 
@@ -109,7 +109,7 @@ class BackgroundWriter:
     def _attempt(self, job: Job) -> bool:
         try:
             job.run()
-        except Exception as error:  # whatever a server, a driver or a disk comes up with: training goes on
+        except Exception as error:  # tracking errors of any kind must not stop training
             self._failing = True
             self._warn(job.label, error)
             return False

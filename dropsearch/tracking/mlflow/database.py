@@ -1,4 +1,4 @@
-"""MLflow's SQLite file: made whole or not at all."""
+"""Atomic creation of MLflow's SQLite file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from dropsearch.tracking.mlflow.address import Address
 
 
 def make_database(address: Address) -> None:
-    """Make the SQLite file of an address, with MLflow's tables, where there is none; do nothing elsewhere.
+    """Create the SQLite file of an address with MLflow's tables, unless it exists or is no SQLite file.
 
-    MLflow makes its tables in dozens of steps, and a process that is killed between two of them leaves a file
-    that it refuses for ever after. So they are made in a temporary, which then takes the file's name at once;
-    of several processes that do so the first one's stays.
+    MLflow creates its tables in dozens of steps, and rejects the file of a process that was killed in between. The
+    tables are therefore created in a temporary file, which is renamed. If several processes do so, the first one wins.
     """
     if not address.is_yet_to_be_made:
         return

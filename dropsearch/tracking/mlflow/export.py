@@ -1,4 +1,4 @@
-"""The winner exported as an MLflow model that anyone can load, without this package and without pickles."""
+"""Export of the winner as an MLflow model that loads without this package and without pickle."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dropsearch.core.errors import first_cause
 from dropsearch.tracking.mlflow.session import quiet
 
 ROWS = 4
-"""Rows of the example that are kept. At least two: torch.export takes a batch of one for a constant."""
+"""Number of rows of the input example. At least two: torch.export treats a batch size of one as constant."""
 
 
 class OneInput(nn.Module):
-    """A network whose `forward` names its input, as tracing wants it; a Classifier's takes any number."""
+    """A network whose `forward` has one named input, as tracing requires; that of Classifier has `*inputs`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class OneInput(nn.Module):
 
 
 class ZeroPadded(nn.Module):
-    """A network for sequences that finds the lengths itself, so that it takes one array.
+    """A network for sequences that infers the lengths from zero padding, so that it has one input.
 
-    MLflow's `pyfunc` hands exactly one array to a torch model. In a batch that is padded with zeros the
-    length of a sequence is the place of its last step that is not all zeros.
+    MLflow's `pyfunc` passes exactly one array to a torch model. The length of a sequence is the position of its last
+    step that is not all zeros.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -51,11 +51,11 @@ class ZeroPadded(nn.Module):
 
 
 def exported(module: nn.Module, example: Any, folder: Path) -> str:
-    """Write `module` to `folder` as `save` does; return why that cannot be done, or nothing."""
+    """Write `module` to `folder` with `save`; return the reason of a failure, or an empty string."""
     try:
         with quiet():
             save(module, example, folder)
-    except Exception as error:  # torch.export says no in many ways; the checkpoint is there all the same
+    except Exception as error:  # torch.export raises many errors; the checkpoint remains
         return f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}"
     return ""
 
@@ -63,15 +63,15 @@ def exported(module: nn.Module, example: Any, folder: Path) -> str:
 def save(module: nn.Module, example: Any, folder: Path) -> None:
     """Write `module` to `folder` as a traced graph with signature and input example.
 
-    `example` is a batch, one array or a tuple of arrays. A module that takes sequences and their lengths
-    is written as one that takes the padded sequences alone, where that gives the same numbers.
+    `example` is a batch, one array or a tuple of arrays. A module that takes sequences and lengths is written as one
+    that takes only padded sequences, if the outputs are the same.
     """
     inputs = tuple(_few(array) for array in (example if isinstance(example, tuple) else (example,)))
     with torch.no_grad():
         outputs = module(*map(torch.from_numpy, inputs))
     module, inputs = _with_one_input(module, inputs, outputs)
     with warnings.catch_warnings():
-        # torch.export on an LSTM or GRU: the flattened weights that cuDNN likes are assigned while tracing.
+        # torch.export warns about the flattened weights of an LSTM or GRU, which are assigned while tracing.
         warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
         save_model(
             module,
@@ -103,7 +103,7 @@ def _with_one_input(
 
 
 def _signature(inputs: tuple[np.ndarray, ...], outputs: Tensor) -> ModelSignature:
-    """Describe the tensors, each with a free first dimension."""
+    """Return the signature of tensors with a free first dimension."""
     names = [None] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))]
     specs = [TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in zip(names, inputs, strict=True)]
     output = TensorSpec(outputs.numpy().dtype, (-1, *outputs.shape[1:]))

@@ -1,4 +1,4 @@
-"""An exported model handed to MLflow as an output of a run."""
+"""Upload of an exported model as an output of an MLflow run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "model"
 
 
 def upload(runs: Runs, run_id: str, folder: Path, tags: Mapping[str, str]) -> str:
-    """Hand the model in `folder` to MLflow as an output of the run; return its id."""
+    """Log the model in `folder` as an output of the run; return its id."""
     client = runs.client
     logged = client.create_logged_model(
         runs.experiment_id, name=NAME, source_run_id=run_id, tags=dict(tags), model_type="classifier"

@@ -1,4 +1,4 @@
-"""The tracker that writes to MLflow: a parent run, a run an arm, a run a trial."""
+"""The MLflow tracker: a parent run, one run per arm, and one run per trial."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any, Literal
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.printable import one_line
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
-from dropsearch.tracking.mlflow.address import Address, knock
+from dropsearch.tracking.mlflow.address import Address, check_reachable
 from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
 from dropsearch.tracking.mlflow.payloads import KEY_LENGTH, Curve, now
 from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
 
 FLUSH_SECONDS = 20.0
-"""For how long the curves of a running trial may be unseen."""
+"""Interval at which the curves of a running trial are written, in seconds."""
 
 
 class MlflowTracker:
-    """Writes a study to MLflow, which is called in a process of its own.
+    """Writes a study to MLflow, which runs in a separate process.
 
-    A trial is written when it ends, in three calls. The curves of a trial that takes longer than `flush_seconds` are
-    written while it runs.
+    A trial is written when it ends, in three calls. If it takes longer than `flush_seconds`, its curves are written
+    while it runs.
 
-    To import MLflow and to make its tables takes three seconds. Nobody waits for that where nobody can say no any
-    more: at a database file that is yet to be made, in a folder that can be written. Should it fail after all, the
-    study goes on without it, and `problems` says why; the next run writes what is missing.
+    Importing MLflow and creating its tables takes three seconds. This happens in the background if the database is a
+    new file in a writable folder. If it fails, the study continues without tracking, `problems` contains the reason,
+    and the next run writes the missing trials.
     """
 
     def __init__(
@@ -49,34 +49,34 @@ class MlflowTracker:
         self._ids: dict[str, str] = {}
         self._is_started = False
         self._opened = threading.Event()
-        """Set when the parent run is open, or cannot be opened, or nobody waits for it any more."""
+        """Set when the parent run is open, opening it has failed, or waiting has been abandoned."""
         self._curves: dict[str, Curve] = {}
         self._ended: set[str] = set()
-        """Keys of trials that have an ended run, or will have one when all is written."""
+        """Keys of trials with an ended run, including queued ones."""
         self._catches_up = False
-        """Whether trials of other processes are written, as another invocation may do at the same time."""
+        """Whether trials of other processes are written, which another invocation may also do."""
         self._writer: BackgroundWriter | None = None
         self._until_closed = contextlib.ExitStack()
 
     @property
     def location(self) -> Mapping[str, str]:
-        """tracking_uri and experiment, known from `connect` on."""
+        """tracking_uri and experiment, available after `connect`."""
         return {"tracking_uri": self._address.shown, "experiment": self._experiment}
 
     @property
     def info(self) -> Mapping[str, str]:
-        """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until they are known."""
+        """tracking_uri, experiment, experiment_id and run_id of the parent run; waits until available."""
         if not self._opened.wait(PATIENCE):
             self._opened.set()  # once is enough
         return {**self.location, **self._ids} if "run_id" in self._ids else {}
 
     def connect(self, experiment: str) -> None:
-        """Reach MLflow, and make the experiment where there is none; no run is opened yet.
+        """Connect to MLflow and create the experiment if necessary; no run is opened yet.
 
         Raises:
-            InputError: nothing answers at the URI within a few seconds, or MLflow cannot use it.
+            InputError: The URI is not reachable within a few seconds, or MLflow cannot use it.
         """
-        knock(self._address)
+        check_reachable(self._address)
         experiment = self._experiment = one_line(experiment, KEY_LENGTH)
         self._nobody_waits = self._address.is_yet_to_be_made
         self._worker = self._make_recording(self._address)
@@ -93,25 +93,25 @@ class MlflowTracker:
         data: Mapping[str, Any],
         amends: bool = False,
     ) -> None:
-        """Open the parent run of this invocation and clear away what a dead process left open.
+        """Open the parent run of this invocation and close runs that dead processes left open.
 
-        With `amends`, take the parent run of the study's last invocation that came to its end, where there is one.
+        With `amends`, use the parent run of the study's last finished invocation, if there is one.
 
         Raises:
-            InputError: MLflow cannot be used.
+            InputError: MLflow rejects the request.
         """
         self._is_started = True
         self._begin("the study", partial(self._open, study, study_id, tags, amends))
         self._put("the configuration", "describe", config, data)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Note one point of a running trial's curves; it is written when some seconds' worth has come."""
+        """Add one point of a running trial's curves; points are written every `flush_seconds`."""
         if due := self._curves.setdefault(spec.key, Curve()).with_point(metrics, self._flush_seconds):
             points, start = due
             self._put(f"trial {spec.key}", "write_points", spec, points, start)
 
     def end(self, result: TrialResult) -> None:
-        """Write a trial that ended, whole; returns at once."""
+        """Queue a finished trial for writing and return immediately."""
         key = result.spec.key
         if key in self._ended:
             return
@@ -120,9 +120,9 @@ class MlflowTracker:
         self._put(f"trial {key}", "write_trial", result, now(), again=True)
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return those of the `TrialSpec.key` of this study that have no ended run yet.
+        """Return the given trial keys that have no ended run yet.
 
-        Of a server that does not answer nothing is missing: the next run of the study asks again.
+        The set is empty if the server does not answer; the next run of the study asks again.
         """
         unknown = set(keys) - self._ended
         if self._writer is None or not unknown:
@@ -138,13 +138,13 @@ class MlflowTracker:
         return missing
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Have the winner exported and logged; one that cannot be handed to another process is exported here."""
+        """Export and log the winner in the MLflow process, or export it here if it cannot be pickled."""
         if self._writer is None:
             return
         try:
             module = model()
             pickled = _pickled(module)
-        except Exception as error:  # somebody else's module is made and loaded
+        except Exception as error:  # user modules may raise anything
             self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
             return
         if pickled is not None:
@@ -159,12 +159,12 @@ class MlflowTracker:
             self._put("the winner", "upload_model", folder / "model", tags)
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Write what the study found, and close every run: FINISHED, or KILLED if it was interrupted."""
+        """Write the results of the study and close all runs as FINISHED, or KILLED after an interruption."""
         if self._writer is None:
             return
         self._writer.retry()
         if self._catches_up:
-            self._put("the list of trials", "ended_keys")  # deletes what another invocation wrote as well
+            self._put("the list of trials", "ended_keys")  # also deletes duplicates by other invocations
         for name, outcome in summary.arms.items():
             self._put(f"arm {name}", "write_arm", name, outcome)
         self._put("the summary", "write_summary", summary)
@@ -175,7 +175,7 @@ class MlflowTracker:
         self._close("FINISHED" if summary.complete else "KILLED")
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Close every open run with that status; does nothing after `finish`."""
+        """Close every open run with a status; does nothing after `finish`."""
         if self._writer is not None:
             self._writer.retry()
             if self._catches_up:
@@ -183,7 +183,7 @@ class MlflowTracker:
             self._close(status, hurry=status == "KILLED")
 
     def _begin(self, label: str, job: Callable[[], object]) -> None:
-        """Take a step without which nothing can be written: now, or when its turn comes where nobody waits."""
+        """Run a step that all writing depends on, now or in the background."""
         if self._writer is None:
             return
         if self._nobody_waits:
@@ -204,7 +204,7 @@ class MlflowTracker:
             yield
         except InputError:
             raise
-        except Exception as error:  # MLflow lets through what its drivers and its HTTP library raise
+        except Exception as error:  # includes errors of drivers and of the HTTP library
             raise self._address.refuse("MLflow must be able to open the experiment", first_cause(error)) from error
 
     def _open(self, *given: Any) -> None:
@@ -231,7 +231,7 @@ class MlflowTracker:
         self._write_end(writer, status)
         try:
             lost = writer.close(hurry)
-        except KeyboardInterrupt:  # what waits is for the next run; that this one ended is soon said
+        except KeyboardInterrupt:  # the next run writes the queue; only the end is written now
             writer.forget()
             self._write_end(writer, "KILLED")
             writer.close(hurry=True)
@@ -251,8 +251,8 @@ class MlflowTracker:
 
 
 def _pickled(module: Any) -> bytes | None:
-    """Return a module of torch's in bytes, None where something in it has no name to be found by."""
+    """Return a pickled torch module, or None if something in it cannot be pickled by name."""
     try:
         return pickle.dumps(module)
-    except Exception:  # each kind of object says no in its own way
+    except Exception:  # objects raise various errors
         return None

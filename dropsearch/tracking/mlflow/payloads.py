@@ -1,4 +1,4 @@
-"""What MLflow is told: records turned into parameters, metrics and tables, in words that it accepts."""
+"""Conversion of records to MLflow's parameters, metrics and tables, with valid names."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TAG_LENGTH = 8000
 """MLflow's limits, in characters."""
 
 _MARKUP = re.compile(r"[\\`*\[\]|~<>&]")
-"""What begins markup in Markdown, or HTML."""
+"""Characters that start markup in Markdown or HTML."""
 Point = tuple[str, float, int]
 """Name, value, step."""
 Points = list[Point]
 
 
 def now() -> int:
-    """Return the time as MLflow counts it, in milliseconds."""
+    """Return MLflow's current time, in milliseconds."""
     return int(time.time() * 1000)
 
 
 def key(*parts: str) -> str:
-    """Join `parts` with dots into a name that MLflow takes: other characters become ``_``, ``#`` a colon.
+    """Join `parts` with dots into a valid MLflow name: invalid characters become ``_``, and ``#`` a colon.
 
-    A name that is too long keeps its beginning and ends in a digest, so that two do not become one.
+    A name that is too long is cut and ends in a digest, so that it stays unique.
     """
     name = re.sub(r"[^/\w.\- :]", "_", ".".join(parts).replace("#", ":"))
     if posixpath.normpath(name) != name or name == "." or name.startswith(("/", "..")):
@@ -44,12 +44,12 @@ def key(*parts: str) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """Return `text`, or its beginning and an ellipsis where it is longer than `length`."""
+    """Return `text`, shortened with an ellipsis if it is longer than `length`."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def words(text: str) -> str:
-    """Return text for a Markdown description: on one line, without control characters, and without markup."""
+    """Return text for a Markdown description: one line without control characters or markup."""
     return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 
@@ -58,7 +58,7 @@ def _digest(text: str) -> str:
 
 
 def flatten(config: Mapping[str, Any], *above: str) -> dict[str, str]:
-    """Return the leaves of nested mappings under dotted names; a list is one leaf, written as JSON."""
+    """Return the leaves of nested mappings by dotted names; a list is one leaf in JSON."""
     flat: dict[str, str] = {}
     for name, value in config.items():
         path = (*above, str(name))
@@ -74,7 +74,7 @@ def _setting(value: Any) -> str:
 
 
 def params_of(spec: TrialSpec) -> dict[str, str]:
-    """Return a trial's parameters: each rate by site, the optimiser's settings, what else is searched, seed, number."""
+    """Return a trial's parameters: rates by site, optimizer settings, other searched values, seed, number."""
     params = {key("rate", site): repr(rate) for site, rate in spec.rates.items()}
     params |= {"lr": repr(spec.lr), "weight_decay": repr(spec.weight_decay)}
     params |= {key(name): _setting(value) for name, value in spec.hyperparameters.items()}
@@ -87,7 +87,7 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
 
 
 def points_of(metrics: EpochMetrics) -> Points:
-    """Return one epoch's points; an accuracy that nobody measured (NaN) has none."""
+    """Return one epoch's points; an unmeasured accuracy (NaN) has none."""
     losses = {
         "train/loss": metrics.train_loss,
         "train/loss_as_trained": metrics.train_loss_as_trained,
@@ -95,16 +95,16 @@ def points_of(metrics: EpochMetrics) -> Points:
     }
     accs = {"train/acc": metrics.train_acc, "val/acc": metrics.val_acc}
     known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
-    if metrics.monitored is not None:  # a user module need not log a loss, and what it logs keeps its name
+    if metrics.monitored is not None:  # a user module may log no loss; its metrics keep their names
         known = {name: value for name, value in known.items() if not math.isnan(value)}
     known |= {key(name): value for name, value in metrics.logged.items()}
     return [(name, float(value), metrics.epoch) for name, value in known.items()]
 
 
 def totals_of(result: TrialResult) -> Points:
-    """Return what is known when a trial has ended: its best epoch's loss and accuracy, epochs, seconds.
+    """Return the summary of a finished trial: loss and accuracy of its best epoch, epochs, seconds.
 
-    A table of runs shows the last value of a curve, which is not the one that the trial is judged by.
+    MLflow's table of runs shows the last value of a curve, which may differ from the best one.
     """
     totals: dict[str, tuple[float, int]] = {"epochs": (float(len(result.curve)), 0)}
     totals["seconds"] = float(result.seconds), 0
@@ -112,7 +112,7 @@ def totals_of(result: TrialResult) -> Points:
     if best is None:
         return _points(totals)
     logged = {key(name) for name in best.logged}
-    totals = {name: value for name, value in totals.items() if name not in logged}  # a curve of the module's own
+    totals = {name: value for name, value in totals.items() if name not in logged}  # a curve that the module logs
     if not math.isnan(best.val_loss):
         totals["val/loss_best"] = best.val_loss, best.epoch
     if not math.isnan(best.val_acc):
@@ -125,13 +125,13 @@ def _points(values: Mapping[str, tuple[float, int]]) -> Points:
 
 
 def state_of(result: TrialResult) -> dict[str, str]:
-    """Return how a trial ended, as tags."""
+    """Return the final state of a trial as tags."""
     state = {"dropsearch.state": result.state}
     return state | ({"dropsearch.reason": result.reason} if result.reason else {})
 
 
 def scores_of(outcome: ArmOutcome) -> dict[str, float]:
-    """Return the numbers that stand for an arm, by metric name; what is not known is left out."""
+    """Return the known summary metrics of an arm by name."""
     scores: dict[str, float] = {"trials": float(len(outcome.trials))}
     for state in ("COMPLETE", "PRUNED", "FAIL"):
         scores[f"trials_{state.lower()}"] = float(sum(trial.state == state for trial in outcome.trials))
@@ -146,10 +146,10 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
         scores[f"{name}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
         scores["val/acc_confirmed"] = _mean(outcome.winner.val_acc)
     if outcome.test is not None:
-        # Of the seeds that have a score, as in every report.
+        # Over the seeds with a score, as in every report.
         scores["test/loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
         scores["test/acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
-    # The parent has one key for val/acc and val_acc: what is monitored has its name.
+    # The parent run has one key for val/acc and val_acc; the monitored metric keeps its name.
     monitored = {f"{key(outcome.monitor.name)}_{kind}" for kind in ("best", "confirmed")} & scores.keys()
     taken = {_flat(name) for name in monitored}
     kept = {name: value for name, value in scores.items() if name in monitored or _flat(name) not in taken}
@@ -161,7 +161,7 @@ def _flat(name: str) -> str:
 
 
 def measures_of(found: ArmEvidence) -> dict[str, float]:
-    """Return the mean over seeds of each measure of an arm's winner; what the arm does not have is left out."""
+    """Return the mean over seeds of each available measure of an arm's winner."""
     finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.measures.items()}
     return {name: _mean(values) for name, values in finite.items() if values}
 
@@ -171,14 +171,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def winner_of(outcome: ArmOutcome) -> TrialSpec | None:
-    """Return the configuration that the arm found: its confirmed winner's, else its best trial's."""
+    """Return the best configuration of an arm: that of its confirmed winner, or of its best trial."""
     if outcome.winner is not None and outcome.winner.results:
         return outcome.winner.results[0].spec
     return outcome.best.spec if outcome.best is not None else None
 
 
 def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
-    """Return the configuration that the arm found, as parameters of the arm's run."""
+    """Return the best configuration of an arm as parameters of its run."""
     spec = winner_of(outcome)
     if spec is None:
         return {}
@@ -193,7 +193,7 @@ def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
 
 
 def table_of(summary: Summary) -> dict[str, list[Any]]:
-    """Return the table of arms by column, with one row an arm; None where nothing is known."""
+    """Return the table of arms by column, with one row per arm; unknown values are None."""
     columns = ("trials", "val/loss_best", "val/loss_confirmed", "val/acc_confirmed", "test/loss", "test/acc")
     sites = dict.fromkeys(site for outcome in summary.arms.values() for site in _rates(outcome))
     scores = [scores_of(outcome) for outcome in summary.arms.values()]
@@ -203,7 +203,7 @@ def table_of(summary: Summary) -> dict[str, list[Any]]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return the number, None for one that JSON cannot hold."""
+    """Return a finite number, or None, since JSON has no nan or inf."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -213,13 +213,13 @@ def _rates(outcome: ArmOutcome) -> Mapping[str, float]:
 
 
 def note_of(summary: Summary) -> str:
-    """Return the parent run's description in Markdown: what was asked, the table of arms, the rates."""
+    """Return the parent run's description in Markdown: study, table of arms, rates."""
     table = table_of(summary)
     scores = [name for name in table if not name.startswith("rate.")]
     rates = [name for name in table if name.startswith("rate.")]
     parts = [
         f"**{words(summary.study)}**: {words(summary.model)} on {words(summary.data)}"
-        + ("" if summary.complete else " (interrupted: this is what was done)"),
+        + ("" if summary.complete else " (interrupted: partial results)"),
         _markdown(table, scores),
         _markdown(table, ["arm", *rates]) if rates else "",
     ]
@@ -239,12 +239,12 @@ def _cell(value: Any) -> str:
 
 
 TimedPoints = list[tuple[EpochMetrics, int]]
-"""Points with the times at which they came, in milliseconds."""
+"""Points with their times in milliseconds."""
 
 
 @dataclass
 class Curve:
-    """Collects a trial's points until some seconds' worth has come."""
+    """Collects the points of a trial for periodic writes."""
 
     since: float = field(default_factory=time.monotonic)
     flushed: float = field(default_factory=time.monotonic)
@@ -252,13 +252,13 @@ class Curve:
     waiting: TimedPoints = field(default_factory=list)
 
     def with_point(self, metrics: EpochMetrics, flush_seconds: float) -> tuple[TimedPoints, int] | None:
-        """Add a point; return all that wait, and when the trial began in milliseconds, if they have waited so long."""
+        """Add a point; after `flush_seconds`, return the collected points and the trial's start in milliseconds."""
         self.waiting.append((metrics, now()))
         self.epochs += 1
         at = time.monotonic()
         if at - self.flushed < flush_seconds or self.epochs < 2:
             return None
-        # The first point came when one epoch was over; the pace since then says how long that epoch took.
+        # The first point is the end of an epoch, whose duration is estimated from the later ones.
         lasted = (at - self.since) * self.epochs / (self.epochs - 1)
         points, self.waiting, self.flushed = self.waiting, [], at
         return points, now() - int(1000 * lasted)

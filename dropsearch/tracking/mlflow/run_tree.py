@@ -1,4 +1,4 @@
-"""Which run stands for what, and what is written to it."""
+"""The tree of MLflow runs of one invocation, and writing to them."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ TABLE = "arms.json"
 
 @dataclass
 class OpenTrial:
-    """The run of a trial that did not end yet."""
+    """The run of an unfinished trial."""
 
     run_id: str
     start: int
-    """In milliseconds."""
+    """Start time in milliseconds."""
     written: set[int] = field(default_factory=set)
-    """Epochs whose points are there."""
+    """Epochs whose points are written."""
 
 
 class RunTree:
-    """The parent run of one invocation and all that stands under it.
+    """The parent run of one invocation and its child runs.
 
-    A run is opened when something is first written to it: an arm's with its first trial, an arm's
-    confirmation with its first retraining. Each method may be called again after it failed.
+    A run is opened at the first write: that of an arm with its first trial, that of a confirmation with its first
+    retraining. Each method may be called again after a failure.
     """
 
     def __init__(self, runs: Runs, parent: str, *, is_ended: bool = False) -> None:
         self._runs = runs
         self.parent = parent
         self.is_ended = is_ended
-        """Whether the parent ended before and is only added to: what it and its arms say stays, and none is closed."""
+        """Whether the parent has ended and is only extended: existing values are kept and no run is closed."""
         self._arms: dict[str, str] = runs.arms_under(parent) if is_ended else {}
         self._parts: dict[tuple[str, str], str] = {}
-        """Runs of an arm that stand for its retrainings of one purpose, or for a repetition of its search."""
+        """Runs of an arm that group retrainings of one purpose, or a repetition of its search."""
         self._trials: dict[str, OpenTrial] = {}
 
     def describe(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Write to the parent what is known before the first trial."""
+        """Write configuration and data to the parent before the first trial."""
         if self.is_ended:
             return
         self._runs.write(self.parent, params=payloads.flatten(config))
@@ -52,20 +52,20 @@ class RunTree:
         self._runs.add_data(self.parent, data)
 
     def write_points(self, spec: TrialSpec, points: Sequence[tuple[EpochMetrics, int]], start: int) -> None:
-        """Write a part of a running trial's curve; each point comes with its time in milliseconds."""
+        """Write a part of a running trial's curve; each point has its time in milliseconds."""
         trial = self._trial(spec, start)
         timed = [(point, at) for metrics, at in points for point in payloads.points_of(metrics)]
         self._runs.write(trial.run_id, [point for point, _ in timed], stamps=[at for _, at in timed])
         trial.written |= {metrics.epoch for metrics, _ in points}
 
     def write_trial(self, result: TrialResult, at: int) -> None:
-        """Write all of an ended trial that is not there; all times follow from `at`, its end, or its start.
+        """Write everything of a finished trial that is not written yet; `at` is its end time.
 
-        The run's duration is the trial's seconds, and its points are spread evenly over it.
+        The run's duration is that of the trial, and its points are spread evenly over it.
         """
         lasted = int(1000 * result.seconds)
         state = payloads.state_of(result)
-        # What is told when a run is opened need not be written to it: a call of MLflow's takes milliseconds.
+        # Values passed when the run is opened need no further call, which takes milliseconds.
         tags = state if result.spec.key in self._trials else {}
         trial = self._trial(result.spec, at - lasted, state)
         points, stamps = payloads.totals_of(result), []
@@ -80,14 +80,14 @@ class RunTree:
         del self._trials[result.spec.key]
 
     def write_arm(self, name: str, outcome: ArmOutcome) -> None:
-        """Write to an arm's run what the arm found."""
+        """Write the results of an arm to its run."""
         if self.is_ended:
             return
         points = [(metric, value, 0) for metric, value in payloads.scores_of(outcome).items()]
         self._runs.write(self._arm(name), points, payloads.best_params_of(outcome))
 
     def write_summary(self, summary: Summary) -> None:
-        """Write to the parent what all arms found, so that it alone answers."""
+        """Write the results of all arms to the parent run."""
         if self.is_ended:
             return
         points: payloads.Points = [("seconds", summary.seconds, 0)]
@@ -103,7 +103,7 @@ class RunTree:
         self._runs.write(self.parent, points, params, tags)
 
     def write_evidence(self, evidence: Evidence) -> None:
-        """Write to the parent, and to each arm's run that there is, what was measured on the arm's winner."""
+        """Write the measures of the winners to the parent run and to the existing runs of arms."""
         points: payloads.Points = [("evidence_seconds", evidence.seconds, 0)]
         for arm, found in evidence.arms.items():
             means = payloads.measures_of(found)
@@ -114,7 +114,7 @@ class RunTree:
         self._runs.write(self.parent, points)
 
     def write_artifact(self, path: Path, output_dir: Path) -> None:
-        """Log a file or a folder to the parent, in the place that it has under `output_dir`."""
+        """Log a file or a folder to the parent run under its path relative to `output_dir`."""
         inside = path.is_relative_to(output_dir)
         place = path.relative_to(output_dir).parent.as_posix() if inside else "."
         if place == "." and path.suffix == ".png":
@@ -125,7 +125,7 @@ class RunTree:
             self._runs.client.log_artifact(self.parent, str(path), None if place == "." else place)
 
     def end(self, status: str) -> None:
-        """Close arms, confirmations and parent; a trial that did not end is deleted, as after a crash."""
+        """Close arms, confirmations and parent; runs of unfinished trials are deleted, as after a crash."""
         for trial in self._trials.values():
             self._runs.client.delete_run(trial.run_id)
         self._trials.clear()
@@ -140,7 +140,7 @@ class RunTree:
         return self._arms[arm]
 
     def _above(self, spec: TrialSpec) -> str:
-        """Return the run that a trial stands under: its arm's, or that of the arm's retrainings or repetition."""
+        """Return the parent of a trial's run: that of its arm, or of the arm's retrainings or repetition."""
         arm = self._arm(spec.arm)
         if spec.phase == "search" and spec.repeat == 1:
             return arm
@@ -159,6 +159,6 @@ class RunTree:
 
 
 def _split(table: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return a table as `MlflowClient.log_table` writes it, which needs pandas and a read before a write."""
+    """Return a table in the format of `MlflowClient.log_table`, which would need pandas and an extra read."""
     rows = zip(*table.values(), strict=True)
     return {"columns": list(table), "data": [list(row) for row in rows]}

@@ -1,4 +1,4 @@
-"""The runs of one study in one MLflow experiment: opened, written, ended, found again."""
+"""The runs of one study in one MLflow experiment: creating, writing, ending and searching them."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ STUDY, STUDY_ID, KEY, ARM, KIND, OWNER = (
     f"dropsearch.{word}" for word in ("study", "study_id", "key", "arm", "kind", "owner")
 )
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-"""Optuna's states in MLflow's words, as MLflow's own Optuna storage maps them."""
+"""Optuna's states as MLflow's states, mapped as in MLflow's Optuna storage."""
 PAGE = 1000
 
 
 _TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's UI open the experiment with its table of runs and its charts, not with traces of language models."""
+"""Tags that make MLflow's UI show the table of runs and charts instead of traces of language models."""
 
 
 def open_experiment(client: MlflowClient, name: str, address: Address) -> str:
-    """Return the id of the experiment of that name, which is created where there is none.
+    """Return the id of the experiment with this name; create it if necessary.
 
     Raises:
-        InputError: the experiment was deleted.
+        InputError: The experiment was deleted.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return client.create_experiment(name, artifact_location=address.artifacts, tags=_TRAINING)
         except MlflowException:
-            # Another process may have been faster.
+            # Another process may have created it.
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage != "active":
         command = f"mlflow experiments restore -x {experiment.experiment_id}"
-        raise address.refuse(f"MLflow's experiment {name!r} must not be deleted", f"`{command}` brings it back")
+        raise address.refuse(f"MLflow's experiment {name!r} must not be deleted", f"`{command}` restores it")
     return experiment.experiment_id
 
 
 class Runs:
-    """All runs of one study; every call names its run, none touches MLflow's active run.
+    """All runs of one study. Every call names its run; MLflow's active run is not used.
 
-    A study is known by its id: on a server that several people use, its name may not be the only one. `owner` is the
-    process that the runs belong to, by the name that `owner.this_process` gives it.
+    A study is identified by its id, since names on a shared server need not be unique. `owner` is the process that the
+    runs belong to, as returned by `process_id.this_process`.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, study: str, study_id: str, owner: str) -> None:
@@ -71,7 +71,7 @@ class Runs:
         parent: str | None = None,
         start: int | None = None,
     ) -> str:
-        """Open a run and return its id; it is RUNNING until `end`."""
+        """Create a run and return its id; it is RUNNING until `end`."""
         known = {STUDY: self._study, STUDY_ID: self._study_id, KIND: kind, OWNER: self._owner}
         known |= _user()
         known |= {"mlflow.source.name": "python -m dropsearch", "mlflow.source.type": "LOCAL"}
@@ -89,9 +89,9 @@ class Runs:
         tags: Mapping[str, str] | None = None,
         stamps: Sequence[int] | None = None,
     ) -> None:
-        """Write points, parameters and tags at once; `stamps` are the times of the points, else it is now.
+        """Write points, parameters and tags in one call; `stamps` are the times of the points, by default now.
 
-        A parameter that is too long for MLflow is cut and stands whole in `long_params/NAME.txt`.
+        A parameter that is too long for MLflow is cut; the full value is in `long_params/NAME.txt`.
         """
         times = stamps if stamps is not None else [now()] * len(points)
         params = params or {}
@@ -107,7 +107,7 @@ class Runs:
                 self.client.log_text(run_id, value, f"long_params/{name.replace('/', '.')}.txt")
 
     def add_data(self, run_id: str, data: Mapping[str, Any]) -> None:
-        """Note the data set as an input of a run."""
+        """Log the data set as an input of a run."""
         dataset = Dataset(
             name=str(data["name"]),
             digest=str(data["digest"])[:36],
@@ -121,7 +121,7 @@ class Runs:
         try:
             self.client.log_inputs(run_id, datasets=inputs)
         except MlflowException as error:
-            # Another process wrote the same data set between MLflow's look and its write: now it is found.
+            # Another process wrote the same data set between MLflow's read and write; a retry finds it.
             if "UNIQUE" not in str(error).upper():
                 raise
             self.client.log_inputs(run_id, datasets=inputs)
@@ -131,10 +131,10 @@ class Runs:
         self.client.set_terminated(run_id, status=status, end_time=at)
 
     def ended_keys(self) -> set[str]:
-        """Return the keys of the trials that have an ended run; of several runs of a trial, delete all but the first.
+        """Return the keys of trials with an ended run; of several runs of a trial, delete all but the first.
 
-        Several invocations that find the same trials untracked write each of them. Which run is the first is the same
-        for all, so whoever looks last leaves one run for each trial.
+        Several invocations may write the same untracked trials. They agree on the first run, so one run per trial
+        remains.
         """
         runs = list(self._search(f"tags.`{KIND}` = 'trial' and attributes.status != 'RUNNING'"))
         kept: set[str] = set()
@@ -145,21 +145,21 @@ class Runs:
         return kept
 
     def last_parent(self) -> str | None:
-        """Return the parent run of the study's last invocation that came to its end, None where there is none."""
+        """Return the parent run of the study's last finished invocation, or None."""
         parents = self._search(f"tags.`{KIND}` = 'parent' and attributes.status = 'FINISHED'")
         last = max(parents, key=lambda run: run.info.start_time, default=None)
         return last.info.run_id if last is not None else None
 
     def arms_under(self, parent: str) -> dict[str, str]:
-        """Return the runs of the arms that stand under a parent run, by arm."""
+        """Return the runs of arms under a parent run, by arm."""
         arms = self._search(f"tags.`{KIND}` = 'arm' and tags.`mlflow.parentRunId` = '{parent}'")
         return {run.data.tags[ARM]: run.info.run_id for run in arms}
 
     def sweep(self) -> None:
-        """Close what a process that died left open.
+        """Close the runs that a dead process left open.
 
-        Its trials are deleted, since they stopped anywhere and will be written again, whole; its arms and
-        parents become KILLED. A run that the owner opened earlier counts as left open as well.
+        Its unfinished trials are deleted, since they will be written again; its arms and parents become KILLED. Runs
+        that the owner opened earlier also count as left open.
         """
         for run in list(self._search("attributes.status = 'RUNNING'")):
             owner = run.data.tags.get(OWNER, "")
@@ -171,7 +171,7 @@ class Runs:
                 self.end(run.info.run_id, "KILLED")
 
     def _search(self, condition: str) -> Iterator[Run]:
-        """Yield the study's runs that are not deleted and meet `condition`."""
+        """Yield the study's undeleted runs that satisfy `condition`."""
         words = f"tags.`{STUDY_ID}` = '{self._study_id}' and {condition}"
         token: str | None = None
         while token is None or token:
@@ -183,12 +183,12 @@ class Runs:
 def _user() -> dict[str, str]:
     try:
         return {"mlflow.user": getpass.getuser()}
-    except (OSError, KeyError):  # a container's user may have a number only
+    except (OSError, KeyError):  # a user in a container may have no name
         return {}
 
 
 def _tensors(input_shape: Sequence[int]) -> dict[str, str]:
-    """Describe inputs [batch, *input_shape] and targets [batch] as MLflow's tensor data sets do."""
+    """Describe inputs `[batch, *input_shape]` and targets `[batch]` in the format of MLflow's tensor data sets."""
     import numpy as np
     from mlflow.types import Schema, TensorSpec
 

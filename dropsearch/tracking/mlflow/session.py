@@ -1,4 +1,4 @@
-"""How MLflow behaves while a tracker is at work: quiet, and soon done with a dead server."""
+"""MLflow's settings while a tracker is active: quiet loggers and short retries."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ LEVELS = {
     "alembic": logging.WARNING,
     "urllib3.connectionpool": logging.ERROR,
 }
-"""MLflow tells of each table that it creates, and prints the traceback of an error that it raises as well, urllib3
-tells of each attempt."""
+"""Loggers to silence: MLflow logs each table that it creates and the traceback of each error; urllib3 logs retries."""
 SETTINGS = {
-    # Without these, one request to a server that died takes four minutes to fail.
+    # By default, a request to a dead server takes four minutes to fail.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # A line for each run that ends would tear the progress bar apart.
+    # Lines about ended runs would break the progress bar.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 HASTE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
-"""For the first requests, whose failure is an answer."""
+"""Settings for the first requests, which check whether the server is reachable."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Raise the levels of loggers that talk too much, and restore them afterwards."""
+    """Raise the levels of verbose loggers within the context."""
     before = {name: logging.getLogger(name).level for name in LEVELS}
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(max(level, before[name]))
@@ -41,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def settings(wanted: dict[str, str]) -> Iterator[None]:
-    """Set those of MLflow's documented variables that the user has not set, and unset them afterwards."""
+    """Set MLflow's environment variables that the user has not set, within the context."""
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -1,4 +1,4 @@
-"""All calls of MLflow's for one study, by name, so that they can be made in another process."""
+"""All calls of MLflow for one study, by name, so that they can run in another process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dropsearch.tracking.mlflow.session import HASTE, SETTINGS, quiet, settings
 
 
 class MlflowWorker:
-    """Writes the runs of one study: `connect`, then `open`, then whatever `RunTree` can write.
+    """Writes the runs of one study: `connect`, then `open`, then the methods of `RunTree`.
 
     Args:
-        address: Where MLflow writes.
-        owner: The process that the runs belong to, by the name that `owner.this_process` gives it.
+        address: MLflow's tracking URI.
+        owner: The process that the runs belong to, as returned by `process_id.this_process`.
     """
 
     def __init__(self, address: Address, owner: str) -> None:
@@ -31,12 +31,12 @@ class MlflowWorker:
         self._session = contextlib.ExitStack()
 
     def call(self, name: str, *given: Any) -> Any:
-        """Call the method of that name, of this class or of the runs' tree."""
+        """Call a method of this class or of the `RunTree`."""
         method = getattr(self, name, None) or getattr(self._tree, name)
         return method(*given)
 
     def connect(self, experiment: str) -> str:
-        """Return the id of the experiment of that name, which is made where there is none.
+        """Return the id of the experiment with this name; create it if necessary.
 
         Raises:
             InputError: The experiment was deleted.
@@ -49,7 +49,7 @@ class MlflowWorker:
         return self._experiment_id
 
     def open(self, study: str, study_id: str, tags: Mapping[str, str], amends: bool) -> str:
-        """Clear away what a dead process left open, open the parent run and return its id; see `Tracker.start`."""
+        """Close runs of dead processes, open the parent run and return its id; see `Tracker.start`."""
         with settings(HASTE):
             runs = Runs(self._client, self._experiment_id, study, study_id, self._owner)
             runs.sweep()
@@ -60,11 +60,11 @@ class MlflowWorker:
         return parent
 
     def ended_keys(self) -> set[str]:
-        """Return the keys of the study's trials that have an ended run."""
+        """Return the keys of the study's trials with an ended run."""
         return self._runs.ended_keys()
 
     def log_model(self, module: bytes, example: Any, tags: Mapping[str, str]) -> str:
-        """Log a pickled module as the winner; return why that cannot be done, or nothing."""
+        """Log a pickled module as the winner; return the reason of a failure, or an empty string."""
         from dropsearch.tracking.mlflow.export import exported  # imports torch and mlflow.pytorch
 
         with tempfile.TemporaryDirectory(prefix="dropsearch-model-") as folder:
@@ -74,11 +74,11 @@ class MlflowWorker:
         return problem
 
     def upload_model(self, folder: Path, tags: Mapping[str, str]) -> None:
-        """Log the model that was exported to a folder as the winner."""
+        """Log an exported model as the winner."""
         from dropsearch.tracking.mlflow.logged_model import upload
 
         upload(self._runs, self._tree.parent, folder, tags)
 
     def close(self) -> None:
-        """Leave MLflow, and the process, as they were."""
+        """Restore the settings of MLflow and of the process."""
         self._session.close()

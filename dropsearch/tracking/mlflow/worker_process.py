@@ -1,8 +1,7 @@
-"""The process in which MLflow is called, beside the one that trains.
+"""A separate process of low priority that calls MLflow.
 
-MLflow takes ten milliseconds of Python a run, and three seconds until it is imported and its tables are made. In a
-thread that is time in which the trials get no answers, for Python runs one thread at a time. A process of its own, of
-low priority, takes what the training leaves of the cores.
+MLflow takes three seconds for its import and tables, and ten milliseconds per run. In a thread, this time would delay
+the trials because of the global interpreter lock.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from dropsearch.tracking.mlflow.address import Address
 NICENESS = 10
 WATCH_SECONDS = 0.1
 CLOSING_SECONDS = 10.0
-"""For how long a process that is to end may go on with what it is doing."""
+"""Seconds that a process may take to finish its current call when it is closed."""
 
 
 class MlflowWorkerError(Exception):
-    """MLflow, or the process that calls it, failed; the message is the first cause."""
+    """MLflow or its process failed; the message is the first cause."""
 
 
 class WorkerConnection(Protocol):
-    """Whatever calls the methods of a `MlflowWorker`."""
+    """Calls the methods of an `MlflowWorker`, in this or another process."""
 
     def call(self, name: str, *given: Any) -> Any:
-        """Call the method of that name and return what it returns."""
+        """Call a method and return its result."""
         ...
 
     def close(self) -> None:
-        """End it; nothing can be called any more."""
+        """End the worker; no calls are possible afterwards."""
         ...
 
 
 def worker_at(address: Address) -> WorkerConnection:
-    """Return a recorder in a process of its own where processes can be forked, else in this one."""
-    # As for PyTorch's data loaders: a forked process that leaves CUDA alone may have a parent that does not.
-    # A process of a pool is a daemon, which must not have children.
+    """Return a worker in a separate process if processes can be forked, else in this process."""
+    # As in PyTorch's data loaders, a forked process that does not use CUDA may have a parent that does.
+    # A process of a pool is a daemon and cannot have children.
     if sys.platform == "linux" and not multiprocessing.current_process().daemon:
         with suppress(OSError):  # no more processes, or no more memory
             return MlflowWorkerProcess(partial(worker_here, address, this_process()))
@@ -59,17 +58,17 @@ def worker_at(address: Address) -> WorkerConnection:
 
 
 def worker_here(address: Address, owner: str | None = None) -> WorkerConnection:
-    """Return a recorder in this process, whose runs belong to `owner`, else to this process."""
+    """Return a worker in this process; its runs belong to `owner`, by default this process."""
     from dropsearch.tracking.mlflow.worker import MlflowWorker  # imports mlflow, most of a second
 
     return MlflowWorker(address, owner or this_process())
 
 
 class MlflowWorkerProcess:
-    """A recorder in a forked process, which ends with this one, however this one ends.
+    """A worker in a forked process, which always ends with this one.
 
     Args:
-        make: Makes the recorder, in the process, when it is first called.
+        make: Creates the worker in its process at the first call.
     """
 
     def __init__(self, make: Callable[[], WorkerConnection]) -> None:
@@ -80,17 +79,17 @@ class MlflowWorkerProcess:
         self._process = context.Process(target=_work, args=given, name="dropsearch-tracking", daemon=True)
         self._process.start()
         theirs.close()
-        # Python would ask a forgotten process to end by SIGTERM, to which it does not listen, and wait for it.
+        # At exit, Python would send SIGTERM, which the process ignores, and wait for it.
         atexit.register(self.close)
 
     def call(self, name: str, *given: Any) -> Any:
-        """Call the recorder's method of that name.
+        """Call a method of the worker.
 
         Raises:
-            InputError: As the method raises it.
-            MlflowWorkerError: It raised something else, or its process ended.
+            InputError: The method raised it.
+            MlflowWorkerError: The method raised another error, or the process ended.
         """
-        # Not as `Connection.send` does it, where torch's tensors would go through shared memory.
+        # Pickled here, because `Connection.send` would pass torch's tensors through shared memory.
         words = pickle.dumps((name, given))
         try:
             with self._turn:
@@ -108,12 +107,12 @@ class MlflowWorkerProcess:
         return answer
 
     def close(self) -> None:
-        """End the process: at once where it is idle, after ten seconds where it is not, or where Ctrl-C ends those."""
-        if os.getpid() != self._parent:  # a fork of ours that runs what was registered for the end of Python
+        """End the process: immediately if idle, otherwise after ten seconds or at Ctrl-C."""
+        if os.getpid() != self._parent:  # a fork of this process that runs inherited exit handlers
             return
         try:
             if self._turn.acquire(timeout=CLOSING_SECONDS):
-                # In a word: to close the pipe is none, where another process was forked that holds it as well.
+                # Explicit message, since another fork may hold the pipe open.
                 with suppress(OSError):
                     self._connection.send_bytes(b"")
                 self._turn.release()
@@ -126,18 +125,18 @@ class MlflowWorkerProcess:
 
 
 def _work(make: Callable[[], WorkerConnection], parent: int, connection: Connection, inherited: Connection) -> None:
-    # The parent decides what Ctrl-C and SIGTERM mean; both may reach the whole group of processes.
+    # The parent handles Ctrl-C and SIGTERM, which may be sent to the whole process group.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    inherited.close()  # else the pipe would stay open when its owner dies
+    inherited.close()  # otherwise the pipe stays open when its owner dies
     with suppress(OSError):  # a sandbox may refuse it
         os.nice(NICENESS)
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # its threads are the parent's: they were not forked
-    gc.freeze()  # what the parent has made is not ours to look through
+        torch.set_num_threads(1)  # the parent's threads were not forked
+    gc.freeze()  # excludes the parent's objects from collection
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     worker = cache(make)
-    with suppress(EOFError, OSError):  # the parent is gone, or needs us no more
+    with suppress(EOFError, OSError):  # the parent has ended or closed the pipe
         while words := connection.recv_bytes():
             connection.send(_answer(worker, words))
 
@@ -148,12 +147,12 @@ def _answer(worker: Callable[[], WorkerConnection], words: bytes) -> tuple[str, 
         return "done", worker().call(name, *given)
     except InputError as error:
         return "refused", str(error)
-    except Exception as error:  # whatever a server, a driver or a disk comes up with
+    except Exception as error:  # any error is reported to the parent
         return "failed", first_cause(error)
 
 
 def _end_with(parent: int) -> None:
-    """End this process, whatever it is doing, when its parent is gone: the next run of the study may begin at once."""
+    """End this process when its parent ends, since the next run of the study may start immediately."""
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)

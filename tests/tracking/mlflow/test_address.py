@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dropsearch.core.errors import InputError
-from dropsearch.tracking.mlflow.address import knock, resolve
+from dropsearch.tracking.mlflow.address import check_reachable, resolve
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_password_is_not_shown(tmp_path: Path):
 def test_a_closed_port_is_said_at_once_in_one_line(scheme: str, closed_port: int, tmp_path: Path):
     address = resolve(None, f"{scheme}://127.0.0.1:{closed_port}/db", tmp_path)
     with pytest.raises(InputError) as caught:
-        knock(address)
+        check_reachable(address)
     message = str(caught.value)
     assert "\n" not in message
     for part in (address.uri, "MLFLOW_TRACKING_URI", "refused", "tracking.uri", "tracking=none"):
@@ -85,20 +85,20 @@ def test_a_closed_port_is_said_at_once_in_one_line(scheme: str, closed_port: int
 def test_a_server_that_never_answers_is_given_up_within_five_seconds(silent_port: int, tmp_path: Path):
     begin = time.monotonic()
     with pytest.raises(InputError, match="timed out"):
-        knock(resolve(f"http://127.0.0.1:{silent_port}", None, tmp_path))
+        check_reachable(resolve(f"http://127.0.0.1:{silent_port}", None, tmp_path))
     assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:99999", "http://nowhere.invalid:5000"])
 def test_an_address_that_cannot_exist_is_refused(uri: str, tmp_path: Path):
-    with pytest.raises(InputError, match=r"MLflow's server must answer, got .* \(tracking\.uri\)"):
-        knock(resolve(uri, None, tmp_path))
+    with pytest.raises(InputError, match=r"MLflow's server must be reachable, got .* \(tracking\.uri\)"):
+        check_reachable(resolve(uri, None, tmp_path))
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
     (tmp_path / "mlflow.db").write_text("these are the times that try men's souls")
     with pytest.raises(InputError, match=r"\(output_dir\): file is not a database"):
-        knock(resolve(None, None, tmp_path))
+        check_reachable(resolve(None, None, tmp_path))
 
 
 def test_a_database_of_another_program_is_refused_unchanged(tmp_path: Path):
@@ -106,15 +106,15 @@ def test_a_database_of_another_program_is_refused_unchanged(tmp_path: Path):
         connection.execute("CREATE TABLE studies (study_id INTEGER)")
     connection.close()
     before = (tmp_path / "study.db").read_bytes()
-    with pytest.raises(InputError, match=r"tables of something else \(studies\)"):
-        knock(resolve(f"sqlite:///{tmp_path}/study.db", None, tmp_path))
+    with pytest.raises(InputError, match=r"other tables \(studies\)"):
+        check_reachable(resolve(f"sqlite:///{tmp_path}/study.db", None, tmp_path))
     assert (tmp_path / "study.db").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="must be an SQLite file that can be written"):
-        knock(resolve(f"sqlite:///{tmp_path}/file/mlflow.db", None, tmp_path))
+        check_reachable(resolve(f"sqlite:///{tmp_path}/file/mlflow.db", None, tmp_path))
 
 
 def test_a_locked_database_is_refused(output_dir: Path, monkeypatch: pytest.MonkeyPatch):
@@ -122,7 +122,7 @@ def test_a_locked_database_is_refused(output_dir: Path, monkeypatch: pytest.Monk
     holder = sqlite3.connect(output_dir / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InputError, match="database is locked"):
-        knock(resolve(None, None, output_dir))
+        check_reachable(resolve(None, None, output_dir))
     holder.close()
 
 
@@ -130,13 +130,13 @@ def test_a_locked_database_is_refused(output_dir: Path, monkeypatch: pytest.Monk
 def test_a_database_that_can_only_be_read_is_refused(output_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != output_dir / name)
     with pytest.raises(InputError, match=f"can be written, got .*{name} cannot be written"):
-        knock(resolve(None, None, output_dir))
+        check_reachable(resolve(None, None, output_dir))
 
 
 def test_a_good_database_is_let_pass(output_dir: Path):
-    knock(resolve(None, None, output_dir))
+    check_reachable(resolve(None, None, output_dir))
 
 
 def test_a_database_that_is_not_there_yet_is_let_pass(tmp_path: Path):
-    knock(resolve(None, None, tmp_path / "new" / "folder"))
+    check_reachable(resolve(None, None, tmp_path / "new" / "folder"))
     assert not list(tmp_path.rglob("*.db"))
