@@ -1,4 +1,4 @@
-"""The arms against each other, seed by seed."""
+"""Comparisons of arms, paired by seed."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ PLANNED = (
     ("dropout", "dropout_shared"),
     ("dropout", "typical"),
 )
-"""All pairs of the four arms, then a rate for each site against one for all sites and against typical rates."""
+"""All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
 METRICS = ("test_acc", "test_loss", "val_loss")
 ByExample = Mapping[int, Sequence[float]]
-"""By seed, one number for each test example."""
+"""One number for each test example, by seed."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What two arms scored on the seeds that both have."""
+    """Scores of two arms on their common seeds."""
 
     a: tuple[float, ...]
     b: tuple[float, ...]
     dropped: int
-    """Seeds that both have and that are left out, since one of the two scores is not finite."""
+    """Number of common seeds left out because a score is not finite."""
     seeds: tuple[int, ...] = ()
     """The seeds of the pairs."""
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """`a` minus `b`, pair by pair."""
+        """`a` minus `b` for each pair."""
         return tuple(one - other for one, other in zip(self.a, self.b, strict=True))
 
 
 def planned_contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
-    """The pairs of arms that are compared, decided before any result is seen; only those whose arms ran."""
+    """Return the pairs of arms to compare, fixed before any result is seen; only pairs of arms that ran."""
     ran: Collection[str] = set(arms)
     return [(a, b) for a, b in PLANNED if a in ran and b in ran]
 
 
 def paired(a: ArmOutcome, b: ArmOutcome, metric: str) -> Pairs:
-    """Pair two tested arms by seed, in the order of `a`'s seeds, and leave out pairs that are not finite.
+    """Pair two tested arms by seed, in the order of `a`'s seeds, without pairs that are not finite.
 
-    Raises ValueError for a metric other than test_acc and test_loss, and for an arm without test scores.
+    Raises:
+        ValueError: The metric is neither test_acc nor test_loss, or an arm has no test scores.
     """
     return _pairs(_scores(a, metric), _scores(b, metric))
 
@@ -77,15 +78,15 @@ def _pairs(first: Mapping[int, float], second: Mapping[int, float]) -> Pairs:
 def contrasts_of(
     values: Mapping[str, Mapping[int, float]], metric: str, missing: tuple[str, ...] = ()
 ) -> tuple[Comparison, ...]:
-    """Every planned contrast of any number that the arms have, p-values adjusted for all of them.
+    """Return every planned contrast of a number, with p-values adjusted for all of them.
 
-    An arm that has no finite value stays in the family, and so its contrasts have p = 1 and an interval of NaN: an
-    arm that diverged makes no other contrast easier to show. Leave an arm out that cannot have the number at all.
+    The contrasts of an arm without finite values stay in the family with p = 1 and an interval of NaN, so that a
+    diverged arm does not make other contrasts easier to show. Arms to which the number does not apply must be left out.
 
     Args:
-        values: By arm, the number by seed.
-        metric: The number's name.
-        missing: Luck that seeds do not vary.
+        values: The number by seed, by arm.
+        metric: Name of the number.
+        missing: Sources of variation that seeds do not cover.
     """
     return contrasted(values, planned_contrasts(values), metric, missing=missing)
 
@@ -99,16 +100,17 @@ def contrasted(
     missing: tuple[str, ...] = (),
     required: str = "",
 ) -> tuple[Comparison, ...]:
-    """The first of each pair of names minus the second, seed by seed, p-values adjusted for all pairs.
+    """Return contrasts, the first of each pair of names minus the second, with p-values adjusted for all pairs.
 
     Args:
-        values: By name, the number by seed.
-        contrasts: Which names are compared.
-        metric: The number's name.
-        examples: By name, the number of each test example by seed; where both names of a pair have it, interval and p
-            are over seeds and examples.
-        missing: Luck that seeds do not vary.
-        required: What examples interval and p must cover beside seeds; missing where a pair has no results by example.
+        values: The number by seed, by name.
+        contrasts: The pairs of names to compare.
+        metric: Name of the number.
+        examples: The number by seed for each test example, by name. If both names of a pair have it, interval and p
+            cover seeds and examples.
+        missing: Sources of variation that seeds do not cover.
+        required: Examples that interval and p must cover in addition to seeds; added to `missing` of pairs without
+            results by example.
     """
     found = [_contrast(a, b, _pairs(values[a], values[b]), metric, examples, required) for a, b in contrasts]
     found = [dataclasses.replace(each, missing=(*missing, *each.missing)) for each in found]
@@ -129,7 +131,7 @@ def _contrast(
     over_both, p_both = crossed_difference(crossed)
     return dataclasses.replace(
         found,
-        # Both must leave out zero for a difference to be shown; an interval that both lie in says so by itself.
+        # A difference is shown only if both intervals exclude zero, so their hull is reported.
         difference=Interval(difference.mean, min(difference.low, over_both.low), max(difference.high, over_both.high)),
         p=max(p, p_both),
         over_seeds=difference,
@@ -138,7 +140,7 @@ def _contrast(
 
 
 def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.float64] | None:
-    """Return the differences [seeds, examples]; None where one of the two lacks a finite result of a seed."""
+    """Return the differences `[seeds, examples]`; None if one of the two lacks a finite result of a seed."""
     if len(seeds) < 2 or not all(seed in a and seed in b and len(a[seed]) == len(b[seed]) for seed in seeds):
         return None
     one, other = (np.array([of[seed] for seed in seeds], dtype=np.float64) for of in (a, b))
@@ -147,10 +149,10 @@ def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.
 
 
 def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:
-    """Every planned contrast of the arms whose test set was opened, p-values adjusted metric by metric.
+    """Return every planned contrast of tested arms, with p-values adjusted for each metric separately.
 
-    A contrast without a single finite pair stays in the family, with p = 1 and an interval of NaN, and so does
-    one whose arm has no winner: an arm that diverged makes no other contrast easier to show.
+    A contrast without finite pairs, or of an arm without a winner, stays in the family with p = 1 and an interval of
+    NaN, so that a diverged arm does not make other contrasts easier to show.
     """
     if not any(_is_tested(arm) for arm in arms.values()):
         return ()
@@ -164,10 +166,10 @@ def compared(
     *,
     fixed_luck: tuple[str, ...] = (),
 ) -> tuple[Comparison, ...]:
-    """Every planned contrast by what the run's arms are judged by, under its name, and `more`, adjusted together.
+    """Return every planned contrast of the comparison metric, and the pairs in `more`, adjusted together.
 
-    The test scores, or where there is no test set the validation scores of the winners' retrainings. `fixed_luck` is
-    what seeds do not vary (`Summary.fixed_luck`).
+    The scores are test scores, or without a test set the validation scores of the winners' retrainings. `fixed_luck`
+    are sources of variation that seeds do not cover (`Summary.fixed_luck`).
     """
     found = (
         _family(arms, comparison_metric.scores, more, fixed_luck)
@@ -199,7 +201,7 @@ def _family(
 
 
 def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
-    """Score of each test example by seed; empty where that is not known."""
+    """Return the score of each test example by seed; empty if unknown."""
     if outcome.winner is None:
         return {}
     if metric == "val_loss":
@@ -211,7 +213,7 @@ def _examples(outcome: ArmOutcome, metric: str) -> ByExample:
 
 
 def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
-    """Score by seed."""
+    """Return the score by seed."""
     if metric not in METRICS:
         raise ValueError(f"a metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if metric == "val_loss" and outcome.winner is not None:
@@ -224,17 +226,17 @@ def _scores(outcome: ArmOutcome, metric: str) -> dict[int, float]:
 
 
 def contrasts(arms: Mapping[str, ArmEvidence], missing: tuple[str, ...] = ()) -> tuple[Comparison, ...]:
-    """Every planned contrast of each measure, p-values adjusted measure by measure (Holm 1979).
+    """Return every planned contrast of each measure, with p-values adjusted for each measure separately (Holm 1979).
 
-    The family of a measure are the contrasts of the arms that have it: a model without BatchNorm has no variance
-    shift, and is no failed attempt to show one. Pairs of which one number is not finite are left out. `missing` is
-    luck that seeds do not vary.
+    The family of a measure consists of the contrasts of arms to which it applies; a model without BatchNorm, for
+    example, has no variance shift. Pairs with a number that is not finite are left out. `missing` are sources of
+    variation that seeds do not cover.
     """
     names = dict.fromkeys(name for arm in arms.values() for name in arm.measures)
     return tuple(comparison for name in names for comparison in contrasts_of(_having(arms, name), name, missing))
 
 
 def _having(arms: Mapping[str, ArmEvidence], name: str) -> dict[str, dict[int, float]]:
-    """Return the number by seed of each arm that has it."""
+    """Return the measure by seed for each arm that has it."""
     known = {arm: dict(zip(found.seeds, found.measures.get(name, ()), strict=False)) for arm, found in arms.items()}
     return {arm: values for arm, values in known.items() if any(map(math.isfinite, values.values()))}

@@ -1,4 +1,4 @@
-"""A difference between two models with two sources of luck: the seeds of training and the examples of the test set."""
+"""Difference between two models over two crossed random factors: training seeds and test examples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from dropsearch.stats.intervals import LEVEL
 
 
 def crossed_difference(differences: NDArray[np.float64]) -> tuple[Interval, float]:
-    """Estimate a mean difference, its 95 % interval and its p over fresh seeds and a fresh test set.
+    """Estimate a mean difference, its 95 % interval and its p-value over new seeds and a new test set.
 
-    The variance is that of the crossed bootstrap, which draws seeds and examples again, both with replacement: its
-    expectation in closed form, without its noise and its bias for few seeds (Owen 2007, "The pigeonhole bootstrap").
-    It is the variance of the seeds' means and that of the examples' means, less what both contain. Quantiles are
-    Student's, with the degrees of freedom of Satterthwaite (1946). The interval ends where the differences end, or
-    at zero: it never names a difference beyond all that were seen.
+    The variance is the closed form of the crossed bootstrap, which resamples seeds and examples, without its noise and
+    its bias for few seeds (Owen 2007, "The pigeonhole bootstrap"): the variance of the seeds' means plus that of the
+    examples' means minus their common part. Quantiles are Student's with Satterthwaite's (1946) degrees of freedom. The
+    interval is clipped to the range of the differences, extended to zero.
 
     Args:
-        differences: Of one model minus another, one for each seed and test example [seeds, examples].
+        differences: One model minus another for each seed and test example, `[seeds, examples]`.
 
     Returns:
         The interval, and the two-sided p of no difference: NaN bounds and p = 1 with fewer than two seeds or examples.

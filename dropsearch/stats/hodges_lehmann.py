@@ -1,4 +1,4 @@
-"""The estimate and the 95 % interval of a paired difference that belong to the exact Wilcoxon signed-rank test."""
+"""Hodges-Lehmann estimate and 95 % interval of a paired difference, from the exact Wilcoxon signed-rank test."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from dropsearch.stats.intervals import LEVEL
 from dropsearch.stats.paired_tests import TIE, signed_rank_p
 
 FEWEST_PAIRS = 6
-"""With fewer pairs the exact test can reject nothing at 5 %, so that no 95 % interval exists: 2 / 2^5 > 0.05."""
+"""Minimum number of pairs for a 95 % interval: with five pairs, the exact p is at least 2 / 2^5 > 0.05."""
 
 Array = NDArray[np.float64]
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Estimate ``a - b`` [n], pair by pair, with its exact 95 % interval (Hodges and Lehmann 1963).
+    """Estimate the paired difference ``a - b`` of values `[n]`, with its exact 95 % interval (Hodges and Lehmann 1963).
 
-    The estimate is the median of the Walsh averages, that is of the means of all pairs of differences, each with
-    itself included. The interval holds every shift that `wilcoxon_exact` does not reject at 5 %, ties and zeros
-    treated as the test treats them. So it never leaves the range of the differences, and where p is at least 0.05
-    it holds zero.
+    The estimate is the median of the Walsh averages, the means of all pairs of differences including each with itself.
+    The interval contains every shift that `wilcoxon_exact` does not reject at 5 %, with the same treatment of ties and
+    zeros. It therefore stays within the range of the differences, and contains zero if p is at least 0.05.
 
     Returns:
-        The estimate and its interval; NaN for the bounds with fewer than six pairs, for all three numbers where a
-        value is not finite or there is none.
+        The estimate and its interval; bounds are NaN with fewer than six pairs, and all three numbers are NaN if a
+        value is not finite or there are none.
 
     Raises:
         ValueError: `a` and `b` differ in length.
     """
     if len(a) != len(b):
-        raise ValueError(f"paired values must be as many, got {len(a)} and {len(b)}")
+        raise ValueError(f"paired values must have the same number, got {len(a)} and {len(b)}")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if differences.size == 0 or not np.isfinite(differences).all():
         return Interval(math.nan, math.nan, math.nan)
@@ -50,22 +49,22 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def walsh_averages(differences: Array) -> Array:
-    """Return the means of all pairs of `differences` [n], each with itself included, in order [n * (n + 1) / 2]."""
+    """Return the sorted means of all pairs of `differences` `[n]`, including each with itself, `[n * (n + 1) / 2]`."""
     rows, columns = np.triu_indices(differences.size)
-    # A difference has itself for its average, without a rounding error.
+    # The average of a difference with itself is set exactly, without rounding.
     averages = differences[rows] + (differences[columns] - differences[rows]) / 2
     return np.sort(averages)
 
 
 def _distinct(ordered: Array, rounding: float) -> Array:
-    """Return ordered values without those that equal their neighbour but for rounding."""
+    """Return sorted values without those that equal their neighbor up to rounding."""
     return ordered[np.concatenate([[True], np.diff(ordered) > rounding])]
 
 
 def _first_kept(differences: Array, averages: Array, rounding: float) -> float:
-    """Return the first of the Walsh averages at which, or right behind which, the test rejects no more.
+    """Return the first Walsh average at which, or directly after which, the test does not reject.
 
-    The test's p changes at Walsh averages only: there, where a difference or two change sign or tie, and between.
+    The test's p changes only at Walsh averages, where differences change sign or tie.
     """
     for average, shift in _shifts(averages):
         if signed_rank_p(differences - shift, rounding) >= 1 - LEVEL:
@@ -74,7 +73,7 @@ def _first_kept(differences: Array, averages: Array, rounding: float) -> float:
 
 
 def _shifts(averages: Array) -> Iterable[tuple[float, float]]:
-    """Yield each average with a shift to test: the average itself, then the middle between it and the next."""
+    """Yield each average with the shifts to test: the average itself, and the middle between it and the next."""
     for average, following in zip(averages, [*averages[1:], averages[-1]], strict=True):
         yield average, average
         yield average, (average + following) / 2

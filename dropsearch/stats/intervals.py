@@ -1,4 +1,4 @@
-"""95 % intervals for means of few values."""
+"""95 % intervals of means of few values."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dropsearch.core.records import Interval
 LEVEL = 0.95
 """Level of all intervals."""
 RESAMPLES = 4999
-"""Of the bootstrap: the 2.5 % tails then rest on 125 resamples each."""
+"""Number of bootstrap resamples, so that each 2.5 % tail has 125 of them."""
 FEWEST_FOR_BOOTSTRAP = 6
-"""Below, resamples of so few values repeat themselves: at n = 4 an interval of the studentised bootstrap is
-in one of twenty cases 17 times as long as Student's, at n = 6 at most about twice."""
+"""Minimum number of values for the bootstrap. Resamples of fewer values repeat: at n = 4 the studentized interval is 17
+times as long as Student's in one of twenty cases, at n = 6 at most about twice."""
 LARGEST_SHARE_WITHOUT_SPREAD = 0.01
-"""Where more resamples than this consist of one value only (ties), their t cannot be computed."""
+"""Maximum share of resamples without variance (ties), for which t is undefined."""
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 def mean_interval(values: Sequence[float]) -> Interval:
     """Return the mean of `values` [n] and its 95 % interval by Student's t.
 
-    With one value both bounds are NaN. All three numbers are NaN if there is no value, or one that is not finite.
+    With one value both bounds are NaN. All three numbers are NaN without values or if a value is not finite.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size == 0 or not np.isfinite(sample).all():
@@ -41,17 +41,16 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def _standard_error(sample: Array) -> float:
-    # Equal values can have a mean that is off by a rounding error; their spread is exactly zero all the same.
+    # The mean of equal values may have a rounding error, but their deviation is exactly zero.
     return 0.0 if np.ptp(sample) == 0 else float(sample.std(ddof=1)) / math.sqrt(sample.size)
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
-    """Mean of `values` [n] and its 95 % interval by the studentised bootstrap.
+    """Return the mean of `values` `[n]` and its 95 % interval by the studentized bootstrap.
 
-    The percentile bootstrap is not used: with ten values it covers 88 to 90 % instead of 95. Studentising
-    (bootstrap-t, Efron and Tibshirani 1993, chapter 12.5) covers 94 to 95 %, with skewed values too.
-    With fewer than six values, or so many ties that resamples have no spread, the interval is Student's.
-    The same input gives the same interval.
+    The percentile bootstrap covers only 88 to 90 % with ten values. The studentized one (bootstrap-t, Efron and
+    Tibshirani 1993, chapter 12.5) covers 94 to 95 %, also for skewed values. With fewer than six values, or with so
+    many ties that resamples have no variance, the interval is Student's. The result is deterministic.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size < FEWEST_FOR_BOOTSTRAP or not np.isfinite(sample).all():
@@ -63,10 +62,10 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
 
 
 def studentised_bounds(samples: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Lower and upper bounds [rows] of the mean of each row of `samples` [rows, n]; NaN where ties forbid it.
+    """Return lower and upper bounds `[rows]` of the mean of each row of `samples` `[rows, n]`; NaN with too many ties.
 
-    All rows share the resamples: a resample is how often each value is drawn, so that the moments of all
-    resamples are one matrix product.
+    All rows share the resamples, which are stored as counts, so that the moments of all resamples are one matrix
+    product.
     """
     size = samples.shape[1]
     draws = _draws(size, seed)
@@ -88,7 +87,7 @@ def studentised_bounds(samples: Array, seed: int = 0) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=16)
 def _draws(size: int, seed: int) -> Array:
-    """How often each of `size` values is drawn in each resample [size, resamples]."""
+    """Return how often each of `size` values occurs in each resample, `[size, resamples]`."""
     generator = np.random.default_rng([seed, size])
     counts = generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
     return np.ascontiguousarray(counts.T, dtype=np.float64)

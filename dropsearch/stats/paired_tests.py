@@ -1,4 +1,4 @@
-"""Exact p-values for few pairs, and their adjustment for several contrasts."""
+"""Exact p-values for few pairs, and their adjustment for multiple contrasts."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIE = 1e-9
-"""Differences whose sizes agree to this share of the largest are ties, as 0.9 - 0.8 and 0.8 - 0.7 are."""
+"""Differences whose sizes agree to this share of the largest are ties, such as 0.9 - 0.8 and 0.8 - 0.7."""
 
 
 def wilcoxon_exact(differences: Sequence[float]) -> float:
-    """Exact two-sided p of Wilcoxon's signed-rank test, with ties and zeros (Wilcoxon 1945).
+    """Return the exact two-sided p of Wilcoxon's signed-rank test, with ties and zeros (Wilcoxon 1945).
 
-    Zeros are left out and ties share their mean rank; the null distribution is that of all 2^n signs of the
-    ranks that are really there, built rank by rank, so it is exact where tables and ``method="exact"`` of
-    scipy assume that there are no ties. A difference that is smaller than `TIE` times the largest is a zero.
-    No differences, or only zeros, give 1.
+    Zeros are dropped and ties get their mean rank. The null distribution covers all 2^n signs of the actual ranks, so
+    it is exact also with ties, unlike tables and scipy's ``method="exact"``. A difference below `TIE` times the largest
+    counts as zero. Without nonzero differences p is 1.
 
     Raises:
         ValueError: A difference is not finite.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("differences must be finite; leave the other pairs out")
+        raise ValueError("differences must be finite: leave out the other pairs")
     return signed_rank_p(values, TIE * float(np.abs(values).max(initial=0.0)))
 
 
 def signed_rank_p(values: NDArray[np.float64], rounding: float) -> float:
-    """Return the p of `wilcoxon_exact` for finite values, where sizes within `rounding` of each other are ties."""
+    """Return the p of `wilcoxon_exact` for finite values; sizes within `rounding` of each other are ties."""
     values = values[np.abs(values) > rounding]
     if values.size == 0:
         return 1.0
@@ -41,10 +40,12 @@ def signed_rank_p(values: NDArray[np.float64], rounding: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979), in the order given.
+    """Return Holm's adjusted p-values (1979) in the given order.
 
-    Comparing them with 0.05 keeps the family-wise error at 0.05, whatever the contrasts have in common.
-    Raises ValueError where a p-value is not in [0, 1].
+    Comparing them with 0.05 controls the family-wise error at 0.05 under any dependence.
+
+    Raises:
+        ValueError: A p-value is not in [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
@@ -57,7 +58,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _doubled_ranks(sizes: NDArray[np.float64], rounding: float) -> NDArray[np.int64]:
-    """Twice the mean ranks, so that they are integers."""
+    """Return twice the mean ranks, which are integers."""
     ordered = np.sort(sizes)
     group = np.concatenate([[0], np.cumsum(np.diff(ordered) > rounding)])
     counts = np.bincount(group)
@@ -67,7 +68,7 @@ def _doubled_ranks(sizes: NDArray[np.float64], rounding: float) -> NDArray[np.in
 
 @lru_cache(maxsize=256)
 def _tails(ranks: tuple[int, ...]) -> NDArray[np.float64]:
-    """Probability that the sum of the positive (doubled) ranks is at most 0, 1, 2, ..., each sign a fair coin."""
+    """Return the probability that the sum of positive doubled ranks is at most 0, 1, 2, ..., for random signs."""
     probability = np.zeros(sum(ranks) + 1)
     probability[0] = 1.0
     for rank in ranks:
@@ -78,12 +79,11 @@ def _tails(ranks: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def superiority(a: Sequence[float], b: Sequence[float]) -> float:
-    """Probability that a random value of `a` [n] exceeds a random value of `b` [m], ties counted half.
+    """Return the probability that a random value of `a` `[n]` exceeds one of `b` `[m]`, with ties counted half.
 
-    Vargha and Delaney's A (2000): the share of all n times m couples in which the one of `a` is the greater. It asks
-    what happens to somebody who trains each arm once, on seeds that have nothing to do with each other; that the seeds
-    of two arms pair up is of use to the interval and the test, and not to him. 0.5 is no difference, 1 that every seed
-    of `a` lies above every seed of `b`. NaN where either is empty.
+    This is Vargha and Delaney's A (2000), the share of all n times m pairs in which `a` is larger. It describes
+    training each arm once with unrelated seeds, so it ignores the pairing. 0.5 means no difference; 1 means that every
+    value of `a` exceeds every value of `b`. NaN if either is empty.
     """
     if not a or not b:
         return math.nan

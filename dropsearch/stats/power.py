@@ -1,4 +1,4 @@
-"""The smallest difference that an exact signed-rank test of paired seeds detects with a given power."""
+"""Power of the exact signed-rank test of paired seeds."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from functools import cache
 import numpy as np
 
 DRAWS = 4000
-"""Simulated experiments, the same for every question: the answer is a function of its arguments."""
+"""Number of simulated experiments, with fixed random numbers, so that results are deterministic."""
 
 
 @cache
 def smallest_rank_sum(pairs: int, alpha: float) -> int | None:
-    """Return the smallest sum of positive ranks at which a two-sided exact test rejects; None where none does.
+    """Return the smallest sum of positive ranks at which a two-sided exact test rejects, or None.
 
     Args:
-        pairs: How many paired differences.
-        alpha: The level.
+        pairs: Number of paired differences.
+        alpha: Significance level.
     """
     most = pairs * (pairs + 1) // 2
     ways = np.zeros(most + 1)
@@ -31,19 +31,19 @@ def smallest_rank_sum(pairs: int, alpha: float) -> int | None:
 
 @cache
 def detectable(pairs: int, contrasts: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the difference that is detected with this power, in standard deviations of the paired differences.
+    """Return the smallest detectable difference, in standard deviations of the paired differences.
 
-    The differences are normal. The level of one contrast is `alpha` divided by `contrasts`, the first step of Holm's
-    procedure, so a difference of several is detected with this power or more.
+    Differences are assumed normal. The level of a contrast is `alpha` divided by `contrasts`, the first step of Holm's
+    procedure, so the power with several true differences is at least `power`.
 
     Args:
-        pairs: How many seeds.
-        contrasts: How many planned contrasts.
-        power: Of the test.
+        pairs: Number of seeds.
+        contrasts: Number of planned contrasts.
+        power: Power of the test.
         alpha: Family-wise error.
 
     Returns:
-        The difference, infinite where so few seeds show nothing.
+        The difference; infinite if there are too few seeds.
     """
     bound = smallest_rank_sum(pairs, alpha / max(contrasts, 1))
     if bound is None:

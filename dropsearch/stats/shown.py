@@ -1,4 +1,4 @@
-"""When a difference is shown: the one rule, for reports and claims alike."""
+"""The rule that decides whether a difference is shown, for reports and claims."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNIFICANT = 0.05
 
 
 class Contrast(Protocol):
-    """A difference, and all that decides whether it is shown."""
+    """A difference with the values that decide whether it is shown."""
 
     @property
     def difference(self) -> Interval:
@@ -25,14 +25,14 @@ class Contrast(Protocol):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Luck that the interval and p leave out."""
+        """Sources of variation that the interval and p do not cover."""
         ...
 
 
 def shown_side(found: Contrast) -> Literal[-1, 0, 1]:
     """Return the side of zero on which a difference is shown to lie: -1, 1, or 0 if it is not shown.
 
-    A difference is shown if p after Holm is below 0.05, its interval excludes zero, and no luck is missing.
+    A difference is shown if p after Holm is below 0.05, its interval excludes zero, and `missing` is empty.
     """
     low, high = found.difference.low, found.difference.high
     if found.p_holm < SIGNIFICANT and not found.missing and (low > 0 or high < 0):
@@ -41,10 +41,12 @@ def shown_side(found: Contrast) -> Literal[-1, 0, 1]:
 
 
 def minimum_seeds(contrasts: int, level: float = SIGNIFICANT) -> int:
-    """The fewest paired seeds with which one of `contrasts` comparisons can fall below `level` after Holm.
+    """Return the minimum number of paired seeds with which one of `contrasts` can be significant after Holm.
 
-    With n pairs that all point the same way the exact Wilcoxon p is 2 / 2^n; nothing smaller is possible.
-    Raises ValueError unless `contrasts` is at least 1 and `level` lies in (0, 1).
+    The smallest exact Wilcoxon p with n pairs is 2 / 2^n.
+
+    Raises:
+        ValueError: `contrasts` is below 1, or `level` is not in (0, 1).
     """
     if contrasts < 1 or not 0 < level < 1:
         raise ValueError(f"contrasts >= 1 and 0 < level < 1 must hold, got {contrasts} and {level}")
