@@ -1,1 +1,1 @@
-"""Optuna studies: the search space, the store, what is trained next, and what is retrained."""
+"""Optuna studies: search space, store, feeds of trials, and retrainings."""

@@ -1,4 +1,4 @@
-"""Ends the trials that dead processes left running, so that their keys are free again."""
+"""Ending trials that dead processes left running, so that their keys become free."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 
 Failed = Callable[[FrozenTrial, str], TrialResult]
-"""Returns the result of a trial that crashed its process, given the reason."""
+"""Returns the result for a trial that crashed its process, given the reason."""
 
 
 class Abandoned:
     """The trials of a study whose processes have died.
 
     Args:
-        known: What is known of the study.
+        known: The in-memory state of the study.
         bulk: Batched reads and writes of the study.
         name: The study's name.
         arm: The arm's name.
-        phase: What the trials are for.
-        crash_of: Returns how a dead process crashed, empty where that is not known.
+        phase: The phase of the trials.
+        crash_of: Returns how a dead process crashed, or an empty string if unknown.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Abandoned:
         self._arm, self._crash_of = arm, crash_of
         self._phase: TrialPhase = phase
         self.suspects: set[TrialKey] = set()
-        """The keys of trials that trained together in a process that crashed: one of them is the cause."""
+        """Keys of trials that trained together in a process that crashed; one of them is the cause."""
 
     def close(self, ours: Iterable[int], failed: Failed | None) -> int:
         """End the trials of dead processes and return how many there were.
 
         Args:
-            ours: The numbers of the trials that this process trains.
-            failed: Without it, the trials of processes that crashed are left as they are.
+            ours: Numbers of the trials that this process trains.
+            failed: Makes the results of crashed trials; without it, these trials are not changed.
         """
         self._known.refresh()
         training = set(ours)
@@ -64,7 +64,7 @@ class Abandoned:
             dead -= crashes.keys()
         ids = [trial._trial_id for trial in running if trial_entry.owner(trial) in dead]
         trials = patiently(self._name, lambda: self._bulk.read(ids))
-        # A write that was cut short may have stored the result without the state.
+        # An interrupted write may have stored the result without the state.
         whole = [trial for trial in trials if trial_entry.RESULT in trial.user_attrs]
         self._end(
             Ending(trial, *trial_entry.outcome(trial_entry.read(trial, self._arm, self._phase), trial))
@@ -81,33 +81,33 @@ class Abandoned:
         return len(trials)
 
     def _is_gone(self, owner: str) -> bool:
-        # A trial of this process that it does not train is one that it lost.
+        # A running trial of this process that it does not train is lost.
         return owner == process_id.this_process() or self._known.is_gone(owner)
 
     def _settle_crash(self, lost: Sequence[FrozenTrial], crash: str, failed: Failed) -> None:
-        """Fail the trial that crashed its process; if there were several, note that each must be trained alone."""
+        """Fail the trial that crashed its process; if there were several, mark each to be trained alone."""
         numbers = ", ".join(str(trial.number) for trial in lost)
         if len(lost) > 1:
             message = (
-                f"one of the trials {numbers} of {self._name} ended the last run: {crash}; each is trained alone now"
+                f"one of the trials {numbers} of {self._name} crashed the last run: {crash}; each is now trained alone"
             )
             keys = (trial_entry.key(trial, self._phase) for trial in lost)
             self.suspects |= {key for key in keys if key is not None}
         else:
-            message = f"trial {numbers} of {self._name} ended the last run and has failed: {crash}"
+            message = f"trial {numbers} of {self._name} crashed the last run and has failed: {crash}"
             entry = trial_entry.written(failed(lost[0], f"its process died: {crash}"))
             self._end([Ending(lost[0], TrialState.FAIL, user_attrs={trial_entry.RESULT: entry})])
         print(message, file=sys.stderr)
 
     def interrupt(self, why: Mapping[int, str]) -> None:
         """End running trials as interrupted, with a reason by number."""
-        # In this order: if this process dies in between, the key is free and the trial is found again.
+        # Release first: if this process dies in between, the key is free and the trial is found again.
         self._known.release(why)
         ended = self._end(Ending(self._known.seen.get(number), TrialState.FAIL) for number in why)
-        # The process of a trial may have lived after all, and told the result meanwhile.
-        told = [trial.number for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if told:
-            self._known.release(dict.fromkeys(told, ""))
+        # The process may still have been alive and have finished the result in the meantime.
+        finished = [trial.number for trial in ended if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if finished:
+            self._known.release(dict.fromkeys(finished, ""))
 
     def _end(self, endings: Iterable[Ending]) -> list[FrozenTrial]:
         wanted = list(endings)

@@ -1,11 +1,11 @@
-"""Which trial holds each key of a study, updated with each trial instead of counted again."""
+"""The trial that holds each key of a study, updated incrementally."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 TrialKey = tuple[int, ...]
-"""What a trial is for, by the names of `trial_entry.TRIAL_KEYS`: `(index,)` in a search. One trial counts for a key."""
+"""Key of a trial, with the fields of `trial_entry.TRIAL_KEYS`: `(index,)` in a search. One trial counts for a key."""
 
 
 class Claims:
@@ -16,15 +16,15 @@ class Claims:
         self._interrupted: dict[TrialKey, set[int]] = {}
         self._holders: dict[TrialKey, int] = {}
         self.freed = 0
-        """How often a key has become free."""
+        """Number of times that a key became free."""
 
     @property
     def holders(self) -> Mapping[TrialKey, int]:
-        """The number of the trial that holds each key, for the keys that are not free."""
+        """Number of the trial that holds each key; free keys are absent."""
         return self._holders
 
     def set(self, number: int, trial_key: TrialKey | None, *, counts: bool, interrupted: bool) -> None:
-        """Update whether a trial counts for its key, or had begun and was interrupted."""
+        """Update whether a trial counts for its key, or was interrupted after its start."""
         if trial_key is None:
             return
         counting = self._counting.setdefault(trial_key, set())

@@ -1,4 +1,4 @@
-"""What else is searched, in Optuna's terms: ranges as distributions, values as parameters and back."""
+"""Conversion of ranges and values to Optuna's distributions and parameters, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dropsearch.core.records import Choice, Range
 
 
 def distribution(searched: Range) -> BaseDistribution:
-    """Return the distribution of a parameter with this range; lists are chosen by their text, for Optuna has none."""
+    """Return the distribution of a range; lists become strings, since Optuna supports none."""
     if isinstance(searched, Choice):
         return CategoricalDistribution([parameter(value) for value in searched.values])
     low, high = searched.low, searched.high
@@ -25,12 +25,12 @@ def distribution(searched: Range) -> BaseDistribution:
 
 
 def parameter(value: Any) -> Any:
-    """Return a value as Optuna's parameters have it."""
+    """Return a value as an Optuna parameter."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def value_of(searched: Range, proposed: Any) -> Any:
-    """Return the value that a parameter means."""
+    """Return the value of an Optuna parameter."""
     if isinstance(searched, Choice):
         return next(value for value in searched.values if parameter(value) == proposed)
     return proposed
@@ -43,14 +43,14 @@ def propose(
     point: Mapping[str, Any],
     inferred: Mapping[str, BaseDistribution],
 ) -> dict[str, Any]:
-    """Return the parameters of a trial before it is created; what `Trial.suggest_*` does one by one afterwards.
+    """Return the parameters of a trial before it is created; `Trial.suggest_*` would need a created trial.
 
     Args:
-        study: Its sampler proposes.
+        study: The study whose sampler proposes.
         trial: The trial as the study's storage holds it, without parameters.
         distributions: The parameters.
-        point: Values that some of them must have.
-        inferred: What the sampler proposes at once: its relative search space.
+        point: Fixed values of some parameters.
+        inferred: The sampler's relative search space, whose parameters it proposes jointly.
     """
     sampler, seen = study.sampler, filtered(study, trial)
     sampler.before_trial(seen, trial)

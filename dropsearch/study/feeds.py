@@ -1,4 +1,4 @@
-"""Feeds that hand out the trials of a search or a confirmation, and record their results in a study."""
+"""Feeds: they hand out the trials of a search or a confirmation and record results in a study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StudyFeed(ABC):
     Args:
         store: The study.
         space: Search space of the arm.
-        trial_keys: Keys of all trials that the study is to have.
+        trial_keys: Keys of all trials of the complete study.
         cancelled: Returns whether to stop now.
         most_at_once: Maximum number of open trials; None for no limit.
     """
@@ -48,7 +48,7 @@ class StudyFeed(ABC):
         self._taken, self._freed = 0, 0
         self._was_alone = False
         self.held = False
-        """Whether the last `ask` gave fewer trials than there are, since a suspect trains alone: ask again later."""
+        """Whether the last `ask` returned fewer trials than available, because a suspect trains alone."""
         self._close_abandoned()
 
     def ask(self, count: int) -> list[TrialSpec]:
@@ -64,7 +64,7 @@ class StudyFeed(ABC):
         return min((key for key in self.store.suspects if key in known and key not in holders), default=None)
 
     def _ask_alone(self, suspect: TrialKey | None) -> list[TrialSpec]:
-        # Between suspects, and after the last, an engine comes to its end, so that it does not stay one row wide.
+        # The engine ends between suspects and after the last one, so that its width does not stay at one row.
         if suspect is None or self._was_alone or self.store.is_training:
             self.held, self._was_alone = True, self.store.is_training
             return []
@@ -155,12 +155,12 @@ class SearchFeed(StudyFeed):
     Args:
         store: The arm's study.
         space: Search space of the arm.
-        total: Number of trials that the study is to have.
+        total: Total number of trials of the study.
         seed: Base of the trials' seeds.
         cancelled: Returns whether to stop now.
         most_at_once: Maximum number of open trials; None for no limit.
         timeout: Seconds after the first `ask` in which trials can start; None for no limit.
-        retry_failed: Free the places of trials that failed before, except where the numbers diverged.
+        retry_failed: Whether to free the keys of trials that failed before, except diverged ones.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class SearchFeed(StudyFeed):
         self._began: float | None = None
         self._failure: RunError | None = None
         self._healthy: set[str] = set()
-        """Keys of open trials with a finite epoch: among many open trials, those that diverge end first."""
+        """Keys of open trials with a finite epoch. Of many open trials, diverging ones end first."""
         if retry_failed:
             release_invalid(store, lambda result: not may_succeed(result))
 
@@ -247,7 +247,7 @@ class ConfirmFeed(StudyFeed):
     ) -> None:
         self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
         self._tried: set[TrialKey] = set()
-        """What failed in this run: it is tried once more, and again by the next run."""
+        """Keys of retrainings that failed in this run; each is tried once more now, and again by the next run."""
         super().__init__(store, space, trial_keys, cancelled, None)
 
     def point(self, trial_key: TrialKey) -> Params:
@@ -255,15 +255,15 @@ class ConfirmFeed(StudyFeed):
         return self._params[trial_key[0]]
 
     def seed(self, trial: FrozenTrial) -> int:
-        """Return the seed of the trial's place."""
+        """Return the seed in the trial's key."""
         return trial.user_attrs["seed"]
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in epochs; a confirmation is never pruned."""
+        """Record epoch metrics; a confirmation is never pruned."""
         return [False for _ in reports]
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """End retrainings; the place of one that failed is free once more."""
+        """Record results; the key of a failed retraining becomes free once."""
         super().tell(results)
         failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if may_succeed(r)}
         again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
@@ -281,7 +281,7 @@ def release_invalid(store: StudyStore, is_valid: Callable[[TrialResult], bool]) 
 
 
 def may_succeed(result: TrialResult) -> bool:
-    """Return whether a failed trial may succeed when it is repeated; one that diverged diverges again."""
+    """Return whether repeating a failed trial may succeed; a diverged trial diverges again."""
     return result.state == "FAIL" and not result.interrupted and not result.reason.startswith(DIVERGED)
 
 

@@ -1,4 +1,4 @@
-"""The Optuna studies of a run, opened to be read."""
+"""Reading of the Optuna studies of a run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str,
         names: Names in the storage.
 
     Raises:
-        InputError: The storage is gone, cannot be opened, or lacks a study.
+        InputError: The storage is missing, cannot be opened, or lacks a study.
         RunError: The storage failed.
     """
     if not storage_exists(storage, journal):
-        raise InputError(f"the study's storage must exist, got {storage or journal}: give storage=..., or run it again")
+        raise InputError(
+            f"the study's storage must exist, got {storage or journal}: pass storage=..., or run the search again"
+        )
     opened = open_storage(storage, journal)
     try:
         return {name: patiently(name, partial(optuna.load_study, study_name=name, storage=opened)) for name in names}
     except KeyError as error:
-        raise InputError(f"the storage must hold the studies {', '.join(names)}, and lacks one of them") from error
+        raise InputError(f"the storage must contain the studies {', '.join(names)}, but lacks one of them") from error

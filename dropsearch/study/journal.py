@@ -1,4 +1,4 @@
-"""A journal file that survives whatever kills its writers: a signal at any moment, or a full disk."""
+"""A journal file that survives crashes of its writers and a full disk."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ except ImportError:  # Windows
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Open the storage in a journal file, and make the file where there is none."""
+    """Open the storage in a journal file; create the file if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         return JournalStorage(JournalFileBackend(str(path)))
     lock = _KernelLock(path)
-    lock.acquire()  # so that the file is mended before it is first read
+    lock.acquire()  # repairs the file before its first read
     lock.release()
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]  # what it is to inherit from has no public name
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]  # its base class has no public name
 
 
 class _KernelLock:
-    """A lock that the kernel releases when its holder dies, however it dies.
+    """A lock that the kernel releases when its holder dies.
 
-    Optuna's own locks are files that a killed process leaves behind, which stops its successor for 30 s. And a
-    process that is killed, or meets a full disk, while it writes leaves half a line: nobody can read what is
-    written behind that. So whoever gets the lock, and only he may write, cuts such a line off first.
+    Optuna's locks are files, which a killed process leaves behind and which block the next process for 30 s. A process
+    that is killed or meets a full disk while writing leaves an incomplete line, which makes later lines unreadable. The
+    holder of the lock therefore first removes such a line.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -40,7 +40,7 @@ class _KernelLock:
         self._path = journal.with_name(journal.name + ".lock")
         self._file: IO[bytes] | None = None
         self._identity: tuple[int, int] | None = None
-        """Device and number of the journal's file, once it is there."""
+        """Device and inode of the journal, once it exists."""
 
     def acquire(self) -> bool:
         file = self._path.open("ab")
@@ -55,10 +55,10 @@ class _KernelLock:
         return True
 
     def _check_same_file(self) -> None:
-        """Check that the journal is the file that it was: a new one would lack all that was written before.
+        """Check that the journal is still the same file; a new one would lack all earlier entries.
 
         Raises:
-            FileNotFoundError: It was deleted, renamed or replaced.
+            FileNotFoundError: The journal was deleted, renamed or replaced.
         """
         found = self._journal.stat() if self._journal.exists() else None
         identity = (found.st_dev, found.st_ino) if found else None

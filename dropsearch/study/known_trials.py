@@ -1,4 +1,4 @@
-"""What this process knows of a study: its trials, which of them count, and which processes show signs of life."""
+"""The state of a study in memory: its trials, which of them count, and heartbeats of processes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from dropsearch.study.reconnect import patiently
 from dropsearch.study.shadow_study import Shadow
 
 FASTER = "another process was faster"
-"""Why a trial was withdrawn before it began."""
+"""Reason of a trial that was withdrawn before its start."""
 AGE, COMPANY = 3.0, 60.0
-"""Seconds after which the trials of other processes are read again before the next trials are asked for; and seconds
-after the last trial of another process in which they are read each time, so that two processes do not begin the same
-trials."""
+"""Seconds after which trials of other processes are read again before an `ask`; and seconds after the last trial of
+another process in which they are read before each `ask`, so that two processes do not start the same trials."""
 _PREFIX = f"{INTERRUPTED}."
 _T = TypeVar("_T")
 
 
 class KnownTrials:
-    """The trials of a study as they were when it was last read, and what they count for.
+    """The trials of a study as of its last read, and the keys that they count for.
 
     Args:
         bulk: Batched reads and writes of the study.
         name: The study's name.
-        phase: What its trials are for.
+        phase: The phase of its trials.
     """
 
     def __init__(self, bulk: ReadableRates, name: str, phase: TrialPhase) -> None:
@@ -44,7 +43,7 @@ class KnownTrials:
         """The trials, as an in-memory study for samplers and pruners."""
         self.claims = Claims()
         self.ended_elsewhere: set[int] = set()
-        """The trials that other processes ended, and that count."""
+        """Numbers of counting trials that other processes ended."""
         self._interrupted: dict[int, str] = {}
         self._silence = leases.Silence()
         self._looked, self._met = -math.inf, -math.inf
@@ -53,15 +52,15 @@ class KnownTrials:
         return patiently(self._name, act)
 
     def look(self) -> None:
-        """Read what other processes did: each time while some of them work on the study, else every `AGE` seconds."""
+        """Read changes by other processes: each time while others work on the study, else every `AGE` seconds."""
         now = time.monotonic()
         if now - self._looked > AGE or now - self._met < COMPANY:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read what other processes did."""
+        """Read changes by other processes."""
         trials = self._do(self._bulk.look)
-        # Read after the trials: a trial that is interrupted is noted before its state changes.
+        # Read after the trials, because an interruption is noted before the trial's state changes.
         attrs = self._do(self._bulk.attrs)
         self._looked = time.monotonic()
         this = process_id.this_process()
@@ -77,7 +76,7 @@ class KnownTrials:
         self._silence.look(leases.signs(attrs), owners)
 
     def take_in(self, trials: Iterable[FrozenTrial]) -> None:
-        """Update what is known with trials that were read or written."""
+        """Update the state with trials that were read or written."""
         for trial in trials:
             self.seen.put(trial)
             ended = trial.state in trial_entry.ENDED
@@ -103,22 +102,22 @@ class KnownTrials:
         return [trial for trial in ended if trial_entry.RESULT in trial.user_attrs and self._counts(trial)]
 
     def release(self, why: Mapping[int, str]) -> None:
-        """Note by number why trials do not count, which frees their keys; trials with an empty reason count again."""
+        """Store reasons by number why trials do not count, which frees their keys; an empty reason revokes this."""
         self._do(lambda: self._bulk.write({}, {f"{_PREFIX}{number}": reason for number, reason in why.items()}))
         self._interrupted = {n: reason for n, reason in {**self._interrupted, **why}.items() if reason}
         self.take_in([self.seen.get(number) for number in why])
 
     def is_noted_interrupted(self, number: int, attrs: Mapping[str, object]) -> bool:
-        """Return whether the attributes of the study say that a trial was interrupted."""
+        """Return whether the study's attributes mark a trial as interrupted."""
         return bool(attrs.get(f"{_PREFIX}{number}"))
 
     def last_interrupted(self, trial_key: TrialKey) -> FrozenTrial | None:
-        """Return the last trial of a key that began and was interrupted."""
+        """Return the last trial of a key that was interrupted after its start."""
         number = self.claims.interrupted(trial_key)
         return None if number is None else self.seen.get(number)
 
     def is_gone(self, owner: str) -> bool:
-        """Return whether a process has ended, or on another machine shows no sign of life for `SILENCE` seconds."""
+        """Return whether a process has ended, or has sent no heartbeat from another machine for `SILENCE` seconds."""
         if process_id.is_dead(owner):
             return True
         return not process_id.is_here(owner) and self._silence.of(owner) > leases.SILENCE

@@ -1,4 +1,4 @@
-"""Signs of life: what tells the processes of other machines that the trials of this one are being trained."""
+"""Heartbeats, by which processes on other machines know that trials are still being trained."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 from dropsearch.core import process_id
 
 SILENCE = 90.0
-"""Seconds without a sign of life after which a process that cannot be looked at counts as dead."""
+"""Seconds without a heartbeat after which a process on another machine counts as dead."""
 LONGEST_LOOK = 15.0
-"""Seconds of silence that one look counts at most: a process that slept itself has not listened in the meantime."""
+"""Maximum number of seconds of silence that one read adds, since this process itself may have been suspended."""
 FLUSH = 20.0
-"""Seconds between signs of life; what was reported of running trials is written with them."""
+"""Seconds between heartbeats, which are written with the curves of running trials."""
 LATE = 1.5 * FLUSH
-"""Seconds without one after which the heartbeat gives it: the training is busy with something long."""
+"""Seconds after which the heartbeat thread writes instead, because training is in a long step."""
 _PREFIX = "lease."
-"""Begins the names of the study's attributes that change while processes live."""
+"""Prefix of the study's heartbeat attributes."""
 
 
 def sign() -> dict[str, Any]:
-    """Return the attribute of the study that shows that this process lives."""
+    """Return a new heartbeat of this process as an attribute of the study."""
     return {f"{_PREFIX}{process_id.this_process()}": round(time.time())}
 
 
 def signs(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the last sign of life of each process, from the attributes of the study."""
+    """Return the last heartbeat of each process from the attributes of the study."""
     return {name.removeprefix(_PREFIX): sign for name, sign in attrs.items() if name.startswith(_PREFIX)}
 
 
 class Silence:
-    """For how long other processes have shown no sign of life, by this process's own clock."""
+    """Time without heartbeats of other processes, measured by this process's clock."""
 
     def __init__(self) -> None:
         self._signs: dict[str, Any] = {}
@@ -44,11 +44,11 @@ class Silence:
         self._looked = time.monotonic()
 
     def look(self, signs: Mapping[str, Any], owners: Iterable[str]) -> None:
-        """Take in the signs that processes have given last, by process.
+        """Update with the last heartbeats by process.
 
         Args:
-            signs: What changes with each sign.
-            owners: The processes that train trials now.
+            signs: Values that change with each heartbeat.
+            owners: Processes that currently train trials.
         """
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, LONGEST_LOOK), now
@@ -64,22 +64,22 @@ class Silence:
 
 
 class Leased(Protocol):
-    """A study whose trials are held by a lease."""
+    """A study whose trials are leased to processes."""
 
     def renew_late(self) -> None:
-        """Show that this process lives, where the training has not shown it for `LATE` seconds."""
+        """Write a heartbeat if training has written none for `LATE` seconds."""
         ...
 
 
 @contextmanager
 def heartbeat(studies: Iterable[Leased]) -> Iterator[None]:
-    """Show for studies that this process lives while the context lasts, also during a step that takes minutes."""
+    """Write heartbeats for studies while the context lasts, also during steps that take minutes."""
     kept, stop = tuple(studies), threading.Event()
 
     def beat() -> None:
         while not stop.wait(LATE / 4):
             for study in kept:
-                # The training meets the same storage, and says what is wrong with it.
+                # Training uses the same storage and reports its errors.
                 with suppress(OSError, StorageInternalError, SQLAlchemyError):
                     study.renew_late()
 

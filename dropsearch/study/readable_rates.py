@@ -1,7 +1,7 @@
-"""Rates in a storage as people and dashboards read them; the sampler's coordinates beside them, out of sight.
+"""Conversion between rates, which a storage shows as parameters, and the sampler's coordinates.
 
-A sampler's coordinate below a rate's least value means a rate of 0 (see `search_space`). A storage has the rate itself
-as the parameter, and the coordinate among the system attributes of the trial; what is read back has coordinates again.
+A coordinate below the lowest rate means a rate of 0 (see `search_space`). The storage has the rate as parameter and the
+coordinate as a system attribute of the trial; trials that are read back have coordinates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from dropsearch._compat.optuna_bulk import Bulk, Curves, Ending
 
 COORDINATES = "dropsearch:coordinates"
-"""The system attribute that has, by parameter, the coordinate, the low end of its range, and the least rate."""
+"""System attribute with the coordinate, the low end of its range and the lowest rate, by parameter."""
 
 
 class RateDistribution(FloatDistribution):
@@ -26,7 +26,7 @@ class RateDistribution(FloatDistribution):
     Args:
         low: The low end of the coordinate's range.
         high: The largest rate.
-        least: The least rate that is not 0; below it, a coordinate means 0.
+        least: Lowest nonzero rate; a coordinate below it means 0.
     """
 
     def __init__(self, low: float, high: float, least: float) -> None:
@@ -34,17 +34,17 @@ class RateDistribution(FloatDistribution):
         self.least = float(least)
 
     def rate(self, coordinate: float) -> float:
-        """Return the rate that a coordinate means."""
+        """Return the rate of a coordinate."""
         return coordinate if coordinate >= self.least else 0.0
 
     @property
     def readable(self) -> FloatDistribution:
-        """The range of the rate itself."""
+        """The range of the rate."""
         return FloatDistribution(self.low if self.low == self.least else min(0.0, self.least), self.high)
 
 
 class ReadableRates:
-    """One study of a storage, whose parameters are rates there and coordinates here.
+    """A study of a storage, with rates converted to coordinates.
 
     Args:
         bulk: The study.
@@ -54,24 +54,24 @@ class ReadableRates:
         self._bulk = bulk
 
     def look(self) -> list[FrozenTrial]:
-        """Return the trials that were created or ended since the last look, in order of their numbers."""
+        """Return trials created or ended since the last call, in order of their numbers."""
         return [_sampled(trial) for trial in self._bulk.look()]
 
     def attrs(self) -> Mapping[str, Any]:
-        """Return the study's user attributes as they were at the last look or later."""
+        """Return the study's user attributes, at least as recent as the last `look`."""
         return self._bulk.attrs()
 
     def read(self, trial_ids: Sequence[int]) -> list[FrozenTrial]:
-        """Return trials as they are now."""
+        """Return the current state of trials."""
         return [_sampled(trial) for trial in self._bulk.read(trial_ids)]
 
     def create(self, templates: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], bool]:
-        """Create running trials; return them, and whether another process created some since the last look."""
+        """Create running trials; return them and whether another process created trials since the last `look`."""
         created, crowded = self._bulk.create([_readable(template) for template in templates])
         return [_sampled(trial) for trial in created], crowded
 
     def end(self, endings: Sequence[Ending]) -> list[tuple[FrozenTrial, bool]]:
-        """End trials; return how each is now, and whether it was still running and ended as told."""
+        """End trials; return each trial's current state and whether this call ended it."""
         hidden = [dataclasses.replace(each, system_attrs=_without(each.system_attrs)) for each in endings]
         return [(_sampled(trial), was_running) for trial, was_running in self._bulk.end(hidden)]
 

@@ -28,7 +28,7 @@ REFUSALS = (
     "nodename nor servname",
     "no pg_hba.conf entry",
 )
-"""What the errors of a server say that will say the same when it is asked again."""
+"""Parts of server errors that are permanent, so that retrying is useless."""
 _T = TypeVar("_T")
 
 
@@ -38,16 +38,16 @@ def patiently(study_name: str, act: Callable[[], _T]) -> _T:
     Raises:
         RunError: The storage failed, or was unavailable for longer than `PATIENCE`.
     """
-    with _told_in_one_line(study_name):
+    with _as_run_error(study_name):
         return retried(f"the storage of study {study_name}", act)
 
 
 def retried(what: str, act: Callable[[], _T]) -> _T:
-    """Call `act`, and retry while the database is unavailable; its last error is raised as it is.
+    """Call `act`, and retry while the database is unavailable; raise its last error unchanged.
 
     Args:
-        what: What the line on the terminal calls the database.
-        act: What to do; safe to repeat.
+        what: Name of the database in the message.
+        act: The call, which must be safe to repeat.
     """
     pause, until = FIRST_PAUSE, 0.0
     while True:
@@ -64,13 +64,13 @@ def retried(what: str, act: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def _told_in_one_line(study_name: str) -> Iterator[None]:
+def _as_run_error(study_name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, StorageInternalError, SQLAlchemyError) as error:
         raise RunError(
-            f"the storage of study {study_name} failed ({first_cause(error)}): see that it has space and can be "
-            "written, then give the same command again; it continues from what the storage holds"
+            f"the storage of study {study_name} failed ({first_cause(error)}): check that it has space and can be "
+            "written, then repeat the command, which continues from the stored trials"
         ) from error
 
 

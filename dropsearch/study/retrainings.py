@@ -1,4 +1,4 @@
-"""What an arm's winner is retrained for beside its confirmation."""
+"""Registry of retrainings of winners beyond the confirmation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dropsearch.core.records import TrialPhase, TrialSpec
 
 Variations = Mapping[int, TrialSpec]
-"""The winner's specification with a change, by a number that is unique in its study."""
+"""Changed specifications of a winner, by a number that is unique in its study."""
 
 
 def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
@@ -37,15 +37,15 @@ class Retraining:
     change: Callable[[TrialSpec], Mapping[str, TrialSpec]]
     """Returns the variations of a winner by name."""
     study: str
-    """What follows an arm's name in the name of the study."""
+    """Suffix of the study's name, after the arm's name."""
     title: str
-    """What the progress bar calls them."""
+    """Title in the progress bar."""
     missing: str
-    """What they are called in messages."""
+    """Description in messages."""
     asked_by: str
-    """The key of `evidence` that asks for them."""
+    """Key of `evidence` that enables them."""
     most: Callable[[int], int]
-    """Returns how many variations there are at most, for a number of sites."""
+    """Returns the maximum number of variations for a number of sites."""
 
 
 RETRAININGS: Mapping[TrialPhase, Retraining] = {
@@ -58,4 +58,4 @@ RETRAININGS: Mapping[TrialPhase, Retraining] = {
         most=lambda sites: 2 * sites,
     ),
 }
-"""Everything that winners are retrained for: to add one, write its change in a file of its own and name it here."""
+"""All retrainings. To add one, write its change in a new file and list it here."""

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, by their names in the configuration or as objects."""
+"""Optuna's samplers and pruners, by name or as objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "random": lambda seed, n_startup_trials: RandomSampler(seed=seed),
     "gp": lambda seed, n_startup_trials: GPSampler(seed=seed, n_startup_trials=n_startup_trials),
 }
-"""By name, what makes a sampler of a seed and the number of its first random trials."""
+"""Factories of samplers by name; arguments: seed, number of random startup trials."""
 PRUNERS: Mapping[str, Callable[[int, int, int], BasePruner]] = {
     "none": lambda max_epochs, n_startup_trials, warmup_epochs: NopPruner(),
     "median": lambda max_epochs, n_startup_trials, warmup_epochs: SortedMedianPruner(n_startup_trials, warmup_epochs),
@@ -34,40 +34,40 @@ PRUNERS: Mapping[str, Callable[[int, int, int], BasePruner]] = {
         min_resource=1, max_resource=max_epochs
     ),
 }
-"""By name, what makes a pruner of the epochs of a trial, the trials before it prunes, and the epochs before it does."""
+"""Factories of pruners by name; arguments: epochs of a trial, startup trials, warm-up epochs."""
 
 
 def make_sampler(name: str, seed: int, n_startup_trials: int = 10) -> BaseSampler:
-    """Make the sampler of this name in `SAMPLERS`."""
+    """Return the sampler with a name in `SAMPLERS`."""
     with quiet_optuna():
         return SAMPLERS[name](seed, n_startup_trials)
 
 
 def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 5) -> BasePruner:
-    """Make the pruner of this name in `PRUNERS`."""
+    """Return the pruner with a name in `PRUNERS`."""
     with quiet_optuna():
         return PRUNERS[name](max_epochs, n_startup_trials, warmup_epochs)
 
 
 _STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")
-"""Samplers that keep their progress in the storage of the study, which a search writes in batches of its own."""
+"""Unsupported samplers: they store progress in the study's storage, which a search writes in batches."""
 
 
 def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
-    """Check objects that were given in the place of names.
+    """Check objects passed instead of names.
 
     Raises:
-        InputError: One is not what Optuna takes there, or is a sampler that cannot be used.
+        InputError: An object has the wrong type, or is an unsupported sampler.
     """
     for name, given, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
         if not isinstance(given, str | kind | None):
             raise InputError(
-                f"{name} must be a name or an object of optuna.{name}s, got {given!r}: as in {name}="
+                f"{name} must be a name or an object of optuna.{name}s, got {given!r}: for example {name}="
                 + ("optuna.samplers.TPESampler(seed=0)" if name == "sampler" else "optuna.pruners.NopPruner()")
             )
     if not isinstance(storage, str | BaseStorage | None):
         raise InputError(
-            f"storage must be an Optuna URL, a path or an object of optuna.storages, got {storage!r}: as in "
+            f"storage must be an Optuna URL, a path or an object of optuna.storages, got {storage!r}: for example "
             'storage="sqlite:///study.db"'
         )
     if type(sampler).__name__ in _STATEFUL:
@@ -78,10 +78,10 @@ def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
 
 
 def sampler_factory(sampler: str | BaseSampler, n_startup_trials: int) -> Callable[[int], BaseSampler]:
-    """Return what makes the sampler of each trial from the trial's seed.
+    """Return a factory of samplers from a trial's seed.
 
-    A sampler that was given as an object is copied once, so that studies do not share it. It proposes all trials and
-    draws from its own random state.
+    A sampler object is copied once, so that studies do not share it. The copy proposes all trials and draws from its
+    own random state.
     """
     if isinstance(sampler, str):
         return lambda seed: make_sampler(sampler, seed, n_startup_trials)

@@ -1,4 +1,4 @@
-"""What is searched: a rate for each site, the learning rate, the weight decay, and what else is asked for."""
+"""The search space: rates by site, learning rate, weight decay and further hyperparameters."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class SpaceSettings:
-    """The ranges, the same in every arm."""
+    """Ranges of the search space, the same in every arm."""
 
     rates: Literal["per_layer", "shared", "depth"] = "per_layer"
     low: float = 0.0
     high: float = 0.9
     zero_share: float = 0.2
-    """The share of a rate's range, as the sampler sees it, that means "no dropout here"."""
+    """Share of a rate's coordinate range that means a rate of 0."""
     lr: tuple[float, float] = (3e-4, 3e-2)
     weight_decay: tuple[float, float] = (1e-6, 1e-1)
     own: Mapping[str, float] = field(default_factory=dict)
-    """The learning rate and weight decay that the module has by itself: the first points have those in the range."""
+    """The module's default learning rate and weight decay; the first points use those within the range."""
     off_is_given: bool = False
-    """Whether the sites of an arm without dropout are given a rate of 0: a user module has rates of its own."""
+    """Whether arms without dropout set all rates to 0, since a user module has its own rates."""
     fixed: tuple[str, ...] = ()
-    """Which of lr and weight_decay are not searched."""
+    """Those of lr and weight_decay that are not searched."""
     hyperparameters: Mapping[str, Range] = field(default_factory=dict)
-    """What else is searched, by configuration key."""
+    """Further searched ranges, by configuration key."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """The values of `hyperparameters` in the first points."""
 
 
 class Space:
-    """One arm's search space in Optuna's terms, and its meaning in rates.
+    """The search space of an arm as Optuna distributions, and the conversion to rates.
 
-    A continuous range never proposes 0 itself, though "no dropout here" is often the answer. So the
-    sampler's coordinate of a rate reaches below `low`, over `zero_share` of its whole length, and all of
-    that part means a rate of 0: one smooth parameter a rate, which TPE and GP can follow to zero.
+    A continuous range never proposes exactly 0, although 0 is often the best rate. The sampler's coordinate of a rate
+    therefore extends below `low` over `zero_share` of its length, and this part means a rate of 0. Each rate is one
+    smooth parameter that TPE and GP can follow to zero.
 
     Args:
         settings: Ranges.
-        arm: Whether and how rates are searched.
+        arm: The arm, which determines whether and how rates are searched.
         sites: The sites of the arm's model, in the order of a forward pass.
-        typical: The typical rate by site name: the first point.
+        typical: Typical rate by site name, used in the first point.
     """
 
     def __init__(self, settings: SpaceSettings, arm: Arm, sites: Sequence[Site], typical: Mapping[str, float]) -> None:
@@ -73,21 +73,21 @@ class Space:
 
     @property
     def parameter_sites(self) -> dict[str, str]:
-        """The site whose rate a parameter is, by parameter; of a line by depth only the ends, of a shared rate none."""
+        """Site of each rate parameter: with rates by depth only the two ends, with a shared rate none."""
         if self._form == "depth" and len(self.sites) > 1:
             return {"rate.first": self.sites[0], "rate.last": self.sites[-1]}
         return {f"rate.{name}": name for name in self.sites} if self._form == "per_layer" else {}
 
     def is_given(self, params: Mapping[str, Any]) -> bool:
-        """Say whether a trial's parameters are one of the first points, which no sampler proposed."""
+        """Return whether a trial's parameters are one of `first_points`, which no sampler proposed."""
         return any(point.items() <= dict(params).items() for point in self.first_points)
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The parameters of every trial of the arm.
+        """The distributions of a trial's parameters.
 
-        What all arms have comes first: so trials of one place that are drawn blindly, before the sampler has
-        learnt, have the same learning rate and weight decay in every arm, and no arm has luckier ones.
+        Parameters that all arms share come first. Random startup trials with the same key then have the same learning
+        rate and weight decay in every arm, so that no arm is luckier.
         """
         return {
             **{name: FloatDistribution(*bounds, log=True) for name, bounds in self._common.items()},
@@ -102,12 +102,12 @@ class Space:
 
     @property
     def _common(self) -> dict[str, tuple[float, float]]:
-        """The ranges of what every arm searches."""
+        """Return the ranges that every arm searches."""
         ranges = {"lr": self.settings.lr, "weight_decay": self.settings.weight_decay}
         return {name: bounds for name, bounds in ranges.items() if name not in self.settings.fixed}
 
     def rates(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """Return the rate of each site for what the sampler proposed; empty in an arm without dropout."""
+        """Return the rate of each site for proposed parameters; empty in an arm without dropout."""
         if self._form == "off":
             return dict.fromkeys(self.sites, 0.0) if self.settings.off_is_given else {}
         if self._form == "typical":
@@ -120,7 +120,7 @@ class Space:
         return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
 
     def hyperparameters(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what else was proposed, by configuration key."""
+        """Return the other proposed values by configuration key."""
         return {key: value_of(searched, params[key]) for key, searched in self.settings.hyperparameters.items()}
 
     def _rate(self, coordinate: float) -> float:
@@ -128,7 +128,7 @@ class Space:
 
     @property
     def first_points(self) -> tuple[Params, ...]:
-        """Points asked before the sampler's own: the typical rates, then all rates zero."""
+        """Return the points tried before the sampler proposes: typical rates, then all rates zero."""
         base: Params = {name: self._own_or_middle(name, bounds) for name, bounds in self._common.items()}
         base |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
         if not self._coordinates:
@@ -147,7 +147,7 @@ class Space:
         return {name: self._clip(wanted[name]) for name in self._coordinates}
 
     def _zero_point(self) -> Params:
-        # With a share for zero any coordinate below `low` means it; half-way down is well inside the range.
+        # Any coordinate below `low` means zero; the middle of that part is well inside the range.
         low = self._rate_distribution.low
         zero = (low + self.settings.low) / 2 if self.settings.zero_share > 0 else self.settings.low
         return dict.fromkeys(self._coordinates, zero)

@@ -1,4 +1,4 @@
-"""Which configurations are confirmed on which seeds, and which of them wins."""
+"""Selection of the configurations to confirm, their seeds, and the winner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dropsearch.core.records import Arm, Confirmed, TrialResult
 from dropsearch.study.claims import TrialKey
 
 EQUAL = 1e-9
-"""Rates that differ by less are the same rate."""
+"""Rates that differ by less are equal."""
 
 
 def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[TrialResult, ...]:
@@ -20,29 +20,29 @@ def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[Tria
 
 
 def retraining_count(top_k: int, seeds: int, screening: int) -> int:
-    """Return how many retrainings the confirmation of an arm takes if none of them fails: see `planned_retrainings`."""
+    """Return the number of retrainings of an arm's confirmation if none fails; see `planned_retrainings`."""
     return top_k * seeds if top_k < 2 else top_k * min(screening, seeds) + max(seeds - screening, 0)
 
 
 def retrained_at_once(top_k: int, seeds: int, screening: int) -> int:
-    """Return how many retrainings of an arm can be open at once: those of the screening, or the rest."""
+    """Return how many retrainings of an arm can train at the same time: those of the screening, or the rest."""
     return seeds if top_k < 2 else max(top_k * min(screening, seeds), seeds - screening)
 
 
 def planned_retrainings(
     configurations: Sequence[TrialResult], retrained: Sequence[TrialResult], seeds: Sequence[int], screening: int
 ) -> tuple[TrialKey, ...]:
-    """Return the retrainings, as (configuration, seed), that the results so far call for; those done are among them.
+    """Return the retrainings (configuration, seed) that the results so far require, including finished ones.
 
-    First every configuration is retrained on the first seeds (the screening), then the one with the least mean
-    validation loss there on all seeds. If one of its retrainings fails, the next best follows. Arms are compared on all
-    seeds of their finalists, whose number does not depend on any result, so the tests stay exact.
+    Every configuration is first retrained on the first seeds (screening); the one with the lowest mean validation loss
+    is then retrained on all seeds. If one of its retrainings fails, the next best one follows. Arms are compared on all
+    seeds of their finalists. Their number does not depend on results, so the tests stay exact.
 
     Args:
         configurations: The configurations to confirm.
         retrained: Retrainings that have ended.
         seeds: Seeds of the confirmation.
-        screening: How many seeds every configuration is retrained on.
+        screening: Number of seeds for every configuration.
     """
     first = seeds if len(configurations) == 1 else seeds[:screening]
     planned = {each.spec.number: first for each in configurations}
@@ -60,7 +60,7 @@ def planned_retrainings(
 def confirmed_configurations(
     configurations: Sequence[TrialResult], retrained: Sequence[TrialResult], seeds: Sequence[int]
 ) -> tuple[Confirmed, ...]:
-    """Gather the retrainings of each configuration in the order of the seeds; those not done are left out."""
+    """Return the finished retrainings of each configuration in the order of the seeds."""
     latest = {(r.spec.configuration, r.spec.seed): r for r in retrained}
     gathered = []
     for configuration in configurations:
@@ -74,21 +74,21 @@ def confirmed_configurations(
 def winner(confirmed: Sequence[Confirmed], seeds: int) -> Confirmed | None:
     """Return the configuration with the least mean validation loss among those retrained on all seeds.
 
-    None where no configuration was retrained on every seed with a finite loss.
+    Returns None if no configuration has a finite loss on every seed.
     """
     whole = [c for c in confirmed if len(c.results) == seeds and math.isfinite(c.mean_val_loss)]
     return min(whole, key=lambda c: c.mean_val_loss, default=None)
 
 
 def is_in_arm(arm: Arm, rates: Mapping[str, float], typical: Mapping[str, float]) -> bool:
-    """Return whether a configuration with these rates is one that an arm with the same BatchNorm setting can have.
+    """Return whether a configuration with these rates also belongs to an arm with the same BatchNorm setting.
 
-    Arms are nested: with all rates zero it is a configuration without dropout, with equal rates one with a shared rate.
+    Arms are nested: a configuration with all rates zero is one without dropout, one with equal rates has a shared rate.
 
     Args:
         arm: The arm.
-        rates: By site; a site that is missing has rate 0.
-        typical: The typical rate of each site.
+        rates: Rates by site; missing sites have rate 0.
+        typical: Typical rate by site.
     """
     known = [rates.get(site, 0.0) for site in typical] or list(rates.values())
     if arm.dropout == "off":
@@ -103,16 +103,16 @@ def is_in_arm(arm: Arm, rates: Mapping[str, float], typical: Mapping[str, float]
 def candidates(
     arm: Arm, confirmed: Mapping[str, Sequence[Confirmed]], arms: Mapping[str, Arm], typical: Mapping[str, float]
 ) -> tuple[Confirmed, ...]:
-    """Return what an arm chooses its winner from: its own confirmed configurations, and the same models of other arms.
+    """Return the candidates of an arm: its own confirmed configurations, and those of other arms that belong to it.
 
-    Those need no training, since every arm is confirmed on the same seeds. Where two arms choose one model, they are
-    the same model, and no difference between them can be found.
+    The latter need no training, since every arm is confirmed on the same seeds. If two arms choose the same model, no
+    difference between them can be found.
 
     Args:
-        arm: The arm that chooses.
-        confirmed: By arm, the configurations that were retrained.
-        arms: By name, the arms that ran.
-        typical: The typical rate of each controllable site.
+        arm: The arm.
+        confirmed: Confirmed configurations by arm.
+        arms: The arms that ran, by name.
+        typical: Typical rate of each controllable site.
     """
     others = [
         dataclasses.replace(
@@ -127,7 +127,7 @@ def candidates(
 
 
 def _with_rates(result: TrialResult, arm: Arm, typical: Mapping[str, float]) -> TrialResult:
-    """Return a retraining with a rate for each site of the arm that it stands in."""
+    """Return a retraining with a rate for each site of the given arm."""
     if arm.dropout == "off":
         return result
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Where studies are kept: a journal file, or any storage that Optuna knows."""
+"""Opening and checking the storage of studies: a journal file, or any Optuna storage."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LIBPQ = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""How long PostgreSQL's library waits for a server that does not answer: seconds, a count, and milliseconds."""
+"""Timeouts of libpq for unresponsive servers: seconds, a count, and milliseconds."""
 
 
 def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
-    """Open the storage of a study, and make it where there is none.
+    """Open the storage of a study; create it if necessary.
 
     Args:
-        url: An Optuna storage URL, or the path of a journal file; None for `journal`. A storage is returned as it is.
+        url: An Optuna storage URL or the path of a journal file; None for `journal`. A storage is returned unchanged.
         journal: The journal file to use by default.
 
     Raises:
-        InputError: It cannot be opened, or holds something else.
+        InputError: The storage cannot be opened, or contains something else.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if isinstance(url, BaseStorage):
@@ -56,19 +56,19 @@ def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
 
 def _open_database(url: str) -> BaseStorage:
     options = engine_options(url)
-    url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna treats the URL as a template
     for _ in range(3):
-        # Of several processes that make the tables at the same time all but one find them made, and fail.
+        # If several processes create the tables at the same time, all but one fail.
         with suppress(OperationalError, IntegrityError):
             return RDBStorage(url, engine_kwargs=options)
     return RDBStorage(url, engine_kwargs=options)
 
 
 def engine_options(url: str) -> dict[str, Any]:
-    """Return what SQLAlchemy's engine of a database gets.
+    """Return the arguments of SQLAlchemy's engine for a database.
 
-    SQLite waits for another writer. A server's connections are tried before they are used, since it may have been
-    started again; one that a network has swallowed is noticed within half a minute.
+    SQLite waits for other writers. Connections to a server are tested before use, since the server may have restarted;
+    a dropped connection is detected within half a minute.
     """
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}
@@ -79,7 +79,7 @@ def engine_options(url: str) -> dict[str, Any]:
 
 
 def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
-    """Return whether there may be studies to continue: a file that is not there has none, a server may have."""
+    """Return whether there may be studies to continue; a server may have some, a missing file has none."""
     if isinstance(url, BaseStorage):
         return True
     file = _file_of(url, journal)
@@ -87,10 +87,10 @@ def storage_exists(url: str | BaseStorage | None, journal: Path) -> bool:
 
 
 def check_storage(url: str | BaseStorage | None, journal: Path) -> None:
-    """Check, as far as a look can tell, that a storage can be opened or made. Nothing is written.
+    """Check that a storage can be opened or created, without writing anything.
 
     Raises:
-        InputError: It cannot.
+        InputError: It cannot be opened or created.
     """
     if isinstance(url, BaseStorage):
         return
@@ -112,7 +112,7 @@ def check_storage(url: str | BaseStorage | None, journal: Path) -> None:
 
 
 def _check_file(url: str | None, file: Path) -> None:
-    """Check that what is there is a file: a device or a pipe can be opened, and then gives or takes without end."""
+    """Check that an existing path is a file; reading or writing a device or a pipe might never end."""
     try:
         is_other = file.exists() and not file.is_file()
     except OSError as error:  # such as a name that is too long
@@ -122,7 +122,7 @@ def _check_file(url: str | None, file: Path) -> None:
 
 
 def _file_of(url: str | None, journal: Path) -> Path | None:
-    """Return the file that a storage is kept in, None for a server."""
+    """Return the file of a storage, or None for a server."""
     if url is None or "://" not in url:
         return Path(url) if url else journal
     if not url.startswith("sqlite"):
@@ -138,7 +138,7 @@ def _check_server(url: str) -> None:
         engine = create_engine(url, **engine_options(url))
         retried("the storage", lambda: engine.connect().close())
         engine.dispose()
-    except Exception as error:  # each driver has exceptions of its own
+    except Exception as error:  # each driver has its own exceptions
         raise _no_database(url, error) from error
 
 
@@ -150,7 +150,7 @@ def _check_database(url: str, file: Path) -> None:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     except sqlite3.Error as error:
-        if "locked" in str(error):  # by another writer; whoever opens it waits for that one
+        if "locked" in str(error):  # by another writer, for which opening waits
             return
         raise _no_database(url, error) from error
     if not os.access(file, os.W_OK) or not os.access(file.absolute().parent, os.W_OK):
@@ -187,11 +187,11 @@ def _no_journal(path: Path, error: Exception) -> InputError:
 
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, OSError):
-        # The lock beside it may be what cannot be opened.
+        # The lock file may be unreadable instead.
         other = error.filename is not None and Path(error.filename) != path
         return f"{error.filename}: {error.strerror}" if other else str(error.strerror or error)
     number = first_bad_line(path) if path.is_file() else 0
-    return f"line {number} is no entry of a journal" if number else str(error)
+    return f"line {number} is not a journal entry" if number else str(error)
 
 
 def _open_journal(path: Path) -> BaseStorage:
@@ -199,7 +199,7 @@ def _open_journal(path: Path) -> BaseStorage:
     is_first = not lock.exists()
     try:
         return open_journal(path)
-    except Exception as error:  # an entry of another program may make Optuna raise anything
+    except Exception as error:  # entries of another program may raise anything
         if is_first:
             with suppress(OSError):
                 lock.unlink()

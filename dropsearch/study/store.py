@@ -1,4 +1,4 @@
-"""One Optuna study, through which trials are asked for, reported and told in batches."""
+"""The store of one Optuna study, with batched `ask`, `report` and `tell`."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ _T = TypeVar("_T")
 
 
 class Wish(NamedTuple):
-    """A trial that is wanted."""
+    """A trial to start."""
 
     trial_key: TrialKey
-    """What it is for."""
+    """Key of the trial."""
     point: Params
-    """Values for its parameters; the sampler proposes those that it lacks."""
+    """Fixed parameters; the sampler proposes the others."""
     seed: int
     """The sampler's seed."""
 
 
 class StudyStore:
-    """A study in which each trial carries its key, its process and, when it has ended, its whole curve.
+    """A study in which each trial stores its key, its process and, once ended, its whole curve.
 
-    A report or a tracker can read all that it needs from the storage alone, so results that were told survive
-    the process that told them. Several processes may work on one study.
+    Reports and trackers read everything from the storage, so finished trials survive the process that trained them.
+    Several processes may work on one study.
 
     Args:
         storage: Where the study is kept.
         name: The study's name in the storage.
         arm: The arm's name.
         phase: Search or confirmation.
-        fingerprint: Names and plain values that must be the same for the study to be continued.
+        fingerprint: Names and plain values that must be equal to continue the study.
         make_sampler: Makes Optuna's sampler from a seed.
         pruner: Optuna's pruner.
-        repeat: Which repetition of the arm's search it is.
-        crash_of: Returns how a dead process crashed, empty where that is not known.
+        repeat: Number of the repetition of the arm's search.
+        crash_of: Returns how a dead process crashed, or an empty string if unknown.
         only_trains: Whether other processes track the results of this one.
 
     Raises:
-        InputError: The storage holds a study of this name that another configuration made.
+        InputError: The storage has a study with this name from another configuration.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class StudyStore:
         with quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
             study_id = patiently(name, lambda: storage.get_study_id_from_name(name))
-            # Each trial has a sampler with its own seed; all of them infer the same space, so one infers it.
+            # Each trial has a sampler with its own seed; all of them infer the same search space, so one does it.
             self._inferring = make_sampler(0)
         self._bulk = ReadableRates(bulk(storage, study_id))
         self._pruner = pruner or NopPruner()
         self.known = KnownTrials(self._bulk, name, phase)
         self._abandoned = Abandoned(self.known, self._bulk, name, arm=arm, phase=phase, crash_of=crash_of)
         self._open: dict[int, set[int]] = {}
-        """The trials that this process trains, each with the epochs that are written."""
+        """The trials that this process trains, with their written epochs."""
         self._flushed = self._signed = time.monotonic()
         self.known.refresh()
 
@@ -105,15 +105,15 @@ class StudyStore:
     # -- ask, report, tell
 
     def ask(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
-        """Begin the trials of free keys, all in one write, except those that another process began first.
+        """Start trials for free keys in one write, except those that another process starts first.
 
-        A trial is created at once with its parameters, key and process. If two processes begin a trial of one key, the
-        later one therefore sees the earlier and withdraws. (Optuna's queue of waiting trials does not prevent this: two
+        A trial is created with its parameters, key and process. If two processes start a trial with the same key, the
+        later one sees the earlier one and withdraws. (Optuna's queue of waiting trials does not prevent this: two
         processes may take the same trial from an SQLite file.)
 
         Args:
             distributions: The parameters of the trials.
-            wishes: The trials wanted; the sampler sees the earlier ones when it proposes the later ones.
+            wishes: The trials to start; the sampler sees earlier ones when it proposes later ones.
         """
         with quiet_optuna():
             templates = self._templates(distributions, wishes)
@@ -130,7 +130,7 @@ class StudyStore:
         return ours
 
     def _templates(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
-        """Return the trials to create; while they are proposed, each is in the in-memory study."""
+        """Return the trials to create; each is in the in-memory study while the next ones are proposed."""
         first = self.seen.next_number
         templates: list[FrozenTrial] = []
         inferred: Mapping[str, BaseDistribution] | None = None
@@ -139,7 +139,7 @@ class StudyStore:
                 trial = trial_entry.running(number, {})
                 self.seen.put(trial)
                 study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
-                if inferred is None:  # no trial ends while these are proposed
+                if inferred is None:  # no trial ends in the meantime
                     inferred = self._inferring.infer_relative_search_space(study, trial)
                 params = propose(study, trial, distributions, wish.point, inferred)
                 trial_key = dict(zip(trial_entry.TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
@@ -152,7 +152,7 @@ class StudyStore:
         return templates
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Take in epochs, and return for each whether the pruner wants its trial to stop. Nothing is written yet."""
+        """Record epoch metrics in memory; return for each trial whether it should be pruned."""
         study = self.seen.study(pruner=self._pruner)
         return [self._report(study, spec, metrics) for spec, metrics in reports]
 
@@ -166,7 +166,7 @@ class StudyStore:
         """End trials, each with its whole curve, in one write.
 
         Raises:
-            RunError: Another process took this one for dead and ended one of its trials; or the storage failed.
+            RunError: Another process considered this one dead and ended one of its trials, or the storage failed.
         """
         endings = [self._ending(result) for result in results]
         for result in results:
@@ -186,20 +186,20 @@ class StudyStore:
         return Ending(trial, *trial_entry.outcome(result, trial), self._unwritten(number), attrs, trial.system_attrs)
 
     def _unwritten(self, number: int) -> dict[int, float]:
-        """Return the part of a trial's curve that is not in the storage yet."""
+        """Return the unwritten part of a trial's curve."""
         written = self._open[number]
         return {step: value for step, value in self.seen.get(number).intermediate_values.items() if step not in written}
 
     def _taken_away(self, spec: TrialSpec) -> RunError:
         return RunError(
-            f"trial {spec.key} was ended by another process, which took this one for dead: give the same command "
-            "again to continue"
+            f"trial {spec.key} was ended by another process, which considered this one dead: repeat the command "
+            "to continue"
         )
 
-    # -- signs of life
+    # -- heartbeats
 
     def show_life(self) -> None:
-        """Write the curves of running trials and a sign of life, every `FLUSH` seconds."""
+        """Write a heartbeat and the curves of running trials every `FLUSH` seconds."""
         now = time.monotonic()
         if not self._open or now - self._flushed < leases.FLUSH:
             return
@@ -211,58 +211,58 @@ class StudyStore:
             self._open[number] |= set(curve)
 
     def renew_late(self) -> None:
-        """Show that this process lives, if the training has not done so for long; any thread may call this."""
+        """Write a heartbeat if training has written none for long; thread-safe."""
         now = time.monotonic()
         if self._open and now - self._signed > leases.LATE:
             self._bulk.write({}, leases.sign())
             self._signed = now
 
-    # -- what other processes do, and what dead ones left
+    # -- other processes and abandoned trials
 
     def look(self) -> None:
-        """Read what other processes did, if that may have changed."""
+        """Read changes by other processes, if there may be any."""
         self.known.look()
 
     def close_abandoned(self, failed: Failed | None = None) -> int:
         """End the trials that dead processes left running, and return how many there were.
 
         Args:
-            failed: Returns the result of a trial that crashed its process, given the reason. Without it, the trials of
-                processes that crashed are left as they are.
+            failed: Returns the result of a trial that crashed its process, given the reason. Without it, these trials
+                are not changed.
         """
         return self._abandoned.close(self._open, failed)
 
     def running_elsewhere(self) -> tuple[str, ...]:
-        """Return the processes that train the running trials of others."""
+        """Return the other processes with running trials."""
         self.known.refresh()
         running = self.seen.of(TrialState.RUNNING)
         return tuple(trial_entry.owner(t) or "unknown process" for t in running if t.number not in self._open)
 
     def release(self, why: Mapping[int, str]) -> None:
-        """Note by number why trials do not count, which frees their keys; trials with an empty reason count again."""
+        """Store reasons by number why trials do not count, which frees their keys; an empty reason revokes this."""
         self.known.release(why)
 
-    # -- what is known of the study
+    # -- state of the study
 
     @property
     def seen(self) -> Shadow:
-        """The trials as they were last read, as an in-memory study."""
+        """The trials as of the last read, as an in-memory study."""
         return self.known.seen
 
     @property
     def claims(self) -> Claims:
-        """The trial that holds each key, as of the last look."""
+        """The trial that holds each key, as of the last read."""
         return self.known.claims
 
     @property
     def holders(self) -> Mapping[TrialKey, int]:
-        """The number of the trial that holds each key which is not free, read anew."""
+        """Number of the trial that holds each key, read again; free keys are absent."""
         self.known.refresh()
         return self.claims.holders
 
     @property
     def suspects(self) -> set[TrialKey]:
-        """The keys of trials that trained together in a process that crashed: one of them is the cause."""
+        """Keys of trials that trained together in a process that crashed; one of them is the cause."""
         return self._abandoned.suspects
 
     @property
@@ -272,21 +272,21 @@ class StudyStore:
 
     @property
     def ended_elsewhere(self) -> int:
-        """The number of trials that other processes ended and that count, as of the last look."""
+        """Number of counting trials that other processes ended, as of the last read."""
         return len(self.known.ended_elsewhere)
 
     @property
     def all_failed(self) -> bool:
-        """Whether every trial that ended failed."""
+        """Whether every ended trial failed."""
         return not self.seen.count(TrialState.COMPLETE) and not self.seen.count(TrialState.PRUNED)
 
     def left(self, trial_key: TrialKey) -> Params:
-        """Return the parameters of the last interrupted trial of a key; empty if there is none."""
+        """Return the parameters of the last interrupted trial of a key, or an empty mapping."""
         trial = self.known.last_interrupted(trial_key)
         return {} if trial is None else dict(trial.params)
 
     def results(self) -> tuple[TrialResult, ...]:
-        """Return every trial that ended and was not interrupted, by number."""
+        """Return the results of all ended trials that were not interrupted, by number."""
         self.known.refresh()
         return tuple(self._read(trial) for trial in self.known.counting())
 
@@ -307,5 +307,5 @@ class StudyStore:
         return {name.removeprefix(_NOTE): value for name, value in attrs.items() if name.startswith(_NOTE)}
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a plain value beside the trials."""
+        """Store a plain value with the study."""
         self._do(lambda: self._bulk.write({}, {f"{_NOTE}{name}": value}))

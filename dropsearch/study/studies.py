@@ -1,4 +1,4 @@
-"""Optuna's studies by name: opened, made, checked, and known by an id that moves with the storage."""
+"""Opening, creating and checking Optuna studies by name, and their ids, which move with the storage."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from dropsearch.study.retrainings import RETRAININGS
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
-"""What follows an arm's name in the names of its studies beside the first search."""
+"""Suffixes of study names, after the arm's name, of studies other than the first search."""
 _PATIENCE = 2.0
-"""Seconds in which another process, which has just made a study, will have noted its id."""
+"""Seconds to wait for another process to store the id of a study that it has just created."""
 
 
 def open_study(
     storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None
 ) -> optuna.Study:
-    """Return the study of this name, which is made where there is none.
+    """Return the study with this name; create it if necessary.
 
     Raises:
-        InputError: It was made by another configuration, or not by dropsearch.
+        InputError: The study is from another configuration or another program.
         RunError: The storage failed.
     """
     return patiently(name, lambda: _opened(storage, name, fingerprint, pruner))
 
 
 def _opened(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any], pruner: BasePruner | None) -> optuna.Study:
-    study = _found(storage, name, pruner)  # first, for even an attempt to make it would write to a journal
+    study = _found(storage, name, pruner)  # first, since an attempt to create it writes to a journal
     if study is None:
         study = _made(storage, name, pruner)
     else:
@@ -58,27 +58,27 @@ def _made(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", pruner=pruner)
         shared = _PART.sub("", name).rpartition("/")[0]
         study.set_user_attr(IDENTITY, _noted(storage, shared) or uuid.uuid4().hex[:8])
-    except DuplicatedStudyError:  # another process was faster
+    except DuplicatedStudyError:  # another process created it
         study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
     return study
 
 
 def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
-    """Return those of the names of which a storage holds no study. Nothing is written."""
+    """Return the names without a study in the storage, without writing anything."""
     wanted = list(names)
     there = set(patiently(", ".join(wanted), lambda: optuna.get_all_study_names(storage)))
     return [name for name in wanted if name not in there]
 
 
 def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the studies which a storage holds under these names can be continued. Nothing is written.
+    """Check that existing studies with these names can be continued, without writing anything.
 
     Args:
-        storage: Where the studies are, if they are there.
-        fingerprints: By study name, what must be the same for it to be continued.
+        storage: The storage of the studies, which may not exist yet.
+        fingerprints: Values that must be equal to continue a study, by study name.
 
     Raises:
-        InputError: A study of one of these names was made by another configuration, or not by dropsearch.
+        InputError: A study is from another configuration or another program.
         RunError: The storage failed.
     """
     for name, fingerprint in fingerprints.items():
@@ -92,7 +92,7 @@ def _check_study(storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]
 
 
 def _found(storage: BaseStorage, name: str, pruner: BasePruner | None = None) -> optuna.Study | None:
-    # What fails afterwards must not fail while the KeyError is handled: it would be named as the cause.
+    # Outside of the handler, so that later errors do not have the KeyError as their cause.
     try:
         return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
     except KeyError:
@@ -100,9 +100,9 @@ def _found(storage: BaseStorage, name: str, pruner: BasePruner | None = None) ->
 
 
 def identity(storage: BaseStorage, name: str) -> str:
-    """Return the id that the studies called `name/...` share: no other storage holds studies of that id.
+    """Return the globally unique id of the studies `name/...`.
 
-    A path or an address would not do: two machines may have the same, and a folder may be moved.
+    A path or URL is no id, since two machines may have the same one and a folder may be moved.
 
     Raises:
         RunError: The storage failed.
@@ -114,7 +114,7 @@ def _identity(storage: BaseStorage, name: str) -> str:
     until = time.monotonic() + _PATIENCE
     while (found := _noted(storage, name)) is None and time.monotonic() < until:
         time.sleep(0.05)
-    if found is None:  # who made them was killed before it noted one
+    if found is None:  # the creating process was killed before it stored an id
         found = uuid.uuid4().hex[:8]
         first = min(study for study in optuna.get_all_study_names(storage) if _is_of(study, name))
         optuna.load_study(storage=storage, study_name=first).set_user_attr(IDENTITY, found)
@@ -128,35 +128,35 @@ def _noted(storage: BaseStorage, name: str) -> str | None:
 
 
 def _is_of(study: str, name: str) -> bool:
-    """Say whether a study is one of `name/ARM`, alone or with its part; a name may hold slashes of its own."""
+    """Return whether a study is `name/ARM` with an optional suffix; `name` may contain slashes."""
     return study.startswith(f"{name}/") and _PART.sub("", study).removeprefix(f"{name}/") in ARMS
 
 
 def _plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint as it reads when it has been through JSON."""
+    """Return the fingerprint after a JSON round trip."""
     return json.loads(json.dumps(dict(fingerprint)))
 
 
 def _check_same(study: optuna.Study, given: Mapping[str, Any]) -> None:
     name, stored = study.study_name, study.user_attrs.get(FINGERPRINT)
     if stored is None and not study.trials and study.directions == [StudyDirection.MINIMIZE]:
-        return  # its maker was killed before the first trial
+        return  # the creating process was killed before the first trial
     if stored is None:
         raise InputError(
             f'study.name must be new or a study that dropsearch made, got "{name}", which is another study in this '
             "storage: choose another study.name or study.storage"
         )
-    for key in sorted({*stored, *given}, key=lambda key: (key != "seed", key)):  # other keys may follow the seed
+    for key in sorted({*stored, *given}, key=lambda key: (key != "seed", key)):  # other keys may depend on the seed
         if stored.get(key) != given.get(key):
             raise InputError(
-                f"{key} must be as it was when study {name} began ({stored.get(key)}), got {given.get(key)}: "
-                "choose another study.name to begin anew"
+                f"{key} must be the same as when study {name} began ({stored.get(key)}), got {given.get(key)}: "
+                "choose another study.name to start a new study"
             )
 
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's notes on experimental features off the terminal: they were chosen on purpose."""
+    """Suppress Optuna's warnings about experimental features, which are used on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

@@ -1,4 +1,4 @@
-"""What Optuna's trials hold for a study: their key, their process and, once they have ended, their whole result."""
+"""User attributes of Optuna's trials: key, process and, once ended, the whole result."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from dropsearch.study.claims import TrialKey
 from dropsearch.study.retrainings import RETRAININGS
 
 RESULT = "result"
-"""The user attribute that holds a result."""
+"""User attribute with the result."""
 OWNER = "owner"
-"""The user attribute that names the process which trains a trial."""
+"""User attribute with the process that trains the trial."""
 WORKER = "worker"
-"""The user attribute of a trial whose process only trains: another process tracks its result."""
+"""User attribute of a trial whose process only trains, so that another process tracks its result."""
 TRIAL_KEYS: Mapping[TrialPhase, tuple[str, ...]] = {
     "search": ("index",),
     "confirm": ("configuration", "seed"),
     **dict.fromkeys(RETRAININGS, ("configuration", "variation", "seed")),
 }
-"""The user attributes that make up the key of a trial, by phase."""
+"""User attributes that form the key of a trial, by phase."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _FIELDS = tuple(each.name for each in fields(EpochMetrics))
 
 
 def key(trial: FrozenTrial, phase: TrialPhase) -> TrialKey | None:
-    """Return the key of a trial, or None where it has none (another program made it)."""
+    """Return the key of a trial, or None if another program created it."""
     attrs, names = trial.user_attrs, TRIAL_KEYS[phase]
     return tuple(attrs[name] for name in names) if all(name in attrs for name in names) else None
 
 
 def owner(trial: FrozenTrial) -> str:
-    """Return the process that trains or trained a trial; empty where it is not known."""
+    """Return the process that trains or trained a trial; empty if unknown."""
     return trial.user_attrs.get(OWNER, "")
 
 
@@ -48,7 +48,7 @@ def running(
     params: Mapping[str, Any] | None = None,
     distributions: Mapping[str, BaseDistribution] | None = None,
 ) -> FrozenTrial:
-    """Return a running trial that is not in the storage yet, with an id that no stored trial has."""
+    """Return a running trial that is not in the storage yet, with a unique id."""
     return FrozenTrial(
         number=number,
         trial_id=-1 - number,
@@ -65,7 +65,7 @@ def running(
 
 
 def outcome(result: TrialResult, trial: FrozenTrial) -> tuple[TrialState, float | None]:
-    """Return the state and value of a trial in Optuna's terms; a pruned trial has the value at which it was pruned."""
+    """Return the state and value of an Optuna trial; a pruned trial has the value at which it was pruned."""
     if result.state == "COMPLETE":
         return TrialState.COMPLETE, result.best.objective if result.best else None
     last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
@@ -75,7 +75,7 @@ def outcome(result: TrialResult, trial: FrozenTrial) -> tuple[TrialState, float 
 
 
 def written(result: TrialResult) -> dict[str, Any]:
-    """Return a result as plain values, without the number and parameters, which Optuna's trial holds."""
+    """Return a result as plain values, without number and parameters, which Optuna's trial has."""
     spec = result.spec
     return {
         "spec": {
@@ -98,13 +98,13 @@ def written(result: TrialResult) -> dict[str, Any]:
 
 
 def _point(point: EpochMetrics) -> list[Any]:
-    """Return the fields of a point in order, without the last two where they are empty: only user modules have them."""
+    """Return the fields of a point in order, without the last two if empty, which only user modules have."""
     values = [getattr(point, name) for name in _FIELDS]
     return values if point.monitored is not None or point.logged else values[:-2]
 
 
 def read(trial: FrozenTrial, arm: str, phase: TrialPhase, repeat: int = 1) -> TrialResult:
-    """Return the result that an ended trial of an arm holds."""
+    """Return the result of an ended trial of an arm."""
     entry: Mapping[str, Any] = trial.user_attrs[RESULT]
     spec = TrialSpec(
         arm=arm, number=trial.number, params=dict(trial.params), phase=phase, repeat=repeat, **entry["spec"]

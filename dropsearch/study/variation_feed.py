@@ -1,4 +1,4 @@
-"""Hands out variations of an arm's winner, retrained with the seeds of its confirmation."""
+"""The feed of variations of an arm's winner, retrained with the seeds of its confirmation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VariationFeed(StudyFeed):
         variations: The variations to retrain.
         seeds: Seeds of the confirmation.
         cancelled: Returns whether to stop now.
-        stands: Returns whether an earlier result is still valid, for example because its checkpoint exists.
+        stands: Returns whether an earlier result is still valid, for example whether its checkpoint exists.
     """
 
     def __init__(

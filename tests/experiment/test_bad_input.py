@@ -268,8 +268,8 @@ def test_the_check_of_a_storage_leaves_it_as_it_was(cli: Cli, traps: Path):
             "study.storage=sqlite:///one.db tracking.uri=sqlite:///./one.db",
             "study.storage must be another database than",
         ),
-        ("study.storage=torn.log", "(line 3 is no entry of a journal)"),
-        ("study.storage=fieldless.log", "(line 2 is no entry of a journal)"),
+        ("study.storage=torn.log", "(line 3 is not a journal entry)"),
+        ("study.storage=fieldless.log", "(line 2 is not a journal entry)"),
     ],
 )
 def test_what_hangs_or_has_no_end_is_refused(cli: Cli, tmp_path: Path, line: str, message: str) -> None:

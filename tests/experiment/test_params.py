@@ -105,10 +105,10 @@ def test_the_table_names_what_was_found(array: tuple[Path, dict[str, Any]]):
 
 def test_another_range_under_the_same_name_is_refused(array: tuple[Path, dict[str, Any]]):
     wider = SEARCHED.replace("0.95", "0.99")
-    with pytest.raises(InputError, match=r"space\.params must be as it was when study mlp-digits/none began"):
+    with pytest.raises(InputError, match=r"space\.params must be the same as when study mlp-digits/none began"):
         run(compose_overrides([*SMALL, wider, *TOGETHER, f"output_dir={array[0]}"]))
     without = [word for word in SMALL if word != SEARCHED]
-    with pytest.raises(InputError, match=r"space\.params must be as it was"):
+    with pytest.raises(InputError, match=r"space\.params must be the same as"):
         run(compose_overrides([*without, *TOGETHER, f"output_dir={array[0]}"]))
 
 

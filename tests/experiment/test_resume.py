@@ -81,7 +81,7 @@ def test_another_study_under_the_same_name_is_refused_by_the_key_that_differs(gr
         run(composed(*TWO_ARMS, change, "study.name=mlp-digits", f"output_dir={out}"))
     message = str(caught.value)
     assert message.startswith(key)
-    assert "must be as it was when study mlp-digits/none began" in message
+    assert "must be the same as when study mlp-digits/none began" in message
     assert "choose another study.name" in message
     assert (out / "study.journal").read_bytes() == journal
 

@@ -68,7 +68,7 @@ def index_of(feed: SearchFeed, spec: TrialSpec) -> int:
 def test_the_only_trial_of_a_crashed_process_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_a_process(tmp_path, 1, crashes)
     feed = feed_in(tmp_path)
-    assert capsys.readouterr().err == ("trial 1 of s/dropout ended the last run and has failed: Segmentation fault\n")
+    assert capsys.readouterr().err == ("trial 1 of s/dropout crashed the last run and has failed: Segmentation fault\n")
     train_all(feed, 3)
     results = feed.store.results()
     assert [result.spec.number for result in results] == list(range(6))
@@ -81,7 +81,7 @@ def test_each_of_the_vectorized_trials_is_retrained_sequentially(
 ) -> None:
     in_a_process(tmp_path, 3, crashes)
     feed = feed_in(tmp_path)
-    assert "one of the trials 1, 2, 3 of s/dropout ended the last run" in capsys.readouterr().err
+    assert "one of the trials 1, 2, 3 of s/dropout crashed the last run" in capsys.readouterr().err
     assert train_all(feed, 3) == [[1], [2], [3], [4, 5]]
     assert [result.state for result in feed.store.results()] == ["COMPLETE"] * 6
     assert not feed.held

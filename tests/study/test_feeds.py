@@ -326,7 +326,7 @@ def test_a_disk_that_is_full_at_the_first_write_is_named(
 
 def test_study_of_another_configuration_is_rejected(make_store: MakeStore, tmp_path: Path) -> None:
     work(make_feed(make_store()))
-    with pytest.raises(InputError, match=r"seed must be as it was when study s/dropout began \(0\), got 1"):
+    with pytest.raises(InputError, match=r"seed must be the same as when study s/dropout began \(0\), got 1"):
         make_store(seed=1)
     storage = open_storage(None, tmp_path / "study.journal")
     with pytest.raises(InputError, match="sites must be"):

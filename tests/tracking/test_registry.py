@@ -52,7 +52,7 @@ def test_a_list_on_the_command_line_is_a_list_of_names() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dropsearch.core.extras.find_spec", lambda name: None if name == "wandb" else name)
-    with pytest.raises(InputError, match=r'^tracking=wandb needs wandb, .* pip install "dropsearch\[wandb\]"$'):
+    with pytest.raises(InputError, match=r'^tracking=wandb needs wandb .* pip install "dropsearch\[wandb\]"$'):
         check_extras(["tensorboard", "wandb"])
 
 

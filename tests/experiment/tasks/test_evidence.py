@@ -89,7 +89,7 @@ def test_an_arm_that_did_not_run_is_named(out: Path):
 
 
 def test_another_configuration_under_the_same_name_is_refused(out: Path):
-    with pytest.raises(InputError, match=r"trainer\.max_epochs must be as it was when study mlp-digits/none began"):
+    with pytest.raises(InputError, match=r"trainer\.max_epochs must be the same as when study mlp-digits/none began"):
         measure(out, "trainer.max_epochs=3")
 
 

@@ -49,7 +49,7 @@ def test_run_that_reports_trains_nothing_more(worked: tuple[Path, int]):
 
 
 def test_worker_of_another_study_is_refused(worked: tuple[Path, int]):
-    with pytest.raises(InputError, match=r"seed must be as it was when study .* began \(0\), got 1"):
+    with pytest.raises(InputError, match=r"seed must be the same as when study .* began \(0\), got 1"):
         run(composed(*TWO_ARMS, "task=work", "seed=1", f"output_dir={worked[0]}"))
 
 
