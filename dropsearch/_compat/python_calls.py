@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch.overrides import _get_current_function_mode_stack
 
 Call = Callable[..., Any]
+Answer = Callable[[FunctionType, Call, tuple[Any, ...], dict[str, Any]], Any]
+"""Returns what a call of a shown function is to return, given the function, what runs it, and the arguments."""
 
 
 @runtime_checkable
@@ -32,6 +34,7 @@ class _Shown:
     def __init__(self, function: FunctionType) -> None:
         self.function, self.code = function, function.__code__
         self.key, self.watchers = next(_keys), 0
+        self.answers: list[Answer] = []
         self.original = FunctionType(self.code, function.__globals__, function.__name__, function.__defaults__)
         self.original.__kwdefaults__ = function.__kwdefaults__
 
@@ -57,6 +60,8 @@ def called(key: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Dispatch a call to the active modes, innermost first."""
     shown = _shown[key]
     run: Call = shown.original
+    for answer in shown.answers:
+        run = _answered(answer, shown.function, run)
     for mode in _get_current_function_mode_stack():
         if isinstance(mode, SeesPythonCalls):
             run = _through(mode, shown.function, run)
@@ -64,7 +69,11 @@ def called(key: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _through(mode: SeesPythonCalls, function: FunctionType, run: Call) -> Call:
-    return lambda *args, **kwargs: mode.python_call(function, run, args, kwargs)
+    return _answered(mode.python_call, function, run)
+
+
+def _answered(answer: Answer, function: FunctionType, run: Call) -> Call:
+    return lambda *args, **kwargs: answer(function, run, args, kwargs)
 
 
 def as_written(function: FunctionType) -> FunctionType:
@@ -78,13 +87,22 @@ def can_be_shown(function: Any) -> bool:
 
 
 @contextmanager
-def showing(functions: Iterable[FunctionType]) -> Iterator[None]:
-    """Dispatch calls of plain functions to the active modes while the context lasts."""
+def showing(functions: Iterable[FunctionType], answer: Answer | None = None) -> Iterator[None]:
+    """Dispatch calls of plain functions to the active modes while the context lasts.
+
+    Args:
+        functions: The functions.
+        answer: Takes the calls where no mode takes them; None for modes alone.
+    """
     shown = [_show(function) for function in functions]
+    for each in shown:
+        each.answers += [answer] if answer else []
     try:
         yield
     finally:
         for each in shown:
+            if answer:
+                each.answers.remove(answer)
             each.watchers -= 1
             if not each.watchers:
                 each.function.__code__ = each.code

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd as ConvBase
 from torch.nn.modules.dropout import _DropoutNd as DropoutBase
 
 __all__ = [
+    "FORWARD",
     "BatchNormBase",
     "ConvBase",
     "DropoutBase",
@@ -22,6 +23,9 @@ __all__ = [
     "fused_adam",
     "has_compiled_call",
 ]
+
+FORWARD = nn.Module._call_impl.__code__
+"""The code that runs the forward of a module, its `self`, with the hooks around it."""
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:

@@ -18,12 +18,23 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        if any(each.is_available() for each in (torch.cuda, torch.backends.mps, torch.xpu)):
+            torch.manual_seed(seed)
+        else:  # for a device that is not there torch would keep the stack of this call
+            torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def torch_states() -> tuple[bytes, ...]:
+    """Return the states of torch's global generators, on the CPU and on each device that is in use."""
+    states = [torch.default_generator.get_state()]
+    if torch.cuda.is_initialized():
+        states += [generator.get_state() for generator in torch.cuda.default_generators]
+    return tuple(state.numpy().tobytes() for state in states)
 
 
 def generator_states() -> dict[str, object]:

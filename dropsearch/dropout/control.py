@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,10 +17,6 @@ from dropsearch.dropout.location import owner_of, per_call
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.rates import Rate
-from dropsearch.dropout.seeded_bits import SeededNoise
-
-VALIDATION, TRAINING_PART = "evaluation", "training part"
-"""What a validation is of: the validation set, or a part of the training set that is measured beside it."""
 
 
 class Noise(Protocol):
@@ -104,111 +99,3 @@ _ZERO = Rate.of(0.0)
 def bits_shape(draw: Draw) -> torch.Size:
     """Return the shape of the int16 bits that the numbers of a draw are made of."""
     return torch.Size((*draw.shape, 2))
-
-
-class TrialControl(DropoutControl):
-    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call.
-
-    Inside steps, all other random numbers that torch draws are such functions too.
-
-    Args:
-        model: The trial's module.
-        rates: Rate by site name.
-        seed: The trial's.
-        off: Nothing drops anywhere.
-        keys: Whether what a step draws beside dropout is a function of the seed; else PyTorch's generator gives it.
-    """
-
-    def __init__(
-        self, model: nn.Module, rates: Mapping[str, float], seed: int, *, off: bool = False, keys: bool = True
-    ) -> None:
-        self.seeded = SeededNoise(seed)
-        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
-        self._keys = keys
-        self._evaluating = ""
-        self.evaluations: Counter[str] = Counter()
-        """How many steps of validations there were, by what is validated: `VALIDATION` or `TRAINING_PART`."""
-        self.evaluations_draw = False
-        """Whether a step of a validation has drawn random numbers or dropped."""
-
-    @contextmanager
-    def training_step(self, step: int) -> Iterator[None]:
-        """Control the training step number `step`, counted from 0, and what follows it up to the next step."""
-        self.seeded.begin("", step)
-        with self.step(), self._keying():
-            yield
-
-    @contextmanager
-    def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
-        """Control one step of a validation or test, some of which drop or draw on purpose.
-
-        Args:
-            of: What is validated; steps of different names draw other numbers.
-        """
-        of = self._evaluating or of
-        self.seeded.begin(of, self.evaluations[of])
-        self.evaluations[of] += 1
-        with self.step(), self._keying(of):
-            yield
-
-    @contextmanager
-    def evaluating(self, of: str) -> Iterator[None]:
-        """Let the evaluation steps in this context be those of `of`."""
-        self._evaluating = of
-        try:
-            yield
-        finally:
-            self._evaluating = ""
-
-    @contextmanager
-    def _keying(self, of: str = "") -> Iterator[None]:
-        before, self.keys_draws, self._evaluates = (self.keys_draws, self._evaluates), self._keys, bool(of)
-        try:
-            yield
-        finally:
-            self.keys_draws, self._evaluates = before
-
-    _evaluates = False
-
-    @contextmanager
-    def whole_trial(self) -> Iterator[None]:
-        """Control every drop from here on, inside steps and outside of any: hooks, callbacks, recomputation."""
-        self.seeded.begin("outside", 0)
-        with self.watching(), self.step():
-            yield
-
-    def of_copy(self, model: nn.Module) -> TrialControl:
-        """Return a control of a copy of the model, which counts its evaluations on."""
-        other = TrialControl(model, {}, self.seeded.seed, off=self.off, keys=self._keys)
-        other.rates, other.evaluations = self.rates, self.evaluations
-        return other
-
-    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
-        """Drop at the site's rate."""
-        self.evaluations_draw |= self._evaluates
-        return super().on_drop(site, call, original)
-
-    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Draw from the noise of the masks."""
-        self.evaluations_draw |= self._evaluates
-        return super().on_draw(name, func, args, kwargs)
-
-    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Draw from the noise of the masks, where that can be."""
-        self.evaluations_draw |= self._evaluates
-        return super().on_keyed(name, draw, original)
-
-    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
-        """Remember this point of the pass, and which numbers its masks are drawn from."""
-        again, seeded, keys = super().remembered(), self.seeded.remembered(), self.keys_draws
-
-        @contextmanager
-        def both() -> Iterator[None]:
-            now, self.keys_draws = self.keys_draws, keys
-            try:
-                with again(), seeded():
-                    yield
-            finally:
-                self.keys_draws = now
-
-        return both

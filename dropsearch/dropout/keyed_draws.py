@@ -61,6 +61,11 @@ def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         return _unkeyed(name, f"{name} is called with arguments that are not known here")
 
 
+def can_draw(name: str) -> bool:
+    """Return whether a function of PyTorch with this name draws random numbers."""
+    return name in _READERS or name in _OTHERS
+
+
 def numbers_of(bits: Tensor) -> Tensor:
     """Return 32-bit numbers, float64 `[...]`, made of int16 bits `[..., 2]`."""
     high, low = bits[..., 0].double() + 32768, bits[..., 1].double() + 32768

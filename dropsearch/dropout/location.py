@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 
+from dropsearch._compat.torch_modules import FORWARD
 from dropsearch.dropout.places import CallReader, Places
 
 
@@ -38,125 +41,91 @@ def per_call(site: str, call: int) -> str:
     return site if call == 1 else f"{site}@{call}"
 
 
-def _ignore(*_: Any) -> None:
-    """Stand in the place of a hook in copies and files."""
-
-
-class Hook:
-    """A hook that follows a module while a control watches it; copies and pickles of the module hold an empty one."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = call
-
-    def __call__(self, *_: Any) -> None:
-        """Note that the module is entered or left."""
-        self._call()
-
-    def __reduce__(self) -> Any:
-        """Keep the control, and the model that it follows, out of copies and checkpoints."""
-        return Hook, (_ignore,)
-
-
 class ModuleLocation:
-    """Which module of a model runs right now, which site drops there, and how often it has in this pass."""
+    """Which module of a model runs right now, which site drops there, and how often it has in this pass.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        entered: Callable[[str, nn.Module], None] = _ignore,
-        left: Callable[[], None] = _ignore,
-    ) -> None:
+    The modules whose forwards run are read from the stack of Python frames where something asks for them, which is
+    seldom: nothing happens in the calls between.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._entered, self._left = entered, left
-        self._path: list[tuple[str, nn.Module]] = [("", model)]
+        self._known: dict[int, tuple[str, nn.Module]] = {}
+        """Each module of the model with its path, by identity."""
+        self._strange: dict[int, nn.Module] = {}
+        """Modules that run and are no part of the model, by identity."""
+        self._outer: list[tuple[str, nn.Module]] = [("", model)]
+        """The modules around what is computed again in a backward."""
         self._calls: Counter[str] = Counter()
         self._places: dict[str, Places] = {}
         self._reader = CallReader()
-        self._followed: dict[int, nn.Module] = {}
-        self._grown: Callable[[], None] | None = None
         self.last_drop = "model"
         """The name of the site that dropped last."""
         self.call = 0
         """Which call of that site in this pass it was, counted from 1."""
 
-    @contextmanager
-    def followed(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """Follow the model's forward passes while the context lasts.
-
-        Args:
-            sites: Where it is known which sites there are: only the modules that have one are followed.
-        """
-        owners = None if sites is None else {owner_of(site) for site in sites}
-        if owners and "model" in owners:
-            owners.add("")
-        with ExitStack() as hooks:
-            self._follow(hooks, owners)
-            self._grown = None if sites is not None else lambda: self._follow(hooks, None)
-            try:
-                yield
-            finally:
-                self._grown = None
-                self._followed.clear()
-
-    def _follow(self, hooks: ExitStack, owners: set[str] | None) -> None:
-        """Follow the modules that are not followed yet: some build layers in hooks of the Trainer."""
-        for name, module in self._model.named_modules():
-            # What TorchScript compiled takes no hooks and shows no calls.
-            wanted = (owners is None or name in owners) and not isinstance(module, torch.jit.ScriptModule)
-            if wanted and id(module) not in self._followed:
-                self._followed[id(module)] = module
-                hooks.enter_context(self._hooked(name, module))
-
-    @contextmanager
-    def _hooked(self, name: str, module: nn.Module) -> Iterator[None]:
-        entered = module.register_forward_pre_hook(Hook(lambda: self._enter(name, module)))
-        left = module.register_forward_hook(Hook(self._leave), always_call=True)
-        try:
-            yield
-        finally:
-            entered.remove()
-            left.remove()
-
-    def _enter(self, name: str, module: nn.Module) -> None:
-        self._path.append((name, module))
-        self._entered(name, module)
-
-    def _leave(self) -> None:
-        if len(self._path) > 1:
-            self._left()
-            self._path.pop()
-
     def restart(self) -> None:
         """Forget the calls counted so far: a new pass begins at the root of the model."""
-        del self._path[1:]
+        del self._outer[1:]
         self._calls.clear()
-        if self._grown is not None:
-            self._grown()
+        self._strange.clear()
+
+    @property
+    def _path(self) -> list[tuple[str, nn.Module]]:
+        """The modules whose forwards run, the outermost first, with their paths."""
+        running: list[tuple[str, nn.Module]] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is FORWARD and (found := self._named(frame.f_locals["self"])):
+                running.append(found)
+            frame = frame.f_back
+        return [*self._outer, *reversed(running)]
+
+    @property
+    def _innermost(self) -> tuple[str, nn.Module]:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is FORWARD and (found := self._named(frame.f_locals["self"])):
+                return found
+            frame = frame.f_back
+        return self._outer[-1]
+
+    def _named(self, module: nn.Module) -> tuple[str, nn.Module] | None:
+        """Return a module with its path; None for one that is no part of the model."""
+        found = self._known.get(id(module))
+        if found is None and id(module) not in self._strange:
+            # Some build layers in hooks of the Trainer. What TorchScript compiled shows no calls.
+            named = ((name, each) for name, each in self._model.named_modules() if not _is_compiled(each))
+            self._known = {id(each): (name, each) for name, each in named}
+            found = self._known.get(id(module))
+            if found is None:
+                self._strange[id(module)] = module
+        return found
 
     def remembered(self) -> Callable[[], Any]:
         """Remember this point of the pass; return a context in which it is this point again."""
-        path, calls = list(self._path), Counter(self._calls)
+        path, calls = self._path, Counter(self._calls)
 
         @contextmanager
         def again() -> Iterator[None]:
-            now = list(self._path), Counter(self._calls), self.last_drop, self.call
-            self._path[:], self._calls = path, Counter(calls)
+            now = self._outer, Counter(self._calls), self.last_drop, self.call
+            self._outer, self._calls = list(path), Counter(calls)
             try:
                 yield
             finally:
-                self._path[:], self._calls, self.last_drop, self.call = now
+                self._outer, self._calls, self.last_drop, self.call = now
 
         return again
 
     @property
     def module(self) -> nn.Module:
         """The module whose forward runs."""
-        return self._path[-1][1]
+        return self._innermost[1]
 
     @property
     def path(self) -> str:
         """The path of that module; empty for the model itself."""
-        return self._path[-1][0]
+        return self._innermost[0]
 
     @property
     def depth(self) -> int:
@@ -184,7 +153,7 @@ class ModuleLocation:
         A site is a place in the code of a module: it has the module's path, with ``#2`` for the second place. One
         place that is called again is the same site.
         """
-        path, module = self._path[-1]
+        path, module = self._innermost
         places = self._places.get(path)
         if places is None:
             places = self._places[path] = Places(module)
@@ -193,3 +162,7 @@ class ModuleLocation:
         self._calls[self.last_drop] += 1
         self.call = self._calls[self.last_drop]
         return self.last_drop
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)

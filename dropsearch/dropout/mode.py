@@ -8,8 +8,8 @@ its rate (training). The module is not touched.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -22,11 +22,30 @@ from dropsearch._compat.checkpointing import recomputed_by
 from dropsearch._compat.python_calls import Call, showing
 from dropsearch._compat.torch_modes import backward, is_active
 from dropsearch.dropout.draws import FACTORIES, draw_of
-from dropsearch.dropout.keyed_draws import Draw, read_draw
+from dropsearch.dropout.keyed_draws import Draw, can_draw, read_draw
 from dropsearch.dropout.location import ModuleLocation
 from dropsearch.dropout.ops import DropCall, op_of, read_call
 from dropsearch.dropout.ops.attention import exposed_attention
 from dropsearch.dropout.own_sites import HeldRate, Scope, functions_of, held_rates, replaced
+
+
+def _ignore(*_: Any) -> None:
+    """Stand in the place of a hook in copies and files."""
+
+
+class Hook:
+    """A hook that follows a module while a control watches it; copies and pickles of the module hold an empty one."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __call__(self, *_: Any) -> None:
+        """Note that the module is entered or left."""
+        self._call()
+
+    def __reduce__(self) -> Any:
+        """Keep the control, and the model that it follows, out of copies and checkpoints."""
+        return Hook, (_ignore,)
 
 
 class DropoutMode(TorchFunctionMode, ABC):
@@ -35,37 +54,45 @@ class DropoutMode(TorchFunctionMode, ABC):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = model
-        self.location = ModuleLocation(model, self._enter, self._leave)
+        self.location = ModuleLocation(model)
         self._attention = exposed_attention(self._inner_call)
         self._held: dict[str, tuple[HeldRate, ...]] = {}
         self._functions: dict[FunctionType, str] = {}
         self._scopes: list[Scope] = []
         self.sees_factories = False
         """Whether it sees the calls that make a tensor, which later code may fill with random numbers."""
+        self.called: set[Any] = set()
+        """The functions that dropped or drew."""
         self.keys_draws = False
         """Whether what a step draws from torch beside dropout is drawn by `on_keyed`."""
 
     @contextmanager
-    def watching(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """Follow the model's modules while the context lasts: what `step()` needs around it.
-
-        Args:
-            sites: All places that call a dropout function, where that is known: following only those takes less time.
-        """
-        held = ((name, held_rates(module)) for name, module in self._model.named_modules())
-        self._held = {name: rates for name, rates in held if rates}
+    def watching(self) -> Iterator[None]:
+        """Follow what drops by code of its own while the context lasts: what `step()` needs around it."""
+        held = ((name, module, held_rates(module)) for name, module in self._model.named_modules())
+        followed = {name: (module, rates) for name, module, rates in held if rates}
+        self._held = {name: rates for name, (_, rates) in followed.items()}
         self._functions = functions_of(self._model)
-        with self.location.followed(sites), recomputed_by(self._recomputation), showing(self._functions):
+        with ExitStack() as stack:
+            for name, (module, _) in followed.items():
+                stack.callback(module.register_forward_pre_hook(Hook(partial(self._enter, name, module))).remove)
+                stack.callback(module.register_forward_hook(Hook(self._leave), always_call=True).remove)
+            stack.enter_context(recomputed_by(self._recomputation))
+            stack.enter_context(showing(self._functions))
             yield
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """See the drops of one training step, or of one forward pass; inside `watching()`."""
+        self.restart()
+        with self.seeing():
+            yield
+
+    def restart(self) -> None:
+        """Begin a pass at the root of the model."""
         while self._scopes:  # of a pass that failed
             self._scopes.pop().leave()
         self.location.restart()
-        with self.seeing():
-            yield
 
     @contextmanager
     def seeing(self) -> Iterator[None]:
@@ -180,6 +207,8 @@ class DropoutMode(TorchFunctionMode, ABC):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not self._scopes and not _concerns(func):
+            return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
         if func is Tensor.backward:
@@ -189,6 +218,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         if call is None:
             scope = self.scope if self._scopes else None
             return self._undropped(func, args, kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
+        self.called.add(func)
         site = self.location.name_drop()
         if self._drops(call):
             return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
@@ -198,6 +228,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         if self.keys_draws:
             draw = read_draw(func, args, kwargs)
             if draw is not None:
+                self.called.add(func)
                 return self.on_keyed(self._numbered(draw.name), draw, lambda: func(*args, **kwargs))
             if self.sees_factories and func.__name__ in FACTORIES:
                 return self.on_factory(self._numbered(func.__name__), lambda: func(*args, **kwargs))
@@ -211,6 +242,25 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def _drops(self, call: DropCall) -> bool:
         return self.location.module.training if call.training is None else call.training
+
+
+def _concerns(func: Any) -> bool:
+    """Return whether a mode has anything to do with a function: whether it drops, draws, or makes a tensor."""
+    try:
+        known = _known.get(func)
+    except TypeError:  # not hashable
+        return True
+    if known is None:
+        name = getattr(func, "__name__", "")
+        whole = func is F.multi_head_attention_forward or func is Tensor.backward or op_of(func) is not None
+        known = whole or can_draw(name) or name in FACTORIES or draw_of(func) is not None
+        if str(getattr(func, "__module__", None) or "torch").partition(".")[0] == "torch":
+            _known[func] = known
+    return known
+
+
+_known: dict[Any, bool] = {}
+"""What `_concerns` has answered for functions of PyTorch."""
 
 
 def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:

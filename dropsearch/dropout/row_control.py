@@ -37,25 +37,16 @@ class _ShapeRecorder(DropoutMode):
         super().__init__(model)
         self.sites = set(sites)
         self.shapes: Shapes = {}
-        self.calling: set[str] = set()
         self.keys_draws = self.sees_factories = True
         self._made: dict[int, tuple[str, Tensor]] = {}
         """By its memory, each tensor that a factory made, with the name of that call."""
-        self._making: set[str] = set()
-        self._fills = False
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        self.calling.add(site)
         if call.rate > 0 or site in self.sites:
             self.shapes[self.location.last_call] = call.mask_shape
         return original()
 
-    def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        self.calling.add(self.location.last_drop)
-        return original()
-
     def on_own(self, site: str, rate: float) -> float:
-        self.calling.add(site)
         return _DRAWS_AT if rate > 0 or site in self.sites else rate
 
     def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -64,50 +55,29 @@ class _ShapeRecorder(DropoutMode):
         return result
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        self.calling.add(self.location.path or "model")
         self.shapes[name] = bits_shape(draw)
         filled = draw.into
         if filled is not None and (made := self._made.get(filled.untyped_storage().data_ptr())):
             self.shapes[made[0]] = torch.Size((1,))
-            self._fills = True
         return original()
 
     def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
         result = original()
         self._made[result.untyped_storage().data_ptr()] = (name, result)
-        self._making.add(self.location.path or "model")
         return result
 
-    def follow_factories(self) -> None:
-        """Count the modules that make tensors among those to follow, if a tensor is filled with random numbers."""
-        self.calling |= self._making if self._fills else set()
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if draw_of(func):  # a module that draws is followed, or its numbers are taken for those of the code around it
-            self.calling.add(self.location.path or "model")
-        return super().__torch_function__(func, types, args, kwargs)
-
-
-def mask_shapes(
-    model: nn.Module, sites: Iterable[str], run: Callable[[], Any], calling: set[str] | None = None
-) -> Shapes:
+def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) -> Shapes:
     """Return the shapes of the masks that one training step of a single trial needs.
 
     Args:
         model: The model, in training mode.
         sites: The sites whose rates are set, whatever the module's own rates are.
         run: Runs the step.
-        calling: Takes in the places that call a dropout function, whether they drop or not: who follows some modules
-            alone must follow these, or the drops of the others are counted for the module around them.
     """
     recorder = _ShapeRecorder(model, sites)
     with recorder.watching(), recorder.step():
         run()
-    recorder.follow_factories()
-    if calling is not None:
-        calling |= recorder.calling
     return recorder.shapes
 
 

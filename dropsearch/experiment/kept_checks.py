@@ -11,7 +11,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialResult
 from dropsearch.core.user_errors import described
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.scoring import measured
 from dropsearch.experiment.user_module import PROBED

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
 from lightning import LightningModule
 
+from dropsearch._compat.lightning import is_lightning_class
 from dropsearch.core.errors import CAUSE, RunError
 from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
-from dropsearch.dropout.control import TRAINING_PART, TrialControl
-from dropsearch.training.logged_steps import wrapped_step
+from dropsearch.dropout.trial_control import TRAINING_PART, TrialControl
+from dropsearch.training.logged_steps import wrapped_hook, wrapped_step
 
 
 def drops_nothing(spec: TrialSpec) -> bool:
@@ -55,21 +58,58 @@ def controlled_trial(module: LightningModule, control: TrialControl, losses: lis
 
     with ExitStack() as stack:
         stack.enter_context(control.whole_trial())
+        stack.enter_context(controlled_hooks(control, module))
         stack.enter_context(wrapped_step(module, _controlled(control, losses)))
         for name in ("validation_step", "test_step", "predict_step"):
             stack.enter_context(wrapped_step(module, _evaluating(control), name))
         yield
 
 
+@contextmanager
+def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
+    """See the drops in the hooks that the classes of a module or of callbacks define, while the context lasts."""
+    with ExitStack() as stack:
+        for owner, name in ((each, name) for each in owners for name in _hooks_of(type(each))):
+            stack.enter_context(wrapped_hook(owner, name, lambda hook: _in_context(hook, control.seeing)))
+        yield
+
+
+@cache
+def _hooks_of(kind: type) -> tuple[str, ...]:
+    """Return the names of the hooks that a class defines, or one above it that is not Lightning's."""
+    named = (name for name in dir(kind) if name.startswith("on_") or name in _HOOKS)
+    owners = ((name, next(base for base in kind.__mro__ if name in vars(base))) for name in named)
+    return tuple(
+        name for name, base in owners if not is_lightning_class(base) and isinstance(vars(base)[name], FunctionType)
+    )
+
+
+_HOOKS = frozenset(
+    {
+        "setup",
+        "teardown",
+        "backward",
+        "configure_gradient_clipping",
+        "configure_model",
+        "configure_optimizers",
+        "lr_scheduler_step",
+        "optimizer_step",
+        "optimizer_zero_grad",
+    }
+)
+"""Hooks that run outside of steps, beside those whose names begin with ``on_``."""
+
+
+def _in_context(function: Callable[..., Any], context: Callable[[], AbstractContextManager[None]]) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return run
+
+
 def _evaluating(control: TrialControl) -> Callable[..., Any]:
-    def wrap(step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with control.evaluation_step():
-                return step(*args, **kwargs)
-
-        return run
-
-    return wrap
+    return lambda step: _in_context(step, control.evaluation_step)
 
 
 def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:

@@ -85,10 +85,8 @@ def wrapped_step(
 
 
 @contextmanager
-def wrapped_hook(
-    module: LightningModule, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Replace a hook of the module by `wrap(hook)` while the context lasts, whether its class overrides it or not."""
+def wrapped_hook(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Replace a hook of a module or callback by `wrap(hook)` while the context lasts, also one that it inherits."""
     hook, before = getattr(module, name), module.__dict__.get(name)
     module.__dict__[name] = WrappedStep(hook, wrap(hook))
     try:

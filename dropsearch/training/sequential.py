@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,11 +27,17 @@ from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.core.user_errors import described
-from dropsearch.dropout.control import TRAINING_PART, TrialControl
+from dropsearch.dropout.trial_control import TRAINING_PART, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
 from dropsearch.training.adapters.validation_copy import ValidationAside
-from dropsearch.training.controlled_trial import controlled_copy, controlled_trial, drops_nothing, require_no_drops
+from dropsearch.training.controlled_trial import (
+    controlled_copy,
+    controlled_hooks,
+    controlled_trial,
+    drops_nothing,
+    require_no_drops,
+)
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, runs_aside, wrapped_hook
 from dropsearch.training.modes import set_to_train
@@ -78,7 +84,7 @@ class _EpochReport(Callback):
         self,
         control: TrialControl,
         spec: TrialSpec,
-        feed: Feed,
+        feed: Feed | _Again,
         part: Any,
         ending: _Ending,
         keep_best: bool,
@@ -162,6 +168,21 @@ def _logged_by_hand(trainer: Trainer, known: Set[str]) -> dict[str, float]:
     return found
 
 
+class _Again:
+    """A feed that has had the first epochs of a trial before."""
+
+    def __init__(self, feed: Feed, epochs: int) -> None:
+        self._feed, self._epochs = feed, epochs
+        self.cancelled = feed.cancelled
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Report those epochs that are new."""
+        if self._epochs:
+            self._epochs -= 1
+            return [False]
+        return self._feed.report(reports)
+
+
 class SequentialEngine:
     """Trains the trials of a feed one after the other, each by a `lightning.Trainer` of its own.
 
@@ -187,6 +208,8 @@ class SequentialEngine:
         self.checkpoint_path = checkpoint_path
         self.reason = reason
         self._part = data.train_part_loader()
+        self._needs_mode = False
+        """Whether a step drew what only a function mode sees, after steps that did not."""
 
     @property
     def description(self) -> str:
@@ -211,8 +234,14 @@ class SequentialEngine:
         ending, started = _Ending(), time.perf_counter()
         path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
-            with process_state_kept():
-                self._fit(spec, feed, ending, path)
+            try:
+                with process_state_kept():
+                    self._fit(spec, feed, ending, path)
+            except HiddenDrawError:
+                self._needs_mode, again = True, _Again(feed, len(ending.curve))
+                ending = _Ending()
+                with process_state_kept():
+                    self._fit(spec, again, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
         except (InputError, RunError):  # what fails is not this trial
@@ -234,23 +263,31 @@ class SequentialEngine:
             spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256, ending.used.lr
         )
 
-    def _fit(self, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None) -> None:
+    def _fit(self, spec: TrialSpec, feed: Feed | _Again, ending: _Ending, path: Path | None) -> None:
         with seeded(spec.seed):
             module = self.make_module(spec)
             with reseeding_follows(spec.seed):
                 self._fit_seeded(module, spec, feed, ending, path)
 
     def _fit_seeded(
-        self, module: LightningModule, spec: TrialSpec, feed: Feed, ending: _Ending, path: Path | None
+        self, module: LightningModule, spec: TrialSpec, feed: Feed | _Again, ending: _Ending, path: Path | None
     ) -> None:
         set_to_train(module)
         data = self.data.for_trial(spec)
         part = self._part if data is self.data else data.train_part_loader()
-        control = TrialControl(module, spec.rates, self.settings.mask_seed(spec), off=drops_nothing(spec))
+        control = TrialControl(
+            module,
+            spec.rates,
+            self.settings.mask_seed(spec),
+            off=drops_nothing(spec),
+            needs_mode=self._needs_mode,
+        )
         report = _EpochReport(control, spec, feed, part, ending, keep_best=path is not None, settings=self.settings)
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
-            trainer = self._trainer(module, spec, report)
-            with wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module)):
+            trainer: Any = self._trainer(module, spec, report)
+            users = [each for each in trainer.callbacks if not isinstance(each, _EpochReport | KeepSigtermHandler)]
+            at_end = wrapped_hook(module, "on_train_epoch_end", partial(partial, report.at_epoch_end, module))
+            with at_end, controlled_hooks(control, *users):
                 trainer.fit(module, **_batches(data, self.settings.batch_seed(spec)))
         require_no_drops(control, spec)
         if ending.state == "COMPLETE" and not ending.curve:

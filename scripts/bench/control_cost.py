@@ -21,10 +21,11 @@ from parts import Parts
 from section import Section
 from torch import Tensor
 
-from dropsearch.dropout.control import DropoutMode, TrialControl
+from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.row_control import mask_shapes
 from dropsearch.dropout.seeded_bits import SeededNoise
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.logged_steps import captured_logs
 
 

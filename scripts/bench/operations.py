@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 Rates = Mapping[str, float]
@@ -25,8 +25,7 @@ def alone(model: nn.Module, rates: Rates, run: Run, *, seed: int = 1, step: int 
 
 def stacked(model: nn.Module, rates: Sequence[Rates], seeds: Sequence[int], steps: Sequence[int], run: Run) -> Any:
     """Return what the same pass returns in each row, `[rows, ...]`."""
-    calling: set[str] = set()
-    shapes = mask_shapes(model, rates[0], run, calling)
+    shapes = mask_shapes(model, rates[0], run)
     bits = RowBits(shapes, len(rates), torch.device("cpu")).draw(seeds, steps)
     control = RowDropoutControl(model)
 
@@ -35,7 +34,7 @@ def stacked(model: nn.Module, rates: Sequence[Rates], seeds: Sequence[int], step
         with VmapRNN(), control.step():
             return run()
 
-    with control.watching(calling):
+    with control.watching():
         return torch.func.vmap(row)(row_rates(rates, torch.float64, torch.device("cpu")), bits)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, distributions, nn
 from torch.utils.checkpoint import checkpoint
 
 from dropsearch._compat.torch_distributions import sampled_under_vmap
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from tests.dropout.rows import alone, stacked
 
 N = 20_000

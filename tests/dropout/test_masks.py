@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.ops.alpha import SELU_SATURATION
 from dropsearch.dropout.ops.attention import attend
 from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.trial_control import TrialControl
 
 MODULES = [nn.Dropout, nn.AlphaDropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout]
 

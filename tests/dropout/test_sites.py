@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
 from dropsearch.dropout.sites import dropout_sites, guess_kind
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.dropout.typical_rates import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
 
 

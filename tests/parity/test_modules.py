@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection, R2Score
 
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from tests.parity.census import Case, Cell, compare
 
 

@@ -12,9 +12,9 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.sites import dropout_sites
+from dropsearch.dropout.trial_control import TrialControl
 from tests.parity.conftest import SEED, losses, plain, trial
 
 

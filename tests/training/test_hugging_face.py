@@ -14,9 +14,9 @@ from torch import Tensor
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.sites import dropout_sites
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.logged_steps import captured_logs
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings

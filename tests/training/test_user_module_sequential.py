@@ -156,3 +156,60 @@ def test_one_batch_shows_sites_optimisers_and_what_is_logged():
     assert [site.name for site in found.sites] == ["head.1"]
     assert len(found.optimizers) == 1
     assert set(found.logged) == {"valid/f1", "valid/loss"}
+
+
+class Late(nets.Scored):
+    """Draws from its second epoch on."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)["loss"]
+        return loss * torch.rand(()) if self.current_epoch else loss
+
+
+def make_late(spec: TrialSpec) -> Any:
+    with seeded(spec.seed):
+        return Late()
+
+
+@dataclasses.dataclass
+class Reports(Queue):
+    """A feed that notes which epochs it is told."""
+
+    epochs: list[int] = dataclasses.field(default_factory=list)
+
+    def report(self, reports: Any) -> list[bool]:
+        self.epochs += [metrics.epoch for _, metrics in reports]
+        return super().report(reports)
+
+
+def test_a_trial_that_draws_late_is_trained_again_and_reported_once():
+    settings = TrainerSettings(3, "cpu", monitor=Monitor("valid/loss"))
+    feed = Reports([SPEC, dataclasses.replace(SPEC, number=1)])
+    SequentialEngine(make_late, UserData(data.Digits(), "Digits"), settings).run(feed)
+    first, second = feed.results.values()  # the second has a function mode from its first step on
+    assert first.state == "COMPLETE", first.reason
+    assert first.curve == second.curve
+    assert feed.epochs == [0, 1, 2] * 2
+
+
+class Dropping(Callback):
+    """Drops in a hook, by a function that is no Python."""
+
+    def __init__(self) -> None:
+        self.left: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.left.append(float(torch.dropout(torch.ones(50), 0.5, True).count_nonzero()))
+
+
+def test_hooks_of_module_and_callbacks_drop_at_the_rates_of_the_trial():
+    callback, left = Dropping(), []
+
+    class Hooking(nets.Scored):
+        def on_train_start(self) -> None:
+            left.append(float(torch.dropout(torch.ones(50), 0.5, True).count_nonzero()))
+
+    result = trained(Monitor("valid/loss"), lambda _: Hooking(), trainer=lambda: {"callbacks": [callback]})
+    assert result.state == "COMPLETE", result.reason
+    assert callback.left == [50.0] * 3
+    assert left == [50.0]

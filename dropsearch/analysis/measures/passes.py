@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from dropsearch.analysis.measures.protocol import TrainedModel
 from dropsearch.core.records import ARMS
 from dropsearch.core.seeds import derived_seed
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.tools.monte_carlo import MCDropout
+from dropsearch.dropout.trial_control import TrialControl
 
 TOGETHER = 1500
 """Maximum number of examples in a combined pass; larger ones gain nothing on a CPU."""

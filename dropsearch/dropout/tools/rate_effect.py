@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dropsearch.core.batches import tensors
 from dropsearch.core.errors import InputError
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.tools.dry_run import DryRun
+from dropsearch.dropout.trial_control import TrialControl
 
 HIGH = 0.9
 """The rate that is held against 0."""

@@ -75,7 +75,7 @@ class _Setting:
         mode = RateMode(self.module, self.rates)
         self.is_running = True
         try:
-            with mode.watching(self._owners()), mode.step():
+            with mode.watching(), mode.step():
                 result = step(*args, **kwargs)
         finally:
             self.is_running = False
@@ -83,9 +83,6 @@ class _Setting:
             self.is_checked = True
             self._warn_of(set(self.rates) - mode.met)
         return result
-
-    def _owners(self) -> list[str]:
-        return [name for name, part in self.module.named_modules() if not never_drops(part)]
 
     def _warn_of(self, missed: set[str]) -> None:
         if missed:

@@ -15,8 +15,8 @@ from dropsearch._compat.torch_modes import without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
-from dropsearch.dropout.control import VALIDATION, TrialControl
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
+from dropsearch.dropout.trial_control import VALIDATION, TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
@@ -161,7 +161,7 @@ def _evaluation_difference(
     batch: Any,
 ) -> str:
     """Compare the values that the validation step logs, with modules in evaluation mode."""
-    shapes_of = lambda batch: runner.evaluation_shapes(batch, specs[0].rates, set())  # noqa: E731
+    shapes_of = lambda batch: runner.evaluation_shapes(batch, specs[0].rates)  # noqa: E731
     noise = EvaluationNoise(shapes_of, lambda spec: spec.seed)
     noise.observe([batch])
     with runner.ready():

@@ -16,7 +16,7 @@ from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, runs_aside
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.control import TRAINING_PART, VALIDATION
+from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise

@@ -14,7 +14,7 @@ from torch import Tensor
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
-from dropsearch.dropout.control import TRAINING_PART, VALIDATION
+from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_slots

@@ -190,10 +190,8 @@ class VectorizedTrials(LightningModule):
             skeleton.setup("fit")
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
-        self.dropout_callers: set[str] = set()
-        """Names of the modules that drop or draw."""
         noise = EvaluationNoise(
-            lambda batch: self.runner.evaluation_shapes(cast(batch, dtype), first.spec.rates, self.dropout_callers),
+            lambda batch: self.runner.evaluation_shapes(cast(batch, dtype), first.spec.rates),
             self.settings.mask_seed,
         )
         if not traits.is_plain:
@@ -250,7 +248,7 @@ class VectorizedTrials(LightningModule):
         return HostStep(*parts)
 
     def _follow(self, skeleton: LightningModule) -> set[str]:
-        """Note the modules that call dropout in a step on a first batch; return the buffers that it changes."""
+        """Note the masks of a step on a first batch; return the buffers that it changes."""
         for trial_row in self.trial_rows:
             # A loader of its own, so that no epoch of the row begins.
             loader = self.data.train_loader(self.settings.batch_seed(trial_row.spec))
@@ -263,7 +261,6 @@ class VectorizedTrials(LightningModule):
             self._mask_shapes(stack)
             metrics = tuple(f"{path}." for path in self.runner.traits.metrics)
             return self._changing | {name for name, _ in skeleton.named_buffers() if name.startswith(metrics)}
-        self.dropout_callers.update(name or "model" for name, _ in skeleton.named_modules())
         return {name for name, _ in skeleton.named_buffers()}
 
     def _mask_shapes(self, stack: RowStack) -> Shapes:
@@ -278,7 +275,7 @@ class VectorizedTrials(LightningModule):
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
         with torch.no_grad(), logs, noting_changed_buffers(skeleton) as changing:
             run = lambda: call_step(skeleton.training_step, batch, 0)  # noqa: E731
-            shapes = mask_shapes(skeleton, first.spec.rates, run, self.dropout_callers)
+            shapes = mask_shapes(skeleton, first.spec.rates, run)
         skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
         self._shapes[stack.shape] = shapes
         self._changing |= changing
@@ -311,7 +308,7 @@ class VectorizedTrials(LightningModule):
 
     def fit(self) -> None:
         """Train until the feed is empty and all trials have ended."""
-        with quiet_lightning(), self.runner.ready(self.dropout_callers), warnings.catch_warnings():
+        with quiet_lightning(), self.runner.ready(), warnings.catch_warnings():
             # Each row has its own optimizer, so this module has none.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             try:
@@ -326,7 +323,7 @@ class VectorizedTrials(LightningModule):
         """
         times: list[float] = []
         begun: Iterator[StepBatches] = iter(())
-        with self.runner.ready(self.dropout_callers):
+        with self.runner.ready():
             untimed = WARMUP_RUNS + 1 if uses_cuda_graphs(self.rows.flat.device) and not self._is_warm else 0
             self._is_warm = True
             empty = 0

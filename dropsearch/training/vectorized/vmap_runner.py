@@ -123,18 +123,14 @@ class VmapRunner:
         self.control = RowDropoutControl(skeleton)
 
     @contextmanager
-    def ready(self, sites: Iterable[str] | None = None) -> Iterator[None]:
-        """Set up the global state that the steps need. Enter it once around many steps.
-
-        Args:
-            sites: Names of the modules that call dropout, which is faster; None to follow all modules.
-        """
+    def ready(self) -> Iterator[None]:
+        """Set up the global state that the steps need. Enter it once around many steps."""
         fastpath = torch.backends.mha.get_fastpath_enabled()
         # In eval mode `nn.TransformerEncoderLayer` uses a fused kernel, which has no batching rule.
         torch.backends.mha.set_fastpath_enabled(False)
         with ExitStack() as stack:
             stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-            stack.enter_context(self.control.watching(sites))
+            stack.enter_context(self.control.watching())
             stack.enter_context(showing(self.traits.functions))
             stack.enter_context(autograd_functions(by_row))
             stack.enter_context(quiet_loops())
@@ -207,20 +203,19 @@ class VmapRunner:
         logged, self.effect_tensors = vmap(run_row)(parameters, rows.buffers, examples, rates, dict(bits))
         return logged
 
-    def evaluation_shapes(self, batch: Any, sites: Iterable[str], calling: set[str]) -> Shapes:
+    def evaluation_shapes(self, batch: Any, sites: Iterable[str]) -> Shapes:
         """Return the shapes of the random bits that a validation step of one row needs.
 
         Args:
             batch: A validation batch.
             sites: The sites whose rates are set.
-            calling: Takes in the places that drop or draw.
         """
         self.set_mode(training=False)
         recorder = self._recorder
         logs = captured_logs(self.skeleton) if recorder is None else recorder.recording()
         with torch.no_grad(), logs, sampled_under_vmap():
             run = lambda: call_step(self.skeleton.validation_step, on_device_of(self.skeleton, batch), 0)  # noqa: E731
-            return mask_shapes(self.skeleton, sites, run, calling)
+            return mask_shapes(self.skeleton, sites, run)
 
     def in_groups(
         self,

@@ -12,8 +12,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import dropsearch
 from dropsearch.core.errors import InputError
-from dropsearch.dropout.control import TrialControl
 from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
+from dropsearch.dropout.trial_control import TrialControl
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, Tagger, TwoAttentions
 from tests.dropout.user_lightning import Litten

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import dropsearch
 from dropsearch.core.errors import InputError
 from dropsearch.dropout import sites
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.sequential import quiet_lightning
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, OwnAttention, TwoAttentions

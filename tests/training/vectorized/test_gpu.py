@@ -8,7 +8,7 @@ import torch
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.models import MLP, Classifier
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings

@@ -10,7 +10,7 @@ import torch
 
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, TrialSpec
-from dropsearch.dropout.control import TrialControl
+from dropsearch.dropout.trial_control import TrialControl
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import generative
 from tests.user_modules.data import Digits

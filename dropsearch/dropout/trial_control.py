@@ -1,0 +1,202 @@
+"""The control of one trial that trains by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import FunctionType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dropsearch._compat.python_calls import Call, can_be_shown, showing
+from dropsearch.core.global_rng import torch_states
+from dropsearch.dropout.control import DropoutControl
+from dropsearch.dropout.keyed_draws import Draw
+from dropsearch.dropout.ops import OPS, DropCall
+from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.seeded_bits import SeededNoise
+
+VALIDATION, TRAINING_PART = "evaluation", "training part"
+"""What a validation is of: the validation set, or a part of the training set that is measured beside it."""
+
+SHOWN = frozenset(function for function in (*OPS, F.multi_head_attention_forward) if can_be_shown(function))
+"""The functions that drop and are plain Python, so that their calls can be shown without a function mode."""
+OBSERVED = 2
+"""Number of steps of each kind that a function mode sees before it may be off."""
+
+
+class HiddenDrawError(Exception):
+    """A step drew random numbers by a function that only a function mode sees, after steps that did not."""
+
+
+class TrialControl(DropoutControl):
+    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call.
+
+    Inside steps, all other random numbers that torch draws are such functions too.
+
+    Args:
+        model: The trial's module.
+        rates: Rate by site name.
+        seed: The trial's.
+        off: Nothing drops anywhere.
+        keys: Whether what a step draws beside dropout is a function of the seed; else PyTorch's generator gives it.
+        needs_mode: Whether a function mode is on in all steps (see `whole_trial`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rates: Mapping[str, float],
+        seed: int,
+        *,
+        off: bool = False,
+        keys: bool = True,
+        needs_mode: bool = False,
+    ) -> None:
+        self.seeded = SeededNoise(seed)
+        super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
+        self._keys, self._needs_mode = keys, needs_mode
+        self._observed: Counter[str] = Counter()
+        self._shown = False
+        """Whether calls of the functions in `SHOWN` are answered, since no mode sees them."""
+        self._evaluating = ""
+        self.evaluations: Counter[str] = Counter()
+        """How many steps of validations there were, by what is validated: `VALIDATION` or `TRAINING_PART`."""
+        self.evaluations_draw = False
+        """Whether a step of a validation has drawn random numbers or dropped."""
+
+    @contextmanager
+    def training_step(self, step: int) -> Iterator[None]:
+        """Control the training step number `step`, counted from 0, and what follows it up to the next step."""
+        self.seeded.begin("", step)
+        with self._seen("training"), self._keying():
+            yield
+
+    @contextmanager
+    def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
+        """Control one step of a validation or test, some of which drop or draw on purpose.
+
+        Args:
+            of: What is validated; steps of different names draw other numbers.
+        """
+        of = self._evaluating or of
+        self.seeded.begin(of, self.evaluations[of])
+        self.evaluations[of] += 1
+        with self._seen(of), self._keying(of):
+            yield
+
+    @contextmanager
+    def evaluating(self, of: str) -> Iterator[None]:
+        """Let the evaluation steps in this context be those of `of`."""
+        self._evaluating = of
+        try:
+            yield
+        finally:
+            self._evaluating = ""
+
+    @contextmanager
+    def _keying(self, of: str = "") -> Iterator[None]:
+        before, self.keys_draws, self._evaluates = (self.keys_draws, self._evaluates), self._keys, bool(of)
+        try:
+            yield
+        finally:
+            self.keys_draws, self._evaluates = before
+
+    _evaluates = False
+
+    @contextmanager
+    def whole_trial(self) -> Iterator[None]:
+        """Control every drop from here on, inside steps and outside of any.
+
+        A function mode sees each call of PyTorch, which costs a tenth of a small step or more. It is on for the first
+        steps of each kind, in recomputation, and in hooks that run inside `seeing`. If functions in `SHOWN` did all
+        that was random in those steps, it is off in the others. Their calls are seen all the same, and a step that
+        draws by any other function raises `HiddenDrawError`.
+        """
+        self.seeded.begin("outside", 0)
+        with self.watching(), showing(SHOWN, self._answer):
+            self.restart()
+            self._shown = True
+            self._needs_mode = self._needs_mode or bool(self._held or self._functions)
+            try:
+                yield
+            finally:
+                self._shown = False
+
+    @contextmanager
+    def seeing(self) -> Iterator[None]:
+        """See every drop while the context lasts, by a function mode."""
+        with self._hidden(), super().seeing():
+            yield
+
+    @contextmanager
+    def _hidden(self) -> Iterator[None]:
+        shown, self._shown = self._shown, False
+        try:
+            yield
+        finally:
+            self._shown = shown
+
+    def _answer(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do in a call of a function in `SHOWN` what the mode does."""
+        if not self._shown:
+            return run(*args, **kwargs)
+        with self._hidden():
+            return self.__torch_function__(function, (), args, kwargs)
+
+    @contextmanager
+    def _seen(self, kind: str) -> Iterator[None]:
+        """See the drops and draws of one step."""
+        self.restart()
+        observes = self._needs_mode or not self._shown or self._observed[kind] < OBSERVED
+        if not observes:
+            before = torch_states()
+            yield
+            if torch_states() != before:
+                raise HiddenDrawError
+            return
+        before = torch_states() if self._shown else ()
+        self._observed[kind] += 1
+        with self.seeing():
+            yield
+        if self._shown:
+            self._needs_mode |= torch_states() != before or not self.called <= SHOWN
+
+    def of_copy(self, model: nn.Module) -> TrialControl:
+        """Return a control of a copy of the model, which counts its evaluations on."""
+        other = TrialControl(model, {}, self.seeded.seed, off=self.off, keys=self._keys)
+        other.rates, other.evaluations = self.rates, self.evaluations
+        return other
+
+    def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
+        """Drop at the site's rate."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_drop(site, call, original)
+
+    def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Draw from the noise of the masks."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_draw(name, func, args, kwargs)
+
+    def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
+        """Draw from the noise of the masks, where that can be."""
+        self.evaluations_draw |= self._evaluates
+        return super().on_keyed(name, draw, original)
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Remember this point of the pass, and which numbers its masks are drawn from."""
+        again, seeded, keys = super().remembered(), self.seeded.remembered(), self.keys_draws
+
+        @contextmanager
+        def both() -> Iterator[None]:
+            now, self.keys_draws = self.keys_draws, keys
+            try:
+                with again(), seeded():
+                    yield
+            finally:
+                self.keys_draws = now
+
+        return both
