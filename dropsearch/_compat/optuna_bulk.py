@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,7 +85,46 @@ def ended(ending: Ending, now: datetime) -> FrozenTrial:
     return trial
 
 
-@cache
 def as_json(distribution: BaseDistribution) -> str:
     """Return a distribution in the JSON form of Optuna's storages."""
+    return _as_json(distribution, _types(distribution))
+
+
+@cache
+def _as_json(distribution: BaseDistribution, types: tuple[type, ...]) -> str:
     return distribution_to_json(distribution)
+
+
+def _types(distribution: BaseDistribution) -> tuple[type, ...]:
+    """Return the types of the choices: those of True and 1 are equal distributions, and not the same."""
+    return tuple(map(type, getattr(distribution, "choices", ())))
+
+
+def share(trial: FrozenTrial) -> None:
+    """Let a trial that was read hold what is equal in many trials once for all of them."""
+    trial.distributions = shared(trial.distributions)
+    trial.params, trial.user_attrs = _interned(trial.params), _interned(trial.user_attrs)
+    trial.system_attrs = _interned(trial.system_attrs)
+
+
+def shared(distributions: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """Return distributions as one object for all trials that have the same."""
+    return _shared(tuple(distributions.items()), tuple(map(_types, distributions.values())))
+
+
+@cache
+def _shared(
+    items: tuple[tuple[str, BaseDistribution], ...], types: tuple[tuple[type, ...], ...]
+) -> dict[str, BaseDistribution]:
+    return dict(items)
+
+
+def _interned(values: Any) -> Any:
+    """Return values whose names are the same objects in all trials; those of an inner mapping and short texts too."""
+    if isinstance(values, dict):
+        return {sys.intern(name): _interned(value) for name, value in values.items()}
+    return sys.intern(values) if isinstance(values, str) and len(values) < _SHORT else values
+
+
+_SHORT = 100
+"""Characters of a text that many trials may have, such as the name of a process."""

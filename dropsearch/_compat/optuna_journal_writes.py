@@ -10,7 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial
 
-from dropsearch._compat.optuna_bulk import Curves, Ending, as_json, private_module
+from dropsearch._compat.optuna_bulk import Curves, Ending, as_json, private_module, share
 
 Operation: Any = getattr(private_module("optuna.storages.journal._storage"), "JournalOperation", None)
 
@@ -47,6 +47,8 @@ class JournalBulk:
         ended = [trial_id for trial_id in self._unfinished if trials[trial_id].state.is_finished()]
         new = ids[self._known :]
         self._known = len(ids)
+        for trial_id in new:
+            share(trials[trial_id])
         self._unfinished -= set(ended)
         self._unfinished |= {trial_id for trial_id in new if not trials[trial_id].state.is_finished()}
         return sorted((trials[trial_id] for trial_id in (*ended, *new)), key=lambda trial: trial.number)
@@ -63,6 +65,8 @@ class JournalBulk:
         with self._storage._thread_lock:
             ids, _ = self._append(self._creation(template) for template in templates)
             created = [self._replay.get_trial(trial_id) for trial_id in ids]
+            for trial in created:
+                share(trial)
             there = len(self._replay._study_id_to_trial_ids[self._study_id])
             crowded = there > self._known + len(ids)
             if not crowded:
@@ -141,7 +145,17 @@ class JournalBulk:
                 refused.add(log["trial_id"])
             if log["op_code"] == Operation.CREATE_TRIAL and log["worker_id"] == replay.worker_id:
                 created.append(replay._last_created_trial_id_by_this_process)
+        self._forget_offsets()
         return created, refused
+
+    def _forget_offsets(self) -> None:
+        """Let the backend keep the place of the next record alone: it keeps that of each, and reads from no other."""
+        offsets = getattr(self._storage._backend, "_log_number_offset", {})
+        following = self._replay.log_number_read
+        if following in offsets:
+            kept = {0: 0, following: offsets[following]}
+            offsets.clear()
+            offsets.update(kept)
 
 
 def _utc(moment: datetime) -> str:

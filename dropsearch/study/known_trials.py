@@ -45,6 +45,8 @@ class KnownTrials:
         self.ended_elsewhere: set[int] = set()
         """Numbers of counting trials that other processes ended."""
         self._interrupted: dict[int, str] = {}
+        self._stopped: set[int] = set()
+        """The trials whose own result says that they were interrupted."""
         self._silence = leases.Silence()
         self._looked, self._met = -math.inf, -math.inf
 
@@ -80,6 +82,8 @@ class KnownTrials:
         for trial in trials:
             self.seen.put(trial)
             ended = trial.state in trial_entry.ENDED
+            if ended and trial_entry.is_stopped(trial):
+                self._stopped.add(trial.number)
             counts = (ended or trial.state == TrialState.RUNNING) and self._counts(trial)
             began = self._interrupted.get(trial.number) != FASTER
             is_others = ended and counts and trial_entry.owner(trial) != process_id.this_process()
@@ -93,8 +97,7 @@ class KnownTrials:
 
     def _counts(self, trial: FrozenTrial) -> bool:
         """Return whether a trial was not interrupted."""
-        reason = trial.user_attrs.get(trial_entry.RESULT, {}).get("reason")
-        return trial.number not in self._interrupted and reason != INTERRUPTED
+        return trial.number not in self._interrupted and trial.number not in self._stopped
 
     def counting(self) -> list[FrozenTrial]:
         """Return the trials that ended and were not interrupted, by number."""

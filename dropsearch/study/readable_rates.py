@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from dropsearch._compat.optuna_bulk import Bulk, Curves, Ending
+from dropsearch._compat.optuna_bulk import Bulk, Curves, Ending, shared
 
 COORDINATES = "dropsearch:coordinates"
 """System attribute with the coordinate, the low end of its range and the lowest rate, by parameter."""
@@ -106,7 +106,7 @@ def _sampled(trial: FrozenTrial) -> FrozenTrial:
 
 def _changed(trial: FrozenTrial, params: Mapping[str, float], ranges: Mapping[str, Any], attrs: Any) -> FrozenTrial:
     changed = copy.copy(trial)
-    changed.distributions = {**trial.distributions, **ranges}
+    changed.distributions = shared({**trial.distributions, **ranges})
     changed.params = {**trial.params, **params}
     changed.system_attrs = attrs
     return changed

@@ -3,7 +3,8 @@
 Nothing is trained. A batch of trials is open at a time, as the rows of a vectorized engine are: all are asked for at
 once, report each epoch together, and are told together. The cost "at" a number of trials is the mean over the
 hundred before it, or over the last batches where that is larger. `cpu` is what this process computes of it; the rest
-is waiting: for the disk, for the server, or on a busy machine for a core.
+is waiting: for the disk, for the server, or on a busy machine for a core. `MB` is the memory that is resident then, of
+this process and of all that it did before: compare rows of one storage, sampler, number of epochs and batch.
 
     python scripts/bench/storage.py
     python scripts/bench/storage.py --long
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import tempfile
 import time
 import uuid
@@ -45,15 +47,23 @@ class Cost:
     seconds: tuple[float, ...] = (0.0,) * 4
     """Of asking, reporting, telling, and computing."""
     trials: int = 0
+    resident: int = 0
+    """Megabytes of this process, when the last of these trials had ended."""
 
     def add(self, seconds: tuple[float, ...], trials: int) -> None:
         """Add the cost of a batch."""
         self.seconds = tuple(map(sum, zip(self.seconds, seconds, strict=True)))
         self.trials += trials
+        self.resident = resident()
 
     def __str__(self) -> str:
         *each, computed = [1000 * kind / self.trials for kind in self.seconds]
-        return " ".join(f"{value:7.2f}" for value in (*each, sum(each), computed))
+        return " ".join(f"{value:7.2f}" for value in (*each, sum(each), computed)) + f" {self.resident:5}"
+
+
+def resident() -> int:
+    """Return how many megabytes of this process are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 @dataclass
@@ -130,7 +140,7 @@ def main() -> None:
     marks = (1000, 10_000) if given.long else (1000,)
     kinds = [*given.storages.split(","), *(["postgresql"] if given.postgres else [])]
     print(f"pruner {given.pruner}; ms a trial")
-    print("storage    sampler epochs batch trials     ask  report    tell     all     cpu")
+    print("storage    sampler epochs batch trials     ask  report    tell     all     cpu    MB")
     for kind in kinds:
         for sampler in given.samplers.split(","):
             for epochs in map(int, given.epochs.split(",")):

@@ -94,7 +94,10 @@ def _trials(journal: Path) -> Any:
     for name in sorted(optuna.get_all_study_names(storage)):
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
         assert trials, f"study {name} is empty"
-        rows = [[trial.params, {**trial.user_attrs["result"], "seconds": 0, "checkpoint": ""}] for trial in trials]
+        rows = [
+            [trial.params, {**json.loads(trial.user_attrs["result"]), "seconds": 0, "checkpoint": ""}]
+            for trial in trials
+        ]
         found[name.partition("/")[2]] = sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
     return found
 

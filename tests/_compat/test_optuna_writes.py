@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -58,6 +59,24 @@ def test_trials_are_created_whole_and_numbered_in_order(storage: BaseStorage, st
         assert trial.user_attrs == {"index": index, "owner": "me"}
         assert trial.state == TrialState.RUNNING
         assert trial.datetime_start is not None
+
+
+def test_choices_that_are_equal_keep_their_types(storage: BaseStorage, study: optuna.Study) -> None:
+    choices = {"flag": (True, False), "count": (1, 0), "share": (1.0, 0.0)}
+    ranges = {name: CategoricalDistribution(given) for name, given in choices.items()}
+    values = {name: given[0] for name, given in choices.items()}
+    created, _ = bulk(storage, of(storage)).create([running(values, ranges) for _ in range(2)])
+    for trial in (*created, *study.get_trials()):
+        assert {name: type(value) for name, value in trial.params.items()} == {
+            "flag": bool,
+            "count": int,
+            "share": float,
+        }
+        assert [type(given.choices[1]) for given in trial.distributions.values()] == [bool, int, float]  # type: ignore[attr-defined]
+
+
+def running(params: dict[str, Any], distributions: dict[str, Any]) -> FrozenTrial:
+    return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
 
 
 def of(storage: BaseStorage) -> int:

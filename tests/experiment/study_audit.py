@@ -55,8 +55,13 @@ def _counting(study: optuna.Study) -> Iterator[FrozenTrial]:
     for trial in study.trials:
         if not trial.state.is_finished() or f"interrupted.{trial.number}" in notes:
             continue
-        if trial.user_attrs["result"]["reason"] != "interrupted":
+        if result_of(trial)["reason"] != "interrupted":
             yield trial
+
+
+def result_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what a trial says of its result."""
+    return json.loads(trial.user_attrs["result"])
 
 
 def check_nothing_changed(before: dict[Key, FrozenTrial], after: dict[Key, FrozenTrial]) -> None:
@@ -106,7 +111,7 @@ def check_mlflow(uri: str, storage: str) -> None:
     found, wanted = Counter(r.data.tags["dropsearch.key"] for r in tracked), Counter(trials.keys())
     assert found == wanted, f"too many runs: {found - wanted}, too few: {wanted - found}"
     for run in tracked:
-        result = trials[run.data.tags["dropsearch.key"]].user_attrs["result"]
+        result = result_of(trials[run.data.tags["dropsearch.key"]])
         assert run.info.status == STATUSES[result["state"]]
         history = client.get_metric_history(run.info.run_id, "val/loss")
         curve = {epoch: val_loss for epoch, _, _, val_loss, *_ in result["curve"]}

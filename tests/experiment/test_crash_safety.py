@@ -184,7 +184,7 @@ def test_a_trial_that_raises_or_runs_out_of_memory_fails_with_its_reason_and_the
     run(run_forker, job(folder, f"engine={engine}", f"tracking={tracking}", trials=4, setup=setup))
     trials = [t for (study, _), t in study_audit.ended(storage).items() if study == f"{study_audit.NAME}/none"]
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
-    assert all(trials[n].user_attrs["result"]["reason"].startswith(reason) for n in (1, 2))
+    assert all(study_audit.result_of(trials[n])["reason"].startswith(reason) for n in (1, 2))
     study_audit.check_everything(folder, storage, ARMS, 4, TOP_K, SEEDS)
 
 

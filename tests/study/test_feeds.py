@@ -268,6 +268,17 @@ def test_concurrently_written_state_is_kept(make_store: MakeStore, tmp_path: Pat
     assert make_store().results() == (ended(spec),)
 
 
+@pytest.mark.parametrize("foreign", [{"state": "COMPLETE"}, "{", '"text"', "[]", "{}", 3, None])
+def test_a_result_of_another_program_is_refused(make_store: MakeStore, tmp_path: Path, foreign: object) -> None:
+    ask(make_feed(make_store()))
+    neighbour = open_storage(None, tmp_path / "study.journal")
+    neighbour.set_trial_user_attr(0, trial_entry.RESULT, foreign)
+    neighbour.set_trial_state_values(0, TrialState.COMPLETE, [1.0])
+    with pytest.raises(InputError, match="trial 0 of the study must have a result of this version") as caught:
+        make_store()
+    assert "\n" not in str(caught.value)
+
+
 def test_untracked_results_of_dead_processes_only(make_store: MakeStore, as_parent: AsParent, tmp_path: Path) -> None:
     _in_another_process(tmp_path, "feed.tell([ended(ask(feed))])")
     with as_parent():

@@ -1,14 +1,19 @@
-"""A trial of a long study costs what a trial of a short one does, counted in function calls."""
+"""A trial of a long study costs what one of a short study does, counted in function calls, and little memory."""
 
 from __future__ import annotations
 
+import gc
 import sys
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from dropsearch.core.records import EpochMetrics, TrialResult
 from dropsearch.study.feeds import SearchFeed
 from dropsearch.study.samplers import sampler_factory
+from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from tests.study.conftest import ask, ended, make_feed
 
@@ -55,3 +60,36 @@ def test_a_trial_costs_no_more_in_a_long_study(make_store: Callable[..., StudySt
     one_trial(feed)
     long = calls(lambda: one_trial(feed))
     assert long < 1.2 * short, (short, long)
+
+
+TRIALS, EPOCHS, MOST_BYTES = 10_000, 10, 50 * 2**20
+"""A study of so many trials of ten epochs may hold so much more memory at its end than at its beginning."""
+
+
+def whole(feed: SearchFeed, count: int) -> None:
+    """Train trials of ten epochs, each with digits of its own."""
+    specs = feed.ask(count)
+    curves = {spec.number: tuple(EpochMetrics(e, *[spec.lr / (3 + e)] * 5) for e in range(EPOCHS)) for spec in specs}
+    for epoch in range(EPOCHS):
+        feed.report([(spec, curves[spec.number][epoch]) for spec in specs])
+    feed.tell([TrialResult(spec, "COMPLETE", curves[spec.number], 1.0) for spec in specs])
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:///{}/study.db"])
+def test_a_long_study_takes_little_memory(tmp_path: Path, url: str | None) -> None:
+    storage = open_storage(url and url.format(tmp_path), tmp_path / "study.journal")
+    feed = make_feed(StudyStore(storage, "s", arm="dropout", phase="search", fingerprint={}), total=TRIALS)
+    tracemalloc.start()
+    try:
+        whole(feed, 100)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(4):
+            whole(feed, 100)
+        gc.collect()
+        each = (tracemalloc.get_traced_memory()[0] - before) / 400
+    finally:
+        tracemalloc.stop()
+        if url:
+            storage.engine.dispose()  # type: ignore[attr-defined]
+    assert each * TRIALS < MOST_BYTES, f"{each:.0f} bytes a trial"
