@@ -1,4 +1,4 @@
-"""What a run shows: results.json, tables, the verdict, figures, the reports and the progress of a run.
+"""Output of a run: results.json, tables, the verdict, figures, reports and progress.
 
 Importing this package does not import matplotlib; drawing the first figure does.
 """

@@ -1,4 +1,4 @@
-"""Means and 95 % intervals over seeds, of scores and curves, and of what was measured on the winners by arm."""
+"""Means and 95 % intervals over seeds of scores, curves and measures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dropsearch.core.records import Evidence, Interval, Quantity, Series, Summar
 from dropsearch.stats.intervals import mean_interval as student_interval
 
 FEWEST_FOR_INTERVAL = 3
-"""With two curves Student's interval is wider than any axis: their range is shown instead."""
+"""Minimum number of curves for Student's interval; with two, their range is shown instead."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """A curve with a band around it, each [points]."""
+    """A curve with a band, `[points]` each."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -26,17 +26,17 @@ class Band:
 
 
 def finite(values: Sequence[float]) -> list[float]:
-    """The values that are numbers."""
+    """Return the finite values."""
     return [float(value) for value in values if math.isfinite(value)]
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean of the finite `values` and its 95 % interval by Student's t; one value has NaN for bounds."""
+    """Return the mean of the finite `values` and its 95 % interval by Student's t; bounds are NaN for one value."""
     return student_interval(finite(values))
 
 
 def shown_interval(values: Sequence[float]) -> Interval:
-    """What is drawn around a mean: its 95 % interval, or the range of fewer than three finite `values`."""
+    """Return the interval to draw around a mean: the 95 % interval, or the range of fewer than three values."""
     known = finite(values)
     if 0 < len(known) < FEWEST_FOR_INTERVAL:
         return Interval(sum(known) / len(known), min(known), max(known))
@@ -44,9 +44,9 @@ def shown_interval(values: Sequence[float]) -> Interval:
 
 
 def curve_band(results: Sequence[TrialResult], metric: str) -> Band:
-    """Mean of a metric by epoch over `results`, with its 95 % interval, or its range with fewer than three.
+    """Return the mean of a metric by epoch over `results`, with its 95 % interval, or its range with fewer than three.
 
-    An epoch is averaged over the trials that reached it with a finite value, and NaN where none did.
+    An epoch is averaged over the trials with a finite value; NaN if there are none.
     """
     epochs = max((point.epoch for result in results for point in result.curve), default=-1) + 1
     columns: list[list[float]] = [[] for _ in range(epochs)]
@@ -57,7 +57,7 @@ def curve_band(results: Sequence[TrialResult], metric: str) -> Band:
 
 
 def series_band(series: Series) -> Band:
-    """Mean of a series by point over its seeds, with its 95 % interval, or its range with fewer than three."""
+    """Return the mean of a series over its seeds, with its 95 % interval, or its range with fewer than three."""
     return _band([[curve[place] for curve in series.values if place < len(curve)] for place in range(len(series.x))])
 
 
@@ -68,7 +68,7 @@ def _band(columns: Sequence[Sequence[float]]) -> Band:
 
 
 def values(summary: Summary, name: str) -> dict[str, tuple[float, ...]]:
-    """A measure by arm, one finite number a seed; only arms that have one."""
+    """Return the finite values of a measure by arm, one per seed; only arms with values."""
     if summary.evidence is None:
         return {}
     arms = summary.evidence.arms
@@ -77,12 +77,12 @@ def values(summary: Summary, name: str) -> dict[str, tuple[float, ...]]:
 
 
 def means(summary: Summary, name: str) -> dict[str, Interval]:
-    """Mean of a measure by arm over the seeds that have it, with its 95 % interval."""
+    """Return the mean of a measure by arm over finite seeds, with its 95 % interval."""
     return {arm: mean_interval(numbers) for arm, numbers in values(summary, name).items()}
 
 
 def bands(summary: Summary, name: str) -> dict[str, tuple[tuple[float, ...], Band]]:
-    """A series by arm: its x, and its mean over the seeds with a band; only arms with a finite point."""
+    """Return the x values and the band of a series by arm; only arms with a finite point."""
     if summary.evidence is None:
         return {}
     arms = summary.evidence.arms
@@ -92,23 +92,23 @@ def bands(summary: Summary, name: str) -> dict[str, tuple[tuple[float, ...], Ban
 
 
 def seeds(summary: Summary) -> int:
-    """The fewest seeds that an arm was measured on; 0 where none was."""
+    """Return the smallest number of seeds of a measured arm; 0 without any."""
     arms = summary.evidence.arms.values() if summary.evidence else ()
     return min((len(arm.seeds) for arm in arms), default=0)
 
 
 def quantity(evidence: Evidence, name: str) -> Quantity:
-    """What a measure is; where nobody said, its name in words."""
+    """Return the label and unit of a measure; by default its name."""
     return evidence.quantities.get(name, Quantity(name.replace("_", " ")))
 
 
 def titled(found: Quantity) -> str:
-    """Its label, with the unit where it has one."""
+    """Return the label of a quantity with its unit."""
     return f"{found.label} ({found.unit})" if found.unit else found.label
 
 
 def measures(evidence: Evidence) -> list[str]:
-    """The names of all measures that at least one model has, in the order in which they were measured."""
+    """Return the names of all measures with a value for at least one model, in the order of measurement."""
     names = dict.fromkeys(name for arm in evidence.arms.values() for name in arm.measures)
     return [name for name in names if any(finite(arm.measures.get(name, ())) for arm in evidence.arms.values())]
 

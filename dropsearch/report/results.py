@@ -1,4 +1,4 @@
-"""results.json: everything that a run found, for programs."""
+"""results.json: all results of a run, for programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dropsearch.report.text.verdict import answer, verdict
 
 
 def results(summary: Summary) -> dict[str, Any]:
-    """All findings as plain containers: losses in nats, accuracies in [0, 1], None for what is not finite."""
+    """Return all results as plain containers: losses in nats, accuracies in [0, 1], None for non-finite numbers."""
     return _plain(
         {
             "study": summary.study,
@@ -62,7 +62,7 @@ def results(summary: Summary) -> dict[str, Any]:
 
 
 def write_results(summary: Summary, path: Path) -> Path:
-    """Write `results` as JSON to `path`, whole or not at all, and return the path."""
+    """Write `results` as JSON to `path` atomically and return the path."""
     atomic_write_text(path, json.dumps(results(summary), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     return path
 
@@ -88,7 +88,7 @@ def _arm(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, 
 
 
 def _params(spec: TrialSpec) -> dict[str, Any]:
-    """Return Optuna's parameters of a trial as its storage has them: rates in place of the sampler's coordinates."""
+    """Return a trial's parameters as in Optuna's storage, with rates instead of the sampler's coordinates."""
     each = list(spec.rates.values())
     rates = {f"rate.{site}": rate for site, rate in spec.rates.items()}
     if each:
@@ -127,7 +127,7 @@ def _confirmed(confirmed: Confirmed, monitor: Monitor) -> dict[str, Any]:
     return {
         "number": confirmed.number,
         "seeds": confirmed.seeds,
-        # What is monitored, by whatever name: see "monitor".
+        # The monitored metric, whatever its name; see "monitor".
         "val_loss": [monitor.objective(value) for value in confirmed.val_loss],
         "val_acc": confirmed.val_acc,
         "mean_val_loss": monitor.objective(confirmed.mean_val_loss),
@@ -158,7 +158,7 @@ def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[st
 
 
 def _comparison(comparison: Comparison, word: str = "shown") -> dict[str, Any]:
-    """Return a comparison; `word` is what a difference that is told from none is called."""
+    """Return a comparison; `word` is the key of whether the difference is shown."""
     return {
         "a": comparison.a,
         "b": comparison.b,
@@ -177,7 +177,7 @@ def _comparison(comparison: Comparison, word: str = "shown") -> dict[str, Any]:
 
 
 def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
-    """All of it by the records' own names; contrasts as comparisons are written."""
+    """Return the evidence with the fields of its records; contrasts in the format of comparisons."""
     if evidence is None:
         return None
     word = "consistent_over_seeds"
@@ -194,7 +194,7 @@ def _bounds(interval: Interval) -> list[float]:
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON knows: dict, list, str, int, float, bool and None."""
+    """Return a value as JSON types: dict, list, str, int, float, bool and None."""
     if value is None or isinstance(value, bool | str):
         return value
     if is_dataclass(value):

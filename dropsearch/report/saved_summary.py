@@ -1,4 +1,4 @@
-"""The summary of a run as a file: everything that was found, read back without loss."""
+"""Lossless saving and loading of the summary of a run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dropsearch.core.records import Summary
 from dropsearch.core.records.codec import decode, encode
 
 FILE = "summary.json.gz"
-"""Its name in the output directory."""
+"""File name in the output directory."""
 FORMAT = 1
-"""Changes when files of earlier versions can no longer be read."""
+"""Format version; it changes when earlier files can no longer be read."""
 
 
 def save_summary(summary: Summary, folder: Path) -> Path:
-    """Write the summary into an output directory, whole or not at all, and return the path."""
+    """Write the summary to an output directory atomically and return the path."""
     content = json.dumps({"format": FORMAT, "summary": encode(summary)}, allow_nan=False).encode()
     with atomic_write(folder / FILE) as temporary:
         temporary.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
@@ -29,7 +29,7 @@ def load_summary(folder: Path) -> Summary:
     """Read the summary of a finished run.
 
     Raises:
-        InputError: The folder holds no such file, or one that cannot be read.
+        InputError: The folder has no such file, or an unreadable one.
     """
     path = folder / FILE
     if not path.is_file():
@@ -42,5 +42,5 @@ def load_summary(folder: Path) -> Summary:
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} must be a summary that this version of dropsearch wrote ({type(error).__name__}: {error}): "
-            "give the same command again, and it is written anew"
+            "repeat the command to write it again"
         ) from error

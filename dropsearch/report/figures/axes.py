@@ -1,4 +1,4 @@
-"""What the axes of a figure show: names, ticks, scales and limits."""
+"""Axes of figures: labels, ticks, scales and limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dropsearch.report.text.numbers import shorten
 
 
 def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
-    """Name the axes once: y at the first column, x below the lowest panel of each column."""
+    """Label the axes once: y at the first column, x below the lowest panel of each column."""
     for place, panel in enumerate(drawn.panels):
         if place % drawn.columns == 0:
             panel.set_ylabel(y)
@@ -29,7 +29,7 @@ def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
 
 
 def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
-    """Fit the y axis to losses: logarithmic where they span more than a factor of six."""
+    """Fit the y axis to losses: logarithmic if they span more than a factor of six."""
     known = [max(value, floor) for value in finite(list(values))]
     if not known:
         return
@@ -46,12 +46,12 @@ def loss_axis(panel: Axes, values: Iterable[float], floor: float = 0.0) -> None:
 
 
 def whole_numbers(panel: Axes) -> None:
-    """Ticks of x at integers only."""
+    """Set ticks of x at integers only."""
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
 def say(panel: Axes, text: str) -> None:
-    """Words in the middle of a panel that has nothing to draw, and no ticks unless other panels need them."""
+    """Write a text in the middle of an empty panel, without ticks unless other panels need them."""
     if len(panel.get_shared_x_axes().get_siblings(panel)) == 1:
         panel.set_xticks([])
         panel.set_yticks([])
@@ -59,7 +59,7 @@ def say(panel: Axes, text: str) -> None:
 
 
 def ceiling(values: Iterable[float]) -> float:
-    """The greatest value worth an axis, at most three quartile ranges above the third quartile."""
+    """Return the upper limit of an axis, at most three quartile ranges above the third quartile."""
     known = sorted(finite(list(values)))
     if not known:
         return math.inf
@@ -69,7 +69,7 @@ def ceiling(values: Iterable[float]) -> float:
 
 
 def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1.0) -> NDArray[np.float64]:
-    """Draw one arm's line and band, its values times `scale`; return what is drawn of the band, [2 * points]."""
+    """Draw the line and band of an arm, times `scale`; return the drawn bounds of the band, `[2 * points]`."""
     drawn = arm_style(arm)
     marks = {"marker": drawn.marker, "markersize": 4.5} if len(x) <= 12 else {}
     panel.plot(x, scale * band.mean, drawn.line, color=drawn.colour, linewidth=1.8, **marks)
@@ -78,12 +78,12 @@ def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1
 
 
 def legend(arms: Iterable[str]) -> list[Line2D]:
-    """One entry an arm."""
+    """Return one entry per arm."""
     return [key(arm) for arm in arms]
 
 
 def explained(seeds: int) -> str:
-    """What lines and bands are, with so many seeds."""
+    """Return the explanation of lines and bands for a number of seeds."""
     if seeds == 1:
         return "Lines: one seed."
     if seeds < FEWEST_FOR_INTERVAL:
@@ -92,22 +92,22 @@ def explained(seeds: int) -> str:
 
 
 def ends(bands: Mapping[str, tuple[Sequence[float], Band]], write: str = "{:.3g}", scale: float = 1.0) -> str:
-    """In words, for each arm, where its line begins and ends."""
-    said = []
+    """Return a text with the first and last value of each arm's line."""
+    parts = []
     for arm, (_, band) in bands.items():
         known = scale * band.mean[np.isfinite(band.mean)]
-        said.append(f"{arm} from {write.format(known[0])} to {write.format(known[-1])}")
-    return "; ".join(said)
+        parts.append(f"{arm} from {write.format(known[0])} to {write.format(known[-1])}")
+    return "; ".join(parts)
 
 
 CHARACTERS = 14.5
-"""Of a panel's title that fit into an inch."""
+"""Characters of a panel's title per inch."""
 
 
 def site_panels(
     title: str, sites: list[str], caption: str, keys: list[Line2D], *, alt: str = ""
 ) -> tuple[FigureLayout, list[str]]:
-    """A sheet with one panel a site, and the sites' names as they fit above the panels."""
+    """Return a layout with one panel per site, and the sites' names shortened to the width of the panels."""
     few = len(sites) <= 4
     columns = len(sites) if few else 3 if len(sites) <= 6 else 4 if len(sites) <= 8 else 5
     room = int(CHARACTERS * 6.6 / columns)
@@ -128,14 +128,14 @@ def site_panels(
 
 
 def _common_folder(sites: list[str]) -> str:
-    """What all paths begin with, up to and with a dot."""
+    """Return the common prefix of all paths, up to and including a dot."""
     paths = [site.split(".")[:-1] for site in sites]
     shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return "".join(f"{parts[0]}." for parts in shared)
 
 
 def score_label(summary: Summary) -> str:
-    """The name of the axis: what is monitored, and its negative where more of it is better."""
+    """Return the label of the score axis: the monitored metric, negated if higher is better."""
     if summary.monitor.is_val_loss:
         return "validation loss (nats)" if summary.comparison_metric.percent else "validation loss"
     return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"
@@ -148,7 +148,7 @@ KEYS = ("mean and interval", "one seed")
 
 
 def keys() -> list[Line2D]:
-    """The legend of such a panel."""
+    """Return the legend of a strip panel."""
     mean, seed = KEYS
     return [
         Line2D([], [], color="black", marker="o", label=mean),
@@ -157,7 +157,7 @@ def keys() -> list[Line2D]:
 
 
 def strip(panel: Axes, arms: Sequence[str], values: Mapping[str, Sequence[float]]) -> None:
-    """Draw `values` by arm, in rows as `arms` has them from top to bottom; an arm without any keeps its row empty."""
+    """Draw `values` by arm in rows, in the order of `arms` from top to bottom; arms without values have empty rows."""
     for row, arm in enumerate(arms):
         known = finite(values.get(arm, ()))
         if not known:
@@ -176,5 +176,5 @@ def strip(panel: Axes, arms: Sequence[str], values: Mapping[str, Sequence[float]
 
 
 def margin(arms: Sequence[str]) -> float:
-    """Inches that the arms' names take to the left of the panel."""
+    """Return the width of the arms' names to the left of the panel, in inches."""
     return 0.3 + 0.078 * max(map(len, arms), default=0)

@@ -1,4 +1,4 @@
-"""The picture of the answer: paired differences between arms with their intervals."""
+"""The figure of paired differences between arms with their intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPTION = (
 
 
 def differences(summary: Summary) -> FigureLayout | None:
-    """One row a planned contrast in test accuracy; None where nothing was compared."""
+    """Draw one row per planned contrast; return None without contrasts."""
     contrasts = findings.comparisons(summary)
     if not contrasts:
         return None
@@ -36,7 +36,7 @@ def differences(summary: Summary) -> FigureLayout | None:
         CAPTION,
         1,
         keys,
-        alt="; ".join(_said(contrast, Scale(summary.comparison_metric)) for contrast in contrasts),
+        alt="; ".join(_alt(contrast, Scale(summary.comparison_metric)) for contrast in contrasts),
         panel_height=0.25 + 0.45 * len(names),
         left=left,
         right=2.0,
@@ -57,12 +57,12 @@ def differences(summary: Summary) -> FigureLayout | None:
     return drawn
 
 
-def _said(contrast: Comparison, scale: Scale) -> str:
+def _alt(contrast: Comparison, scale: Scale) -> str:
     interval = contrast.difference
-    said = f"{contrast.a} minus {contrast.b}: {scale.difference(interval.mean)}{scale.unit}"
+    text = f"{contrast.a} minus {contrast.b}: {scale.difference(interval.mean)}{scale.unit}"
     if math.isfinite(interval.low):
-        said += f", 95 % interval {scale.difference(interval.low)} to {scale.difference(interval.high)}"
-    return f"{said}, {'' if findings.shown(contrast) else 'not '}shown"
+        text += f", 95 % interval {scale.difference(interval.low)} to {scale.difference(interval.high)}"
+    return f"{text}, {'' if findings.shown(contrast) else 'not '}shown"
 
 
 def _factor(scale: Scale) -> float:
@@ -83,7 +83,7 @@ def _row(panel: Axes, row: int, contrast: Comparison, scale: Scale) -> None:
 
 
 def _limits(contrasts: list[Comparison], factor: float) -> tuple[float, float]:
-    """What the x axis shows: everything drawn, zero, and of accuracies never less than a tenth of a point."""
+    """Return limits of x that include all values and zero, for accuracies at least a tenth of a point wide."""
     drawn = [value for c in contrasts for value in (*c.differences, c.difference.low, c.difference.high)]
     known = [0.0, *(factor * value for value in finite(drawn))]
     room = max(0.06 * (max(known) - min(known)), 0.05 if factor == 100 else 1e-6)
@@ -95,7 +95,7 @@ def _column_titles(panel: Axes, difference: str) -> None:
 
 
 def _beside(panel: Axes, row: float, difference: str, p: str, color: str = "black") -> None:
-    """Two columns of numbers to the right of the axis."""
+    """Write two columns of numbers to the right of the axis."""
     for place, text in ((0.85, difference), (1.7, p)):
         panel.annotate(
             text,

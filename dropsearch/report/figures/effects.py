@@ -1,4 +1,4 @@
-"""What dropout did in the winners: overfitting, co-adaptation, robustness, variance shift."""
+"""Figures of dropout's effects in the winners: overfitting, co-adaptation, robustness, variance shift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEASURES = ("gap_best", "gap_last")
 
 
 def gaps(summary: Summary) -> FigureLayout | None:
-    """A panel for the gap at the best epoch and one at the last; None where neither was measured."""
+    """Draw the gap at the best epoch and at the last; return None if neither was measured."""
     found = {name: values for name in MEASURES if (values := measured_values.values(summary, name))}
     if summary.evidence is None or not found:
         return None
@@ -27,7 +27,7 @@ def gaps(summary: Summary) -> FigureLayout | None:
         f"Validation loss minus train loss, both with dropout off: zero is no overfitting. Lines: {BAND}.",
         len(found),
         keys(),
-        alt=". ".join(f"{quantities[name].label}: {_said(summary, name)}" for name in found),
+        alt=". ".join(f"{quantities[name].label}: {_alt(summary, name)}" for name in found),
         columns=len(found),
         panel_height=0.2 + ROW * len(arms),
         left=margin(arms),
@@ -41,7 +41,7 @@ def gaps(summary: Summary) -> FigureLayout | None:
     return drawn
 
 
-def _said(summary: Summary, name: str) -> str:
+def _alt(summary: Summary, name: str) -> str:
     return ", ".join(
         f"{arm} {interval.mean:+.3f} nats" for arm, interval in measured_values.means(summary, name).items()
     )
@@ -54,7 +54,7 @@ CAPTION = (
 
 
 def coadaptation(summary: Summary) -> FigureLayout | None:
-    """Correlation by arm beside the knock-out curves; None where either was not measured."""
+    """Draw correlations by arm next to knockout curves; return None if either was not measured."""
     alike, knocked = measured_values.values(summary, "correlation"), measured_values.bands(summary, "knockout")
     if not alike or not knocked:
         return None
@@ -64,7 +64,7 @@ def coadaptation(summary: Summary) -> FigureLayout | None:
         f"{CAPTION} {axes.explained(measured_values.seeds(summary))}",
         2,
         [key(arm) for arm in arms],
-        alt=f"{_alike_in_words(summary)} Accuracy in % as units are knocked out: {axes.ends(knocked, '{:.1f}', 100)}.",
+        alt=f"{_correlation_alt(summary)} Accuracy in % with units knocked out: {axes.ends(knocked, '{:.1f}', 100)}.",
         columns=2,
         panel_height=max(2.3, 0.2 + ROW * len(arms)),
         left=margin(arms),
@@ -84,7 +84,7 @@ def _correlations(panel: Axes, arms: Sequence[str], alike: dict[str, tuple[float
     panel.set_xlabel("mean |correlation| between hidden units")
 
 
-def _alike_in_words(summary: Summary) -> str:
+def _correlation_alt(summary: Summary) -> str:
     found = measured_values.means(summary, "correlation")
     listed = ", ".join(f"{arm} {interval.mean:.3f}" for arm, interval in found.items())
     return f"Mean absolute correlation between hidden units: {listed}."
@@ -97,11 +97,11 @@ CORRUPTIONS = {
     "contrast": "contrast",
     "translation": "translation",
 }
-"""The series of a corruption, and what it is called."""
+"""Title of each corruption's series."""
 
 
 def robustness(summary: Summary) -> FigureLayout | None:
-    """One panel a corruption, one line an arm; None where no corruption was tried."""
+    """Draw one panel per corruption and one line per arm; return None without corruptions."""
     found = {name: bands for name in CORRUPTIONS if (bands := measured_values.bands(summary, name))}
     if not found:
         return None
@@ -129,7 +129,7 @@ def robustness(summary: Summary) -> FigureLayout | None:
 
 
 def shift(summary: Summary) -> FigureLayout | None:
-    """Variance ratio by BatchNorm layer, one line an arm; None where no arm has both."""
+    """Draw the variance ratio by BatchNorm layer, one line per arm; return None if no arm has both."""
     found = measured_values.bands(summary, "shift")
     if not found:
         return None

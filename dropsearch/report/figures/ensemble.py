@@ -1,4 +1,4 @@
-"""The picture of dropout as an ensemble: loss against the number of masks that are averaged."""
+"""The figure of dropout as an ensemble: loss by number of averaged masks."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CAPTION = (
 
 
 def ensemble(summary: Summary) -> FigureLayout | None:
-    """One panel an arm with dropout: its loss by number of masks beside its yardsticks; None without any."""
+    """Draw one panel per arm with dropout: loss by number of masks, with references; return None without any."""
     found = measured_values.bands(summary, "nll_by_samples")
     if not found:
         return None
-    beside = {arm: _yardsticks(summary, arm) for arm in found}
+    beside = {arm: _references(summary, arm) for arm in found}
     used = [name for name in YARDSTICKS if any(name in known for known in beside.values())]
     drawn = figure_layout(
         "Averaging over dropout masks",
@@ -42,7 +42,7 @@ def ensemble(summary: Summary) -> FigureLayout | None:
             Line2D([], [], color="black", marker="o", markersize=4.5, label="dropout on, averaged"),
             *(Line2D([], [], color="black", linestyle=YARDSTICKS[name], label=name) for name in used),
         ],
-        alt=". ".join(_said(arm, found, beside[arm]) for arm in found),
+        alt=". ".join(_alt(arm, found, beside[arm]) for arm in found),
         columns=min(2, len(found)),
         panel_height=2.4,
         titled=True,
@@ -57,8 +57,8 @@ def ensemble(summary: Summary) -> FigureLayout | None:
     return drawn
 
 
-def _yardsticks(summary: Summary, arm: str) -> dict[str, float]:
-    """Mean losses of what the average is held against, by name."""
+def _references(summary: Summary, arm: str) -> dict[str, float]:
+    """Return the mean losses of the references by name."""
     averaged, gain, above = (
         measured_values.means(summary, name).get(arm) for name in ("mc_nll", "mc_nll_gain", "mc_minus_scaled")
     )
@@ -76,20 +76,20 @@ def _yardsticks(summary: Summary, arm: str) -> dict[str, float]:
 def _level(panel: Axes, beside: Mapping[str, float]) -> None:
     for name, value in beside.items():
         panel.axhline(value, color=QUIET, linestyle=YARDSTICKS[name], linewidth=1.5, zorder=2)
-    # A level line is not part of what an axis scales itself to.
+    # Autoscaling ignores horizontal lines.
     panel.update_datalim([(1, value) for value in beside.values() if math.isfinite(value)], updatex=False)
     panel.autoscale_view()
 
 
 def _counted(panel: Axes, x: tuple[float, ...]) -> None:
-    """A logarithmic axis with the numbers of masks for ticks."""
+    """Set a logarithmic axis with ticks at the numbers of masks."""
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(FixedLocator([*x]))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _said(arm: str, found: Mapping, beside: Mapping[str, float]) -> str:
+def _alt(arm: str, found: Mapping, beside: Mapping[str, float]) -> str:
     x, _ = found[arm]
-    said = f"{axes.ends({arm: found[arm]})} nats between {x[0]:g} and {x[-1]:g} masks"
-    return ", ".join([said, *(f"{name} {value:.3g}" for name, value in beside.items())])
+    text = f"{axes.ends({arm: found[arm]})} nats between {x[0]:g} and {x[-1]:g} masks"
+    return ", ".join([text, *(f"{name} {value:.3g}" for name, value in beside.items())])

@@ -1,4 +1,4 @@
-"""What the searches show: the rates found, the score against each rate, and the best score by budget."""
+"""Figures of the search: found rates, score by rate, and best score by budget."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dropsearch.report.measured_values import finite
 from dropsearch.report.text.numbers import shorten
 
 LONGEST = 30
-"""Characters of a site's name that fit beside the panel."""
+"""Maximum number of characters of a site's name next to the panel."""
 
 
 def found(summary: Summary) -> FigureLayout | None:
-    """One row a site: the typical rate and that of each arm; None where no arm searched a rate."""
+    """Draw one row per site with the typical rate and that of each arm; return None if no rate was searched."""
     arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     rates = {name: known for name, arm in arms.items() if (known := findings.rates(arm))}
     sites = [site.name for site in summary.sites if any(site.name in known for known in rates.values())]
@@ -37,7 +37,7 @@ def found(summary: Summary) -> FigureLayout | None:
             *(key(name, dots=True) for name in rates),
             Line2D([], [], linestyle="", marker="|", markersize=14, markeredgewidth=2, color=QUIET, label="typical"),
         ],
-        alt="; ".join(_rates_in_words(site, rates, typical) for site in sites),
+        alt="; ".join(_rates_alt(site, rates, typical) for site in sites),
         panel_height=0.3 + 0.34 * len(sites),
         left=0.3 + 0.078 * max(map(len, names)),
     )
@@ -56,16 +56,16 @@ def _row(panel: Axes, row: int, rates: dict[str, float], typical: float | None) 
     if typical is not None and math.isfinite(typical):
         panel.plot([typical], [row], "|", markersize=14, markeredgewidth=2, color=QUIET, zorder=2)
     for place, (arm, rate) in enumerate(rates.items()):
-        # Equal rates stay apart: each arm has a height of its own within the row.
+        # Each arm has its own height within the row, so that equal rates do not overlap.
         height = row + 0.16 * (place - (len(rates) - 1) / 2)
         panel.plot(
             [rate], [height], arm_style(arm).marker, color=arm_style(arm).colour, markersize=6, zorder=3, clip_on=False
         )
 
 
-def _rates_in_words(site: str, rates: dict, typical: dict[str, float]) -> str:
-    said = ", ".join(f"{arm} {known[site]:.2f}" for arm, known in rates.items() if site in known)
-    return f"{site}: {said}, typical {typical[site]:.2f}" if site in typical else f"{site}: {said}"
+def _rates_alt(site: str, rates: dict, typical: dict[str, float]) -> str:
+    text = ", ".join(f"{arm} {known[site]:.2f}" for arm, known in rates.items() if site in known)
+    return f"{site}: {text}, typical {typical[site]:.2f}" if site in typical else f"{site}: {text}"
 
 
 CAPTION = (
@@ -76,7 +76,7 @@ CAPTION = (
 
 
 def responses(summary: Summary) -> FigureLayout | None:
-    """One panel a site, one line an arm; None where no response was estimated."""
+    """Draw one panel per site and one line per arm; return None without estimated responses."""
     known = summary.evidence.responses if summary.evidence else {}
     by_site: dict[str, dict[str, Response]] = {}
     for arm in summary.arms:
@@ -90,7 +90,7 @@ def responses(summary: Summary) -> FigureLayout | None:
         list(by_site),
         CAPTION,
         [key(arm) for arm in arms],
-        alt=". ".join(f"{site}: {_response_in_words(found)}" for site, found in by_site.items()),
+        alt=". ".join(f"{site}: {_response_alt(found)}" for site, found in by_site.items()),
     )
     for found, name, panel in zip(by_site.values(), names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
@@ -115,7 +115,7 @@ def _curve(panel: Axes, arm: str, response: Response) -> None:
 
 
 def _shares(panel: Axes, found: Mapping[str, Response]) -> None:
-    """Importances in a corner, in the colours of the arms."""
+    """Write importances in a corner, in the colors of the arms."""
     for row, (arm, response) in enumerate(found.items()):
         if math.isfinite(response.importance):
             place = {"xytext": (-3, -2 - 11 * row), "textcoords": "offset points", "ha": "right", "va": "top"}
@@ -131,7 +131,7 @@ def _shares(panel: Axes, found: Mapping[str, Response]) -> None:
 
 
 def _limit_responses(panel: Axes, by_site: Mapping[str, Mapping[str, Response]]) -> None:
-    """Leave out of the axis what a band does far beyond the lines."""
+    """Limit the axis to the lines and the nearby part of their bands."""
     curves = [response for found in by_site.values() for response in found.values()]
     lows = [value for response in curves for value in response.low if math.isfinite(value)]
     top = ceiling([value for response in curves for value in (*response.expected, *response.high)])
@@ -140,15 +140,15 @@ def _limit_responses(panel: Axes, by_site: Mapping[str, Mapping[str, Response]])
         panel.set_ylim(min(lows) - room, top + room)
 
 
-def _response_in_words(found: Mapping[str, Response]) -> str:
-    said = []
+def _response_alt(found: Mapping[str, Response]) -> str:
+    text = []
     for arm, response in found.items():
         best = min(range(len(response.rates)), key=lambda place: response.expected[place])
         share = f", importance {100 * response.importance:.0f} %" if math.isfinite(response.importance) else ""
-        said.append(
+        text.append(
             f"{arm} expects least at a rate of {response.rates[best]:.2f} and chose {response.found:.2f}{share}"
         )
-    return "; ".join(said)
+    return "; ".join(text)
 
 
 SOURCES = {
@@ -158,7 +158,7 @@ SOURCES = {
 
 
 def budgets(summary: Summary) -> FigureLayout | None:
-    """Expected best against the number of trials, one line an arm with its band; None where it was not estimated."""
+    """Draw the expected best score by number of trials, one line and band per arm; return None if not estimated."""
     known = summary.evidence.budgets if summary.evidence else {}
     found = {arm: known[arm] for arm in summary.arms if arm in known and known[arm].trials}
     if not found:
@@ -169,7 +169,7 @@ def budgets(summary: Summary) -> FigureLayout | None:
         f"Bands: 95 %. {' '.join(sources)} The best of a search flatters: confirmed scores decide.",
         1,
         [key(arm) for arm in found],
-        alt="; ".join(_budget_in_words(arm, budget) for arm, budget in found.items()),
+        alt="; ".join(_budget_alt(arm, budget) for arm, budget in found.items()),
         panel_height=3.0,
     )
     panel = drawn.panels[0]
@@ -185,7 +185,7 @@ def budgets(summary: Summary) -> FigureLayout | None:
 
 
 def _limit_budgets(drawn: FigureLayout, found: list[Budget]) -> None:
-    """Leave out of the axis how bad the first trials may be."""
+    """Limit the axis so that bad first trials do not dominate."""
     lows = finite([value for budget in found for value in (*budget.low, *budget.expected)])
     top = ceiling([value for budget in found for value in budget.expected])
     if lows:
@@ -193,6 +193,6 @@ def _limit_budgets(drawn: FigureLayout, found: list[Budget]) -> None:
         drawn.panels[0].set_ylim(min(lows) - room, top + room)
 
 
-def _budget_in_words(arm: str, budget: Budget) -> str:
+def _budget_alt(arm: str, budget: Budget) -> str:
     last = f"{budget.expected[-1]:.4f} with {budget.trials[-1]}"
     return f"{arm} {budget.expected[0]:.4f} with {budget.trials[0]} trials, {last}"

@@ -1,4 +1,4 @@
-"""A figure's frame: its size, title, legend, panels and caption, without pyplot's global state."""
+"""The layout of a figure: size, title, legend, panels and caption, without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from dropsearch.core.atomic_io import atomic_write
 from dropsearch.report.figures.palette import GRID, QUIET, arm_style
 
 WIDTH = 8.0
-"""Inches; with `DPI` a figure is 1,200 pixels wide."""
+"""Width in inches; with `DPI` a figure is 1,200 pixels wide."""
 DPI = 150
 LINE = 0.16
-"""Height of a line of the caption, in inches."""
+"""Height of a caption line, in inches."""
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -54,12 +54,12 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Matplotlib's own defaults and `STYLE` while figures are drawn; then the caller's settings again."""
+    """Use matplotlib's defaults and `STYLE` within the context."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         with warnings.catch_warnings():
-            # Names may be in any script, and a box for a letter that the font lacks is no matter for the user.
+            # Names may be in any script; missing glyphs need no warning.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
             yield
@@ -67,7 +67,7 @@ def drawing() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FigureLayout:
-    """A figure with its panels, row by row, and what it says in words."""
+    """A figure with its panels, row by row, and its texts."""
 
     figure: Figure
     panels: list[Axes]
@@ -75,14 +75,14 @@ class FigureLayout:
     title: str
     caption: str
     alt: str
-    """What the figure shows, in numbers, for those who do not see it."""
+    """Text alternative with the numbers of the figure."""
     words: tuple[Text, Text]
-    """Title and caption as they are drawn."""
+    """Drawn title and caption."""
     margins: tuple[float, float]
-    """Inches that the title takes above, and the caption below."""
+    """Heights of the title and the caption, in inches."""
 
     def save(self, path: Path) -> Path:
-        """Write the figure as PNG, whole or not at all, and return the path."""
+        """Write the figure as PNG atomically and return the path."""
         with atomic_write(path) as temporary:
             FigureCanvasAgg(self.figure).print_png(str(temporary))
         return path
@@ -102,10 +102,10 @@ def figure_layout(
     titled: bool = False,
     gap: float | None = None,
 ) -> FigureLayout:
-    """A sheet of `count` panels in `columns`, each `panel_height` inches high, with `keys` for a legend.
+    """Return a layout of `count` panels in `columns`, each `panel_height` inches high, with `keys` as legend.
 
-    All panels share both axes, unless a `gap` between columns is given, in inches: then each has its own.
-    `titled` leaves room for a title above each.
+    Panels share both axes, unless a `gap` between columns is given, in inches. `titled` leaves space for a title above
+    each panel.
     """
     rows = math.ceil(count / columns)
     lines = textwrap.wrap(caption, 126)
@@ -142,7 +142,7 @@ def _panels(figure: Figure, grid: GridSpec, count: int, columns: int, *, shared:
 
 
 def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
-    """Keys between title and panels, in as many rows as they need."""
+    """Draw the legend between title and panels, in as many rows as needed."""
     if keys:
         figure.legend(
             handles=keys,
@@ -156,7 +156,7 @@ def _legend(figure: Figure, keys: Sequence[Line2D], rows: int) -> None:
 
 
 def key(arm: str, label: str = "", *, dots: bool = False) -> Line2D:
-    """An arm's entry in a legend."""
+    """Return the legend entry of an arm."""
     drawn = arm_style(arm)
     return Line2D(
         [],

@@ -1,4 +1,4 @@
-"""The picture of learning: train and validation loss of each arm's winner."""
+"""The figure of learning curves: train and validation loss of each arm's winner."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dropsearch.report.figures.palette import QUIET, Line, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, curve_band
 
 LOWEST = 1 / 40
-"""A training loss below this share of the least validation loss leaves the axis: memorised is memorised."""
+"""Train losses below this share of the lowest validation loss are outside of the axis."""
 
 
 def curves(summary: Summary) -> FigureLayout | None:
-    """One panel an arm: mean over seeds with a band, validation solid and train dashed, by epoch.
+    """Draw one panel per arm: mean loss over seeds by epoch with a band, validation solid and train dashed.
 
-    None where a module of the user's own logs no validation loss.
+    Returns None if a user module logs no validation loss.
     """
     if not summary.monitor.is_val_loss and not math.isfinite(_least_validation(summary)):
         return None
@@ -32,7 +32,7 @@ def curves(summary: Summary) -> FigureLayout | None:
         _caption(summary),
         max(len(outcomes), 1),
         [Line2D([], [], color="black", linestyle=line, label=name) for name, line in _LINES.values()],
-        alt="; ".join(said for name, outcome in outcomes if (said := _said(name, _retrained(outcome)))),
+        alt="; ".join(text for name, outcome in outcomes if (text := _alt(name, _retrained(outcome)))),
         columns=columns,
         titled=True,
     )
@@ -55,7 +55,7 @@ _LINES: dict[str, tuple[str, Line]] = {"val_loss": ("validation", "-"), "train_l
 
 
 def _panel(panel: Axes, name: str, outcome: ArmOutcome) -> list[float]:
-    """Draw one arm and return the losses drawn."""
+    """Draw one arm and return the drawn losses."""
     results = _retrained(outcome)
     panel.set_title(name if outcome.winner else f"{name}: not confirmed", fontweight="bold")
     if not results:
@@ -93,7 +93,7 @@ def _panel(panel: Axes, name: str, outcome: ArmOutcome) -> list[float]:
 
 
 def _retrained(outcome: ArmOutcome) -> list[TrialResult]:
-    """The winner's trials, or the best of the search where nothing was confirmed."""
+    """Return the winner's retrainings, or the best trial of the search without a confirmation."""
     if outcome.winner is not None:
         return [result for result in outcome.winner.results if result.curve]
     return [outcome.best] if outcome.best else []
@@ -109,7 +109,7 @@ def _gap(results: list[TrialResult]) -> str:
     return f"validation minus train\nat the best epoch: {gap:+.3f}"
 
 
-def _said(name: str, results: list[TrialResult]) -> str:
+def _alt(name: str, results: list[TrialResult]) -> str:
     best = [result.best for result in results if result.best]
     if not best:
         return ""

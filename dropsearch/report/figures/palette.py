@@ -1,4 +1,4 @@
-"""One colour, marker and line for each arm, the same in every figure."""
+"""Color, marker and line style of each arm, the same in every figure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Line = Literal["-", "--", ":", "-."]
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn; marker and line tell arms apart without any colour."""
+    """The style of an arm; marker and line distinguish arms without color."""
 
     colour: str
     marker: str
     line: Line
 
 
-# Colours by Okabe and Ito (2008), which people with any common colour blindness can tell apart.
+# Colors by Okabe and Ito (2008), which are distinguishable with common color vision deficiencies.
 ARM_STYLES = {
     "none": ArmStyle("#000000", "o", "-"),
     "dropout": ArmStyle("#0072B2", "s", "-"),
@@ -28,10 +28,10 @@ ARM_STYLES = {
 }
 OTHER = ArmStyle("#D55E00", "X", ":")
 QUIET = "#6B6B6B"
-"""For what is said beside the data: captions, ticks, zero lines."""
+"""Color of captions, ticks and zero lines."""
 GRID = "#E4E4E4"
 
 
 def arm_style(arm: str) -> ArmStyle:
-    """How the arm of this name is drawn."""
+    """Return the style of an arm."""
     return ARM_STYLES.get(arm, OTHER)

@@ -1,4 +1,4 @@
-"""The figures of a run: PNG files of 1,200 pixels in width, and the same drawings for the page."""
+"""Registry of figures: PNG files 1,200 pixels wide, and SVG for the page."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was drawn."""
+    """A drawn figure."""
 
     name: str
     path: Path
-    """Of the PNG."""
+    """Path of the PNG file."""
     title: str
     caption: str
     alt: str
-    """What it shows, in numbers."""
+    """Text alternative with the numbers of the figure."""
     svg: str
-    """An SVG element, without title and caption, for a page whose CSS has the colours of `vector.THEMED`."""
+    """SVG element without title and caption, for a page whose CSS defines the colors of `svg.THEMED`."""
 
 
 def write_figures(summary: Summary, folder: Path) -> list[Figure]:
-    """Draw every figure that the run has data for, write it into `folder`, and return them in reading order.
+    """Write every figure with data in the run to `folder`, and return them in reading order.
 
-    A figure of an earlier run that this one has no data for is removed, so that none is mistaken for news.
+    Figures of an earlier run that this one has no data for are removed.
     """
-    # matplotlib takes a third of a second to import, which a run that draws nothing need not wait for.
+    # Imported here, since matplotlib takes a third of a second.
     from dropsearch.report.figures.layout import drawing
     from dropsearch.report.html.svg import inline
 
@@ -55,7 +55,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Figure]:
 
 
 def figure(summary: Summary, name: str) -> MatplotlibFigure:
-    """Draw one figure and return it as matplotlib's.
+    """Return one figure as a matplotlib figure.
 
     Raises:
         InputError: The run has no data for it.
@@ -66,13 +66,13 @@ def figure(summary: Summary, name: str) -> MatplotlibFigure:
         drawn = dict(drawings())[name](summary)
     if drawn is None:
         raise InputError(
-            f"the figure {name} needs data that this run does not have: results.json says what it measured"
+            f"the figure {name} needs data that this run does not have: see results.json for what it measured"
         )
     return drawn.figure
 
 
 def drawings() -> Iterator[tuple[str, Draw]]:
-    """Each figure's name and what draws it, in reading order."""
+    """Yield each figure's name and draw function, in reading order."""
     from dropsearch.report.figures.differences import differences
     from dropsearch.report.figures.effects import coadaptation, gaps, robustness, shift
     from dropsearch.report.figures.ensemble import ensemble

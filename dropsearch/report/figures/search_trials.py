@@ -1,4 +1,4 @@
-"""The pictures of the search: best so far by trial, and rate against score at each site."""
+"""Figures of search trials: best score by trial, and score by rate for each site."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
 
 MOST_DOTS = 200
-"""Trials of an arm that are drawn in a panel: the best third of these, and others at equal distances by number."""
+"""Maximum number of drawn trials of an arm: a third are the best ones, the others are evenly spaced by number."""
 
 
 def best_so_far(summary: Summary) -> FigureLayout:
-    """Least validation loss after each trial, one line an arm, with every trial as a dot."""
+    """Draw the lowest validation loss after each trial, one line per arm, with every trial as a dot."""
     losses = [_loss(t) for arm in summary.arms.values() for t in arm.trials if t.state == "COMPLETE"]
     top = ceiling(losses)
     leaders = {name: arm.best.best.objective for name, arm in summary.arms.items() if arm.best and arm.best.best}
@@ -47,7 +47,7 @@ def best_so_far(summary: Summary) -> FigureLayout:
 
 
 def rates(summary: Summary) -> FigureLayout | None:
-    """Rate against validation loss, one panel a site; None where no arm searched a rate."""
+    """Draw validation loss by rate, one panel per site; return None if no rate was searched."""
     arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     sites = [site.name for site in summary.sites if site.controllable]
     if not arms or not sites:
@@ -77,8 +77,10 @@ def rates(summary: Summary) -> FigureLayout | None:
 
 def _chosen(arms: Mapping[str, ArmOutcome], sites: list[str]) -> str:
     rates = {name: findings.rates(arm) for name, arm in arms.items()}
-    said = {name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()}
-    return "; ".join(f"{name} chose {', '.join(chosen)}" for name, chosen in said.items() if chosen)
+    rates_by_arm = {
+        name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()
+    }
+    return "; ".join(f"{name} chose {', '.join(chosen)}" for name, chosen in rates_by_arm.items() if chosen)
 
 
 def _rate_keys(arms: Iterable[str]) -> list[Line2D]:
@@ -108,7 +110,7 @@ def _steps(panel: Axes, name: str, outcome: ArmOutcome, top: float) -> None:
 
 
 def thinned(trials: Sequence[TrialResult]) -> Sequence[TrialResult]:
-    """Return the trials to draw, in their order: all, or of more than `MOST_DOTS` the best and some of the others."""
+    """Return the trials to draw in their order: all, or of more than `MOST_DOTS` the best and some others."""
     if len(trials) <= MOST_DOTS:
         return trials
     ranked = sorted(
@@ -126,7 +128,7 @@ def _on_site(
     points = [(trial.spec.rates[site], _loss(trial)) for trial in trials if site in trial.spec.rates]
     _dots(panel, points, top, name, alpha=0.75)
     if chosen is not None and math.isfinite(_loss(chosen)):
-        # A winner that stands in several arms may be a trial of another one, in which nothing is dropped.
+        # The winner may be a trial of another arm, without dropout.
         panel.plot(
             [chosen.spec.rates.get(site, 0.0)],
             [min(_loss(chosen), top)],
@@ -141,7 +143,7 @@ def _on_site(
 
 
 def _dots(panel: Axes, points: Sequence[tuple[float, float]], top: float, arm: str, alpha: float) -> None:
-    """Draw the trials of an arm; above the axis an open triangle at its edge."""
+    """Draw the trials of an arm; those above the axis are open triangles at its edge."""
     drawn = arm_style(arm)
     inside = [(x, y) for x, y in points if y <= top]
     beyond = [x for x, y in points if math.isfinite(y) and y > top]
@@ -193,7 +195,7 @@ def _rates_caption(losses: list[float], top: float, most: int) -> str:
 
 
 def _most(arms: Iterable[ArmOutcome]) -> int:
-    """Return how many complete trials the arm with most of them has."""
+    """Return the largest number of complete trials of an arm."""
     return max((sum(trial.state == "COMPLETE" for trial in arm.trials) for arm in arms), default=0)
 
 

@@ -1,4 +1,4 @@
-"""report.html: the run for a human reader, one file that needs no other, the answer first."""
+"""report.html: a self-contained page with the answer first."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ ANSWERS = {"held": "held", "did not hold": "refuted", "undecided": "open", "not 
 """The class of each answer in `page.css`."""
 
 _STEP = re.compile(r"(?<=[._/])(?=.)")
-"""Where the path of a module may be broken into lines."""
+"""Positions where the path of a module may be wrapped."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under a heading of its own."""
+    """A section of the page."""
 
     name: str
-    """What links lead to."""
+    """Anchor of links."""
     heading: str
     tables: tuple[Table, ...] = ()
     figures: tuple[str, ...] = ()
-    """The names of its figures, in reading order; those that were not drawn are left out."""
+    """Names of its figures in reading order; missing ones are skipped."""
     folded: tuple[Table, ...] = ()
-    """Tables that a reader unfolds."""
+    """Collapsed tables."""
     words: str = ""
 
 
 def write_page(
     summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
 ) -> Path:
-    """Write the page to `path`, whole or not at all, and return the path."""
+    """Write the page to `path` atomically and return the path."""
     atomic_write_text(path, page(summary, figures, test_examples))
     return path
 
 
 def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | None = None) -> str:
-    """The page as HTML; `figures` stand in it as SVG."""
+    """Return the page as HTML with `figures` as SVG."""
     drawn = {figure.name: figure for figure in figures}
     text = _template().render(
         title=title(summary),
@@ -84,11 +84,11 @@ def page(summary: Summary, figures: Sequence[Figure] = (), test_examples: int | 
 
 @cache
 def _template() -> Any:
-    """The template: it escapes all that it is given, but for the SVG of figures and the package's own style and script.
+    """Return the template. It escapes everything except the SVG of figures and the package's style and script.
 
-    The page allows this one script by its digest, and no other, wherever one might come from.
+    The page's content security policy allows only this script, by its digest.
     """
-    # A twentieth of a second to import, for which a run that writes nothing need not wait.
+    # Imported here, since the import takes 50 ms.
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -98,7 +98,7 @@ def _template() -> Any:
         "heading": heading,
         "breakable": lambda text: Markup("<wbr>").join(_STEP.split(text)),
         "hash": lambda text: b64encode(sha256(text.encode()).digest()).decode(),
-        "drawn": Markup,  # what the SVG of a figure says was escaped when it was drawn
+        "drawn": Markup,  # texts in SVG are already escaped
     }
     environment.globals |= {"css": Markup(_file("page.css")), "js": Markup(_file("page.js"))}
     return environment.from_string(_file("page.html"))
@@ -128,14 +128,14 @@ def _sections(summary: Summary) -> Iterator[Section]:
 
 
 def _with_others(sections: Sequence[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
-    """Return the sections, and one with the figures that none of them names."""
+    """Yield the sections, and one with the figures that no section contains."""
     named = {name for section in sections for name in section.figures}
     yield from sections
     yield Section("others", "Further figures", (), tuple(name for name in drawn if name not in named))
 
 
 def _filled(sections: Iterable[Section], drawn: Mapping[str, Figure]) -> Iterator[Section]:
-    """Return the sections that have anything to show, without what they lack."""
+    """Yield the sections with content, without missing parts."""
     for section in sections:
         known = [table for table in map(Table.trimmed, section.tables) if table.rows]
         tables = tuple(table for table in known if not table.is_long)

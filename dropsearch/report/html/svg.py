@@ -1,4 +1,4 @@
-"""A figure as SVG inside an HTML page: its text can be selected, its colours follow the page, light or dark."""
+"""Conversion of figures to inline SVG with selectable text and colors that follow the page's theme."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dropsearch.report.figures.palette import GRID, QUIET
 from dropsearch.report.text.escaping import drawable
 
 POINTS = 72
-"""Of an inch, in which SVG measures."""
+"""SVG units per inch."""
 THEMED = {
     "#000000": "var(--ink)",
     "#ffffff": "var(--paper)",
     QUIET.lower(): "var(--quiet)",
     GRID.lower(): "var(--grid)",
 }
-"""Colours that depend on the page's background; those of arms do not."""
+"""Colors that depend on the page's theme; colors of arms do not."""
 _COLOUR = re.compile("|".join(THEMED))
 _PLACES = {"x", "y", "d", "transform"}
 _LONG = re.compile(r"-?\d+\.\d{3,}")
@@ -30,9 +30,9 @@ _LINK = re.compile(r"url\(#(.+)\)|#(.+)")
 
 
 def inline(figure_layout: FigureLayout, name: str) -> str:
-    """Return the sheet without title and caption as an SVG element; `name` begins all its ids.
+    """Return a figure without title and caption as an SVG element; `name` is the prefix of all ids.
 
-    Title and caption are for the page to set, in its own type and at any width.
+    The page renders title and caption as text.
     """
     root = ElementTree.fromstring(drawable(_drawn(figure_layout, name)))
     for element in root.iter():
@@ -40,7 +40,7 @@ def inline(figure_layout: FigureLayout, name: str) -> str:
         element.attrib = {key.rpartition("}")[2]: _themed(key, value) for key, value in element.attrib.items()}
         element.tail = None
     for style in root.findall("defs/style/.."):
-        root.remove(style)  # it would hold for the whole page
+        root.remove(style)  # it would apply to the whole page
     _rename(root, name)
     _lighten(root)
     root.attrib = {"viewBox": _view(figure_layout), "role": "img", "aria-label": figure_layout.alt}
@@ -48,7 +48,7 @@ def inline(figure_layout: FigureLayout, name: str) -> str:
 
 
 def _drawn(figure_layout: FigureLayout, name: str) -> str:
-    """The SVG that matplotlib writes: without background, and with text as text."""
+    """Return matplotlib's SVG without background and with text as text."""
     stream = io.StringIO()
     figure_layout.figure.patch.set_visible(False)
     for panel in figure_layout.panels:
@@ -76,7 +76,7 @@ def _themed(key: str, value: str) -> str:
 
 
 def _lighten(root: ElementTree.Element) -> None:
-    """Write places to a hundredth of a point, and the style of many equal marks once."""
+    """Round coordinates to a hundredth of a point, and share the style of equal marks."""
     for element in root.iter():
         for key in _PLACES & element.attrib.keys():
             element.attrib[key] = _LONG.sub(lambda match: f"{float(match[0]):.2f}", element.attrib[key])
@@ -94,7 +94,7 @@ def _lighten(root: ElementTree.Element) -> None:
 
 
 def _rename(root: ElementTree.Element, name: str) -> None:
-    """Keep the ids that are referred to, under names that no other figure has; drop all others."""
+    """Make referenced ids unique to this figure and drop all others."""
     used = {target for element in root.iter() for _, target in _links(element)}
     for element in root.iter():
         for key, target in list(_links(element)):
@@ -106,7 +106,7 @@ def _rename(root: ElementTree.Element, name: str) -> None:
 
 
 def _links(element: ElementTree.Element) -> Iterator[tuple[str, str]]:
-    """Attributes that refer to an id, and the id."""
+    """Yield attributes that reference an id, with the id."""
     for key in ("href", "clip-path"):
         match = _LINK.fullmatch(element.attrib.get(key, ""))
         if match:

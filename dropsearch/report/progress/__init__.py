@@ -1,4 +1,4 @@
-"""What a run shows while it works: how far it is, how long it still takes, and what was found so far."""
+"""Progress of a run: what is done, the remaining time, and the best result so far."""
 
 from dropsearch.report.progress.forecast import Forecast, Stage
 from dropsearch.report.progress.progress import Progress, View, in_all

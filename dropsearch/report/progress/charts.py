@@ -1,4 +1,4 @@
-"""Small charts of a run while it works, as SVG: curves of the trials that train, and rates against score."""
+"""Small SVG charts of a running search: curves of running trials, and score by rate."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dropsearch.report.progress.state import RunState
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 170, 44, 20, 8
 MOST_POINTS = 200
-"""The most trials of an arm in a chart: the best of them."""
+"""Maximum number of trials of an arm in a chart; the best are shown."""
 MOST_CURVES = 48
-"""The most curves in a chart: those of the trials that are furthest."""
+"""Maximum number of curves in a chart; the longest are shown."""
 MOST_SITES = 12
 HIGHEST_RATE = 0.95
 
 
 class _Frame:
-    """Where numbers stand in a chart.
+    """The coordinate system of a chart.
 
     Args:
-        values: What the vertical axis shows; a tail of bad values is cut off.
-        lower_is_better: Which end that tail is at.
-        right: The end of the horizontal axis, which begins at 0.
-        width: Of the chart.
+        values: Values of the vertical axis; a tail of bad values is cut off.
+        lower_is_better: Whether the bad tail is at the upper end.
+        right: The end of the horizontal axis, which starts at 0.
+        width: Width of the chart.
     """
 
     def __init__(self, values: Sequence[float], lower_is_better: bool, right: float, width: int = WIDTH) -> None:
@@ -38,13 +38,13 @@ class _Frame:
         self.right, self.width = right, width
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return a place in pixels; what lies outside stands at the edge."""
+        """Return pixel coordinates; points outside are moved to the edge."""
         inside = min(max((y - self.low) / (self.high - self.low), 0.0), 1.0)
         across = LEFT + (self.width - LEFT - 6) * min(x / self.right, 1.0)
         return round(across, 1), round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * inside, 1)
 
     def svg(self, label: str, inside: str, left: str, right: str) -> str:
-        """Return the chart around its marks."""
+        """Return the chart with its marks."""
         floor = HEIGHT - BOTTOM
         return (
             f'<svg viewBox="0 0 {self.width} {HEIGHT}" role="img" aria-label="{label}">'
@@ -57,7 +57,7 @@ class _Frame:
 
 
 def curves_chart(state: RunState) -> str:
-    """Return the curves of the trials that train; empty where none has a finite point."""
+    """Return the curves of running trials; empty if none has a finite point."""
     running = [(arm.name, curve) for arm in state.arms.values() for curve in arm.running.values() if curve]
     running = sorted(running, key=lambda each: -len(each[1]))[:MOST_CURVES]
     shown = [(arm, [state.monitor.objective(value) for value in curve]) for arm, curve in running]
@@ -67,7 +67,7 @@ def curves_chart(state: RunState) -> str:
     epochs = max(max(len(curve) for _, curve in shown), state.max_epochs)
     frame = _Frame(values, state.monitor.mode == "min", epochs, 640)
     lines = "".join(_line(frame, arm, curve) for arm, curve in shown)
-    return frame.svg("curves of the trials that train", lines, "epoch 1", str(epochs))
+    return frame.svg("curves of running trials", lines, "epoch 1", str(epochs))
 
 
 def _line(frame: _Frame, arm: str, curve: Sequence[float]) -> str:
@@ -83,7 +83,7 @@ def _line(frame: _Frame, arm: str, curve: Sequence[float]) -> str:
 
 
 def rate_charts(state: RunState) -> dict[str, str]:
-    """Return a chart for each site: rate against the best value of each trial of the search."""
+    """Return a chart per site: best value of each search trial by rate."""
     points = [
         (arm.name, point)
         for arm in state.arms.values()
@@ -110,5 +110,5 @@ def rate_charts(state: RunState) -> dict[str, str]:
 
 
 def _colour(arm: str, what: str) -> str:
-    """Return the colour of an arm; black turns light on a dark page."""
+    """Return the color of an arm; black becomes light on a dark page."""
     return f'{what}="currentColor"' if arm == "none" else f'{what}="{arm_style(arm).colour}"'

@@ -1,4 +1,4 @@
-"""How long a run still takes: one estimate over all of its stages."""
+"""Estimate of the remaining time over all stages of a run."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 TRUST = 0.02
-"""The share of a stage that must be done before its measured pace counts as much as the pace expected before."""
+"""Share of a stage after which its measured pace weighs as much as its expected pace."""
 MOST_SHARE = 0.99
-"""The largest share of a run that is shown as done while work remains."""
+"""Largest share shown as done while work remains."""
 
 
 @dataclass
 class Stage:
-    """A part of a run: how much work it is, in units of its own, and how long a unit takes."""
+    """A stage of a run: its amount of work in units, and the seconds per unit."""
 
     name: str
     units: float
-    """Work of this invocation, done and left; what an earlier run did is not in it."""
+    """Work of this invocation, done and remaining, without that of earlier runs."""
     pace: float | None = None
-    """Expected seconds a unit; None if unknown before something is measured."""
+    """Expected seconds per unit; None if unknown before a measurement."""
     like: str = ""
-    """The stage whose measured pace is expected where `pace` is None."""
+    """The stage whose measured pace is expected if `pace` is None."""
     ratio: float = 1.0
-    """How many times as long a unit takes as one of the stage `like`."""
+    """Duration of a unit relative to one of the stage `like`."""
     done: float = 0.0
     spent: float = 0.0
-    """Seconds until the last unit was done."""
+    """Seconds from the start to the last finished unit."""
 
 
 class Forecast:
-    """The stages of a run in their order, and the time that each of them still takes.
+    """The stages of a run in order, and their remaining time.
 
-    A stage is measured while it runs: its pace becomes the measured one as its units are done. A stage that has not
-    begun takes its own expected pace, or that of a stage like it.
+    The pace of a running stage moves from the expected to the measured one as units finish. A stage that has not
+    started uses its expected pace, or that of a similar stage.
 
     Args:
-        stages: The parts of the run.
-        clock: Seconds that rise.
+        stages: The stages of the run.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, stages: Iterable[Stage], clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,11 +55,11 @@ class Forecast:
         return self._clock() - self._started
 
     def begin(self, name: str, units: float | None = None) -> None:
-        """Begin a stage; the one before it is finished, however much was expected of it.
+        """Start a stage and finish the one before it.
 
         Args:
-            name: Of the stage; one that is not known yet is added.
-            units: Its work, where that is known better by now.
+            name: Name of the stage; an unknown one is added.
+            units: Its work, if it is now known more exactly.
         """
         self._settle()
         self._current = self.stages.setdefault(name, Stage(name, 0.0))
@@ -68,7 +68,7 @@ class Forecast:
             self._current.units = self._current.done + units
 
     def expect(self, units: float) -> None:
-        """Set the work of the current stage, done and left."""
+        """Set the work of the current stage, done and remaining."""
         if self._current is not None:
             self._current.units = max(units, self._current.done)
 
@@ -82,22 +82,22 @@ class Forecast:
         stage.spent, self._last = stage.spent + now - self._last, now
 
     def finish(self) -> None:
-        """End the run: nothing is left."""
+        """End the run."""
         self._settle()
         self._finished = set(self.stages)
 
     def left(self) -> float | None:
-        """Return the seconds that the run still takes; None if a stage with work has no known pace yet."""
+        """Return the remaining seconds of the run; None if the pace of a stage with work is unknown."""
         parts = self.by_stage()
         known = [seconds for seconds in parts.values() if seconds is not None]
         return sum(known) if len(known) == len(parts) else None
 
     def by_stage(self) -> dict[str, float | None]:
-        """Return the seconds that each stage still takes, in order; stages that are finished are left out."""
+        """Return the remaining seconds of each unfinished stage, in order."""
         return {name: self._left(stage) for name, stage in self.stages.items() if name not in self._finished}
 
     def share(self) -> float:
-        """Return how much of the run's time is over, in [0, 1]; 1 only when it is finished, 0 if unknown."""
+        """Return the elapsed share of the run's time, in [0, 1]; 1 only after the end, 0 if unknown."""
         if len(self._finished) == len(self.stages):
             return 1.0
         left = self.left()
@@ -123,11 +123,11 @@ class Forecast:
         waited = self._clock() - self._last if stage is self._current else 0.0
         if waited <= pace:
             return remaining * pace - waited
-        # A unit that takes longer than those before it takes half as long again as it has taken so far.
+        # A unit that already took longer than earlier ones is expected to take half as long again.
         return (remaining - min(remaining, 1.0)) * pace + waited / 2
 
     def pace(self, stage: Stage) -> float | None:
-        """Return the seconds a unit of a stage, from what was measured and what was expected; None if unknown."""
+        """Return the seconds per unit of a stage from measured and expected pace; None if unknown."""
         expected = stage.pace
         if expected is None and stage.like:
             other = self.stages.get(stage.like)

@@ -1,4 +1,4 @@
-"""Progress as whole lines, which read well in a log file."""
+"""Progress as whole lines, for log files."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Lines:
-    """A line for each stage, and one every five seconds between them.
+    """Prints a line at the start of each stage, and every five seconds.
 
     Args:
-        stream: Where they go; standard error by default.
+        stream: The output; standard error by default.
     """
 
     every = SECONDS_BETWEEN_LINES
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._said: tuple[str, int] = ("", 0)
-        self._has_said_time = False
+        self._printed: tuple[str, int] = ("", 0)
+        self._shows_estimate = False
 
     def begin(self, now: Snapshot) -> None:
         """Print the name of a stage."""
         self._print(f"[{now.stage}]{f' {now.hint}' if now.hint else ''}")
 
     def draw(self, now: Snapshot) -> None:
-        """Print how far the run is; before the first such line how long it takes."""
-        if not self._has_said_time and now.is_measured and (said := in_all(now.parts)):
-            self._has_said_time = True
-            self._print(f"[plan] {said}")
+        """Print the progress; before the first such line, print the estimated duration."""
+        if not self._shows_estimate and now.is_measured and (estimate := in_all(now.parts)):
+            self._shows_estimate = True
+            self._print(f"[plan] {estimate}")
         self._print(status(now))
-        self._said = now.stage, now.done
+        self._printed = now.stage, now.done
 
     def note(self, line: str) -> None:
         """Print a line."""
         self._print(line)
 
     def close(self, now: Snapshot) -> None:
-        """Print where a run stopped that did not come to its end."""
-        if now.ending != "done" and self._said != (now.stage, now.done):
+        """Print the last progress of an unfinished run."""
+        if now.ending != "done" and self._printed != (now.stage, now.done):
             self._print(status(now))
 
     def _print(self, line: str) -> None:
@@ -50,14 +50,14 @@ class Lines:
 
 
 def status(now: Snapshot, *, best: bool = True) -> str:
-    """Return how far a run is in one line, with or without the best value so far."""
+    """Return the progress in one line, with or without the best value so far."""
     head = " ".join(filter(None, [now.stage, now.state.current if now.trains else ""]))
     counted = f" {now.done}/{now.total} {now.unit}" if now.unit else ""
     return ", ".join([f"{head}{counted}", *details(now, best=best)])
 
 
 def details(now: Snapshot, *, best: bool = True) -> list[str]:
-    """Return the best so far, the speed, the share of the run and the time left, as far as they are known."""
+    """Return best value so far, speed, share of the run and remaining time, as far as known."""
     found = []
     if now.done and now.unit:
         found.append(f"{speed(now.per_minute)}/min")
@@ -69,7 +69,7 @@ def details(now: Snapshot, *, best: bool = True) -> list[str]:
 
 
 def speed(per_minute: float) -> str:
-    """Return a number of units a minute."""
+    """Return a text for units per minute."""
     return f"{per_minute:.0f}" if per_minute >= 10 else f"{per_minute:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Progress as a display of a notebook, which is updated in place."""
+"""Progress as a notebook display that is updated in place."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STYLE = (
 
 
 def in_notebook() -> bool:
-    """Return whether this is a notebook's kernel, which displays HTML."""
+    """Return whether this is a notebook kernel, which displays HTML."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 class NotebookDisplay:
-    """One display, rewritten every two seconds."""
+    """A display that is updated every two seconds."""
 
     every = 2.0
 
@@ -36,11 +36,11 @@ class NotebookDisplay:
         self._handle: Any = None
 
     def begin(self, now: Snapshot) -> None:
-        """Show that a stage begins."""
+        """Show the start of a stage."""
         self.draw(now)
 
     def draw(self, now: Snapshot) -> None:
-        """Show how far the run is."""
+        """Show the progress."""
         from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 
         shown = HTML(f'{STYLE}<div class="dropsearch">{body(now)}</div>')

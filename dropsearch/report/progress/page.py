@@ -1,4 +1,4 @@
-"""The run as a page while it works: report.html before there is a report."""
+"""The live page of a running search: report.html before the report."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ svg .none { stroke: var(--ink); fill: var(--ink); }
 
 
 class LivePage:
-    """Writes the page whole every few seconds, until the report takes its place.
+    """Writes the page every few seconds until the report replaces it.
 
     Args:
         path: The file.
-        title: What the run is.
-        clock: The time of day in words.
+        title: Title of the run.
+        clock: Returns the time of day as text.
     """
 
     every = SECONDS_BETWEEN_PAGES
@@ -52,7 +52,7 @@ class LivePage:
         self._reports = False
 
     def begin(self, now: Snapshot) -> None:
-        """Write the page as a stage begins, for the last time when the report is about to be written."""
+        """Write the page at the start of a stage, for the last time before the report is written."""
         self.draw(now)
         self._reports = self._reports or now.stage == "report"
 
@@ -62,10 +62,10 @@ class LivePage:
             self._write(now)
 
     def note(self, line: str) -> None:
-        """Leave notes to the terminal."""
+        """Do nothing; notes appear in the terminal."""
 
     def close(self, now: Snapshot) -> None:
-        """Say how a run ended that leaves no report, and stop the reloading."""
+        """Show how a run without a report ended, and stop the reloading."""
         if now.ending != "done" and self._is_ours():
             self._write(now)
 
@@ -75,7 +75,7 @@ class LivePage:
         return not self._reports
 
     def _write(self, now: Snapshot) -> None:
-        with suppress(OSError):  # a page that is not written is no reason to stop
+        with suppress(OSError):  # a failed write must not stop the run
             atomic_write_text(self._path, page(now, self._title, self._clock()))
 
 
@@ -83,8 +83,8 @@ def page(now: Snapshot, title: str, written: str) -> str:
     """Return the page.
 
     Args:
-        now: The run.
-        title: What it is.
+        now: The state of the run.
+        title: Title of the run.
         written: The time of day.
     """
     reload = "" if now.ending else f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n'
@@ -105,7 +105,7 @@ def page(now: Snapshot, title: str, written: str) -> str:
 
 
 def body(now: Snapshot) -> str:
-    """Return what the page says, without its head: banner, stages, arms, curves and rates."""
+    """Return the body of the page: banner, stages, arms, curves and rates."""
     return "".join(_parts(now))
 
 
@@ -115,13 +115,13 @@ def _parts(now: Snapshot) -> Iterator[str]:
     yield f"<p>{escape(_stages(now))}</p>\n"
     yield _table(now)
     if curves := curves_chart(now.state):
-        yield f'<h2>Trials that train</h2>\n<figure class="curves">{curves}'
+        yield f'<h2>Running trials</h2>\n<figure class="curves">{curves}'
         yield f"<figcaption>{escape(now.state.monitor.name)} by epoch</figcaption></figure>\n"
     if charts := rate_charts(now.state):
         yield '<h2>Rates and score</h2>\n<div class="charts">\n'
         yield from (f"<figure>{svg}<figcaption>{escape(site)}</figcaption></figure>\n" for site, svg in charts.items())
-        said = f"Each dot is a trial: its dropout rate, and its best {escape(now.state.monitor.name)}."
-        yield f'</div>\n<p class="small">{said}</p>\n'
+        caption = f"Each dot is a trial: its dropout rate, and its best {escape(now.state.monitor.name)}."
+        yield f'</div>\n<p class="small">{caption}</p>\n'
 
 
 def _banner(now: Snapshot) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a run: it counts what happens, and shows it in every view, at least once a second."""
+"""Progress of a run: counts events and updates every view at least once a second."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from dropsearch.report.progress.forecast import Forecast
 from dropsearch.report.progress.state import RunState
 
 TRAINED = ("trials", "retrainings")
-"""What is counted in stages that train, in the search and after it."""
+"""Units of training stages, in the search and after it."""
 SETTLED_SECONDS = 8.0
-"""After so long the time of the whole run is told, though no trial has ended."""
+"""Seconds after which the total time is shown even if no trial has ended."""
 TICK = 1.0
-"""Seconds between two looks at whether a view is due."""
+"""Seconds between checks whether a view is due."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment."""
+    """The state of a run at one moment."""
 
     stage: str
     state: RunState
     done: int
-    """Units of the stage that this invocation has done."""
+    """Units of the stage that this invocation has finished."""
     total: int
     unit: str
-    """What is counted, in the plural; empty where nothing is."""
+    """Name of the units, in the plural; empty if nothing is counted."""
     hint: str
     per_minute: float
-    """Units done in a minute of this stage; 0 before the first one."""
+    """Units per minute of this stage; 0 before the first one."""
     share: float
-    """How much of the run's time is over, in [0, 1]."""
+    """Elapsed share of the run's time, in [0, 1]."""
     left: float | None
-    """Seconds that the run still takes, all stages; None if unknown yet."""
+    """Remaining seconds of all stages; None if unknown."""
     parts: dict[str, float | None]
-    """The same by stage."""
+    """Remaining seconds by stage."""
     elapsed: float
     ending: str = ""
-    """How the run ended; empty while it works."""
+    """How the run ended; empty while it is running."""
 
     @property
     def trains(self) -> bool:
@@ -53,7 +53,7 @@ class Snapshot:
 
     @property
     def is_measured(self) -> bool:
-        """Whether enough was done for an estimate of the whole run that is worth telling."""
+        """Whether enough is done for a useful estimate of the whole run."""
         return self.done > 0 or self.elapsed > SETTLED_SECONDS
 
     @property
@@ -67,14 +67,14 @@ class View(Protocol):
     """Shows a run."""
 
     every: float
-    """Seconds between two drawings where nothing else calls for one."""
+    """Maximum number of seconds between updates."""
 
     def begin(self, now: Snapshot) -> None:
-        """Show that a stage begins."""
+        """Show the start of a stage."""
         ...
 
     def draw(self, now: Snapshot) -> None:
-        """Show how far the run is."""
+        """Show the progress."""
         ...
 
     def note(self, line: str) -> None:
@@ -91,9 +91,9 @@ class Progress:
 
     Args:
         forecast: The stages of the run.
-        state: What is known of its trials.
-        views: What shows it.
-        clock: Seconds that rise.
+        state: The state of its trials.
+        views: The views to update.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
@@ -117,28 +117,28 @@ class Progress:
 
     @property
     def monitor(self) -> Monitor:
-        """What trials are chosen by."""
+        """The monitored metric."""
         return self.state.monitor
 
     def start(self) -> None:
-        """Draw from a thread as well, so that views go on while nothing ends."""
+        """Start a thread that updates views while no trial ends."""
         self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._ticker.start()
 
     def train(self, stage: str, trials: int, *, is_search: bool = False) -> None:
-        """Begin a stage in which at most this many trials are trained."""
+        """Start a stage that trains at most this many trials."""
         with self._lock:
             self.state.begin(is_search)
             self._begin(stage, trials, TRAINED[0 if is_search else 1], "", trials * self.state.expected)
 
     def begin(self, stage: str, units: int = 0, unit: str = "", hint: str = "") -> None:
-        """Begin a stage of counted work.
+        """Start a stage.
 
         Args:
             stage: Its name.
-            units: How much there is to do; 0 where it is not counted.
-            unit: What is counted, in the plural.
-            hint: What to say beside it.
+            units: Number of units; 0 if they are not counted.
+            unit: Name of the units, in the plural.
+            hint: Additional text.
         """
         with self._lock:
             self._begin(stage, units, unit, hint, float(units) or None)
@@ -151,7 +151,7 @@ class Progress:
             self._expect()
 
     def end(self, result: TrialResult) -> None:
-        """Count a trial that ended, however it ended."""
+        """Count an ended trial, in any final state."""
         with self._lock:
             self.state.end(result)
             self._count()
@@ -159,7 +159,7 @@ class Progress:
             self._draw()
 
     def elsewhere(self, trials: int) -> None:
-        """Take in how many trials other processes have ended since this stage began; they count as done."""
+        """Set the number of trials that other processes ended in this stage; they count as done."""
         with self._lock:
             new, self._elsewhere = trials - self._elsewhere, trials
             if new > 0:
@@ -168,7 +168,7 @@ class Progress:
                 self._draw()
 
     def step(self, units: int = 1) -> None:
-        """Count work that is done in a stage without trials."""
+        """Count finished units in a stage without trials."""
         with self._lock:
             self.forecast.advance(units)
             self._count(units)
@@ -210,7 +210,7 @@ class Progress:
             self.close("stopped" if issubclass(kind, KeyboardInterrupt) else "failed")
 
     def snapshot(self, ending: str = "") -> Snapshot:
-        """Return the run as it is now."""
+        """Return the current state of the run."""
         took = self._clock() - self._began
         return Snapshot(
             self._stage,
@@ -239,7 +239,7 @@ class Progress:
         self._total = max(self._total, self._done)
 
     def _expect(self) -> None:
-        """Say how many epochs the stage has by what is known of its trials now."""
+        """Update the expected number of epochs of the stage."""
         stage = self.forecast.stages.get(self._stage)
         if stage is not None:
             left = (self._total - self._done) * self.state.expected - self.state.open_epochs()
@@ -273,7 +273,7 @@ def duration(seconds: float) -> str:
 
 
 def in_all(parts: dict[str, float | None]) -> str:
-    """Return how long a run takes in all and by stage; empty if that is not known.
+    """Return the total duration of a run and by stage; empty if unknown.
 
     Example:
         >>> in_all({"search": 60.0, "confirm": 120.0})

@@ -1,4 +1,4 @@
-"""What is known of a run while it works: the trials of each arm, the best so far, and the work that is left."""
+"""The state of a running search: trials of each arm, best results so far, and remaining work."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 
 FIRST_GUESS = 5.0
-"""How many ended trials weigh as much as the number of epochs that a trial was expected to take."""
+"""Number of ended trials that weigh as much as the prior expectation of epochs per trial."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A trial of a search that ended: its rates and what it scored."""
+    """Rates and score of an ended search trial."""
 
     rates: Mapping[str, float]
     objective: float
@@ -23,28 +23,28 @@ class Point:
 
 @dataclass
 class ArmState:
-    """What is known of one arm."""
+    """The state of an arm."""
 
     name: str
     ended: dict[str, int] = field(default_factory=Counter)
-    """How many trials of the search ended, by how."""
+    """Number of ended search trials by final state."""
     confirmed: int = 0
-    """How many retrainings ended."""
+    """Number of ended retrainings."""
     best: Point | None = None
     points: list[Point] = field(default_factory=list)
     running: dict[str, list[float]] = field(default_factory=dict)
-    """The objectives of the trials that train, epoch by epoch, by key."""
+    """Objectives of running trials by epoch, by trial key."""
 
 
 class RunState:
-    """The trials of a run as they begin, train and end.
+    """The trials of a run.
 
     Args:
         arms: The names of the arms.
-        n_trials: How many trials the search of an arm has.
-        max_epochs: The most epochs of a trial.
-        pruned_share: The share of `max_epochs` that a trial of the search is expected to take.
-        monitor: What trials are chosen by.
+        n_trials: Number of trials of an arm's search.
+        max_epochs: Maximum number of epochs of a trial.
+        pruned_share: Expected share of `max_epochs` of a search trial.
+        monitor: The monitored metric.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class RunState:
         self.n_trials, self.max_epochs, self.monitor = n_trials, max_epochs, monitor
         self._pruned_share = pruned_share
         self._epochs, self._ended = 0, 0
-        """Of the trials of the current stage that ended."""
+        """Number of ended trials of the current stage."""
         self.expected = self._guess = 0.0
-        """Epochs that a trial of the current stage takes."""
+        """Expected epochs of a trial of the current stage."""
         self.current = ""
-        """The arm of the trial that spoke last."""
+        """The arm of the last reporting trial."""
 
     def known(self, results: Iterable[TrialResult]) -> None:
-        """Take in what an earlier run ended."""
+        """Add trials that an earlier run ended."""
         for result in results:
             self._count(result)
 
     def begin(self, is_search: bool) -> None:
-        """Begin a stage in which trials are trained."""
+        """Start a training stage."""
         self.current = ""
         for arm in self.arms.values():
             arm.running.clear()
@@ -79,16 +79,16 @@ class RunState:
         self.expected = self._guess = self.epochs_of(is_search)
 
     def epochs_of(self, is_search: bool) -> float:
-        """Return how many epochs a trial is expected to take before any has ended."""
+        """Return the expected number of epochs of a trial before any has ended."""
         return self.max_epochs * (self._pruned_share if is_search else 1.0)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Take in an epoch of a trial that trains."""
+        """Add an epoch of a running trial."""
         self.current = spec.arm
         self._arm(spec.arm).running.setdefault(spec.key, []).append(metrics.objective)
 
     def end(self, result: TrialResult) -> None:
-        """Take in a trial that ended."""
+        """Add an ended trial."""
         self.current = result.spec.arm
         self._arm(result.spec.arm).running.pop(result.spec.key, None)
         self._epochs, self._ended = self._epochs + len(result.curve), self._ended + 1
@@ -96,7 +96,7 @@ class RunState:
         self._count(result)
 
     def open_epochs(self) -> float:
-        """Return the epochs that running trials have done, as far as they were expected of them."""
+        """Return the finished epochs of running trials, each at most the expected number."""
         curves = [curve for arm in self.arms.values() for curve in arm.running.values()]
         return sum(min(len(curve), self.expected) for curve in curves)
 

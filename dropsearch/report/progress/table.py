@@ -1,4 +1,4 @@
-"""Progress as a table that a terminal redraws in place."""
+"""Progress as a table that is redrawn in the terminal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dropsearch.report.progress.progress import Snapshot, in_all
 from dropsearch.report.progress.state import ArmState
 
 CELLS = 12
-"""Columns of a strip of rates, from 0 to `HIGHEST_RATE`."""
+"""Number of cells of a strip of rates, from 0 to `HIGHEST_RATE`."""
 HIGHEST_RATE = 0.95
 BEST_SHARE = 0.25
-"""The share of an arm's trials, the best, whose rates stand in its strip."""
+"""Share of an arm's trials, the best ones, whose rates are in its strip."""
 DOTS, ASCII_DOTS = " ·•●", " .o@"
 
 
@@ -25,11 +25,11 @@ def can_draw() -> bool:
 
 
 class LiveTable:
-    """A line for each arm, and below them how far the whole run is.
+    """A table with a row per arm, and the progress of the whole run below.
 
     Args:
         stream: A terminal; standard error by default.
-        width: Columns; those of the terminal by default.
+        width: Width in characters; that of the terminal by default.
     """
 
     every = 1.0
@@ -40,19 +40,19 @@ class LiveTable:
 
         self._console = Console(file=sys.stderr if stream is None else stream, width=width)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
-        self._has_said_time = False
+        self._shows_estimate = False
 
     def begin(self, now: Snapshot) -> None:
-        """Show that a stage begins."""
+        """Show the start of a stage."""
         self.draw(now)
 
     def draw(self, now: Snapshot) -> None:
         """Redraw the table."""
         if not self._live.is_started:
             self._live.start()
-        if not self._has_said_time and now.is_measured and (said := in_all(now.parts)):
-            self._has_said_time = True
-            self.note(said)
+        if not self._shows_estimate and now.is_measured and (estimate := in_all(now.parts)):
+            self._shows_estimate = True
+            self.note(estimate)
         self._live.update(self._table(now), refresh=True)
 
     def note(self, line: str) -> None:
@@ -60,7 +60,7 @@ class LiveTable:
         self._console.print(line, markup=False, highlight=False)
 
     def close(self, now: Snapshot) -> None:
-        """Leave the table as it stands."""
+        """Leave the last table on the terminal."""
         if self._live.is_started:
             self._live.update(self._table(now), refresh=True)
             self._live.stop()
@@ -102,11 +102,11 @@ class LiveTable:
 
 
 def strip(arm: ArmState, dots: str = DOTS) -> str:
-    """Return where the rates of an arm's best trials lie: a cell for each range of rates, fuller where there are more.
+    """Return a strip of the rates of an arm's best trials: one cell per range of rates, denser with more trials.
 
     Args:
         arm: The arm.
-        dots: From none to many.
+        dots: Characters from none to many trials.
     """
     points = sorted((point for point in arm.points if point.rates), key=lambda point: point.objective)
     points = points[: max(math.ceil(BEST_SHARE * len(points)), 1)]

@@ -1,4 +1,4 @@
-"""The tables of a run, as rows that the terminal and the page render alike."""
+"""Tables of arms, rates and differences, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
 
 BRIEF = 6
-"""Rows of a table in the first screen."""
+"""Maximum number of rows of a table in the first screen."""
 
 
 def arms_table(summary: Summary) -> Table:
-    """One row an arm: how its trials ended, what search, confirmation and test set say about it."""
+    """Return a table with one row per arm: final states of trials, search, confirmation and test results."""
     if not summary.comparison_metric.percent:
         return _user_arms(summary)
     columns = (
@@ -34,7 +34,7 @@ def arms_table(summary: Summary) -> Table:
 
 
 def _user_arms(summary: Summary) -> Table:
-    """The arms of a module of the user's own, by what it logs."""
+    """Return the table of arms of a user module, with its logged metrics."""
     monitor, comparison_metric = summary.monitor, summary.comparison_metric
     name = shorten(monitor.name, 9)
     columns = [
@@ -67,7 +67,7 @@ def _user_row(
 
 
 def rates_table(summary: Summary) -> Table:
-    """One row a site: the typical rate beside the rate that each arm with dropout found."""
+    """Return a table with one row per site: the typical rate and the found rate of each arm with dropout."""
     with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
     found = {name: findings.rates(arm) for name, arm in with_dropout.items()}
     kinds = {site.name: site.kind for site in summary.sites}
@@ -89,7 +89,7 @@ def rates_table(summary: Summary) -> Table:
 
 
 def params_table(summary: Summary) -> Table:
-    """One row for each key that was searched beside the rates: what each arm found."""
+    """Return a table with one row per other searched key: the found value of each arm."""
     found = {name: findings.hyperparameters(arm) for name, arm in summary.arms.items()}
     keys = dict.fromkeys(key for values in found.values() for key in values)
     rows = tuple((key, *(setting(values.get(key, EMPTY)) for values in found.values())) for key in keys)
@@ -97,7 +97,7 @@ def params_table(summary: Summary) -> Table:
 
 
 def differences_table(summary: Summary) -> Table:
-    """One row a planned contrast: the paired difference in what arms are judged by."""
+    """Return a table with one row per planned contrast: the paired difference of the comparison metric."""
     scale = Scale(summary.comparison_metric)
     rows = tuple(
         (f"{found.a} - {found.b}", *contrast_cells(found, scale.difference), rate(found.effect))
@@ -109,7 +109,7 @@ def differences_table(summary: Summary) -> Table:
 
 
 def tables(summary: Summary) -> list[Table]:
-    """The tables that have rows, in the order in which they are shown."""
+    """Return the nonempty tables in display order."""
     found = (
         arms_table(summary),
         rates_table(summary),
@@ -121,7 +121,7 @@ def tables(summary: Summary) -> list[Table]:
 
 
 def brief_tables(summary: Summary) -> list[Table]:
-    """The tables of the first screen: arms and rates; what else there is stands in the report."""
+    """Return the tables of the first screen: arms and rates."""
     arms = arms_table(summary)
     shown = [
         index
@@ -139,7 +139,7 @@ def brief_tables(summary: Summary) -> list[Table]:
 
 
 def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
-    """The cells of an arm's row that search and confirmation fill."""
+    """Return the cells of an arm's row from search and confirmation."""
     gap = findings.gap(outcome)
     return (
         name,
@@ -169,6 +169,6 @@ def _seeds(outcome: ArmOutcome) -> str:
 def _with_interval(interval: Interval) -> str:
     if not math.isfinite(interval.low):
         return percent(interval.mean)
-    # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
+    # With few seeds the interval may exceed the range of accuracies, so it is clipped.
     low, high = max(interval.low, 0.0), min(interval.high, 1.0)
     return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"

@@ -1,4 +1,4 @@
-"""The tables of what was measured on the winners, and of the claims about dropout."""
+"""Tables of measures on the winners, and of claims about dropout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.numbers import EMPTY, signed
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
-"""How a claim is answered for people; the other answers are called what they are."""
+"""Displayed words for answers; other answers are displayed unchanged."""
 OVER_SEEDS = (*CONTRAST[:-1], "consistent\nover seeds")
-"""The columns of a contrast whose interval does not cover the choice of examples: it is never called shown."""
+"""Columns of a contrast over seeds only, which is never called shown."""
 
 
 def claim_answer(claim: Claim) -> str:
-    """Return the answer to a claim, in words for people."""
+    """Return the displayed answer to a claim."""
     return ANSWERS.get(claim.answer, claim.answer)
 
 
 def claims_table(summary: Summary) -> Table:
-    """One row a claim: what this run says of it, the number that decides, and the arms whose number it is."""
+    """Return a table with one row per claim: answer, deciding number, and its arms."""
     columns = ("claim", "answer", "measure", "arms", "number (95 % interval)")
     rows = tuple(map(_claim_row, summary.evidence.claims if summary.evidence else ()))
     return Table("Claims about dropout", columns, rows, left=("claim", "answer", "measure", "arms"))
@@ -35,7 +35,7 @@ def _claim_row(claim: Claim) -> tuple[str, str, str, str, str]:
 
 
 def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
-    """One row a measure, one column an arm: the mean over seeds, with its interval where that is asked for."""
+    """Return a table with one row per measure and one column per arm: the mean over seeds, optionally with interval."""
     evidence = summary.evidence
     arms = [arm for arm in summary.arms if evidence and arm in evidence.arms]
     names = measured_values.measures(evidence) if evidence else []
@@ -45,7 +45,7 @@ def evidence_table(summary: Summary, *, intervals: bool = False) -> Table:
 
 
 def contrasts_table(summary: Summary) -> Table:
-    """One row a planned contrast of each measure: the paired difference between two arms' winners."""
+    """Return a table with one row per measure and contrast: the paired difference between two arms' winners."""
     evidence = summary.evidence
     rows = (
         (
@@ -61,7 +61,7 @@ def contrasts_table(summary: Summary) -> Table:
 
 
 def single_sites_table(summary: Summary) -> Table:
-    """One row a change of one site's rate: what is monitored of the winner with it, minus the winner's own."""
+    """Return a table with one row per changed rate: the metric with the change minus that of the winner."""
     varied = summary.evidence.single_sites if summary.evidence else {}
     columns = ("site = rate", "arm", *OVER_SEEDS)
     rows = tuple(
@@ -73,7 +73,7 @@ def single_sites_table(summary: Summary) -> Table:
 
 
 def with_interval(interval: Interval, *, signed: bool = False) -> str:
-    """A mean and its interval, or its lack, to three digits."""
+    """Return a mean and its interval to three digits, or the sign for a missing value."""
     if not math.isfinite(interval.mean):
         return EMPTY
     if not math.isfinite(interval.low):
@@ -82,11 +82,11 @@ def with_interval(interval: Interval, *, signed: bool = False) -> str:
 
 
 def claim_number(claim: Claim) -> str:
-    """The number that decides a claim, with its interval, in its unit; empty where there is none."""
+    """Return the deciding number of a claim with its interval and unit; empty if there is none."""
     if not math.isfinite(claim.number.mean):
         return ""
-    told = Interval(*(claim.scale * each for each in (claim.number.mean, claim.number.low, claim.number.high)))
-    return f"{with_interval(told, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
+    scaled = Interval(*(claim.scale * each for each in (claim.number.mean, claim.number.low, claim.number.high)))
+    return f"{with_interval(scaled, signed=True)}{f' {claim.unit}' if claim.unit else ''}"
 
 
 def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], intervals: bool) -> tuple[str, ...]:

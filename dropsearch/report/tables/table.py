@@ -1,4 +1,4 @@
-"""A table of text, as the terminal and Markdown want it."""
+"""A table of strings, rendered as plain text or Markdown."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.numbers import EMPTY, probability, shorten
 
 WIDTH = 80
-"""Of the terminal that a table must fit into, in characters."""
+"""Maximum width of a table in the terminal, in characters."""
 LONG = 12
-"""Rows of a table that a report shows unfolded."""
+"""Maximum number of rows that a report shows expanded."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column names (a line break where the terminal may break them) and rows of text.
+    """A title, column names (with optional line breaks for the terminal) and rows of strings.
 
-    Columns named in `left` are aligned to the left, all others to the right.
+    Columns in `left` are left-aligned, all others right-aligned.
     """
 
     title: str
@@ -30,11 +30,11 @@ class Table:
 
     @property
     def is_long(self) -> bool:
-        """Whether a report folds it."""
+        """Whether a report collapses the table."""
         return len(self.rows) > LONG
 
     def first(self, rows: int) -> Table:
-        """The table with its first rows, and a last one that says how many more the report has."""
+        """Return the table with its first rows, and a last row with the number of omitted ones."""
         left_out = len(self.rows) - rows
         if left_out <= 1:
             return self
@@ -42,7 +42,7 @@ class Table:
         return Table(self.title, self.columns, (*self.rows[:rows], more), self.left)
 
     def trimmed(self) -> Table:
-        """The table without rows and columns in which nothing but names stands."""
+        """Return the table without rows and columns that contain only names."""
         rows = [row for row in self.rows if any(cell != EMPTY for cell in self._numbers(row))]
         kept = [
             index
@@ -60,7 +60,7 @@ class Table:
         return [cell for cell, column in zip(row, self.columns, strict=True) if column not in self.left] or list(row)
 
     def as_text(self, width: int = WIDTH) -> str:
-        """Aligned plain text; the first column is shortened where the table would be wider than `width`."""
+        """Return aligned plain text; the first column is shortened if the table is wider than `width`."""
         heads = [column.split("\n") for column in self.columns]
         depth = max(len(head) for head in heads)
         padded = [[""] * (depth - len(head)) + head for head in heads]
@@ -74,7 +74,7 @@ class Table:
         return "\n".join([self.title, *lines])
 
     def as_markdown(self) -> str:
-        """A table of GitHub's Markdown under its title in bold."""
+        """Return a GitHub Markdown table under its bold title."""
         marks = [":--" if column in self.left else "--:" for column in self.columns]
         rows = [tuple(heading(column) for column in self.columns), *self.rows]
         lines = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows]
@@ -90,11 +90,11 @@ class Table:
 
 
 CONTRAST = ("difference", "95 % interval", "p Holm", "seeds", "shown")
-"""The columns of a contrast, behind those that name it."""
+"""Columns of a contrast, after those that name it."""
 
 
 def contrast_cells(found: Comparison, write: Callable[[float], str]) -> tuple[str, ...]:
-    """Return the cells of the columns `CONTRAST`; `write` writes a signed difference."""
+    """Return the cells of the columns `CONTRAST`; `write` formats a signed difference."""
     low, high = write(found.difference.low), write(found.difference.high)
     return (
         write(found.difference.mean),
@@ -106,5 +106,5 @@ def contrast_cells(found: Comparison, write: Callable[[float], str]) -> tuple[st
 
 
 def heading(column: str) -> str:
-    """A column's name on one line."""
+    """Return the name of a column on one line."""
     return column.replace("/\n", "/").replace("\n", " ")

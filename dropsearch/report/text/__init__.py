@@ -1,1 +1,1 @@
-"""The report as text: terminal and Markdown, and the sentences that all forms share."""
+"""Text of the report: terminal, Markdown, and sentences that all forms share."""

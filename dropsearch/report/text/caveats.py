@@ -1,4 +1,4 @@
-"""What a reader must know: warnings of the first screen, and what else the numbers do not say."""
+"""Warnings of the first screen, and caveats of the report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dropsearch.report.text.verdict import listed, on_test
 from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25
-"""Where the share of failed trials of two arms differs by this or more, their chances were not the same."""
+"""Difference between the shares of failed trials of two arms from which their chances count as unequal."""
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Return a sentence for each of: an interruption, a second opening, failures, too few seeds, a missing source."""
+    """Return a sentence for each interruption, repeated test, failure, too few seeds and uncovered variation."""
     return [
         *_interrupted(summary),
         *_openings(summary),
@@ -101,9 +101,9 @@ def _missing_luck(summary: Summary) -> Iterator[str]:
 
 
 def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
-    """One sentence or two for each caveat that the numbers raise, the gravest first.
+    """Return one or two sentences for each caveat, the most severe first.
 
-    `test_examples` is the size of the test set, from which the noise of one accuracy follows.
+    `test_examples` is the size of the test set, which determines the noise of an accuracy.
     """
     return [
         *map(_sentence, summary.notes),
@@ -158,7 +158,7 @@ def _luck(summary: Summary) -> Iterator[str]:
 
 
 def _same_proposal(summary: Summary) -> Iterator[str]:
-    """Searches share their seeds: what two of them found may be one proposal, made in both before either had learnt."""
+    """Yield winners of two arms that are the same startup proposal, since searches share their seeds."""
     found = {
         name: (arm.winner.number, findings.rates(arm))
         for name, arm in summary.arms.items()

@@ -1,4 +1,4 @@
-"""What both reports say beside tables and figures: the title, how to read it, what was run and with what."""
+"""Common texts of both reports: title, explanation of the tables, facts and settings of the run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dropsearch.report.text.terminal import PURPOSES
 COMMANDS = PURPOSES | {
     "continue": "To reproduce this run, in a new folder; given again here with a larger study.n_trials, it goes on:"
 }
-"""What each command of a summary is for."""
+"""Purpose of each command of a summary."""
 
 
 def title(summary: Summary) -> str:
-    """The model, the data and the question."""
+    """Return the title: model, data and question."""
     return f"{summary.model} on {summary.data}: {_question(summary)}"
 
 
@@ -27,7 +27,7 @@ def _question(summary: Summary) -> str:
 
 
 def reading(summary: Summary) -> str:
-    """How the tables are to be read."""
+    """Return an explanation of the tables."""
     text = (
         "Search and confirmed validation losses are those of the same configuration; search luck is by "
         "how much the confirmed one is worse. Rates are probabilities that an activation is dropped."
@@ -42,7 +42,7 @@ def reading(summary: Summary) -> str:
 
 
 def facts(summary: Summary) -> Iterator[tuple[str, str]]:
-    """What was run, a topic and what there is to say of it."""
+    """Yield facts about the run as topic and text."""
     trials = sum(len(arm.trials) for arm in summary.arms.values())
     retrained = sum(len(c.results) for arm in summary.arms.values() for c in arm.confirmed)
     yield "study", f"{summary.study}, seed {summary.seed}, engine {summary.engine}"
@@ -62,7 +62,7 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
 
 
 def settings(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each leaf of the configuration as ``group.key=value``, in alphabetical order."""
+    """Return each leaf of the configuration as ``group.key=value``, sorted."""
     return sorted(_flat(config, prefix))
 
 
@@ -75,7 +75,7 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``48 s``, ``2 min 05 s``, ``3 h 20 min``."""
+    """Return seconds as ``48 s``, ``2 min 05 s`` or ``3 h 20 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""report.md: the run for terminals and pull requests, the verdict first."""
+"""report.md: the report as Markdown, for terminals and pull requests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dropsearch.report.text.verdict import answer, rates_by_site
 def write_markdown(
     summary: Summary, path: Path, figures: Sequence[Figure] = (), *, test_examples: int | None = None
 ) -> Path:
-    """Write the report as Markdown to `path`, figures linked relative to it, and return the path."""
+    """Write the report to `path` with relative links to figures, and return the path."""
     links = {_relative(figure.path, path.parent): figure.title for figure in figures}
     atomic_write_text(path, markdown(summary, links, test_examples))
     return path
 
 
 def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_examples: int | None = None) -> str:
-    """The report as Markdown; `links` are the figures' paths as seen from it, with their titles."""
+    """Return the report as Markdown; `links` are the figures' titles by relative path."""
     blocks = [
         f"# {escaped(title(summary))}",
         *(escaped(text) for text in (*answer(summary), rates_by_site(summary))),
@@ -42,7 +42,7 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
         "## Caveats",
         _bullets(map(prose, caveats(summary, test_examples))) or "The numbers raise none.",
         "## What was run",
-        _bullets(f"{topic}: {escaped(said)}" for topic, said in facts(summary)),
+        _bullets(f"{topic}: {escaped(text)}" for topic, text in facts(summary)),
         *_commands(summary.commands),
         *_config(settings(summary.config)),
     ]
@@ -63,7 +63,7 @@ def _evidence(summary: Summary) -> Iterator[str]:
 
 
 def _folded(title: str, content: str) -> str:
-    """Return a part that a reader unfolds."""
+    """Return a collapsed section."""
     return f"<details>\n<summary>{escape(printable(title))}</summary>\n\n{content}\n\n</details>"
 
 

@@ -1,4 +1,4 @@
-"""How numbers are written: losses, rates, p-values, and what arms are compared by."""
+"""Formatting of numbers: losses, rates, p-values, and the comparison metric."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EMPTY = "-"
 
 
 def shorten(text: str, size: int) -> str:
-    """`text`, with its middle left out where it is longer than `size`: the end of a path tells most."""
+    """Return `text`, shortened in the middle if it is longer than `size`; the end of a path is the most specific."""
     if len(text) <= size:
         return text
     head = (size - 2) // 3
@@ -22,17 +22,17 @@ def shorten(text: str, size: int) -> str:
 
 
 def loss(value: float) -> str:
-    """A loss in nats, or its lack."""
+    """Return a loss in nats, or the sign for a missing value."""
     return f"{value:.4f}" if math.isfinite(value) else EMPTY if math.isnan(value) else "diverged"
 
 
 def percent(value: float) -> str:
-    """An accuracy in [0, 1] as per cent, without the sign."""
+    """Return an accuracy in [0, 1] in percent, without the percent sign."""
     return f"{100 * value:.2f}" if math.isfinite(value) else EMPTY
 
 
 def points(value: float) -> str:
-    """A difference of accuracies in percentage points, signed, and 0.00 without one."""
+    """Return a signed difference of accuracies in percentage points; zero has no sign."""
     if not math.isfinite(value):
         return EMPTY
     text = f"{100 * value:+.2f}"
@@ -40,17 +40,17 @@ def points(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """A dropout rate."""
+    """Return a dropout rate as text."""
     return f"{value:.2f}" if math.isfinite(value) else EMPTY
 
 
 def setting(value: Any) -> str:
-    """A value of any kind, as it is typed; a number with four digits."""
+    """Return a value of any type as typed by a user; numbers have four digits."""
     return f"{value:.4g}" if isinstance(value, float) else EMPTY if value == EMPTY else written(value)
 
 
 def probability(value: float) -> str:
-    """A p-value; small ones are not rounded to zero."""
+    """Return a p-value as text; small ones are not rounded to zero."""
     if not math.isfinite(value):
         return EMPTY
     return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
@@ -58,47 +58,47 @@ def probability(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Writes scores and differences of one judge."""
+    """Formats scores and differences of a comparison metric."""
 
     comparison_metric: ComparisonMetric
 
     def value(self, score: float) -> str:
-        """A score with its unit."""
+        """Return a score with its unit."""
         return f"{percent(score)} %" if self.comparison_metric.percent else number(score)
 
     def interval(self, low: float, high: float) -> str:
-        """Two scores and their unit."""
+        """Return two scores with their unit."""
         if self.comparison_metric.percent:
-            # With few seeds the interval of a mean is wide enough to leave what an accuracy can be.
+            # With few seeds the interval may exceed the range of accuracies, so it is clipped.
             return f"{percent(max(low, 0.0))} to {percent(min(high, 1.0))} %"
         return f"{number(low)} to {number(high)}"
 
     def size(self, difference: float) -> str:
-        """How large a difference is, without its unit."""
+        """Return the size of a difference without its unit."""
         return f"{100 * difference:.2f}" if self.comparison_metric.percent else number(difference)
 
     @property
     def unit(self) -> str:
-        """The unit of a difference, with a space before it; empty where there is none."""
+        """The unit of a difference after a space; empty if there is none."""
         return " points" if self.comparison_metric.percent else ""
 
     def difference(self, difference: float) -> str:
-        """A signed difference, without its unit."""
+        """Return a signed difference without its unit."""
         return points(difference) if self.comparison_metric.percent else signed(difference)
 
 
 def number(value: float) -> str:
-    """A metric of any kind, or its lack."""
+    """Return any metric as text, or the sign for a missing value."""
     return f"{value:.4g}" if math.isfinite(value) else EMPTY
 
 
 def signed(value: float) -> str:
-    """A difference of such metrics."""
+    """Return a signed difference of metrics as text."""
     return f"{value:+.4g}" if math.isfinite(value) else EMPTY
 
 
 def scores(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> tuple[float, ...]:
-    """What an arm is judged by, one score a seed; empty where it has none."""
+    """Return the scores of the comparison metric of an arm, one per seed; empty if there are none."""
     if comparison_metric.scores == "val_loss":
         losses = outcome.winner.val_loss if outcome.winner else ()
         return tuple(outcome.monitor.objective(loss) for loss in losses)
@@ -108,5 +108,5 @@ def scores(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> tuple[fl
 
 
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:
-    """The mean of those scores over the seeds that ended finite, with its 95 % interval."""
+    """Return the mean score of an arm over finite seeds, with its 95 % interval."""
     return mean_interval(scores(outcome, comparison_metric))

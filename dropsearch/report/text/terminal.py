@@ -1,4 +1,4 @@
-"""What is printed when a run begins and when it ends."""
+"""Terminal output at the start and the end of a run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ INTERRUPTED = "To continue where this stopped:"
 
 
 def opening(title: str, facts: Mapping[str, str]) -> str:
-    """A headline, and below it what is about to be done: a line a topic, wrapped at 80 columns."""
+    """Return a headline and the planned work: one line per topic, wrapped at 80 columns."""
     size = max(map(len, facts), default=0)
     lines = [_hanging(topic.ljust(size + 2), text) for topic, text in facts.items()]
     return printable("\n".join([title, *lines]) + "\n", keep="\n")
 
 
 def _hanging(head: str, text: str) -> str:
-    """`text` wrapped behind `head`, its further lines indented by as much."""
+    """Return `text` wrapped after `head` with a hanging indent."""
     return textwrap.fill(
         text,
         WIDTH,
@@ -44,10 +44,10 @@ def _hanging(head: str, text: str) -> str:
 
 
 def closing(summary: Summary) -> str:
-    """The answer, the tables of arms and rates, and the exact commands that lead on, as plain text of 80 columns.
+    """Return the answer, the tables of arms and rates, and follow-up commands as plain text of 80 columns.
 
-    Commands stand on lines of their own, unbroken whatever their length, so that they can be copied; that
-    which continues an interrupted run is the last line.
+    Commands are on separate unwrapped lines, so that they can be copied. The command that continues an interrupted run
+    is the last line.
     """
     blocks = ["\n".join(wrapped(text) for text in answer(summary))]
     if known := [*warnings(summary), *filter(None, [rates_by_site(summary)])]:
@@ -64,5 +64,5 @@ def closing(summary: Summary) -> str:
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
-    """`text` broken between words into lines of at most `width` characters."""
+    """Return `text` wrapped into lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))

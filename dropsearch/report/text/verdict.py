@@ -1,4 +1,4 @@
-"""The answer in three sentences: what to use, what is tied with it, what is not better."""
+"""The verdict in three sentences: which arm to use, which are tied with it, which are not better."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dropsearch.report import findings
 from dropsearch.report.text.numbers import Scale, judged, loss, probability, rate, shorten
 
 MOST_RATES = 6
-"""Rates that a sentence lists; more stand in the table."""
+"""Maximum number of rates in a sentence; more are in the table."""
 EFFECTS = (("dropout", "none"), ("batchnorm", "none"), ("both", "batchnorm"))
-"""What adds something, beside what lacks it."""
+"""Arms that add dropout or BatchNorm, with the arm without it."""
 PARTNERS = {"none": "dropout", "batchnorm": "both", "both": "batchnorm"}
-"""The arm that shows what dropout changes, by arm; ``none`` for all others."""
+"""Arm to compare with to see the effect of dropout, by arm; ``none`` for all others."""
 
 
 def verdict(summary: Summary) -> str:
@@ -25,12 +25,11 @@ def verdict(summary: Summary) -> str:
 
 
 def answer(summary: Summary) -> tuple[str, ...]:
-    """Return what to use, what is tied with it, and what is not better.
+    """Return which arm to use, which arms are tied with it, and which are not better.
 
-    The arm to use is chosen from validation alone (`best_arm`). The other two sentences follow from the planned
-    contrasts on the test set: another arm is worse or better only where that is shown, else it is tied. With one arm
-    the second sentence says what to compare it with. Where nothing was confirmed the sentences say how far the run
-    came.
+    The arm to use is chosen by validation only (`best_arm`). The other two sentences follow from the planned contrasts
+    on the test set: another arm is called worse or better only if that is shown, otherwise it is tied. With one arm,
+    the second sentence suggests an arm to compare with. Without a confirmation, the sentences state the progress.
     """
     name = best_arm(summary.arms)
     if name is not None and not _others(summary, name):
@@ -42,7 +41,7 @@ def answer(summary: Summary) -> tuple[str, ...]:
     return _nothing(summary)
 
 
-# What to use
+# Which arm to use
 
 
 def _use(summary: Summary, name: str) -> str:
@@ -77,7 +76,7 @@ def _model(summary: Summary, name: str) -> str:
 
 
 def short_names(sites: Sequence[str]) -> list[str]:
-    """Return the paths of sites without a last part `dropout`, and without the first parts that all of them share."""
+    """Return the paths of sites without the suffix `dropout` and without their common prefix."""
     parts = [path[:-1] if len(path) > 1 and path[-1] == "dropout" else path for path in (s.split(".") for s in sites)]
     while all(len(path) > 1 for path in parts) and len({path[0] for path in parts}) == 1:
         parts = [path[1:] for path in parts]
@@ -104,19 +103,19 @@ def _alone(summary: Summary, name: str) -> str:
     )
 
 
-# What is tied with it
+# Which arms are tied
 
 
 def _tied(summary: Summary, name: str) -> str:
-    told = [text for other in _others(summary, name) if (text := _tie(summary, name, other))]
+    clauses = [text for other in _others(summary, name) if (text := _tie(summary, name, other))]
     absent = _missing(summary)
-    if told:
-        return f"{_capital('; '.join(told))}{absent}."
+    if clauses:
+        return f"{_capital('; '.join(clauses))}{absent}."
     return f"No other arm is tied with it{absent}."
 
 
 def _tie(summary: Summary, name: str, other: str) -> str:
-    """Return how an arm stands to the one to use, unless it is shown to be worse; empty where it is."""
+    """Return the relation of an arm to the one to use; empty if it is shown to be worse."""
     one, title = summary.arms[name], summary.arms[other].arm.title
     if is_same(one, summary.arms[other]):
         chose_none = summary.arms[other].arm.dropout != "off" and not any(findings.rates(one).values())
@@ -133,13 +132,13 @@ def _tie(summary: Summary, name: str, other: str) -> str:
     return f"{title} is not distinguishable from it{_difference(summary, contrast, other)}"
 
 
-# What is not better
+# Which arms are not better
 
 
 def _not_better(summary: Summary, name: str) -> str:
-    told = [*_worse(summary, name), *_no_effect(summary, name)]
-    if told:
-        return f"{_capital('; '.join(told))}."
+    clauses = [*_worse(summary, name), *_no_effect(summary, name)]
+    if clauses:
+        return f"{_capital('; '.join(clauses))}."
     return "No arm is shown to be worse."
 
 
@@ -151,7 +150,7 @@ def _worse(summary: Summary, name: str) -> Iterator[str]:
 
 
 def _no_effect(summary: Summary, name: str) -> Iterator[str]:
-    """Say of what adds dropout or BatchNorm that it is not shown to improve on what lacks it."""
+    """Yield arms with dropout or BatchNorm that are not shown to improve on the arm without it."""
     for on, off in EFFECTS:
         if name in (on, off) or on not in summary.arms or off not in summary.arms:
             continue
@@ -164,7 +163,7 @@ def _no_effect(summary: Summary, name: str) -> Iterator[str]:
 
 
 def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
-    """Say what improvement the interval leaves out; empty without an interval."""
+    """Return a clause with the improvement that the interval excludes; empty without an interval."""
     scale = Scale(summary.comparison_metric)
     higher = summary.comparison_metric.higher_is_better is (contrast.a == on)
     most = contrast.difference.high if higher else -contrast.difference.low
@@ -197,7 +196,7 @@ def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
     return bool(one.winner.results) and model(one, one.winner) == model(other, other.winner)
 
 
-# Where nothing was confirmed
+# Without a confirmation
 
 
 def _unconfirmed(summary: Summary) -> tuple[str, str]:
@@ -222,7 +221,7 @@ def _nothing(summary: Summary) -> tuple[str, str]:
 
 
 def rates_by_site(summary: Summary) -> str:
-    """Say whether a rate for each site beats one shared rate; empty where the two were not compared."""
+    """Return whether per-site rates beat one shared rate; empty if the two were not compared."""
     contrast = _between(summary, "dropout", "dropout_shared")
     if contrast is None or not contrast.differences:
         return ""
@@ -240,7 +239,7 @@ def rates_by_site(summary: Summary) -> str:
     return f"{one} is better than {other} by {_size(summary, contrast)}."
 
 
-# The parts of sentences
+# Parts of sentences
 
 
 def _others(summary: Summary, name: str) -> list[str]:
@@ -252,13 +251,13 @@ def _between(summary: Summary, one: str, other: str) -> Comparison | None:
 
 
 def _ahead(summary: Summary, contrast: Comparison, name: str) -> float:
-    """By how much `name` is better than the other arm of the contrast."""
+    """Return by how much `name` is better than the other arm of the contrast."""
     lead = contrast.difference.mean if contrast.a == name else -contrast.difference.mean
     return lead if summary.comparison_metric.higher_is_better else -lead
 
 
 def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
-    """The difference of `name` minus the other arm as a clause; empty without one."""
+    """Return the difference of `name` minus the other arm as a clause; empty without one."""
     scale, sign = Scale(summary.comparison_metric), 1 if contrast.a == name else -1
     mean, *bounds = (sign * value for value in (contrast.difference.mean, *_bounds(contrast)))
     if not math.isfinite(mean):
@@ -270,7 +269,7 @@ def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
 
 
 def _adjusted(summary: Summary, contrast: Comparison) -> str:
-    """Say why a difference is not shown though its interval leaves out zero; empty otherwise."""
+    """Return why a difference is not shown although its interval excludes zero; empty otherwise."""
     low, high = _bounds(contrast)
     if not math.isfinite(low) or low <= 0 <= high or contrast.missing or findings.shown(contrast):
         return ""
@@ -279,7 +278,7 @@ def _adjusted(summary: Summary, contrast: Comparison) -> str:
 
 
 def _size(summary: Summary, contrast: Comparison) -> str:
-    """How large a shown difference is, whichever way it points."""
+    """Return the absolute size of a shown difference."""
     scale = Scale(summary.comparison_metric)
     low, high = sorted(map(abs, _bounds(contrast)))
     return f"{scale.size(abs(contrast.difference.mean))}{scale.unit} (95 % CI {scale.size(low)} to {scale.size(high)})"
@@ -290,18 +289,18 @@ def _bounds(contrast: Comparison) -> tuple[float, float]:
 
 
 def _missing(summary: Summary) -> str:
-    """A clause that names the arms without a result."""
-    told = []
+    """Return a clause with the arms without a result."""
+    clauses = []
     for outcome in summary.arms.values():
         if outcome.winner is None:
             failed, trials = findings.states(outcome)["FAIL"], len(outcome.trials)
             title = outcome.arm.title
-            told.append(f"{title} ({failed} of {_count(trials, 'trial')} failed)" if failed else title)
-    return f"; without a result: {', '.join(told)}" if told else ""
+            clauses.append(f"{title} ({failed} of {_count(trials, 'trial')} failed)" if failed else title)
+    return f"; without a result: {', '.join(clauses)}" if clauses else ""
 
 
 def on_test(summary: Summary) -> bool:
-    """Whether arms are judged on a test set."""
+    """Return whether arms are compared on a test set."""
     return summary.comparison_metric.scores != "val_loss"
 
 
