@@ -141,6 +141,7 @@ class ArmRunner:
             most_at_once=most_at_once(self.context.config),
             timeout=self.context.config.study.timeout,
             retry_failed=self.context.config.study.retry_failed,
+            max_epochs=self.context.config.trainer.max_epochs,
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:

@@ -71,9 +71,9 @@ def most_at_once(config: Config) -> int | None:
     """Return how many trials of a search may be open at once, None for any number.
 
     A sampler that learns proposes its first trials blindly, however many are open; after those, at most a
-    quarter of the study at once, so that most of it is proposed with something learnt.
+    quarter of the study at once, so that most of it is proposed with something learnt. A pruner learns too.
     """
-    if config.sampler.name == "random":
+    if config.sampler.name == "random" and config.pruner.name == "none":
         return None
     return max(config.sampler.n_startup_trials, config.study.n_trials // 4)
 

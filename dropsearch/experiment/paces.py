@@ -104,6 +104,7 @@ class PilotFeed:
         batches: int = 0,
     ) -> None:
         self.most_at_once, self._batches = most_at_once, batches
+        self.held = False
         self._specs, self._epochs, self._clock = [*specs], epochs, clock
         self._asked: dict[str, float] = {}
         self._spoke: dict[str, list[float]] = {}

@@ -106,6 +106,11 @@ class HeardFeed:
         self._feed, self._watchdog = feed, watchdog
         self.most_at_once = feed.most_at_once
 
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
         specs = self._feed.ask(count)

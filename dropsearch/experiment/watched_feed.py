@@ -34,6 +34,11 @@ class TrackedFeed:
         self._feed, self._tracker, self._progress, self._elsewhere = feed, tracker, progress, elsewhere
         self.most_at_once = feed.most_at_once
 
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials; what other processes ended is known by then, and counted."""
         specs = self._feed.ask(count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice, takewhile
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
@@ -17,6 +17,7 @@ from dropsearch.core.seeds import derived_seed, trial_seed
 from dropsearch.study.claims import TrialKey
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore, Wish
+from dropsearch.study.trial_clock import TrialClock
 
 DIVERGED = "diverged"
 """Prefix of the reason of a trial with non-finite metrics; repeating such a trial gives the same result."""
@@ -48,7 +49,7 @@ class StudyFeed(ABC):
         self._taken, self._freed = 0, 0
         self._was_alone = False
         self.held = False
-        """Whether the last `ask` returned fewer trials than available, because a suspect trains alone."""
+        """Whether the last `ask` returned fewer trials than available, because others must get further first."""
         self._close_abandoned()
 
     def ask(self, count: int) -> list[TrialSpec]:
@@ -75,7 +76,9 @@ class StudyFeed(ABC):
     def _begin(self, count: int, free: Callable[[int], list[TrialKey]]) -> list[TrialSpec]:
         specs: list[TrialSpec] = []
         while len(specs) < count and (trial_keys := free(count - len(specs))):
-            wishes = [Wish(trial_key, self.point(trial_key), self.sampler_seed(trial_key)) for trial_key in trial_keys]
+            wishes = [
+                Wish(key, self.point(key), self.sampler_seed(key), frozenset(self.unknown(key))) for key in trial_keys
+            ]
             specs += [self._spec(trial) for trial in self.store.ask(self.distributions, wishes)]
         return specs
 
@@ -88,7 +91,7 @@ class StudyFeed(ABC):
         """Return free trial keys. If there are none, first free those of processes that have died."""
         self.store.look()
         free = self._free(count)
-        if not free:
+        if not free and not self.held:
             self._close_abandoned()
             free = self._free(count)
         return free
@@ -114,6 +117,10 @@ class StudyFeed(ABC):
     def sampler_seed(self, trial_key: TrialKey) -> int:
         """Return the sampler's seed for the parameters that `point` does not fix."""
         return 0
+
+    def unknown(self, trial_key: TrialKey) -> Iterable[int]:
+        """Return the numbers of the trials whose results the sampler and the pruner may not know for this one."""
+        return ()
 
     @abstractmethod
     def seed(self, trial: FrozenTrial) -> int:
@@ -152,6 +159,10 @@ class StudyFeed(ABC):
 class SearchFeed(StudyFeed):
     """Hands out the trials of an arm's search, up to a total that includes the trials of earlier runs.
 
+    Which results a trial is proposed and pruned by follows from a `TrialClock` with `most_at_once` places. So the
+    trials are the same with any engine, width and number of processes. While other processes train trials of the
+    study, or without `most_at_once`, a trial knows whatever has ended.
+
     Args:
         store: The arm's study.
         space: Search space of the arm.
@@ -161,6 +172,7 @@ class SearchFeed(StudyFeed):
         most_at_once: Maximum number of open trials; None for no limit.
         timeout: Seconds after the first `ask` in which trials can start; None for no limit.
         retry_failed: Whether to free the keys of trials that failed before, except diverged ones.
+        max_epochs: Epochs of a trial that is not pruned.
     """
 
     def __init__(
@@ -174,8 +186,10 @@ class SearchFeed(StudyFeed):
         most_at_once: int | None = None,
         timeout: float | None = None,
         retry_failed: bool = False,
+        max_epochs: int | None = None,
     ) -> None:
-        self._seed, self._timeout = seed, timeout
+        self._seed, self._timeout, self._max_epochs = seed, timeout, max_epochs
+        self._clock = TrialClock(most_at_once) if most_at_once else None
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._began: float | None = None
         self._failure: RunError | None = None
@@ -183,6 +197,7 @@ class SearchFeed(StudyFeed):
         """Keys of open trials with a finite epoch. Of many open trials, diverging ones end first."""
         if retry_failed:
             release_invalid(store, lambda result: not may_succeed(result))
+        self._note_ended(store.results())
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Start up to `count` trials and return them; fewer if the study has reached its total or its timeout.
@@ -212,14 +227,60 @@ class SearchFeed(StudyFeed):
         """Return the seed of the trial's index, which is the same in every arm, so that arms are paired."""
         return trial_seed(self._seed, trial.user_attrs["index"])
 
+    def _free(self, count: int) -> list[TrialKey]:
+        free = super()._free(count)
+        self.held = False
+        # Nothing is waited for where nothing trains here.
+        if self._clock is None or self._is_shared() or not self.store.is_training:
+            return free
+        ready = [*takewhile(lambda key: self._begins(key) is not None, free)]
+        self.held = len(ready) < len(free)
+        return ready
+
+    def _is_shared(self) -> bool:
+        """Return whether other processes train trials of the study; from then on nothing waits for the clock."""
+        if self.store.has_company:
+            self._clock = None
+        return self._clock is None
+
+    def _begins(self, trial_key: TrialKey) -> int | None:
+        return None if self._clock is None else self._clock.start(trial_key[0])
+
+    def unknown(self, trial_key: TrialKey) -> Iterable[int]:
+        """Return the numbers of the trials that have not ended when this one begins by the clock."""
+        if self._clock is None or self._begins(trial_key) is None:
+            return ()
+        holders = self.store.claims.holders
+        return (holders[index,] for index in self._clock.unknown(trial_key[0]) if (index,) in holders)
+
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Report epochs; return for each trial whether it is to be pruned."""
         self._healthy |= {spec.key for spec, metrics in reports if math.isfinite(metrics.objective)}
-        return self.store.report(reports)
+        unknown = {spec.number: frozenset(self.unknown((self._index(spec.number),))) for spec, _ in reports}
+        prunes = self.store.report(reports, unknown)
+        for (spec, metrics), prune in zip(reports, prunes, strict=True):
+            if self._clock is not None and not prune and metrics.epoch + 1 != self._max_epochs:
+                self._clock.survive(self._index(spec.number), metrics.epoch + 1)
+        return prunes
+
+    def _index(self, number: int) -> int:
+        return self.store.seen.get(number).user_attrs["index"]
+
+    def _note_ended(self, results: Iterable[TrialResult]) -> None:
+        for result in results:
+            if self._clock is not None and not result.interrupted:
+                self._clock.end(self._index(result.spec.number), self._epochs(result))
+
+    def _epochs(self, result: TrialResult) -> int:
+        """Return how many epochs a trial took: one in which it failed, or before which it stopped itself, counts."""
+        took = result.curve[-1].epoch + 1 if result.curve else 0
+        is_whole = result.state == "PRUNED" or result.reason.startswith(DIVERGED) or took in (0, self._max_epochs)
+        return took if is_whole else took + 1
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Record results. If all trials failed for the same reason, the next `ask` raises."""
         super().tell(results)
+        self._note_ended(results)
         self._healthy -= {result.spec.key for result in results}
         if not self._healthy and self.store.all_failed:
             self._failure = common_failure(self.store.results())

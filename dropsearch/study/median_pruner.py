@@ -1,18 +1,19 @@
-"""A median pruner for long studies, which keeps the values of each epoch sorted."""
+"""A median pruner for long studies, which computes each median once."""
 
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections import defaultdict
 from statistics import median
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
+MOST_KEPT = 64
+"""For how many sets of complete trials medians are kept."""
 
-class SortedMedianPruner(BasePruner):
+
+class StudyMedianPruner(BasePruner):
     """Prunes like `optuna.pruners.MedianPruner` in a study that is minimized. Use one instance per study.
 
     A trial is pruned if its lowest value so far is above the median of the complete trials' values at the same step.
@@ -24,28 +25,31 @@ class SortedMedianPruner(BasePruner):
 
     def __init__(self, n_startup_trials: int, warmup_steps: int) -> None:
         self._startup, self._warmup = n_startup_trials, warmup_steps
-        self._added: set[int] = set()
-        self._values: dict[int, list[float]] = defaultdict(list)
+        self._medians: dict[tuple[int, ...], dict[int, float | None]] = {}
+        """By the complete trials that are known, the median of their values at each step."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to prune a trial."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._add(complete)
         step = trial.last_step
-        if step is None or not complete or len(complete) < self._startup or step < self._warmup:
+        if step is None or step < self._warmup:
+            return False
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete or len(complete) < self._startup:
             return False
         finite = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
         if not finite:
             return True
-        others = self._values.get(step)
-        return bool(others) and min(finite) > median(others)
+        others = self._median(complete, step)
+        return others is not None and min(finite) > others
 
-    def _add(self, complete: list[FrozenTrial]) -> None:
-        if len(complete) == len(self._added):
-            return
-        for trial in complete:
-            if trial.number not in self._added:
-                self._added.add(trial.number)
-                for step, value in trial.intermediate_values.items():
-                    if not math.isnan(value):
-                        insort(self._values[step], value)
+    def _median(self, complete: list[FrozenTrial], step: int) -> float | None:
+        known = tuple([trial.number for trial in complete])
+        medians = self._medians.pop(known, {})
+        self._medians[known] = medians  # the newest is the last
+        if len(self._medians) > MOST_KEPT:
+            del self._medians[next(iter(self._medians))]
+        if step not in medians:
+            values = [trial.intermediate_values.get(step, math.nan) for trial in complete]
+            finite = [value for value in values if not math.isnan(value)]
+            medians[step] = median(finite) if finite else None
+        return medians[step]

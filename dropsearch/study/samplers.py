@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 
 from dropsearch.core.errors import InputError
-from dropsearch.study.median_pruner import SortedMedianPruner
+from dropsearch.study.median_pruner import StudyMedianPruner
 from dropsearch.study.studies import quiet_optuna
 
 
@@ -29,7 +29,7 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
 """Factories of samplers by name; arguments: seed, number of random startup trials."""
 PRUNERS: Mapping[str, Callable[[int, int, int], BasePruner]] = {
     "none": lambda max_epochs, n_startup_trials, warmup_epochs: NopPruner(),
-    "median": lambda max_epochs, n_startup_trials, warmup_epochs: SortedMedianPruner(n_startup_trials, warmup_epochs),
+    "median": lambda max_epochs, n_startup_trials, warmup_epochs: StudyMedianPruner(n_startup_trials, warmup_epochs),
     "hyperband": lambda max_epochs, n_startup_trials, warmup_epochs: HyperbandPruner(
         min_resource=1, max_resource=max_epochs
     ),

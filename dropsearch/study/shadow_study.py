@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
+from heapq import nsmallest
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -92,9 +93,22 @@ class Shadow(BaseStorage):
         self.put(trial)
         return trial
 
-    def study(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
-        """Return the trials as an Optuna study. Use it once, since Optuna caches what it has read."""
-        storage = self if sampler is None else _Recent(self)
+    def study(
+        self,
+        sampler: BaseSampler | None = None,
+        pruner: BasePruner | None = None,
+        unknown: frozenset[int] = frozenset(),
+    ) -> optuna.Study:
+        """Return the trials as an Optuna study. Use it once, since Optuna caches what it has read.
+
+        Args:
+            sampler: Proposes trials; None if the study is for a pruner or an evaluator.
+            pruner: Prunes trials.
+            unknown: The numbers of trials that are shown as if they had just begun.
+        """
+        storage = _WithoutResults(self, unknown) if unknown else self
+        if sampler is not None:
+            storage = _Recent(storage)
         return optuna.load_study(
             study_name=self._name,
             storage=storage,
@@ -180,6 +194,30 @@ class _Recent(Shadow):
     ) -> list[FrozenTrial]:
         found = self.recent(states)
         return copy.deepcopy(found) if deepcopy else found
+
+
+class _WithoutResults(Shadow):
+    """A copy of a `Shadow` in which some trials have just begun."""
+
+    def __init__(self, whole: Shadow, unknown: frozenset[int]) -> None:
+        self._whole, self._name = whole, whole._name
+        self._states, self._running = {**whole._states}, {**whole._running}
+        self._numbers = {state: [*numbers] for state, numbers in whole._numbers.items()}
+        self._trials = {state: [*trials] for state, trials in whole._trials.items()}
+        self._best: list[tuple[float, int]] = []
+        for number in unknown:
+            trial = copy.copy(whole.get(number))
+            trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
+            trial.intermediate_values, trial.system_attrs = {}, {}
+            self.put(trial)
+        if self._first_seen():
+            complete = self._trials[TrialState.COMPLETE]
+            self._best = nsmallest(BEST, [(t.value, t.number) for t in complete if t.value is not None])
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Store an attribute, here and in the whole."""
+        super().set_trial_system_attr(trial_id, key, value)
+        self._whole.set_trial_system_attr(trial_id, key, value)
 
 
 def _merged(sorted_trials: Sequence[list[FrozenTrial]]) -> list[FrozenTrial]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
@@ -42,6 +42,8 @@ class Wish(NamedTuple):
     """Fixed parameters; the sampler proposes the others."""
     seed: int
     """The sampler's seed."""
+    unknown: frozenset[int] = frozenset()
+    """The numbers of the trials that are as if they had just begun, for the sampler."""
 
 
 class StudyStore:
@@ -133,15 +135,15 @@ class StudyStore:
         """Return the trials to create; each is in the in-memory study while the next ones are proposed."""
         first = self.seen.next_number
         templates: list[FrozenTrial] = []
-        inferred: Mapping[str, BaseDistribution] | None = None
+        inferred: dict[frozenset[int], Mapping[str, BaseDistribution]] = {}
         try:
             for number, wish in enumerate(wishes, start=first):
                 trial = trial_entry.running(number, {})
                 self.seen.put(trial)
-                study = self.seen.study(self._make_sampler(wish.seed), self._pruner)
-                if inferred is None:  # no trial ends in the meantime
-                    inferred = self._inferring.infer_relative_search_space(study, trial)
-                params = propose(study, trial, distributions, wish.point, inferred)
+                study = self.seen.study(self._make_sampler(wish.seed), self._pruner, wish.unknown)
+                if wish.unknown not in inferred:  # no trial ends in the meantime
+                    inferred[wish.unknown] = self._inferring.infer_relative_search_space(study, trial)
+                params = propose(study, trial, distributions, wish.point, inferred[wish.unknown])
                 trial_key = dict(zip(trial_entry.TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
                 trial = trial_entry.running(number, {**trial_key, **self._owned}, params, distributions)
                 templates.append(trial)
@@ -151,16 +153,26 @@ class StudyStore:
                 self.seen.discard(number)
         return templates
 
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Record epoch metrics in memory; return for each trial whether it should be pruned."""
-        study = self.seen.study(pruner=self._pruner)
-        return [self._report(study, spec, metrics) for spec, metrics in reports]
+    def report(
+        self,
+        reports: Sequence[tuple[TrialSpec, EpochMetrics]],
+        unknown: Mapping[int, frozenset[int]] = MappingProxyType({}),
+    ) -> list[bool]:
+        """Record epoch metrics in memory; return for each trial whether it should be pruned.
 
-    def _report(self, study: optuna.Study, spec: TrialSpec, metrics: EpochMetrics) -> bool:
+        Args:
+            reports: Epochs of trials.
+            unknown: By number of a trial, the trials that are as if they had just begun, for the pruner.
+        """
+        return [self._report(spec, metrics, unknown.get(spec.number, frozenset())) for spec, metrics in reports]
+
+    def _report(self, spec: TrialSpec, metrics: EpochMetrics, unknown: frozenset[int]) -> bool:
         if self.seen.get(spec.number).state != TrialState.RUNNING:
             raise self._taken_away(spec)
         trial = self.seen.report(spec.number, metrics.epoch, metrics.objective)
-        return self._pruner.prune(study, trial)
+        if isinstance(self._pruner, NopPruner):
+            return False
+        return self._pruner.prune(self.seen.study(pruner=self._pruner, unknown=unknown), trial)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """End trials, each with its whole curve, in one write.
@@ -269,6 +281,11 @@ class StudyStore:
     def is_training(self) -> bool:
         """Whether this process trains trials of the study."""
         return bool(self._open)
+
+    @property
+    def has_company(self) -> bool:
+        """Whether other processes trained trials of the study when it was last looked at."""
+        return any(trial.number not in self._open for trial in self.seen.of(TrialState.RUNNING))
 
     @property
     def ended_elsewhere(self) -> int:

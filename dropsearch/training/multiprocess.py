@@ -63,6 +63,8 @@ class _Worker:
     """How many trials it may have open."""
     last_words: str = ""
     """Why it is ending, where it could say so."""
+    wanted: int = 0
+    """How many trials it waits for: it has none open, and there will be some when others get further."""
 
 
 class CrewEngine:
@@ -126,6 +128,9 @@ class CrewEngine:
             # Of those that speak at the same time the first worker comes first: when they speak is not in our hands.
             for worker in [w for w in self._workers if w.channel in ready]:
                 self._hear(worker, feed)
+            if ready or feed.cancelled():
+                for worker in [w for w in self._workers if w.wanted]:
+                    self._offer(worker, worker.wanted, feed)
             if self._is_left_over() and not feed.cancelled():
                 self._set_to_work(feed)
         lost, self._again, self._suspects = [*self._again, *self._suspects], deque(), deque()
@@ -199,9 +204,7 @@ class CrewEngine:
             self._replace(worker, feed)
             return
         if word == "ask":
-            specs = self._next(worker, content[0], feed)
-            worker.open |= {spec.key: spec for spec in specs}
-            self._answer(worker, specs)
+            self._offer(worker, content[0], feed)
         elif word == "report":
             self._answer(worker, feed.report(*content))
         elif word == "tell":
@@ -215,6 +218,17 @@ class CrewEngine:
             worker.last_words = content[0]
         else:
             raise content[0]
+
+    def _offer(self, worker: _Worker, count: int, feed: Feed) -> None:
+        """Answer a worker that asks, or let it wait where it has nothing else to do and others get further."""
+        specs = self._next(worker, count, feed)
+        others_train = any(other.open for other in self._workers if other is not worker)
+        if not specs and not worker.open and feed.held and others_train and not feed.cancelled():
+            worker.wanted = count
+            return
+        worker.wanted = 0
+        worker.open |= {spec.key: spec for spec in specs}
+        self._answer(worker, (specs, feed.held))
 
     def _next(self, worker: _Worker, count: int, feed: Feed) -> list[TrialSpec]:
         """Return the next trials of a process: a suspect alone, else those of the feed."""

@@ -25,6 +25,11 @@ class Feed(Protocol):
     most_at_once: int | None
     """Maximum number of open trials, None for no limit. Samplers learn only from trials that have ended."""
 
+    @property
+    def held(self) -> bool:
+        """Whether the last `ask` gave fewer trials than there are, since others must get further: ask again later."""
+        ...
+
     def ask(self, count: int) -> list[TrialSpec]:
         """Return up to `count` trials to train; fewer if no more are left."""
         ...

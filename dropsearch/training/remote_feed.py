@@ -44,14 +44,16 @@ class RemoteFeed:
 
     def __init__(self, channel: Channel, stopped: Callable[[], bool], most_at_once: int | None) -> None:
         self._channel, self.cancelled, self.most_at_once = channel, stopped, most_at_once
+        self.held = False
 
     def _answer(self, *words: Any) -> Any:
         self._channel.send(words)
         return self._channel.recv()
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        return self._answer("ask", count)
+        """Return the next trials; wait for them where this worker has none open and there will be some."""
+        specs, self.held = self._answer("ask", count)
+        return specs
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
         """Report an epoch of several trials; return for each whether it is to be pruned."""

@@ -22,6 +22,7 @@ class SpecFeed:
     """A feed of given trials, which end after as many epochs as `lifetimes` says by number."""
 
     most_at_once: int | None = None
+    held = False
 
     def __init__(self, specs: Sequence[TrialSpec], lifetimes: Mapping[int, int] | None = None) -> None:
         self._waiting, self._lifetimes = list(specs), lifetimes or {}

@@ -65,13 +65,15 @@ class Trainings:
 
     def test_accuracy(self, spec: TrialSpec) -> float:
         """Return its test accuracy, %."""
-        return 100 * self.context.test_scores(self._results[spec.key], self.path(spec)).acc
+        model = self.context.load(self._results[spec.key], self.path(spec))
+        return 100 * self.context.modules.test_scores(model).acc
 
 
 class _Given:
     """A feed of given trials, none of which is pruned."""
 
     most_at_once: int | None = None
+    held = False
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self._waiting = list(specs)

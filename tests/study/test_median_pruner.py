@@ -1,4 +1,4 @@
-"""`SortedMedianPruner` prunes like Optuna's `MedianPruner`."""
+"""`StudyMedianPruner` prunes like Optuna's `MedianPruner`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optuna.pruners import MedianPruner
 from optuna.trial import TrialState, create_trial
 
-from dropsearch.study.median_pruner import SortedMedianPruner
+from dropsearch.study.median_pruner import StudyMedianPruner
 
 values = st.dictionaries(st.integers(0, 4), st.one_of(st.integers(0, 9).map(float), st.just(float("nan"))), max_size=5)
 
@@ -24,7 +24,7 @@ values = st.dictionaries(st.integers(0, 4), st.one_of(st.integers(0, 9).map(floa
 def test_decisions_equal_optuna(
     complete: list[dict[int, float]], running: list[dict[int, float]], startup: int, warmup: int
 ) -> None:
-    ours, theirs = SortedMedianPruner(startup, warmup), MedianPruner(startup, warmup)
+    ours, theirs = StudyMedianPruner(startup, warmup), MedianPruner(startup, warmup)
     study = optuna.create_study()
     for done in [None, *complete]:
         if done is not None:

@@ -126,6 +126,7 @@ class Queue:
     results: dict[int, TrialResult] = field(default_factory=dict)
     asked: int = 0
     most_at_once: int | None = None
+    held = False
 
     def ask(self, count: int) -> list[TrialSpec]:
         specs = self.specs[self.asked : self.asked + count]
@@ -144,10 +145,28 @@ class Queue:
         return self.stop_after is not None and len(self.results) >= self.stop_after
 
 
+@dataclass
+class Waiting(Queue):
+    """A feed whose trials from `first` on come when that many epochs of the others were reported."""
+
+    first: int = 2
+    epochs: int = 3
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        free = len(self.specs) if self.epochs <= 0 else self.first
+        wanted = min(count, max(free - self.asked, 0))
+        self.held = wanted < min(count, len(self.specs) - self.asked)
+        return super().ask(wanted)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        self.epochs -= len(reports)
+        return super().report(reports)
+
+
 def net_sites(model: str, **options: object) -> tuple[str, ...]:
     """Return the names of a model's sites."""
     module = make_factory(model, **options)(TrialSpec("dropout", 0, 0, {}, 1e-3, 0.0))  # type: ignore[arg-type]
-    return tuple(f"net.{site}" for site in module.net.rates)
+    return tuple(f"net.{site}" for site in module.net.rates)  # type: ignore[union-attr]
 
 
 def make_specs(model: str, count: int, lr: float = 3e-3, **options: object) -> list[TrialSpec]:

@@ -24,7 +24,7 @@ from dropsearch.training.multiprocess import ProcessEngine, can_fork
 from dropsearch.training.protocols import INTERRUPTED, Engine, TrainerSettings, describe_engine
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
-from tests.training.conftest import Queue, make_factory, make_source, make_specs
+from tests.training.conftest import Queue, Waiting, make_factory, make_source, make_specs
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="processes are forked on Linux without CUDA only")
 SETTINGS = TrainerSettings(3, "cpu")
@@ -102,6 +102,23 @@ def test_limit_of_open_trials_is_shared() -> None:
         engine.run(feed)
     assert len(feed.results) == 8
     assert feed.most <= 2
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_process_waits_for_trials_of_another(sequential: bool) -> None:
+    specs = make_specs("mlp", 6)
+    feed = Waiting(list(specs), first=1, epochs=2)
+    with in_processes(make_engine(sequential)) as engine:
+        engine.run(feed)
+        assert len(feed.results) == 6  # one process began with nothing, and was not dismissed
+    assert feed.results.keys() == {spec.number for spec in specs}
+
+
+def test_a_process_that_waits_is_stopped() -> None:
+    feed = Waiting(make_specs("mlp", 3), lambda *_: True, stop_after=1, first=1, epochs=100)
+    with in_processes(make_engine(sequential=False)) as engine:
+        engine.run(feed)
+    assert feed.results.keys() == {0}
 
 
 def test_pruning() -> None:
@@ -229,7 +246,7 @@ def test_sleeping_trial_does_not_block_a_stopped_run(
 def test_killed_idle_process_is_replaced() -> None:
     with in_processes(make_engine(sequential=True)) as engine:
         for worker in engine._workers:
-            os.kill(engine.crew.pids[worker.channel], signal.SIGKILL)
+            os.kill(engine.crew.pids[worker.channel], signal.SIGKILL)  # type: ignore[attr-defined]
         time.sleep(0.2)
         feed = Queue(make_specs("mlp", 4))
         engine.run(feed)
@@ -278,7 +295,7 @@ def test_idle_worker_ends_with_its_parent() -> None:
             holder = os.fork()
             if holder == 0:
                 time.sleep(60)
-            theirs.send((engine.crew.pids[engine._workers[0].channel], holder))
+            theirs.send((engine.crew.pids[engine._workers[0].channel], holder))  # type: ignore[attr-defined]
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)

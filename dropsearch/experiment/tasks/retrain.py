@@ -21,6 +21,7 @@ class _OneTrial:
     """A feed of a single trial."""
 
     most_at_once: int | None = 1
+    held = False
 
     def __init__(self, spec: TrialSpec, cancelled: Interruption, monitor: Monitor) -> None:
         self.monitor = monitor

@@ -125,6 +125,11 @@ class CountedFeed:
         self._feed, self._lines = feed, lines
         self.most_at_once = feed.most_at_once
 
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
         return self._feed.ask(count)

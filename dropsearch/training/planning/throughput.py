@@ -146,6 +146,7 @@ class _RepeatedTrial:
         self._specs = [dataclasses.replace(spec, number=n, seed=spec.seed + n) for n in range(count)]
 
     most_at_once: int | None = None
+    held = False
 
     def ask(self, count: int) -> list[TrialSpec]:
         return [self._specs.pop() for _ in range(min(count, len(self._specs)))]

@@ -151,6 +151,7 @@ class _Specs:
     """A feed of given trials."""
 
     most_at_once: int | None = None
+    held = False
 
     def __init__(self, specs: Sequence[TrialSpec]) -> None:
         self._left = list(specs)

@@ -90,10 +90,10 @@ class DeviceStep(VectorizedStep):
             for target, source in zip(self._rates[site], fields, strict=True):
                 target.copy_(source)
 
-    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
-        """Continue with the narrower `rows`; the step is captured again."""
+    def resize(self, rows: StackedState, trial_rows: Sequence[TrialRow], sources: Sequence[int]) -> None:
+        """Continue with other `rows`; the step is captured again."""
         self.rows = rows
-        self.optimizer.narrow(rows, remaining)
+        self.optimizer.resize(rows, sources)
         self._reset()
 
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:

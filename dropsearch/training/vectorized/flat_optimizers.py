@@ -79,13 +79,13 @@ class FlatOptimizer(ABC):
             self._values.copy_(torch.tensor(self._host_values, dtype=torch.float64).permute(2, 0, 1))
             self._stale = False
 
-    def narrow(self, rows: StackedState, remaining: Sequence[int]) -> None:
-        """Continue with the narrower `rows`, whose row i was row `remaining[i]`."""
-        indices = torch.as_tensor(list(remaining), device=rows.flat.device)
+    def resize(self, rows: StackedState, sources: Sequence[int]) -> None:
+        """Continue with other `rows`, whose row i was row `sources[i]`."""
+        indices = torch.as_tensor(list(sources), device=rows.flat.device)
         self.rows = rows
         self.buffers = {name: tensor[indices] for name, tensor in self.buffers.items()}
         self.count, self._values = self.count[indices], self._values[:, indices]
-        self._host_values = [self._host_values[row] for row in remaining]
+        self._host_values = [self._host_values[row] for row in sources]
 
     @torch.no_grad()
     def step(self) -> None:

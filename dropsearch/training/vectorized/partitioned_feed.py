@@ -42,6 +42,11 @@ class PartitionedFeed:
         """The partition whose trials are handed out; None for any."""
         self.most_at_once = feed.most_at_once
 
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
     def next_partition(self) -> bool:
         """Select the largest partition among the available trials; return False if no trial is left."""
         self._current = None

@@ -107,13 +107,13 @@ class StackedState:
         """Return the parameters and buffers of some rows; gradients flow back to the rows."""
         return RowsPart(self, torch.tensor(rows, device=self.flat.device))
 
-    def narrowed(self, modules: Sequence[LightningModule]) -> StackedState:
+    def resized(self, modules: Sequence[LightningModule]) -> StackedState:
         """Return a new state with one row per given module, and bind the modules to its rows."""
         device, dtype = self.flat.device, self.flat.dtype
-        narrower = StackedState(modules[0], len(modules), self.order, device, dtype, self.shared)
+        resized = StackedState(modules[0], len(modules), self.order, device, dtype, self.shared)
         for row, module in enumerate(modules):
-            narrower.bind(row, module)
-        return narrower
+            resized.bind(row, module)
+        return resized
 
     def require_shared_unchanged(self) -> None:
         """Check that nothing has changed what all rows share.

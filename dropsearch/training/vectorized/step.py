@@ -58,11 +58,11 @@ class VectorizedStep(ABC):
 
     @abstractmethod
     def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
-        """Load the rates of the current rows, after some were filled or the state was narrowed."""
+        """Load the rates of the current rows, after some were filled or moved."""
 
     @abstractmethod
-    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
-        """Continue with the narrower `rows`, whose row i was row `remaining[i]`."""
+    def resize(self, rows: StackedState, trial_rows: Sequence[TrialRow], sources: Sequence[int]) -> None:
+        """Continue with other `rows`, whose row i was row `sources[i]`; rows of new trials are filled afterwards."""
 
     @abstractmethod
     def run(self, trial_rows: Sequence[TrialRow], taken: StepBatches) -> None:
@@ -97,12 +97,12 @@ class HostStep(VectorizedStep):
         self._rates = row_rates([trial_row.spec.rates for trial_row in trial_rows], dtype, device)
         self._bits: dict[Any, RowBits] = {}
 
-    def narrow(self, rows: StackedState, trial_rows: Sequence[TrialRow], remaining: Sequence[int]) -> None:
+    def resize(self, rows: StackedState, trial_rows: Sequence[TrialRow], sources: Sequence[int]) -> None:
         """Move the optimizers to their new rows."""
         self.rows, self.logs = rows, StepLogs(rows.width, rows.flat.device)
         for row, trial_row in enumerate(trial_rows):
-            assert trial_row.optimizer is not None
-            trial_row.optimizer.move(rows, row)
+            if trial_row.optimizer is not None:  # None in a row that is to be filled
+                trial_row.optimizer.move(rows, row)
 
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
         """Return the optimizer state of all rows and the random bits of the masks."""

@@ -1,7 +1,8 @@
 """Many trials at once, as rows of stacked tensors that one Lightning Trainer trains.
 
 An epoch of `VectorizedTrials` is one epoch of every row, and each row counts the epochs of its own trial. When a trial
-ends, its row gets the next trial of the feed. If the feed is empty, the stacked tensors become narrower.
+ends, its row gets the next trial of the feed. If the feed is empty, the stacked tensors become narrower; they
+become wider again if the feed only waited for other trials.
 """
 
 from __future__ import annotations
@@ -121,7 +122,10 @@ class VectorizedTrials(LightningModule):
         self.row_modules: RowModules | None = None
         """What modules do outside of `vmap`; None if their steps compute a loss and log means, and nothing else."""
         self.trial_rows: list[TrialRow] = []
-        self.trial_rows = self._ask(min(width, feed.most_at_once or width))
+        self._width = min(width, feed.most_at_once or width)
+        self.trial_rows = self._ask(self._width)
+        self._missing = self._width - len(self.trial_rows) if feed.held else 0
+        """How many more rows there will be as soon as the feed has trials for them."""
         self.batches = self._batches()
         if self.trial_rows:
             self._build()
@@ -499,12 +503,15 @@ class VectorizedTrials(LightningModule):
         """Put the next trials into the free rows; if there are too few, narrow the stacked state."""
         idle = [row for row, trial_row in enumerate(self.trial_rows) if trial_row.is_idle]
         free = sorted([*ended, *idle])
-        trial_rows = self._ask(len(free))
+        trial_rows = self._ask(len(free) + self._missing)
         for row, trial_row in zip(free, trial_rows, strict=False):
             self.trial_rows[row] = trial_row
             self._fill(row)
         for row in free[len(trial_rows) :]:
             self.trial_rows[row].is_idle = True
+        if more := trial_rows[len(free) :]:
+            self._widen(more)
+        self._missing = self._width - len(self.trial_rows) if self.feed.held else 0
         training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
         if len(training) <= self._narrowing_share * len(self.trial_rows) and len(training) < len(self.trial_rows):
             self._narrow(training)
@@ -516,13 +523,24 @@ class VectorizedTrials(LightningModule):
         """The share of busy rows at which the state is narrowed: with CUDA graphs, narrowing costs a new capture."""
         return 0.5 if uses_cuda_graphs(self.rows.flat.device) else 1.0
 
+    def _widen(self, more: list[TrialRow]) -> None:
+        kept = len(self.trial_rows)
+        self.trial_rows += more
+        self._resize([*range(kept), *(0 for _ in more)])
+        for row in range(kept, len(self.trial_rows)):
+            self._fill(row)
+
+    def _resize(self, sources: list[int]) -> None:
+        """Give each trial its row of a new state, where row i was row `sources[i]`."""
+        self.rows = self.rows.resized([trial_row.module for trial_row in self.trial_rows])
+        self.step.resize(self.rows, self.trial_rows, sources)
+
     def _narrow(self, remaining: list[int]) -> None:
         self.trial_rows[:] = [self.trial_rows[row] for row in remaining]
         if not self.trial_rows:
             self.trainer.should_stop = True
             return
-        self.rows = self.rows.narrowed([trial_row.module for trial_row in self.trial_rows])
-        self.step.narrow(self.rows, self.trial_rows, remaining)
+        self._resize(remaining)
 
 
 def free_gpu_memory(on_gpu: bool) -> None:

@@ -124,8 +124,8 @@ def test_narrowing_keeps_state_of_remaining_rows() -> None:
     for step in range(6):
         if step == 3:
             left = [0, 2]
-            rows = rows.narrowed([bound[row] for row in left])
-            flat.narrow(rows, left)
+            rows = rows.resized([bound[row] for row in left])
+            flat.resize(rows, left)
         for row in left:
             train(separate[row], optimizers[row], generators[row])
             write_gradients(bound[row], copies[row])

@@ -20,7 +20,7 @@ from dropsearch.training.vectorized.device_step import DeviceStep
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.trials import VectorizedTrials
-from tests.training.conftest import Queue, make_factory, make_source, make_specs
+from tests.training.conftest import Queue, Waiting, make_factory, make_source, make_specs
 
 CASES = [
     ("mlp", "none", {}),
@@ -152,6 +152,20 @@ def test_refilled_row_equals_sequential(tmp_path: Path) -> None:
     assert_same(expected.results, got.results)
 
 
+def test_rows_that_wait_for_trials_come_back(tmp_path: Path) -> None:
+    specs = make_specs("mlp", 6)
+    sequential, vectorized = engines(tmp_path, "mlp", "batch", {"schedule": "cosine"}, width=4, epochs=4)
+    feed = Waiting(specs, lambda spec, _: spec.number == 1, first=2, epochs=4)
+    asked: list[int] = []
+    ask = feed.ask
+    feed.ask = lambda count: asked.append(count) or ask(count)  # type: ignore[method-assign]
+    vectorized.run(feed)
+    assert 3 in asked  # two rows that there were not yet, and that of the pruned trial
+    expected = Queue(specs, lambda spec, _: spec.number == 1)
+    sequential.run(expected)
+    assert_same(expected.results, feed.results)
+
+
 def test_feed_calls_are_batched(tmp_path: Path) -> None:
     calls: list[tuple[str, list[int]]] = []
 
@@ -222,7 +236,8 @@ def test_checkpoint_loads_into_module(tmp_path: Path) -> None:
     _, vectorized = engines(tmp_path, "cnn", "batch", {}, width=2, epochs=3)
     result = run(vectorized, specs)[1]
     module = Classifier.load_from_checkpoint(result.checkpoint)
-    assert {f"net.{site}": rate for site, rate in module.net.rates.items()} == pytest.approx(dict(specs[1].rates))
+    rates = module.net.rates.items()  # type: ignore[union-attr, operator]
+    assert {f"net.{site}": rate for site, rate in rates} == pytest.approx(dict(specs[1].rates))
     source = make_source("cnn", torch.float64)
     with torch.no_grad():
         logits = module.double().eval()(source.val[0])
@@ -320,7 +335,7 @@ def test_last_epoch_is_not_pruned(sequential: bool) -> None:
     kind = SequentialEngine if sequential else VectorizedEngine
     more = () if sequential else (2,)
     feed = Queue(make_specs("mlp", 2), prune=lambda spec, metrics: metrics.epoch == 2 - spec.number)
-    kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)
+    kind(make_factory("mlp"), make_source("mlp"), TrainerSettings(3, "cpu"), *more).run(feed)  # type: ignore[arg-type]
     assert [(feed.results[n].state, len(feed.results[n].curve)) for n in range(2)] == [("COMPLETE", 3), ("PRUNED", 2)]
     assert feed.results[1].reason == "pruned after epoch 2"
 
