@@ -1,1 +1,1 @@
-"""What dropout is: sites, rates, masks, and the one control for all of them."""
+"""Dropout sites, rates and masks, and the control of all dropout calls."""

@@ -1,4 +1,4 @@
-"""The controls that set the rates of a model's dropout calls, and draw their masks and its random numbers."""
+"""The control that sets the rates of a model's dropout calls and draws masks and other random numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dropsearch.dropout.rates import Rate
 
 
 class Noise(Protocol):
-    """Where the random bits of masks come from."""
+    """Source of the random bits of masks."""
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
         """Return int16 bits of `shape`, uniform over all int16 values."""
@@ -32,11 +32,11 @@ class DropoutControl(DropoutMode):
 
     Args:
         model: The module whose `forward` or `training_step` runs inside `step()` (inside `watching()`).
-        rates: Rate by site name. A site has its rate at each of its calls; a name such as ``drop@2`` gives the second
-            call of a pass, and those that follow, a rate of its own. A place of a module with a named site that has
-            no name itself takes that site's rate, any other place keeps the rate that the module gives it.
+        rates: Rate by site name, for all calls of the site. A name such as ``drop@2`` sets the rate of the second and
+            later calls in a pass. Unnamed places in a module with a named site have that site's rate; all other places
+            keep the module's rate.
         noise: Source of the masks' random bits.
-        off: Nothing drops anywhere, whatever `rates` says.
+        off: Disable dropout everywhere.
     """
 
     def __init__(self, model: nn.Module, rates: Mapping[str, Rate], noise: Noise, *, off: bool = False) -> None:
@@ -45,9 +45,9 @@ class DropoutControl(DropoutMode):
         self.noise = noise
         self.off = off
         self.dropped: Counter[str] = Counter()
-        """How many calls of each site dropped at a rate above 0."""
+        """Number of calls of each site at a rate above 0."""
         self.unnamed: dict[str, float] = {}
-        """The places that drop and that `rates` does not name, with the rate at which they were called."""
+        """Dropout places without a rate in `rates`, with the rate of their call."""
 
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
         """Drop at the site's rate."""
@@ -59,7 +59,7 @@ class DropoutControl(DropoutMode):
         return call.drop(rate, lambda shape, x: self.noise.bits(name, shape, x.device))
 
     def on_own(self, site: str, rate: float) -> float:
-        """Return the site's rate for code that drops by itself."""
+        """Return the site's rate for an operation with its own code."""
         value = self._rate(site, rate).value
         if isinstance(value, Tensor):
             return LiveRate(value)
@@ -72,7 +72,7 @@ class DropoutControl(DropoutMode):
         return drawn(func, args, kwargs, partial(self.noise.bits, name))
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Draw from the noise of the masks, where that can be."""
+        """Draw from the noise of the masks if possible."""
         if draw.obstacle:
             return original()
         return draw.made(numbers_of(self.noise.bits(name, bits_shape(draw), draw.device)))
@@ -97,5 +97,5 @@ _ZERO = Rate.of(0.0)
 
 
 def bits_shape(draw: Draw) -> torch.Size:
-    """Return the shape of the int16 bits that the numbers of a draw are made of."""
+    """Return the shape of the int16 bits for the numbers of a draw."""
     return torch.Size((*draw.shape, 2))

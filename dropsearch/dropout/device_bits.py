@@ -1,4 +1,4 @@
-"""The random bits of the masks of stacked rows, drawn on the device of the rows."""
+"""Random bits of the masks of stacked rows, drawn on the rows' device."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from dropsearch.dropout.mask_bits import site_word
 from dropsearch.dropout.philox import philox, words
 
 _PER_BLOCK = 16
-"""16-bit numbers in the four words of one counter."""
+"""Number of 16-bit numbers in the four words of a counter."""
 _BLOCK_BYTES = 32
 BUDGET = 32 << 20
-"""Bytes of bits that are drawn ahead: some hundred small operations draw them all, however many steps they are for."""
+"""Bytes of bits to draw ahead. A draw takes about a hundred small operations for any number of steps."""
 MOST_AHEAD = 64
 
 
 class DeviceBits:
-    """The bits that `RowBits` draws on the host, number for number, drawn on the device for many steps at once.
+    """Draws the same bits as `RowBits`, on the device and for many steps at once.
 
     Args:
         shapes: The shape of each site's mask for one row.
-        rows: How many rows.
-        device: Where the bits are drawn.
-        budget: The bytes that may be drawn ahead.
+        rows: Number of rows.
+        device: The device of the bits.
+        budget: Maximum number of bytes to draw ahead.
     """
 
     def __init__(self, shapes: Mapping[str, torch.Size], rows: int, device: torch.device, budget: int = BUDGET) -> None:
         self.shapes, self.rows = dict(shapes), rows
         blocks = {site: -(-math.prod(shape) // _PER_BLOCK) for site, shape in shapes.items()}
         self.size = _PER_BLOCK * sum(blocks.values())
-        """Numbers of one row's step, with what rounds each site up to whole blocks."""
+        """Numbers per row and step; each site is rounded up to whole blocks."""
         self.ahead = max(1, min(MOST_AHEAD, budget // max(1, rows * sum(blocks.values()) * _BLOCK_BYTES)))
         self._device = device
-        # NumPy's generator counts before it draws: its first block has index 1.
+        # NumPy's generator increments its counter before it draws, so the first block has index 1.
         indices = [torch.arange(1, count + 1, device=device) for count in blocks.values()]
         sites = [words([site_word(site)], device).expand(count) for site, count in blocks.items()]
         none = torch.zeros(0, dtype=torch.int64, device=device)
@@ -50,7 +50,7 @@ class DeviceBits:
         self._drawn = torch.zeros(0, rows, self.size, dtype=torch.int16, device=device)
 
     def field(self, seeds: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """Return the bits of all sites side by side, int16 `[rows, size]`; `views` takes them apart."""
+        """Return the concatenated bits of all sites, int16 `[rows, size]`; `views` splits them."""
         passed = [step - first for step, first in zip(steps, self._steps, strict=False)]
         known = list(seeds) == self._seeds and len(set(passed)) == 1
         if not known or not 0 <= passed[0] < len(self._drawn):
@@ -60,16 +60,16 @@ class DeviceBits:
 
     @property
     def is_one_kernel(self) -> bool:
-        """Whether `fill` draws a step's bits in one launch, so that none need be drawn ahead."""
+        """Whether `fill` draws the bits of a step in one launch, so that drawing ahead is unnecessary."""
         return self._device.type == "cuda" and _cuda_kernel() is not None
 
     def fill(self, field: Tensor, seeds: Tensor, steps: Tensor) -> None:
-        """Draw the bits of one step into `field`, without a word from the host: a part of a recorded step.
+        """Draw the bits of one step into `field` without the host, as part of a recorded step.
 
         Args:
             field: int16 `[rows, size]`, contiguous.
             seeds: The seed of each row's masks, int64 `[rows]`.
-            steps: The step of its own trial that each row is at, int64 `[rows]`.
+            steps: The current step of each row's trial, int64 `[rows]`.
         """
         if self.size:
             words = field.view(torch.int64).view(len(field), -1, 4)
@@ -86,22 +86,22 @@ class DeviceBits:
         return philox((self._index, steps[:, None], self._site, none), (seeds[:, None], none))
 
     def views(self, field: Tensor) -> dict[str, Tensor]:
-        """Return the part of each site in a field, int16 `[rows, *shape]`, in the field's own memory."""
+        """Return views of each site's bits in a field, int16 `[rows, *shape]`."""
         return {
             site: field[:, start : start + math.prod(self.shapes[site])].view(self.rows, *self.shapes[site])
             for site, start in self._starts.items()
         }
 
     def fields(self) -> list[Tensor]:
-        """Return the memory of the bits that were drawn ahead."""
+        """Return the memory of the bits drawn ahead."""
         return [self._drawn]
 
     def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
-        """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
+        """Return the bits of each site, int16 `[rows, *shape]`, equal to those of sequential trials.
 
         Args:
             seeds: The seed of each row's masks.
-            steps: The step of its own trial that each row is at.
+            steps: The current step of each row's trial.
         """
         return self.views(self.field(seeds, steps))
 
@@ -120,7 +120,7 @@ class DeviceBits:
 
 @cache
 def _cuda_kernel() -> Callable[..., None] | None:
-    """Return what fills a field in one launch, None where torch came without Triton."""
+    """Return a function that fills a field in one launch, or None if Triton is missing."""
     try:
         from dropsearch.dropout import philox_triton
     except ImportError:

@@ -1,4 +1,4 @@
-"""The random numbers that an operation draws by its own code, made of a site's random bits."""
+"""Random numbers of operations with their own code, computed from a site's random bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dropsearch.dropout.live_rate import of_tensor
 from dropsearch.dropout.mask_bits import LEVELS
 
 Bits = Callable[[torch.Size, torch.device], Tensor]
-"""Given the shape of what is drawn and its device, returns int16 random bits."""
+"""Maps a shape and a device to int16 random bits."""
 
 
 def uniform(bits: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -22,7 +22,7 @@ def uniform(bits: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
 
 
 def bernoulli(bits: Tensor, share: Any = 0.5) -> Tensor:
-    """Return 1 with the probability `share`, else 0: where 1 - share is a rate, the units that its mask keeps."""
+    """Return 1 with probability `share`, else 0. With a rate of 1 - share these are the kept units of a mask."""
     share = of_tensor(share)
     if not isinstance(share, Tensor):
         level = min(round((1 - share) * LEVELS), LEVELS - 1) - LEVELS // 2
@@ -32,20 +32,20 @@ def bernoulli(bits: Tensor, share: Any = 0.5) -> Tensor:
 
 
 def normal(bits: Tensor, mean: Any = 0.0, std: Any = 1.0) -> Tensor:
-    """Return normal numbers: the quantiles of 65,536 equal parts, all within 4.4 standard deviations."""
+    """Return normal numbers: quantiles of 65,536 equal parts, within 4.4 standard deviations."""
     quantile = torch.erfinv((2 * (bits.double() + LEVELS // 2) + 1) / LEVELS - 1).float() * math.sqrt(2)
     return of_tensor(mean, quantile) + of_tensor(std, quantile) * quantile
 
 
 class _Draw:
-    """How a function of PyTorch that draws is computed from bits."""
+    """Computes the result of a PyTorch function that draws from given bits."""
 
     def __init__(self, template: Callable[..., Tensor], numbers: Callable[..., Tensor], first: int | None) -> None:
         self.template = template
         """Returns an empty tensor of the shape and type of the result."""
         self.numbers = numbers
         self.first = first
-        """Where the options of the distribution begin in the arguments; None where there are none."""
+        """Position of the distribution's first option in the arguments; None without options."""
 
     def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], bits: Bits) -> Tensor:
         made = {name: value for name, value in kwargs.items() if name not in ("generator", "p")}
@@ -73,23 +73,23 @@ DRAWS: Mapping[str, _Draw] = {
     "randn_like": _Draw(torch.empty_like, normal, None),
     "normal_": _Draw(_itself, normal, 1),
 }
-"""By the name of the function, how what it draws is made of bits."""
+"""Computation from bits, by the name of the function."""
 
 FACTORIES = frozenset(
     {"empty", "empty_like", "new", "new_empty", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"}
 )
-"""Names of the functions that make a tensor which later code may fill in place."""
+"""Names of functions that create a tensor which later code may fill in place."""
 
 _FILLED = {"full": torch.ones, "full_like": torch.ones_like}
 
 
 def draw_of(function: Any) -> _Draw | None:
-    """Return how a function draws; None for one that does not, or in another way."""
+    """Return the draw of a function, or None if it does not draw or is unknown."""
     return DRAWS.get(getattr(function, "__name__", ""))
 
 
 def drawn(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], bits: Bits) -> Tensor:
-    """Return what a call that draws returns, made of bits; a call that works in place fills its tensor."""
+    """Return the result of a drawing call, computed from bits; in-place calls fill their tensor."""
     draw = draw_of(function)
     assert draw is not None
     numbers = draw.of(args, kwargs, bits)
@@ -98,12 +98,12 @@ def drawn(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], bits:
     into: Tensor = next(iter(args))
     try:
         return into.copy_(numbers)
-    except RuntimeError:  # under vmap a tensor that all rows share takes no numbers of one row
+    except RuntimeError:  # under vmap, an unbatched tensor cannot hold a row's numbers
         return numbers
 
 
 def called_live(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Run a function with tensors in the place of numbers that stand for the rates of rows."""
+    """Run a function with `LiveRate` numbers replaced by their tensors."""
     name = getattr(function, "__name__", "")
     if name in _FILLED and len(args) > 1:
         ones = _FILLED[name](args[0], *args[2:], **kwargs)

@@ -1,8 +1,8 @@
-"""Random numbers that a step draws from torch, made a function of the trial's seed, the place and the step.
+"""Random numbers that a step draws from torch, as a function of the trial's seed, the place and the step.
 
-A call such as ``torch.randn_like(x)`` is read into a `Draw`: how many 32-bit numbers it needs, and what it returns for
-given ones. The numbers come from the generator of the masks, so a trial draws the same sequentially and in any row, on
-a CPU and on CUDA. The distributions are those of PyTorch, in the precision of the type that is drawn.
+A call such as ``torch.randn_like(x)`` is parsed into a `Draw`: the number of 32-bit numbers that it needs, and its
+result for given numbers. The numbers come from the generator of the masks, so a trial draws the same numbers
+sequentially and in any row, on a CPU and on CUDA. Distributions equal PyTorch's in the precision of the result's type.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from torch import Tensor
 from dropsearch._compat.torch_distributions import gamma_slope
 
 LEVELS = 2.0**32
-"""Each number is one of so many."""
+"""Number of possible values of a random number."""
 
 _BITS = {torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
-"""How many bits a uniform number of a type has, as in PyTorch; the others have all 32."""
+"""Bits of a uniform number by type, as in PyTorch; other types have all 32."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One call that draws."""
+    """A call that draws random numbers."""
 
     name: str
     shape: torch.Size
-    """Of the numbers that it needs."""
+    """Shape of the required numbers."""
     device: torch.device
     made: Callable[[Tensor], Any]
-    """Returns what the call returns, given numbers in [0, 2^32), float64 of this shape."""
+    """Maps numbers in [0, 2^32), float64 of this shape, to the result of the call."""
     into: Tensor | None = None
-    """The tensor that it fills in place."""
+    """The tensor to fill in place."""
     obstacle: str = ""
-    """Why its numbers cannot be given; then it draws from PyTorch's generator."""
+    """Why its numbers cannot be set, so that it draws from PyTorch's generator; empty if they can."""
 
 
 def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Draw | None:
-    """Read a call of a function; None where it draws nothing."""
+    """Parse a call of a function; return None if it does not draw."""
     name = getattr(function, "__name__", "")
     if name in _OTHERS:
         return _unkeyed(name, f"torch draws by {name}")
@@ -67,7 +67,7 @@ def can_draw(name: str) -> bool:
 
 
 def numbers_of(bits: Tensor) -> Tensor:
-    """Return 32-bit numbers, float64 `[...]`, made of int16 bits `[..., 2]`."""
+    """Return 32-bit numbers, float64 `[...]`, from int16 bits `[..., 2]`."""
     high, low = bits[..., 0].double() + 32768, bits[..., 1].double() + 32768
     return high * 65536 + low
 
@@ -80,7 +80,7 @@ def _unkeyed(name: str, obstacle: str) -> Draw:
 
 
 def _unit(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return uniform numbers in [0, 1), with as many bits as the type holds, so that none is rounded up to 1."""
+    """Return uniform numbers in [0, 1) with the bits of the type, so that none is rounded up to 1."""
     levels = 2.0 ** _BITS.get(dtype, 32)
     return torch.floor(numbers * (levels / LEVELS)) / levels
 
@@ -99,7 +99,7 @@ def _exponential(numbers: Tensor) -> Tensor:
 
 
 def _below(numbers: Tensor, share: Any) -> Tensor:
-    """Return where an event of this probability happens."""
+    """Return True where an event with this probability happens."""
     share = share.detach().double() if isinstance(share, Tensor) else float(share)
     return numbers < share * LEVELS
 
@@ -207,7 +207,7 @@ def _randperm(name: str, n: int, **options: Any) -> Draw:
 
 def _multinomial(name: str, weights: Tensor, num_samples: int, replacement: bool = False) -> Draw:
     weights = weights.detach().double()
-    if not replacement:  # the categories whose exponential clocks ring first
+    if not replacement:  # the categories with the smallest exponential times
         clocks = lambda numbers: _exponential(numbers) / weights  # noqa: E731
         ring = lambda numbers: torch.topk(clocks(numbers), num_samples, dim=-1, largest=False).indices  # noqa: E731
         return Draw(name, weights.shape, weights.device, ring)
@@ -239,7 +239,7 @@ def _rrelu(
     name: str, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
 ) -> Draw:
     def made(numbers: Tensor) -> Tensor:
-        middle = (lower + upper) / 2  # in evaluation, which needs no numbers
+        middle = (lower + upper) / 2  # evaluation mode is deterministic
         slope = lower + (upper - lower) * _unit(numbers, x.dtype).to(x.dtype) if training else middle
         result = torch.where(x >= 0, x, x * slope)
         return x.copy_(result) if inplace else result
@@ -248,7 +248,7 @@ def _rrelu(
 
 
 _TRIES = 12
-"""Proposals of each gamma number: all are rejected once in 10^15 draws, and then the last one counts."""
+"""Proposals per gamma number. All are rejected once in 10^15 draws; then the last one is used."""
 
 
 def _gamma(name: str, alpha: Tensor) -> Draw:
@@ -271,7 +271,7 @@ def _gamma_values(alpha: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _with_gradient(alpha: Tensor, values: Tensor) -> Tensor:
-    """Return the values with their implicit derivative with respect to the shape of the distribution."""
+    """Return the values with their implicit derivative with respect to the shape parameter."""
     slope = gamma_slope(alpha.detach(), values.to(alpha.dtype))
     return values + (alpha - alpha.detach()) * slope
 
@@ -311,10 +311,10 @@ _READERS: Mapping[str, Callable[..., Draw]] = {
     "_standard_gamma": _gamma,
     "_sample_dirichlet": _dirichlet,
 }
-"""How a call is read, by the name of its function."""
+"""Parser of a call, by the name of its function."""
 
 _FIRST = ("input", "tensor", "self", "logits")
-"""Names of the first argument, a tensor, where it is given by name; `torch.nn.init` always does so."""
+"""Keyword names of the first tensor argument, which `torch.nn.init` always passes by name."""
 
 _OTHERS = frozenset(
     {
@@ -328,4 +328,4 @@ _OTHERS = frozenset(
         "fractional_max_pool3d_with_indices",
     }
 )
-"""Functions that draw in a way that cannot be computed from a known number of random numbers."""
+"""Functions whose result cannot be computed from a known number of random numbers."""

@@ -1,4 +1,4 @@
-"""A rate that passes through user code as one number and differs between rows."""
+"""A rate that is a number in user code and a tensor over rows in PyTorch calls."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from typing import Any
 from torch import Tensor
 
 STAND_IN = 0.5
-"""What code that looks at the rate as a number sees, to find out whether it drops at all."""
+"""The value of the number, which code may compare with 0 to decide whether to drop."""
 
 
 class LiveRate(float):
-    """A number that remembers, through arithmetic, the tensor that it stands for.
+    """A number that represents a tensor, also through arithmetic.
 
-    Under ``vmap`` the rates of the rows are one tensor, but code that drops computes with a number: it compares it
-    with 0, subtracts it from 1 and hands the result to PyTorch, where the control puts the tensor in its place.
+    Under ``vmap`` the rates of the rows are one tensor, but dropout code computes with numbers: it compares the rate
+    with 0, subtracts it from 1 and passes the result to PyTorch, where the control replaces it by the tensor.
     """
 
     tensor: Tensor
 
     def __new__(cls, tensor: Tensor, number: float = STAND_IN) -> LiveRate:
-        """Make it of a float64 tensor without dimensions."""
+        """Create it from a float64 tensor without dimensions."""
         self = super().__new__(cls, number)
         self.tensor = tensor
         return self
 
     def __float__(self) -> float:
-        """Refuse: what is computed from a plain number would be the same in all rows.
+        """Raise an error, since results from a plain number would be the same in all rows.
 
         Raises:
             RuntimeError: Always.
         """
-        raise RuntimeError("an operation that drops turns its rate into a plain number, which is one for all rows")
+        raise RuntimeError(
+            "a dropout operation converts its rate to a plain number, which would be the same in all rows"
+        )
 
     def __reduce__(self) -> Any:
         """Copy as a plain number."""
@@ -44,7 +46,7 @@ def _computed(name: str) -> Callable[[LiveRate, Any], Any]:
 
     def compute(self: LiveRate, other: Any) -> Any:
         number = on_float(self, other)
-        if number is NotImplemented:  # a tensor, whose own arithmetic the control sees
+        if number is NotImplemented:  # a tensor, whose arithmetic the control sees
             return NotImplemented
         value = getattr(other, "tensor", other)
         return LiveRate(getattr(self.tensor, name)(value), number)
@@ -57,7 +59,7 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "radd", "rsub", "rmul", "rt
 
 
 def of_tensor(value: Any, like: Tensor | None = None) -> Any:
-    """Return the tensor that a number stands for, in the floating type of `like`; anything else as it is."""
+    """Return the tensor that a number represents, in the floating type of `like`; other values unchanged."""
     if not isinstance(value, LiveRate):
         return value
     return value.tensor if like is None or not like.is_floating_point() else value.tensor.to(like.dtype)

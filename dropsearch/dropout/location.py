@@ -1,4 +1,4 @@
-"""Where in a model a forward pass is, and the name of the site that drops there."""
+"""The current position of a forward pass in a model, and the name of the site there."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dropsearch.dropout.places import CallReader, Places
 
 
 def owner_of(site: str) -> str:
-    """Return the part of a site's name that names its module."""
+    """Return the module part of a site's name."""
     return site.partition("@")[0].partition("#")[0].partition(":")[0]
 
 
 def owner_path(model: nn.Module, site: str) -> str:
-    """Return the path of the module that has a site of this name; empty for the model itself.
+    """Return the path of the module of a site; empty for the model itself.
 
     Raises:
-        KeyError: The model has no such part.
+        KeyError: The model has no such submodule.
     """
     path = owner_of(site)
     paths = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -37,15 +37,14 @@ def owner_path(model: nn.Module, site: str) -> str:
 
 
 def per_call(site: str, call: int) -> str:
-    """Return the name of one call of a site in a pass: the site's own for the first, then ``drop@2``."""
+    """Return the name of a site's call in a pass: that of the site for the first call, then ``drop@2``."""
     return site if call == 1 else f"{site}@{call}"
 
 
 class ModuleLocation:
-    """Which module of a model runs right now, which site drops there, and how often it has in this pass.
+    """The running module of a model, the site that drops there, and its number of calls in this pass.
 
-    The modules whose forwards run are read from the stack of Python frames where something asks for them, which is
-    seldom: nothing happens in the calls between.
+    Running modules are read from the stack of Python frames on demand, so that other calls have no overhead.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,26 +52,26 @@ class ModuleLocation:
         self._known: dict[int, tuple[str, nn.Module]] = {}
         """Each module of the model with its path, by identity."""
         self._strange: dict[int, nn.Module] = {}
-        """Modules that run and are no part of the model, by identity."""
+        """Running modules that are not part of the model, by identity."""
         self._outer: list[tuple[str, nn.Module]] = [("", model)]
-        """The modules around what is computed again in a backward."""
+        """The modules around a part that is recomputed in the backward pass."""
         self._calls: Counter[str] = Counter()
         self._places: dict[str, Places] = {}
         self._reader = CallReader()
         self.last_drop = "model"
-        """The name of the site that dropped last."""
+        """Name of the last site that dropped."""
         self.call = 0
-        """Which call of that site in this pass it was, counted from 1."""
+        """Number of that site's call in this pass, from 1."""
 
     def restart(self) -> None:
-        """Forget the calls counted so far: a new pass begins at the root of the model."""
+        """Reset the counts of calls for a new pass."""
         del self._outer[1:]
         self._calls.clear()
         self._strange.clear()
 
     @property
     def _path(self) -> list[tuple[str, nn.Module]]:
-        """The modules whose forwards run, the outermost first, with their paths."""
+        """Return the running modules with their paths, outermost first."""
         running: list[tuple[str, nn.Module]] = []
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
@@ -91,10 +90,10 @@ class ModuleLocation:
         return self._outer[-1]
 
     def _named(self, module: nn.Module) -> tuple[str, nn.Module] | None:
-        """Return a module with its path; None for one that is no part of the model."""
+        """Return a module with its path, or None if it is not part of the model."""
         found = self._known.get(id(module))
         if found is None and id(module) not in self._strange:
-            # Some build layers in hooks of the Trainer. What TorchScript compiled shows no calls.
+            # Hooks of the Trainer may build layers. TorchScript code shows no calls.
             named = ((name, each) for name, each in self._model.named_modules() if not _is_compiled(each))
             self._known = {id(each): (name, each) for name, each in named}
             found = self._known.get(id(module))
@@ -103,7 +102,7 @@ class ModuleLocation:
         return found
 
     def remembered(self) -> Callable[[], Any]:
-        """Remember this point of the pass; return a context in which it is this point again."""
+        """Remember the current position; return a factory of contexts that restore it."""
         path, calls = self._path, Counter(self._calls)
 
         @contextmanager
@@ -119,39 +118,39 @@ class ModuleLocation:
 
     @property
     def module(self) -> nn.Module:
-        """The module whose forward runs."""
+        """The running module."""
         return self._innermost[1]
 
     @property
     def path(self) -> str:
-        """The path of that module; empty for the model itself."""
+        """The path of the running module; empty for the model itself."""
         return self._innermost[0]
 
     @property
     def depth(self) -> int:
-        """How many modules' forwards run, one inside the other, with the model itself."""
+        """Number of nested running modules, including the model itself."""
         return len(self._path)
 
     def counted(self, name: str) -> str:
-        """Return a name for what happens now, the same at each first, second … time in a pass."""
+        """Return a name with the number of its occurrence in this pass."""
         self._calls[name] += 1
         return name if self._calls[name] == 1 else f"{name}~{self._calls[name]}"
 
     @property
     def in_forward(self) -> bool:
-        """Whether any module's forward runs."""
+        """Whether any module is running."""
         return len(self._path) > 1
 
     @property
     def last_call(self) -> str:
-        """The name of the last call: that of its site, with ``@2`` for the site's second call in the pass."""
+        """Name of the last call: the site's name, with ``@2`` for its second call in the pass."""
         return per_call(self.last_drop, self.call)
 
     def name_drop(self) -> str:
-        """Name the site of the drop that happens now.
+        """Return the name of the site of the current drop.
 
-        A site is a place in the code of a module: it has the module's path, with ``#2`` for the second place. One
-        place that is called again is the same site.
+        A site is a place in the code of a module. Its name is the module's path, with ``#2`` for the second place.
+        Repeated calls of a place are the same site.
         """
         path, module = self._innermost
         places = self._places.get(path)

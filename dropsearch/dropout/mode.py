@@ -1,8 +1,8 @@
 """One mechanism for every dropout call of a model.
 
-A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a
-bare functional call in a `forward`. It names the place, and then notes it (the inventory) or sets
-its rate (training). The module is not touched.
+A `TorchFunctionMode` sees each dropout function that a forward pass calls, from an `nn.Dropout` or from a functional
+call in a `forward`. It names the site, and then records it (inventory) or sets its rate (training). The module is not
+changed.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from dropsearch.dropout.own_sites import HeldRate, Scope, functions_of, held_rat
 
 
 def _ignore(*_: Any) -> None:
-    """Stand in the place of a hook in copies and files."""
+    """Replacement of a hook in copies and files."""
 
 
 class Hook:
-    """A hook that follows a module while a control watches it; copies and pickles of the module hold an empty one."""
+    """A hook on a watched module; copies and pickles of the module contain an empty one."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
 
     def __call__(self, *_: Any) -> None:
-        """Note that the module is entered or left."""
+        """Record that the module is entered or left."""
         self._call()
 
     def __reduce__(self) -> Any:
-        """Keep the control, and the model that it follows, out of copies and checkpoints."""
+        """Exclude the control and its model from copies and checkpoints."""
         return Hook, (_ignore,)
 
 
 class DropoutMode(TorchFunctionMode, ABC):
-    """Sees every dropout call of a model inside `step()`. What is done with a call is the subclass's."""
+    """Sees every dropout call of a model inside `step()`. Subclasses define what happens with a call."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class DropoutMode(TorchFunctionMode, ABC):
         self._functions: dict[FunctionType, str] = {}
         self._scopes: list[Scope] = []
         self.sees_factories = False
-        """Whether it sees the calls that make a tensor, which later code may fill with random numbers."""
+        """Whether it sees calls that create a tensor, which later code may fill with random numbers."""
         self.called: set[Any] = set()
         """The functions that dropped or drew."""
         self.keys_draws = False
-        """Whether what a step draws from torch beside dropout is drawn by `on_keyed`."""
+        """Whether random numbers other than dropout are drawn by `on_keyed`."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow what drops by code of its own while the context lasts: what `step()` needs around it."""
+        """Follow operations with their own dropout code; required around `step()`."""
         held = ((name, module, held_rates(module)) for name, module in self._model.named_modules())
         followed = {name: (module, rates) for name, module, rates in held if rates}
         self._held = {name: rates for name, (_, rates) in followed.items()}
@@ -83,20 +83,20 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """See the drops of one training step, or of one forward pass; inside `watching()`."""
+        """See the drops of one training step or forward pass; only inside `watching()`."""
         self.restart()
         with self.seeing():
             yield
 
     def restart(self) -> None:
-        """Begin a pass at the root of the model."""
-        while self._scopes:  # of a pass that failed
+        """Start a pass at the root of the model."""
+        while self._scopes:  # left over from a failed pass
             self._scopes.pop().leave()
         self.location.restart()
 
     @contextmanager
     def seeing(self) -> Iterator[None]:
-        """See every drop while the context lasts; once, also where it lasts already."""
+        """Enable the mode while the context lasts, unless it is already enabled."""
         if is_active(self):
             yield
             return
@@ -104,7 +104,7 @@ class DropoutMode(TorchFunctionMode, ABC):
             yield
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
-        """Remember this point of the pass; return a context in which it is this point again."""
+        """Remember the current position of the pass; return a factory of contexts that restore it."""
         there, scopes = self.location.remembered(), list(self._scopes)
 
         @contextmanager
@@ -123,7 +123,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         return again
 
     def _recomputation(self) -> Callable[[], AbstractContextManager[None]]:
-        """Return the context for a part of the forward that begins here and is computed again in the backward."""
+        """Return a factory of contexts for a part of the forward that starts here and is recomputed in the backward."""
         again = self.remembered()
 
         @contextmanager
@@ -135,42 +135,42 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     @abstractmethod
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
-        """Return what a call that drops is to return; `original` runs it as it was made, or at the rate it is given."""
+        """Return the result of a dropping call; `original` runs the call unchanged or at a given rate."""
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Return what a call in eval mode is to return; `original` runs it as it was made."""
+        """Return the result of a call in eval mode; `original` runs it unchanged."""
         return original()
 
     def on_own(self, site: str, rate: float) -> float:
-        """Return the rate for an operation that drops by code of its own, in the place of the one that it has."""
+        """Return the rate for an operation with its own dropout code, given its present rate."""
         return rate
 
     def on_draw(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the random numbers that such code draws; `name` tells apart what is drawn in a pass."""
+        """Return the random numbers that such an operation draws; `name` is unique in a pass."""
         return func(*args, **kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Return what a call that draws random numbers is to return; `original` makes it as it was made.
+        """Return the result of a call that draws random numbers.
 
         Args:
-            name: Tells apart what is drawn in a pass: the module's path and function, and how often it has drawn.
-            draw: The call.
-            original: Makes the call.
+            name: Unique name in a pass: the module's path, the function, and the number of its call.
+            draw: The parsed call.
+            original: Makes the call unchanged.
         """
         return original()
 
     def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
-        """Return what a call that makes a tensor is to return, if the mode sees these; `name` is as in `on_keyed`."""
+        """Return the result of a call that creates a tensor, if the mode sees these; `name` is as in `on_keyed`."""
         return original()
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return what a call in such code returns."""
+        """Return the result of a call inside an operation with its own dropout code."""
         if draw_of(func) is None:
             return func(*args, **kwargs)
         return self.on_draw(self.location.counted(f"{scope.site}~"), func, args, kwargs)
 
     def python_call(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a plain function that drops by code of its own at the rate of its site."""
+        """Run a plain function with its own dropout code at the rate of its site."""
         rate = self._functions.get(function)
         if rate is None:
             return run(*args, **kwargs)
@@ -199,7 +199,7 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     @property
     def scope(self) -> Scope | None:
-        """The operation whose own code runs right now."""
+        """The running operation with its own dropout code, if any."""
         scope = self._scopes[-1] if self._scopes else None
         return scope if scope is not None and scope.depth == self.location.depth else None
 
@@ -212,7 +212,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
         if func is Tensor.backward:
-            with self.seeing():  # a mode is off while it handles a call, and a backward may compute forwards again
+            with self.seeing():  # a mode is disabled while it handles a call, but a backward may recompute forwards
                 return backward(*args, **kwargs)
         call = read_call(func, args, kwargs)
         if call is None:
@@ -245,7 +245,7 @@ class DropoutMode(TorchFunctionMode, ABC):
 
 
 def _concerns(func: Any) -> bool:
-    """Return whether a mode has anything to do with a function: whether it drops, draws, or makes a tensor."""
+    """Return whether a mode must handle a function: it drops, draws, or creates a tensor."""
     try:
         known = _known.get(func)
     except TypeError:  # not hashable
@@ -260,11 +260,11 @@ def _concerns(func: Any) -> bool:
 
 
 _known: dict[Any, bool] = {}
-"""What `_concerns` has answered for functions of PyTorch."""
+"""Cache of `_concerns` for functions of PyTorch."""
 
 
 def _made_again(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float | None = None) -> Any:
-    """Make a call again by its own function, so that a control around this one sees it too."""
+    """Repeat a call with the original function, so that an outer control also sees it."""
     op = op_of(func)
     if rate is not None and op is not None:
         args, kwargs = op.at_rate(args, kwargs, rate)

@@ -1,4 +1,4 @@
-"""What an inventory learns of operations that drop by code of their own."""
+"""The inventory of operations with their own dropout code."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ class _Own:
     op: OwnCode | None
     layer_before: str
     is_part: bool
-    """Whether the module does more than to drop."""
+    """Whether the module does more than dropout."""
     rate: float = 0.0
     draws: int = 0
-    """Random numbers an example, in all calls."""
+    """Random numbers per example, over all calls."""
 
 
 class OwnSites:
-    """The sites of operations that drop by their own code, as a pass meets them."""
+    """Sites of operations with their own dropout code, recorded during a pass."""
 
     def __init__(self) -> None:
         self._sites: dict[str, _Own] = {}
 
     def known(self, site: str, op: OwnCode | None, layer_before: str, *, is_part: bool = False) -> None:
-        """Note which operation a site is, and the kind of the layer that ran before."""
+        """Record the operation of a site and the kind of the preceding layer."""
         each = self._sites.setdefault(site, _Own(op, layer_before, is_part))
         each.op = each.op or op
 
     def met(self, site: str, rate: float) -> None:
-        """Note that the operation runs, at this rate."""
+        """Record that the operation runs at a rate."""
         each = self._sites.setdefault(site, _Own(None, "", is_part=False))
         each.rate = rate
 
     def drew(self, site: str, count: int) -> None:
-        """Note how many random numbers its code drew for an example."""
+        """Record how many random numbers its code draws per example."""
         if site in self._sites:
             self._sites[site].draws += count
 
     def is_listed(self, site: str) -> bool:
-        """Return whether a site is one: a module that does more than to drop is one where its code draws."""
+        """Return whether a site is listed: a module that does more than dropout is listed only if it draws."""
         each = self._sites.get(site)
         return each is not None and (each.draws > 0 or not each.is_part)
 
     def kind_known(self, site: str) -> str:
-        """Return the kind that the family of a site has; empty where it depends on what stands around."""
+        """Return the kind of a site's family; empty if it depends on the surrounding layers."""
         op = self._sites[site].op
         return op.kind if op else ""
 
     def site(self, name: str) -> Site:
-        """Return what is known of a site."""
+        """Return the `Site` of a name."""
         each = self._sites[name]
         kind = self.kind_known(name) or guess_kind(name.partition(":")[0], each.layer_before)
         reason = ""

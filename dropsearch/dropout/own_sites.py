@@ -1,4 +1,4 @@
-"""Which modules and functions of a model drop by code of their own, and where their rates are."""
+"""Search for modules and functions with their own dropout code, and access to their rates."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from dropsearch.dropout.places import named_functions, names_in, static_places
 
 @dataclass(frozen=True)
 class HeldRate:
-    """A rate that is a number on a module whose own code drops."""
+    """A rate that is a number on a module with its own dropout code."""
 
     op: OwnCode
     attribute: str
-    """As in ``drop_prob``, or ``config.layerdrop``."""
+    """Path of the attribute, such as ``drop_prob`` or ``config.layerdrop``."""
     is_whole: bool
-    """Whether the module is nothing but the operation, so that its site has the module's name."""
+    """Whether the module is only the operation, so that its site has the module's name."""
 
     @property
     def name(self) -> str:
-        """The name of the number on its holder."""
+        """Name of the number on its holder."""
         return self.attribute.rpartition(".")[2]
 
     def holder(self, module: nn.Module) -> Any:
-        """Return what has the number: the module, or its ``config``."""
+        """Return the holder of the number: the module, or its ``config``."""
         return vars(module)["config"] if "." in self.attribute else module
 
     def site(self, path: str) -> str:
-        """Return the name of the site of a module with this path."""
+        """Return the site name for a module path."""
         return path or "model" if self.is_whole else f"{path or 'model'}:{self.attribute}"
 
     def rate(self, module: nn.Module) -> float:
-        """Return the number."""
+        """Return the rate."""
         return float(vars(self.holder(module))[self.name])
 
 
 def held_rates(module: nn.Module) -> tuple[HeldRate, ...]:
-    """Return the rates of a module whose own code drops; none where it leaves that to functions that are known."""
+    """Return the rates of a module with its own dropout code; none if it uses known dropout functions."""
     kind = type(module)
     if kind.__module__.startswith("torch.") or isinstance(module, DropoutBase):
         return ()
@@ -64,7 +64,7 @@ def held_rates(module: nn.Module) -> tuple[HeldRate, ...]:
 
 
 def own_number(module: nn.Module) -> str:
-    """Return the name of the rate of a module that drops by its name; empty for any other, and for one without."""
+    """Return the name of the rate of a module whose name indicates dropout; empty otherwise or without a rate."""
     kind = type(module)
     op = None if kind.__module__.startswith("torch.") else own_code.family_of(kind)
     return next(iter(_numbers(module, op.rates, names_in(kind))), "") if op else ""
@@ -77,7 +77,7 @@ def _numbers(holder: Any, names: Iterable[str], used: frozenset[str]) -> list[st
 
 
 def functions_of(model: nn.Module) -> dict[FunctionType, str]:
-    """Return the plain functions that drop in a model, with the name of the argument that is their rate."""
+    """Return the plain dropout functions in a model, with the names of their rate arguments."""
     found = {*own_code.registered_functions()}
     rates: dict[FunctionType, str] = {}
     for module in model.modules():
@@ -90,7 +90,7 @@ def functions_of(model: nn.Module) -> dict[FunctionType, str]:
 
 
 def _forward_rate(module: nn.Module) -> dict[FunctionType, str]:
-    """Return the forward of a module that is handed its rate in each call."""
+    """Return the forward of a module that receives its rate as an argument of each call."""
     kind = type(module)
     if kind.__module__.startswith("torch.") or isinstance(module, DropoutBase) or held_rates(module):
         return {}
@@ -104,13 +104,13 @@ def _forward_rate(module: nn.Module) -> dict[FunctionType, str]:
 
 @dataclass
 class Scope:
-    """The run of an operation's own code: random numbers drawn in it are its site's."""
+    """A run of an operation with its own code; random numbers drawn in it belong to its site."""
 
     site: str
     depth: int
-    """How deep in the modules it runs: what a module inside draws is not its own."""
+    """Depth in the modules; draws of inner modules do not belong to the operation."""
     numbers: list[tuple[Any, str, float, float]] = field(default_factory=list)
-    """Numbers that are set while it runs: holder, name, what it was and what it is now."""
+    """Numbers that are set while it runs: holder, name, old and new value."""
 
     def enter(self) -> None:
         """Set the numbers."""
@@ -118,7 +118,7 @@ class Scope:
             _set(holder, name, now)
 
     def leave(self) -> None:
-        """Put the numbers back."""
+        """Restore the numbers."""
         for holder, name, before, _ in reversed(self.numbers):
             _set(holder, name, before)
 
@@ -130,17 +130,17 @@ def _set(holder: Any, name: str, value: float) -> None:
 def replaced(
     function: FunctionType, rate: str, args: tuple[Any, ...], kwargs: dict[str, Any], new: Callable[[float], float]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call with another rate in them; as they are where it drops nothing or has no number.
+    """Return the arguments of a call with another rate, or unchanged if it has no rate above 0.
 
     Args:
-        function: What is called.
-        rate: The name of its argument for the rate.
-        args: Of the call.
-        kwargs: Of the call.
-        new: Returns the new rate for the one that the call was written with.
+        function: The called function.
+        rate: Name of its rate argument.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        new: Maps the original rate to the new rate.
     """
     bound = None
-    with suppress(TypeError):  # the call raises it itself
+    with suppress(TypeError):  # the call itself raises the error
         bound = inspect.signature(as_written(function)).bind(*args, **kwargs)
     if bound is None:
         return args, kwargs

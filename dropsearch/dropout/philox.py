@@ -1,7 +1,7 @@
-"""Philox 4x64-10 in integer operations of torch: on any device the very numbers that NumPy's generator gives.
+"""Philox 4x64-10 in torch integer operations, equal to NumPy's generator on any device.
 
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011). Words are uint64 held in int64 tensors: sums and
-products wrap as they should, and a shift to the right is made a logical one by a mask.
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011). uint64 words are stored in int64 tensors: sums and
+products wrap correctly, and a mask makes right shifts logical.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ ROUNDS = 10
 
 
 def _signed(word: int) -> int:
-    """Return the int64 that has the bits of a uint64."""
+    """Return the int64 with the bits of a uint64."""
     word &= (1 << 64) - 1
     return word - (1 << 64) if word >> 63 else word
 
 
 def words(values: list[int], device: torch.device) -> Tensor:
-    """Return uint64 numbers as an int64 tensor of the same bits, `[len(values)]`."""
+    """Return uint64 numbers as an int64 tensor with the same bits, `[len(values)]`."""
     return torch.tensor([_signed(value) for value in values], dtype=torch.int64, device=device)
 
 
@@ -39,11 +39,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     """Return four words for each counter.
 
     Args:
-        counter: Its words from the lowest, int64, of shapes that broadcast.
-        key: Its two words, int64, of shapes that broadcast with the counter's.
+        counter: Counter words from the lowest, int64, with broadcastable shapes.
+        key: Two key words, int64, broadcastable with the counter.
 
     Returns:
-        int64 `[..., 4]`, in the order in which NumPy's `Philox` hands them out.
+        int64 `[..., 4]`, in the output order of NumPy's `Philox`.
     """
     x0, x1, x2, x3 = counter
     k0, k1 = key

@@ -1,6 +1,6 @@
-"""Philox 4x64-10 as one CUDA kernel: `philox` written in torch takes some three hundred.
+"""Philox 4x64-10 as one CUDA kernel; `philox` in torch needs about three hundred.
 
-Imported only where there is a CUDA device; Triton comes with torch's CUDA builds.
+Imported only with a CUDA device; Triton is part of torch's CUDA builds.
 """
 
 from __future__ import annotations

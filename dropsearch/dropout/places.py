@@ -1,4 +1,4 @@
-"""Places in the code that call a dropout function: what tells the sites of one module apart."""
+"""Code places that call a dropout function, which distinguish the sites of a module."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Place = tuple[str, str, int | None, int | None]
 """File, qualified name of the function, line and column of a call."""
 
 OWN: Place = ("torch", "", None, None)
-"""The one place of a class of PyTorch's own, whatever branch of its code calls."""
+"""The single place of a PyTorch class, for all branches of its code."""
 INSERTED: Place = ("inserted", "", None, None)
-"""The place of a dropout that `insert_dropout` put behind a module."""
+"""The place of a dropout that `insert_dropout` inserted."""
 
 _BETWEEN = (
     "torch.nn.functional",
@@ -33,32 +33,32 @@ _BETWEEN = (
     "dropsearch.dropout.",
     "dropsearch.training.",
 )
-"""Code that stands between a call and the control, beside other function modes."""
+"""Code between a call and the control, besides other function modes."""
 _INSERT = "dropsearch.dropout.tools.insert"
 
 
 class Places:
-    """Numbers the places of one module's class: first those in the code of the class, in order, then any other."""
+    """Numbers the places of a module's class: first those in its code, in order, then all others."""
 
     def __init__(self, module: nn.Module) -> None:
         self._numbers = {place: number for number, place in enumerate(static_places(type(module)), 1)}
 
     def number(self, place: Place) -> int:
-        """Return the number of a place, counted from 1."""
+        """Return the number of a place, from 1."""
         return self._numbers.setdefault(place, len(self._numbers) + 1)
 
 
 class CallReader:
-    """Finds the place of the dropout call that runs now."""
+    """Finds the place of the current dropout call."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[CodeType, Place]] = {}
 
     def place(self, owner: nn.Module) -> Place:
-        """Return the place of the innermost call that is neither PyTorch's functional code nor the control's.
+        """Return the place of the innermost call outside PyTorch's functional code and the control.
 
         Args:
-            owner: The module whose forward runs, as far as modules can be followed.
+            owner: The running module, as far as it can be determined.
         """
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and _is_between(frame):
@@ -66,7 +66,7 @@ class CallReader:
                 return INSERTED
             frame = frame.f_back
         if frame is not None and _is_torch(frame) and not type(owner).__module__.startswith("torch."):
-            hidden = frame.f_locals.get("self")  # a layer that PyTorch does not find, in a plain list
+            hidden = frame.f_locals.get("self")  # an unregistered layer, for example in a plain list
             if isinstance(hidden, nn.Module) and hidden is not owner:
                 return ("hidden", str(id(hidden)), None, None)
             while frame is not None and _is_torch(frame):
@@ -75,7 +75,7 @@ class CallReader:
             return OWN
         code, at = frame.f_code, frame.f_lasti
         known = self._known.get((id(code), at))
-        if known is None:  # the code object is kept, so that its id stays its own
+        if known is None:  # keeps the code object, so that its id is not reused
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
             known = self._known[id(code), at] = (code, (code.co_filename, code.co_qualname, line, column))
         return known[1]
@@ -92,13 +92,13 @@ def _is_between(frame: FrameType) -> bool:
 
 @cache
 def static_places(kind: type) -> tuple[Place, ...]:
-    """Return the places in the code of a class and its bases that call a dropout function by its name, in order."""
+    """Return the places in the code of a class and its bases that call a dropout function by name, in order."""
     return tuple(dict.fromkeys(place for place, _ in _dropout_calls(kind)))
 
 
 @cache
 def named_functions(kind: type) -> tuple[Any, ...]:
-    """Return the dropout functions that the code of a class and its bases calls by their names."""
+    """Return the dropout functions that the code of a class and its bases calls by name."""
     return tuple(dict.fromkeys(function for _, function in _dropout_calls(kind)))
 
 
@@ -116,7 +116,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def forget_classes() -> None:
-    """Read the code of classes anew, since there is another operation that drops."""
+    """Clear the caches of classes after a new operation is registered."""
     for known in (static_places, named_functions, names_in):
         known.cache_clear()
 
@@ -142,7 +142,7 @@ def _functions(owner: type) -> list[FunctionType]:
 
 
 def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
-    """Yield the places in a function, and in the functions inside it, that name a dropout function, with it."""
+    """Yield each place in a function and its inner functions that names a dropout function, with that function."""
     held: Any = None
     for instruction in dis.get_instructions(code):
         if instruction.opname == "LOAD_GLOBAL":

@@ -1,4 +1,4 @@
-"""A dropout rate in the form in which masks use it."""
+"""A dropout rate in the form used by masks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dropsearch.dropout.mask_bits import LEVELS
 
 
 def checked_rate(rate: Any, name: str) -> float:
-    """Return a rate that the user gave as a float.
+    """Return a user-supplied rate as a float.
 
     Raises:
-        InputError: It is no number in [0, 1].
+        InputError: The rate is not a number in [0, 1].
     """
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
         raise InputError(f"{name} must be a number in [0, 1], the share of activations to drop, got {rate!r}")
@@ -25,17 +25,17 @@ def checked_rate(rate: Any, name: str) -> float:
 
 @dataclass(frozen=True)
 class Rate:
-    """The probability that an activation is dropped: one number, or one number a row."""
+    """The probability of dropping an activation: one number, or one per row."""
 
     value: float | Tensor
     threshold: int | Tensor
-    """A unit is kept where its 16 random bits, as int16, are at least this."""
+    """A unit is kept if its 16 random bits, as int16, are at least this."""
     scale: float | Tensor
-    """What kept units are multiplied by: 1 / (1 - rate), and 0 for a rate of 1."""
+    """Factor of kept units: 1 / (1 - rate), and 0 for a rate of 1."""
 
     @classmethod
     def of(cls, rate: float) -> Rate:
-        """Make the rate of one trial.
+        """Create the rate of one trial.
 
         Raises:
             ValueError: `rate` is not in [0, 1].
@@ -47,7 +47,7 @@ class Rate:
 
     @classmethod
     def stack(cls, rates: list[float], *, dtype: torch.dtype, device: torch.device) -> Rate:
-        """Make the rates of one site for stacked rows: each field a tensor `[rows]`, the scale in `dtype`."""
+        """Create the rates of a site for stacked rows: fields are tensors `[rows]`, the scale has type `dtype`."""
         each = [cls.of(rate) for rate in rates]
         return cls(
             torch.tensor(rates, dtype=torch.float64, device=device),
@@ -58,7 +58,7 @@ class Rate:
     def mask(self, bits: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the mask: 0 for dropped units, `scale` for kept ones, in float32 at least.
 
-        In bfloat16 the scale itself would be off by up to 0.4 %, for all units alike.
+        In bfloat16 the scale would have an error of up to 0.4 %, equal for all units.
 
         Args:
             bits: int16, any shape.

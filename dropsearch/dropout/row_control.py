@@ -1,4 +1,4 @@
-"""The control of stacked rows: each row drops at its own rates, with the masks of a sequential trial."""
+"""The dropout control of stacked rows: each row has its own rates and the masks of a sequential trial."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dropsearch.dropout.own_sites import Scope
 from dropsearch.dropout.rates import Rate
 
 Shapes = dict[str, torch.Size]
-"""The shape of each mask of one trial's step, by the name of its call: the site's, ``drop@2`` for its second call."""
+"""Shape of each mask of a step by call name: the site's name, ``drop@2`` for its second call."""
 
 RowRates = dict[str, tuple[Tensor, Tensor, Tensor]]
-"""Value, threshold and scale of each site's rate, each `[rows]`: what `Rate` holds, as `vmap` takes it."""
+"""Value, threshold and scale of each site's `Rate`, `[rows]` each, as arguments of `vmap`."""
 
 
 _DRAWS_AT = 0.1
-"""A rate at which code that drops by itself draws: at 0 most of it does not."""
+"""A rate at which operations with their own code draw; at 0 most do not."""
 
 
 class _ShapeRecorder(DropoutMode):
@@ -39,7 +39,7 @@ class _ShapeRecorder(DropoutMode):
         self.shapes: Shapes = {}
         self.keys_draws = self.sees_factories = True
         self._made: dict[int, tuple[str, Tensor]] = {}
-        """By its memory, each tensor that a factory made, with the name of that call."""
+        """Tensors created by factories by memory address, with the names of the calls."""
 
     def on_drop(self, site: str, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
         if call.rate > 0 or site in self.sites:
@@ -72,7 +72,7 @@ def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) 
 
     Args:
         model: The model, in training mode.
-        sites: The sites whose rates are set, whatever the module's own rates are.
+        sites: The sites whose rates are set.
         run: Runs the step.
     """
     recorder = _ShapeRecorder(model, sites)
@@ -82,7 +82,7 @@ def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) 
 
 
 def row_rates(rates: Sequence[Mapping[str, float]], dtype: torch.dtype, device: torch.device) -> RowRates:
-    """Stack the rates of trials; every trial names the same sites."""
+    """Stack the rates of trials, which all have the same sites."""
     stacked = {
         site: Rate.stack([row[site] for row in rates], dtype=dtype, device=device)
         for site in (rates[0] if rates else ())
@@ -98,8 +98,8 @@ class RowBits:
 
     Args:
         shapes: The shape of each site's mask for one row.
-        rows: How many rows.
-        device: Where the bits go.
+        rows: Number of rows.
+        device: The device of the bits.
     """
 
     def __init__(self, shapes: Shapes, rows: int, device: torch.device) -> None:
@@ -109,17 +109,17 @@ class RowBits:
         self._host = {site: np.empty((rows, math.prod(shape)), np.int16) for site, shape in shapes.items()}
 
     def fields(self) -> list[Tensor]:
-        """Return the memory that the bits are drawn into."""
+        """Return the memory of the bits."""
         return [torch.from_numpy(field) for field in self._host.values()]
 
     def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
-        """Return the bits of each site, int16 `[rows, *shape]`: what each trial would draw alone.
+        """Return the bits of each site, int16 `[rows, *shape]`, equal to those of sequential trials.
 
         The tensors share memory with the next draw.
         """
         first_row: dict[tuple[int, int], int] = {}
         for row, key in enumerate(zip(seeds, steps, strict=True)):
-            same = first_row.setdefault(key, row)  # with common masks most rows share one field
+            same = first_row.setdefault(key, row)  # with shared masks most rows have the same bits
             for site, field in self._host.items():
                 field[row] = self._sites.draw(key[0], site, key[1], field.shape[1]) if same == row else field[same]
         return {
@@ -129,7 +129,7 @@ class RowBits:
 
 
 class _RowNoise:
-    """Hands the control the bits of the row that `vmap` is at."""
+    """Provides the bits of the current row of `vmap`."""
 
     def __init__(self) -> None:
         self.rows: Mapping[str, Tensor] = {}
@@ -142,7 +142,7 @@ class _RowNoise:
         return bits
 
     def zero(self, name: str) -> Tensor:
-        """Return a 0 that is another one in each row: the first of these random bits, times 0."""
+        """Return a batched 0: the first of the random bits times 0."""
         return self.rows[name].flatten()[0] * 0
 
 
@@ -155,15 +155,15 @@ class RowDropoutControl(DropoutControl):
         self.keys_draws = self.sees_factories = True
 
     def load(self, rates: Mapping[str, tuple[Tensor, Tensor, Tensor]], bits: Mapping[str, Tensor]) -> None:
-        """Take the rates and bits of the row whose step runs next."""
+        """Set the rates and bits of the row for the next step."""
         self.rates = {site: Rate(*fields) for site, fields in rates.items()}
         self._noise.rows = bits
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run a call in code that drops by itself with the rates of the rows in the place of numbers."""
+        """Run a call inside an operation with its own code, with `LiveRate` numbers replaced by the rates of rows."""
         if (
             getattr(func, "__name__", "") in FACTORIES
-        ):  # later code may fill it in place, in each row with other numbers
+        ):  # later code may fill it in place, with different numbers per row
             return func(*args, **kwargs) + self._noise.zero(f"{scope.site}~")
         if draw_of(func) is None and any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
             return called_live(func, args, kwargs)
@@ -173,7 +173,7 @@ class RowDropoutControl(DropoutControl):
         """Draw from the noise of the masks.
 
         Raises:
-            UnsupportedError: The numbers cannot be a function of the trial's seed, or go into a tensor of all trials.
+            UnsupportedError: The numbers cannot be a function of the trial's seed, or fill a tensor that trials share.
         """
         if draw.obstacle:
             raise UnsupportedError(f"a step draws random numbers that no trial's seed gives: {draw.obstacle}")
@@ -185,10 +185,10 @@ class RowDropoutControl(DropoutControl):
             raise UnsupportedError(f"{draw.name} fills a tensor that all trials share") from error
 
     def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
-        """Make a tensor that later code fills with random numbers, in each row with others."""
+        """Create a batched tensor if later code fills it with random numbers."""
         result = original()
         return result + self._noise.zero(name).to(result.dtype) if name in self._noise.rows else result
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Run a call that does not drop, written out where its fused kernel has no batching rule."""
+        """Run a call without dropout, unfused if its kernel has no batching rule."""
         return (call.undropped_row or original)()

@@ -1,4 +1,4 @@
-"""The random bits of one trial's masks."""
+"""Random bits of the masks of one trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dropsearch.dropout.mask_bits import SiteBits
 
 
 class SeededNoise:
-    """Masks' random bits for one trial: the same numbers wherever they are drawn."""
+    """Random bits of masks for one trial, the same on any device and engine."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -25,12 +25,12 @@ class SeededNoise:
         self._on_device: dict[tuple[str, torch.Size], DeviceBits] = {}
 
     def begin(self, phase: str, step: int) -> None:
-        """Begin a step; each phase but training, which has an empty name, has numbers of its own."""
+        """Start a step. Each phase has its own numbers; the name of training is empty."""
         self.step = step
         self._key = derived_seed(self.seed, phase) if phase else self.seed
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
-        """Return a context in which the numbers are those of this step again."""
+        """Return a factory of contexts that restore the numbers of this step."""
         then = self._key, self.step
 
         @contextmanager
@@ -45,7 +45,7 @@ class SeededNoise:
         return again
 
     def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
-        """Return int16 bits of `shape` for a site at the present step, on `device`."""
+        """Return int16 bits of `shape` for a site at the current step, on `device`."""
         if draws(device):
             bits = self._on_device.get((site, shape))
             if bits is None:
@@ -56,5 +56,5 @@ class SeededNoise:
 
 
 def draws(device: torch.device) -> bool:
-    """Say whether bits are drawn on a device itself; else on the host, for a CPU is slow at Philox in torch."""
+    """Return whether bits are drawn on a device; otherwise on the host, since Philox in torch is slow on a CPU."""
     return device.type == "cuda"

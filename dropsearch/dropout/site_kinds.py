@@ -1,4 +1,4 @@
-"""The kind of a site, guessed from its name and from what stands around it."""
+"""The kind of a site, inferred from its name and the surrounding layers."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ _LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
 )
 
 _ALIASES = {"attn": "attention", "emb": "embedding", "embed": "embedding", "embeddings": "embedding"}
-"""Words that people use in names, weaker evidence than what is seen around the site."""
+"""Words in names, which are weaker evidence than the surrounding layers."""
 
 
 def layer_kind(module: nn.Module) -> str:
-    """Return the kind of the sites behind a layer; empty for a module that is no layer of weights."""
+    """Return the kind of sites after a layer; empty for a module without layer weights."""
     return next((kind for types, kind in _LAYER_KINDS if isinstance(module, types)), "")
 
 
 def guess_kind(site: str, layer_before: str, *, weights: bool = False, added: bool = False, flat: bool = False) -> str:
-    """Guess a site's kind from what it drops, else from the words of its name, else from what is around it.
+    """Infer a site's kind from its activations, otherwise from its name, otherwise from the surrounding layers.
 
     Args:
         site: The site's name.
-        layer_before: The kind of the layer that ran last, empty where none did.
-        weights: Whether what is dropped are attention weights, straight from a softmax.
+        layer_before: The kind of the last layer that ran; empty if none did.
+        weights: Whether attention weights are dropped, directly after a softmax.
         added: Whether the result is added to another tensor of activations.
-        flat: Whether the activations are a plain vector an example.
+        flat: Whether the activations are one vector per example.
     """
     if weights:
         return "attention"
     words = [word.rstrip("0123456789") for word in reversed(re.split(r"[._#]", site.lower()))]
     named = [word for word in words if word in KINDS]
     branch = added and layer_before not in ("", "embedding")
-    # What a sum ends are no weights of attention, whatever the block around them is called.
+    # A dropout before a sum does not drop attention weights, whatever the name of the block.
     if named and not (branch and named[0] == "attention"):
         return named[0]
     if branch:
@@ -54,20 +54,20 @@ def guess_kind(site: str, layer_before: str, *, weights: bool = False, added: bo
     aliases = [_ALIASES[word] for word in words if word in _ALIASES]
     if aliases:
         return aliases[0]
-    # Flattened features go into a classifier's linear layers, whatever convolution they come from.
+    # Flattened features are inputs of linear layers, even after a convolution.
     return "hidden" if layer_before == "conv" and flat else layer_before or "input"
 
 
 def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kinds") -> tuple[Site, ...]:
-    """Return the sites with the kinds that the user gives.
+    """Return the sites with user-supplied kinds.
 
     Args:
         sites: All sites of a model.
-        kinds: Kind by site name, or by a pattern of names such as ``encoder.*``; the first that fits counts.
-        key: Where the user gave them, for messages.
+        kinds: Kind by site name or pattern, such as ``encoder.*``; the first match counts.
+        key: Name of the setting, for messages.
 
     Raises:
-        InputError: A kind is unknown, or a name or pattern fits no site.
+        InputError: A kind is unknown, or a name or pattern matches no site.
     """
     sites = tuple(sites)
     if not isinstance(kinds, Mapping):

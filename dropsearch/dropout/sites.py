@@ -1,4 +1,4 @@
-"""The inventory: which sites a model has."""
+"""The inventory of a model's dropout sites."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ADD = {torch.add, Tensor.add, Tensor.add_}
 
 @dataclass(frozen=True)
 class _Dropped:
-    """What a drop returned, as long as nothing but a sum may follow that tells its kind."""
+    """The last result of a drop, kept while a following sum may still determine its kind."""
 
     site: str
     result: Any
@@ -47,7 +47,7 @@ class _Dropped:
 
 
 class _Recorder(DropoutMode):
-    """Notes each drop with the module that made it; everything runs as it was written."""
+    """Records each drop with its module; all calls run unchanged."""
 
     def __init__(self, model: nn.Module, examples: int | None, own_step: bool, per_call: Collection[str]) -> None:
         super().__init__(model)
@@ -56,7 +56,7 @@ class _Recorder(DropoutMode):
         self.examples = examples
         self.own_step = own_step
         self.met: dict[str, int] = {}
-        """When each site was met and each module first called: the order of the forward pass."""
+        """Time of each site and of the first call of each module, for the order of the forward pass."""
         self.sites: dict[str, Site] = {}
         self.last_layer = ""
         self._clock = itertools.count()
@@ -67,13 +67,13 @@ class _Recorder(DropoutMode):
         self._own = OwnSites()
         self._hooks = UserHooks(model)
         self._uniform: list[tuple[Any, Site]] = []
-        """What was drawn uniformly, and the site that it is where it is compared with a rate."""
+        """Uniform random numbers, with the site that they become if they are compared with a rate."""
         self._lent: set[str] = set()
-        """Dropout layers that are not called but keep the rate of a call of the module around them."""
+        """Dropout layers that are not called, but store the rate for a call of their parent module."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear which modules run, beside `watching()`."""
+        """Record which modules run; used with `watching()`."""
         with ExitStack() as hooks:
             for name, module in self.model.named_modules():
                 if isinstance(module, torch.jit.ScriptModule):
@@ -94,7 +94,7 @@ class _Recorder(DropoutMode):
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             self.last_layer = kind
             if isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers == 1:
-                # An inserted dropout behind the layer has the layer's name.
+                # An inserted dropout after the layer has the layer's name.
                 free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
                 self._add(Site(free, "rnn", float(module.dropout), 0, False, unsupported.ONE_LAYER))
 
@@ -114,12 +114,12 @@ class _Recorder(DropoutMode):
         return result
 
     def _name(self, site: str) -> str:
-        """Return the site's own name for all its calls, unless each is to have a rate of its own."""
+        """Return the site's name for all its calls, or the name of the call if calls have separate rates."""
         chosen = any(fnmatchcase(site, pattern) for pattern in self.per_call)
         return self.location.last_call if chosen else site
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Note a place that would drop, were it not for a part of the model that stays in eval mode."""
+        """Record a place that does not drop because a part of the model stays in eval mode."""
         self._note_lent(call)
         if self.model.training:
             seen = self._site(self._name(self.location.last_drop), call)
@@ -127,7 +127,7 @@ class _Recorder(DropoutMode):
         return original()
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
-        # A drop inside a layer stands behind the layer's own weights: it was inserted by a hook.
+        # A drop inside a layer is after the layer's weights: it was inserted by a hook.
         before = layer_kind(self.location.module) or self.last_layer
         weights, flat = self._is_of_weights(call), call.input.dim() == 2
         kind = call.op.kind or guess_kind(name, before, weights=weights, added=added, flat=flat)
@@ -140,11 +140,11 @@ class _Recorder(DropoutMode):
                 self._lent.add(f"{self.location.path}.{name}".strip("."))
 
     def _is_of_weights(self, call: DropCall) -> bool:
-        """Whether what is dropped are the weights of attention."""
+        """Return whether attention weights are dropped."""
         return call.op.kind == "attention" or call.input is self._softmaxed or self._in_attention
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
-        """Return how many of `count` activations one example has."""
+        """Return the number of activations per example, of `count` in total."""
         if self.examples and count % self.examples == 0:
             return count // self.examples
         return count // x.shape[0] if x is not None and x.dim() > 1 and x.shape[0] else count
@@ -154,7 +154,7 @@ class _Recorder(DropoutMode):
     ) -> Any:
         before = self._dropped
         result = super().__torch_function__(func, types, args, kwargs)
-        if self._dropped is before and not self._hooks.running():  # this call was no drop itself
+        if self._dropped is before and not self._hooks.running():  # this call did not drop
             self._look_around(func, args, result)
         if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
             self._on_draw(draw, result)
@@ -162,13 +162,13 @@ class _Recorder(DropoutMode):
         return result
 
     def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        """Learn from the calls before and behind a drop what its place is."""
+        """Infer the kind of a drop from the calls before and after it."""
         if func in _SOFTMAX or (func in _DIVIDE and args[0] is self._exponential):
-            self._softmaxed = result  # also where each group, as the edges of a node, is normalised by itself
+            self._softmaxed = result  # also for softmax over groups, such as the edges of a node
         elif func in _EXP:
             self._exponential = result
         if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
-            self.last_layer = "hidden"  # also for other implementations of the layer
+            self.last_layer = "hidden"  # also for other implementations of this layer
         if self._dropped is None or not any(arg is self._dropped.result for arg in args):
             return
         dropped = self._dropped
@@ -177,11 +177,11 @@ class _Recorder(DropoutMode):
             self.sites[dropped.site] = replace(self.sites[dropped.site], kind=dropped.kind_if_added())
         if self.scope or own_code.family_of(
             type(self.location.module)
-        ):  # stochastic depth stands between a branch and its sum
+        ):  # stochastic depth is between a branch and its sum
             if isinstance(result, Tensor) and result.shape == dropped.result.shape:
                 self._dropped = replace(dropped, result=result)
         elif isinstance(result, Tensor | tuple):
-            self._dropped = None  # used once it is the trunk, and no branch that a later sum ends
+            self._dropped = None  # once used elsewhere, it is no residual branch
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         self._in_attention = True
@@ -222,7 +222,7 @@ class _Recorder(DropoutMode):
         super()._enter(path, module)
 
     def _note_own(self, site: str, result: Any) -> None:
-        """Note what code that drops by itself returned, to see whether it is added to something."""
+        """Record the result of an operation with its own code, to detect whether it is added to other activations."""
         if isinstance(result, Tensor) and self._own.is_listed(site):
             before = self.last_layer
             self.sites[site] = self._own.site(site)
@@ -240,7 +240,7 @@ class _Recorder(DropoutMode):
             self._add(site)
 
     def _note_comparison(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        """List random numbers that are compared with a rate; noise that is added to something is no dropout."""
+        """List random numbers that are compared with a rate; other noise is not dropout."""
         for drawn, site in [each for each in self._uniform if any(arg is each[0] for arg in args)]:
             name = getattr(func, "__name__", "").strip("_")
             if name in ("lt", "le", "gt", "ge", "less", "greater", "floor"):
@@ -258,7 +258,7 @@ class _Recorder(DropoutMode):
         self.met.setdefault(what, next(self._clock))
 
     def found(self) -> tuple[Site, ...]:
-        """Return all sites, in the order in which the pass met them; those that it did not meet come last."""
+        """Return all sites in the order of the pass; sites that it did not reach are last."""
         for name, module in self.model.named_modules():
             self._complete(name, module)
         for site in self._own.found():
@@ -268,7 +268,7 @@ class _Recorder(DropoutMode):
         return tuple(sorted(self.sites.values(), key=lambda site: self.met.get(site.name, last)))
 
     def _complete(self, name: str, module: nn.Module) -> None:
-        """Add what only the module itself tells: that nothing called it, or that it is random in its own way."""
+        """Add a module that was not called, or that is random in an unknown way."""
         site, called = name or "model", self.met.get(f"{name} called")
         drawn = [key for key in self.sites if key.startswith(f"{site}:")]
         if drawn and site not in self.sites and (reason := unsupported.without_rate(module)):
@@ -286,7 +286,7 @@ class _Recorder(DropoutMode):
 
 @contextmanager
 def _known_again(module: DropoutBase) -> Iterator[None]:
-    """Give a dropout layer a number of its own for its rate, as large as before, to be known again in a call."""
+    """Replace a dropout layer's rate by an equal but unique number, to recognize it in a call."""
     before = module.p
     module.p = float(before) + 0.0
     try:
@@ -296,7 +296,7 @@ def _known_again(module: DropoutBase) -> Iterator[None]:
 
 
 def _idle_rate(module: nn.Module) -> float | None:
-    """Return the rate of a module that drops when it is called; None for one that does not."""
+    """Return the rate of a module that drops when called, or None."""
     if isinstance(module, DropoutBase):
         return float(module.p)
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0:
@@ -313,7 +313,7 @@ def _count(output: Any) -> int:
 
 
 def _activations_added(args: tuple[Any, ...], dropped: Tensor) -> bool:
-    """Whether a sum is that of what was dropped and of other activations: a residual branch, not a bias."""
+    """Return whether a sum adds other activations to dropped ones (a residual branch, not a bias)."""
     if len(args) < 2 or not any(arg is dropped for arg in args[:2]):
         return False
     other = args[1] if args[0] is dropped else args[0]
@@ -328,21 +328,21 @@ def dropout_sites(
     own_step: bool = False,
     per_call: Collection[str] = (),
 ) -> tuple[Site, ...]:
-    """Return the sites of a model in the order in which one training pass meets them.
+    """Return the sites of a model in the order of one training pass.
 
     Args:
-        model: In training mode: in eval mode nothing drops and no site is seen.
+        model: The model in training mode; in eval mode no site is found.
         run: Runs one training step or forward pass of the model.
-        examples: How many examples the batch of `run` holds, where that is known: activations are counted for
-            one example. Else the first dimension of what is dropped is taken for the batch.
-        own_step: Whether all that `run` does is the model's own code. Random numbers that are drawn outside of any
-            forward, in a ``training_step``, are then the model's.
-        per_call: Names or patterns of sites whose calls are told apart: ``drop``, ``drop@2`` and so on are sites then.
+        examples: Batch size of `run`, to count activations per example; by default the first dimension of dropped
+            activations.
+        own_step: Whether `run` executes only the model's code, so that random numbers drawn outside of any forward, in
+            ``training_step``, belong to the model.
+        per_call: Names or patterns of sites with separate calls: ``drop``, ``drop@2`` and so on are then sites.
 
     Returns:
-        One `Site` for each place in the code of a module; a place that is called several times is one site, and its
-        activations are those of all calls. What is random out of reach of the control (stochastic depth, a forward's
-        own ``bernoulli_``), or was not called by this pass, is listed as not controllable, with the reason.
+        One `Site` per place in the code of a module. A place that is called several times is one site with the
+        activations of all calls. Randomness that the control cannot reach (such as ``bernoulli_`` in a forward) and
+        dropouts that this pass did not call are listed as not controllable, with the reason.
     """
     recorder = _Recorder(model, examples, own_step, per_call)
     with recorder.watching(), recorder.listening(), recorder.step():

@@ -1,4 +1,4 @@
-"""The control of one trial that trains by itself."""
+"""The dropout control of a sequential trial."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
 
 VALIDATION, TRAINING_PART = "evaluation", "training part"
-"""What a validation is of: the validation set, or a part of the training set that is measured beside it."""
+"""Data of a validation: the validation set, or the part of the training set that is also evaluated."""
 
 SHOWN = frozenset(function for function in (*OPS, F.multi_head_attention_forward) if can_be_shown(function))
-"""The functions that drop and are plain Python, so that their calls can be shown without a function mode."""
+"""Dropout functions in plain Python, whose calls can be seen without a function mode."""
 OBSERVED = 2
-"""Number of steps of each kind that a function mode sees before it may be off."""
+"""Number of steps of each kind with the function mode on, before it may be disabled."""
 
 
 class HiddenDrawError(Exception):
-    """A step drew random numbers by a function that only a function mode sees, after steps that did not."""
+    """A step drew random numbers by a function that only a function mode sees, after steps without such calls."""
 
 
 class TrialControl(DropoutControl):
-    """The control of one trial: its own rates, and masks that are functions of its seed, site, step and call.
+    """The control of one trial: its rates, and masks as functions of its seed, site, step and call.
 
-    Inside steps, all other random numbers that torch draws are such functions too.
+    Inside steps, all other random numbers from torch are also such functions.
 
     Args:
         model: The trial's module.
         rates: Rate by site name.
-        seed: The trial's.
-        off: Nothing drops anywhere.
-        keys: Whether what a step draws beside dropout is a function of the seed; else PyTorch's generator gives it.
-        needs_mode: Whether a function mode is on in all steps (see `whole_trial`).
+        seed: The trial's seed.
+        off: Disable dropout everywhere.
+        keys: Whether other random numbers of a step are functions of the seed, instead of PyTorch's generator.
+        needs_mode: Whether the function mode is on in all steps (see `whole_trial`).
     """
 
     def __init__(
@@ -61,26 +61,26 @@ class TrialControl(DropoutControl):
         self._keys, self._needs_mode = keys, needs_mode
         self._observed: Counter[str] = Counter()
         self._shown = False
-        """Whether calls of the functions in `SHOWN` are answered, since no mode sees them."""
+        """Whether this control handles calls of functions in `SHOWN`, since no mode sees them."""
         self._evaluating = ""
         self.evaluations: Counter[str] = Counter()
-        """How many steps of validations there were, by what is validated: `VALIDATION` or `TRAINING_PART`."""
+        """Number of validation steps so far, by data: `VALIDATION` or `TRAINING_PART`."""
         self.evaluations_draw = False
-        """Whether a step of a validation has drawn random numbers or dropped."""
+        """Whether a validation step drew random numbers or dropped."""
 
     @contextmanager
     def training_step(self, step: int) -> Iterator[None]:
-        """Control the training step number `step`, counted from 0, and what follows it up to the next step."""
+        """Control training step `step`, from 0, and the code between it and the next step."""
         self.seeded.begin("", step)
         with self._seen("training"), self._keying():
             yield
 
     @contextmanager
     def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
-        """Control one step of a validation or test, some of which drop or draw on purpose.
+        """Control one validation or test step; some drop or draw on purpose.
 
         Args:
-            of: What is validated; steps of different names draw other numbers.
+            of: The data; different names have different random numbers.
         """
         of = self._evaluating or of
         self.seeded.begin(of, self.evaluations[of])
@@ -90,7 +90,7 @@ class TrialControl(DropoutControl):
 
     @contextmanager
     def evaluating(self, of: str) -> Iterator[None]:
-        """Let the evaluation steps in this context be those of `of`."""
+        """Use `of` as the data of evaluation steps in this context."""
         self._evaluating = of
         try:
             yield
@@ -109,12 +109,12 @@ class TrialControl(DropoutControl):
 
     @contextmanager
     def whole_trial(self) -> Iterator[None]:
-        """Control every drop from here on, inside steps and outside of any.
+        """Control every drop within the context, inside and outside of steps.
 
-        A function mode sees each call of PyTorch, which costs a tenth of a small step or more. It is on for the first
-        steps of each kind, in recomputation, and in hooks that run inside `seeing`. If functions in `SHOWN` did all
-        that was random in those steps, it is off in the others. Their calls are seen all the same, and a step that
-        draws by any other function raises `HiddenDrawError`.
+        A function mode sees each PyTorch call, which costs a tenth of a small step or more. It is on for the first
+        steps of each kind, in recomputation, and in hooks inside `seeing`. It is off in later steps if all randomness
+        of the first ones came from functions in `SHOWN`, whose calls are still seen. A later step that draws by any
+        other function raises `HiddenDrawError`.
         """
         self.seeded.begin("outside", 0)
         with self.watching(), showing(SHOWN, self._answer):
@@ -128,7 +128,7 @@ class TrialControl(DropoutControl):
 
     @contextmanager
     def seeing(self) -> Iterator[None]:
-        """See every drop while the context lasts, by a function mode."""
+        """Enable the function mode while the context lasts."""
         with self._hidden(), super().seeing():
             yield
 
@@ -141,7 +141,7 @@ class TrialControl(DropoutControl):
             self._shown = shown
 
     def _answer(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do in a call of a function in `SHOWN` what the mode does."""
+        """Handle a call of a function in `SHOWN` as the mode does."""
         if not self._shown:
             return run(*args, **kwargs)
         with self._hidden():
@@ -166,7 +166,7 @@ class TrialControl(DropoutControl):
             self._needs_mode |= torch_states() != before or not self.called <= SHOWN
 
     def of_copy(self, model: nn.Module) -> TrialControl:
-        """Return a control of a copy of the model, which counts its evaluations on."""
+        """Return a control for a copy of the model, which continues the count of evaluations."""
         other = TrialControl(model, {}, self.seeded.seed, off=self.off, keys=self._keys)
         other.rates, other.evaluations = self.rates, self.evaluations
         return other
@@ -182,12 +182,12 @@ class TrialControl(DropoutControl):
         return super().on_draw(name, func, args, kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Draw from the noise of the masks, where that can be."""
+        """Draw from the noise of the masks if possible."""
         self.evaluations_draw |= self._evaluates
         return super().on_keyed(name, draw, original)
 
     def remembered(self) -> Callable[[], AbstractContextManager[None]]:
-        """Remember this point of the pass, and which numbers its masks are drawn from."""
+        """Remember the current position of the pass and its random numbers; return a factory of restoring contexts."""
         again, seeded, keys = super().remembered(), self.seeded.remembered(), self.keys_draws
 
         @contextmanager

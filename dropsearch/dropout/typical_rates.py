@@ -18,11 +18,11 @@ TYPICAL_BANDS: Mapping[str, tuple[float, float]] = {
     "embedding": (0.1, 0.1),
     "residual": (0.1, 0.1),
 }
-"""Rates (probability of dropping) that textbooks recommend for each kind of site."""
+"""Range of commonly recommended rates (probability of dropping) by kind of site."""
 
 
 def typical_rate(kind: str) -> float:
-    """Return the middle of the band that textbooks recommend for a kind of site."""
+    """Return the middle of the recommended range for a kind of site."""
     low, high = TYPICAL_BANDS[kind]
     return round((low + high) / 2, 4)
 

@@ -1,4 +1,4 @@
-"""What is random in a model and out of the control's reach, in the words for it."""
+"""Randomness that the control cannot reach, and messages about it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dropsearch.dropout.ops.own_code import family_of
 from dropsearch.dropout.own_sites import held_rates
 
 DRAWS = frozenset({"bernoulli", "bernoulli_", "native_dropout"})
-"""Names of the functions that draw what to drop."""
+"""Names of functions that may draw a dropout mask."""
 
 UNIFORM = frozenset({"rand", "rand_like", "uniform_"})
-"""Names of the functions whose numbers are compared with a rate where they decide what to drop."""
+"""Names of functions whose numbers form a dropout mask if compared with a rate."""
 
 
 def draw(function: Any) -> str:
-    """Return the name of a function that may draw what to drop, else an empty string."""
+    """Return the name of a function that may draw a dropout mask, or an empty string."""
     name = getattr(function, "__name__", "")
     return name if name in DRAWS or name in UNIFORM else ""
 
 
 def draw_reason(name: str, owner: str) -> str:
-    """Return why what a forward draws by itself cannot be set, and what to do."""
+    """Return why random numbers drawn in a forward cannot be controlled, and what to do."""
     return (
         f"the forward draws random numbers itself ({name}) at a rate that is not known; where that drops activations, "
         f'use F.dropout instead, or say where its rate is: dropsearch.register_op({owner}, rate="ATTRIBUTE")'
@@ -32,7 +32,7 @@ def draw_reason(name: str, owner: str) -> str:
 
 
 def without_rate(module: nn.Module) -> str:
-    """Return why a module that drops by its name, and has no rate that is known, cannot be set; else nothing."""
+    """Return why the rate of a module whose name indicates dropout is unknown, or an empty string."""
     kind = type(module)
     if kind.__module__.startswith("torch.") or held_rates(module) or family_of(kind) is None:
         return ""
@@ -43,7 +43,7 @@ def without_rate(module: nn.Module) -> str:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether a module, or a part of it, was given to ``torch.compile``: no call can be seen in code so made."""
+    """Return whether a module or a submodule is compiled by ``torch.compile``, whose code hides all calls."""
     named = any(name.rpartition(".")[2] == "_orig_mod" for name, _ in module.named_modules())
     return named or any(has_compiled_call(part) for part in module.modules())
 

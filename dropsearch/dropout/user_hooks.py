@@ -1,4 +1,4 @@
-"""Forward hooks that a user has put on a module: what they compute says nothing of the place of a site."""
+"""A user's forward hooks, whose computations are ignored when the kind of a site is inferred."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dropsearch._compat.torch_modules import forward_hooks_of, pre_hooks_of
 
 
 class UserHooks:
-    """Knows whether a forward hook of a model runs right now.
+    """Detects whether a forward hook of a model is running.
 
-    Make it before any other hooks are put on the model.
+    Create it before other hooks are registered on the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -25,7 +25,7 @@ class UserHooks:
         self._codes = {code for hook in hooks if (code := _code_of(hook)) is not None}
 
     def running(self) -> bool:
-        """Return whether the code that asks was called by a hook."""
+        """Return whether the caller is running inside a hook."""
         if not self._codes:
             return False
         frame: FrameType | None = sys._getframe(1)

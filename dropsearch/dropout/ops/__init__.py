@@ -1,7 +1,7 @@
-"""The operations that drop, one family a file.
+"""Dropout operations, one family per file.
 
-A family that is one call of a PyTorch function gives `OPS`: by function, how a call is read (its rate, the shape of
-its mask, how a mask is applied) and the kind of its sites.
+A family of PyTorch functions defines `OPS`: by function, how a call is parsed (its rate, the shape of its mask, how a
+mask is applied) and the kind of its sites.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dropsearch.dropout.ops import alpha, attention, element, own_code, recurren
 from dropsearch.dropout.ops.call import CallOp, DropCall
 
 OPS: Mapping[Any, CallOp] = {**element.OPS, **alpha.OPS, **attention.OPS, **recurrent.OPS}
-"""Every function of PyTorch that drops: to add a family, write its file and name it here."""
+"""All dropout functions of PyTorch. To add a family, write its file and list it here."""
 
 
 def op_of(function: Any) -> CallOp | None:
-    """Return the operation that a function is; None where it is not one that drops."""
+    """Return the dropout operation of a function, or None."""
     try:
         return OPS.get(function)
     except TypeError:  # not hashable
@@ -27,13 +27,13 @@ def op_of(function: Any) -> CallOp | None:
 
 
 def read_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DropCall | None:
-    """Read a call of a function; None where it does not drop."""
+    """Parse a call of a function; return None if it does not drop."""
     op = op_of(function)
     return op.read(op, function, *args, **kwargs) if op else None
 
 
 def is_dropout_function(function: Any) -> bool:
-    """Return whether a function drops, or holds a call that does."""
+    """Return whether a function drops or contains a call that drops."""
     if op_of(function) is not None or function is F.multi_head_attention_forward:
         return True
     return own_code.of_function(function) is not None

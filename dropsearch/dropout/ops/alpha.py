@@ -1,4 +1,4 @@
-"""Alpha dropout, which keeps mean and variance behind a SELU: `nn.AlphaDropout`, `nn.FeatureAlphaDropout`.
+"""Alpha dropout, which preserves mean and variance after a SELU: `nn.AlphaDropout`, `nn.FeatureAlphaDropout`.
 
 Klambauer et al. 2017.
 """
@@ -16,11 +16,11 @@ from dropsearch.dropout.ops.element import functions, reader
 from dropsearch.dropout.rates import Rate
 
 SELU_SATURATION = -1.7580993408473766
-"""What SELU tends to at minus infinity: the value that alpha dropout drops to."""
+"""Limit of SELU at minus infinity, the value of dropped activations."""
 
 
 def alpha_drop(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
-    """Drop to SELU's negative saturation and rescale to keep mean and variance."""
+    """Set dropped activations to SELU's negative limit and rescale to preserve mean and variance."""
     keep = rate.keep(bits, x.dtype)
     p = rate.value.to(x.dtype) if isinstance(rate.value, Tensor) else rate.value
     a = ((1 - p) * (1 + p * SELU_SATURATION**2)) ** -0.5 if isinstance(p, Tensor) or p < 1 else 0.0

@@ -29,18 +29,18 @@ def attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017) with dropout of the attention weights.
+    """Compute scaled dot-product attention (Vaswani et al. 2017) with dropout of the attention weights.
 
     Args:
         query: `[..., queries, width]`.
         key: `[..., keys, width]`.
         value: `[..., keys, value width]`.
-        rate: The share of attention weights to drop; None drops nothing.
-        bits: int16 `[..., queries, keys]`; not needed where nothing is dropped.
+        rate: Dropout rate of attention weights; None disables dropout.
+        bits: int16 `[..., queries, keys]`; not needed without dropout.
         attn_mask: bool (True attends) or float (added), broadcast to `[..., queries, keys]`.
-        is_causal: No query attends to a later key.
-        scale: Of the scores; 1 / sqrt(width) by default.
-        enable_gqa: Key and value have fewer heads, each shared by several of the query's.
+        is_causal: Queries do not attend to later keys.
+        scale: Scale of the scores; 1 / sqrt(width) by default.
+        enable_gqa: Key and value have fewer heads, each shared by several query heads.
     """
     if enable_gqa:
         heads = query.shape[-3] // key.shape[-3]
@@ -88,7 +88,7 @@ OPS: Mapping[Any, CallOp] = {
 
 
 class _Shown(float):
-    """A rate that the attention function takes for one above 0, so that it shows its call even where it is 0."""
+    """A rate that compares as above 0, so that the attention function makes its dropout call even at rate 0."""
 
     def __gt__(self, other: object) -> bool:
         return True
@@ -97,8 +97,8 @@ class _Shown(float):
 def exposed_attention(mode_call: Callable[..., Tensor]) -> Callable[..., Any]:
     """Return `F.multi_head_attention_forward` with its inner dropout calls routed to `mode_call`.
 
-    A function mode is off while it handles a call, so the dropout inside would pass it by. The function is
-    pure Python: the same code with two of its global names bound to ours shows every call.
+    A function mode is disabled while it handles a call, so it would miss the dropout inside. The function is pure
+    Python; here its code runs with two global names rebound, so that every call is seen.
 
     Args:
         mode_call: Called as ``mode_call(function, *args, **kwargs)`` for each inner call that drops.

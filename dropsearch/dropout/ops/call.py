@@ -1,4 +1,4 @@
-"""A call of an operation that drops, read into one form, and what an operation is."""
+"""The parsed form of a dropout call, and the description of an operation."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from torch import Tensor
 from dropsearch.dropout.rates import Rate
 
 Masker = Callable[[torch.Size, Tensor], Tensor]
-"""Given the shape of a mask and the activations it is for, returns int16 random bits of that shape."""
+"""Maps the shape of a mask and its activations to int16 random bits of that shape."""
 
 
 @dataclass(frozen=True)
 class DropCall:
-    """One call of an operation that drops."""
+    """A call of a dropout operation."""
 
     op: CallOp
     input: Tensor
     rate: float
     training: bool | None
-    """None where the function has no such argument: then the module that calls decides."""
+    """None if the function has no such argument; the calling module's mode then decides."""
     mask_shape: torch.Size
-    """The shape of the mask, with 1 where a dimension is dropped as a whole."""
+    """Shape of the mask, with 1 for dimensions that are dropped as a whole."""
     dropped: Callable[[Rate, Tensor], Any]
-    """Returns what the call returns when it drops at a rate, with a mask made of int16 bits of `mask_shape`."""
+    """Maps a rate and int16 bits of `mask_shape` to the result of the call."""
     undropped: Callable[[], Any]
-    """Returns what the call returns when it drops nothing."""
+    """Returns the result of the call without dropout."""
     undropped_row: Callable[[], Any] | None = None
-    """The same under ``vmap``, where it differs: some fused kernels have no batching rule."""
+    """The same under ``vmap``, for fused kernels without a batching rule."""
 
     def drop(self, rate: Rate, bits: Masker) -> Any:
-        """Return what the call returns when it drops at `rate` with the mask made of `bits`."""
+        """Return the result of the call at `rate` with a mask from `bits`."""
         return self.dropped(rate, bits(self.mask_shape, self.input))
 
 
 @dataclass(frozen=True)
 class CallOp:
-    """An operation that is one call of a PyTorch function: its mask is drawn, and applied, by the control."""
+    """An operation that is one PyTorch function call; the control draws and applies its mask."""
 
     name: str
     read: Callable[..., DropCall | None]
-    """Takes the operation, the function and its arguments; returns None where a call cannot drop."""
+    """Parses a call from the operation, the function and its arguments; returns None if it cannot drop."""
     rate_at: Callable[[tuple[Any, ...]], tuple[int, str]] = lambda _: (1, "p")
-    """Where in the arguments of a call the rate is: its position and its name."""
+    """Position and name of the rate in the arguments of a call."""
     kind: str = ""
-    """The kind of its sites; empty where it depends on what stands around."""
+    """Kind of its sites; empty if it depends on the surrounding layers."""
 
     def at_rate(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rate: float
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of a call with another rate in them."""
+        """Return the arguments of a call with another rate."""
         place, name = self.rate_at(args)
         if len(args) > place:
             return (*args[:place], rate, *args[place + 1 :]), dict(kwargs)
@@ -61,12 +61,12 @@ class CallOp:
 
 
 class Replaced(float):
-    """A rate in the place of the one that a call was written with, which it remembers."""
+    """A replaced rate that stores the original rate of the call in `written`."""
 
     written: float
 
     def __new__(cls, rate: float, written: float) -> Replaced:
-        """Make it; of a rate that was replaced before, the first is remembered."""
+        """Create it; repeated replacements keep the first original rate."""
         self = super().__new__(cls, rate)
         self.written = getattr(written, "written", written)
         return self

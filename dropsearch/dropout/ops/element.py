@@ -16,7 +16,7 @@ from dropsearch.dropout.ops.call import CallOp, DropCall
 from dropsearch.dropout.rates import Rate
 
 Apply = Callable[[Tensor, Rate, Tensor], Tensor]
-"""Takes activations, a rate and the bits of a mask; returns what is left."""
+"""Applies a rate and the bits of a mask to activations."""
 
 
 def scaled(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
@@ -25,18 +25,18 @@ def scaled(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
 
 
 def reader(apply: Apply, *, channels: bool, inplace: bool | None = None) -> Callable[..., DropCall]:
-    """Return what reads the calls of a dropout function that multiplies its input.
+    """Return a parser of calls of a dropout function with a multiplicative mask.
 
     Args:
-        apply: What it does.
+        apply: Applies the mask.
         channels: Whether it drops whole channels of an input `[batch, channels, ...]`.
-        inplace: Whether it works in place; None where a call says so.
+        inplace: Whether it works in place; None if that is an argument of the call.
     """
 
     def read(
         op: CallOp, _: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace_: bool = False, **more: Any
     ) -> DropCall:
-        training = more.get("train", training)  # the name that the functions of `torch` have for it
+        training = more.get("train", training)  # name of this argument in the functions of `torch`
         into = more.get("inplace", inplace_) if inplace is None else inplace
         shape = torch.Size((*input.shape[:2], *(1 for _ in input.shape[2:]))) if channels else input.shape
 
@@ -50,7 +50,7 @@ def reader(apply: Apply, *, channels: bool, inplace: bool | None = None) -> Call
 
 
 def functions(*names: str) -> tuple[Any, ...]:
-    """Return the dropout functions of these names in `torch.nn.functional` and `torch`."""
+    """Return the dropout functions with these names in `torch.nn.functional` and `torch`."""
     return tuple(getattr(owner, name) for name in names for owner in (F, torch) if hasattr(owner, name))
 
 

@@ -1,8 +1,7 @@
-"""Operations that drop by code of their own: classes and functions of other libraries, and what users register.
+"""Operations with their own dropout code: classes and functions of other libraries, and registered ones.
 
-Such an operation runs as it was written, at the rate of the trial, and the random numbers that it draws are those of
-its site: so its mask and what it does with it are its own. A family is one line: what its classes and functions are
-called, and the kind of its sites.
+Such an operation runs unchanged at the trial's rate, and draws its random numbers from the generator of its site. A
+family is one line: the pattern of its class and function names, and the kind of its sites.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ RATES = (
     "drop_prob", "drop_path_prob", "drop_path_rate", "drop_rate", "dropout_prob", "dropout_rate", "dropout_p",
     "zoneout_prob", "zoneout", "block_prob", "dropout", "prob", "rate", "p",
 )  # fmt: skip
-"""What the rate of such an operation is called: an attribute of the module or an argument of the function."""
+"""Names of the rate: an attribute of the module or an argument of the function."""
 
 LAYER_DROP = ("layerdrop", "layer_drop")
-"""What the rate of a module is called that skips whole layers (Fan et al. 2020)."""
+"""Names of the rate of a module that skips whole layers (Fan et al. 2020)."""
 
 
 @dataclass(frozen=True)
 class OwnCode:
-    """An operation that drops by its own code."""
+    """An operation with its own dropout code."""
 
     name: str
     pattern: str
-    """What its classes and functions are called, a regular expression."""
+    """Regular expression of the names of its classes and functions."""
     kind: str = ""
-    """The kind of its sites; empty where it depends on what stands around."""
+    """Kind of its sites; empty if it depends on the surrounding layers."""
     rates: tuple[str, ...] = RATES
     target: Any = None
-    """The class or function itself, of what a user registered."""
+    """The registered class or function."""
 
     def fits(self, target: Any) -> bool:
-        """Return whether a class or a function is of this family."""
+        """Return whether a class or function belongs to this family."""
         if self.target is not None:
             return target is self.target or (isinstance(target, type) and self.target in target.__mro__)
         return bool(re.search(self.pattern, target.__name__, flags=re.IGNORECASE))
@@ -56,16 +55,16 @@ FAMILIES: tuple[OwnCode, ...] = (
     OwnCode("graph dropout", r"drop(out)?_?(edge|node|adj|path)", "input"),  # Rong et al. 2020
     OwnCode("other dropout", r"drop"),
 )
-"""The families by name, the first that fits counts: to add one, write its line."""
+"""Families; the first match counts. To add one, add a line."""
 
 LAYERS = OwnCode("LayerDrop", "", "residual", LAYER_DROP)
-"""The family of modules that skip their layers: known by the name of the rate, whatever the class is called."""
+"""The family of modules that skip their layers, recognized by the name of the rate instead of the class."""
 
 _registered: list[OwnCode] = []
 
 
 def register(op: OwnCode) -> None:
-    """Let a class or function of the user's own be an operation that drops; the latest registration counts."""
+    """Register a user's class or function as a dropout operation; the latest registration counts."""
     _registered[:] = [op, *(each for each in _registered if each.target is not op.target)]
 
 
@@ -75,7 +74,7 @@ def registered_functions() -> list[FunctionType]:
 
 
 def family_of(target: Any) -> OwnCode | None:
-    """Return the family of a class or function by its name, or what a user registered it as; None where it has none."""
+    """Return the registration or the family of a class or function, or None."""
     known = next((op for op in _registered if op.fits(target)), None)
     if known or target.__module__.startswith(("torch.", "dropsearch.", *PREFIXES)):
         return known
@@ -83,7 +82,7 @@ def family_of(target: Any) -> OwnCode | None:
 
 
 def of_function(function: Any) -> tuple[OwnCode, str] | None:
-    """Return which operation a plain function is, and what its argument for the rate is called; None for any other."""
+    """Return the operation of a plain function and the name of its rate argument, or None."""
     if not isinstance(function, FunctionType) or not can_be_shown(function):
         return None
     op = family_of(function)
@@ -92,7 +91,7 @@ def of_function(function: Any) -> tuple[OwnCode, str] | None:
 
 
 def rate_argument(function: FunctionType, op: OwnCode) -> str:
-    """Return what the argument of a function for the rate is called; empty where there is none."""
+    """Return the name of a function's rate argument; empty if there is none."""
     code = as_written(function).__code__
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return next((name for name in op.rates if name in named), "")

@@ -1,7 +1,7 @@
-"""Dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN`, which PyTorch makes inside one fused call.
+"""Dropout between the layers of `nn.LSTM`, `nn.GRU` and `nn.RNN`, which PyTorch applies inside one fused call.
 
-Each layer runs as a fused call of its own, and the control drops between them: on the outputs of all layers but the
-last, a new mask at each step of the sequence (Zaremba et al. 2014), as PyTorch does.
+Here each layer is a separate fused call, and the control drops between them: the outputs of all layers except the last,
+with a new mask at each step of the sequence (Zaremba et al. 2014), as in PyTorch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Layers:
 
     function: Any
     inputs: tuple[Tensor, ...]
-    """The steps, and the sizes of the batch at each step where sequences are packed."""
+    """The steps and, for packed sequences, the batch size at each step."""
     initial: Tensor | Sequence[Tensor]
     weights: Sequence[Tensor]
     has_biases: bool
@@ -33,7 +33,7 @@ class _Layers:
     training: bool
     is_bidirectional: bool
     layout: tuple[Any, ...]
-    """``batch_first``, where sequences are not packed."""
+    """``batch_first``, if sequences are not packed."""
 
     @classmethod
     def of(cls, function: Any, args: tuple[Any, ...]) -> _Layers:
@@ -46,7 +46,7 @@ class _Layers:
 
     @property
     def mask_shape(self) -> torch.Size:
-        """One mask for the output of each layer but the last."""
+        """Shape of the masks for the outputs of all layers except the last."""
         state = self.initial if isinstance(self.initial, Tensor) else self.initial[0]
         return torch.Size((self.count - 1, *self.inputs[0].shape[:-1], state.shape[-1] * self.directions))
 
@@ -70,7 +70,7 @@ class _Layers:
         weights = list(self.weights[layer * each : (layer + 1) * each])
         options = (self.has_biases, 1, 0.0, self.training, self.is_bidirectional, *self.layout)
         with warnings.catch_warnings():
-            # The weights of one layer are a part of the memory in which cuDNN expects those of all.
+            # The weights of one layer are a part of the chunk in which cuDNN expects those of all layers.
             warnings.filterwarnings("ignore", message=".*single contiguous chunk of memory.*")
             return self.function(x, *self.inputs[1:], initial, weights, *options)
 
@@ -80,13 +80,13 @@ class _Layers:
 
 
 def _first_option(args: tuple[Any, ...]) -> int:
-    """Return where the argument `has_biases` is: behind input, states and weights, and sizes of packed batches."""
+    """Return the position of `has_biases`, after input, states, weights and sizes of packed batches."""
     return 3 if isinstance(args[3], bool) else 4
 
 
 def _read(op: CallOp, function: Any, *args: Any) -> DropCall | None:
     if len(args) < 9:
-        return None  # not as the modules call it
+        return None  # not a call by PyTorch's modules
     layers = _Layers.of(function, args)
     if layers.count < 2:
         return None

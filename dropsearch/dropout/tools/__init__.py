@@ -1,1 +1,1 @@
-"""What works on any module: dry run, inventory, check, insertion, rates for good, Monte Carlo dropout."""
+"""Tools for any module: dry run, inventory, check, insertion, setting rates, Monte Carlo dropout."""

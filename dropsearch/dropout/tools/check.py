@@ -1,4 +1,4 @@
-"""Whether the rates of a module do anything: tried before anything is spent on a search."""
+"""A check that a module's dropout rates have an effect, to run before a search."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ _WORDS = {True: "yes", False: "no", None: "not tried"}
 
 @dataclass(frozen=True)
 class SiteCheck:
-    """What one site does to the result of a training pass."""
+    """The effect of one site on the result of a training pass."""
 
     site: Site
     alive: bool | None
-    """Whether rate 0 and rate 0.9 give different results, in the modes that the module has now; None: not tried."""
+    """Whether rates 0 and 0.9 give different results in the module's current modes; None if not tried."""
     finding: str = ""
-    """What is wrong, in plain words; empty where all is well."""
+    """A description of the problem; empty if there is none."""
 
 
 @dataclass(frozen=True, repr=False)
 class DropoutCheck:
-    """What the sites of a module do; printed, a table and what is wrong."""
+    """The effects of all sites of a module; printed as a table with problems."""
 
     sites: tuple[SiteCheck, ...]
     findings: tuple[str, ...]
-    """What is wrong with the module as a whole."""
+    """Problems of the module as a whole."""
 
     @property
     def ok(self) -> bool:
-        """Whether every site that was tried is alive, and nothing is wrong."""
+        """Whether every tried site is alive and there are no problems."""
         return not self.findings and not any(site.alive is False or site.finding for site in self.sites)
 
     @property
     def alive(self) -> tuple[str, ...]:
-        """The names of the sites whose rate changes the result."""
+        """Names of the sites whose rate changes the result."""
         return tuple(each.site.name for each in self.sites if each.alive)
 
     @property
     def dead(self) -> tuple[str, ...]:
-        """The names of the sites whose rate changes nothing."""
+        """Names of the sites whose rate changes nothing."""
         return tuple(each.site.name for each in self.sites if each.alive is False)
 
     def __repr__(self) -> str:
-        """Return one line a site, then what is wrong with the module as a whole."""
+        """Return one line per site, then the problems of the module as a whole."""
         if not self.sites:
             return "\n".join(self.findings)
         width = max(4, *(len(each.site.name) for each in self.sites))
@@ -70,18 +70,18 @@ class DropoutCheck:
 
 
 def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
-    """Try whether each dropout site of a module changes anything, and say in plain words what is wrong.
+    """Check whether each dropout site of a module has an effect, and describe problems.
 
-    At each site rate 0 is compared with rate 0.9, all other sites at 0, in the modes (training or eval) in which the
-    parts of the module are handed over: Lightning trains them in these. Nothing of the module is changed.
+    For each site, rate 0 is compared with rate 0.9, with all other sites at 0. The parts of the module keep their
+    modes (training or eval), as they do when Lightning trains them. The module is not changed.
 
     Args:
         module: Any ``nn.Module``, or a LightningModule of ``lightning`` or ``pytorch_lightning``.
-        batch: As for `dropout_sites`. Of a LightningModule the losses of ``training_step`` are compared, of any other
-            module the outputs of the forward.
+        batch: As for `dropout_sites`. For a LightningModule the losses of ``training_step`` are compared, otherwise
+            the outputs of the forward.
 
     Raises:
-        InputError: The module cannot run this batch, or returns nothing that could be compared.
+        InputError: The module cannot run this batch, or returns nothing comparable.
     """
     dry_run = DryRun(module, batch, "liveness")
     inventory = take_inventory(dry_run, {})
@@ -90,7 +90,7 @@ def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
 
 
 class _Trial:
-    """Tries the sites of one module."""
+    """Tries the sites of a module."""
 
     def __init__(self, dry_run: DryRun, inventory: Inventory) -> None:
         self.module = dry_run.module
@@ -137,7 +137,7 @@ class _Trial:
         return f"{part} is in eval mode and drops nothing: call {part}.train(), or leave the site out if it is frozen"
 
     def _around(self, site: Site) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the parts of the module that hold a site, the largest first."""
+        """Yield the submodules that contain a site, the largest first."""
         path = owner_path(self.module, site.name)
         names = path.split(".") if path else []
         for end in range(1, len(names) + 1):
@@ -174,7 +174,7 @@ def _insertion(where: str) -> str:
 
 
 class _Watch(DropoutMode):
-    """Notes which sites drop."""
+    """Records which sites drop."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -186,7 +186,7 @@ class _Watch(DropoutMode):
         return original()
 
     def on_pass(self, call: DropCall, original: Callable[[], Tensor]) -> Tensor:
-        """Note an attention that gives its `dropout_p` whatever the mode: PyTorch then drops, whatever the mode."""
+        """Record an attention that passes `dropout_p` in eval mode, where PyTorch still drops."""
         if call.op.kind == "attention" and call.rate > 0:
             self.dropped.add(self.location.last_drop)
         return original()
@@ -197,7 +197,7 @@ def drops_in_eval(dry_run: DryRun) -> frozenset[str]:
     watch = _Watch(dry_run.module)
     with dry_run.unchanged():
         dry_run.module.eval()
-        # A step that was written for training alone may fail here, and need not run.
+        # A step written only for training may fail in eval mode, which is no problem.
         with contextlib.suppress(InputError), watch.watching(), watch.step():
             dry_run.run()
     return frozenset(watch.dropped)

@@ -1,4 +1,4 @@
-"""A training pass of a user module that leaves no trace on it."""
+"""Dry runs: training passes of a user module that leave it unchanged."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from dropsearch.dropout.unsupported import is_compiled
 
 
 def is_lightning(module: nn.Module) -> bool:
-    """Whether a module is a LightningModule, of ``lightning`` or of ``pytorch_lightning``."""
+    """Return whether a module is a LightningModule of ``lightning`` or ``pytorch_lightning``."""
     return bool(package_of(module))
 
 
 class DryRun:
-    """Runs training passes of a module on one batch; between passes and at the end all is as it was.
+    """Runs training passes of a module on one batch and restores the module after each pass.
 
-    Parameters, gradients, buffers, modes, hooks, attributes (numbers, tensors and the contents of containers) and
-    the state of the random generators are put back. What an attribute's own object keeps inside is not.
+    Parameters, gradients, buffers, modes, hooks, attributes (numbers, tensors and contents of containers) and the state
+    of random generators are restored, but not the internal state of other objects in attributes.
 
     Args:
-        module: Any module. Of a LightningModule ``training_step`` runs, of any other the forward.
-        batch: As ``training_step`` takes it, or the forward's argument, tuple of arguments, or dict of keyword
+        module: Any module. For a LightningModule ``training_step`` runs, otherwise the forward.
+        batch: The batch for ``training_step``, or the forward's argument, tuple of arguments or dict of keyword
             arguments. It is copied for each pass.
-        asked_by: The name of the public function, for messages.
+        asked_by: Name of the public function, for messages.
     """
 
     def __init__(self, module: nn.Module, batch: Any, asked_by: str) -> None:
@@ -59,13 +59,13 @@ class DryRun:
 
     @property
     def examples(self) -> int | None:
-        """How many examples the batch holds: the length of its first tensor; None where there is none."""
+        """Batch size: the length of the first tensor, or None without one."""
         return examples_in(self.batch)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Put all back when the context ends."""
-        self._kept = self._kept or ModuleSnapshot(self.module)  # what one pass puts back is what the next would keep
+        """Restore the module when the context ends."""
+        self._kept = self._kept or ModuleSnapshot(self.module)  # one snapshot serves all passes
         try:
             with torch.enable_grad():
                 yield
@@ -73,10 +73,10 @@ class DryRun:
             self._kept.put_back()
 
     def run(self) -> Any:
-        """Run one pass, with gradients, in the mode in which the module is; inside `unchanged()`.
+        """Run one pass with gradients in the module's current mode; only inside `unchanged()`.
 
         Returns:
-            The loss of a LightningModule, the losses that it gives to ``manual_backward``, or the output of any other
+            The loss of a LightningModule, the losses that it passes to ``manual_backward``, or the output of another
             module.
 
         Raises:
@@ -86,7 +86,7 @@ class DryRun:
         return self._loss(answer) if is_lightning(self.module) else answer
 
     def run_through(self) -> Any:
-        """Run one pass as `run` does, and return whatever the step or the forward returns.
+        """Run one pass like `run` and return the unprocessed result of the step or the forward.
 
         Raises:
             InputError: The module cannot run this batch.
@@ -125,7 +125,7 @@ class DryRun:
 
 
 def _uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
-    """Run compiled modules as they were written: inside of compiled code no call can be seen."""
+    """Run compiled modules uncompiled, since calls inside compiled code are invisible."""
     return torch.compiler.set_stance("force_eager") if is_compiled(module) else nullcontext()
 
 
@@ -138,7 +138,7 @@ def _call_step(module: Any, batch: Any) -> Any:
 
 
 def _call_forward(module: nn.Module, batch: Any) -> Any:
-    """Call a module with what its forward takes: a tuple or dict is spread where the signature allows it."""
+    """Call a module; a tuple or dict is unpacked if the signature of its forward allows it."""
     if isinstance(batch, Mapping) and _fits(module, (), batch):
         return module(**batch)
     if type(batch) is tuple and _fits(module, batch, {}):
@@ -155,5 +155,5 @@ def _fits(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def copied(batch: Any) -> Any:
-    """Return a batch whose tensors are copies, for a forward may write into its input."""
+    """Return a batch with copied tensors, since a forward may write to its input."""
     return mapped(batch, lambda x: x.detach().clone().requires_grad_(x.requires_grad))

@@ -1,4 +1,4 @@
-"""Dropout where a module has none, by hooks that can be taken away again."""
+"""Insertion of dropout into a module by removable hooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dropsearch.dropout.rates import checked_rate
 
 AFTER_ACTIVATION = "after_activation"
 
-# Not those that make gates or outputs (Sigmoid, Softmax and their like): what they give is no hidden activation.
+# Without those for gates and outputs (Sigmoid, Softmax etc.), whose results are not hidden activations.
 _ACTIVATIONS = (
     nn.CELU,
     nn.ELU,
@@ -43,13 +43,13 @@ Where = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 
 
 class InsertedDropout:
-    """A forward hook that drops what a module returns, while that module is in training mode.
+    """A forward hook that applies dropout to a module's output in training mode.
 
-    It is no module, so names and contents of ``state_dict`` stay as they are; it is copied and pickled with the module
-    that it hangs on. Of a tuple, as from an ``nn.LSTM``, the first element is dropped.
+    It is not a module, so ``state_dict`` does not change; it is copied and pickled with its module. For a tuple, as
+    from ``nn.LSTM``, it applies to the first element.
 
     Args:
-        rate: The probability that an activation is dropped.
+        rate: The probability of dropping an activation.
     """
 
     def __init__(self, rate: float) -> None:
@@ -64,51 +64,51 @@ class InsertedDropout:
         return self._drop(module, output) if isinstance(output, Tensor) else output
 
     def _drop(self, module: nn.Module, x: Tensor) -> Tensor:
-        # What follows a SELU wants its mean and variance kept (Klambauer et al. 2017).
+        # Alpha dropout preserves mean and variance after a SELU (Klambauer et al. 2017).
         drop = F.alpha_dropout if isinstance(module, nn.SELU) else F.dropout
         return drop(x, self.rate, module.training)
 
 
 @dataclass(frozen=True, repr=False)
 class Insertion:
-    """What `insert_dropout` did."""
+    """The result of `insert_dropout`."""
 
     names: tuple[str, ...]
-    """The modules behind which a dropout stands now: the names of the new sites."""
+    """Names of the new sites, which are those of the modules before them."""
     rate: float
     left_out: tuple[str, ...] = ()
-    """Activations behind which there was a dropout already."""
+    """Activations that were already followed by dropout."""
 
     def __repr__(self) -> str:
-        """Say it in one line."""
+        """Return a one-line description."""
         kept = f"; a dropout stood behind {', '.join(self.left_out)}" if self.left_out else ""
         return f"dropout at rate {self.rate:g} behind {', '.join(self.names) or 'nothing'}{kept}"
 
 
 def insert_dropout(module: nn.Module, where: Where = AFTER_ACTIVATION, rate: float = 0.0) -> Insertion:
-    """Put a dropout behind parts of a module, by forward hooks; `remove_dropout` takes them away.
+    """Insert dropout after submodules by forward hooks; `remove_dropout` removes them.
 
-    The new sites have the names of the modules behind which they stand, in `dropout_sites` and in a search. Neither
-    ``state_dict`` nor the source of the module changes, and at rate 0 its output does not.
+    The new sites have the names of the submodules, in `dropout_sites` and in a search. ``state_dict`` and the source of
+    the module do not change, nor does its output at rate 0.
 
     Args:
         module: Any module.
-        where: ``"after_activation"``: behind each activation that is a module of its own and has no dropout behind it
-            (those that make gates or outputs, such as Sigmoid and Softmax, are left out). Or a name, a pattern of
-            names such as ``"encoder.*.relu"``, a type of module, or a list of these.
-        rate: The probability that an activation is dropped, in [0, 1].
+        where: ``"after_activation"``: after each activation module without a following dropout (except those for gates
+            and outputs, such as Sigmoid and Softmax). Or a name, a pattern of names such as ``"encoder.*.relu"``, a
+            type of submodule, or a list of these.
+        rate: The probability of dropping an activation, in [0, 1].
 
     Returns:
         The names of the new sites, and the activations that were left out.
 
     Raises:
-        InputError: `where` fits nothing, a dropout was inserted there before, or `rate` is out of its range.
+        InputError: `where` matches nothing, dropout was already inserted there, or `rate` is out of range.
     """
     return put_behind(module, where, checked_rate(rate, "rate"))
 
 
 def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where") -> Insertion:
-    """Do what `insert_dropout` does, with the `key` by which the user said `where` in the messages."""
+    """Insert dropout like `insert_dropout`; messages refer to `where` by `key`."""
     if not where or not isinstance(where, str | type | Sequence):
         raise InputError(
             f"{key} must be {AFTER_ACTIVATION}, a name, a pattern, a type of parts, or a list of these, got {where!r}"
@@ -128,7 +128,7 @@ def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where")
 
 
 def remove_dropout(module: nn.Module) -> tuple[str, ...]:
-    """Take away every dropout that `insert_dropout` put into a module, and return where they stood."""
+    """Remove all dropout that `insert_dropout` inserted; return the names of its sites."""
     removed = []
     for name, part in module.named_modules():
         for key in inserted_dropout(part):
@@ -138,14 +138,14 @@ def remove_dropout(module: nn.Module) -> tuple[str, ...]:
 
 
 def inserted_dropout(part: nn.Module) -> dict[int, InsertedDropout]:
-    """Return the inserted dropout that hangs on a module, by the key of its hook."""
+    """Return the inserted dropout of a module, by the key of its hook."""
     if isinstance(part, torch.jit.ScriptModule):
         return {}
     return {key: hook for key, hook in forward_hooks_of(part).items() if isinstance(hook, InsertedDropout)}
 
 
 def _can_carry(part: nn.Module) -> bool:
-    # Attention uses the weights of its output layer and never calls it; TorchScript takes no hooks.
+    # Attention uses its output layer's weights without calling it; TorchScript supports no hooks.
     return not isinstance(part, nn.modules.linear.NonDynamicallyQuantizableLinear | torch.jit.ScriptModule)
 
 
@@ -164,14 +164,14 @@ def _after_activations(module: nn.Module, key: str) -> dict[str, nn.Module]:
 
 
 def suggested_where(module: nn.Module) -> str:
-    """Return where dropout can be inserted: ``after_activation``, else the name of a layer; empty without layers."""
+    """Return a place to insert dropout: ``after_activation`` or the name of a layer; empty without layers."""
     if any(isinstance(part, _ACTIVATIONS) for _, part in _parts(module)):
         return AFTER_ACTIVATION
     return next(_layers(module), "")
 
 
 def _layers(module: nn.Module) -> Iterator[str]:
-    """Yield the names of the parts that have weights of their own: a loss has none."""
+    """Yield the names of submodules with their own weights, which excludes losses."""
     return (name for name, part in _parts(module) if next(part.parameters(recurse=False), None) is not None)
 
 
@@ -185,7 +185,7 @@ def _examples(module: nn.Module, key: str) -> str:
 
 
 def _followed_by_dropout(module: nn.Module) -> set[str]:
-    """Return the names of modules that stand right in front of a dropout in an `nn.Sequential`."""
+    """Return the names of modules directly before a dropout in an `nn.Sequential`."""
     return {
         f"{name}.{first}" if name else first
         for name, part in module.named_modules()

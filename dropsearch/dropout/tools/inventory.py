@@ -1,4 +1,4 @@
-"""The inventory of any module, as its author asks for it."""
+"""The public inventory of any module, `dropout_sites`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dropsearch.dropout.tools.dry_run import DryRun
 
 
 class Inventory(tuple[Site, ...]):
-    """The sites of a module in the order of its forward pass; printed, a table."""
+    """The sites of a module in the order of its forward pass, printed as a table."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Return a table with one line a site, and the reason where a site cannot be controlled."""
+        """Return a table with one line per site, and the reason if a site is not controllable."""
         if not self:
             return "no dropout sites"
         width = max(4, *(len(site.name) for site in self))
@@ -33,22 +33,22 @@ class Inventory(tuple[Site, ...]):
 
 
 def dropout_sites(module: nn.Module, batch: Any, *, kinds: Mapping[str, str] | None = None) -> Inventory:
-    """Return every place where a module drops activations, in the order of one training pass.
+    """Return the dropout sites of a module in the order of one training pass.
 
-    The module runs once in training mode and is then as it was before: parameters, gradients, buffers (BatchNorm's
-    statistics among them), modes, hooks and the random generators' state. ``print(dropout_sites(...))`` shows a table.
+    The module runs once in training mode and is then restored: parameters, gradients, buffers (including BatchNorm's
+    statistics), modes, hooks and the states of random generators. ``print(dropout_sites(...))`` shows a table.
 
     Args:
         module: Any ``nn.Module``, or a LightningModule of ``lightning`` or ``pytorch_lightning``.
-        batch: For a LightningModule, the batch as its ``training_step`` takes it. For any other module the forward's
+        batch: For a LightningModule, the batch for its ``training_step``. For any other module the forward's
             argument, a tuple of arguments, or a dict of keyword arguments.
-        kinds: Kinds that are known better than they are guessed, by site name or pattern:
-            ``{"encoder.*": "residual"}``. The first that fits counts.
+        kinds: Kinds by site name or pattern that correct inferred ones: ``{"encoder.*": "residual"}``. The first match
+            counts.
 
     Returns:
-        A tuple of `Site`: name, kind, the present rate, how many activations one example passes through it, whether
-        it can be controlled, and why not. Random parts out of reach (stochastic depth, a recurrent layer's
-        ``dropout=``, a forward's own ``bernoulli_``) and dropouts that this pass did not call are among them.
+        A tuple of `Site`: name, kind, current rate, activations per example, and whether it can be controlled. It
+        includes randomness that cannot be controlled (such as ``bernoulli_`` in a forward) and dropouts that this pass
+        did not call, with the reason.
 
     Raises:
         InputError: The module cannot run this batch, or `kinds` names an unknown kind or site.
@@ -57,7 +57,7 @@ def dropout_sites(module: nn.Module, batch: Any, *, kinds: Mapping[str, str] | N
 
 
 def take_inventory(dry_run: DryRun, kinds: Mapping[str, str]) -> Inventory:
-    """Return the sites that one training pass of a rehearsal meets."""
+    """Return the sites that one training pass of a dry run finds."""
     module = dry_run.module
     with dry_run.unchanged():
         module.train()

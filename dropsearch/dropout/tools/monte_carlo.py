@@ -17,38 +17,37 @@ from dropsearch._compat.torch_modules import NormBase, buffers_of
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.snapshot import hidden_modules
 
-# What keeps statistics, or refines a weight with each pass in training mode (spectral norm).
+# Modules with running statistics, or with weights that are updated in training mode (spectral norm).
 _STAYS_IN_EVAL = (NormBase, parametrize.ParametrizationList)
 
 
 class MCDropout(nn.Module):
     """Evaluates a module with dropout on at every site, BatchNorm in eval mode (Gal & Ghahramani 2016).
 
-    Called like the module, it runs it `samples` times, each with masks of its own, and returns the mean of what the
-    module returns: of the same form and the same shapes, tuples and dicts included. Tensors that are not real numbers
-    (classes, booleans) and what is no tensor are those of the first sample. `draw` returns all samples. ::
+    A call runs the module `samples` times with different masks and returns the mean of its outputs, with the same
+    structure (including tuples and dicts) and shapes. Tensors without real numbers (classes, booleans) and non-tensors
+    are those of the first sample. `draw` returns all samples. ::
 
         predict = MCDropout(net, samples=50, transform=lambda logits: logits.softmax(-1))
         mean = predict(x)  # [batch, classes]
         spread = predict.draw(x).std(0)  # of [samples, batch, classes]
 
-        with MCDropout(net):  # dropout is on in each call of the module itself, until the block ends
+        with MCDropout(net):  # dropout is on in calls of the module itself
             one_sample = net(x)
 
-    The module's own rates are used. Every part is in training mode while a sample runs, functional dropout with
-    ``training=self.training`` among them, but for PyTorch's norms with running statistics and weights that are
-    parametrised; what else is random in training (stochastic depth) is random too. Afterwards modes and buffers are as
-    they were. Masks come from PyTorch's global generator: ``torch.manual_seed``
-    repeats them. Whether gradients are recorded is left to the caller.
+    The module's current rates are used. All submodules are in training mode during a sample (so functional dropout with
+    ``training=self.training`` is on), except PyTorch's norms with running statistics and parametrized weights. Other
+    randomness of training (stochastic depth) is also on. Modes and buffers are restored. Masks come from PyTorch's
+    global generator, so ``torch.manual_seed`` reproduces them. Gradients are recorded unless the caller disables them.
 
     Args:
         module: A module, with or without BatchNorm, in any mode.
-        samples: How many passes a call makes, at least 1.
-        transform: Applied to what each pass returns, before the mean. A mean of probabilities is not the softmax of a
-            mean of logits: the paper averages probabilities.
+        samples: Number of passes per call, at least 1.
+        transform: Applied to the output of each pass before the mean. A mean of probabilities differs from the softmax
+            of a mean of logits; the paper averages probabilities.
 
     Raises:
-        InputError: `samples` is below 1, or `module` is no module.
+        InputError: `samples` is below 1, or `module` is not a module.
     """
 
     def __init__(self, module: nn.Module, samples: int = 50, transform: Callable[[Any], Any] | None = None) -> None:
@@ -63,7 +62,7 @@ class MCDropout(nn.Module):
         self._entered: list[ExitStack] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the mean over the samples, of the form that the module returns."""
+        """Return the mean over the samples, with the structure of the module's output."""
         with _dropping(self.module):
             total = self._sample(*args, **kwargs)
             for _ in range(self.samples - 1):
@@ -71,7 +70,7 @@ class MCDropout(nn.Module):
         return _joined(lambda x: x / self.samples, [total])
 
     def draw(self, *args: Any, **kwargs: Any) -> Any:
-        """Return all samples: each tensor with one more dimension in front, `[samples, ...]`."""
+        """Return all samples, stacked in a new first dimension: `[samples, ...]`."""
         with _dropping(self.module):
             drawn = [self._sample(*args, **kwargs) for _ in range(self.samples)]
         return _joined(lambda *each: torch.stack(each), drawn, real=False)
@@ -92,7 +91,7 @@ class MCDropout(nn.Module):
 
 @contextmanager
 def _dropping(module: nn.Module) -> Iterator[None]:
-    """Turn dropout on and nothing that learns, and put modes and buffers back when the context ends."""
+    """Enable dropout without updating statistics; restore modes and buffers when the context ends."""
     parts = [*module.modules(), *(part for top in hidden_modules(module).values() for part in top.modules())]
     modes = {part: part.training for part in parts}
     held = {part: dict(buffers_of(part)) for part in parts if not isinstance(part, torch.jit.ScriptModule)}
@@ -115,7 +114,7 @@ def _dropping(module: nn.Module) -> Iterator[None]:
 
 
 class _FixedStatistics(TorchFunctionMode):
-    """Runs norms that are called as functions with the statistics that they have, whatever the module's mode."""
+    """Makes functional norms use their running statistics in any mode."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -129,12 +128,12 @@ class _FixedStatistics(TorchFunctionMode):
 
 
 def _joined(join: Callable[..., Tensor], results: list[Any], *, real: bool = True) -> Any:
-    """Join results of one form tensor by tensor; what cannot be joined is taken from the first.
+    """Join results of the same structure tensor by tensor; other leaves are taken from the first result.
 
     Args:
-        join: Takes one tensor of each result.
-        results: All of the same form.
-        real: Whether only tensors of real (or complex) numbers are joined.
+        join: Joins one tensor of each result.
+        results: Results with the same structure.
+        real: Whether only real or complex tensors are joined.
     """
     first = results[0]
     if isinstance(first, Tensor):

@@ -1,4 +1,4 @@
-"""What a rate does to the result of a training pass."""
+"""The effect of a rate on the result of a training pass."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from dropsearch.dropout.tools.dry_run import DryRun
 from dropsearch.dropout.trial_control import TrialControl
 
 HIGH = 0.9
-"""The rate that is held against 0."""
+"""The rate that is compared with 0."""
 
 _TRIES = 3
-"""At so high a rate a mask may still keep all of very few activations, by chance."""
+"""Number of seeds: even at this rate a mask may keep all of very few activations by chance."""
 
 
 class RateEffect:
-    """Compares training passes of one module whose rates differ.
+    """Compares training passes of a module at different rates.
 
-    All else that is random in a pass is drawn from the same seeds each time.
+    All other random numbers of a pass are drawn from the same seeds.
 
     Args:
-        rehearsal: The module and its batch.
-        sites: All sites that can be controlled; they are at rate 0 where nothing else is said.
-        train: Whether the module is put into training mode first; else it runs in the modes that it has.
+        dry_run: The module and its batch.
+        sites: All controllable sites; their rate is 0 unless given.
+        train: Whether to set training mode first; otherwise the module keeps its modes.
     """
 
     def __init__(self, dry_run: DryRun, sites: Iterable[str], *, train: bool) -> None:
@@ -38,15 +38,15 @@ class RateEffect:
         self.sites = tuple(sites)
         self.train = train
         self._undropped = self._result({})
-        # A GPU may add up in another order each time: what differs anyway is no effect of a rate.
+        # A GPU may sum in a different order each time; such differences are no effect of a rate.
         self._noise = largest_difference(self._undropped, self._result({}))
 
     def alive(self, site: str) -> bool:
-        """Whether a site's rate changes the result."""
+        """Return whether a site's rate changes the result."""
         return any(self._differs(self._undropped, self._result({site: HIGH}, seed)) for seed in range(_TRIES))
 
     def reaches_training(self, site: str) -> bool:
-        """Whether a site's rate changes the gradient of any parameter that trains."""
+        """Return whether a site's rate changes the gradient of any trainable parameter."""
         seeds = range(_TRIES)
         return any(
             self._differs(*(self._result({site: rate}, seed, of=_gradients) for rate in (0.0, HIGH))) for seed in seeds
@@ -79,10 +79,10 @@ class RateEffect:
 
 
 def _gradients(module: nn.Module, results: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of the loss, or of the sum of the outputs, by each parameter that trains."""
+    """Return the gradients of the loss, or of the sum of the outputs, for all trainable parameters."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     total = sum((each.abs() if each.is_complex() else each).sum() for each in results if each.requires_grad)
-    if not isinstance(total, Tensor):  # manual optimisation has gone backward already
+    if not isinstance(total, Tensor):  # manual optimization has already run backward
         given: Sequence[Tensor | None] = [parameter.grad for parameter in trained]
     else:
         given = torch.autograd.grad(total, trained, allow_unused=True) if trained else []
@@ -90,7 +90,7 @@ def _gradients(module: nn.Module, results: list[Tensor]) -> list[Tensor]:
 
 
 def _seed_all(module: nn.Module) -> None:
-    """Seed the generators that a rehearsal puts back."""
+    """Seed the generators that a dry run restores."""
     torch.default_generator.manual_seed(0)
     for device in {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}:
         with torch.cuda.device(device):
@@ -100,7 +100,7 @@ def _seed_all(module: nn.Module) -> None:
 
 
 def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Return the largest absolute difference of two results; infinite where their form differs."""
+    """Return the largest absolute difference of two results; infinite if their structures differ."""
     if len(a) != len(b) or any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
         return math.inf
     return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
@@ -111,6 +111,6 @@ def _difference(x: Tensor, y: Tensor) -> float:
         return 0.0
     wide = torch.complex128 if x.is_complex() else torch.float64
     x, y = x.to(wide), y.to(wide)
-    # Equal infinities and a NaN in both are no difference; a NaN in one of them is.
+    # Equal infinities, or NaN in both, are no difference; NaN in only one is.
     apart = torch.where((x == y) | (x.isnan() & y.isnan()), 0.0, (x - y).abs())
     return float(apart.nan_to_num(nan=math.inf).max())

@@ -1,4 +1,4 @@
-"""Operations of the user's own that drop, made known in one line."""
+"""Registration of a user's dropout operation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dropsearch.dropout.typical_rates import KINDS
 
 
 def register_op(operation: Any, *, rate: str, kind: str = "") -> Any:
-    """Make a class or a function that drops by code of its own an operation whose rate is searched.
+    """Register a class or function with its own dropout code, so that its rate is searched.
 
-    Its code runs as it is, at the rates of the trials, and its random numbers (``torch.rand``, ``bernoulli_``,
-    ``randn`` and their like) come from the trial's seed. One line behind the definition does it; so the command line
-    knows the operation as soon as it imports the module's file. ::
+    Its code runs unchanged at the trials' rates, and its random numbers (``torch.rand``, ``bernoulli_``, ``randn``
+    etc.) come from the trial's seed. Call it after the definition; the command line then knows the operation as soon as
+    it imports the file. ::
 
         def shake(x, p, training):  # stochastic depth of a batch
             keep = torch.rand(len(x), 1) >= p
@@ -30,14 +30,14 @@ def register_op(operation: Any, *, rate: str, kind: str = "") -> Any:
 
     Args:
         operation: A subclass of ``nn.Module`` or a plain function.
-        rate: The attribute of the class, or the argument of the function, that is the probability to drop.
-        kind: The kind of its sites, by which the typical rate goes; guessed from what stands around where left out.
+        rate: Name of the attribute of the class, or of the argument of the function, that is the dropout rate.
+        kind: Kind of its sites, which determines the typical rate; inferred by default.
 
     Returns:
-        The operation, so that a decorator can be made of it with ``functools.partial``.
+        The operation, so that ``functools.partial`` makes a decorator.
 
     Raises:
-        InputError: It is neither, it has no such attribute or argument, or the kind is unknown.
+        InputError: The operation is neither, it has no such attribute or argument, or the kind is unknown.
     """
     if kind and kind not in KINDS:
         raise InputError(f'kind must be one of {", ".join(KINDS)}, got "{kind}"{close_match(kind, KINDS)}')

@@ -1,4 +1,4 @@
-"""Setting the rates of a module for good, or until they are taken back."""
+"""Setting the dropout rates of a module, permanently or temporarily."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dropsearch.dropout.unsupported import is_compiled
 
 
 class RatesSet:
-    """What `set_rates` did. `remove()` undoes it, and so does the end of a ``with`` block.
+    """The result of `set_rates`. `remove()` or the end of a ``with`` block restores the rates.
 
-    Where rates are set more than once, the settings are to be removed in the reverse order.
+    If rates are set several times, remove the settings in reverse order.
     """
 
     def __init__(self, module: nn.Module, attributes: Mapping[str, _Attribute], called: Mapping[str, float]) -> None:
         self.attributes = {site: attribute.rate for site, attribute in attributes.items()}
-        """The rates that are numbers on parts of the module (``nn.Dropout.p``, ``nn.LSTM.dropout``), by site name."""
+        """Rates that are attributes of submodules (``nn.Dropout.p``, ``nn.LSTM.dropout``), by site name."""
         self.calls = dict(called)
-        """The rates that a wrapper around the module's forward and ``training_step`` sets, by site name."""
+        """Rates that a wrapper of the module's forward and ``training_step`` sets, by site name."""
         self._undo: list[Callable[[], Any]] = [attribute.set() for attribute in attributes.values()]
         if called:
             self._undo.append(wrap(module, called))
 
     def remove(self) -> None:
-        """Put all rates back as they were; a second time does nothing."""
+        """Restore all rates; a second call does nothing."""
         while self._undo:
             self._undo.pop()()
 
@@ -45,7 +45,7 @@ class RatesSet:
         self.remove()
 
     def __repr__(self) -> str:
-        """Say in one line which rates are set, and how."""
+        """Return a one-line description of the set rates."""
         if not self._undo:
             return "rates taken back"
         parts = [f"{site}={rate:g}" for site, rate in self.attributes.items()]
@@ -54,29 +54,28 @@ class RatesSet:
 
 
 def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
-    """Set the dropout rates of a module's sites, so that it trains at them under any Trainer or loop.
+    """Set the dropout rates of a module's sites, so that it trains with them in any Trainer or loop.
 
-    Where a part holds its rate as a number (``nn.Dropout.p``, ``dropout`` of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and
-    ``nn.MultiheadAttention``, an inserted dropout), the number is set. Any other site is a call, in a forward or a
-    ``training_step``, the first of its module or a later one (``model``, ``block#2``), or one call of a site that is
-    called several times in a pass (``drop@2``): there a wrapper hands the call its rate.
-    The wrapper adds nothing to ``state_dict`` and is copied and pickled with the module. ::
+    If the rate is an attribute of a submodule (``nn.Dropout.p``, ``dropout`` of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and
+    ``nn.MultiheadAttention``, an inserted dropout), the attribute is set. Other sites are calls: in a forward or
+    ``training_step`` (``model``, ``block#2``), or one of several calls of a site in a pass (``drop@2``). A wrapper sets
+    the rates of these calls. It adds nothing to ``state_dict`` and is copied and pickled with the module. ::
 
-        set_rates(module, {"drop": 0.2, "model#2": 0.4})  # until further notice
+        set_rates(module, {"drop": 0.2, "model#2": 0.4})  # permanently
         with set_rates(module, {"drop": 0.0}):  # until the block ends
             ...
 
     Args:
         module: Any ``nn.Module`` or LightningModule.
-        rates: Rate in [0, 1] by site name, as `dropout_sites` lists them. A name without an ordinal whose part holds
-            its rate as a number means all of the part's drops that have no rate of their own in `rates`.
+        rates: Rate in [0, 1] by site name, as listed by `dropout_sites`. If the rate is an attribute, a name without an
+            ordinal applies to all drops of the submodule that have no other rate in `rates`.
 
     Returns:
-        What takes the rates back: ``.remove()``, or the end of a ``with`` block.
+        An object that restores the rates by ``.remove()`` or at the end of a ``with`` block.
 
     Raises:
-        InputError: A name is not that of a site, a rate is not in [0, 1], or a site is a call and the module is
-            compiled by ``torch.compile``. Nothing is set then.
+        InputError: A site is unknown, a rate is not in [0, 1], or a site is a call and the module is compiled by
+            ``torch.compile``. Nothing is set then.
     """
     if not isinstance(rates, Mapping):
         raise InputError(f'rates must be a rate by site name, got {rates!r}: as in {{"drop": 0.2}}')
@@ -108,14 +107,14 @@ def _attribute(part: nn.Module, site: str, rate: float) -> _Attribute | None:
 
 
 class _Attribute:
-    """A number on a part of a module that is the rate of its dropout."""
+    """An attribute of a submodule that is its dropout rate."""
 
     def __init__(self, holder: Any, name: str, rate: float) -> None:
         self.holder, self.name, self.rate = holder, name, rate
 
     @classmethod
     def of(cls, part: nn.Module, rate: float) -> _Attribute | None:
-        """Find the number; None where there is none, or where it is not that of all that the part drops."""
+        """Return the attribute, or None if there is none or it does not cover all drops of the submodule."""
         hooks = list(inserted_dropout(part).values())
         has_own = isinstance(part, nn.MultiheadAttention) or drops_between_layers(part)
         if hooks:

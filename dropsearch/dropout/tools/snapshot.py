@@ -1,4 +1,4 @@
-"""Keeping the state of a module, to put it back as it was."""
+"""Snapshots of a module's state."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 Undo = Callable[[], Any]
-"""Puts one thing back, and leaves it alone where nothing changed."""
+"""Restores one value, if it has changed."""
 
 _CONTAINERS = (list, dict, set, deque)
 
 
 def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return modules that a model holds in plain lists, tuples and dicts, where PyTorch does not find them.
+    """Return modules in plain lists, tuples and dicts of a model, which PyTorch does not find.
 
-    The keys tell where, such as ``block.drops[0]``. What is registered elsewhere in the model is not hidden.
+    Keys are their locations, such as ``block.drops[0]``. Modules that are also registered are not included.
     """
     registered = {id(part) for part in model.modules()}
     found: dict[str, nn.Module] = {}
@@ -36,7 +36,7 @@ def hidden_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 class ModuleSnapshot:
-    """The state of a module and of the random generators, to be put back."""
+    """The state of a module and of random generators, which can be restored."""
 
     def __init__(self, module: nn.Module) -> None:
         self._undo: list[Undo] = [_random_state(module)]
@@ -59,7 +59,7 @@ class ModuleSnapshot:
             self._undo.append(_gradient(tensor))
 
     def put_back(self) -> None:
-        """Put all back."""
+        """Restore everything."""
         for undo in self._undo:
             undo()
 
@@ -89,7 +89,7 @@ def _attributes(part: nn.Module, seen: set[int]) -> Undo:
 
 
 def _inside(value: Any, seen: set[int]) -> Undo | None:
-    """Return what puts back the inside of an attribute; None for what has none, or is looked after elsewhere."""
+    """Return a function that restores the content of an attribute; None without content or if handled elsewhere."""
     if id(value) in seen:
         return None
     if type(value) is Tensor:

@@ -1,4 +1,4 @@
-"""A wrapper around a module's steps that hands some of its dropout calls other rates."""
+"""A wrapper of a module's steps that changes the rates of some dropout calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dropsearch.dropout.ops.call import Replaced
 from dropsearch.dropout.tools.insert import inserted_dropout
 
 STEPS = ("forward", "training_step")
-"""The methods by which a pass through a module begins; the names of sites are counted from there."""
+"""The methods that start a pass through a module, which the names of sites refer to."""
 
 _DROPPING = (
     DropoutBase,
@@ -26,19 +26,19 @@ _DROPPING = (
 
 
 def never_drops(part: nn.Module) -> bool:
-    """Whether a part is a layer of PyTorch's own that calls no dropout that could be seen (its subclasses may)."""
+    """Return whether a submodule is a PyTorch layer without visible dropout calls (subclasses may have some)."""
     own = type(part).__module__.startswith("torch.nn.modules.")
     drops = isinstance(part, _DROPPING) or drops_between_layers(part)
     return own and not drops and not inserted_dropout(part)
 
 
 def drops_between_layers(part: nn.Module) -> bool:
-    """Whether a part is a recurrent network of several layers, which drops between them."""
+    """Return whether a submodule is a recurrent network of several layers, which drops between them."""
     return isinstance(part, nn.RNNBase) and part.num_layers > 1
 
 
 class RateMode(DropoutMode):
-    """Hands each named call its rate, and leaves the dropping to PyTorch."""
+    """Sets the rate of each named call and lets PyTorch drop."""
 
     def __init__(self, model: nn.Module, rates: Mapping[str, float]) -> None:
         super().__init__(model)
@@ -46,7 +46,7 @@ class RateMode(DropoutMode):
         self.met: set[str] = set()
 
     def on_drop(self, site: str, call: DropCall, original: Callable[..., Tensor]) -> Tensor:
-        """Let the call run, at its rate where it has one."""
+        """Run the call, at its rate if it has one."""
         rate = self.on_own(site, call.rate)
         return original(rate) if isinstance(rate, Replaced) else original()
 
@@ -69,7 +69,7 @@ class _Setting:
         self.is_checked = False
 
     def run(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a step with the rates set, unless it is the forward that a running step calls."""
+        """Run a step with the rates set, unless it is a forward inside a running step."""
         if self.is_running or not self.rates:
             return step(*args, **kwargs)
         mode = RateMode(self.module, self.rates)
@@ -94,9 +94,9 @@ class _Setting:
 
 
 class _Wrapped:
-    """A step of a module that runs with the rates of some of its calls set.
+    """A step of a module with changed rates of some calls.
 
-    A plain object, so that a copy or a pickle of the module holds one that belongs to the copy.
+    It is a plain object, so that copies and pickles of the module contain their own.
     """
 
     def __init__(self, step: Callable[..., Any], setting: _Setting) -> None:
@@ -109,11 +109,11 @@ class _Wrapped:
 
 
 def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
-    """Wrap the steps of one module, and return what takes the wrapper off.
+    """Wrap the steps of a module and return a function that removes the wrapper.
 
     Args:
-        module: Any module. Its ``forward``, and ``training_step`` where it has one, become attributes of the object.
-        rates: Rate by site name; ``drop@2`` is the second call of a site in one pass.
+        module: Any module. Its ``forward`` and, if present, ``training_step`` become attributes of the object.
+        rates: Rate by site name; ``drop@2`` is the second call of a site in a pass.
     """
     setting = _Setting(module, rates)
     names = [name for name in STEPS if hasattr(module, name)]
@@ -122,7 +122,7 @@ def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
     vars(module).update(wrapped)
 
     def undo() -> None:
-        setting.rates.clear()  # all that is to be done where another wrapper stands around this one
+        setting.rates.clear()  # suffices if another wrapper is around this one
         for name, wrapper in wrapped.items():
             if vars(module).get(name) is wrapper:
                 del vars(module)[name]
