@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,55 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropsearch.config.schema import RangeConfig, TrainerConfig
 from dropsearch.core.errors import InputError
-
-DECIDES: Mapping[str, tuple[str, ...]] = {
-    "n_trials": ("study.n_trials",),
-    "max_epochs": ("trainer.max_epochs",),
-    "seed": ("seed",),
-    "monitor": ("monitor",),
-    "mode": ("mode",),
-    "arms": ("arms",),
-    "output_dir": ("output_dir",),
-    "tracking": ("tracking", "tracking.name"),
-    "engine": ("engine", "engine.name"),
-    "accelerator": ("trainer.accelerator",),
-    "confirm_top_k": ("confirm.top_k",),
-    "confirm_seeds": ("confirm.seeds",),
-    "name": ("model.name",),
-    "tracking_uri": ("tracking.uri",),
-    "batchnorm": ("batchnorm.replace",),
-    "lr": ("space.lr.low", "space.lr.high"),
-    "weight_decay": ("space.weight_decay.low", "space.weight_decay.high"),
-    "rates": ("space.low", "space.high"),
-    "sampler": ("sampler", "sampler.name"),
-    "pruner": ("pruner", "pruner.name"),
-    "storage": ("study.storage",),
-    "timeout": ("study.timeout",),
-    "budget": ("budget",),
-}
-"""The configuration keys that each argument sets; `overrides` must not contain them."""
-
-
-def check_overrides(overrides: Any, left_out: Collection[str]) -> None:
-    """Reject overrides of keys that arguments set, since the arguments would silently win.
-
-    Args:
-        overrides: Overrides as on the command line.
-        left_out: Arguments that are not given, whose keys may be overridden.
-
-    Raises:
-        InputError: An override conflicts with an argument, or `overrides` is not a list of strings.
-    """
-    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise InputError(f'overrides must be a list of KEY=VALUE, got {overrides!r}: for example ["sampler=random"]')
-    decided = {key: argument for argument, keys in DECIDES.items() if argument not in left_out for key in keys}
-    for word in overrides:
-        key = str(word).lstrip("+~").partition("=")[0]
-        if key in decided:
-            raise InputError(
-                f"overrides must leave out {key}, which the argument {decided[key]} sets, got {word}: use "
-                f"{decided[key]}=..."
-            )
 
 
 def whole(argument: str, value: object) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from dropsearch.api import study_objects
 from dropsearch.api.arguments import (
     bounds,
-    check_overrides,
     logger_argument,
     mapping,
     seconds,
@@ -21,6 +20,7 @@ from dropsearch.api.arguments import (
     word,
     words,
 )
+from dropsearch.api.override_checks import check_overrides
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
 from dropsearch.config.compose import compose_overrides
@@ -129,7 +129,8 @@ def search(
     optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
     optional |= {"lr": lr, "weight_decay": weight_decay, "rates": rates}
     optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout, "budget": budget}
-    check_overrides(overrides, [argument for argument, value in optional.items() if value is None])
+    optional |= {"insert": insert, "kinds": kinds, "params": params, "arm_args": arm_args}
+    check_overrides(overrides, [name for name, value in optional.items() if value is None], mapping("trainer", trainer))
     kept = study_objects.address(storage)
     study_objects.check(sampler, pruner, kept)
     given = {"train": train_dataloaders, "val": val_dataloaders, "test": test_dataloaders}

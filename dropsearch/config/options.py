@@ -6,7 +6,10 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from dropsearch.config.messages import GROUPS
 from dropsearch.core.errors import InputError, close_match
@@ -50,3 +53,22 @@ def check_options(arguments: Sequence[str]) -> None:
             raise InputError(
                 f"{name} must be left out, because it unpickles a file, which can run code: repeat the overrides"
             )
+
+
+def set_keys(override: str) -> list[str]:
+    """Return the keys that an override sets: its own, or those of the mapping that it sets."""
+    key, _, _ = override.partition("=")
+    key = key.lstrip("+~").partition("@")[0]
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:  # composing it says what is wrong
+        return [key]
+    return list(_leaves(key, value))
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, dict) or not value:
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)

@@ -1,13 +1,14 @@
 """Prove that faults lose nothing: 200 of them in running studies, over journal, SQLite and PostgreSQL.
 
-    python scripts/prove/attack.py [--faults 200] [--overrides 1000] [--seed 0]
+    python scripts/prove/attack.py [--faults 200] [--overrides 1000] [--seed 0] [--notes FILE]
 
 The faults: kill -9 by the clock and by counting writes, lines of a journal torn by a crash or a full disk, killed
 training processes, dropped connections, a locked database, a database server that crashes and recovers. Each study is
 continued by the same command until it has come to its end; then Optuna's and MLflow's own means must find each trial
 exactly once, and unchanged since it first ended. No run that was not killed may print a traceback. After that the
-configuration is given generated overrides: each must be accepted, or refused in one line. All servers listen on
-127.0.0.1.
+configuration is given generated overrides: each must be accepted, or refused in one line. Those that it accepts are
+given to the program: each run must come to its end, or be refused in one line that leaves nothing. All servers listen
+on 127.0.0.1. With a file of notes, the same command goes on behind the studies that came to their end.
 """
 
 from __future__ import annotations
@@ -33,17 +34,26 @@ def main() -> None:
     given.add_argument("--faults", type=int, default=200)
     given.add_argument("--overrides", type=int, default=1000)
     given.add_argument("--seed", type=int, default=0)
+    given.add_argument("--notes", type=Path)
     wanted = given.parse_args()
     warnings.simplefilter("ignore")  # MLflow's and Optuna's own, about themselves
-    if wanted.faults:
-        attack_studies(wanted.faults, wanted.seed)
-    if wanted.overrides:
-        answers = Answers(wanted.seed)
-        answers.collect(wanted.overrides)
-        print(f"{wanted.overrides} overrides: {answers.accepted} accepted, {answers.refused} refused in one line each")
+    with RunForker() as run_forker, tempfile.TemporaryDirectory(prefix="dropsearch-attack-") as folder:
+        if wanted.faults:
+            attack_studies(run_forker, Path(folder), wanted)
+        if wanted.overrides:
+            attack_configuration(run_forker, Path(folder), wanted.overrides, wanted.seed)
 
 
-def attack_studies(faults: int, seed: int) -> None:
+def attack_configuration(run_forker: RunForker, folder: Path, overrides: int, seed: int) -> None:
+    """Give generated overrides to the configuration, and those that it accepts to the program."""
+    answers = Answers(seed)
+    answers.collect(overrides)
+    refused = answers.run_accepted(run_forker, folder)
+    ran, refused = len(answers.accepted) - refused, answers.refused + refused
+    print(f"{overrides} overrides: {refused} refused in one line each, {ran} ran to their end")
+
+
+def attack_studies(run_forker: RunForker, folder: Path, wanted: argparse.Namespace) -> None:
     """Let faults happen in studies, an equal share over each kind of storage, and print what held."""
     storages = ["journal", "sqlite", "postgresql"]
     if absent := missing():
@@ -51,19 +61,19 @@ def attack_studies(faults: int, seed: int) -> None:
         storages.remove("postgresql")
     started, happened, endings = time.monotonic(), 0, 0
     with ExitStack() as stack:
-        run_forker = stack.enter_context(RunForker())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dropsearch-attack-")))
         for number, storage in enumerate(storages):
             server = stack.enter_context(PostgresServer()) if storage == "postgresql" else None
             campaign = FaultCampaign(
-                run_forker, folder, storage, server, seed, say=lambda line: print(line, flush=True)
+                *(run_forker, folder, storage, server, wanted.seed),
+                say=lambda line: print(line, flush=True),
+                notes=wanted.notes,
             )
-            campaign.run((faults - happened) // (len(storages) - number))
+            campaign.run((wanted.faults - happened) // (len(storages) - number))
             happened, endings = happened + campaign.faults.total(), endings + campaign.endings
             print(f"{storage}: {dict(campaign.faults)}", flush=True)
     print(
-        f"{happened} faults (seed {seed}), {endings} studies came to their end: every trial that had ended is there "
-        f"once, unchanged, in Optuna and in MLflow ({time.monotonic() - started:.0f} s)"
+        f"{happened} faults (seed {wanted.seed}), {endings} studies came to their end: every trial that had ended is "
+        f"there once, unchanged, in Optuna and in MLflow ({time.monotonic() - started:.0f} s)"
     )
 
 

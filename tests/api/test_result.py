@@ -183,7 +183,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"storage": 5}, "storage must be an Optuna URL, a path or an object of optuna.storages, got 5"),
     ({"timeout": 0}, "study.timeout must be above 0, got 0"),
     ({"timeout": "soon"}, "timeout must be a number of seconds, got 'soon'"),
-    ({"sampler": "random", "overrides": ["sampler=gp"]}, "which the argument sampler says"),
+    ({"sampler": "random", "overrides": ["sampler=gp"]}, "sampler=gp (use sampler=...)"),
 ]
 
 

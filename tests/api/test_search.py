@@ -252,22 +252,44 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.Digits(), {"arms": "none"}, "arms must be a list of strings, got 'none'"),
     (nets.LitNet, data.Digits(), {"params": ["width"]}, "params must be a mapping, got ['width']"),
     (nets.LitNet, data.Digits(), {"trainer": {"max_epochs": "x"}}, "trainer['max_epochs'] must have the type of"),
-    (
-        nets.LitNet,
-        data.Digits(),
-        {"overrides": ["study.n_trials=1"]},
-        "overrides must leave out study.n_trials, which the argument n_trials says, got study.n_trials=1: give",
-    ),
-    (
-        nets.LitNet,
-        data.Digits(),
-        {"overrides": ["engine=vectorized"]},
-        "which the argument engine says, got engine=vectorized",
-    ),
-    (nets.LitNet, data.Digits(), {"lr": (0.1, 1), "overrides": ["space.lr.low=0.2"]}, "which the argument lr says"),
     (nets.LitNet, data.Digits(), {"overrides": "sampler=random"}, "overrides must be a list of KEY=VALUE"),
+    (nets.LitNet, data.Digits(), {"overrides": ["seed=1", 3]}, "overrides must be a list of KEY=VALUE"),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
 ]
+
+
+WITHOUT_EFFECT: list[tuple[dict[str, Any], list[str], str]] = [
+    ({}, ["study.n_trials=1"], "study.n_trials=1 (use n_trials=...)"),
+    ({}, ["++study={name: a, n_trials: 1}"], "++study={name: a, n_trials: 1} (use n_trials=...)"),
+    (
+        {},
+        ["engine=vectorized", "evidence=off", "confirm.seeds=3"],
+        "engine=vectorized (use engine=...), confirm.seeds=3 (use confirm_seeds=...)",
+    ),
+    ({"lr": (0.1, 1)}, ["space.lr.low=0.2"], "space.lr.low=0.2 (use lr=...)"),
+    ({"lr": (0.1, 1)}, ["space={lr: {low: 0.2}}"], "space={lr: {low: 0.2}} (use lr=...)"),
+    ({"trainer": {"accumulate_grad_batches": 2}}, ["+trainer.accumulate_grad_batches=3"], "=3 (use trainer=...)"),
+    ({"params": {"width": [4, 8]}}, ["space.params={model.width: choice(1,2)}"], "(use params=...)"),
+    ({"kinds": {"drop": "hidden"}}, ["sites.kinds={drop: input}"], "(use kinds=...)"),
+    ({"insert": "first"}, ["sites.insert=first"], "sites.insert=first (use insert=...)"),
+    ({}, ["model=cnn", "model.width=3", "data.batch_size=3"], "model=cnn (use make_module=...), model.width=3 (use"),
+    (
+        {},
+        ["task=plan", "experiment=fashion_cnn", "hydra.run.dir=x"],
+        "task=plan (a call searches; the command line has",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "overrides", "message"), WITHOUT_EFFECT, ids=[row[2][:40] for row in WITHOUT_EFFECT])
+def test_overrides_without_effect_are_refused_all_at_once(
+    search: Call, tmp_path: Path, more: dict[str, Any], overrides: list[str], message: str
+):
+    with pytest.raises(InputError, match=r"^overrides must leave out what a call sets otherwise or does not") as caught:
+        search(nets.LitNet, data.Digits(), overrides=overrides, **more)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("make", "module", "more", "message"), REFUSED, ids=[row[3][:40] for row in REFUSED])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.messages import known_keys
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import one_line as printable_line
+from tests.experiment.crash_jobs import ONE_FIGURE
+from tests.experiment.forked_runs import TINY, Job, RunForker
 
 VALUES = (
     *("", "null", "true", "0", "1", "-1", "3", "0.5", "-0.5", "1e-3", "1e20", "1e308", "1e400", "nan", "inf", "-inf"),
@@ -87,7 +90,8 @@ class Answers:
 
     def __init__(self, seed: int) -> None:
         self._draw, self._keys = random.Random(seed), sorted({*known_keys(), *OF_MODELS})
-        self.accepted = self.refused = 0
+        self.accepted: list[str] = []
+        self.refused = 0
 
     def collect(self, count: int) -> None:
         """Give the configuration so many overrides, each alone; each must be accepted or refused in one line."""
@@ -97,7 +101,40 @@ class Answers:
                 said = answer(word)
             except Exception as error:
                 raise AssertionError(f"{word!r} raised {type(error).__name__}: {error}") from error
-            assert "\n" not in said, (word, said)
-            assert said.isprintable(), (word, said)
-            assert len(said) <= MOST, (word, said)
-            self.accepted, self.refused = self.accepted + (not said), self.refused + bool(said)
+            _check_line(word, said)
+            self.refused += bool(said)
+            if not said:
+                self.accepted.append(word)
+
+    def run_accepted(self, run_forker: RunForker, folder: Path) -> int:
+        """Run the program with each override that the configuration accepts; return how many runs were refused.
+
+        A run must come to its end, or be refused in one line that leaves no file.
+        """
+        refused = 0
+        for number, word in enumerate(self.accepted):
+            here, log = folder / f"override{number}", folder / f"override{number}.log"
+            here.mkdir()
+            (status,) = run_forker.run(Job((*SMALLEST, word), str(log), cwd=str(here), setup=ONE_FIGURE))
+            said = log.read_text()
+            assert status in (0, 2), (word, status, said)
+            assert "Traceback" not in said, (word, said)
+            if status == 2:
+                refused += 1
+                _check_line(word, said.removesuffix("\n"))
+                assert not list(here.iterdir()), (word, "leaves files")
+        return refused
+
+
+def _check_line(word: str, said: str) -> None:
+    assert "\n" not in said, (word, said)
+    assert said.isprintable(), (word, said)
+    assert len(said) <= MOST, (word, said)
+
+
+SMALLEST = (
+    *TINY,
+    *("model.hidden=[8]", "trainer.max_epochs=1", "arms=[none,dropout]", "study.n_trials=1", "confirm.top_k=1"),
+    *("confirm.seeds=2", "evidence=off", "engine.processes=1", "tracking=none"),
+)
+"""A run of a few seconds; an override that is given beside takes the place of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.experiment import study_audit
+from tests.experiment.crash_jobs import ONE_FIGURE
 from tests.experiment.forked_runs import TINY, Job, RunForker
 from tests.experiment.kill_campaign import ARMS, KILLED, SEEDS, TOP_K
 from tests.experiment.postgres_server import PostgresServer
@@ -24,10 +26,10 @@ SHARES = {
     "postgresql": {"killed": 4, "dropped": 5, "connections ended": 5, "restarted": 2, "worker": 3},
 }
 """How often each fault is drawn, by storage."""
+INSIDE = ("dropped", "full", "worker")
+"""The faults that happen inside a run."""
 SPAN = 4.0
 """About as many seconds as a run takes."""
-LIMIT = 240.0
-"""Seconds after which a run is taken to hang."""
 
 
 @dataclass
@@ -45,16 +47,34 @@ class FaultCampaign:
     seed: int = 0
     faults_per_study: int = 12
     say: Callable[[str], None] = lambda _: None
+    notes: Path | None = None
+    """Where studies are noted that came to their end: another campaign with these notes goes on behind them."""
     faults: Counter[str] = field(default_factory=Counter)
     """How many faults of each kind happened."""
     endings: int = 0
 
     def run(self, faults: int) -> None:
-        """Let that many faults happen."""
-        draw, number = random.Random(f"{self.storage}-{self.seed}"), 0
+        """Let that many faults happen, less those of the studies that are noted."""
+        number = 0
         while self.faults.total() < faults:
             number += 1
-            self._study(number, draw, min(faults, self.faults.total() + self.faults_per_study))
+            name = f"{self.storage}-{self.seed}-{number}"
+            known = self._noted().get(name)
+            if known:
+                self.faults.update(known["faults"])
+                self.endings += known["endings"]
+                continue
+            before, endings = self.faults.copy(), self.endings
+            self._study(number, random.Random(name), min(faults, self.faults.total() + self.faults_per_study))
+            self._note(name, {"faults": self.faults - before, "endings": self.endings - endings})
+
+    def _noted(self) -> dict[str, Any]:
+        """Return the studies that came to their end, by name."""
+        return json.loads(self.notes.read_text()) if self.notes and self.notes.exists() else {}
+
+    def _note(self, name: str, found: dict[str, Any]) -> None:
+        if self.notes:
+            self.notes.write_text(json.dumps({**self._noted(), name: found}, indent=1))
 
     def _study(self, number: int, draw: random.Random, until: int) -> None:
         folder = self.folder / f"{self.storage}{number}"
@@ -66,7 +86,7 @@ class FaultCampaign:
             if status == 0:
                 self._audit(folder, address, n_trials)
                 n_trials += 2
-        status = self._run(self._job(folder, address, n_trials), address)
+        status = self._run(self._job(folder, address, n_trials, setup=ONE_FIGURE), address)
         assert status == 0, (folder / "log").read_text()
         self._audit(folder, address, n_trials)
 
@@ -86,11 +106,12 @@ class FaultCampaign:
             more["kill_after"] = draw.uniform(0.3, 1.3 * SPAN)
         elif kind == "killed at a write":
             more["kill_at_write"] = int(10 ** draw.uniform(0, 2.8))
-        elif kind in ("dropped", "full", "worker"):
+        elif kind in INSIDE:
             at = draw.randint(1, {"dropped": 400, "full": 12, "worker": 6}[kind])
             times = 4 if kind == "dropped" else 1
             call = f"inject({kind!r}, {str(note)!r}, {at}, every={draw.randint(1, 60)}, times={times})"
             more["setup"] = f"from tests.experiment.injected_faults import inject; {call}"
+        more["setup"] = ONE_FIGURE + more.get("setup", "")
         processes = ("engine.processes=2",) if kind == "worker" else ()
         job = self._job(folder, address, n_trials, *processes, **more)
         outside = threading.Thread(target=self._from_outside, args=(kind, address, draw.uniform(0.5, SPAN)))
@@ -98,7 +119,7 @@ class FaultCampaign:
         if status == KILLED and kind == "torn":
             _tear(Path(address), draw)
         self.faults[kind] += len(note.read_bytes()) + (status == KILLED)
-        expected = {0, KILLED} if "setup" not in more else {0, 1} if kind == "full" else {0}
+        expected = {0, 1} if kind == "full" else {0} if kind in INSIDE else {0, KILLED}
         self.say(f"{folder.name}: {n_trials} trials, {kind}: status {status}, {self.faults.total()} faults")
         assert status in expected, f"{kind}: exit status {status}\n{Path(job.log).read_text()}"
         return status
@@ -148,7 +169,7 @@ class FaultCampaign:
             "evidence=off",
             *(overrides or ("engine.processes=1",)),
         )
-        return Job(words, str(folder / "log"), where=str(folder), limit=LIMIT, **more)
+        return Job(words, str(folder / "log"), where=str(folder), **more)
 
     def _audit(self, folder: Path, address: str, n_trials: int) -> None:
         study_audit.check_everything(folder, address, ARMS, n_trials, TOP_K, SEEDS)

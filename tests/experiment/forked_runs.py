@@ -5,6 +5,7 @@ One process imports everything, which takes seconds, and forks a child for each 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -17,9 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dropsearch.core.processor_use import ProcessorUse, processor_time
+
 ROOT = Path(__file__).parents[2]
-LIMIT = 240.0
-"""Seconds after which a run is taken to hang."""
+STANDS, WORKS, LOOK = 120.0, 600.0, 1.0
+"""Seconds without and with processor time after which a run is taken to hang, however busy the machine is; and between
+two looks."""
 TINY = (
     "data.train_size=200",
     "trainer.max_epochs=2",
@@ -43,7 +47,6 @@ class Job:
     setup: str = ""
     """Python that its process runs first."""
     cwd: str | None = None
-    limit: float = LIMIT
 
 
 class RunForker:
@@ -69,7 +72,7 @@ class RunForker:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait()
         self._process.stdout.close()
 
     def run(self, *jobs: Job) -> list[int]:
@@ -96,11 +99,13 @@ def _serve() -> None:
     for line in sys.stdin:
         jobs = [Job(**fields) for fields in json.loads(line)]
         print(json.dumps(_run(jobs)), flush=True)
+    os._exit(0)  # Python would take long to forget all that was imported
 
 
 def _run(jobs: Sequence[Job]) -> list[int]:
-    began = time.monotonic()
+    began = looked = time.monotonic()
     pids = [_fork(job) for job in jobs]
+    uses = {pid: ProcessorUse(pid) for pid in pids}
     statuses: dict[int, int] = {}
     while len(statuses) < len(pids):
         for pid, job in zip(pids, jobs, strict=True):
@@ -111,8 +116,13 @@ def _run(jobs: Sequence[Job]) -> list[int]:
                 statuses[pid] = os.waitstatus_to_exitcode(status)
             elif job.kill_after is not None and time.monotonic() - began > job.kill_after:
                 os.kill(pid, signal.SIGKILL)
-            elif time.monotonic() - began > job.limit:
-                os.kill(pid, signal.SIGABRT)
+        if time.monotonic() - looked > LOOK:
+            looked = time.monotonic()
+            for pid in uses.keys() - statuses.keys():
+                if uses[pid].stood() > STANDS or (processor_time(pid) or 0.0) > WORKS:
+                    os.kill(pid, signal.SIGUSR1)  # it says where it hangs
+                    time.sleep(LOOK)
+                    os.kill(pid, signal.SIGABRT)
         time.sleep(0.001)
     return [statuses[pid] for pid in pids]
 
@@ -139,6 +149,7 @@ def _child(job: Job) -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    faulthandler.register(signal.SIGUSR1, 2)
     if job.cwd:
         os.chdir(job.cwd)
     if job.kill_at_write is not None:
