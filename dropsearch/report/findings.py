@@ -64,6 +64,13 @@ def search_loss(outcome: ArmOutcome) -> float:
     return outcome.monitor.objective(trial.best.objective) if trial and trial.best else math.nan
 
 
+def objectives(outcome: ArmOutcome) -> list[float]:
+    """Return the finite objectives of all search trials and retrainings of an arm."""
+    trained = [*outcome.trials, *(result for confirmed in outcome.confirmed for result in confirmed.results)]
+    found = [outcome.monitor.objective(trial.best.objective) for trial in trained if trial.best]
+    return finite(found)
+
+
 def confirmed_loss(outcome: ArmOutcome) -> float:
     """Return the winner's mean objective on fresh seeds: infinite if a seed diverged, NaN without a winner."""
     return outcome.monitor.objective(outcome.winner.mean_val_loss) if outcome.winner else math.nan

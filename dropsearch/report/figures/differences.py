@@ -59,9 +59,10 @@ def differences(summary: Summary) -> FigureLayout | None:
 
 def _alt(contrast: Comparison, scale: Scale) -> str:
     interval = contrast.difference
-    text = f"{contrast.a} minus {contrast.b}: {scale.difference(interval.mean)}{scale.unit}"
+    mean, low, high = scale.differences(interval)
+    text = f"{contrast.a} minus {contrast.b}: {mean}{scale.unit}"
     if math.isfinite(interval.low):
-        text += f", 95 % interval {scale.difference(interval.low)} to {scale.difference(interval.high)}"
+        text += f", 95 % interval {low} to {high}"
     return f"{text}, {'' if findings.shown(contrast) else 'not '}shown"
 
 
@@ -79,7 +80,7 @@ def _row(panel: Axes, row: int, contrast: Comparison, scale: Scale) -> None:
         fill = colour if findings.shown(contrast) else "white"
         ring = {"markerfacecolor": fill, "markeredgecolor": colour, "markeredgewidth": 1.8}
         panel.plot([factor * interval.mean], [row], "o", markersize=7.5, zorder=4, **ring)
-    _beside(panel, row, scale.difference(interval.mean).replace("-", "\N{MINUS SIGN}"), probability(contrast.p_holm))
+    _beside(panel, row, scale.differences(interval)[0].replace("-", "\N{MINUS SIGN}"), probability(contrast.p_holm))
 
 
 def _limits(contrasts: list[Comparison], factor: float) -> tuple[float, float]:

@@ -55,12 +55,13 @@ def _user_arms(summary: Summary) -> Table:
 def _user_row(
     name: str, outcome: ArmOutcome, comparison_metric: ComparisonMetric, with_accuracy: bool
 ) -> tuple[str, ...]:
-    interval, scale = judged(outcome, comparison_metric), Scale(comparison_metric)
-    bounds = f" ({scale.interval(interval.low, interval.high)})" if math.isfinite(interval.low) else ""
+    interval = judged(outcome, comparison_metric)
+    mean, low, high = Scale(comparison_metric).sizes(interval)
+    bounds = f" ({low} to {high})" if math.isfinite(interval.low) else ""
     usable = len(finite(scores(outcome, comparison_metric)))
     return (
         *_before_the_test(name, outcome),
-        scale.value(interval.mean) + bounds,
+        mean + bounds,
         *([number(findings.test_acc(outcome).mean)] if with_accuracy else []),
         str(usable) if usable else EMPTY,
     )
@@ -100,7 +101,7 @@ def differences_table(summary: Summary) -> Table:
     """Return a table with one row per planned contrast: the paired difference of the comparison metric."""
     scale = Scale(summary.comparison_metric)
     rows = tuple(
-        (f"{found.a} - {found.b}", *contrast_cells(found, scale.difference), rate(found.effect))
+        (f"{found.a} - {found.b}", *contrast_cells(found, scale.differences), rate(found.effect))
         for found in findings.comparisons(summary)
     )
     columns = ("contrast", *CONTRAST, "P(a > b)")
@@ -146,7 +147,7 @@ def _before_the_test(name: str, outcome: ArmOutcome) -> tuple[str, ...]:
         "/".join(str(count) for count in findings.states(outcome).values()),
         loss(findings.search_loss(outcome)),
         loss(findings.confirmed_loss(outcome)),
-        f"{gap:+.4f}" if math.isfinite(gap) else EMPTY,
+        loss(gap, sign=True) if math.isfinite(gap) else EMPTY,
     )
 
 

@@ -51,7 +51,7 @@ def contrasts_table(summary: Summary) -> Table:
         (
             measured_values.titled(measured_values.quantity(evidence, found.metric)),
             f"{found.a} - {found.b}",
-            *contrast_cells(found, lambda value: _number(value, signed=True)),
+            *contrast_cells(found, signed),
         )
         for found in (evidence.contrasts if evidence else ())
         if evidence

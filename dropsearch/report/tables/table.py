@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dropsearch.core.records import Comparison
+from dropsearch.core.records import Comparison, Interval
 from dropsearch.report.findings import shown
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.numbers import EMPTY, probability, shorten
@@ -93,11 +93,11 @@ CONTRAST = ("difference", "95 % interval", "p Holm", "seeds", "shown")
 """Columns of a contrast, after those that name it."""
 
 
-def contrast_cells(found: Comparison, write: Callable[[float], str]) -> tuple[str, ...]:
-    """Return the cells of the columns `CONTRAST`; `write` formats a signed difference."""
-    low, high = write(found.difference.low), write(found.difference.high)
+def contrast_cells(found: Comparison, write: Callable[[Interval], Sequence[str]]) -> tuple[str, ...]:
+    """Return the cells of the columns `CONTRAST`; `write` formats a difference and the ends of its interval."""
+    mean, low, high = write(found.difference)
     return (
-        write(found.difference.mean),
+        mean,
         EMPTY if EMPTY in (low, high) else f"{low} to {high}",
         probability(found.p_holm) if found.differences else EMPTY,
         str(len(found.differences)),

@@ -6,16 +6,20 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from dropsearch.core.records import Confirmed, Summary, TrialResult, arm_title
+from dropsearch.core.records import Confirmed, Summary, TrialResult, arm_title, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.text.numbers import percent, shorten
+from dropsearch.report.text.numbers import loss, percent, shorten
 from dropsearch.report.text.numbers import scores as judged_scores
-from dropsearch.report.text.verdict import listed, on_test
+from dropsearch.report.text.verdict import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25
 """Difference between the shares of failed trials of two arms from which their chances count as unequal."""
+FIRST_POINTS = 2
+"""Number of the first trials of an arm that the sampler does not propose."""
+NEAR_END = 0.98
+"""Share of the largest rate from which a rate counts as the largest."""
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -27,6 +31,10 @@ def warnings(summary: Summary) -> list[str]:
         *_one_sided(summary),
         *_few_seeds(summary),
         *_missing_luck(summary),
+        *_seeds(summary),
+        *_constant(summary),
+        *_hardly_searched(summary),
+        *_at_the_end(summary),
     ]
 
 
@@ -100,6 +108,37 @@ def _missing_luck(summary: Summary) -> Iterator[str]:
         )
 
 
+def _constant(summary: Summary) -> Iterator[str]:
+    """Yield a sentence if the metric that chooses, or the one that compares, has a single value."""
+    arms = summary.arms.values()
+    chosen = [value for arm in arms for value in findings.objectives(arm)]
+    monitored = "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
+    if len(chosen) > 1 and len(set(chosen)) == 1:
+        yield f"The {monitored} is {loss(chosen[0])} in every trial, so it chose nothing: the simplest arm is named."
+    compared = [value for arm in arms for value in judged_scores(arm, summary.comparison_metric)]
+    if len(compared) > 1 and len(set(compared)) == 1 and on_test(summary):
+        yield f"The {summary.comparison_metric.label} is the same for every model, so it does not compare the arms."
+
+
+def _hardly_searched(summary: Summary) -> Iterator[str]:
+    counts = {len(arm.trials) for arm in summary.arms.values() if arm.arm.dropout == "search" and arm.trials}
+    if summary.complete and counts and max(counts) <= FIRST_POINTS:
+        first = "the typical rates" if max(counts) == 1 else "the typical rates and no dropout"
+        yield f"With {max(counts)} {'trial' if max(counts) == 1 else 'trials'} an arm only {first} were tried."
+
+
+def _at_the_end(summary: Summary) -> Iterator[str]:
+    """Yield a sentence if rates of the recommended arm are the largest that were allowed."""
+    name, high = best_arm(summary.arms), summary.config.get("space", {}).get("high")
+    if name is None or high is None or summary.arms[name].arm.dropout not in ("search", "shared"):
+        return
+    sites = [site for site, rate in findings.rates(summary.arms[name]).items() if rate >= NEAR_END * high > 0]
+    if sites:
+        names = listed(short_names(sites)) if len(sites) <= MOST_RATES else f"{len(sites)} sites"
+        found = f"The rate of {names} is" if len(sites) == 1 else f"The rates of {names} are"
+        yield f"{found} at the upper end of the range, {high:g}: higher ones were not tried (space.high)."
+
+
 def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
     """Return one or two sentences for each caveat, the most severe first.
 
@@ -108,7 +147,6 @@ def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
     return [
         *map(_sentence, summary.notes),
         *_trials(summary),
-        *_seeds(summary),
         *_luck(summary),
         *_same_proposal(summary),
         *_claims(summary),
@@ -150,10 +188,10 @@ def _luck(summary: Summary) -> Iterator[str]:
     gaps = {name: findings.gap(arm) for name, arm in summary.arms.items()}
     known = {name: gap for name, gap in gaps.items() if math.isfinite(gap)}
     if known and max(known.values()) > 0:
-        name = max(known, key=known.__getitem__)
+        name, nats = max(known, key=known.__getitem__), " nats" if summary.comparison_metric.percent else ""
         yield (
             f"Search scores flatter: the largest gap between search and confirmation is that of {arm_title(name)}, "
-            f"{known[name]:+.4f} nats. Only confirmed scores are fit for comparing arms."
+            f"{loss(known[name], sign=True)}{nats}. Only confirmed scores are fit for comparing arms."
         )
 
 

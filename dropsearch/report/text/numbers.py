@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval
 from dropsearch.core.records.ranges import written
 from dropsearch.report.measured_values import mean_interval
+from dropsearch.stats.shown import SIGNIFICANT
 
 EMPTY = "-"
 
@@ -21,9 +23,12 @@ def shorten(text: str, size: int) -> str:
     return text[:head] + ".." + text[len(text) - (size - 2 - head) :]
 
 
-def loss(value: float) -> str:
-    """Return a loss in nats, or the sign for a missing value."""
-    return f"{value:.4f}" if math.isfinite(value) else EMPTY if math.isnan(value) else "diverged"
+def loss(value: float, *, sign: bool = False) -> str:
+    """Return a loss to four decimals, or to four digits if these would say little; or the sign for a missing value."""
+    if not math.isfinite(value):
+        return EMPTY if math.isnan(value) else "diverged"
+    has_decimals = value == 0 or 0.001 <= abs(value) < 10_000
+    return f"{value:{'+' if sign else ''}{'.4f' if has_decimals else '.4g'}}"
 
 
 def percent(value: float) -> str:
@@ -50,10 +55,37 @@ def setting(value: Any) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a p-value as text; small ones are not rounded to zero."""
+    """Return a p-value to two digits, or to as many as keep it on its side of what is significant."""
     if not math.isfinite(value):
         return EMPTY
-    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+    if value < 0.001:
+        return "<0.001"
+    texts = (f"{value:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) < SIGNIFICANT) is (value < SIGNIFICANT))
+
+
+def alike(values: Sequence[float], spread: float, *, sign: bool = False) -> list[str]:
+    """Return numbers as text to the second digit of their spread; to four digits each if it is 0 or unknown.
+
+    Example:
+        >>> alike([0.12345, 0.1201, 0.127], 0.0035)
+        ['0.1235', '0.1201', '0.1270']
+        >>> alike([3.00123e9, 2.9e9], 1e8, sign=True)
+        ['+3.00e+09', '+2.90e+09']
+    """
+    largest, form = max((abs(value) for value in values if math.isfinite(value)), default=0.0), ".4g"
+    if 0 < spread < math.inf and largest > 0:
+        place = math.floor(math.log10(spread)) - 1
+        digits = min(max(math.floor(math.log10(largest)) - place, 1), 15)
+        form = f".{max(-place, 0)}f" if place > -8 and largest < 1e6 else f".{digits}e"
+    return [_number(value, form, sign) for value in values]
+
+
+def _number(value: float, form: str, sign: bool) -> str:
+    if not math.isfinite(value):
+        return EMPTY
+    text = f"{value:{'+' if sign else ''}{form}}"
+    return text if float(text) else text.lstrip("+-")
 
 
 @dataclass(frozen=True)
@@ -62,29 +94,30 @@ class Scale:
 
     comparison_metric: ComparisonMetric
 
-    def value(self, score: float) -> str:
-        """Return a score with its unit."""
-        return f"{percent(score)} %" if self.comparison_metric.percent else number(score)
-
-    def interval(self, low: float, high: float) -> str:
-        """Return two scores with their unit."""
+    def score(self, score: Interval) -> str:
+        """Return a mean score with its interval, if it has one, and their unit."""
+        low, high = score.low, score.high
         if self.comparison_metric.percent:
             # With few seeds the interval may exceed the range of accuracies, so it is clipped.
-            return f"{percent(max(low, 0.0))} to {percent(min(high, 1.0))} %"
-        return f"{number(low)} to {number(high)}"
+            low, high = max(low, 0.0), min(high, 1.0)
+        unit = " %" if self.comparison_metric.percent else ""
+        mean, low_text, high_text = self.sizes(Interval(score.mean, low, high))
+        return f"{mean}{unit}" + (f" (95 % CI {low_text} to {high_text}{unit})" if math.isfinite(score.low) else "")
 
-    def size(self, difference: float) -> str:
-        """Return the size of a difference without its unit."""
-        return f"{100 * difference:.2f}" if self.comparison_metric.percent else number(difference)
+    def sizes(self, interval: Interval) -> list[str]:
+        """Return a number and the ends of its interval, without signs and unit."""
+        numbers = [interval.mean, interval.low, interval.high]
+        return [*map(percent, numbers)] if self.comparison_metric.percent else alike(numbers, _half(interval))
+
+    def differences(self, interval: Interval) -> list[str]:
+        """Return a difference and the ends of its interval, with signs and without unit."""
+        numbers = [interval.mean, interval.low, interval.high]
+        return [*map(points, numbers)] if self.comparison_metric.percent else signed(interval)
 
     @property
     def unit(self) -> str:
         """The unit of a difference after a space; empty if there is none."""
         return " points" if self.comparison_metric.percent else ""
-
-    def difference(self, difference: float) -> str:
-        """Return a signed difference without its unit."""
-        return points(difference) if self.comparison_metric.percent else signed(difference)
 
 
 def number(value: float) -> str:
@@ -92,9 +125,13 @@ def number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else EMPTY
 
 
-def signed(value: float) -> str:
-    """Return a signed difference of metrics as text."""
-    return f"{value:+.4g}" if math.isfinite(value) else EMPTY
+def signed(interval: Interval) -> list[str]:
+    """Return a difference of any metric and the ends of its interval as text, with signs."""
+    return alike([interval.mean, interval.low, interval.high], _half(interval), sign=True)
+
+
+def _half(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
 
 
 def scores(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> tuple[float, ...]:

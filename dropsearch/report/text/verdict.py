@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Summary, best_arm
+from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, best_arm
 from dropsearch.report import findings
-from dropsearch.report.text.numbers import Scale, judged, loss, probability, rate, shorten
+from dropsearch.report.measured_values import finite
+from dropsearch.report.text.numbers import Scale, judged, loss, probability, rate, scores, shorten
 
 MOST_RATES = 6
 """Maximum number of rates in a sentence; more are in the table."""
@@ -47,11 +49,10 @@ def answer(summary: Summary) -> tuple[str, ...]:
 def _use(summary: Summary, name: str) -> str:
     outcome, scale = summary.arms[name], Scale(summary.comparison_metric)
     score = judged(outcome, summary.comparison_metric)
-    measured = f"{_label(summary)} {scale.value(score.mean)}" if math.isfinite(score.mean) else ""
-    if math.isfinite(score.low):
-        measured += f" (95 % CI {scale.interval(score.low, score.high)})"
+    measured = f"{_label(summary)} {scale.score(score)}" if math.isfinite(score.mean) else ""
     count = len(outcome.winner.results) if outcome.winner else 0
-    seeds = _count(count, "fresh seed")
+    known = len(finite(scores(outcome, summary.comparison_metric)))
+    seeds = f"{known} of {count} fresh seeds" if 0 < known < count else _count(count, "fresh seed")
     splits = f" and split{'' if count == 1 else 's'}" if summary.redraws_split else ", one split"
     return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}{splits}."
 
@@ -107,29 +108,40 @@ def _alone(summary: Summary, name: str) -> str:
 
 
 def _tied(summary: Summary, name: str) -> str:
-    clauses = [text for other in _others(summary, name) if (text := _tie(summary, name, other))]
+    clauses = [*_ties(summary, name)]
     absent = _missing(summary)
     if clauses:
         return f"{_capital('; '.join(clauses))}{absent}."
     return f"No other arm is tied with it{absent}."
 
 
-def _tie(summary: Summary, name: str, other: str) -> str:
-    """Return the relation of an arm to the one to use; empty if it is shown to be worse."""
-    one, title = summary.arms[name], summary.arms[other].arm.title
-    if is_same(one, summary.arms[other]):
-        chose_none = summary.arms[other].arm.dropout != "off" and not any(findings.rates(one).values())
-        return f"{title}: no dropout was chosen, it is the same model" if chose_none else f"{title} is the same model"
-    contrast = _between(summary, name, other)
-    if contrast is None or not contrast.differences:
-        return f"{title} was not compared with it"
-    lead = _ahead(summary, contrast, other)
-    if findings.shown(contrast):
-        better = f"{title} is better on the {_where(summary)} by {_size(summary, contrast)}"
-        return f"{better}, which has no say in the choice" if lead > 0 else ""
-    if contrast.missing:
-        return f"whether {title} differs from it cannot be said{_difference(summary, contrast, other)}"
-    return f"{title} is not distinguishable from it{_difference(summary, contrast, other)}"
+def _ties(summary: Summary, name: str) -> Iterator[str]:
+    """Yield the relations of all arms to the one to use that are not shown to be worse."""
+    better: list[str] = []
+    alike: list[str] = []
+    unknown: list[str] = []
+    for other in _others(summary, name):
+        title, contrast = summary.arms[other].arm.title, _between(summary, name, other)
+        if is_same(summary.arms[name], summary.arms[other]):
+            yield _same(summary, name, other)
+        elif contrast is None or not contrast.differences:
+            yield f"{title} was not compared with it"
+        elif not findings.shown(contrast):
+            (unknown if contrast.missing else alike).append(f"{title}{_difference(summary, contrast, other)}")
+        elif _ahead(summary, contrast, other) > 0:
+            better.append(f"{title} by {_size(summary, contrast)}")
+    if better:
+        yield f"better on the {_where(summary)}, which has no say in the choice: {', '.join(better)}"
+    if alike:
+        yield f"not distinguishable from it: {', '.join(alike)}"
+    if unknown:
+        yield f"whether they differ from it cannot be said: {', '.join(unknown)}"
+
+
+def _same(summary: Summary, name: str, other: str) -> str:
+    title = summary.arms[other].arm.title
+    chose_none = summary.arms[other].arm.dropout != "off" and not any(findings.rates(summary.arms[name]).values())
+    return f"{title}: no dropout was chosen, it is the same model" if chose_none else f"{title} is the same model"
 
 
 # Which arms are not better
@@ -172,7 +184,8 @@ def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
     if most <= 0:
         return ", any improvement is excluded"
     adjusted = _adjusted(summary, contrast).removeprefix(", but ")
-    return f"{f' ({adjusted})' if adjusted else ''}, more than {scale.size(most)}{scale.unit} is excluded"
+    size, *_ = scale.sizes(dataclasses.replace(contrast.difference, mean=most))
+    return f"{f' ({adjusted})' if adjusted else ''}, more than {size}{scale.unit} is excluded"
 
 
 def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
@@ -204,7 +217,7 @@ def _unconfirmed(summary: Summary) -> tuple[str, str]:
     first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
     return (
         "No arm can be recommended yet: no configuration was confirmed on all fresh seeds.",
-        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {losses[first]:.4f}, but "
+        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {loss(losses[first])}, but "
         "there the luckiest trial leads.",
     )
 
@@ -257,15 +270,19 @@ def _ahead(summary: Summary, contrast: Comparison, name: str) -> float:
 
 
 def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
-    """Return the difference of `name` minus the other arm as a clause; empty without one."""
-    scale, sign = Scale(summary.comparison_metric), 1 if contrast.a == name else -1
-    mean, *bounds = (sign * value for value in (contrast.difference.mean, *_bounds(contrast)))
+    """Return the difference of `name` minus the other arm in brackets; empty without one."""
+    scale, (mean, low, high) = Scale(summary.comparison_metric), _turned(contrast, name)
     if not math.isfinite(mean):
         return ""
-    low, high = sorted(bounds) if all(map(math.isfinite, bounds)) else (math.nan, math.nan)
-    adjusted = _adjusted(summary, contrast)
-    ends = f" (95 % CI {scale.difference(low)} to {scale.difference(high)}{adjusted})" if math.isfinite(low) else ""
-    return f": difference {scale.difference(mean)}{scale.unit}{ends}"
+    told, *ends = scale.differences(Interval(mean, low, high))
+    interval = f", 95 % CI {ends[0]} to {ends[1]}{_adjusted(summary, contrast)}" if math.isfinite(low) else ""
+    return f" ({told}{scale.unit}{interval})"
+
+
+def _turned(contrast: Comparison, name: str) -> tuple[float, float, float]:
+    """Return the difference of `name` minus the other arm, and the ends of its interval."""
+    mean, low, high = contrast.difference.mean, contrast.difference.low, contrast.difference.high
+    return (mean, low, high) if contrast.a == name else (-mean, -high, -low)
 
 
 def _adjusted(summary: Summary, contrast: Comparison) -> str:
@@ -281,7 +298,8 @@ def _size(summary: Summary, contrast: Comparison) -> str:
     """Return the absolute size of a shown difference."""
     scale = Scale(summary.comparison_metric)
     low, high = sorted(map(abs, _bounds(contrast)))
-    return f"{scale.size(abs(contrast.difference.mean))}{scale.unit} (95 % CI {scale.size(low)} to {scale.size(high)})"
+    told, *ends = scale.sizes(Interval(abs(contrast.difference.mean), low, high))
+    return f"{told}{scale.unit} (95 % CI {ends[0]} to {ends[1]})"
 
 
 def _bounds(contrast: Comparison) -> tuple[float, float]:

@@ -110,8 +110,20 @@ def test_points_carry_their_sign_and_zero_has_none(value, text):
     assert points(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.05, "0.0500"), (0.00001, "<0.0001"), (1.0, "1.0000")])
-def test_a_small_p_is_never_rounded_to_zero(value, text):
+P_VALUES = [
+    (0.05, "0.05"),
+    (0.0499, "0.0499"),
+    (0.04996, "0.04996"),
+    (0.0501, "0.05"),
+    (0.01171875, "0.012"),
+    (0.082, "0.082"),
+    (0.00001, "<0.001"),
+    (1.0, "1"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), P_VALUES)
+def test_p_has_two_digits_and_stays_on_its_side(value, text):
     assert probability(value) == text
 
 

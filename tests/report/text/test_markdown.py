@@ -14,7 +14,7 @@ from dropsearch.report.figures.registry import Figure
 from dropsearch.report.html.page import page
 from dropsearch.report.tables.evidence import claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
-from dropsearch.report.text.caveats import caveats
+from dropsearch.report.text.caveats import caveats, warnings
 from dropsearch.report.text.contents import duration
 from dropsearch.report.text.escaping import block, code, escaped
 from dropsearch.report.text.markdown import markdown
@@ -64,8 +64,10 @@ def test_unequal_chances_and_failures_are_caveats(make):
     assert "5 of 5 trials of dropout + BatchNorm failed, most often with: `CUDA out of memory`" in text
 
 
-def test_seeds_without_a_score_are_a_caveat(make):
-    assert "1 of 3 seeds of the winner of plain" in " ".join(caveats(make.tested(none=[0.9, math.nan, 0.8])))
+def test_seeds_without_a_score_stand_in_the_first_screen(make):
+    summary = make.tested(none=[0.9, math.nan, 0.8])
+    assert "1 of 3 seeds of the winner of plain" in " ".join(warnings(summary))
+    assert ", 2 of 3 fresh seeds, one split." in answer(summary)[0]
 
 
 def test_claims_come_with_what_they_do_not_say(make):

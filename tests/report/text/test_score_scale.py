@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
-from dropsearch.core.records import ComparisonMetric, Monitor
+import pytest
+
+from dropsearch.core.records import ComparisonMetric, Interval, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
-from dropsearch.report.text.numbers import Scale
+from dropsearch.report.text.numbers import Scale, loss
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 
@@ -33,14 +36,14 @@ LOW, HIGH = [0.40, 0.41, 0.42, 0.40] * 2, [0.61, 0.62, 0.63, 0.60] * 2
 def test_less_of_a_score_is_worse_where_more_is_better(make):
     found = answer(judged(make, MORE, Monitor("val_f1", "max"), none=LOW, dropout=HIGH))
     assert found[0].startswith("Use dropout with rates")
-    assert "; test f1 0.615 (95 % CI" in found[0]
-    assert found[2].startswith("Plain is worse by 0.21 (95 % CI")
+    assert "; test f1 0.6150 (95 % CI" in found[0]
+    assert found[2].startswith("Plain is worse by 0.2100 (95 % CI")
 
 
 def test_more_of_it_is_better_only_where_more_is_better(make):
     comparison_metric = replace(MORE, metric="test_mae", label="test mae", higher_is_better=False)
     found = answer(judged(make, comparison_metric, Monitor("val_mae"), none=LOW, dropout=HIGH))
-    assert "Plain is better on the test set by 0.21" in found[1]
+    assert "Better on the test set, which has no say in the choice: plain by 0.2100" in found[1]
 
 
 def test_without_a_test_set_the_validation_of_fresh_seeds_is_compared(make):
@@ -78,5 +81,30 @@ def test_every_line_fits_and_every_figure_is_drawn(make, tmp_path):
 
 
 def test_no_accuracy_is_said_to_be_above_a_hundred_per_cent_or_below_zero():
-    assert Scale(ComparisonMetric()).interval(-0.25, 1.125) == "0.00 to 100.00 %"
-    assert Scale(LESS).interval(-0.25, 1.125) == "-0.25 to 1.125"
+    wide = Interval(0.5, -0.25, 1.125)
+    assert Scale(ComparisonMetric()).score(wide) == "50.00 % (95 % CI 0.00 to 100.00 %)"
+    assert Scale(LESS).score(wide) == "0.50 (95 % CI -0.25 to 1.12)"
+
+
+@pytest.mark.parametrize(
+    ("interval", "written"),
+    [
+        (Interval(0.0123456, 0.0112, 0.0134), ["+0.0123", "+0.0112", "+0.0134"]),
+        (Interval(-1.2e8, -3.4e8, 1.1e8), ["-1.2e+08", "-3.4e+08", "+1.1e+08"]),
+        (Interval(2.5e-9, 1.0e-9, 4.0e-9), ["+2.5e-09", "+1.0e-09", "+4.0e-09"]),
+        (Interval(12345.6, 12000.0, 12700.0), ["+12346", "+12000", "+12700"]),
+        (Interval(0.0, 0.0, 0.0), ["0", "0", "0"]),
+        (Interval(0.5, math.nan, math.nan), ["+0.5", "-", "-"]),
+        (Interval(-0.00001, -0.2, 0.2), ["0.00", "-0.20", "+0.20"]),
+    ],
+)
+def test_differences_have_two_digits_of_their_interval(interval, written):
+    assert Scale(LESS).differences(interval) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "0.5000"), (0.0, "0.0000"), (2.98e-7, "2.98e-07"), (3.0e9, "3e+09"), (-0.2, "-0.2000"), (0.001, "0.0010")],
+)
+def test_losses_of_any_size_say_something(value, text):
+    assert loss(value) == text

@@ -145,13 +145,13 @@ def test_an_arm_is_worse_only_where_that_is_shown(make, low, p_holm, shown):
     comparison = contrast("none", "dropout", -0.05, low, -0.02, p_holm)
     found = answer(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
     assert found[2].startswith("Plain is worse by 5.00 points (95 % CI 2.00 to ") is shown
-    assert found[1].startswith("Plain is not distinguishable from it: difference -5.00 points") is not shown
+    assert found[1].startswith("Not distinguishable from it: plain (-5.00 points, ") is not shown
 
 
 def test_the_interval_of_a_tie_is_turned_to_the_arm_that_is_named(make):
     comparison = contrast("dropout", "none", 0.01, -0.02, 0.031, 0.3)
     found = answer(with_contrasts(make, comparison, none=LOW, dropout=HIGH))
-    assert found[1] == "Plain is not distinguishable from it: difference -1.00 points (95 % CI -3.10 to +2.00)."
+    assert found[1] == "Not distinguishable from it: plain (-1.00 points, 95 % CI -3.10 to +2.00)."
     assert found[2] == "No arm is shown to be worse."
 
 
@@ -159,7 +159,9 @@ def test_an_arm_that_is_better_on_the_test_set_is_named_and_not_chosen(make):
     comparison = contrast("dropout", "none", -0.05, -0.06, -0.04, 0.002)
     found = answer(with_contrasts(make, comparison, none=HIGH, dropout=LOW))
     assert found[0].startswith("Use dropout with rates")
-    assert "Plain is better on the test set by 5.00 points (95 % CI 4.00 to 6.00)" in found[1]
+    assert found[1] == (
+        "Better on the test set, which has no say in the choice: plain by 5.00 points (95 % CI 4.00 to 6.00)."
+    )
 
 
 def test_what_dropout_does_not_improve_has_a_bound(make):
@@ -226,8 +228,8 @@ def test_an_interval_without_zero_that_is_not_shown_says_why(make):
     arms = {"none": with_losses(make, "none", [0.1] * 8), "dropout": with_losses(make, "dropout", [0.2] * 8)}
     tied = answer(replace(with_contrasts(make, comparison), arms=arms))[1]
     assert tied == (
-        "Dropout is not distinguishable from it: difference -0.56 points "
-        "(95 % CI -0.96 to -0.10, but p = 0.0740 adjusted for 1 contrast)."
+        "Not distinguishable from it: dropout "
+        "(-0.56 points, 95 % CI -0.96 to -0.10, but p = 0.074 adjusted for 1 contrast)."
     )
 
 
@@ -346,7 +348,7 @@ def test_nothing_is_shown_that_leaves_out_luck(make, missing):
     bare = replace(whole, comparisons=tuple(replace(each, missing=missing) for each in whole.comparisons))
     said = f"No difference can be shown in this run: seeds leave out the luck of {' and '.join(missing)}"
     assert in_every_first_screen(bare, said)
-    assert "whether plain differs from it cannot be said" in verdict(bare).lower()
+    assert "whether they differ from it cannot be said: plain" in verdict(bare).lower()
     assert not any(word in verdict(bare) for word in ("worse by", "better on", "excluded", "not distinguishable"))
     (found,) = results(bare)["comparisons"]
     assert (found["shown"], found["missing"]) == (False, list(missing))
@@ -366,3 +368,54 @@ def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> 
     (said,) = [text for text in warnings(make.summary(given)) if "unequal chances" in text]
     assert "plain 12 of 12, dropout 0 of 12" in said
     assert ("study.retry_failed=true" in said) is again
+
+
+# What the first screen warns of
+
+
+def test_a_metric_with_one_value_is_named(make):
+    arms = {}
+    for name in ("none", "dropout"):
+        arm = with_losses(make, name, [0.7] * 8)
+        arm = replace(arm, confirmed=(arm.winner,), test=make.tested(**{name: [0.9] * 8}).arms[name].test)
+        trials = [replace(trial, curve=tuple(replace(p, val_loss=0.7) for p in trial.curve)) for trial in arm.trials]
+        arms[name] = replace(arm, trials=tuple(trials))
+    summary = replace(make.summary(arms), redraws_split=True)
+    told = " ".join(warnings(summary))
+    assert "The validation loss is 0.7000 in every trial, so it chose nothing" in told
+    assert "The test accuracy is the same for every model" in told
+    assert "in every trial" not in " ".join(warnings(make.summary()))
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        ({"a": 0.9, "b": 0.1, "c": 0.895}, "The rates of a and c are at the upper end of the range, 0.9"),
+        ({"a": 0.2, "b": 0.9, "c": 0.3}, "The rate of b is at the upper end of the range, 0.9"),
+        ({"a": 0.2, "b": 0.8, "c": 0.3}, ""),
+    ],
+)
+def test_rates_at_the_upper_end_are_named(make, rates, told):
+    arms = {"none": with_losses(make, "none", [0.5] * 3), "dropout": with_losses(make, "dropout", [0.2] * 3, rates)}
+    found = [line for line in warnings(make.summary(arms, config={"space": {"high": 0.9}})) if "upper end" in line]
+    assert [line.startswith(told) for line in found] == [True] * bool(told)
+
+
+def test_a_search_of_first_points_says_so(make):
+    arms = {name: make.arm(name, trials=1, top=1) for name in ("none", "dropout")}
+    assert "With 1 trial an arm only the typical rates were tried." in warnings(make.summary(arms))
+
+
+def test_all_that_is_better_or_tied_stands_in_one_clause(make):
+    accuracies = {"none": HIGH, "dropout": LOW, "batchnorm": HIGH}
+    pairs = [
+        contrast("dropout", "none", -0.05, -0.06, -0.04, 0.002),
+        contrast("batchnorm", "dropout", 0.01, -0.02, 0.03, 1),
+    ]
+    summary = with_contrasts(make, *pairs, **accuracies)
+    losses = {"none": [0.5] * 8, "dropout": [0.2] * 8, "batchnorm": [0.4] * 8}
+    arms = {name: replace(with_losses(make, name, losses[name]), test=summary.arms[name].test) for name in losses}
+    assert answer(replace(summary, arms=arms))[1] == (
+        "Better on the test set, which has no say in the choice: plain by 5.00 points (95 % CI 4.00 to 6.00); not "
+        "distinguishable from it: BatchNorm (+1.00 points, 95 % CI -2.00 to +3.00)."
+    )
