@@ -56,7 +56,7 @@ class Finished:
         given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         environment = given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         words = ["bash", "-c", command]
-        return subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

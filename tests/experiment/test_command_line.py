@@ -19,7 +19,7 @@ HEAVY = {"torch", "lightning", "mlflow", "optuna", "sklearn", "scipy", "numpy", 
 def shell(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{folder}:{os.environ['PATH']}"}
     environment |= {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

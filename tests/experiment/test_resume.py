@@ -8,9 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from dropsearch.core.errors import InputError
@@ -20,6 +22,8 @@ from tests.experiment.conftest import LIGHT, composed, trials_told
 
 ROOT = Path(__file__).parents[2]
 TWO_ARMS = (*LIGHT, "arms=[none,dropout]")
+COMPLETE = f'"state":{optuna.trial.TrialState.COMPLETE.value},"values"'
+"""Stands in a journal from the first completed trial on."""
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -115,32 +119,29 @@ class Process:
             start_new_session=True,
         )
 
-    def stop_at(self, mark: str, *overrides: str, by: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
-        """Send a signal to the run and its workers when a line of the log begins with `mark`.
+    def stop_after_a_trial(self, *overrides: str, by: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+        """Send a signal to the run and its workers when a trial stands complete in the journal of its study.
 
         Return status, output and log.
         """
         process = self.start(*overrides)
-        assert process.stderr
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if line.startswith(mark):
-                os.killpg(process.pid, by)
-                break
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, "".join(seen) + err
+        journal = self.folder / "outputs" / "mlp-digits" / "study.journal"
+        while process.poll() is None and not (journal.exists() and COMPLETE in journal.read_text()):
+            time.sleep(0.01)
+        os.killpg(process.pid, by)
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, err
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         words = shlex.split(command)
-        return subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("engine", [["engine=vectorized", "engine.processes=2"], ["engine=sequential"]])
 def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(tmp_path: Path, engine: list[str]):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
     overrides = [*small, *engine, "study.n_trials=12", "trainer.max_epochs=6"]
-    status, out, log = Process(tmp_path).stop_at("search", *overrides, by=signal.SIGTERM)
+    status, out, log = Process(tmp_path).stop_after_a_trial(*overrides, by=signal.SIGTERM)
     assert status == 130, log
     assert "Traceback" not in log
     assert results(tmp_path / "outputs" / "mlp-digits")["complete"] is False
@@ -150,8 +151,8 @@ def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(tmp_path: Path, en
 def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(tmp_path: Path):
     process = Process(tmp_path)
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
-    overrides = [*small, "engine=auto", "study.n_trials=12", "trainer.max_epochs=6"]
-    status, out, log = process.stop_at("search", *overrides)
+    overrides = [*small, "engine=vectorized", "engine.width=4", "study.n_trials=12", "trainer.max_epochs=6"]
+    status, out, log = process.stop_after_a_trial(*overrides)
     assert status == 130, log
     assert "Traceback" not in log
     partial = results(tmp_path / "outputs" / "mlp-digits")

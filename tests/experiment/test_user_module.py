@@ -65,7 +65,7 @@ def _shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     environment = given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

@@ -96,7 +96,7 @@ def test_a_script_with_threads_is_searched_in_processes_that_begin_anew(tmp_path
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "net.py").write_text(NET)
     ended = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=400,
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
