@@ -46,6 +46,11 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return rebuild([mapped(part, change) for part in parts])
 
 
+def cast(batch: Any, dtype: torch.dtype) -> Any:
+    """Return a batch with its floating-point tensors converted to `dtype`."""
+    return mapped(batch, lambda part: part.to(dtype) if part.is_floating_point() else part)
+
+
 def leaves(batch: Any) -> Iterator[Any]:
     """Yield the leaves of a batch in order: tensors, numbers, strings, None."""
     found = None if isinstance(batch, Tensor) else parts_of(batch)

@@ -19,6 +19,7 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data, split_examples
+from dropsearch.study.samplers import PRUNERS
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan
@@ -42,8 +43,6 @@ ONCE_SECONDS = 3.0
 """A first look at a model that takes longer is not repeated."""
 TEST_SHARE = 0.1
 """Time to test a model, over that of looking at it."""
-PRUNED = {"none": 1.0, "median": 0.65, "hyperband": 0.4}
-"""The share of a trial's epochs that is trained, by pruner, of trials that may be pruned."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ def searched_share(config: Config) -> float:
     """Return the share of the epochs that the trials of a search are expected to take."""
     startup = min(config.pruner.n_startup_trials if config.pruner.name != "none" else 0, config.study.n_trials)
     may_be_pruned = (config.study.n_trials - startup) / config.study.n_trials
-    share = PRUNED.get(config.pruner.name, 1.0)
+    known = PRUNERS.get(config.pruner.name)
+    share = known.share if known else 1.0  # nothing is known of a pruner that was given as an object
     warmup = min(config.pruner.warmup_epochs / config.trainer.max_epochs, 1.0)
     return 1 - may_be_pruned * (1 - max(share, warmup))
 

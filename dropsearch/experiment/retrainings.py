@@ -1,4 +1,4 @@
-"""Retrainings of the winners with something changed, on request: the rate of one site."""
+"""Retrainings of the winners with a change, on request: what `RETRAININGS` names."""
 
 from __future__ import annotations
 
@@ -69,15 +69,17 @@ def retrained(
     return found
 
 
-def varied(arm: ArmStudies, outcome: ArmOutcome, fixed_luck: tuple[str, ...] = ()) -> tuple[Variation, ...]:
-    """Return what came of the winner with one rate changed, each against the winner on the same seeds.
+def varied(
+    arm: ArmStudies, outcome: ArmOutcome, phase: TrialPhase, fixed_luck: tuple[str, ...] = ()
+) -> tuple[Variation, ...]:
+    """Return the variations of an arm's winner, each compared with the winner on the same seeds.
 
     `fixed_luck` is what seeds do not vary.
     """
     winner = outcome.winner
-    if "sites" not in arm.retrained or winner is None:
+    if phase not in arm.retrained or winner is None:
         return ()
-    done = retrained(arm, winner, "sites")
+    done = retrained(arm, winner, phase)
     scores = {name: _scores(outcome, results) for name, (_, results) in done.items()}
     pairs = [(name, arm.arm.name) for name in done]
     own = {arm.arm.name: _scores(outcome, winner.results)}

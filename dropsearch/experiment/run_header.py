@@ -8,10 +8,8 @@ from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
+from dropsearch.study.samplers import PRUNERS, SAMPLERS
 from dropsearch.study.selection import retraining_count
-
-_SAMPLERS = {"tpe": "TPE", "random": "chance", "gp": "a Gaussian process"}
-_PRUNERS = {"none": "nothing is pruned", "median": "the median pruner", "hyperband": "Hyperband"}
 
 
 def run_header(
@@ -90,6 +88,9 @@ def _also(context: ExperimentContext) -> dict[str, str]:
 
 
 def _proposed(config: Config) -> str:
-    pruner = _PRUNERS.get(config.pruner.name, config.pruner.name)
-    stopped = pruner if config.pruner.name == "none" else f"{pruner} stops the hopeless"
-    return f"{_SAMPLERS.get(config.sampler.name, config.sampler.name)} proposes, {stopped}"
+    sampler, pruner = (
+        known[name].title if name in known else name
+        for known, name in ((SAMPLERS, config.sampler.name), (PRUNERS, config.pruner.name))
+    )
+    stops = pruner if config.pruner.name == "none" else f"{pruner} stops unpromising trials"
+    return f"{sampler} proposes, {stops}"

@@ -182,11 +182,14 @@ def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
         return None
     word = "consistent_over_seeds"
     varied = {
-        arm: [vars(variation) | {"comparison": _comparison(variation.comparison, word)} for variation in variations]
-        for arm, variations in evidence.single_sites.items()
+        title: {
+            arm: [vars(variation) | {"comparison": _comparison(variation.comparison, word)} for variation in variations]
+            for arm, variations in by_arm.items()
+        }
+        for title, by_arm in evidence.variations.items()
     }
     contrasts = [_comparison(contrast, word) for contrast in evidence.contrasts]
-    return vars(evidence) | {"contrasts": contrasts, "single_sites": varied}
+    return vars(evidence) | {"contrasts": contrasts, "variations": varied}
 
 
 def _bounds(interval: Interval) -> list[float]:

@@ -39,7 +39,7 @@ class Retraining:
     study: str
     """Suffix of the study's name, after the arm's name."""
     title: str
-    """Title in the progress bar."""
+    """Title in the progress bar, in results.json and above their table."""
     missing: str
     """Description in messages."""
     asked_by: str
@@ -58,4 +58,4 @@ RETRAININGS: Mapping[TrialPhase, Retraining] = {
         most=lambda sites: 2 * sites,
     ),
 }
-"""All retrainings. To add one, write its change in a new file and list it here."""
+"""All retrainings. To add one, write its change in a new file and list it here: results.json and the reports show it."""

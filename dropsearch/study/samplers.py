@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
@@ -21,32 +22,58 @@ def _tpe(seed: int, n_startup_trials: int) -> BaseSampler:
     return TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=n_startup_trials)
 
 
-SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "random": lambda seed, n_startup_trials: RandomSampler(seed=seed),
-    "gp": lambda seed, n_startup_trials: GPSampler(seed=seed, n_startup_trials=n_startup_trials),
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler that the configuration can name."""
+
+    make: Callable[[int, int], BaseSampler]
+    """Makes one from a seed and the number of its first random trials."""
+    title: str
+    """Its name in a sentence."""
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "tpe": Sampler(_tpe, "TPE"),
+    "random": Sampler(lambda seed, startup: RandomSampler(seed=seed), "random search"),
+    "gp": Sampler(lambda seed, startup: GPSampler(seed=seed, n_startup_trials=startup), "a Gaussian process"),
 }
-"""Factories of samplers by name; arguments: seed, number of random startup trials."""
-PRUNERS: Mapping[str, Callable[[int, int, int], BasePruner]] = {
-    "none": lambda max_epochs, n_startup_trials, warmup_epochs: NopPruner(),
-    "median": lambda max_epochs, n_startup_trials, warmup_epochs: StudyMedianPruner(n_startup_trials, warmup_epochs),
-    "hyperband": lambda max_epochs, n_startup_trials, warmup_epochs: HyperbandPruner(
-        min_resource=1, max_resource=max_epochs
+"""Samplers by name."""
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A pruner that the configuration can name."""
+
+    make: Callable[[int, int, int], BasePruner]
+    """Makes one from the epochs of a trial, the trials before it prunes, and the epochs before it does."""
+    share: float
+    """Share of the epochs that trials which may be pruned are expected to train, in (0, 1]: for forecasts."""
+    title: str
+    """Its name in a sentence."""
+
+
+PRUNERS: Mapping[str, Pruner] = {
+    "none": Pruner(lambda max_epochs, startup, warmup: NopPruner(), 1.0, "nothing is pruned"),
+    "median": Pruner(
+        lambda max_epochs, startup, warmup: StudyMedianPruner(startup, warmup), 0.65, "the median pruner"
+    ),
+    "hyperband": Pruner(
+        lambda max_epochs, startup, warmup: HyperbandPruner(min_resource=1, max_resource=max_epochs), 0.4, "Hyperband"
     ),
 }
-"""Factories of pruners by name; arguments: epochs of a trial, startup trials, warm-up epochs."""
+"""Pruners by name."""
 
 
 def make_sampler(name: str, seed: int, n_startup_trials: int = 10) -> BaseSampler:
     """Return the sampler with a name in `SAMPLERS`."""
     with quiet_optuna():
-        return SAMPLERS[name](seed, n_startup_trials)
+        return SAMPLERS[name].make(seed, n_startup_trials)
 
 
 def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 5) -> BasePruner:
     """Return the pruner with a name in `PRUNERS`."""
     with quiet_optuna():
-        return PRUNERS[name](max_epochs, n_startup_trials, warmup_epochs)
+        return PRUNERS[name].make(max_epochs, n_startup_trials, warmup_epochs)
 
 
 _STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")

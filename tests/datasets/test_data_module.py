@@ -321,4 +321,4 @@ def test_every_set_has_a_configuration_that_its_module_takes(name):
     assert set(options) == {"name", "root", "batch_size", "train_size", "val_fraction"}
     assert options["name"] == name
     module = TensorDataModule(**options)
-    assert (module.input_shape, module.classes) == (DATA_SETS[name].input_shape, 10)
+    assert (module.input_shape, module.classes) == (DATA_SETS[name].input_shape, DATA_SETS[name].classes)

@@ -13,7 +13,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import Variation
 from dropsearch.experiment.runner import searched
 from dropsearch.experiment.tasks.evidence import measured_finished_run
-from dropsearch.report.tables.evidence import single_sites_table
+from dropsearch.report.tables.evidence import variation_tables
 from dropsearch.study.retrainings import single_sites
 from tests.experiment import conftest
 from tests.experiment.conftest import LIGHT, MEASURED, composed, every_first_point_drops
@@ -26,7 +26,7 @@ class Done(conftest.Done):
     @property
     def varied(self) -> tuple[Variation, ...]:
         assert self.summary.evidence
-        return self.summary.evidence.single_sites["dropout"]
+        return self.summary.evidence.variations["single sites"]["dropout"]
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +60,19 @@ def test_differences_are_those_to_the_winner_on_the_same_seed(done: Done):
 
 def test_an_arm_without_dropout_has_none(done: Done):
     assert done.summary.evidence
-    assert list(done.summary.evidence.single_sites) == ["dropout"]
+    assert {title: list(arms) for title, arms in done.summary.evidence.variations.items()} == {
+        "single sites": ["dropout"]
+    }
     named = {name.removeprefix("mlp-digits/") for name in studies(str(done.out / "study.journal"))}
     assert named == {"batchnorm", "batchnorm/confirm", "dropout", "dropout/confirm", "dropout/evidence/single_sites"}
 
 
 def test_they_are_in_the_report_and_the_results(done: Done):
-    table = single_sites_table(done.summary)
+    (table,) = variation_tables(done.summary)
     assert [row[:2] for row in table.rows] == [(v.name, "dropout") for v in done.varied]
     assert table.title in (done.out / "report.md").read_text()
     assert "Single sites: " in (done.out / "report.html").read_text()
-    told = json.loads((done.out / "results.json").read_text())["evidence"]["single_sites"]["dropout"]
+    told = json.loads((done.out / "results.json").read_text())["evidence"]["variations"]["single sites"]["dropout"]
     assert [tuple(v["scores"]) for v in told] == [v.scores for v in done.varied]
     assert [v["comparison"]["differences"] for v in told] == [list(v.comparison.differences) for v in done.varied]
 
@@ -90,7 +92,7 @@ def test_an_earlier_run_is_measured_with_them(done: Done):
     config = dataclasses.replace(done.config, task="evidence")
     evidence = measured_finished_run(config).evidence
     assert evidence
-    assert evidence.single_sites["dropout"] == done.varied
+    assert evidence.variations["single sites"]["dropout"] == done.varied
 
 
 def test_an_earlier_run_without_them_is_not_trained_for_them(tmp_path: Path):

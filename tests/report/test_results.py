@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(summary, tmp_pat
 def test_evidence_is_there_in_finite_numbers_or_null(make):
     found = results(make.with_evidence())["evidence"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    keys = {"arms", "contrasts", "claims", "responses", "budgets", "single_sites", "seconds", "notes", "quantities"}
+    keys = {"arms", "contrasts", "claims", "responses", "budgets", "variations", "seconds", "notes", "quantities"}
     assert found.keys() == keys
     assert found["arms"]["none"]["measures"]["mc_nll"] == [None] * 10
     assert len(found["arms"]["dropout"]["series"]["knockout"]["values"]) == 10

@@ -128,7 +128,7 @@ class Evidence:
     """Duration of the measurements."""
     notes: tuple[str, ...] = ()
     """What was not measured, and why."""
-    single_sites: Mapping[str, tuple[Variation, ...]] = field(default_factory=dict)
-    """Variations of one site's rate, by arm; empty if not requested."""
+    variations: Mapping[str, Mapping[str, tuple[Variation, ...]]] = field(default_factory=dict)
+    """Retrainings of the winners with a change, by title ("single sites") and arm; empty if not requested."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """Label and unit of each measure, by name."""

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from dropsearch.config.schema import Config
+
+TASKS = {
+    "search": ("dropsearch.experiment.runner", "search"),
+    "sites": ("dropsearch.experiment.tasks.sites", "show_sites"),
+    "plan": ("dropsearch.experiment.tasks.plan", "show_plan"),
+    "work": ("dropsearch.experiment.tasks.work", "work"),
+    "retrain": ("dropsearch.experiment.tasks.retrain", "retrain"),
+    "evidence": ("dropsearch.experiment.tasks.evidence", "measure_finished_run"),
+}
+"""By name, the module and the function of each task: it takes the configuration and returns the exit status."""
 
 
 # No module of this package may bear its name: once imported, it would stand in the function's place.
@@ -18,30 +30,6 @@ def run(config: Config) -> int:
 
     check_prerequisites(config)
     with each_warning_once():
-        return _task(config)
-
-
-def _task(config: Config) -> int:
-    if config.task == "retrain":
-        from dropsearch.experiment.tasks.retrain import retrain
-
-        return retrain(config)
-    if config.task == "plan":
-        from dropsearch.experiment.tasks.plan import show_plan
-
-        return show_plan(config)
-    if config.task == "evidence":
-        from dropsearch.experiment.tasks.evidence import measure_finished_run
-
-        return measure_finished_run(config)
-    if config.task == "sites":
-        from dropsearch.experiment.tasks.sites import show_sites
-
-        return show_sites(config)
-    if config.task == "work":
-        from dropsearch.experiment.tasks.work import work
-
-        return work(config)
-    from dropsearch.experiment.runner import search
-
-    return search(config)
+        module, function = TASKS[config.task]
+        status: int = getattr(import_module(module), function)(config)
+        return status

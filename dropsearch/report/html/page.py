@@ -22,7 +22,7 @@ from dropsearch.report.tables.evidence import (
     claim_number,
     contrasts_table,
     evidence_table,
-    single_sites_table,
+    variation_tables,
 )
 from dropsearch.report.tables.table import Table, heading
 from dropsearch.report.text.caveats import caveats, warnings
@@ -114,7 +114,7 @@ def _sections(summary: Summary) -> Iterator[Section]:
     yield Section(
         "rates",
         "Rates",
-        (rates_table(summary), params_table(summary), single_sites_table(summary)),
+        (rates_table(summary), params_table(summary), *variation_tables(summary)),
         ("found", "responses", "rates"),
     )
     yield Section("curves", "Curves", (), ("curves", "best_so_far", "budgets"))

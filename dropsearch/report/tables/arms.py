@@ -7,7 +7,7 @@ import math
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.tables.evidence import claims_table, single_sites_table
+from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
 
@@ -116,7 +116,7 @@ def tables(summary: Summary) -> list[Table]:
         rates_table(summary),
         params_table(summary),
         differences_table(summary),
-        single_sites_table(summary),
+        *variation_tables(summary),
     )
     return [table for table in (*map(Table.trimmed, found), claims_table(summary)) if table.rows]
 

@@ -60,16 +60,21 @@ def contrasts_table(summary: Summary) -> Table:
     return Table("Paired differences in what was measured", columns, tuple(rows), left=("measure", "contrast"))
 
 
-def single_sites_table(summary: Summary) -> Table:
-    """Return a table with one row per changed rate: the metric with the change minus that of the winner."""
-    varied = summary.evidence.single_sites if summary.evidence else {}
-    columns = ("site = rate", "arm", *OVER_SEEDS)
-    rows = tuple(
-        (each.name, arm, *contrast_cells(each.comparison, signed)) for arm, found in varied.items() for each in found
-    )
-    better = "more" if summary.monitor.mode == "max" else "less"
-    title = f"Single sites: {summary.monitor.name} with one rate changed, minus the winner's own ({better} is better)"
-    return Table(title, columns, rows, left=("site = rate", "arm"))
+def variation_tables(summary: Summary) -> list[Table]:
+    """One table a retraining, one row a variation: the monitored metric with the change, minus the winner's own."""
+    monitor = summary.monitor
+    better = "more" if monitor.mode == "max" else "less"
+    columns = ("change", "arm", *OVER_SEEDS)
+    tables = []
+    for title, by_arm in (summary.evidence.variations if summary.evidence else {}).items():
+        rows = tuple(
+            (variation.name, arm, *contrast_cells(variation.comparison, signed))
+            for arm, variations in by_arm.items()
+            for variation in variations
+        )
+        head = f"{title.capitalize()}: {monitor.name} with the change, minus the winner's own ({better} is better)"
+        tables.append(Table(head, columns, rows, left=("change", "arm")))
+    return tables
 
 
 def with_interval(interval: Interval, *, signed: bool = False) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dropsearch.core.batches import cast
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.philox import words
 from dropsearch.dropout.row_control import RowRates, row_rates
@@ -21,7 +22,7 @@ from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.flat_optimizers import FlatOptimizer
 from dropsearch.training.vectorized.row_batches import MemoryBatches, StepBatches, gather_batches
 from dropsearch.training.vectorized.stacked_state import StackedState
-from dropsearch.training.vectorized.step import ShapesOf, VectorizedStep, cast
+from dropsearch.training.vectorized.step import ShapesOf, VectorizedStep
 from dropsearch.training.vectorized.step_logs import StepLogs
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner

@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 import torch
 
-from dropsearch.core.batches import BatchForm, StackedForm, mapped
+from dropsearch.core.batches import BatchForm, StackedForm, cast, mapped
 from dropsearch.datasets.lockstep import LockstepReader
 from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.protocols import RowLoader
 from dropsearch.training.vectorized.row_batches import gather_batches, read_in_lockstep
-from dropsearch.training.vectorized.step import cast
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 

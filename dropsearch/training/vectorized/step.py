@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch.core.batches import mapped
 from dropsearch.dropout.row_control import RowBits, Shapes, row_rates
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.row_batches import StepBatches
@@ -170,8 +169,3 @@ class HostStep(VectorizedStep):
                 self._bits.clear()
             self._bits[key] = RowBits(self.shapes(stack), len(trial_rows), self.rows.flat.device)
         return self._bits[key].draw(self._seeds(trial_rows), [trial_row.step for trial_row in trial_rows])
-
-
-def cast(batch: Any, dtype: torch.dtype) -> Any:
-    """Return a batch with its floating-point tensors converted to `dtype`."""
-    return mapped(batch, lambda part: part.to(dtype) if part.is_floating_point() else part)

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from dropsearch._compat.lightning import one_process
 from dropsearch._compat.lightning_signals import KeepSigtermHandler
+from dropsearch.core.batches import cast
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
 from dropsearch.core.user_errors import described
@@ -63,7 +64,7 @@ from dropsearch.training.vectorized.row_optimizers import configure_optimizer, p
 from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
-from dropsearch.training.vectorized.step import HostStep, VectorizedStep, cast
+from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import StepTraits, overridden
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
