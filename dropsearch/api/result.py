@@ -17,7 +17,7 @@ from dropsearch.core.extras import require
 from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
 from dropsearch.report import findings, load_summary
 from dropsearch.report.tables.arms import brief_tables, tables
-from dropsearch.report.text.terminal import wrapped
+from dropsearch.report.terminal import wrapped
 from dropsearch.report.text.verdict import answer, verdict
 
 

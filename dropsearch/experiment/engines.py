@@ -23,8 +23,7 @@ from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, Engine, RowDataSource
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 
 def plan(context: ExperimentContext) -> Plan:

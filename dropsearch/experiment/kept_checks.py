@@ -18,8 +18,7 @@ from dropsearch.experiment.user_module import PROBED
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.probe import for_a_look
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 TOLERANCE = 1e-3
 """How far two measurements of one float32 model may lie apart, relative to the value: other kernels round otherwise."""

@@ -29,8 +29,7 @@ from dropsearch.experiment.build import Source
 from dropsearch.training.epoch_metrics import loader_of
 from dropsearch.training.logged_steps import evaluate
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 SAME = 1e-4
 """Two ways to measure a metric agree where they differ by no more than this share, for float32 sums in any order."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
 from dropsearch.report.measured_values import finite, mean_interval
-from dropsearch.report.text.numbers import scores
+from dropsearch.report.numbers import scores
 from dropsearch.stats.shown import shown_side
 
 

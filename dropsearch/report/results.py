@@ -25,8 +25,8 @@ from dropsearch.core.records import (
     best_arm,
 )
 from dropsearch.report import findings
+from dropsearch.report.numbers import scores
 from dropsearch.report.text.caveats import warnings
-from dropsearch.report.text.numbers import scores
 from dropsearch.report.text.verdict import answer, verdict
 
 

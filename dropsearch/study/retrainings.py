@@ -58,4 +58,4 @@ RETRAININGS: Mapping[TrialPhase, Retraining] = {
         most=lambda sites: 2 * sites,
     ),
 }
-"""All retrainings. To add one, write its change in a new file and list it here: results.json and the reports show it."""
+"""All retrainings. To add one, write its change in a new file and list it here. Reports show it."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +16,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from dropsearch._compat.lightning import quiet_loggers
-from dropsearch._compat.lightning_signals import KeepSigtermHandler, other_handlers_kept
+from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import process_state_kept
@@ -50,7 +46,7 @@ from dropsearch.training.protocols import (
     describe_engine,
 )
 from dropsearch.training.reasons import one_line, root_of_exit
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
 """Builds the module of a trial; its initial weights are a function of the trial's seed."""
@@ -315,22 +311,3 @@ def _batches(data: Any, seed: int) -> dict[str, Any]:
     if own is not None:
         return own(seed)
     return {"train_dataloaders": data.train_loader(seed), "val_dataloaders": data.val_dataloader()}
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's notes for interactive users (devices found, tips) off the terminal, and keep signal handlers."""
-    with quiet_loggers(logging.WARNING), warnings.catch_warnings(), other_handlers_kept():
-        # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
-        # slow them down. The second comes with any training set of few batches.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
-        # What trains on a GPU is looked at on the CPU first.
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        # Parts in eval mode are named before the search, once and not in each trial.
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        # Our Trainers are one process each, also where SLURM is installed.
-        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        yield

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dropsearch._compat import lightning, lightning_silent
+from dropsearch._compat.lightning_signals import other_handlers_kept
 from dropsearch.core.errors import InputError
 from dropsearch.training.protocols import TrainerSettings
 
@@ -128,3 +132,22 @@ def _as_list(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes for interactive users (devices found, tips) off the terminal, and keep signal handlers."""
+    with lightning.quiet_loggers(logging.WARNING), warnings.catch_warnings(), other_handlers_kept():
+        # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
+        # slow them down. The second comes with any training set of few batches.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        # What trains on a GPU is looked at on the CPU first.
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Parts in eval mode are named before the search, once and not in each trial.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # Our Trainers are one process each, also where SLURM is installed.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        yield

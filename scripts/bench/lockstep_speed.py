@@ -30,7 +30,8 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.protocols import Engine, TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.engine import VectorizedEngine
 
 SITES = ("model", "model#2", "model#3")

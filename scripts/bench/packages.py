@@ -28,8 +28,8 @@ from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.protocols import Engine, TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
-from dropsearch.training.trainers import trainer_class
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning, trainer_class
 from dropsearch.training.vectorized.engine import VectorizedEngine
 
 

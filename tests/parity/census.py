@@ -17,7 +17,8 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from tests.parity.conftest import SEED, Curve, source
 from tests.training.conftest import Queue
 

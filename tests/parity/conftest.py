@@ -14,7 +14,8 @@ from torch import Tensor
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from tests.experiment.conftest import one_figure  # noqa: F401
 from tests.training.conftest import Queue, Source
 

@@ -16,7 +16,8 @@ from torch import nn
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from tests.parity.conftest import SEED, Curve, losses, source
 from tests.parity.test_rates import Net
 from tests.training.conftest import Queue

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.report import results, write_results
+from dropsearch.report.markdown import markdown
 from dropsearch.report.tables.evidence import contrasts_table
-from dropsearch.report.text.markdown import markdown
 
 KEYS = {"study", "model", "data", "seed", "versions", "seconds", "engine", "arms", "comparisons", "tracking"}
 TRIAL_KEYS = {"number", "state", "params", "rates", "seed", "val_loss", "val_acc", "epochs", "seconds"}

@@ -15,7 +15,8 @@ from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.adapters.probe import probe
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from tests.training.conftest import Queue
 from tests.user_modules import assortment, data, nets
 

@@ -15,7 +15,7 @@ from dropsearch.dropout.typical_rates import typical_rate
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.dropout_check import RateCheck
 from dropsearch.experiment.insertion import inserted_names
-from dropsearch.report.text.terminal import wrapped
+from dropsearch.report.terminal import wrapped
 
 _HEAD = ("site", "kind", "rate", "typical", "activations", "met", "searched", "alive", "")
 _NUMBERS = (2, 3, 4)

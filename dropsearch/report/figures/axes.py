@@ -16,7 +16,7 @@ from dropsearch.core.records import Summary
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, Band, finite, shown_interval
-from dropsearch.report.text.numbers import shorten
+from dropsearch.report.numbers import shorten
 
 
 def label_outer(drawn: FigureLayout, x: str, y: str) -> None:

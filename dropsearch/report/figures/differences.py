@@ -12,7 +12,7 @@ from dropsearch.report import findings
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
-from dropsearch.report.text.numbers import Scale, probability
+from dropsearch.report.numbers import Scale, probability
 
 CAPTION = (
     "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "

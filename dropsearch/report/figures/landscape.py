@@ -14,7 +14,7 @@ from dropsearch.report.figures.axes import ceiling, label_outer, score_label, si
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
-from dropsearch.report.text.numbers import shorten
+from dropsearch.report.numbers import shorten
 
 LONGEST = 30
 """Maximum number of characters of a site's name next to the panel."""

@@ -40,7 +40,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Figure]:
     """
     # Imported here, since matplotlib takes a third of a second.
     from dropsearch.report.figures.layout import drawing
-    from dropsearch.report.html.svg import inline
+    from dropsearch.report.figures.svg import inline
 
     written = []
     with drawing():

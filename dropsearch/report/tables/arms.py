@@ -7,9 +7,9 @@ import math
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
+from dropsearch.report.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
 from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
-from dropsearch.report.text.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
 
 BRIEF = 6
 """Maximum number of rows of a table in the first screen."""

@@ -6,8 +6,8 @@ import math
 
 from dropsearch.core.records import Claim, Evidence, Interval, Summary
 from dropsearch.report import measured_values
+from dropsearch.report.numbers import EMPTY, signed
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
-from dropsearch.report.text.numbers import EMPTY, signed
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
 """Displayed words for answers; other answers are displayed unchanged."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dropsearch.core.records import Comparison, Interval
 from dropsearch.report.findings import shown
+from dropsearch.report.numbers import EMPTY, probability, shorten
 from dropsearch.report.text.escaping import escaped
-from dropsearch.report.text.numbers import EMPTY, probability, shorten
 
 WIDTH = 80
 """Maximum width of a table in the terminal, in characters."""

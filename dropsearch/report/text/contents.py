@@ -7,12 +7,21 @@ from typing import Any
 
 from dropsearch.core.records import Summary
 from dropsearch.report import findings
-from dropsearch.report.text.terminal import PURPOSES
 
+PURPOSES = {
+    "mlflow": "To see every curve in the browser:",
+    "run": "The run itself in MLflow:",
+    "wandb": "The runs in Weights & Biases:",
+    "tensorboard": "To see every curve in TensorBoard:",
+    "reload": "To load the model to keep:",
+    "retrain": "To train it again:",
+    "continue": "To go on with this study, give the same command with a larger study.n_trials:",
+}
+"""Purpose of each command of a summary, in the terminal."""
 COMMANDS = PURPOSES | {
     "continue": "To reproduce this run, in a new folder; given again here with a larger study.n_trials, it goes on:"
 }
-"""Purpose of each command of a summary."""
+"""Purpose of each command in a report."""
 
 
 def title(summary: Summary) -> str:

@@ -10,8 +10,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.user_errors import described
 from dropsearch.training.adapters.probe import for_a_look
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 HOOKS = ("setup", "configure_model")
 

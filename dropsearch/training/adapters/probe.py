@@ -22,8 +22,7 @@ from dropsearch.training.epoch_metrics import LoggedMetrics
 from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 
 @dataclass(frozen=True)

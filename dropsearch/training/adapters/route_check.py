@@ -16,8 +16,7 @@ from dropsearch.training.adapters.learning_rate import UsedSettings, used_settin
 from dropsearch.training.adapters.probe import for_a_look
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import quiet_lightning
-from dropsearch.training.trainers import make_trainer
+from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 EPOCHS, BATCHES = 3, 2
 """How long a module is trained: a schedule that begins at a value of its own has left it by then."""

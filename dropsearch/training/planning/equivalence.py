@@ -22,8 +22,8 @@ from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
 from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory
 from dropsearch.training.reasons import place_of_error
-from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import batches_in, with_steps
+from dropsearch.training.sequential import ModuleFactory
+from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of

@@ -23,8 +23,8 @@ from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
 from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings, device_of
-from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import batches_in, with_steps
+from dropsearch.training.sequential import ModuleFactory
+from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer

@@ -42,8 +42,8 @@ from dropsearch.training.protocols import (
     is_in_memory,
     validates_by_row,
 )
-from dropsearch.training.sequential import ModuleFactory, quiet_lightning
-from dropsearch.training.trainers import batches_in, with_steps
+from dropsearch.training.sequential import ModuleFactory
+from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.effects import EffectRecorder

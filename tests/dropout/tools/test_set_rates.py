@@ -17,7 +17,7 @@ import dropsearch
 from dropsearch.core.errors import InputError
 from dropsearch.dropout import sites
 from dropsearch.dropout.trial_control import TrialControl
-from dropsearch.training.sequential import quiet_lightning
+from dropsearch.training.trainers import quiet_lightning
 from tests.dropout.tools.test_inventory import nothing_changed
 from tests.dropout.user_blocks import Encoder, OneLayer, OwnAttention, TwoAttentions
 from tests.dropout.user_lightning import Litten, LittenMore, pytorch_lightning_net

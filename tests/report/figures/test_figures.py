@@ -22,7 +22,7 @@ from dropsearch.report.figures.layout import drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings
 from dropsearch.report.figures.search_trials import MOST_DOTS, best_so_far, rates, thinned
-from dropsearch.report.html.svg import inline
+from dropsearch.report.figures.svg import inline
 from dropsearch.stats.intervals import mean_interval
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")

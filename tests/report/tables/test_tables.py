@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dropsearch.core.records import ComparisonMetric, Confirmed, Site
 from dropsearch.report import Table, arms_table, closing, differences_table, rates_table
+from dropsearch.report.numbers import points, probability, shorten
 from dropsearch.report.tables.arms import params_table, tables
-from dropsearch.report.text.numbers import points, probability, shorten
 
 ALL = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
 from dropsearch.report import closing, opening
 from dropsearch.report.html.page import page
-from dropsearch.report.text.markdown import markdown
+from dropsearch.report.markdown import markdown
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\u2066|`x`\n# [a](b) ![i](j) \x00" + "n" * 300
 

@@ -7,9 +7,9 @@ import pytest
 from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
 from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
+from dropsearch.report.markdown import markdown
 from dropsearch.report.text.caveats import caveats, warnings
 from dropsearch.report.text.escaping import escaped
-from dropsearch.report.text.markdown import markdown
 from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2

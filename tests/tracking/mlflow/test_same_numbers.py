@@ -17,9 +17,9 @@ import pytest
 from dropsearch.core.records import EpochMetrics, Monitor, best_arm
 from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
+from dropsearch.report.markdown import markdown
+from dropsearch.report.numbers import loss, percent
 from dropsearch.report.tables.arms import arms_table, brief_tables, differences_table
-from dropsearch.report.text.markdown import markdown
-from dropsearch.report.text.numbers import loss, percent
 from dropsearch.tracking.mlflow import payloads
 from dropsearch.tracking.mlflow.run_tree import RunTree
 from tests.report.conftest import Maker

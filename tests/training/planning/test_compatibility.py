@@ -14,7 +14,7 @@ from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.reasons import remedy
-from dropsearch.training.sequential import quiet_lightning
+from dropsearch.training.trainers import quiet_lightning
 from tests.user_modules import data, nets
 
 SPEC = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)

@@ -16,7 +16,8 @@ from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import incompatibility
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
-from dropsearch.training.sequential import SequentialEngine, quiet_lightning
+from dropsearch.training.sequential import SequentialEngine
+from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from tests.training.conftest import Queue
 

@@ -10,17 +10,9 @@ from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
 from dropsearch.report.text.caveats import warnings
+from dropsearch.report.text.contents import PURPOSES
 from dropsearch.report.text.verdict import answer, rates_by_site
 
-PURPOSES = {
-    "mlflow": "To see every curve in the browser:",
-    "run": "The run itself in MLflow:",
-    "wandb": "The runs in Weights & Biases:",
-    "tensorboard": "To see every curve in TensorBoard:",
-    "reload": "To load the model to keep:",
-    "retrain": "To train it again:",
-    "continue": "To go on with this study, give the same command with a larger study.n_trials:",
-}
 INTERRUPTED = "To continue where this stopped:"
 
 
