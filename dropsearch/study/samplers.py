@@ -54,9 +54,7 @@ class Pruner:
 
 PRUNERS: Mapping[str, Pruner] = {
     "none": Pruner(lambda max_epochs, startup, warmup: NopPruner(), 1.0, "nothing is pruned"),
-    "median": Pruner(
-        lambda max_epochs, startup, warmup: StudyMedianPruner(startup, warmup), 0.65, "the median pruner"
-    ),
+    "median": Pruner(lambda max_epochs, startup, warmup: StudyMedianPruner(startup, warmup), 0.65, "the median pruner"),
     "hyperband": Pruner(
         lambda max_epochs, startup, warmup: HyperbandPruner(min_resource=1, max_resource=max_epochs), 0.4, "Hyperband"
     ),

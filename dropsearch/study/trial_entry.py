@@ -53,7 +53,7 @@ def _entry(trial: FrozenTrial) -> Mapping[str, Any]:
     """Return what a trial says of its result."""
     try:
         entry = json.loads(trial.user_attrs[RESULT])
-        entry["reason"], entry["spec"], entry["curve"]
+        _ = entry["reason"], entry["spec"], entry["curve"]  # all three are there
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(
             f"trial {trial.number} of the study must have a result of this version of dropsearch, and its attribute "
