@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dropsearch.core.records import Confirmed, Summary, TrialResult, arm_title, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.text.numbers import loss, percent, shorten
-from dropsearch.report.text.numbers import scores as judged_scores
+from dropsearch.report.numbers import loss, percent, shorten
+from dropsearch.report.numbers import scores as judged_scores
 from dropsearch.report.text.verdict import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 

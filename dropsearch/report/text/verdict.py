@@ -11,7 +11,7 @@ from typing import Any
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.text.numbers import Scale, judged, loss, probability, rate, scores, shorten
+from dropsearch.report.numbers import Scale, judged, loss, probability, rate, scores, shorten
 
 MOST_RATES = 6
 """Maximum number of rates in a sentence; more are in the table."""

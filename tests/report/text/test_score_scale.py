@@ -10,7 +10,7 @@ import pytest
 
 from dropsearch.core.records import ComparisonMetric, Interval, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
-from dropsearch.report.text.numbers import Scale, loss
+from dropsearch.report.numbers import Scale, loss
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 
