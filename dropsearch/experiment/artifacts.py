@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,18 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
     return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
-def write_files(context: ExperimentContext, summary: Summary) -> list[Path]:
-    """Write results.json, the figures, report.html, report.md and best/; return their paths."""
+def write_files(context: ExperimentContext, summary: Summary, step: Callable[[], None] = lambda: None) -> list[Path]:
+    """Write results.json, the figures, report.html, report.md and best/; return their paths.
+
+    `step` is called after each figure.
+    """
     folder, test_examples = context.folder, context.source.sizes.get("test") or None
     for name, outcome in summary.arms.items():
         if outcome.winner:
             _write_best(context, name, outcome.winner)
     write_results(summary, folder / "results.json")  # first what nothing else can hold up
     save_summary(summary, folder)
-    figures = write_figures(summary, folder / "figures")
+    figures = write_figures(summary, folder / "figures", step)
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
     write_markdown(summary, folder / "report.md", figures, test_examples=test_examples)
     return [

@@ -22,6 +22,7 @@ from dropsearch.experiment.paces import (
     planned_pace,
     searched_share,
 )
+from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
 from dropsearch.report.progress.notebook import NotebookDisplay, in_notebook
@@ -150,7 +151,7 @@ def run_stages(
         stages.append(Stage("test", models, TEST_SHARE * model))
     if config.evidence.name != "off":
         stages.append(Stage("evidence", models, model))
-    stages.append(Stage("report", 1, REPORT_SECONDS))
+    stages.append(Stage("report", FIGURES, REPORT_SECONDS / FIGURES))
     return [*stages, Stage("tracking", 1, TRACKING_SECONDS)] if tracker_names(config.tracking.name) else stages
 
 

@@ -33,7 +33,7 @@ from dropsearch.experiment.run_progress import EVIDENCE_HINT, budget_costs, prep
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.studies import arm_studies, fingerprints
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
-from dropsearch.report import closing, opening
+from dropsearch.report import FIGURES, closing, opening
 from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared, planned_contrasts
 from dropsearch.study.storage import open_storage, storage_exists
@@ -232,11 +232,10 @@ class ExperimentRun:
     def finish(self, summary: Summary) -> Summary:
         """Write every file, then what the tracker has not written yet; return the summary with what trackers tell."""
         # What they tell is known once they have opened the run, which takes MLflow's process a while.
-        self.progress.begin(
-            "report", hint="once the run is open in MLflow" if "experiment" in self.tracker.location else ""
-        )
+        waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
+        self.progress.begin("report", FIGURES, "figures", waits)
         summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), commands=self._commands(summary.arms))
-        artifacts = write_files(self.context, summary)
+        artifacts = write_files(self.context, summary, self.progress.step)
         if self.tracker.location:
             self.progress.begin("tracking")
         self.tracker.finish(summary, artifacts)

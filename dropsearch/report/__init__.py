@@ -3,7 +3,7 @@
 Importing this package does not import matplotlib; drawing the first figure does.
 """
 
-from dropsearch.report.figures.registry import Figure, write_figures
+from dropsearch.report.figures.registry import FIGURES, Figure, write_figures
 from dropsearch.report.html.page import write_page
 from dropsearch.report.markdown import write_markdown
 from dropsearch.report.progress import Progress
@@ -15,6 +15,7 @@ from dropsearch.report.terminal import closing, opening
 from dropsearch.report.text.verdict import verdict
 
 __all__ = [
+    "FIGURES",
     "Figure",
     "Progress",
     "Table",

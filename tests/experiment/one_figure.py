@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -14,7 +15,7 @@ PLACE = "dropsearch.experiment.artifacts.write_figures"
 """Where a run finds what writes its figures."""
 
 
-def write_first_figure(summary: Summary, folder: Path) -> list[Figure]:
+def write_first_figure(summary: Summary, folder: Path, step: Callable[[], None] = lambda: None) -> list[Figure]:
     """Write the first figure of a run as it would be written among all."""
     with patch.object(registry, "drawings", lambda: islice(drawings(), 1)):
-        return write_figures(summary, folder)
+        return write_figures(summary, folder, step)

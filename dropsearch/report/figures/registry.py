@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Draw = Callable[[Summary], FigureLayout | None]
 
 
+FIGURES = 12
+"""Number of figures of a run with data for all of them."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A drawn figure."""
@@ -33,10 +37,10 @@ class Figure:
     """SVG element without title and caption, for a page whose CSS defines the colors of `svg.THEMED`."""
 
 
-def write_figures(summary: Summary, folder: Path) -> list[Figure]:
+def write_figures(summary: Summary, folder: Path, step: Callable[[], None] = lambda: None) -> list[Figure]:
     """Write every figure with data in the run to `folder`, and return them in reading order.
 
-    Figures of an earlier run that this one has no data for are removed.
+    Figures of an earlier run that this one has no data for are removed. `step` is called after each of `FIGURES`.
     """
     # Imported here, since matplotlib takes a third of a second.
     from dropsearch.report.figures.layout import drawing
@@ -51,6 +55,7 @@ def write_figures(summary: Summary, folder: Path) -> list[Figure]:
             else:
                 drawn.save(path)
                 written.append(Figure(name, path, drawn.title, drawn.caption, drawn.alt, inline(drawn, name)))
+            step()
     return written
 
 

@@ -121,10 +121,9 @@ class Forecast:
         if pace is None:
             return None
         waited = self._clock() - self._last if stage is self._current else 0.0
-        if waited <= pace:
-            return remaining * pace - waited
-        # A unit that already took longer than earlier ones is expected to take half as long again.
-        return (remaining - min(remaining, 1.0)) * pace + waited / 2
+        unit = min(remaining, 1.0)
+        # A unit that takes longer than expected is expected to take a quarter as long again.
+        return (remaining - unit) * pace + max(unit * pace - waited, waited / 4)
 
     def pace(self, stage: Stage) -> float | None:
         """Return the seconds per unit of a stage from measured and expected pace; None if unknown."""

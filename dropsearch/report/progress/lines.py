@@ -50,7 +50,9 @@ class Lines:
 
 
 def status(now: Snapshot, *, best: bool = True) -> str:
-    """Return the progress in one line, with or without the best value so far."""
+    """Return the progress in one line, with or without the best value so far; of a finished run only that it is."""
+    if now.ending == "done":
+        return now.ending
     head = " ".join(filter(None, [now.stage, now.state.current if now.trains else ""]))
     counted = f" {now.done}/{now.total} {now.unit}" if now.unit else ""
     return ", ".join([f"{head}{counted}", *details(now, best=best)])

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from dropsearch.core.records import ARMS, Site
-from dropsearch.report import measured_values, write_figures
+from dropsearch.report import FIGURES, measured_values, write_figures
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
 from dropsearch.report.figures.ensemble import ensemble
@@ -120,6 +120,15 @@ def test_a_figure_of_an_earlier_run_does_not_stay(make, tmp_path):
     write_figures(make.summary(), tmp_path)
     write_figures(make.summary(("none",)), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "best_so_far.png"}
+
+
+def test_each_figure_is_a_step(make, tmp_path, monkeypatch):
+    drawn = [(name, lambda summary: None) for name, _ in drawings()]
+    assert len(drawn) == FIGURES
+    monkeypatch.setattr("dropsearch.report.figures.registry.drawings", lambda: iter(drawn))
+    steps = []
+    assert write_figures(make.summary(), tmp_path, lambda: steps.append(1)) == []
+    assert len(steps) == FIGURES
 
 
 def test_the_callers_matplotlib_settings_are_unchanged(make, tmp_path):

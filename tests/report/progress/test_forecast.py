@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from dropsearch.report.progress import Forecast, Stage
@@ -56,7 +58,21 @@ def test_time_left_falls_while_nothing_ends() -> None:
     clock.now += 5
     assert forecast.left() == 95
     clock.now += 995  # a trial that takes so long is no reason to promise the same end for ever
-    assert forecast.left() == 90 + 500
+    assert forecast.left() == 90 + 250
+
+
+def test_a_unit_that_takes_longer_than_expected_moves_the_share_by_little() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 1, 10.0)], clock)
+    forecast.begin("search")
+    run(forecast, clock, 10, 1.0)
+    forecast.begin("report")
+    shares = []
+    for _ in range(60):
+        clock.now += 1
+        shares.append(forecast.share())
+    assert min(after - before for before, after in pairwise(shares)) > -0.01
+    assert max(shares) < 0.95
 
 
 def test_a_stage_that_was_shorter_than_expected_leaves_nothing() -> None:

@@ -10,6 +10,7 @@ from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpe
 from dropsearch.report.progress import Forecast, Progress, Stage, in_all
 from dropsearch.report.progress.lines import Lines
 from dropsearch.report.progress.state import RunState
+from dropsearch.report.progress.table import LiveTable
 
 
 class Clock:
@@ -108,6 +109,14 @@ def test_no_line_says_100_percent_or_nothing_left_while_work_remains(log, clock)
     clock.now += 50
     progress.step(0)
     assert "100 %" not in log.getvalue()
+
+
+def test_the_last_table_of_a_run_says_that_it_is_done(clock):
+    stream = io.StringIO()
+    progress = Progress(Forecast([Stage("tracking", 1, 3.0)], clock), RunState(()), [LiveTable(stream, 80)], clock)
+    progress.begin("tracking")
+    progress.close()
+    assert stream.getvalue().splitlines()[-1].strip() == "done"
 
 
 def test_pruned_trials_shorten_the_estimate(log, clock):
