@@ -72,7 +72,7 @@ def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kind
     sites = tuple(sites)
     if not isinstance(kinds, Mapping):
         raise InputError(
-            f'{key} must be a kind by site name or pattern, got {kinds!r}: as in {{"encoder.*": "residual"}}'
+            f'{key} must be a kind by site name or pattern, got {kinds!r}: for example {{"encoder.*": "residual"}}'
         )
     for pattern, kind in kinds.items():
         if kind not in KINDS:

@@ -26,8 +26,8 @@ def draw(function: Any) -> str:
 def draw_reason(name: str, owner: str) -> str:
     """Return why random numbers drawn in a forward cannot be controlled, and what to do."""
     return (
-        f"the forward draws random numbers itself ({name}) at a rate that is not known; where that drops activations, "
-        f'use F.dropout instead, or say where its rate is: dropsearch.register_op({owner}, rate="ATTRIBUTE")'
+        f"the forward draws random numbers ({name}) at an unknown rate; if they drop activations, "
+        f'use F.dropout instead, or register the rate: dropsearch.register_op({owner}, rate="ATTRIBUTE")'
     )
 
 
@@ -37,8 +37,8 @@ def without_rate(module: nn.Module) -> str:
     if kind.__module__.startswith("torch.") or held_rates(module) or family_of(kind) is None:
         return ""
     return (
-        f"{kind.__name__} has no rate of a name that is known; "
-        f'say where it is: dropsearch.register_op({kind.__name__}, rate="ATTRIBUTE")'
+        f"{kind.__name__} has no rate with a known name; "
+        f'register it: dropsearch.register_op({kind.__name__}, rate="ATTRIBUTE")'
     )
 
 
@@ -48,15 +48,15 @@ def is_compiled(module: nn.Module) -> bool:
     return named or any(has_compiled_call(part) for part in module.modules())
 
 
-ONE_LAYER = "it does nothing: it would drop between layers, and there is one; put nn.Dropout behind it"
-SCRIPTED = "its code is compiled by TorchScript, where no call can be seen; give the module before it is scripted"
-UNMET = "this pass did not call it: it stands behind an `if`, or nothing uses it; give a batch that leads there"
+ONE_LAYER = "it has no effect: it drops between layers, but there is only one; add nn.Dropout after it"
+SCRIPTED = "its code is compiled by TorchScript, which hides calls; pass the module before scripting"
+UNMET = "this pass did not call it: it is in an untaken branch, or unused; use a batch that reaches it"
 STAYS_IN_EVAL = (
-    "it drops nothing in training: its module stays in eval mode (frozen), or the call says training=False; "
+    "it does not drop in training: its module stays in eval mode (frozen), or the call has training=False;  "
     "call .train() on that module, or leave the site out"
 )
 NO_DRAWS = (
-    "its code drew nothing in this pass: its module stays in eval mode (frozen), or its random numbers are not "
+    "its code drew no random numbers in this pass: its module stays in eval mode (frozen), or they are not "
     "PyTorch's; call .train() on that module, or leave the site out"
 )
-AT_ZERO = "it drops nothing at its rate of 0: set {attribute} above 0, and it is searched"
+AT_ZERO = "it does not drop at its rate of 0: set {attribute} above 0 to search it"

@@ -219,7 +219,7 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         nets.LitNet,
         data.Digits(),
         {"insert": 5},
-        'insert must be "after_activation", a name, a pattern, a type of parts,',
+        'insert must be "after_activation", a name, pattern or type of submodules, or a list',
     ),
     (nets.LitNet, data.Digits(), {"callbacks": [5]}, "callbacks must be a list of Lightning callbacks or a function"),
     (nets.Wanting, data.Digits(), {}, "argument: 'backbone': give a function that builds it, lambda: Wanting(...)"),

@@ -99,4 +99,4 @@ def test_one_layer_has_no_site_to_set() -> None:
         model = make(nn.LSTM, layers=1)
     (site,) = dropout_sites(model, lambda: model(torch.randn(X, dtype=torch.float64)))
     assert not site.controllable
-    assert "there is one" in site.reason
+    assert "there is only one" in site.reason

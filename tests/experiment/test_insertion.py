@@ -154,16 +154,16 @@ REFUSED = [
     (own("inactive.Plain", "sites.insert=after_activaton"), '(did you mean "after_activation"?)'),
     (
         own("inactive.Plain", "sites.insert=[rleu]"),
-        'sites.insert must name parts of Plain or types of parts that are called, got "',
+        'sites.insert must name submodules of Plain or types of called submodules, got "',
     ),
     (
         own("inactive.Plain", "sites.insert=[torch.nn.Relu]"),
-        'got "torch.nn.Relu" (did you mean "torch.nn.ReLU"?): its parts are',
+        'got "torch.nn.Relu" (did you mean "torch.nn.ReLU"?): its submodules are',
     ),
-    (own("inactive.Plain", "sites.insert=[torch.nn.Conv2d]"), "got Conv2d: its parts are first"),
+    (own("inactive.Plain", "sites.insert=[torch.nn.Conv2d]"), "got Conv2d: its submodules are first"),
     (
         own("inactive.Dead", "sites.insert=after_activation"),
-        "sites.insert=after_activation must find activations that are modules",
+        "sites.insert=after_activation needs activation modules",
     ),
     (
         own("inactive.Plain", "sites.insert=[]"),

@@ -83,7 +83,7 @@ def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
     Raises:
         InputError: The module cannot run this batch, or returns nothing comparable.
     """
-    dry_run = DryRun(module, batch, "liveness")
+    dry_run = DryRun(module, batch, "check_dropout")
     inventory = take_inventory(dry_run, {})
     trial = _Trial(dry_run, inventory)
     return DropoutCheck(tuple(trial.of(site) for site in inventory), tuple(_of_module(module, inventory)))
@@ -114,27 +114,27 @@ class _Trial:
         if self.in_training is not self.as_given and in_training():
             return SiteCheck(site, False, self._in_eval_mode(site))
         dead = (
-            f"rates 0 and 0.9 give the same {self.result}: nothing behind it reaches the {self.result}, "
-            "or all that it could drop is zero"
+            f"rates 0 and 0.9 give the same {self.result}: its output does not reach the {self.result}, "
+            "or its input is zero"
         )
         return SiteCheck(site, False, dead)
 
     def _though_alive(self, site: Site) -> str:
         if site.name in self.in_eval:
             return (
-                "it drops in eval mode too: give the call training=self.training, "
+                "it also drops in eval mode: pass training=self.training to the call, "
                 "or register the nn.Dropout (nn.ModuleList instead of a list)"
             )
         frozen = next((name for name, part in self._around(site) if _is_frozen(part)), "")
         if not frozen or self.as_given.reaches_training(site.name):
             return ""
-        return f"{frozen} is frozen, and nothing that trains depends on what it drops: call {frozen}.eval()"
+        return f"{frozen} is frozen, and no trainable parameter depends on it: call {frozen}.eval()"
 
     def _in_eval_mode(self, site: Site) -> str:
         if not self.module.training:
             return "the module is in eval mode"
         part = next((name for name, part in self._around(site) if not part.training), "its module")
-        return f"{part} is in eval mode and drops nothing: call {part}.train(), or leave the site out if it is frozen"
+        return f"{part} is in eval mode and does not drop: call {part}.train(), or leave the site out if it is frozen"
 
     def _around(self, site: Site) -> Iterator[tuple[str, nn.Module]]:
         """Yield the submodules that contain a site, the largest first."""
@@ -154,23 +154,23 @@ def _of_module(module: nn.Module, inventory: Inventory) -> Iterator[str]:
     name = type(module).__name__
     if not module.training:
         yield (
-            f"{name} is in eval mode: Lightning trains a module in the mode in which it gets it, so nothing would be "
-            "dropped and every rate would score alike; call module.train() before fit"
+            f"{name} is in eval mode: Lightning does not change a module's mode for training, so nothing would be "
+            "dropped and all rates would have the same score; call module.train() before fit"
         )
     if not inventory:
         yield f"{name} has no dropout site{_insertion(suggested_where(module))}"
     for where, part in hidden_modules(module).items():
         if any(isinstance(each, DropoutBase) for each in part.modules()):
             yield (
-                f"{where} ({type(part).__name__}) is held where PyTorch does not find it, so .eval() does not reach "
+                f"{where} ({type(part).__name__}) is not registered in PyTorch, so .eval() does not reach "
                 "it: use nn.ModuleList or nn.ModuleDict"
             )
 
 
 def _insertion(where: str) -> str:
     if where == AFTER_ACTIVATION:
-        return ": dropsearch.insert_dropout(module) puts one after each activation"
-    return f': dropsearch.insert_dropout(module, "{where}") puts one behind {where}' if where else ""
+        return ": dropsearch.insert_dropout(module) inserts one after each activation"
+    return f': dropsearch.insert_dropout(module, "{where}") inserts one after {where}' if where else ""
 
 
 class _Watch(DropoutMode):

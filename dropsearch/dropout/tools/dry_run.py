@@ -49,7 +49,7 @@ class DryRun:
         if inner is not None and is_lightning(inner):
             raise InputError(
                 f"{asked_by} needs a LightningModule that is not compiled, got a compiled {type(inner).__name__}: "
-                "give the module that torch.compile was given"
+                "pass the module before torch.compile"
             )
         self.module = module
         self.batch = batch
@@ -107,19 +107,21 @@ class DryRun:
             return tuple(self._detached_trainer.losses)
         loss = answer.get("loss") if isinstance(answer, Mapping) else answer
         if not isinstance(loss, Tensor):
-            given = "returns a loss" if self.module.automatic_optimization else "gives its loss to self.manual_backward"
+            given = (
+                "returns a loss" if self.module.automatic_optimization else "passes its loss to self.manual_backward"
+            )
             raise InputError(
                 f"{self.asked_by} needs a batch for which {type(self.module).__name__}.training_step {given}, "
-                f"got {type(answer).__name__}: else give the network inside and its own inputs"
+                f"got {type(answer).__name__}: otherwise pass the inner network and its inputs"
             )
         return loss
 
     def _what_failed(self, error: Exception) -> str:
         name = type(self.module).__name__
         if is_lightning(self.module):
-            wanted, how = f"{name}.training_step", "give the batch as the Trainer hands it to training_step"
+            wanted, how = f"{name}.training_step", "pass the batch that the Trainer passes to training_step"
         else:
-            wanted, how = f"{name}.forward", "give its argument, a tuple of arguments or a dict of keyword arguments"
+            wanted, how = f"{name}.forward", "pass its argument, a tuple of arguments or a dict of keyword arguments"
         happened = f"{type(error).__name__} ({first_cause(error)[:200]})"
         return f"{self.asked_by} needs a batch that {wanted} takes, got {happened}: {how}"
 

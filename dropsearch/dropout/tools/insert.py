@@ -81,8 +81,8 @@ class Insertion:
 
     def __repr__(self) -> str:
         """Return a one-line description."""
-        kept = f"; a dropout stood behind {', '.join(self.left_out)}" if self.left_out else ""
-        return f"dropout at rate {self.rate:g} behind {', '.join(self.names) or 'nothing'}{kept}"
+        kept = f"; already followed by dropout: {', '.join(self.left_out)}" if self.left_out else ""
+        return f"dropout at rate {self.rate:g} after {', '.join(self.names) or 'nothing'}{kept}"
 
 
 def insert_dropout(module: nn.Module, where: Where = AFTER_ACTIVATION, rate: float = 0.0) -> Insertion:
@@ -111,7 +111,7 @@ def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where")
     """Insert dropout like `insert_dropout`; messages refer to `where` by `key`."""
     if not where or not isinstance(where, str | type | Sequence):
         raise InputError(
-            f"{key} must be {AFTER_ACTIVATION}, a name, a pattern, a type of parts, or a list of these, got {where!r}"
+            f"{key} must be {AFTER_ACTIVATION}, a name, pattern or type of submodules, or a list, got {where!r}"
         )
     chosen = _after_activations(module, key) if where == AFTER_ACTIVATION else _fitting(module, where, key)
     followed = _followed_by_dropout(module) if where == AFTER_ACTIVATION else set()
@@ -119,8 +119,8 @@ def put_behind(module: nn.Module, where: Where, rate: float, key: str = "where")
     twice = [name for name, part in names.items() if inserted_dropout(part)]
     if twice:
         raise InputError(
-            f"insert_dropout must find no dropout that it inserted before, got one behind {', '.join(twice)}: "
-            "remove_dropout(module) takes all away, set_rates changes their rates"
+            f"insert_dropout must not insert dropout twice, got a second one after {', '.join(twice)}: "
+            "remove_dropout(module) removes all, set_rates changes rates"
         )
     for part in names.values():
         part.register_forward_hook(InsertedDropout(rate))
@@ -157,8 +157,8 @@ def _after_activations(module: nn.Module, key: str) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {name: part for name, part in _parts(module) if isinstance(part, _ACTIVATIONS)}
     if not found:
         raise InputError(
-            f"{key}={AFTER_ACTIVATION} must find activations that are modules, and {type(module).__name__} has none: "
-            f"name what dropout is to follow, {_examples(module, key)}"
+            f"{key}={AFTER_ACTIVATION} needs activation modules, but {type(module).__name__} has none: "
+            f"name the submodules to insert after, {_examples(module, key)}"
         )
     return found
 
@@ -178,10 +178,10 @@ def _layers(module: nn.Module) -> Iterator[str]:
 def _examples(module: nn.Module, key: str) -> str:
     name = next(_layers(module), "")
     if not name:
-        return "but it has no parts"
+        return "but it has no submodules"
     kind = type(module.get_submodule(name))
     known = getattr(nn, kind.__name__, None) is kind
-    return f'for instance {key}=["{name}"]' + (f" or {key}=[torch.nn.{kind.__name__}]" if known else "")
+    return f'for example {key}=["{name}"]' + (f" or {key}=[torch.nn.{kind.__name__}]" if known else "")
 
 
 def _followed_by_dropout(module: nn.Module) -> set[str]:
@@ -211,8 +211,8 @@ def _fitting(module: nn.Module, where: Where, key: str) -> dict[str, nn.Module]:
             known = [AFTER_ACTIVATION, *parts, *(f"torch.nn.{type(part).__name__}" for part in parts.values())]
             shown = each.__name__ if isinstance(each, type) else f'"{each}"{close_match(each, known)}'
             raise InputError(
-                f"{key} must name parts of {type(module).__name__} or types of parts that are called, got {shown}: "
-                f"its parts are {', '.join(parts) or 'none'}"
+                f"{key} must name submodules of {type(module).__name__} or types of called submodules, got {shown}: "
+                f"its submodules are {', '.join(parts) or 'none'}"
             )
         found |= fits
     return {name: part for name, part in parts.items() if name in found}

@@ -72,7 +72,7 @@ class RateEffect:
             found = list(tensors(result))
             if not found:
                 raise InputError(
-                    f"{self.dry_run.asked_by} needs a module that returns tensors, alone or in tuples, lists or dicts, "
+                    f"{self.dry_run.asked_by} needs a module that returns tensors, or containers of tensors, "
                     f"got {type(result).__name__} from {type(module).__name__}"
                 )
             return [each.detach().clone() for each in (of(module, found) if of else found)]

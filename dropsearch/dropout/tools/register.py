@@ -50,8 +50,8 @@ def register_op(operation: Any, *, rate: str, kind: str = "") -> Any:
             )
     elif not isinstance(operation, FunctionType) or not can_be_shown(operation):
         raise InputError(
-            f"register_op needs a subclass of nn.Module or a plain function that keeps nothing of a function around "
-            f"it, got {operation!r}"
+            f"register_op needs a subclass of nn.Module or a plain function without variables of an enclosing "
+            f"function, got {operation!r}"
         )
     elif not rate_argument(operation, op):
         names = list(inspect.signature(operation).parameters)

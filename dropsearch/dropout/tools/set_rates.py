@@ -47,7 +47,7 @@ class RatesSet:
     def __repr__(self) -> str:
         """Return a one-line description of the set rates."""
         if not self._undo:
-            return "rates taken back"
+            return "rates restored"
         parts = [f"{site}={rate:g}" for site, rate in self.attributes.items()]
         parts += [f"{site}={rate:g} (call)" for site, rate in self.calls.items()]
         return f"rates set: {', '.join(parts)}"
@@ -78,7 +78,7 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
             ``torch.compile``. Nothing is set then.
     """
     if not isinstance(rates, Mapping):
-        raise InputError(f'rates must be a rate by site name, got {rates!r}: as in {{"drop": 0.2}}')
+        raise InputError(f'rates must be a rate by site name, got {rates!r}: for example {{"drop": 0.2}}')
     attributes: dict[str, _Attribute] = {}
     called: dict[str, float] = {}
     for site, given in rates.items():
@@ -93,8 +93,8 @@ def set_rates(module: nn.Module, rates: Mapping[str, float]) -> RatesSet:
             called[site] = rate
     if called and is_compiled(module):
         raise InputError(
-            f"rates of calls ({', '.join(called)}) can be set on a module that is not compiled, got a compiled "
-            f"{type(module).__name__}: leave torch.compile out, or use nn.Dropout there"
+            f"rates of calls ({', '.join(called)}) can only be set on a module that is not compiled, got a compiled "
+            f"{type(module).__name__}: do not compile it, or use nn.Dropout there"
         )
     return RatesSet(module, attributes, called)
 
@@ -145,7 +145,7 @@ def _unknown(module: nn.Module, site: str) -> str:
     if isinstance(part, nn.RNNBase):
         why = f": {type(part).__name__} of one layer has no dropout between layers"
     elif part is not None:
-        why = f': {type(part).__name__} does not drop; insert_dropout(module, "{site}") puts a dropout behind it'
+        why = f': {type(part).__name__} does not drop; insert_dropout(module, "{site}") inserts dropout after it'
     return (
         f'rates must name dropout sites of {type(module).__name__}, got "{site}"{close_match(site, ["model", *known])}'
         f"{why or ': dropout_sites(module, batch) lists them'}"

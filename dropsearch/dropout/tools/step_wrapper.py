@@ -87,8 +87,8 @@ class _Setting:
     def _warn_of(self, missed: set[str]) -> None:
         if missed:
             warnings.warn(
-                f"set_rates: the first training pass of {type(self.module).__name__} met no dropout site named "
-                f"{', '.join(sorted(missed))}; dropout_sites(module, batch) lists those that it has",
+                f"set_rates: the first training pass of {type(self.module).__name__} found no dropout site named "
+                f"{', '.join(sorted(missed))}; dropout_sites(module, batch) lists its sites",
                 stacklevel=4,
             )
 

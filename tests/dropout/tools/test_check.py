@@ -55,7 +55,7 @@ def test_a_step_that_shows_no_loss_cannot_be_tried() -> None:
         def training_step(self, batch: Any, batch_idx: int) -> None:
             F.cross_entropy(self(batch[0]), batch[1]).backward()
 
-    with pytest.raises(InputError, match=r"gives its loss to self\.manual_backward, got NoneType"):
+    with pytest.raises(InputError, match=r"passes its loss to self\.manual_backward, got NoneType"):
         dropsearch.check_dropout(Backward(), labelled())
 
 
@@ -64,7 +64,7 @@ def test_a_part_in_eval_mode_is_named() -> None:
     module[1].eval()
     found = dropsearch.check_dropout(module, torch.randn(3, 5))
     assert (found.alive, found.dead, found.findings) == (("0.drop",), ("1.1",), ())
-    assert found.sites[1].finding.startswith("1 is in eval mode and drops nothing: call 1.train()")
+    assert found.sites[1].finding.startswith("1 is in eval mode and does not drop: call 1.train()")
 
 
 def test_a_part_that_stays_in_eval_mode_is_dead() -> None:
@@ -86,7 +86,7 @@ def test_a_frozen_part_that_still_drops_is_noticed() -> None:
 
     found = dropsearch.check_dropout(Beside(), torch.randn(3, 5))
     assert found.sites[0].alive
-    assert found.sites[0].finding.startswith("base is frozen, and nothing that trains depends on what it drops")
+    assert found.sites[0].finding.startswith("base is frozen, and no trainable parameter depends on it")
 
 
 def test_a_frozen_part_in_front_of_what_trains_may_drop() -> None:
@@ -128,7 +128,7 @@ def test_a_branch_that_reaches_the_log_but_not_the_loss_is_dead() -> None:
 def test_a_one_layer_lstm_has_a_dropout_that_does_nothing() -> None:
     found = dropsearch.check_dropout(OneLayer(), torch.randn(2, 3, 4))
     assert found.dead == ("lstm",)
-    assert "it does nothing: it would drop between layers, and there is one" in found.sites[0].finding
+    assert "it has no effect: it drops between layers, but there is only one" in found.sites[0].finding
     assert found.alive == ("gru",)
 
 
@@ -167,10 +167,10 @@ class AttendsAlways(nn.Module):
 def test_a_call_that_forgot_training_drops_in_eval_mode_too() -> None:
     first, second = dropsearch.check_dropout(ForgotTraining(), torch.randn(3, 4)).sites
     assert first.alive
-    assert "it drops in eval mode too: give the call training=self.training" in first.finding
+    assert "it also drops in eval mode: pass training=self.training to the call" in first.finding
     assert second.finding == ""
     (attention,) = dropsearch.check_dropout(AttendsAlways(), torch.randn(2, 3, 4)).sites
-    assert "in eval mode too" in attention.finding
+    assert "also drops in eval mode" in attention.finding
 
 
 def test_a_step_that_needs_training_mode_is_tried_in_it() -> None:
@@ -186,15 +186,15 @@ def test_a_step_that_needs_training_mode_is_tried_in_it() -> None:
 def test_a_dropout_in_a_plain_list_is_not_reached_by_eval() -> None:
     found = dropsearch.check_dropout(InAList(), torch.randn(3, 5))
     assert [each.alive for each in found.sites] == [True, True]
-    assert found.findings[0].startswith("drops[0] (Dropout) is held where PyTorch does not find it")
+    assert found.findings[0].startswith("drops[0] (Dropout) is not registered in PyTorch")
     assert len(found.findings) == 2
 
 
 @pytest.mark.parametrize(
     ("layers", "told"),
     [
-        ([nn.Linear(2, 2), nn.ReLU()], ": dropsearch.insert_dropout(module) puts one after each activation"),
-        ([nn.Softmax(-1), nn.Linear(2, 2)], ': dropsearch.insert_dropout(module, "1") puts one behind 1'),
+        ([nn.Linear(2, 2), nn.ReLU()], ": dropsearch.insert_dropout(module) inserts one after each activation"),
+        ([nn.Softmax(-1), nn.Linear(2, 2)], ': dropsearch.insert_dropout(module, "1") inserts one after 1'),
         ([nn.Softmax(-1)], ""),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_module_that_returns_no_tensor_is_one_clear_line() -> None:
         def forward(self, x: Tensor) -> str:
             return "hello"
 
-    with pytest.raises(InputError, match=r"liveness needs a module that returns tensors.*got str from Says"):
+    with pytest.raises(InputError, match=r"check_dropout needs a module that returns tensors.*got str from Says"):
         dropsearch.check_dropout(Says(), torch.randn(3, 4))
 
 

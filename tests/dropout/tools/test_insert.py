@@ -50,7 +50,7 @@ def test_a_dropout_stands_behind_each_activation_and_is_a_site_of_that_name() ->
     module = Plain()
     done = dropsearch.insert_dropout(module)
     assert done.names == ACTIVATIONS
-    assert repr(done) == "dropout at rate 0 behind encoder.0.relu, encoder.1.relu, head.1"
+    assert repr(done) == "dropout at rate 0 after encoder.0.relu, encoder.1.relu, head.1"
     found = dropsearch.dropout_sites(module, torch.randn(4, 6))
     assert [(s.name, s.kind, s.rate, s.activations) for s in found] == [(n, "hidden", 0.0, 6) for n in ACTIVATIONS]
 
@@ -114,7 +114,7 @@ def test_an_activation_with_a_dropout_behind_it_is_left_out() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Dropout(0.1), nn.Linear(3, 3), nn.ReLU())
     done = dropsearch.insert_dropout(module)
     assert (done.names, done.left_out) == (("4",), ("1",))
-    assert repr(done) == "dropout at rate 0 behind 4; a dropout stood behind 1"
+    assert repr(done) == "dropout at rate 0 after 4; already followed by dropout: 1"
 
 
 def test_one_relu_used_throughout_is_one_site() -> None:
@@ -209,7 +209,10 @@ def test_each_row_drops_at_its_own_rate_as_sequentially() -> None:
 def test_inserting_twice_is_refused_and_changes_nothing() -> None:
     module = Plain()
     dropsearch.insert_dropout(module, "head.1", 0.1)
-    with nothing_changed(module), pytest.raises(InputError, match=r"got one behind head\.1: remove_dropout\(module\)"):
+    with (
+        nothing_changed(module),
+        pytest.raises(InputError, match=r"got a second one after head\.1: remove_dropout\(module\)"),
+    ):
         dropsearch.insert_dropout(module)
     assert dropsearch.insert_dropout(module, "encoder.*.relu").names == ACTIVATIONS[:2]
 
@@ -217,16 +220,21 @@ def test_inserting_twice_is_refused_and_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("module", "where", "rate", "message"),
     [
-        (Plain(), "encoder.*.rely", 0.1, r'where must name parts of Plain .* got "encoder\.\*\.rely".*its parts are'),
+        (
+            Plain(),
+            "encoder.*.rely",
+            0.1,
+            r'where must name submodules of Plain .* got "encoder\.\*\.rely".*its submodules are',
+        ),
         (Plain(), "heat.1", 0.1, r'got "heat\.1" \(did you mean "head\.1"\?\)'),
-        (Plain(), [nn.Conv2d], 0.1, "got Conv2d: its parts are encoder"),
-        (Encoder(), "*.out_proj", 0.1, "parts that are called"),
+        (Plain(), [nn.Conv2d], 0.1, "got Conv2d: its submodules are encoder"),
+        (Encoder(), "*.out_proj", 0.1, "types of called submodules"),
         (Litten(), "after_activation", 0.1, r'Litten has none: .* where=\["fc1"\] or where=\[torch\.nn\.Linear\]'),
         (
             Plain(),
             5,
             0.1,
-            "where must be after_activation, a name, a pattern, a type of parts, or a list of these, got 5",
+            "where must be after_activation, a name, pattern or type of submodules, or a list, got 5",
         ),
         (Plain(), [], 0.1, r"where must be after_activation, .* got \[\]"),
         (Plain(), "head.1", 1.5, r"rate must be a number in \[0, 1\], .* got 1\.5"),

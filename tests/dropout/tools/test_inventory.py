@@ -249,8 +249,8 @@ def test_a_wrong_kind_is_one_clear_line(kinds: dict[str, str], message: str) -> 
 @pytest.mark.parametrize(
     ("module", "batch", "message"),
     [
-        (Encoder(), torch.randn(2, 3), r"a batch that Encoder\.forward takes, got RuntimeError .*give its argument"),
-        (Litten(), torch.randn(6, 5), r"a batch that Litten\.training_step takes, got ValueError .*as the Trainer"),
+        (Encoder(), torch.randn(2, 3), r"a batch that Encoder\.forward takes, got RuntimeError .*pass its argument"),
+        (Litten(), torch.randn(6, 5), r"a batch that Litten\.training_step takes, got ValueError .*that the Trainer"),
         (nn.LazyLinear(3), torch.randn(2, 3), "whose parameters exist, got LazyLinear"),
         (len, torch.randn(2, 3), r"needs a torch\.nn\.Module, got builtin_function_or_method"),
     ],

@@ -74,7 +74,7 @@ def test_each_drop_drops_its_own_share_without_our_control() -> None:
     assert module.drop.p == 0.1
     setting.remove()
     assert shares(module(x)) == [0.5] * 4
-    assert repr(setting) == "rates taken back"
+    assert repr(setting) == "rates restored"
     setting.remove()
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_set_is_one_clear_line_and_nothing_is_set(
 def test_a_call_that_the_first_pass_does_not_meet_is_warned_of_once() -> None:
     module = LoopingNet()
     dropsearch.set_rates(module, {"model": 0.2, "model#4": 0.3})
-    with pytest.warns(UserWarning, match=r"met no dropout site named model#4; dropout_sites\(module, batch\) lists"):
+    with pytest.warns(UserWarning, match=r"found no dropout site named model#4; dropout_sites\(module, batch\) lists"):
         module(torch.randn(2, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

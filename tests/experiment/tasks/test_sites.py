@@ -68,7 +68,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert reasons["lost"].startswith("rates 0 and 0.9 give the same loss")
     assert "bernoulli" in reasons["model:bernoulli"]
     assert "lstm" not in reasons
-    assert reasons["single"].startswith("it does nothing: it would drop between layers, and there is one")
+    assert reasons["single"].startswith("it has no effect: it drops between layers, but there is only one")
     assert "behind an `if`" in reasons["never"]
     assert "4 of 7 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at model, lstm, drop." in (
         words(ended.out)
@@ -161,7 +161,10 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
         ("inactive.Asleep", ASLEEP),
         ("inactive.Odd", "the part between is handed over in eval mode"),
         ("inactive.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
-        ("nets.Wordless", "whether its rates change anything was not tried (liveness needs a batch for which Wordless"),
+        (
+            "nets.Wordless",
+            "whether its rates change anything was not tried (check_dropout needs a batch for which Wordless",
+        ),
     ],
 )
 def test_the_plan_says_what_is_wrong_too(cli: Cli, net: str, note: str):
