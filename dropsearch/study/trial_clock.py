@@ -1,4 +1,4 @@
-"""A clock that counts epochs, so that which trials there are does not depend on which of them end first."""
+"""A virtual clock that counts epochs, so that proposed trials do not depend on which trials end first."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Set
 
 
 class TrialClock:
-    """Says when each trial begins on a machine that trains a fixed number of trials at once, an epoch a tick.
+    """Simulates a machine that trains a fixed number of trials at once, with one epoch per tick.
 
-    A trial knows the results that are there when it begins on this machine, in whatever order the trials end in
-    reality. So engine, width, processes and load change nothing about what is proposed and pruned.
+    A trial knows the results that exist when it starts on this virtual machine, regardless of the real order. Engine,
+    width, processes and load therefore do not affect proposals and pruning.
 
     Args:
-        places: How many trials the machine trains at once.
+        places: Number of trials that the machine trains at once.
 
     Example:
         >>> clock = TrialClock(2)
@@ -29,23 +29,23 @@ class TrialClock:
     def __init__(self, places: int) -> None:
         self._count = places
         self._places: list[int] = []
-        """The trial in each place, by index; one that has ended stays until the next one takes its place."""
+        """Index of the trial in each place; an ended trial stays until the next one replaces it."""
         self._starts: list[int] = []
         self._durations: dict[int, int] = {}
         self._survived: dict[int, int] = {}
         self._late: set[int] = set()
-        """The trials that some running trial may not know."""
+        """Trials whose results some running trial must not know."""
 
     def survive(self, index: int, epochs: int) -> None:
-        """Note that a trial has ended so many epochs and goes on."""
+        """Record that a trial has finished a number of epochs and continues."""
         self._survived[index] = max(epochs, self._survived.get(index, 0))
 
     def end(self, index: int, epochs: int) -> None:
-        """Note how many epochs a trial took; one in which it failed counts, 0 if it failed before the first."""
+        """Record the number of epochs of an ended trial, including a failed one; 0 if it failed before the first."""
         self._durations[index] = epochs
 
     def start(self, index: int) -> int | None:
-        """Return the tick at which a trial begins; None if that depends on trials that are still running."""
+        """Return the start tick of a trial, or None if it depends on running trials."""
         while len(self._starts) <= index:
             begun = self._next_start()
             if begun is None:
@@ -70,11 +70,11 @@ class TrialClock:
 
     @property
     def running(self) -> list[int]:
-        """The trials that have begun and not ended, by index."""
+        """Indices of running trials."""
         return [each for each in self._places if each not in self._durations]
 
     def unknown(self, index: int) -> Set[int]:
-        """Return the indices of the trials before or beside this one whose results it may not know."""
+        """Return the indices of earlier or simultaneous trials whose results this one must not know."""
         start = self._starts[index]
         return {each for each in self._late if each != index and not self._is_known(each, start)}
 
@@ -82,7 +82,7 @@ class TrialClock:
         if index not in self._durations:
             return False
         end = self._end(index)
-        # Whether another trial fails before its first epoch is not known at the tick at which it begins.
+        # A failure before the first epoch is not known at the trial's start tick.
         return end < tick or (end == tick and self._durations[index] > 0)
 
     def _end(self, index: int) -> int:

@@ -1,1 +1,1 @@
-"""Training: trial specifications in, results out."""
+"""Engines, which train trial specifications and return results."""

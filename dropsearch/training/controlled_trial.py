@@ -1,4 +1,4 @@
-"""The dropout of one trial that plain Lightning trains, controlled from its first step to its last hook."""
+"""Dropout control of a trial in plain Lightning, from its first step to its last hook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dropsearch.training.logged_steps import wrapped_hook, wrapped_step
 
 
 def drops_nothing(spec: TrialSpec) -> bool:
-    """Return whether no dropout call may drop in a trial: in an arm without dropout, and where all rates are 0."""
+    """Return whether a trial must not drop anything: in an arm without dropout, or with all rates 0."""
     return ARMS[spec.arm].dropout == "off" or (bool(spec.rates) and not any(spec.rates.values()))
 
 
@@ -38,11 +38,11 @@ def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
 
 @contextmanager
 def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[None]:
-    """Control what a copy of a trial's module drops and draws in validation steps, which are of the training part.
+    """Control the validation steps of a copy of a trial's module on the training part.
 
     Args:
         module: The copy.
-        control: The trial's.
+        control: The trial's control.
     """
     if not control.evaluations_draw:
         yield
@@ -54,7 +54,7 @@ def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[
 
 @contextmanager
 def controlled_trial(module: LightningModule, control: TrialControl, losses: list[torch.Tensor]) -> Iterator[None]:
-    """Control every drop of a module from here on, in its steps and outside of them."""
+    """Control every drop of a module within the context, inside and outside of steps."""
 
     with ExitStack() as stack:
         stack.enter_context(control.whole_trial())
@@ -67,7 +67,7 @@ def controlled_trial(module: LightningModule, control: TrialControl, losses: lis
 
 @contextmanager
 def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
-    """See the drops in the hooks that the classes of a module or of callbacks define, while the context lasts."""
+    """See drops in the hooks defined by the classes of a module or of callbacks, within the context."""
     with ExitStack() as stack:
         for owner, name in ((each, name) for each in owners for name in _hooks_of(type(each))):
             stack.enter_context(wrapped_hook(owner, name, lambda hook: _in_context(hook, control.seeing)))
@@ -76,7 +76,7 @@ def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
 
 @cache
 def _hooks_of(kind: type) -> tuple[str, ...]:
-    """Return the names of the hooks that a class defines, or one above it that is not Lightning's."""
+    """Return the names of the hooks that a class or a base class outside of Lightning defines."""
     named = (name for name in dir(kind) if name.startswith("on_") or name in _HOOKS)
     owners = ((name, next(base for base in kind.__mro__ if name in vars(base))) for name in named)
     return tuple(
@@ -97,7 +97,7 @@ _HOOKS = frozenset(
         "optimizer_zero_grad",
     }
 )
-"""Hooks that run outside of steps, beside those whose names begin with ``on_``."""
+"""Hooks outside of steps, in addition to those whose names start with ``on_``."""
 
 
 def _in_context(function: Callable[..., Any], context: Callable[[], AbstractContextManager[None]]) -> Any:
@@ -114,7 +114,7 @@ def _evaluating(control: TrialControl) -> Callable[..., Any]:
 
 def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[..., Any]:
     def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
-        # Not the Trainer's `global_step`, which stands still while gradients accumulate: masks would repeat.
+        # The Trainer's `global_step` does not change while gradients accumulate, so masks would repeat.
         steps = itertools.count()
 
         def controlled_step(*args: Any, **kwargs: Any) -> Any:
@@ -132,9 +132,9 @@ def _controlled(control: TrialControl, losses: list[torch.Tensor]) -> Callable[.
 
 @contextmanager
 def _stop_iteration_as_error() -> Iterator[None]:
-    """Raise RuntimeError in place of StopIteration, which Lightning takes for the end of the epoch."""
+    """Raise RuntimeError instead of StopIteration, which Lightning treats as the end of the epoch."""
     try:
         yield
     except StopIteration as error:
-        # Not `from error`: contextlib would raise the StopIteration again.
+        # `from error` would make contextlib raise the StopIteration again.
         raise RuntimeError(f"a step raised StopIteration: {one_line(str(error), CAUSE)}") from None

@@ -1,4 +1,4 @@
-"""Where the workers of a run are, and how it speaks to them: in forked processes, or in processes of their own."""
+"""Crews of worker processes: forked or spawned, and the communication with them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dropsearch.training.worker_forks import CLOSING_SECONDS, WATCH_SECONDS, Fla
 
 
 class Crew(Protocol):
-    """Starts workers, carries what they say, and knows how they ended."""
+    """Starts workers, receives their messages, and reports how they ended."""
 
     forgiven: int
-    """How many deaths a trial may be part of before it is suspected: 0 where nothing but a trial ends a worker."""
+    """Number of worker deaths before a trial is suspected: 0 if only a trial can end a worker."""
 
     def wanted(self) -> int:
-        """Return how many workers there should be now."""
+        """Return the current target number of workers."""
         ...
 
     def start(self) -> Any:
@@ -35,27 +35,27 @@ class Crew(Protocol):
         ...
 
     def ready(self, channels: Sequence[Any], seconds: float) -> list[Any]:
-        """Wait until some of the workers have spoken or ended, but no longer than that; return those."""
+        """Wait at most `seconds` for messages or ends of workers; return these workers."""
         ...
 
     def has_arrived(self, channel: Any) -> bool:
-        """Return whether a worker has a place to work in; until then nobody waits for it."""
+        """Return whether a worker has started; until then, the run does not wait for it."""
         ...
 
     def ending(self, channel: Any) -> tuple[str, bool]:
-        """Return how a worker that ended did, and whether a trial may be the cause."""
+        """Return how a worker ended, and whether a trial may be the cause."""
         ...
 
     def kill(self, channel: Any) -> None:
-        """End a worker that does not listen."""
+        """Kill an unresponsive worker."""
         ...
 
     def pid(self, channel: Any) -> int | None:
-        """Return the process of a worker that is on this machine, else None."""
+        """Return the process id of a worker on this machine, else None."""
         ...
 
     def stop(self, stopped: bool) -> None:
-        """Say to all workers whether to stop training."""
+        """Tell all workers whether to stop training."""
         ...
 
     def close(self) -> None:
@@ -64,9 +64,9 @@ class Crew(Protocol):
 
 
 class _Pipe:
-    """A worker's end of a pipe, which notices when the run has died.
+    """A worker's end of a pipe that detects the death of the run.
 
-    The run's end may stay open then: every process that it forked later holds it as well.
+    The run's end may stay open, since processes that were forked later also hold it.
     """
 
     def __init__(self, connection: Connection, parent: int) -> None:
@@ -85,7 +85,7 @@ class _Pipe:
 
 def _serve(make_engine: Callable[[], Engine], stopped: Any, threads: int, connection: Connection) -> None:
     pipe = _Pipe(connection, os.getppid())
-    # A run that was killed cannot say so; its process has another parent then.
+    # A killed run sends no message, but its workers then have another parent.
     work(make_engine, pipe, lambda: stopped.is_set() or pipe.is_orphan(), threads)
 
 
@@ -102,24 +102,24 @@ class _ProcessCrew:
         return self._count
 
     def ready(self, channels: Sequence[Any], seconds: float) -> list[Any]:
-        """Wait for a process to speak or end."""
+        """Wait for a message or the end of a process."""
         return list(wait(channels, seconds))
 
     def has_arrived(self, channel: Any) -> bool:
-        """Return True: a process works from its start."""
+        """Return True, since processes work from the start."""
         return True
 
     def stop(self, stopped: bool) -> None:
-        """Set or clear the event that all processes look at."""
+        """Set or clear the event that all processes read."""
         (self._stopped.set if stopped else self._stopped.clear)()
 
 
 class ForkedCrew(_ProcessCrew):
-    """Processes that are forked from this one, and share what it has in memory. Linux only, and not beside CUDA.
+    """Processes forked from this one, which share its memory. Linux only, and not with CUDA.
 
     Args:
-        engine: What trains in each.
-        count: How many.
+        engine: The engine of each process.
+        count: Number of processes.
     """
 
     def __init__(self, engine: Engine, count: int) -> None:
@@ -141,7 +141,7 @@ class ForkedCrew(_ProcessCrew):
         return self._forks.ending(pid), True
 
     def pid(self, channel: Any) -> int | None:
-        """Return the id of a process, None once it has ended."""
+        """Return the id of a process, or None after its end."""
         return self.pids.get(channel)
 
     def kill(self, channel: Any) -> None:
@@ -158,15 +158,15 @@ class ForkedCrew(_ProcessCrew):
 
 
 class SpawnedCrew(_ProcessCrew):
-    """Processes that begin anew, as CUDA and threads need it, each with environment variables of its own (its GPU).
+    """Spawned processes, as CUDA and threads require, each with its own environment variables (its GPU).
 
     Args:
-        make_engine: Makes what trains, in each process. It must be possible to pickle it.
-        environments: The variables that each process has beside those of this one.
-        threads: How many threads torch may use in each; 0 leaves them as they are.
+        make_engine: Creates the engine in each process; it must be picklable.
+        environments: Additional environment variables of each process.
+        threads: Number of torch threads in each process; 0 leaves it unchanged.
 
     Raises:
-        InputError: `make_engine` cannot be handed to another process.
+        InputError: `make_engine` cannot be pickled.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class SpawnedCrew(_ProcessCrew):
         self._used: dict[Any, tuple[Any, Mapping[str, str]]] = {}
 
     def start(self) -> Channel:
-        """Start a process, with the variables that no living one has."""
+        """Start a process with environment variables that no running one has."""
         ours, theirs = self._context.Pipe()
         environment = self._free.pop(0)
         process = self._context.Process(target=_spawned, args=(self._given, self._stopped, self._threads, theirs))
@@ -205,7 +205,7 @@ class SpawnedCrew(_ProcessCrew):
         return signal.Signals(-code).name if code < 0 else f"status {code}", True
 
     def pid(self, channel: Any) -> int | None:
-        """Return the id of a process, None once it has ended."""
+        """Return the id of a process, or None after its end."""
         return self._used[channel][0].pid if channel in self._used else None
 
     def kill(self, channel: Any) -> None:
@@ -214,7 +214,7 @@ class SpawnedCrew(_ProcessCrew):
             self._used[channel][0].kill()
 
     def close(self) -> None:
-        """End the processes: those that have not ended within three seconds are killed."""
+        """End the processes; kill those that take longer than three seconds."""
         self.stop(True)
         for channel in self._used:
             channel.close()
@@ -227,25 +227,25 @@ class SpawnedCrew(_ProcessCrew):
 
 
 def pickled(given: Any) -> bytes:
-    """Return an object as another process can be given it, what has no name to import it by included.
+    """Pickle an object, including functions and classes that cannot be imported by name.
 
     Raises:
-        InputError: It holds something that belongs to this process, such as a lock or an open file.
+        InputError: The object contains something that belongs to this process, such as a lock or an open file.
     """
-    from cloudpickle import dumps  # takes functions and classes of a notebook and of a script too
+    from cloudpickle import dumps  # supports functions and classes of notebooks and scripts
 
     try:
         return dumps(given)
     except Exception as error:
         raise InputError(
-            f"several processes need a module and data that another process can be given, but {error}: make it where "
+            f"several processes need a module and data that can be pickled, but {error}: create it where "
             "it is first used, or set engine.processes=1"
         ) from error
 
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Hide the script that runs: a process that begins anew would run it again, and with it the search."""
+    """Hide the running script, which a spawned process would run again, including the search."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -255,6 +255,6 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _spawned(given: bytes, stopped: Any, threads: int, connection: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+    for number in (signal.SIGINT, signal.SIGTERM):  # handled by the parent
         signal.signal(number, signal.SIG_IGN)
     _serve(lambda: pickle.loads(given)(), stopped, threads, connection)

@@ -1,4 +1,4 @@
-"""The engines by name: what trains the trials of a plan."""
+"""Registry of engines by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
 
 MakeEngine = Callable[[ModuleFactory, Any, TrainerSettings, Plan, CheckpointPath], Engine]
-"""Makes an engine from what builds modules, the data, what all trials share, the plan, and where weights go."""
+"""Creates an engine from the module factory, data, training settings, plan and checkpoint paths."""
 
 
 def _sequential(
@@ -33,17 +33,17 @@ ENGINES: Mapping[str, MakeEngine] = {
     "sequential": _sequential,
     "vectorized": _vectorized,
 }
-"""Everything that trains trials: to add an engine, write its file, name it here, and give it a file in conf/engine.
+"""All engines. To add one, write its file, list it here, and add a file in conf/engine.
 
-`engine=auto` chooses between vectorized and sequential; an engine of another name trains where it is asked for.
+`engine=auto` chooses between vectorized and sequential; other engines are used only if selected.
 """
 
 
 def check_engine(name: str) -> None:
-    """Check that there is such an engine.
+    """Check that an engine exists.
 
     Raises:
-        InputError: There is none.
+        InputError: It does not exist.
     """
     known = ("auto", *ENGINES)
     if name not in known:

@@ -1,4 +1,4 @@
-"""From what a module logged to a point of its trial's curves."""
+"""Conversion of a module's logged values to the epoch metrics of its trial."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _OURS = ("val_loss", "val_acc")
 
 
 class LoggedMetrics:
-    """What a module logs in the validation and elsewhere, apart also where both use one name.
+    """Metrics logged in validation, separated from metrics logged elsewhere under the same name.
 
-    A Trainer holds all metrics in one mapping. Those that a validation leaves are new objects there.
+    A Trainer has all metrics in one mapping, in which those of the last validation are new objects.
     """
 
     def __init__(self) -> None:
@@ -24,25 +24,25 @@ class LoggedMetrics:
         self._validation: dict[str, Any] | None = None
 
     def before(self, metrics: Mapping[str, Any]) -> None:
-        """Take in what is logged before a validation."""
+        """Store the metrics before a validation."""
         self._earlier = dict(metrics)
 
     def after(self, metrics: Mapping[str, Any]) -> None:
-        """Take in what is logged after it."""
+        """Store the metrics after a validation."""
         self._validation = {name: value for name, value in metrics.items() if self._earlier.get(name) is not value}
 
     @property
     def validated(self) -> bool:
-        """Whether there was a validation since `elsewhere` was last asked for."""
+        """Whether there was a validation since the last call of `elsewhere`."""
         return self._validation is not None
 
     @property
     def validation(self) -> dict[str, float]:
-        """What the last validation left, by name."""
+        """Metrics of the last validation by name."""
         return {name: float(value) for name, value in (self._validation or {}).items()}
 
     def elsewhere(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Return what a Trainer holds of other passes at the end of an epoch, and forget the validation."""
+        """Return a Trainer's metrics of other passes at the end of an epoch, and reset the validation."""
         validation, self._validation = self._validation or {}, None
         return {name: float(value) for name, value in metrics.items() if validation.get(name) is not value}
 
@@ -55,25 +55,25 @@ def epoch_metrics(
     monitor: Monitor,
     elsewhere: Mapping[str, float] = MappingProxyType({}),
 ) -> EpochMetrics:
-    """Return an epoch's point.
+    """Return the metrics of an epoch.
 
     Args:
-        epoch: Counted from 0.
-        as_trained: The mean loss of the epoch's batches, with dropout on.
-        part: What the validation step logs on a part of the training set, with dropout off; may be empty.
-        val: What it logs on the validation set.
-        monitor: Which of it trials are chosen by.
-        elsewhere: What it logs in other passes.
+        epoch: Number of the epoch, from 0.
+        as_trained: Mean loss of the epoch's batches, with dropout on.
+        part: Validation metrics on a part of the training set, with dropout off; may be empty.
+        val: Metrics on the validation set.
+        monitor: The monitored metric.
+        elsewhere: Metrics logged in other passes.
 
     Raises:
-        InputError: The module did not log what is monitored.
+        InputError: The module did not log the monitored metric.
     """
     if monitor.name not in val:
         if monitor.name not in elsewhere:
             raise InputError(missing_monitor(monitor, val))
         val = {**val, monitor.name: elsewhere[monitor.name]}
     value = monitor.objective(val[monitor.name])
-    # A module that calls its loss by another name shows its curves all the same.
+    # A loss with another name is shown as well.
     loader = loader_of(monitor.name)
     loss, acc = f"val_loss{loader}", f"val_acc{loader}"
     if loss not in val and monitor.mode == "min":
@@ -91,33 +91,33 @@ def epoch_metrics(
 
 
 def loader_of(name: str) -> str:
-    """Return the end of a metric's name by which Lightning tells loaders apart, ``/dataloader_idx_0``, or nothing."""
+    """Return the suffix that Lightning adds for the loader, ``/dataloader_idx_0``, or an empty string."""
     return "".join(name.rpartition("/dataloader_idx_")[1:]) if "/dataloader_idx_" in name else ""
 
 
 def _others(val: Mapping[str, float], elsewhere: Mapping[str, float]) -> dict[str, float]:
-    """Return every metric that has no field of its own, by its name; after ``training/`` where two have the name."""
+    """Return the metrics without a field by name, with the prefix ``training/`` for duplicate names."""
     trained = {f"training/{name}" if name in val else name: value for name, value in elsewhere.items()}
     return {name: value for name, value in {**trained, **val}.items() if name not in _OURS}
 
 
 def missing_monitor(monitor: Monitor, logged: Mapping[str, float], elsewhere: Mapping[str, str] | None = None) -> str:
-    """Say in one line that a module does not log what is monitored, and what it logs.
+    """Return a message that a module does not log the monitored metric, with the metrics that it logs.
 
     Args:
-        monitor: What is monitored.
-        logged: What the module logs at validation.
-        elsewhere: What it logs that no validation is left with, by name: why.
+        monitor: The monitored metric.
+        logged: Metrics logged in validation.
+        elsewhere: Other logged metrics by name, with the reason why they are not available after a validation.
     """
     names = ", ".join(sorted(logged)) or "nothing"
     why = (elsewhere or {}).get(monitor.name)
-    return f'monitor must be a metric that the module logs at validation, got "{monitor.name}"' + (
-        f", which {why}; at validation it logs {names}"
+    return f'monitor must be a metric that the module logs in validation, got "{monitor.name}"' + (
+        f", which {why}; in validation it logs {names}"
         if why
         else f"{close_match(monitor.name, logged)}: it logs {names}"
     )
 
 
 def diverged(metrics: EpochMetrics, monitor: Monitor) -> str:
-    """Say that an epoch ended with a number that is not finite."""
+    """Return the reason of a trial that diverged in an epoch."""
     return f"diverged: {monitor.name}={monitor.objective(metrics.objective)} after epoch {metrics.epoch + 1}"

@@ -1,4 +1,4 @@
-"""An engine in this process, where a trial must not end the run."""
+"""Running an engine in this process, protected from trials that would end the run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class InProcessEngine:
     """Runs an engine in this process: `os._exit` fails its trial, and a crash leaves a note for the next run.
 
     Args:
-        engine: What trains.
-        folder: Where the note of a crash goes.
+        engine: The engine.
+        folder: Folder of crash notes.
     """
 
     def __init__(self, engine: Engine, folder: Path) -> None:

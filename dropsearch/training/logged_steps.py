@@ -1,4 +1,4 @@
-"""Running a Lightning module's own steps outside a Trainer, with what it logs brought back."""
+"""Running the steps of a LightningModule outside a Trainer, and capturing its logged values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POSITIONAL = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx")
 
 
 class Logged(dict[str, Any]):
-    """What a step logs last under each name, and in `options` how it asks for it to be logged."""
+    """The last logged value of each name, and the options of the log call in `options`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,18 +26,18 @@ class Logged(dict[str, Any]):
 
 
 def log_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a call of `LightningModule.log` by name, given what follows the value."""
+    """Return the options of a call of `LightningModule.log` by name, from the arguments after the value."""
     return {**dict(zip(_POSITIONAL, args, strict=False)), **options}
 
 
 def runs_aside(module: Any) -> bool:
-    """Say whether the class itself, not one above it, states by `steps_keep_no_state` that its steps keep nothing."""
+    """Return whether the class itself, not a base class, declares by `steps_keep_no_state` that steps are stateless."""
     return bool(vars(type(module)).get("steps_keep_no_state"))
 
 
 @contextmanager
 def captured_logs(module: LightningModule) -> Iterator[Logged]:
-    """Collect what `self.log` and `self.log_dict` are given, by name, instead of asking a Trainer."""
+    """Capture calls of `self.log` and `self.log_dict` instead of passing them to a Trainer."""
     logged = Logged()
 
     def log(name: str, value: Any, *args: Any, **options: Any) -> None:
@@ -52,10 +52,10 @@ def captured_logs(module: LightningModule) -> Iterator[Logged]:
 
 
 class WrappedStep:
-    """Stands in the place of a module's step; copies and pickles of the module hold the step itself."""
+    """Replaces a module's step; copies and pickles of the module contain the original step."""
 
     def __init__(self, step: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
-        self.__wrapped__ = step  # Lightning reads the signature, and asks whether the step is overridden
+        self.__wrapped__ = step  # Lightning reads the signature and checks for overrides
         self._wrapper = wrapper
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,7 @@ class WrappedStep:
         return self._wrapper(*args, **kwargs)
 
     def __reduce__(self) -> Any:
-        """Keep the wrapper, and what it holds, out of copies and checkpoints."""
+        """Exclude the wrapper from copies and checkpoints."""
         step: Any = self.__wrapped__
         return (getattr, (step.__self__, step.__name__)) if hasattr(step, "__self__") else (_itself, (step,))
 
@@ -76,7 +76,7 @@ def _itself(step: Any) -> Any:
 def wrapped_step(
     module: LightningModule, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "training_step"
 ) -> Iterator[None]:
-    """Replace a step of the module by `wrap(step)` while the context lasts; a step that it does not have stays so."""
+    """Replace a step of the module by `wrap(step)` while the context lasts; a missing step stays missing."""
     if getattr(getattr(module, name), "__func__", None) is getattr(LightningModule, name, None):
         yield
         return
@@ -86,7 +86,7 @@ def wrapped_step(
 
 @contextmanager
 def wrapped_hook(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Replace a hook of a module or callback by `wrap(hook)` while the context lasts, also one that it inherits."""
+    """Replace a hook of a module or callback by `wrap(hook)` while the context lasts, including inherited ones."""
     hook, before = getattr(module, name), module.__dict__.get(name)
     module.__dict__[name] = WrappedStep(hook, wrap(hook))
     try:
@@ -98,7 +98,7 @@ def wrapped_hook(module: Any, name: str, wrap: Callable[[Callable[..., Any]], Ca
 
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
-    """Call a step with the number of its batch, if it takes that."""
+    """Call a step, with the batch index if it accepts one."""
     function = getattr(step, "__wrapped__", step)
     code = getattr(function, "__code__", None)
     if code is None or code.co_flags & inspect.CO_VARARGS:
@@ -108,7 +108,7 @@ def call_step(step: Callable[..., Any], batch: Any, batch_idx: int) -> Any:
 
 
 def batch_size(batch: Any) -> int:
-    """Return how many examples a batch holds: the length of the first tensor in it, 1 where there is none."""
+    """Return the batch size: the length of the first tensor, or 1 without one."""
     return examples_in(batch) or 1
 
 
@@ -123,8 +123,8 @@ def evaluate(
     Args:
         module: Any Lightning module; its mode is restored afterwards.
         batches: An iterable of batches.
-        step: The name of the module's step.
-        context: What the steps run in, for instance an autocast.
+        step: Name of the module's step.
+        context: Context of the steps, for example autocast.
 
     Returns:
         The mean over examples of each metric that the step logs.
@@ -148,7 +148,7 @@ def evaluate(
 
 
 def on_device_of(module: Any, batch: Any) -> Any:
-    """Put a batch where a module's parameters are, its real numbers in the type of the first that is real."""
+    """Move a batch to a module's device, with real tensors in the type of the first real parameter."""
     parameters = list(module.parameters())
     real = next((each for each in parameters if each.is_floating_point()), torch.zeros(()))
     device = parameters[0].device if parameters else real.device

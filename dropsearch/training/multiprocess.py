@@ -1,8 +1,8 @@
-"""Several workers that train for one feed: processes of this machine, or actors on many.
+"""Training by several workers for one feed: processes on this machine, or actors on several.
 
-On a CPU small networks gain little from threads within an operation, and convolutions gain nothing from
-stacked rows: one process a core is faster. Workers ask for trials, report epochs and tell results to the feed of this
-process. A crew (`crews.py`) starts the workers and reaches them.
+On a CPU, small networks gain little from threads within an operation, and convolutions gain nothing from stacked rows;
+one process per core is faster. Workers ask for trials, report epochs and tell results to the feed of this process. A
+crew (`crews.py`) starts the workers and communicates with them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from dropsearch.training.protocols import INTERRUPTED, Engine, Feed
 
 POLL_SECONDS = 0.1
 GRACE, SAYS_AFTER = 6.0, 2.0
-"""Seconds that processes have to end when a run is stopped, and after which the terminal says what is waited for."""
+"""Seconds until processes are killed when a run is stopped, and until a message says what the run waits for."""
 MOST_DEATHS = 3
-"""How many deaths for each process, without a trial that ended in between, end the run."""
+"""Number of deaths per process, without an ended trial in between, after which the run ends."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much of the processors a container may use: microseconds of each period, or max."""
+"""Linux file with the CPU quota of a container: microseconds per period, or max."""
 
 
 def cores() -> int:
-    """Return how many cores this process may use: those it is bound to, and no more than its container's share."""
+    """Return the number of usable cores: by CPU affinity, and at most the container's quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         allowed, period = QUOTA.read_text().split()
@@ -48,7 +48,7 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Return whether processes can be forked: on Linux, but by no pool's process, and not beside CUDA's threads."""
+    """Return whether processes can be forked: on Linux, not in a pool's process, and not with CUDA's threads."""
     is_daemon = multiprocessing.current_process().daemon
     return sys.platform == "linux" and not is_daemon and not torch.cuda.is_available()
 
@@ -57,47 +57,47 @@ def can_fork() -> bool:
 class _Worker:
     channel: Any
     open: dict[str, TrialSpec] = field(default_factory=dict)
-    """The trials that it has asked for and not told, by key."""
+    """Open trials of the worker, by key."""
     busy: bool = False
     share: int | None = None
-    """How many trials it may have open."""
+    """Maximum number of open trials."""
     last_words: str = ""
-    """Why it is ending, where it could say so."""
+    """Reason of its end, if it reported one."""
     wanted: int = 0
-    """How many trials it waits for: it has none open, and there will be some when others get further."""
+    """Number of trials that it waits for: it has none open, and more will become available."""
 
 
 class CrewEngine:
-    """Trains the trials of a feed by the workers of a crew.
+    """Trains the trials of a feed with the workers of a crew.
 
-    A trial that ends its worker (a crash, ``os._exit``) fails with that reason, and another worker takes the place.
-    Where several trials trained together in it, each of them is trained again alone, to find the one that did. A crew
-    whose workers may end for other reasons forgives a trial some deaths: it is trained again like any other.
+    A trial that ends its worker (a crash, ``os._exit``) fails with that reason, and the worker is replaced. If several
+    trials trained together in it, each of them is trained again alone to find the cause. If workers may end for other
+    reasons, a trial is first trained again normally (`Crew.forgiven` times).
 
     Args:
-        crew: Starts and reaches the workers.
-        describe: Returns the description of that many workers.
+        crew: The crew.
+        describe: Returns the description of a number of workers.
     """
 
     def __init__(self, crew: Crew, describe: Callable[[int], str]) -> None:
         self.crew, self._describe = crew, describe
         self.count = crew.wanted()
-        # Python would ask forgotten processes to end by SIGTERM, to which they do not listen, and wait for them.
+        # At exit, Python would send SIGTERM, which the processes ignore, and wait for them.
         atexit.register(self.close)
         self._workers = [_Worker(crew.start()) for _ in range(self.count)]
         self._again: deque[TrialSpec] = deque()
-        """Trials whose worker ended, and that are trained again like any other."""
+        """Trials whose worker ended, to be trained again normally."""
         self._suspects: deque[TrialSpec] = deque()
-        """Trials whose worker ended while it trained several: they are trained again, each alone in a worker."""
+        """Trials whose worker ended while training several, to be trained again alone."""
         self._alone: set[str] = set()
-        """The keys of the trials that are, or were, trained alone for that reason."""
+        """Keys of the trials that are, or were, trained alone."""
         self._lost: Counter[str] = Counter()
-        """How many workers ended that trained a trial, by its key."""
+        """Number of worker deaths by trial key."""
         self._is_exhausted = False
-        """Whether a worker has found nothing more to train in this feed."""
+        """Whether the feed has no more trials for a worker."""
         self._asked_to_stop, self._has_said = math.inf, False
         self._deaths = 0
-        """How many workers ended since a trial was last told."""
+        """Number of worker deaths since the last ended trial."""
 
     @property
     def description(self) -> str:
@@ -112,7 +112,7 @@ class CrewEngine:
         """Train until the feed has no more trials or is cancelled.
 
         Raises:
-            RunError: Processes die before they train anything.
+            RunError: Processes die before they end a trial.
         """
         self.crew.stop(False)
         self._asked_to_stop = math.inf
@@ -125,7 +125,7 @@ class CrewEngine:
                 self._grow(feed)
             channels = [worker.channel for worker in self._workers if worker.busy]
             ready = set(self.crew.ready(channels, POLL_SECONDS))
-            # Of those that speak at the same time the first worker comes first: when they speak is not in our hands.
+            # Simultaneous messages are handled in the order of workers.
             for worker in [w for w in self._workers if w.channel in ready]:
                 self._hear(worker, feed)
             if ready or feed.cancelled():
@@ -137,24 +137,24 @@ class CrewEngine:
         self._tell_failed(feed, lost, INTERRUPTED)
 
     def _waited_for(self, feed: Feed) -> list[_Worker]:
-        """Return the workers without which the feed is not done: also those to come, while nobody has trained yet."""
+        """Return the workers to wait for, including starting ones as long as none has trained."""
         busy = [worker for worker in self._workers if worker.busy]
         needs_any = not feed.cancelled() and (bool(self._again or self._suspects) or not self._is_exhausted)
         return busy if needs_any else [worker for worker in busy if self.crew.has_arrived(worker.channel)]
 
     def _is_left_over(self) -> bool:
-        """Return whether idle workers have trials to train that others lost; suspects wait until all are idle."""
+        """Return whether lost trials wait for idle workers; suspects wait until all are idle."""
         return bool(self._again) or bool(self._suspects and not any(worker.busy for worker in self._workers))
 
     def _grow(self, feed: Feed) -> None:
-        """Set workers to work that came later."""
+        """Assign work to workers that started later."""
         while len(self._workers) < self.crew.wanted():
             self._workers.append(_Worker(self.crew.start()))
             self.count = len(self._workers)
             self._begin(self._workers[-1], self._share(self.count - 1, feed), feed)
 
     def _stop_workers(self, busy: Sequence[_Worker]) -> None:
-        """Ask busy workers to stop; kill those that have not after `GRACE` seconds, such as one that sleeps."""
+        """Ask busy workers to stop; kill those that take longer than `GRACE` seconds."""
         now = time.monotonic()
         if self._asked_to_stop == math.inf:
             self.crew.stop(True)
@@ -168,7 +168,7 @@ class CrewEngine:
                 self.crew.kill(worker.channel)
 
     def processes(self) -> dict[int, list[str]]:
-        """Return the processes of this machine that train, by id, with the keys of their trials."""
+        """Return the ids of training processes on this machine with the keys of their trials."""
         found = {self.crew.pid(worker.channel): list(worker.open) for worker in [*self._workers] if worker.open}
         return {pid: keys for pid, keys in found.items() if pid is not None}
 
@@ -180,7 +180,7 @@ class CrewEngine:
                 self.crew.kill(worker.channel)
 
     def _set_to_work(self, feed: Feed) -> None:
-        """Set every worker to work, but no more than may have trials open, each with its share of them."""
+        """Assign each worker its share of open trials."""
         for index, worker in enumerate([*self._workers]):
             share = self._share(index, feed)
             if share != 0 and not worker.busy:
@@ -220,7 +220,7 @@ class CrewEngine:
             raise content[0]
 
     def _offer(self, worker: _Worker, count: int, feed: Feed) -> None:
-        """Answer a worker that asks, or let it wait where it has nothing else to do and others get further."""
+        """Answer a worker that asks, or let it wait if it is idle and trials will become available."""
         specs = self._next(worker, count, feed)
         others_train = any(other.open for other in self._workers if other is not worker)
         if not specs and not worker.open and feed.held and others_train and not feed.cancelled():
@@ -231,7 +231,7 @@ class CrewEngine:
         self._answer(worker, (specs, feed.held))
 
     def _next(self, worker: _Worker, count: int, feed: Feed) -> list[TrialSpec]:
-        """Return the next trials of a process: a suspect alone, else those of the feed."""
+        """Return the next trials of a process: a suspect alone, or trials of the feed."""
         if any(spec.key in self._alone for spec in worker.open.values()):
             return []
         if self._suspects and not worker.open:
@@ -242,12 +242,12 @@ class CrewEngine:
         return again + (feed.ask(count - len(again)) if len(again) < count else [])
 
     def _answer(self, worker: _Worker, answer: Any) -> None:
-        # A process that died meanwhile is replaced when it is listened to next.
+        # A process that died in the meantime is replaced at its next message.
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.channel.send(answer)
 
     def _replace(self, worker: _Worker, feed: Feed) -> None:
-        """Settle the trials of a worker that has ended, and set another one in its place to work."""
+        """Handle the trials of an ended worker and replace the worker."""
         how, may_be_a_trials = self.crew.ending(worker.channel)
         ending = worker.last_words or how
         self._settle(list(worker.open.values()), ending, may_be_a_trials, feed)
@@ -257,7 +257,7 @@ class CrewEngine:
                 f"training processes die before they end a trial, the last by {ending}: is there enough memory?"
             )
         index = self._workers.index(worker)
-        if len(self._workers) > max(self.crew.wanted(), 1):  # its place is gone too
+        if len(self._workers) > max(self.crew.wanted(), 1):  # the crew has become smaller
             del self._workers[index]
             return
         self._workers[index] = _Worker(self.crew.start())
@@ -265,7 +265,7 @@ class CrewEngine:
             self._begin(self._workers[index], worker.share, feed)
 
     def _settle(self, lost: Sequence[TrialSpec], ending: str, may_be_a_trials: bool, feed: Feed) -> None:
-        """Say what becomes of the trials that a worker lost."""
+        """Decide whether the trials of an ended worker fail or are trained again."""
         if feed.cancelled():
             self._tell_failed(feed, lost, INTERRUPTED)
             return
@@ -294,8 +294,8 @@ class ProcessEngine(CrewEngine):
     """Trains the trials of a feed in forked processes, each with one thread.
 
     Args:
-        engine: What trains in each process.
-        count: How many processes.
+        engine: The engine of each process.
+        count: Number of processes.
     """
 
     def __init__(self, engine: Engine, count: int) -> None:

@@ -27,7 +27,7 @@ class Feed(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether the last `ask` gave fewer trials than there are, since others must get further: ask again later."""
+        """Whether the last `ask` returned fewer trials than available until others progress; ask again later."""
         ...
 
     def ask(self, count: int) -> list[TrialSpec]:
@@ -141,13 +141,13 @@ class RowLoader(Protocol):
 class RowTrialData(TrialData, Protocol):
     """The training and validation set of a trial, for a row.
 
-    `train_loader` returns a `RowLoader`, or, where `reads_by_row` is true, a loader that the row reads for itself; its
-    batches are then a function of seed, epoch and number of the batch.
+    `train_loader` returns a `RowLoader` or, if `reads_by_row` is true, a loader that the row reads separately; its
+    batches are then a function of seed, epoch and batch number.
     """
 
 
 class RowDataSource(RowTrialData, Protocol):
-    """Data from which each row can take its own batches."""
+    """Data that provides separate batches for each row."""
 
     def for_trial(self, spec: TrialSpec) -> RowTrialData:
         """Return the data of a trial: this source, or another training and validation set.
@@ -158,7 +158,7 @@ class RowDataSource(RowTrialData, Protocol):
 
 
 def is_in_memory(data: Any) -> bool:
-    """Return whether rows take their batches from examples in memory; if not, each reads its own loader."""
+    """Return whether rows use examples in memory; otherwise each row reads its own loader."""
     return not getattr(data, "reads_by_row", False)
 
 
@@ -168,7 +168,7 @@ def validates_by_row(data: Any) -> bool:
 
 
 def device_of(data: Any) -> torch.device:
-    """Return where the rows of a data source are."""
+    """Return the device of a data source's rows."""
     return data.train_loader(0).tensors[0].device if is_in_memory(data) else data.device
 
 

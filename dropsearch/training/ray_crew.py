@@ -1,4 +1,4 @@
-"""Workers as Ray actors: one a GPU or a core of a cluster, each running the engine on its device."""
+"""Workers as Ray actors, one per GPU or core of a cluster."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from dropsearch.training.ray_worker import MakeEngine, Worker
 from dropsearch.training.reasons import one_line
 
 FORGIVEN = 2
-"""Deaths of actors that a trial may be part of before it is suspected: machines of a cluster are taken away."""
+"""Number of actor deaths before a trial is suspected, since machines of a cluster may be preempted."""
 LOOK_SECONDS = 2.0
-"""How often the cluster is asked how many workers it has room for."""
+"""Interval of queries for the capacity of the cluster, in seconds."""
 LINE_SECONDS = 60.0
 CLOSING_SECONDS = 3.0
 EXCLUDED = ["outputs", "data", ".git", ".venv", "mlruns", "mlartifacts", "__pycache__", "*.ckpt", "*.db", "*.journal"]
-"""What of the working folder actors do not get: what runs write, and data, which goes through the object store."""
+"""Files of the working folder that actors do not get: outputs of runs, and data, which uses the object store."""
 
 
 def _ray() -> Any:
-    """Return the package, which is imported where a cluster is used alone."""
+    """Return the package `ray`, which is imported only with a cluster."""
     return import_module("ray")
 
 
 def connect(address: str, cpus: int, folder: Path | None) -> None:
-    """Reach a Ray cluster, or start one in this machine; does nothing where this process is in one already.
+    """Connect to a Ray cluster or start one on this machine; do nothing if already connected.
 
     Args:
-        address: local starts one, auto finds the one of this machine; else where the cluster is.
-        cpus: How many cores a local one has.
-        folder: The folder with the user's code, which actors get; None where there is none.
+        address: local (start one), auto (that of this machine), or the cluster's address.
+        cpus: Number of cores of a local cluster.
+        folder: Folder with the user's code, which actors get, or None.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster.
     """
     require("cluster=ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "local":  # Ray reads it when it is imported: without it, 127.0.0.1 becomes the address of the host
+    if address == "local":  # read at import; otherwise Ray replaces 127.0.0.1 by the host's address
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if _ray().is_initialized():
         return
@@ -60,13 +60,13 @@ def connect(address: str, cpus: int, folder: Path | None) -> None:
         _ray().init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f'cluster.address must be a Ray cluster that answers, got "{address}" ({one_line(error)}): '
-            "start one with `ray start --head`, or give cluster.address=local"
+            f'cluster.address must be a reachable Ray cluster, got "{address}" ({one_line(error)}): '
+            "start one with `ray start --head`, or set cluster.address=local"
         ) from error
 
 
 def shared(value: Any) -> Any:
-    """Put a value into the object store, from where each node fetches it once; return what actors get it by."""
+    """Put a value into the object store, from which each node fetches it once; return its reference."""
     return _ray().put(value)
 
 
@@ -119,12 +119,12 @@ class _Channel:
 
 
 class RayCrew:
-    """Actors in a Ray cluster that `connect` has reached.
+    """Actors in a connected Ray cluster.
 
     Args:
-        make_engine: Makes what trains, in each actor.
-        folder: Where the weights of trials are kept.
-        count: How many actors; None for one a GPU or core that the cluster has, also those that it gets later.
+        make_engine: Creates the engine in each actor.
+        folder: Folder for the weights of trials.
+        count: Number of actors; None for one per GPU or core, including those added later.
         on_gpu: Whether each has a GPU.
     """
 
@@ -135,14 +135,14 @@ class RayCrew:
         self._room, self._looked = 1, 0.0
         options: Mapping[str, Any] = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2, "max_restarts": 0}
         self._actors = _ray().remote(Worker).options(**options)
-        # The engine's maker holds the user's code and a reference to the data: it is sent to each node once.
+        # The factory contains the user's code and a reference to the data; it is sent to each node once.
         self._given = (_ray().put(make_engine), folder)
         self._channels: list[_Channel] = []
         self._said = time.monotonic()
         self._stopped = False
 
     def wanted(self) -> int:
-        """Return how many actors were asked for, or for how many the cluster has room."""
+        """Return the requested number of actors, or the capacity of the cluster."""
         if self._count is not None:
             return self._count
         if time.monotonic() - self._looked > LOOK_SECONDS:
@@ -151,7 +151,7 @@ class RayCrew:
         return self._room
 
     def start(self) -> _Channel:
-        """Ask the cluster for an actor, which works as soon as there is room for it."""
+        """Request an actor, which starts as soon as the cluster has capacity."""
         channel = _Channel(self._actors.remote(*self._given))
         if self._stopped:
             channel.actor.stop.remote(True)
@@ -159,7 +159,7 @@ class RayCrew:
         return channel
 
     def ready(self, channels: Sequence[_Channel], seconds: float) -> list[_Channel]:
-        """Wait for an actor to speak or end."""
+        """Wait for a message or the end of an actor."""
         self._say_speeds()
         with_messages = [channel for channel in channels if channel.is_ready]
         pending = {channel.pending: channel for channel in channels if channel.pending is not None}
@@ -172,11 +172,11 @@ class RayCrew:
         return _ray().wait(pending, num_returns=most, timeout=seconds)[0] if pending else []
 
     def has_arrived(self, channel: _Channel) -> bool:
-        """Return whether an actor has spoken."""
+        """Return whether an actor has sent a message."""
         return channel.has_arrived
 
     def ending(self, channel: _Channel) -> tuple[str, bool]:
-        """Return what Ray says of an actor's death, and whether its node lives, so that a trial may be the cause."""
+        """Return Ray's message about an actor's death, and whether a trial may be the cause (its node is alive)."""
         said = " ".join(str(channel.death).split())
         self._channels.remove(channel)
         node_died = "node" in said.lower() and any(
@@ -185,7 +185,7 @@ class RayCrew:
         return f"Ray says {said[:200]}", not node_died
 
     def pid(self, channel: Any) -> int | None:
-        """Return None: an actor may be on another machine, whose processes cannot be looked at."""
+        """Return None, since an actor may be on another machine."""
         return None
 
     def kill(self, channel: _Channel) -> None:
@@ -193,7 +193,7 @@ class RayCrew:
         _ray().kill(channel.actor)
 
     def stop(self, stopped: bool) -> None:
-        """Say to all actors whether to stop training."""
+        """Tell all actors whether to stop training."""
         if stopped != self._stopped:
             self._stopped = stopped
             for channel in self._channels:
@@ -219,7 +219,7 @@ class RayCrew:
 
 
 def speeds(trials: Iterable[int], seconds: float) -> str:
-    """Return how many trials a minute each worker ended.
+    """Return a text with the trials per minute of the workers.
 
     Example:
         >>> speeds([30, 12, 31], 60.0)
@@ -242,12 +242,12 @@ def has_gpus() -> bool:
 class RayEngine:
     """Trains the trials of a feed by actors of a Ray cluster.
 
-    The cluster is reached when it trains first: Ray starts threads, and the tracker's process is forked before.
+    It connects at the first training, after the tracker's process is forked, since Ray starts threads.
 
     Args:
-        open_crew: Reaches the cluster.
-        describe: Returns the description of that many workers.
-        address: Of the cluster, as it was given.
+        open_crew: Connects to the cluster.
+        describe: Returns the description of a number of workers.
+        address: The given address of the cluster.
     """
 
     def __init__(self, open_crew: Callable[[], RayCrew], describe: Callable[[int], str], address: str) -> None:
@@ -256,7 +256,7 @@ class RayEngine:
 
     @property
     def description(self) -> str:
-        """The description of the workers that there are."""
+        """The description of the current workers."""
         return self.describe(1)
 
     def describe(self, processes: int) -> str:

@@ -1,4 +1,4 @@
-"""A worker as a Ray actor: an engine in a thread, whose messages the run fetches in batches."""
+"""A Ray actor that runs an engine in a thread and delivers its messages in batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dropsearch.training.protocols import Engine
 from dropsearch.training.remote_feed import work
 
 MakeEngine = Callable[[Path], Engine]
-"""Makes what trains, given the folder for the weights of trials."""
+"""Creates an engine, given the folder for the weights of trials."""
 
 
 class _Queues:
-    """An actor's end of the channel: what its engine says waits until the run asks for it."""
+    """An actor's end of the channel, which queues messages until the run fetches them."""
 
     def __init__(self) -> None:
         self.heard: queue.Queue[Any] = queue.Queue()
@@ -31,10 +31,10 @@ NEEDS_NO_ANSWER = ("tell", "files")
 
 
 class Worker:
-    """The actor: an engine in a thread of its own, whose messages the run fetches in batches.
+    """The actor: an engine in a separate thread, whose messages the run fetches in batches.
 
     Args:
-        make_engine: Makes what trains.
+        make_engine: Creates the engine.
         folder: The run's folder for weights.
     """
 
@@ -46,7 +46,7 @@ class Worker:
         threading.Thread(target=work, args=given, daemon=True).start()
 
     def exchange(self, *answer: Any) -> list[Any]:
-        """Take the answer to the last message, if any, and return the next ones: up to one that needs an answer."""
+        """Receive the answer to the last message, if any; return messages up to the next that needs an answer."""
         for each in answer:
             self._queues.heard.put(each)
         messages = [self._queues.said.get()]
@@ -55,7 +55,7 @@ class Worker:
         return messages
 
     def stop(self, stopped: bool) -> None:
-        """Take in whether to stop training."""
+        """Set whether to stop training."""
         (self._stopped.set if stopped else self._stopped.clear)()
 
     def close(self) -> None:
@@ -64,13 +64,13 @@ class Worker:
 
 
 class _WithFiles:
-    """A channel that sends the weights of trials with their results, since a run need not see an actor's files."""
+    """A channel that sends the weights of trials with their results, since the run may not see an actor's files."""
 
     def __init__(self, queues: _Queues, here: Path, folder: Path) -> None:
         self._queues, self._here, self._folder, self.recv = queues, here, folder, queues.recv
 
     def send(self, words: Any) -> None:
-        """Send words, and before results the files that they name."""
+        """Send a message; before results, send the files that they name."""
         if words[0] == "tell":
             words = ("tell", [self._sent(result) for result in words[1]])
         self._queues.send(words)

@@ -1,4 +1,4 @@
-"""What went wrong in a trial, in one line for people."""
+"""One-line descriptions of errors in trials, and remedies for reasons against vectorized training."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ REMEDIES = (
     (r"otherwise than by appending", "a list that a step only appends to, emptied in a hook"),
     (r"there are \d+ validation loaders", "one validation loader"),
     (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
-    (r"gives \d+ batches where its length says", "a loader that has as many batches as its length says"),
+    (r"yields \d+ batches, but its length is", "a loader that has as many batches as its length says"),
     (r"the data module overrides", "the work of the hook in the data set or its collate function"),
     (r"holds for trials that train sequentially", "a search without that argument"),
 )
-"""What keeps trials from training vectorized, as a pattern of the reason, and what would change it."""
+"""Patterns of reasons against vectorized training, with a remedy."""
 
 
 def remedy(reason: str) -> str:
-    """Return what would let trials train vectorized, or an empty string where nothing is known."""
+    """Return what would make vectorized training possible, or an empty string."""
     return next((change for pattern, change in REMEDIES if re.search(pattern, reason)), "")
 
 
 def root_of_exit(error: BaseException) -> BaseException:
-    """Return the KeyboardInterrupt for which Lightning exits, else the error itself."""
+    """Return the KeyboardInterrupt that caused Lightning's exit, or the error itself."""
     return error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line, without passwords and not too long."""
+    """Return the message of an error on one line, shortened and without passwords."""
     return printable.one_line(" ".join(str(error).split()), CAUSE)
 
 
@@ -52,6 +52,6 @@ def place_of_method(module: object, name: str) -> str:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Return `` (FILE:LINE)`` of the user's code that an error came through last, or an empty string."""
+    """Return `` (FILE:LINE)`` of the innermost user code of an error, or an empty string."""
     found = users_line(error)
     return "" if found is None else f" ({found[0]})"

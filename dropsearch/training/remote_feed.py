@@ -1,4 +1,4 @@
-"""The feed of a run, seen from a worker that trains for it elsewhere: in another process or on another machine."""
+"""A proxy of the run's feed in a worker process, on this or another machine."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dropsearch.training.protocols import Engine
 
 
 class Channel(Protocol):
-    """What a worker and its run say to each other, word by word."""
+    """A bidirectional message channel between a worker and its run."""
 
     def send(self, words: Any, /) -> None:
-        """Say something.
+        """Send a message.
 
         Raises:
-            OSError: The other side is gone.
+            OSError: The other side has closed the channel.
         """
         ...
 
     def recv(self) -> Any:
-        """Wait for what the other side says next.
+        """Wait for the next message.
 
         Raises:
-            EOFError: It is gone.
+            EOFError: The other side has closed the channel.
         """
         ...
 
@@ -37,7 +37,7 @@ class RemoteFeed:
     """The run's feed. Each call is one message; only `tell` does not wait for an answer.
 
     Args:
-        channel: To the run.
+        channel: The channel to the run.
         stopped: Whether to stop.
         most_at_once: Maximum number of trials that this worker has open.
     """
@@ -51,12 +51,12 @@ class RemoteFeed:
         return self._channel.recv()
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials; wait for them where this worker has none open and there will be some."""
+        """Return the next trials; wait for them if this worker has none open and more will become available."""
         specs, self.held = self._answer("ask", count)
         return specs
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Report an epoch of several trials; return for each whether it is to be pruned."""
+        """Report an epoch of several trials; return for each whether it should be pruned."""
         return self._answer("report", list(reports))
 
     def tell(self, results: Sequence[TrialResult]) -> None:
@@ -68,10 +68,10 @@ def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[
     """Train for one feed after the other until the run needs no more, or is gone.
 
     Args:
-        make_engine: Makes what trains, once.
-        channel: To the run. It sends the share of each feed's trials that this worker may have open.
+        make_engine: Creates the engine, once.
+        channel: The channel to the run, which sends the maximum number of open trials for each feed.
         stopped: Whether to stop.
-        threads: How many threads torch may use; 0 leaves them as they are.
+        threads: Number of torch threads; 0 leaves it unchanged.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -81,7 +81,7 @@ def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[
             engine.run(RemoteFeed(channel, stopped, channel.recv()))
             channel.send(("done",))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the run is gone, or needs us no more
+        pass  # the run has ended
     except (InputError, RunError) as error:
         channel.send(("failed", error))
     except (SystemExit, KeyboardInterrupt) as error:  # a trial's: signals from outside are ignored here

@@ -1,4 +1,4 @@
-"""One trial at a time through plain Lightning: the reference that everything faster must equal."""
+"""Sequential training with plain Lightning, the reference for all other engines."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ ModuleFactory = Callable[[TrialSpec], LightningModule]
 
 @dataclass
 class _Ending:
-    """How a trial is ending; filled in while it runs."""
+    """The state of a trial's end, filled in while it runs."""
 
     state: State = "COMPLETE"
     reason: str = ""
     curve: list[EpochMetrics] = field(default_factory=list)
     losses: list[torch.Tensor] = field(default_factory=list)
-    """Of the batches of the epoch so far, as `training_step` returned them."""
+    """Losses of the epoch's batches so far, as returned by `training_step`."""
     validated_weights: dict[str, Any] | None = None
-    """Those that the last validation saw."""
+    """Weights of the last validation."""
     best_weights: dict[str, Any] | None = None
     sha256: str = ""
-    """Of the checkpoint, where one was written."""
+    """Checksum of the checkpoint, if one was written."""
     used: UsedSettings = field(default_factory=UsedSettings)
 
 
@@ -74,7 +74,7 @@ class _CancelledError(Exception):
 
 
 class _EpochReport(Callback):
-    """Reports each epoch to the feed and stops the trial when it says so."""
+    """Reports each epoch to the feed and stops the trial if the feed prunes it."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class _EpochReport(Callback):
         self._metrics.before(trainer.callback_metrics)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Before any other hook: callbacks and modules that validate averaged weights put the others back in theirs.
+        # Before any other hook, since callbacks and modules that validate averaged weights then restore the others.
         if self.keep_best and not trainer.sanity_checking:
             self.ending.validated_weights = copy.deepcopy(pl_module.state_dict())
 
@@ -107,7 +107,7 @@ class _EpochReport(Callback):
             raise _CancelledError
 
     def at_epoch_end(self, module: LightningModule, own: Callable[..., Any], *args: Any) -> Any:
-        """Run the module's own hook, then report the epoch with what it logged there."""
+        """Run the module's hook, then report the epoch with the metrics logged there."""
         answer = own(*args)
         self._report(module.trainer, module)
         return answer
@@ -125,7 +125,7 @@ class _EpochReport(Callback):
             self.ending.best_weights = self.ending.validated_weights or copy.deepcopy(pl_module.state_dict())
         self.ending.curve.append(metrics)
         (prune,) = self.feed.report([(self.spec, metrics)])
-        # A trial at its last epoch has cost all that it can: it is complete, whatever the pruner thinks of it.
+        # A trial in its last epoch is complete and not pruned.
         if prune and metrics.epoch + 1 < (trainer.max_epochs or 0):
             self._stop(trainer, "PRUNED", f"pruned after epoch {metrics.epoch + 1}")
 
@@ -134,7 +134,7 @@ class _EpochReport(Callback):
         context = trainer.precision_plugin.val_step_context
         aside = runs_aside(module)
         controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
-        # steps and loaders draw random numbers, which training is not to miss
+        # steps and loaders draw random numbers, which must not affect training
         with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
             if aside:
                 part = evaluate(module, self.part, context=context)
@@ -155,7 +155,7 @@ class _EpochReport(Callback):
 
 
 def _logged_by_hand(trainer: Trainer, known: Set[str]) -> dict[str, float]:
-    """Return what the epoch brought to the silent logger and the Trainer does not hold, and forget it there."""
+    """Return and clear the epoch's metrics in the silent logger that the Trainer does not have."""
     metrics = getattr(trainer.logger, "metrics", None)
     if not isinstance(metrics, dict):
         return {}
@@ -165,14 +165,14 @@ def _logged_by_hand(trainer: Trainer, known: Set[str]) -> dict[str, float]:
 
 
 class _Again:
-    """A feed that has had the first epochs of a trial before."""
+    """Wraps a feed that already received the first epochs of a trial."""
 
     def __init__(self, feed: Feed, epochs: int) -> None:
         self._feed, self._epochs = feed, epochs
         self.cancelled = feed.cancelled
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Report those epochs that are new."""
+        """Report new epochs only."""
         if self._epochs:
             self._epochs -= 1
             return [False]
@@ -180,13 +180,13 @@ class _Again:
 
 
 class SequentialEngine:
-    """Trains the trials of a feed one after the other, each by a `lightning.Trainer` of its own.
+    """Trains the trials of a feed one after the other, each with a new `lightning.Trainer`.
 
     Args:
         make_module: Builds a trial's module.
-        data: Where batches come from.
-        settings: What all trials share.
-        checkpoint_path: Where the weights of a trial's best epoch go.
+        data: The data.
+        settings: Training settings shared by all trials.
+        checkpoint_path: Returns the path for the weights of a trial's best epoch.
         reason: Why trials train sequentially.
     """
 
@@ -205,11 +205,11 @@ class SequentialEngine:
         self.reason = reason
         self._part = data.train_part_loader()
         self._needs_mode = False
-        """Whether a step drew what only a function mode sees, after steps that did not."""
+        """Whether a step drew random numbers by a function that only the function mode sees, after steps without."""
 
     @property
     def description(self) -> str:
-        """What trains, where, and why not something faster."""
+        """The engine, its device, and why no faster one is used."""
         return self.describe()
 
     def describe(self, processes: int = 1) -> str:
@@ -223,10 +223,10 @@ class SequentialEngine:
             feed.tell([self.train(spec, feed) for spec in specs])
 
     def close(self) -> None:
-        """Hold nothing between runs, so do nothing."""
+        """Do nothing; there are no resources to release."""
 
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
-        """Train one trial. What goes wrong in it becomes the reason of a failed result."""
+        """Train one trial. An error becomes the reason of a failed result."""
         ending, started = _Ending(), time.perf_counter()
         path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
@@ -240,13 +240,13 @@ class SequentialEngine:
                     self._fit(spec, again, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
-        except (InputError, RunError):  # what fails is not this trial
+        except (InputError, RunError):  # not an error of this trial
             raise
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
         except (SystemExit, KeyboardInterrupt) as error:
-            if feed.cancelled():  # the user's second Ctrl-C
+            if feed.cancelled():  # second Ctrl-C
                 raise
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
@@ -306,7 +306,7 @@ class SequentialEngine:
 
 
 def _batches(data: Any, seed: int) -> dict[str, Any]:
-    """Return what `Trainer.fit` takes its batches from."""
+    """Return the data arguments of `Trainer.fit`."""
     own = getattr(data, "for_trainer", None)
     if own is not None:
         return own(seed)

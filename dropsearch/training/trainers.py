@@ -1,4 +1,4 @@
-"""Builds the Trainer of a module, from the module's Lightning package and with the user's arguments."""
+"""Building the Trainer of a module, from the module's Lightning package and with the user's arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "limit_predict_batches": ((), "nothing is predicted"),
     "model_registry": ((None,), "no model is uploaded"),
 }
-"""Arguments of the Trainer that change nothing in a trial: values that say so, and why."""
+"""Trainer arguments without effect on a trial: their neutral values, and the reason."""
 
 
 def trainer_class(module: Any) -> type[Any]:
@@ -76,9 +76,9 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
 def _with_silent(
     package: str, given: Mapping[str, Any], callbacks: list[Any], defaults: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Add what a module may talk to, where the user gave nothing of the kind: a logger, a progress bar, a checkpoint.
+    """Add a silent logger, progress bar and checkpoint callback if the user gave none, for modules that access them.
 
-    All are silent; the metrics that come to the logger are kept there (`trainer.logger.metrics`).
+    The logger stores its metrics in `trainer.logger.metrics`.
     """
     if given.get("barebones"):
         return defaults, callbacks
@@ -93,14 +93,14 @@ def _with_silent(
 
 
 def without_effect(given: Mapping[str, Any]) -> None:
-    """Refuse arguments of the Trainer that change nothing in a trial.
+    """Reject Trainer arguments without effect on a trial.
 
     Raises:
         InputError: There is one.
     """
     for name, (harmless, why) in WITHOUT_EFFECT.items():
         if name in given and given[name] not in harmless:
-            raise InputError(f"trainer.{name} must be left out, for {why}, got {given[name]}: leave it out")
+            raise InputError(f"trainer.{name} must be left out, because {why}, got {given[name]}")
 
 
 def is_kind(callback: Any, name: str) -> bool:
@@ -109,7 +109,7 @@ def is_kind(callback: Any, name: str) -> bool:
 
 
 def batches_in(loader: Any) -> float:
-    """Return how many batches a loader says an epoch has, infinity if it does not know: a Trainer's answer."""
+    """Return the number of batches per epoch of a loader, or infinity if unknown, as a Trainer does."""
     try:
         return len(loader)
     except (TypeError, NotImplementedError):
@@ -117,11 +117,11 @@ def batches_in(loader: Any) -> float:
 
 
 def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
-    """Set `estimated_stepping_batches` of a Trainer that has no loader, for modules that build schedules; return it.
+    """Set `estimated_stepping_batches` of a Trainer without a loader, which schedules read; return the Trainer.
 
     Args:
         trainer: The Trainer.
-        batches: Number of batches per epoch, infinity if unknown, which makes -1 steps, as Lightning says.
+        batches: Number of batches per epoch; infinity if unknown, which gives -1 steps as in Lightning.
     """
     steps = -1 if batches == math.inf else int(batches) * max(trainer.max_epochs or 0, 1)
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})

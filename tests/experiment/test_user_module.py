@@ -247,16 +247,16 @@ REFUSED = [
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
     (
         own("Stepwise"),
-        'got "val_loss", which validation_step logs for each step only: log it with on_epoch=True; at val',
+        'got "val_loss", which validation_step logs it per step only: log it with on_epoch=True; at val',
     ),
     (
         own("LitNet", "Digits", "monitor=train/loss"),
-        "which training_step logs; at validation it logs val_acc, val_loss",
+        "which training_step logs; in validation it logs val_acc, val_loss",
     ),
     (own("LitNte"), f'got "{NETS}.LitNte" (did you mean "{NETS}.LitNet"?)'),
     ((f"model._target_={NETS[:-1]}.LitNet", *own("LitNet")[1:]), f'(did you mean "{NETS}.LitNet"?)'),
     (own("Wanting"), "missing 1 required positional argument: 'backbone': give model.backbone=VALUE"),
-    (own("Untrained"), "model=Untrained must return an optimiser from configure_optimizers, got none"),
+    (own("Untrained"), "model=Untrained must return an optimizer from configure_optimizers, got none"),
     (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
     (
         own("Bare"),
@@ -339,7 +339,7 @@ def test_manual_optimisation_with_two_optimisers_is_searched(cli: Cli, tmp_path:
     assert ended.status == 0, ended.err
     found = results(tmp_path)
     assert {trial["state"] for trial in found["arms"]["dropout"]["trials"]} == {"COMPLETE"}
-    assert "lr in the groups of the optimiser" in found["notes"]
+    assert "lr in the optimizer's parameter groups" in found["notes"]
 
 
 def test_a_test_set_that_fails_late_leaves_the_report(cli: Cli, tmp_path: Path):

@@ -1,1 +1,1 @@
-"""What a user module is, and how it takes learning rate, weight decay and seeds."""
+"""Adapters for user modules: inspection, learning rate, weight decay, seeds."""

@@ -1,4 +1,4 @@
-"""Sites that a module has only when it is built with a rate above 0, as where `if dropout > 0` guards a layer."""
+"""Detection of sites that a module has only if built with a rate above 0, for example under `if dropout > 0`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dropsearch.dropout.tools.inventory import take_inventory
 from dropsearch.training.logged_steps import on_device_of
 
 TRIED = 0.1
-"""The rate with which a module is built to see them."""
+"""The rate with which a module is built to detect them."""
 
 Path = tuple[str, ...]
-"""An argument, and the keys or fields inside of it."""
+"""The name of an argument, and keys or fields inside it."""
 
 
 def absent_sites(
@@ -25,10 +25,10 @@ def absent_sites(
     """Return the sites that appear when an argument that is 0 and has "drop" in its name is set above 0.
 
     Args:
-        build: Builds the module with some arguments changed.
-        arguments: All arguments that it is built with.
-        sites: The sites that it has with them.
-        batch: As `training_step` takes it.
+        build: Builds the module with changed arguments.
+        arguments: All arguments of the module.
+        sites: Its sites with these arguments.
+        batch: A batch for `training_step`.
 
     Returns:
         The names of the sites by argument, such as ``dropout`` or ``net.dropout``.
@@ -42,7 +42,7 @@ def absent_sites(
         try:
             module = build({path[0]: changed[path[0]] for path in paths})
             found = take_inventory(DryRun(module, on_device_of(module, batch), "task=sites"), {})
-        except (InputError, ValueError, TypeError):  # it cannot be built like this: there is nothing to say
+        except (InputError, ValueError, TypeError):  # the module cannot be built with this value
             return ()
         return tuple(site.name for site in found if site.controllable and site.name not in known)
 
@@ -54,7 +54,7 @@ def absent_sites(
 
 
 def describe(absent: Mapping[str, tuple[str, ...]]) -> str:
-    """Return in words which argument makes which sites; empty where there is none."""
+    """Return a text with the sites by argument; empty if there are none."""
     parts = (f"model.{name}={TRIED} makes {', '.join(names)}" for name, names in absent.items())
     return f"sites that exist only at a rate above 0 are not searched: {'; '.join(parts)}" if absent else ""
 
@@ -76,7 +76,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _with(value: Any, path: Path, new: float) -> Any:
-    """Return a value of the same form with another number in it."""
+    """Return a copy of a value with the number at a path replaced."""
     if not path:
         return new
     inside = _with(dict(_items(value))[path[0]], path[1:], new)

@@ -1,4 +1,4 @@
-"""Removing BatchNorm from a user module, and putting it back."""
+"""Removal of BatchNorm from a user module, and its restoration."""
 
 from __future__ import annotations
 

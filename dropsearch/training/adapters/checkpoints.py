@@ -1,4 +1,4 @@
-"""Lightning checkpoints that hold tensors and plain values only."""
+"""Lightning checkpoints that contain only tensors and plain values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dropsearch.training.reasons import one_line
 
 
 def save_checkpoint(trainer: Any, path: Path) -> str:
-    """Write a Lightning checkpoint of the weights alone, whole or not at all, and return its sha256.
+    """Write a Lightning checkpoint with weights only, atomically, and return its sha256.
 
-    Hyperparameters that `torch.load(weights_only=True)` would refuse (a network, a partial optimiser) are left out, so
-    that the file can be read without running code that it names; `load_from_checkpoint` takes them as arguments.
+    Hyperparameters that `torch.load(weights_only=True)` rejects (a network, a partial optimizer) are left out, so that
+    the file loads without running code; pass them to `load_from_checkpoint`.
 
     Raises:
-        RunError: It could not be written.
+        RunError: The file could not be written.
     """
     try:
         with atomic_write(path) as temporary:
@@ -31,10 +31,10 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
                 trainer.save_checkpoint(temporary, weights_only=True)
             with temporary.open("rb") as written:
                 return hashlib.file_digest(written, "sha256").hexdigest()
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise RunError(
-            f"{path} could not be written ({one_line(error)}): see that there is space, then give the same command "
-            "again; it continues from what the study holds"
+            f"{path} could not be written ({one_line(error)}): check the free space, then repeat the command, "
+            "which continues from the stored trials"
         ) from error
 
 
@@ -52,7 +52,7 @@ def _then_plain(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_plain(value: Any) -> Any:
-    """Return a value with lists and mappings of other types, such as those of a configuration, as list and dict."""
+    """Return a value with other list and mapping types, such as OmegaConf's, converted to list and dict."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple | range):
         return [_as_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -61,7 +61,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value can be read again by `torch.load(weights_only=True)`."""
+    """Return whether `torch.load(weights_only=True)` can load a value."""
     stream = io.BytesIO()
     try:
         torch.save(value, stream)

@@ -1,4 +1,4 @@
-"""How a trial's learning rate and weight decay reach a user module."""
+"""Routes by which a trial's learning rate and weight decay reach a user module."""
 
 from __future__ import annotations
 
@@ -17,49 +17,48 @@ from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.training.adapters.learning_rate import optimizers_of, reference, with_learning_rate
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
-"""The names by which constructors take each."""
+"""Common names of these constructor arguments."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How one of the two reaches a module."""
+    """The route of one setting to a module."""
 
     setting: str
     """lr or weight_decay."""
     how: str
-    """argument, groups, or nothing: it is not searched then."""
+    """argument, groups, or nothing; with nothing, the setting is not searched."""
     argument: str = ""
     own: float = math.nan
-    """What the module has by itself."""
+    """The module's default value."""
 
     @property
     def searched(self) -> bool:
-        """Whether trials can differ in it."""
+        """Whether the setting is searched."""
         return self.how != "nothing"
 
     used: tuple[float, float] | None = None
-    """The least and the largest value that the optimisers of a trial stepped with whatever was set; None where they
-    follow what is set."""
+    """Smallest and largest value of the optimizer steps if they ignore the setting; None if they follow it."""
 
     @property
     def description(self) -> str:
-        """The route in words."""
+        """Description of the route."""
         if self.used is not None:
             low, high = self.used
             steps = f"at {low:.4g}" if low == high else f"at {low:.4g} to {high:.4g}"
-            return f"{self.setting} is not searched: the optimisers step {steps} whatever is set"
+            return f"{self.setting} is not searched: the optimizers step {steps} whatever is set"
         if self.how == "argument":
             return f"{self.setting} by the argument {self.argument}"
         if self.how == "groups":
-            return f"{self.setting} in the groups of the optimiser"
-        return f"{self.setting} is not searched: the module takes no such argument, and its optimiser has none"
+            return f"{self.setting} in the optimizer's parameter groups"
+        return f"{self.setting} is not searched: neither the module nor its optimizer has such an option"
 
 
 def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return the names of the arguments that a class or function takes, and whether it takes any other too.
+    """Return the argument names of a class or function, and whether it also accepts any other argument.
 
-    A class that hands ``**kwargs`` on takes what its base class takes; any other argument too where the last of its own
-    bases has ``**kwargs``.
+    A class with ``**kwargs`` also accepts the arguments of its base class, and any other argument if the last base
+    class has ``**kwargs``.
     """
     names: set[str] = set()
     others = False
@@ -70,7 +69,7 @@ def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 def _constructors(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Yield what takes arguments: a function itself; the constructors of a class as far as each hands on others."""
+    """Yield a function itself, or the constructors of a class as long as each has ``**kwargs``."""
     if not inspect.isclass(function):
         yield function
         return
@@ -84,7 +83,7 @@ def _constructors(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the values that arguments of a class or function have where they are not given."""
+    """Return the default values of the arguments of a class or function."""
     found: dict[str, Any] = {}
     for taking in _constructors(function):
         try:
@@ -99,7 +98,7 @@ def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return set(), True  # it does not say
+        return set(), True  # no signature available
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}, open_ended
 
@@ -108,8 +107,8 @@ def routes(names: set[str], optimizers: list[Optimizer]) -> tuple[Route, ...]:
     """Return how learning rate and weight decay reach a module.
 
     Args:
-        names: The arguments that its constructor takes.
-        optimizers: What `configure_optimizers` of one of them returned.
+        names: Argument names of its constructor.
+        optimizers: The optimizers returned by `configure_optimizers`.
     """
     return tuple(_route(setting, names, optimizers) for setting in ARGUMENTS)
 
@@ -125,9 +124,9 @@ def _route(setting: str, names: set[str], optimizers: list[Optimizer]) -> Route:
 
 
 def arguments_of(spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, float]:
-    """Return the constructor's arguments that carry a trial's learning rate and weight decay.
+    """Return the constructor arguments with a trial's learning rate and weight decay.
 
-    What is not searched has the module's own value there.
+    Settings that are not searched have the module's default.
     """
     values = {"lr": spec.lr, "weight_decay": spec.weight_decay}
     given = {
@@ -139,14 +138,14 @@ def arguments_of(spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, float]
 
 
 def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> None:
-    """Let the optimisers that `module.configure_optimizers` returns have a trial's learning rate and weight decay.
+    """Make `module.configure_optimizers` return optimizers with a trial's learning rate and weight decay.
 
     The first group gets the trial's learning rate and the others keep their ratio to it; see `with_learning_rate`.
-    Weight decay is set where the module has some: groups that are exempt beside others that are
-    not stay exempt. `OPTIMIZER_OPTIONS` that are searched are set on every group that has them.
+    Weight decay is set on groups that have some; if only some groups do, the others stay exempt. Searched
+    `OPTIMIZER_OPTIONS` are set on every group that has them.
 
     Raises:
-        InputError: By `configure_optimizers`: no group has such an option, or a schedule moves it.
+        InputError: Raised by `configure_optimizers`: no group has such an option, or a schedule changes it.
     """
     by_groups = {route.setting for route in chosen if route.how == "groups"}
     options = {
@@ -167,7 +166,7 @@ def with_groups_set(module: Any, spec: TrialSpec, chosen: tuple[Route, ...]) -> 
             _set_option(found, name, value)
         return answer
 
-    # On the instance: the class is the user's, and stays as it is.
+    # Set on the instance, since the user's class must not change.
     module.__dict__["configure_optimizers"] = configure_optimizers
 
 
@@ -184,6 +183,6 @@ def _set_option(optimizers: list[Optimizer], name: str, value: Any) -> None:
         kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
         raise InputError(f"space.params must leave out optimizer.{name}, which {kinds} does not have")
     if name != "nesterov" and any("max_momentum" in group for group in groups):
-        raise InputError(f"space.params must leave out optimizer.{name}, for the schedule of the module moves it")
+        raise InputError(f"space.params must leave out optimizer.{name}, because the module's schedule changes it")
     for group in groups:
         group[name] = tuple(value) if name == "betas" else value

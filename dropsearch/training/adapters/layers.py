@@ -1,4 +1,4 @@
-"""Modules that build their layers in hooks: `setup` and `configure_model`, which a Trainer calls before it trains."""
+"""Modules that build their layers in the hooks `setup` and `configure_model`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def builds_in_hooks(module: Any) -> bool:
 
 
 def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings) -> Any:
-    """Return a module after the hooks that build layers, as it is when a Trainer begins to train it.
+    """Return a module after the hooks that build layers, as at the start of a fit.
 
     Args:
-        module: As its constructor leaves it.
-        data: What `Trainer.fit` takes its batches from.
-        settings: What all trials share.
+        module: A newly constructed module.
+        data: Data arguments of `Trainer.fit`.
+        settings: Training settings shared by all trials.
 
     Raises:
         InputError: A hook fails.
@@ -43,7 +43,7 @@ def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings)
         module.configure_model()
     except Exception as error:
         raise InputError(
-            f"model={type(module).__name__} must build its layers in setup and configure_model, and does not: "
+            f"model={type(module).__name__} must build its layers in setup and configure_model, but fails: "
             f"{described(error)}"
         ) from error
     finally:

@@ -1,4 +1,4 @@
-"""Optimisers with another learning rate than their module gives them, and the one that they step with."""
+"""Setting the learning rate of a module's optimizers, and recording the one that they use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _KEPT_IN_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")
-"""What a group holds in units of the learning rate: schedules keep some of it there."""
+"""Keys of a parameter group in units of the learning rate; schedules store values there."""
 _KEPT_IN_SCHEDULES = ("base_lrs", "_last_lr", "max_lrs")
 
 
 def reference(optimizers: list[Optimizer], setting: str) -> float:
-    """Return the learning rate (before any schedule) or weight decay of the first group, NaN where it has none."""
+    """Return the learning rate (before any schedule) or weight decay of the first group, or NaN."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         value = group.get("initial_lr", group.get("lr")) if setting == "lr" else group.get(setting)
         return math.nan if value is None else float(value)
@@ -24,11 +24,11 @@ def reference(optimizers: list[Optimizer], setting: str) -> float:
 
 
 def with_learning_rate(configure: Callable[[], Any], lr: float) -> Any:
-    """Return what `configure` returns, its optimisers made with another learning rate.
+    """Return the result of `configure` with another learning rate.
 
-    The first group gets `lr` and the others keep their ratio to it. The groups have it from the moment they are made,
-    so a schedule reads it as it would read the module's own, wherever it keeps it. A schedule that brings values of its
-    own (`OneCycleLR(max_lr=...)`) is scaled afterwards: its first value becomes `lr`.
+    The first group gets `lr` and the others keep their ratio to it. The groups are scaled when they are created, so
+    that schedules read the new value. A schedule with its own values (`OneCycleLR(max_lr=...)`) is scaled afterwards,
+    so that its first value is `lr`.
 
     Args:
         configure: A module's `configure_optimizers`.
@@ -48,17 +48,17 @@ def with_learning_rate(configure: Callable[[], Any], lr: float) -> Any:
 
 
 class _MadeGroups:
-    """Scales the learning rate of each group of any optimiser where it is made."""
+    """Scales the learning rates of parameter groups when they are created."""
 
     def __init__(self, lr: float) -> None:
         self._lr = lr
         self._factor = math.nan
-        """Of the first group, once there is one."""
+        """Original learning rate of the first group, once there is one."""
         self._given: dict[int, float] = {}
 
     @contextmanager
     def watching(self) -> Iterator[_MadeGroups]:
-        """Scale the groups that are made while the context lasts."""
+        """Scale groups that are created while the context lasts."""
         add = Optimizer.add_param_group
 
         def add_param_group(optimizer: Optimizer, group: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ class _MadeGroups:
             Optimizer.add_param_group = add  # type: ignore[method-assign]
 
     def corrections(self, optimizers: list[Optimizer]) -> dict[int, float]:
-        """Return by group what its learning rate is still to be multiplied by: 1 where it kept what it was given."""
+        """Return the remaining factor of each group's learning rate: 1 if the group kept the given value."""
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         if not groups or "lr" not in groups[0]:
             return dict.fromkeys(map(id, groups), 1.0)
@@ -102,7 +102,7 @@ def _scale_schedule(scheduler: Any, factors: Mapping[int, float]) -> None:
 
 
 def optimizers_of(answer: Any) -> list[Optimizer]:
-    """Return the optimisers in what `configure_optimizers` returned, in any of Lightning's forms."""
+    """Return the optimizers in a result of `configure_optimizers`, in any of Lightning's forms."""
     return [part for part in _parts(answer) if isinstance(part, Optimizer)]
 
 
@@ -125,18 +125,18 @@ def _parts(answer: Any) -> Iterator[Any]:
 
 
 class UsedSettings:
-    """The learning rates and weight decays that optimisers step with, as they are after each step."""
+    """Learning rates and weight decays of optimizer steps."""
 
     def __init__(self, traced: int = 0) -> None:
         self._left = traced
         self._first: Optimizer | None = None
         self.lr: tuple[float, float] | None = None
-        """The least and the largest learning rate of the first group of the first optimiser that stepped."""
+        """Smallest and largest learning rate of the first group of the first optimizer that stepped."""
         self.steps: dict[str, list[tuple[float, ...]]] = {"lr": [], "weight_decay": []}
-        """By setting, the values of all groups of the optimiser of each of the first `traced` steps."""
+        """Values of all groups in each of the first `traced` optimizer steps, by setting."""
 
     def note(self, optimizer: Optimizer, *_: Any) -> None:
-        """Take in a step that an optimiser has done."""
+        """Record a step of an optimizer."""
         self._first = self._first or optimizer
         if optimizer is self._first and optimizer.param_groups and "lr" in optimizer.param_groups[0]:
             lr = float(optimizer.param_groups[0]["lr"])
@@ -150,7 +150,7 @@ class UsedSettings:
 
 @contextmanager
 def used_settings(traced: int = 0) -> Iterator[UsedSettings]:
-    """Note what every optimiser of this process steps with while the context lasts."""
+    """Record the settings of all optimizer steps in this process while the context lasts."""
     used = UsedSettings(traced)
     handle = register_optimizer_step_post_hook(used.note)
     try:

@@ -1,4 +1,4 @@
-"""Which part of the luck of a trial does not vary with its seed."""
+"""Detection of sources of variation that do not depend on a trial's seed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch.nn.parameter import is_lazy
 from dropsearch.core.batches import tensors
 
 SEED_ARGUMENTS = ("seed", "random_seed", "random_state")
-"""The names by which constructors take a seed."""
+"""Common names of seed arguments of constructors."""
 
 
 def fixed_luck(first: nn.Module, second: nn.Module, loaders: tuple[Any, Any]) -> tuple[str, ...]:
-    """Return what is the same under two seeds: ``initial weights``, ``initial weights of backbone``, ``batch order``.
+    """Return what two seeds have in common: ``initial weights``, ``initial weights of backbone``, ``batch order``.
 
     Args:
-        first: A module as it is built under one seed.
-        second: The same under another seed.
-        loaders: The training batches under the two seeds.
+        first: A module built with one seed.
+        second: The module built with another seed.
+        loaders: The training batches with both seeds.
     """
     return (*_weights(first, second), *(["batch order"] if _same_batch(*loaders) else []))
 
 
 def notes(fixed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a line for each part that does not vary, and what that means."""
+    """Return a line for each fixed source of variation, with its consequence."""
     return tuple(
-        f"the {part} does not vary with the seed, so differences between arms leave out that luck"
+        f"the {part} does not vary with the seed, so intervals of differences do not cover it"
         if part == "batch order"
-        else f"the {part} do not vary with the seed, so differences between arms leave out that luck"
+        else f"the {part} do not vary with the seed, so intervals of differences do not cover them"
         for part in fixed
     )
 
@@ -49,13 +49,13 @@ def _weights(first: nn.Module, second: nn.Module) -> Iterator[str]:
 
 
 def _part(name: str, varying: set[str]) -> str:
-    """Return the largest part of the module that holds a weight and none that varies."""
+    """Return the largest submodule with a weight and without weights that vary."""
     top = name.partition(".")[0]
     return name if top in varying else top
 
 
 def _is_drawn(weight: nn.Parameter) -> bool:
-    """Whether a weight looks drawn: biases of zero and scales of one are the same by intent."""
+    """Return whether a weight looks random; constant biases and scales are fixed on purpose."""
     return weight.numel() > 1 and not bool((weight == weight.flatten()[0]).all())
 
 

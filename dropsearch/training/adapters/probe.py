@@ -1,4 +1,4 @@
-"""A first look at a user module: one batch of a real fit, to see where it drops, what it logs and how it learns."""
+"""A probe of a user module: one batch of a real fit, to find its sites, logged metrics and optimizers."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 @dataclass(frozen=True)
 class ModuleProbe:
-    """What one batch showed."""
+    """The result of a probe."""
 
     sites: tuple[Site, ...]
     optimizers: list[Optimizer]
-    """As `configure_optimizers` returned them."""
+    """The optimizers returned by `configure_optimizers`."""
     logged: dict[str, float]
-    """What the module logs at validation."""
+    """Metrics that the module logs in validation."""
     elsewhere: dict[str, str]
-    """What it logs that no validation is left with, by name: why."""
+    """Other logged metrics by name, with the reason why they are not available after a validation."""
     batch: Any
-    """As the Trainer hands it to `training_step`."""
+    """A batch as passed to `training_step`."""
 
 
 class _Noting(Callback):
-    """Notes what is logged at validation."""
+    """Records the metrics logged in validation."""
 
     def __init__(self, names: LoggedMetrics) -> None:
         self._names = names
@@ -56,13 +56,13 @@ class _Noting(Callback):
 def probe(
     module: Any, batches: dict[str, Any], settings: TrainerSettings, per_call: Collection[str] = ()
 ) -> ModuleProbe:
-    """Fit a module for one batch, validate it on one, and throw it away.
+    """Fit a module for one batch and validate it on one.
 
     Args:
-        module: It trains, so it is not the same afterwards.
-        batches: What `Trainer.fit` takes its batches from.
+        module: The module, which is changed.
+        batches: Data arguments of `Trainer.fit`.
         settings: What all trials share.
-        per_call: Sites whose calls are told apart, by name or pattern.
+        per_call: Names or patterns of sites with separate calls.
 
     Raises:
         InputError: The module cannot be trained like this.
@@ -90,7 +90,7 @@ def probe(
     set_to_train(module)
     try:
         with quiet_lightning(), wrapped_step(module, recording):
-            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")  # refused below
+            warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")  # rejected below
             trainer = make_trainer(
                 module, settings, [_Noting(names)], max_epochs=1, limit_train_batches=1, limit_val_batches=1
             )
@@ -99,14 +99,15 @@ def probe(
         raise
     except Exception as error:
         raise InputError(
-            f"model={type(module).__name__} must train for one batch before it is searched, and did not: "
-            f"{described(error)}"
+            f"model={type(module).__name__} must be able to train for one batch, but failed: {described(error)}"
         ) from error
     if not found:
-        raise InputError(f"model={type(module).__name__} must have a training_step that is called, and it was not")
+        raise InputError(
+            f"model={type(module).__name__} must have a training_step that the Trainer calls, but it was not called"
+        )
     if module.automatic_optimization and not any(each.state_dict() for each in trainer.optimizers):
         raise InputError(
-            f"model={type(module).__name__} must return an optimiser from configure_optimizers, got none: without one "
+            f"model={type(module).__name__} must return an optimizer from configure_optimizers, got none: without one "
             "nothing is trained"
         )
     sites, batch = found[0]
@@ -120,7 +121,7 @@ def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings,
 
     Args:
         module: It is not the same afterwards.
-        batches: What `Trainer.fit` takes its batches from.
+        batches: Data arguments of `Trainer.fit`.
         settings: What all trials share.
         steps: Of the optimiser.
     """
@@ -137,9 +138,9 @@ def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings,
 
 
 def for_a_look(settings: TrainerSettings, **more: Any) -> TrainerSettings:
-    """Return the settings with which a module is looked at for a few batches.
+    """Return the settings for training a module on a few batches.
 
-    The user's callbacks wait for the trials, for they may write files; and every epoch is validated.
+    The user's callbacks are left out, since they may write files, and every epoch is validated.
 
     Args:
         settings: What all trials share.
@@ -151,14 +152,14 @@ def for_a_look(settings: TrainerSettings, **more: Any) -> TrainerSettings:
 
 
 def _noted_logs(module: Any) -> dict[str, str]:
-    """Note each call of a module's `log` from now on: why the validation may be left without what it logs."""
+    """Record calls of a module's `log` by metric, with the reason why a validation may lack the metric."""
     calls: dict[str, str] = {}
     log = module.log
 
     def noting(name: str, value: Any, *args: Any, **options: Any) -> Any:
         hook = running_hook(module) or "a hook"
         validating = "validation" in hook
-        calls[name] = f"{hook} logs for each step only: log it with on_epoch=True" if validating else f"{hook} logs"
+        calls[name] = f"{hook} logs it per step only: log it with on_epoch=True" if validating else f"{hook} logs"
         return log(name, value, *args, **options)
 
     module.log = noting  # `log_dict` calls it too

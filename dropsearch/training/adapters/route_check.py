@@ -1,4 +1,4 @@
-"""Whether a module's optimisers step with the learning rate and the weight decay that they are given."""
+"""A check that a module's optimizers use the learning rate and the weight decay that are set."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 EPOCHS, BATCHES = 3, 2
-"""How long a module is trained: a schedule that begins at a value of its own has left it by then."""
+"""Number of training steps, enough for a schedule to leave its own initial value."""
 FACTOR = 3.0
-"""Between the two values that are compared."""
+"""Ratio of the two compared values."""
 
 Make = Callable[[TrialSpec, tuple[Route, ...]], Any]
-"""Builds the module of a trial, to which the settings come by these routes."""
+"""Builds the module of a trial with given routes."""
 
 
 def checked_routes(
     make: Make, spec: TrialSpec, batches: Mapping[str, Any], settings: TrainerSettings, routes: tuple[Route, ...]
 ) -> tuple[Route, ...]:
-    """Return the routes by which the optimisers follow what is set.
+    """Return the routes that the optimizers follow.
 
-    A constructor may ignore its argument, and a hook may set the learning rate to values of its own. What does not
-    follow by an argument is set on the groups of the optimiser; what follows neither way is not searched.
+    A constructor may ignore its argument, and a hook may set its own learning rate. A setting that has no effect as an
+    argument is set on the optimizer's groups; if that also has no effect, it is not searched.
 
     Args:
         make: Builds modules.
-        spec: The trial as which they are looked at.
-        batches: What `Trainer.fit` takes its batches from.
-        settings: What all trials share.
-        routes: The ways that there are, as `hyperparameters.routes` finds them.
+        spec: The trial to build.
+        batches: Data arguments of `Trainer.fit`.
+        settings: Training settings shared by all trials.
+        routes: The routes found by `hyperparameters.routes`.
     """
     by_groups = tuple(dataclasses.replace(route, how="groups") if _has_other_way(route) else route for route in routes)
     lazy: list[tuple[UsedSettings, UsedSettings]] = []
@@ -59,7 +59,7 @@ def checked_routes(
 
 
 def _has_other_way(route: Route) -> bool:
-    """Whether the groups of the optimiser are another way: they have something that can be multiplied."""
+    """Return whether the optimizer's groups are an alternative route, with a value to scale."""
     return route.how == "argument" and (route.own > 0 or (route.setting == "weight_decay" and math.isfinite(route.own)))
 
 
@@ -88,7 +88,7 @@ class _Stop(Callback):
 
 
 def _used(module: Any, batches: Mapping[str, Any], settings: TrainerSettings) -> UsedSettings | None:
-    """Train a module for a few batches; return what its optimisers stepped with, None where it fails."""
+    """Train a module for a few batches; return the settings of its optimizer steps, or None if it fails."""
     shared = for_a_look(settings, limit_train_batches=BATCHES, limit_val_batches=1)
     try:
         with quiet_lightning(), warnings.catch_warnings(), used_settings(traced=EPOCHS * BATCHES) as used:

@@ -63,7 +63,7 @@ def incompatibility(
 
     Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then runs one
     training and one validation step, and checks whether they draw random numbers from Python or NumPy, or ask the
-    Trainer for what differs between trials.
+    Trainer for values that differ between trials.
 
     Args:
         make_module: Builds a trial's module.

@@ -20,7 +20,7 @@ SHARE = 0.8
 """Share of the free memory that training may use; the rest is for evaluation and other processes."""
 
 NOTABLE = 2**16
-"""Bytes from which on shared parts are spoken of."""
+"""Minimum size of shared parts to mention, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Memory:
     fixed: int
     per_row: int
     held_once: int = 0
-    """Of the fixed part: frozen parameters and buffers that all rows share."""
+    """Part of `fixed`: frozen parameters and buffers that all rows share."""
 
     @property
     def holds_parts_once(self) -> bool:
@@ -61,7 +61,7 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
 
 
 def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> tuple[int, int]:
-    """Return the memory of a training step, and that of what rows share."""
+    """Return the memory of a training step, and of parts that rows share."""
     trials = make_trials(width)
     shared = sum(_bytes(tensor) for tensor in trials.rows.shared.values())
     if trials.rows.flat.is_cuda:

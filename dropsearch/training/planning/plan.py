@@ -33,7 +33,7 @@ MAX_WIDTH = 32
 """Maximum width on a CPU. TPE learns from completed trials only, so it proposes worse values if more train at once."""
 
 MAX_WIDTH_ON_GPU = 512
-"""Maximum width on a GPU, which few rows leave idle; `Feed.most_at_once` limits it for samplers that learn."""
+"""Maximum width on a GPU, which is idle with few rows; `Feed.most_at_once` limits it for adaptive samplers."""
 LIGHTNING_SECONDS = 4e-4
 """Overhead of a Lightning Trainer per training step with one logged value, measured with a trivial module."""
 
@@ -58,7 +58,7 @@ class Plan:
     speed: float = 0.0
     """Trial steps per second in one process at the width of the search, 0 if not measured."""
     gain_of_holding_once: float = 0.0
-    """How many times as fast rows are that share their frozen parts; 0 where there are none, or not measured."""
+    """Speedup of rows that share their frozen parts; 0 if there are none or it is not measured."""
 
 
 def make_plan(
@@ -108,8 +108,8 @@ def make_plan(
     most_rows = getattr(data, "most_rows", None)
     if width is not None and most_rows is not None and width > most_rows:
         raise InputError(
-            f"engine.width must be at most {most_rows}, got {width}: each row starts the worker processes of its own "
-            "loader; lower num_workers"
+            f"engine.width must be at most {most_rows}, got {width}: each row has its own worker processes; "
+            "lower num_workers"
         )
     try:
         if width is not None:
@@ -142,7 +142,7 @@ def make_plan(
 
 
 def _gain_of_holding_once(throughput: Throughput, memory: Memory, width: int, processes: int) -> float:
-    """Measure how much faster rows are that share their frozen parts, if copies of them fit into memory."""
+    """Measure the speedup of sharing frozen parts, if copies of them fit into memory."""
     copies = dataclasses.replace(memory, per_row=memory.per_row + memory.held_once)
     if not memory.holds_parts_once or copies.max_width(free_memory(throughput.device, processes)) < width:
         return 0.0
@@ -182,7 +182,7 @@ def _sequential_rate(
     control, (optimizer, _) = TrialControl(module, spec.rates, spec.seed), configure_optimizer(module)
     times = []
     with captured_logs(module), control.watching():
-        batches = itertools.chain.from_iterable(itertools.repeat(loader))  # a new epoch where one ends
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))  # repeated epochs
         for step in range(3):
             started = time.perf_counter()
             batch = on_device_of(module, next(batches))

@@ -69,7 +69,7 @@ class Throughput:
         return max(rates.values())
 
     def gain_of_holding_once(self, width: int) -> float:
-        """Return how many times as fast rows are that share their frozen parts as rows that have copies of them."""
+        """Return the speedup of rows that share their frozen parts over rows with copies."""
         kind = self.convolutions(width)
         return self._rate(width, kind) / self._rate(width, kind, holds_once=False)
 

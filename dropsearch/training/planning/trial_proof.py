@@ -1,4 +1,4 @@
-"""Two whole trials, trained vectorized and by plain Lightning on a few batches, and compared."""
+"""Comparison of two whole trials on a few batches, trained vectorized and by plain Lightning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dropsearch.training.vectorized.trials import VectorizedTrials
 
 EPOCHS = 2
 BATCHES = 2
-"""Batches of an epoch, in training and validation."""
+"""Number of batches per epoch, in training and validation."""
 
 
 def trials_difference(
@@ -34,10 +34,10 @@ def trials_difference(
     *,
     tolerance: float,
 ) -> str:
-    """Return what differs between two trials that train together and the same trials alone, or an empty string.
+    """Return the first difference between two trials trained vectorized and sequentially, or an empty string.
 
-    Both train for two epochs of two batches, in float64, with their hooks, metric objects and schedules. What is
-    compared are the curves, which depend on all weights.
+    Both train for two epochs of two batches in float64, with hooks, metric objects and schedules. Their curves are
+    compared, which depend on all weights.
 
     Args:
         make_module: Builds a trial's module.
@@ -87,7 +87,7 @@ def _values(point: EpochMetrics) -> dict[str, float]:
 
 
 class _Batches:
-    """A list of batches, as a loader of its own."""
+    """A list of batches as a loader."""
 
     def __init__(self, batches: Sequence[Any]) -> None:
         self._batches = batches
@@ -121,11 +121,14 @@ class _FewBatches:
         return {"datamodule": prepared(self.datamodule, **loaders)}
 
     def train_loader(self, seed: int) -> Any:
-        """Return a few examples, in an order that is a function of the seed and epoch; or a loader's first batches."""
+        """Return a few examples in an order by seed and epoch, or a loader's first batches."""
         if self.reads_by_row:
             return first_batches(self._data.train_loader(seed), BATCHES)
         loader = self._data.train_loader(0)  # the same examples for all trials, each in its own order
-        order, size = loader.order(0), loader.batch_size  # whole batches: parts of them may hold their size
+        order, size = (
+            loader.order(0),
+            loader.batch_size,
+        )  # whole batches, since parts of them may contain the batch size
         tensors = tuple(_double(t[order[: BATCHES * size].to(t.device)]) for t in loader.tensors)
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
 
@@ -143,7 +146,7 @@ class _FewBatches:
 
 
 def _double(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU, in float64 where it is real: Lightning leaves parts of some batches as they are."""
+    """Return a tensor on the CPU, in float64 if it is real, since Lightning does not convert all batches."""
     return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
 
 

@@ -140,5 +140,5 @@ def test_a_momentum_that_its_schedule_moves_cannot_be_searched():
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
     module = Configured(optimizer)
     with_groups_set(module, dataclasses.replace(SPEC, hyperparameters={"optimizer.momentum": 0.5}), ())
-    with pytest.raises(InputError, match="the schedule of the module moves it"):
+    with pytest.raises(InputError, match="the module's schedule changes it"):
         module.configure_optimizers()
