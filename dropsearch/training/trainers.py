@@ -136,17 +136,17 @@ def _as_list(given: Any) -> list[Any]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's notes for interactive users (devices found, tips) off the terminal, and keep signal handlers."""
+    """Suppress Lightning's messages for interactive users (devices, tips), and keep signal handlers."""
     with lightning.quiet_loggers(logging.WARNING), warnings.catch_warnings(), other_handlers_kept():
-        # Our loaders slice tensors in memory: worker processes, which these warnings recommend, would only
+        # Built-in loaders slice tensors in memory; worker processes, which these warnings recommend, would
         # slow them down. The second comes with any training set of few batches.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*The number of training batches.*")
-        # What trains on a GPU is looked at on the CPU first.
+        # Modules are probed on the CPU even if they train on a GPU.
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        # Parts in eval mode are named before the search, once and not in each trial.
+        # Submodules in eval mode are reported once before the search.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        # Our Trainers are one process each, also where SLURM is installed.
+        # Each Trainer is one process, also with SLURM.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # lightning 2.6 uses a form of torch's pytree that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
