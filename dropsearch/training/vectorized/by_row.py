@@ -1,4 +1,4 @@
-"""Functions that no batching rule covers, called for each row by itself inside of `torch.func.vmap`."""
+"""Calls of functions without a batching rule, separately for each row inside `torch.func.vmap`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dropsearch.core.batches import mapped, parts_of, tensors
 
 
 def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
-    """Return what a function returns for each row; None if its arguments are the same for all rows."""
+    """Return the result of a function for each row; None if its arguments are equal for all rows."""
     rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
     if rows is None:
         return None
@@ -26,7 +26,7 @@ def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
 
 def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call a function for each row by itself; return the values of all rows, as tensors inside of `vmap`.
+    """Call a function separately for each row; return the results as batched tensors.
 
     Gradients flow through it.
     """
@@ -38,12 +38,12 @@ def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 
 
 def together(values: list[Any], given: Any) -> Any:
-    """Return the values of all rows as tensors inside of `vmap`, beside what they were computed from."""
+    """Return the values of all rows as batched tensors at the `vmap` level of `given`."""
     return _together(values, level_of(tensors(given)))
 
 
 def is_of_row(tensor: Tensor) -> bool:
-    """Whether a tensor is one inside of `vmap` that differs between rows."""
+    """Return whether a tensor is batched by `vmap`."""
     return of_rows(tensor) is not None
 
 

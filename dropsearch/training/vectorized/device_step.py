@@ -55,7 +55,7 @@ class DeviceStep(VectorizedStep):
         self.graphs: dict[int, GraphedCallable] = {}
         """The captured step for each batch size."""
         self._optimizers: dict[int, Optimizer] = {}
-        """The module's own optimizer of each trial row, by `id`; schedules change its options."""
+        """The module's optimizer of each trial row, by `id`; schedules change its options."""
         self._reset()
 
     def _reset(self) -> None:

@@ -1,4 +1,4 @@
-"""What a step does beside computing its loss, recorded under `vmap` and done for each row afterwards."""
+"""Side effects of steps, recorded under `vmap` and applied to each row afterwards."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced,
 
 @dataclass(frozen=True)
 class _Slot:
-    """Stands in an argument for a tensor, which differs between rows."""
+    """Placeholder in an argument for a tensor that differs between rows."""
 
     index: int
     is_array: bool = False
-    """Whether it stands for the NumPy array of the tensor."""
+    """Whether it represents the tensor's NumPy array."""
 
 
 @dataclass(frozen=True)
 class _Metric:
-    """Stands in an argument for a metric object, of which each row has its own."""
+    """Placeholder in an argument for a metric object, which each row has its own copy of."""
 
     path: str
 
 
 class Deferred:
-    """Stands for what a metric returns. What is only logged is computed for each row when its metric is updated.
+    """Placeholder for the result of a metric. If it is only logged, it is computed when each row's metric is updated.
 
-    Any other use computes the value of the batch at once, from a state of its own, as a part of the step: a metric can
-    be the loss.
+    Any other use computes the value of the batch immediately from a fresh state, as part of the step, since a metric
+    can be the loss.
 
     Args:
-        index: Of the call among the effects of the step.
+        index: Index of the call among the effects of the step.
         compute: Returns the value of the batch.
     """
 
@@ -53,7 +53,7 @@ class Deferred:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch with the values."""
+        """Call a torch function with the computed values."""
         return func(*_with_values(list(args)), **_with_values(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
@@ -63,7 +63,7 @@ class Deferred:
 
 
 def value_of(result: Any) -> Any:
-    """Return what a metric returned, computed if it is deferred; anything else as it is."""
+    """Return the computed value of a deferred result; other values unchanged."""
     return result.value() if isinstance(result, Deferred) else result
 
 
@@ -89,12 +89,12 @@ Deferred.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 @dataclass(frozen=True)
 class Effect:
-    """One call that was recorded: of a metric, of `log` or `log_dict`; or an attribute that was set."""
+    """A recorded call of a metric, of `log` or `log_dict`, or a changed attribute."""
 
     kind: str
-    """metric, log, log_dict, attribute, container, items of a list, or result: what the step returned."""
+    """metric, log, log_dict, attribute, container, items (of a list), or result (of the step)."""
     path: str
-    """Of the metric, or of the part of the module that has the attribute."""
+    """Path of the metric, or of the submodule with the attribute."""
     name: str
     """Method of the metric, or name of the attribute."""
     args: tuple[Any, ...]
@@ -102,19 +102,19 @@ class Effect:
 
     @property
     def is_mean(self) -> bool:
-        """Whether it logs a tensor whose mean over examples is the value of the epoch."""
+        """Whether it logs a tensor whose epoch value is the mean over examples."""
         return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], _Slot)
 
     @property
     def is_last_or_mean(self) -> bool:
-        """Whether it logs a number of which the last value, or the mean over examples, is the value of the epoch."""
+        """Whether it logs a number whose epoch value is the last value or the mean over examples."""
         return self._logs({*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}) and (
             isinstance(self.args[0], _Slot) or self.is_number
         )
 
     @property
     def is_number(self) -> bool:
-        """Whether it logs a number of Python, which is a constant of the trial or of the step."""
+        """Whether it logs a Python number, which is constant in the trial or the step."""
         return self.kind == "log" and isinstance(self.args[0], bool | int | float)
 
     def _logs(self, options: Set[str]) -> bool:
@@ -122,15 +122,15 @@ class Effect:
 
 
 _WITHOUT_EFFECT = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_graph"}
-"""Options of `self.log` that leave its value as it is."""
+"""Options of `self.log` that do not affect the value."""
 
 
 class EffectRecorder:
-    """Records the effects of steps of a module that runs under `vmap`.
+    """Records the effects of a module's steps under `vmap`.
 
     Args:
         module: The module whose steps run.
-        traits: What its steps do.
+        traits: The traits of its steps.
     """
 
     def __init__(self, module: nn.Module, traits: StepTraits) -> None:
@@ -141,7 +141,7 @@ class EffectRecorder:
 
     @contextmanager
     def recording(self, *, keeps_attributes: bool = True) -> Iterator[None]:
-        """Record the effects of the step that runs in this context; the module is as before when it exits.
+        """Record the effects of the step in this context; the module is restored when it exits.
 
         Args:
             keeps_attributes: Whether changes of attributes are recorded and undone.
@@ -169,11 +169,11 @@ class EffectRecorder:
                 watch.put_back()
 
     def note_result(self, result: Any) -> None:
-        """Record what the step returned."""
+        """Record the result of the step."""
         self._add("result", "", "", (result,), {})
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the tensors that the effects of the last step need."""
+        """Return the tensors used by the effects of the last step."""
         return tuple(self._tensors)
 
     def _recorder(self, path: str, method: str) -> Callable[..., Any]:
@@ -226,7 +226,7 @@ class EffectRecorder:
 
 
 def _used(path: str) -> UnsupportedError:
-    return UnsupportedError(f"a step computes the metric {path}, whose state each row has on its own")
+    return UnsupportedError(f"a step computes the metric {path}, whose state differs between trials")
 
 
 def _value(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -234,24 +234,24 @@ def _value(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     compute = functools.partial(value_of_batch, metric)
     try:
         return compute(args, kwargs, next(filter(is_of_row, tensors([args, dict(kwargs)])), None))
-    except Exception:  # code of a metric can do what no batching rule covers
+    except Exception:  # the metric's code may have no batching rule
         return by_row(compute, (args, dict(kwargs)), {})
 
 
 _METHODS = ("update", "forward", "compute", "reset")
 
 Log = Callable[..., None]
-"""Takes what a module logs: name, value and the options of `self.log`."""
+"""Receives a logged name, value and the options of `self.log`."""
 
 
 def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> Any:
-    """Do what a step did, for one row; return what the step returned, if that was recorded.
+    """Apply the effects of a step to one row; return the result of the step, if recorded.
 
     Args:
-        effects: What the step did.
+        effects: The effects of the step.
         module: The row's module.
-        tensors: The row's tensors of the effects.
-        log: Takes what the row logs.
+        tensors: The row's part of the effects' tensors.
+        log: Receives the logged values of the row.
     """
     results: dict[int, Any] = {}
     returned = None
@@ -293,5 +293,5 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
 
 
 def logged_slots(effects: Sequence[Effect]) -> set[int]:
-    """Return the indices of the tensors that are logged as they are, so that their values can be fetched together."""
+    """Return the indices of tensors that are logged unchanged, so that their values can be fetched together."""
     return {effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _Slot)}

@@ -24,7 +24,7 @@ class VectorizedEngine:
 
     Args:
         make_module: Builds a trial's module.
-        data: Data in memory; its loaders return the order of each epoch.
+        data: The data for rows.
         settings: Training settings shared by all trials.
         width: Maximum number of trials that train at once.
         checkpoint_path: Where to save the weights of a trial's best epoch.
@@ -57,7 +57,7 @@ class VectorizedEngine:
         return describe_engine("vectorized", device, self.width, processes=processes)
 
     def close(self) -> None:
-        """Do nothing: the engine holds no resources between runs."""
+        """Do nothing; there are no resources to release."""
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""
@@ -94,14 +94,14 @@ class VectorizedEngine:
                     self.failure = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
             except (Exception, SystemExit, KeyboardInterrupt) as error:
-                if partitioned.cancelled():  # the user's second Ctrl-C
+                if partitioned.cancelled():  # second Ctrl-C
                     raise
                 partitioned.requeue_open()
                 if isinstance(error, NotHeldOnceError) or (trials is not None and trials.holds_once):
-                    self._holds_once = False  # some code may change what is frozen: each row gets its own
+                    self._holds_once = False  # frozen parts may be changed, so each row gets its own
                 else:
                     self.failure = str(error) if isinstance(error, UnsupportedError) else described(error)
-            trials = None  # free_gpu_memory can only free what is not referenced here
+            trials = None  # free_gpu_memory frees unreferenced objects only
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()
         SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(partitioned)

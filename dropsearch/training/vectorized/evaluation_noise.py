@@ -1,4 +1,4 @@
-"""What validation steps of rows draw and drop: nothing in most modules; a VAE draws there, for example."""
+"""Random numbers of validation steps, which most modules do not use (a VAE does)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ NOTHING: Noise = ({}, {})
 
 
 class EvaluationNoise:
-    """Draws the random bits of validation steps: for each row those that its trial would draw alone.
+    """Draws the random bits of validation steps, for each row the same as in sequential training.
 
     Args:
-        shapes_of: Takes a batch; returns the shapes of the bits that one row's validation step on it needs, and notes
-            the places that draw.
+        shapes_of: Maps a batch to the shapes of the bits for one row's validation step.
         mask_seed: Returns the seed of a trial's masks.
     """
 
@@ -36,7 +35,7 @@ class EvaluationNoise:
         """Whether validation steps draw or drop."""
 
     def observe(self, batches: Iterable[Any]) -> None:
-        """Find out whether a validation step on the first batch draws or drops."""
+        """Detect whether a validation step draws or drops, by a step on the first batch."""
         self.draws = any(bool(self._shapes_for(batch)) for batch, _ in zip(batches, range(1), strict=False))
 
     def _shapes_for(self, batch: Any) -> Shapes:
@@ -46,11 +45,11 @@ class EvaluationNoise:
         return self._shapes[key]
 
     def of(self, trial_rows: Sequence[TrialRow], of: str, batch: EvaluationBatch, like: Tensor) -> Noise:
-        """Return what the next validation step of some rows needs; `count` tells that they have taken it.
+        """Return the rates and bits for the next validation step of some rows; call `count` after the step.
 
         Args:
             trial_rows: The trials of these rows.
-            of: What is validated.
+            of: The evaluated data.
             batch: The batch of all rows.
             like: A tensor of the dtype and device of the rows.
         """
@@ -65,7 +64,7 @@ class EvaluationNoise:
             trial_row.evaluations[of] += 1
 
     def at(self, steps: Sequence[int], specs: Sequence[TrialSpec], of: str, batch: Any, like: Tensor) -> Noise:
-        """Return what validation steps of these numbers need; `batch` is that of a row, the rest as in `of`."""
+        """Return the rates and bits for given step numbers; `batch` is that of one row, other arguments as in `of`."""
         if not self.draws:
             return NOTHING
         seeds = [derived_seed(self._mask_seed(spec), of) for spec in specs]

@@ -1,4 +1,4 @@
-"""What rows are evaluated on: batches that all rows share, or examples of each row's own split."""
+"""Evaluation data of rows: batches that all rows share, or separate ones for each row."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class EvaluationBatch:
     """A batch of the evaluation of all rows."""
 
     content: Any
-    """The batch as the module takes it; with a form the tensors of a batch of each row, `[rows, batch, ...]`."""
+    """The batch of the module; with a form, the tensors of all rows' batches, `[rows, batch, ...]`."""
     size: int
     """Number of examples of a row."""
     form: BatchForm | StackedForm | None = None
     """Form of the module's batch; None if all rows share it."""
     rows: list[int] | None = None
-    """The rows that take the batch; None for all."""
+    """The rows that use the batch; None for all."""
     index: int | None = None
-    """Number of the batch; None for its place."""
+    """Number of the batch; None for its position."""
 
     def to(self, dtype: torch.dtype) -> EvaluationBatch:
         """Return the batch with its floating-point tensors converted to `dtype`."""
         return replace(self, content=cast(self.content, dtype))
 
     def row(self, row: int) -> Any:
-        """Return the batch of one row, as the module takes it."""
+        """Return the batch of one row."""
         if self.form is None:
             return self.content
         at = row if self.rows is None else self.rows.index(row)
@@ -62,8 +62,8 @@ class SharedSet:
 
     Args:
         batches: The batches of a loader.
-        kept: Device on which to keep the batches, and dtype of their floating-point tensors; None to read them anew
-            from the loader each time.
+        kept: Device on which to keep the batches, and dtype of their floating-point tensors; None to read them from
+            the loader each time.
     """
 
     def __init__(self, batches: Any, kept: tuple[torch.device, torch.dtype] | None = None) -> None:
@@ -77,7 +77,7 @@ class SharedSet:
 
 
 class OwnSet:
-    """Examples of each row's own, as indices of tensors that all rows share.
+    """Separate examples for each row, as indices of tensors that all rows share.
 
     The indices keep their address, as a CUDA graph requires.
 
@@ -100,10 +100,10 @@ class OwnSet:
 
 
 class ReadSet:
-    """Batches that each row reads from its own loader; a row whose loader raises is noted as failed.
+    """Batches that each row reads from its own loader; a row whose loader raises is marked as failed.
 
     Args:
-        device: Where the rows are.
+        device: Device of the rows.
     """
 
     def __init__(self, device: torch.device) -> None:

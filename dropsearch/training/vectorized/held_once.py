@@ -1,7 +1,7 @@
-"""Parts that no trial changes and that are equal in all: one tensor for all rows, and one product for all inputs.
+"""Sharing of frozen parts that are equal in all trials: one tensor, and one product for the inputs of all rows.
 
-A pretrained backbone under a new head, or under LoRA, is such a part. Its parameters do not train and its buffers do
-not change, so that a copy for each row would cost memory and time for nothing.
+An example is a pretrained backbone with a new head or LoRA. Its parameters do not train and its buffers do not change,
+so copies for each row would waste memory and time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dropsearch._compat.torch_modules import buffers_of
 
 
 class NotHeldOnceError(Exception):
-    """A part that all rows share differs in a trial, or a trial has changed it."""
+    """A shared part differs in a trial, or a trial has changed it."""
 
 
 def frozen_tensors(module: nn.Module, changing: Iterable[str] = ()) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def frozen_tensors(module: nn.Module, changing: Iterable[str] = ()) -> dict[str,
 
     Args:
         module: Any module.
-        changing: Buffers that a training step changes, which are left out.
+        changing: Buffers that a training step changes; they are left out.
     """
     frozen = {name: parameter.detach() for name, parameter in module.named_parameters() if not parameter.requires_grad}
     unchanged = {name: buffer for name, buffer in module.named_buffers() if name not in set(changing)}
@@ -34,7 +34,7 @@ def frozen_tensors(module: nn.Module, changing: Iterable[str] = ()) -> dict[str,
 
 @contextmanager
 def noting_changed_buffers(module: nn.Module) -> Iterator[set[str]]:
-    """Yield a set that holds, when the context ends, the names of the buffers that changed in it."""
+    """Yield a set that contains the names of changed buffers when the context ends."""
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     changed: set[str] = set()
     yield changed
@@ -43,7 +43,7 @@ def noting_changed_buffers(module: nn.Module) -> Iterator[set[str]]:
 
 
 def use_frozen(module: nn.Module, first: nn.Module) -> None:
-    """Let a module use the frozen parameters of another one where its own are equal, so that they are freed."""
+    """Replace equal frozen parameters of a module by those of another one, to free memory."""
     theirs = {name: value for name, value in first.named_parameters() if not value.requires_grad}
     for name, parameter in module.named_parameters():
         frozen = theirs.get(name)
@@ -54,7 +54,7 @@ def use_frozen(module: nn.Module, first: nn.Module) -> None:
 
 
 def equal_in_all(modules: Sequence[nn.Module], changing: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Return the tensors of the first module that do not change and that all the modules have; none of a single one.
+    """Return the unchanging tensors of the first module that are equal in all modules; none for a single module.
 
     Args:
         modules: Modules of one shape.
@@ -69,17 +69,17 @@ def equal_in_all(modules: Sequence[nn.Module], changing: Iterable[str] = ()) -> 
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors have the same values, or the same memory."""
+    """Return whether two tensors have the same memory or values."""
     if one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride():
         return True
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other.to(one.device))
 
 
 def use(module: nn.Module, shared: Mapping[str, Tensor]) -> None:
-    """Let a module use shared tensors in the place of its own, which have the same values.
+    """Replace tensors of a module by shared ones with the same values.
 
     Raises:
-        NotHeldOnceError: They have other values.
+        NotHeldOnceError: The values differ.
     """
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     for name, value in shared.items():
@@ -94,10 +94,12 @@ def use(module: nn.Module, shared: Mapping[str, Tensor]) -> None:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> Tensor:
-    """Return numbers that change where a tensor does: two sums of each, float64 `[tensors, 2]`."""
+    """Return a checksum of tensors: two sums of each, float64 `[tensors, 2]`."""
     sums = []
     for tensor in tensors:
         parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        values = parts.detach().double().flatten().nan_to_num(nan=1.5, posinf=2.5, neginf=-3.5)  # masks hold infinities
+        values = (
+            parts.detach().double().flatten().nan_to_num(nan=1.5, posinf=2.5, neginf=-3.5)
+        )  # masks may contain infinities
         sums.append(torch.stack([values.sum(), (values * values).sum()]))
     return torch.stack(sums) if sums else torch.zeros(0, 2)

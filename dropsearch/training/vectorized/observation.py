@@ -1,4 +1,4 @@
-"""One training step and one validation step of a module, run to see what they do."""
+"""Observation of one training step and one validation step of a module."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from dropsearch.training.vectorized.vmap_runner import StepCall, report_compilin
 
 
 def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any) -> StepTraits:
-    """Return what the steps of a module do beside computing a loss.
+    """Return the traits of a module's steps.
 
     Args:
-        module: A module that is used for nothing else.
+        module: A module that is not used otherwise.
         trainer: Its Trainer.
         batch: A training batch.
         val_batch: A validation batch.
 
     Raises:
-        UnsupportedError: A step does what cannot be done for many rows at once.
+        UnsupportedError: A step does something that stacked rows do not support.
     """
     traits = static_traits(module)
     module.trainer = trainer
@@ -53,13 +53,13 @@ def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any
 
 
 def traits_of(module: Any, make_trainer: Callable[[Any], RowTrainer], data: RowDataSource) -> StepTraits:
-    """Return what the steps of a module do, observed on the first batches of the data; see `observed_traits`."""
+    """Return the traits of a module's steps on the first batches of the data; see `observed_traits`."""
     batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
     return observed_traits(module, make_trainer(module), *(on_device_of(module, batch) for batch in batches))
 
 
 def datamodule_of(data: Any) -> Any:
-    """Return the user's data module, as a Trainer knows it; None if the data comes from loaders alone."""
+    """Return the user's data module; None if the data has only loaders."""
     return getattr(data, "datamodule", None)
 
 
@@ -89,7 +89,7 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
         traits.logged = names
         traits.logs_beyond_means |= any(not effect.is_mean for effect in recorder.effects)
     else:
-        # Numbers that are made of tensors are none of a trial's constants.
+        # Numbers from tensors are not constants of a trial.
         numbers = [effect.name for effect in recorder.effects if effect.is_number]
         traits.numbers = () if traits.asks_rows else tuple(numbers)
         is_repeated = len(names) > len(set(names))
@@ -97,12 +97,12 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
 
 
 def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
-    """Return the numbers of Python that a training step logs, by name; the module is as before afterwards.
+    """Return the Python numbers that a training step logs, by name; the module is restored.
 
     Args:
         module: A row's module, in training mode.
         batch: A training batch.
-        traits: What the steps of the module do.
+        traits: The traits of the module's steps.
     """
     buffers, watch = {name: value.clone() for name, value in module.named_buffers()}, AttributeWatch(module)
     recorder = EffectRecorder(module, traits)
@@ -119,20 +119,20 @@ def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, flo
 
 
 def _reads_of_rows(module: Any, step: str, batch: Any, traits: StepTraits) -> bool:
-    """Return whether a step reads what differs between rows, which two rows under `vmap` show."""
+    """Return whether a step reads values that differ between rows, by running two rows under `vmap`."""
     reads, form, watch = RowReads(), BatchForm(batch), AttributeWatch(module)
     state = {f"module.{name}": torch.stack([value, value]) for name, value in module.state_dict().items()}
     examples = [torch.stack([tensor, tensor]) for tensor in examples_of(batch)]
 
     def run(state: Any, *examples: Tensor) -> Tensor:
-        given = form.build(examples) if step == "training_step" else batch  # rows validate on the same batches
+        given = form.build(examples) if step == "training_step" else batch  # validation batches are shared
         with EffectRecorder(module, traits).recording(keeps_attributes=False), VmapRNN(), reads:
             functional_call(StepCall(module, step), state, (given, 0))
         return torch.zeros(())
 
     try:
         vmap(run, randomness="different")(state, *examples)
-    except Exception:  # it needs what only a row of a trial has; then its reads are looked after
+    except Exception:  # the step needs a real row, so assume that it reads values
         return True
     finally:
         watch.put_back()
@@ -145,7 +145,7 @@ class ObservedInt(int):
     used = False
 
     def __new__(cls, value: int) -> ObservedInt:
-        """Make one that was not used."""
+        """Create an unused integer."""
         ObservedInt.used = False
         return super().__new__(cls, value)
 

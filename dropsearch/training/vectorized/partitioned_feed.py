@@ -1,6 +1,6 @@
 """A feed that hands out the trials of one partition at a time.
 
-Trials that are stacked in the same tensors run the same program. Searched hyperparameters such as a layer width change
+Trials in the same stacked tensors run the same program. Searched hyperparameters such as a layer width change
 that program, so trials with different values belong to different partitions. Optimizer options do not: each row has its
 own.
 """
@@ -57,7 +57,7 @@ class PartitionedFeed:
         return bool(sizes)
 
     def requeue_open(self) -> None:
-        """Put the open trials, which were handed out but not told, back into the queue."""
+        """Put open trials, which were handed out but have not ended, back into the queue."""
         self._waiting[:0] = self._open.values()
         self._open.clear()
 

@@ -1,4 +1,4 @@
-"""What a step reads of the values of its tensors, where many rows take it together."""
+"""Reading of tensor values in a step of several rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READS = frozenset(
         Tensor.equal, Tensor.allclose, torch.equal, torch.allclose, torch.is_nonzero,
     }
 )  # fmt: skip
-"""Operations that make numbers or truth values of tensors, by which a program branches."""
+"""Operations that convert tensors to numbers or booleans, on which a program may branch."""
 
 WITHOUT_RULE = frozenset(
     {
@@ -32,7 +32,7 @@ WITHOUT_RULE = frozenset(
         "unique_dim",
     }
 )  # fmt: skip
-"""Names of operations that have no batching rule, some of whose results have shapes that depend on values."""
+"""Names of operations without a batching rule; shapes of some results depend on values."""
 
 
 FACTORIES = frozenset(
@@ -41,7 +41,7 @@ FACTORIES = frozenset(
         torch.full_like, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
     }
 )  # fmt: skip
-"""Operations that make tensors to be filled in place: each row gets its own."""
+"""Operations that create tensors to fill in place; each row gets its own."""
 
 
 class RowsDifferError(Exception):
@@ -62,7 +62,7 @@ class RowsDifferError(Exception):
 
 
 class RowArray:
-    """Stands for the NumPy array of a tensor that differs between rows. A module may keep it; it cannot be used.
+    """Placeholder for the NumPy array of a tensor that differs between rows. It can be stored but not used.
 
     Args:
         tensor: The tensor.
@@ -76,18 +76,18 @@ class RowArray:
 
 
 class RowReads(TorchFunctionMode):
-    """Answers what a step reads of tensors that differ between rows.
+    """Handles reads of tensors that differ between rows.
 
     `Tensor.item` returns the tensor itself, since most such numbers are only logged. A read that decides a branch
-    returns the value if all rows agree; otherwise `RowsDifferError` says which rows can take the step together.
-    Tensors that a step makes to fill them in place are of one row. Operations without a batching rule, and functions of
-    torchmetrics, are called for each row by itself; rows whose results have other shapes take the step apart.
+    returns the value if all rows agree; otherwise it raises `RowsDifferError` with the groups of rows that agree.
+    Tensors created to be filled in place are batched. Operations without a batching rule, and functions of
+    torchmetrics, are called separately for each row; rows whose results have different shapes take separate steps.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.used = False
-        """Whether anything was read that differs between rows."""
+        """Whether a value that differs between rows was read."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -108,7 +108,7 @@ class RowReads(TorchFunctionMode):
         try:
             result = func(*args, **(kwargs or {}))
             return expanded(result) if func in FACTORIES else result
-        except RuntimeError as error:  # what `vmap` raises of an operation that it has no rule for
+        except RuntimeError as error:  # raised by `vmap` for operations without a batching rule
             if changes_in_place(func) or isinstance(error, torch.OutOfMemoryError) or "random" in str(error):
                 raise
             return self._by_row(func, args, kwargs or {})
@@ -135,13 +135,13 @@ def _detached(given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> Any:
 
 
 def changes_in_place(func: Any) -> bool:
-    """Whether an operation of torch changes its first argument."""
+    """Return whether a torch operation changes its first argument."""
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
 def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operation of torch has no batching rule."""
+    """Return whether a torch operation has no batching rule."""
     if func is Tensor.__getitem__:
         return any(isinstance(index, Tensor) and index.dtype is torch.bool for index in tensors(list(args[1:])))
     is_packed = getattr(func, "__name__", "") in ("lstm", "gru", "rnn_tanh", "rnn_relu") and isinstance(args[1], Tensor)
@@ -149,14 +149,14 @@ def has_no_rule(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 class NotedReads(TorchFunctionMode):
-    """Notes what a step reads, where it runs for one trial."""
+    """Records the reads of a step of one trial."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = False
-        """Whether a number or a truth value was made of a tensor."""
+        """Whether a tensor was converted to a number or a boolean."""
         self.functions: set[FunctionType] = set()
-        """The functions of torchmetrics that were called."""
+        """Called functions of torchmetrics."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -168,7 +168,7 @@ class NotedReads(TorchFunctionMode):
     def python_call(
         self, function: FunctionType, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Note a function of torchmetrics, and not what it does inside."""
+        """Record a function of torchmetrics, but not its inner calls."""
         self.functions.add(function)
         seen, result = self.seen, run(*args, **kwargs)
         self.seen = seen

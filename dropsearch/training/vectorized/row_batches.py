@@ -1,4 +1,4 @@
-"""Where rows take their batches from: examples in memory, or a loader for each row."""
+"""Training batches of rows: from examples in memory, or from a loader per row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StepBatches:
 
     Args:
         index: Number of the step in the epoch.
-        read: Returns the batches of the rows, stacked where they have one form.
+        read: Returns the batches of the rows, stacked by form.
     """
 
     def __init__(self, index: int, read: Callable[[], list[RowStack]]) -> None:
@@ -58,11 +58,11 @@ class RowBatches(ABC):
 
     @abstractmethod
     def prepare(self, max_epochs: int) -> None:
-        """Do what the next epoch needs on the host while a GPU is busy with the current one."""
+        """Prepare the next epoch on the host while a GPU runs the current one."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what reading holds."""
+        """Release the resources of reading."""
 
     @property
     @abstractmethod
@@ -79,7 +79,7 @@ class MemoryBatches(RowBatches):
 
     @property
     def device(self) -> torch.device:
-        """Where the examples are."""
+        """Device of the examples."""
         return self.examples[0].device
 
     @property
@@ -93,7 +93,7 @@ class MemoryBatches(RowBatches):
         return self.trial_rows[0].loader.batch_size
 
     def first(self) -> RowStack:
-        """Return a batch of the first row, of the form and shape of all batches."""
+        """Return a batch of the first row, which has the form and shape of all batches."""
         indices = torch.arange(self.batch_size, device=self.device)[None]
         return RowStack([0], gather_batches(self.examples, indices), self.form)
 
@@ -107,7 +107,7 @@ class MemoryBatches(RowBatches):
         orders: list[Tensor] = []
 
         def read(index: int) -> list[RowStack]:
-            if not orders:  # a step that gathers the examples itself asks for none
+            if not orders:  # not called by steps that gather examples themselves
                 orders.append(self.orders().to(self.device))
             indices = orders[0][:, index * self.batch_size : (index + 1) * self.batch_size]
             return [RowStack(list(range(len(indices))), gather_batches(self.examples, indices), self.form)]
@@ -125,7 +125,7 @@ class MemoryBatches(RowBatches):
         self._prepared = {(id(trial_row), epoch): trial_row.loader.order(epoch).cpu() for trial_row, epoch in after}
 
     def close(self) -> None:
-        """Do nothing: the examples belong to the data."""
+        """Do nothing; the examples belong to the data."""
 
     def _order(self, trial_row: TrialRow, epoch: int) -> Tensor:
         prepared = self._prepared.get((id(trial_row), epoch))
@@ -133,9 +133,9 @@ class MemoryBatches(RowBatches):
 
 
 class LockstepBatches(RowBatches):
-    """Batches of each row's own loader, read at the same step and stacked where they have one form.
+    """Batches from each row's own loader, read in lockstep and stacked by form.
 
-    A row whose loader raises fails alone; a row whose loader ends takes no more steps in the epoch.
+    If a loader raises, only its row fails; if a loader ends, its row takes no more steps in the epoch.
 
     Args:
         trial_rows: The list of current rows.
@@ -160,7 +160,7 @@ class LockstepBatches(RowBatches):
         return read_in_lockstep(self._reader, self.trial_rows, loaders, lengths, self._device)
 
     def prepare(self, max_epochs: int) -> None:
-        """Do nothing: worker processes read ahead."""
+        """Do nothing; worker processes read ahead."""
 
     def close(self) -> None:
         """End the worker processes."""
@@ -174,14 +174,14 @@ def read_in_lockstep(
     lengths: Mapping[int, int | None],
     device: torch.device,
 ) -> Iterator[StepBatches]:
-    """Yield the steps of an epoch of several rows; a row whose loader raises is noted as failed.
+    """Yield the steps of an epoch of several rows; a row whose loader raises is marked as failed.
 
     Args:
         reader: Reads the loaders.
         trial_rows: All rows.
-        loaders: The loader of each row that takes part.
+        loaders: The loaders of the participating rows.
         lengths: The number of batches that each loader must have; None for any.
-        device: Where the batches go.
+        device: Device of the batches.
     """
     rows = list(loaders)
     for index, found in enumerate(reader.epoch([loaders[row] for row in rows], [lengths[row] for row in rows])):

@@ -18,7 +18,7 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 PASSES = {"val": VALIDATION, "part": TRAINING_PART}
-"""What is validated by each data set."""
+"""The evaluated data of each loader."""
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
@@ -26,7 +26,7 @@ LOADERS: Mapping[str, Callable[[RowTrialData], Any]] = {
     "val": lambda data: data.val_dataloader(),
     "part": lambda data: data.train_part_loader(),
 }
-"""What rows are evaluated on, by name."""
+"""Evaluation data by name."""
 
 
 class RowEvaluation:
@@ -49,7 +49,7 @@ class RowEvaluation:
         self._sets: Mapping[str, EvaluationSet] = {}
 
     def sets(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> Mapping[str, EvaluationSet]:
-        """Return what the current rows are evaluated on, by the names of `LOADERS`."""
+        """Return the evaluation data of the current rows, by the names of `LOADERS`."""
         if self._rows is not rows:
             self._prepare(rows, trial_rows)
         for each in self._sets.values():
@@ -121,7 +121,7 @@ class RowEvaluation:
 
 
 def _spread(values: Tensor, batch: EvaluationBatch, rows: StackedState) -> Tensor:
-    """Return the values of the rows that took a batch as those of all rows, 0 for the others."""
+    """Return values for all rows from those that used a batch, with 0 for the others."""
     if batch.rows is None:
         return values
     index = torch.tensor(batch.rows, device=rows.flat.device)

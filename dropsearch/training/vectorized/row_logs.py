@@ -1,4 +1,4 @@
-"""What one row logs in one pass over a data set: means, sums and extremes of values, and metric objects."""
+"""Logged values of one row in one pass over a data set: means, sums, extremes, and metric objects."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Single(float):
     """A number that was logged in float32; Lightning multiplies it by the batch size in that precision."""
 
     def times(self, size: float) -> float:
-        """Return the product as float32 has it."""
+        """Return the product in float32 precision."""
         return float(np.float32(self * size))
 
 
 def number(value: float, dtype: torch.dtype) -> float:
-    """Return a number that remembers whether it was one of float32."""
+    """Return a number that stores whether it was float32."""
     return Single(value) if dtype is torch.float32 else value
 
 
 @dataclass
 class _Entry:
-    """One name that a hook or a step logs."""
+    """A name logged by a hook or a step."""
 
     on_step: bool
     on_epoch: bool
@@ -66,22 +66,22 @@ class _Entry:
 
 
 class RowLog:
-    """Takes what a row logs, and reduces it as Lightning does.
+    """Collects the logged values of a row and reduces them like Lightning.
 
     Args:
-        training: Whether steps are training steps, whose values are logged for the step unless they say otherwise.
+        training: Whether steps are training steps, which log per step by default.
     """
 
     def __init__(self, training: bool) -> None:
         self._training = training
         self._entries: dict[tuple[str, str], _Entry] = {}
         self.batch_size: int | None = None
-        """Of the step or the hook of a batch that logs now; None in another hook."""
+        """Batch size of the current step or batch hook; None in other hooks."""
         self.hook = ""
-        """Name of the hook that logs now; empty in a step."""
+        """Name of the current hook; empty in a step."""
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Take one value; the arguments are those of `LightningModule.log`."""
+        """Log a value; the arguments are those of `LightningModule.log`."""
         options = log_options(args, options)
         entry = self._entries.get((self.hook, name))
         if entry is None:
@@ -90,7 +90,7 @@ class RowLog:
             entry.add(_number(name, value), options.get("batch_size") or self.batch_size or 1)
 
     def log_dict(self, values: Any, *args: Any, **options: Any) -> None:
-        """Take several values by name."""
+        """Log several values by name."""
         for name, value in values.items():
             self.log(name, value, *args, **options)
 
@@ -104,11 +104,11 @@ class RowLog:
         reduce_fx = options.get("reduce_fx", "mean")
         reduction = _REDUCTIONS.get(str(getattr(reduce_fx, "__name__", reduce_fx)))
         if reduction is None:
-            raise UnsupportedError(f"a step logs {name} with a reduction of its own, reduce_fx={reduce_fx}")
+            raise UnsupportedError(f"a step logs {name} with a custom reduction, reduce_fx={reduce_fx}")
         return _Entry(on_step, on_epoch, reduction)
 
     def values(self) -> dict[str, float]:
-        """Return each value by its name, as `trainer.callback_metrics` has them at the end of the pass."""
+        """Return the values by name, as in `trainer.callback_metrics` at the end of the pass."""
         found: dict[str, float] = {}
         for (_, name), entry in self._entries.items():
             is_forked = entry.on_step and entry.on_epoch
@@ -121,7 +121,7 @@ class RowLog:
         return found
 
     def reset(self) -> None:
-        """Forget all values and reset the metric objects that were logged."""
+        """Clear all values and reset logged metric objects."""
         for entry in self._entries.values():
             if entry.metric is not None:
                 entry.metric.reset()

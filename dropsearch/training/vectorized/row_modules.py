@@ -1,4 +1,4 @@
-"""What the module of each row does outside of `vmap`: its hooks, its metric objects, its logs and its attributes."""
+"""Work of each row's module outside of `vmap`: hooks, metric objects, logging and attributes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 Values = dict[str, float]
-"""What a row logs in a pass, by name."""
+"""Logged values of a row in a pass, by name."""
 RowBatch = Callable[[int], Any]
 """Returns the batch of a row."""
 
 
 class RowModules:
-    """Runs the hooks of rows and does what their steps do beside computing a loss.
+    """Runs the hooks of rows and applies the effects of their steps.
 
     Args:
-        traits: What the steps of the module do.
+        traits: The traits of the module's steps.
         runner: Runs steps of all rows.
         make_trainer: Returns the Trainer of a row's module.
         noise: Draws the random bits of validation steps.
@@ -54,7 +54,7 @@ class RowModules:
         self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
-        """Give a row's module its Trainer and set it up."""
+        """Attach a Trainer to a row's module and set the module up."""
         module = trial_row.module
         view = trial_row.view = self._make_trainer(module)
         module.trainer = view  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class RowModules:
             self._hook(trial_row, "on_train_epoch_start")
 
     def begin_batch(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], batch: RowBatch) -> None:
-        """Run the hook of each row before a training step; `rows` are those that take it."""
+        """Run the hook of each of `rows` before their training step."""
         if "on_train_batch_start" in self._traits.hooks:
             for row, trial_row in _training_rows(trial_rows, rows):
                 if self._hook(trial_row, "on_train_batch_start", batch(row), self._runner.batch_idx) == -1:
@@ -103,7 +103,7 @@ class RowModules:
                 self._hook(trial_row, "on_train_batch_end", outputs, batch(row), self._runner.batch_idx)
 
     def trained(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], size: int) -> None:
-        """Do for each row what the last training step did; `rows` are those whose step it was."""
+        """Apply the effects of the last training step to each of `rows`."""
         for row, tensors in zip(rows, self._tensors(len(rows)), strict=True):
             trial_row = trial_rows[row]
             if not trial_row.is_idle:
@@ -113,7 +113,7 @@ class RowModules:
                 self._results[row] = returned
 
     def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
-        """Validate all rows, with their hooks; return what each logs."""
+        """Validate all rows with their hooks; return the logged values of each."""
         modules = {row: trial_row for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
         with self._validating(modules.values()):
             logs = self._pass(modules, trial_rows, rows, batches, VALIDATION)
@@ -125,7 +125,7 @@ class RowModules:
         return found
 
     def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
-        """Run the validation of all rows on other batches, on twins of their modules; return what each logs."""
+        """Validate twins of all rows' modules on other batches; return the logged values of each."""
         twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
         with self._validating(twins.values()):
             for twin in twins.values():
@@ -134,11 +134,11 @@ class RowModules:
             return {row: log.values() for row, log in logs.items()}
 
     def has_hook(self, name: str) -> bool:
-        """Return whether the module has a hook of its own."""
+        """Return whether the module overrides a hook."""
         return name in self._traits.hooks
 
     def end_epoch(self, trial_row: TrialRow) -> Values:
-        """Run the hook at the end of a row's epoch; return what the row logged in training and in its hooks."""
+        """Run the hook at the end of a row's epoch; return the row's values logged in training and hooks."""
         assert trial_row.log is not None
         view = _view(trial_row)
         view.take(trial_row.log.values())
@@ -149,7 +149,7 @@ class RowModules:
         return logged
 
     def watch(self, trial_row: TrialRow) -> None:
-        """Step the schedules of a row that watch a metric, at the end of its epoch."""
+        """Step a row's schedules that monitor a metric, at the end of its epoch."""
         metrics = {name: float(value) for name, value in _view(trial_row).callback_metrics.items()}
         trial_row.advance("epoch", trial_row.epoch, metrics)
 
@@ -200,7 +200,7 @@ class RowModules:
         return logs
 
     def _tensors(self, count: int) -> list[list[Any]]:
-        """Return the tensors of the last effects for each row; those that are only logged as numbers."""
+        """Return the tensors of the last effects for each row; tensors that are only logged become numbers."""
         logged = logged_slots(self._runner.effects)
         columns = [
             numbers(tensor, count) if index in logged else tensor.unbind(0)
@@ -209,7 +209,7 @@ class RowModules:
         return [[column[row] for column in columns] for row in range(count)]
 
     def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
-        """Run a hook of a row's module, if it has one of its own; return what it returns."""
+        """Run a hook of a row's module if it overrides it; return the hook's result."""
         if not self.has_hook(hook):
             return None
         log, module = log or trial_row.log, trial_row.module
@@ -232,7 +232,7 @@ class RowModules:
 
     @contextmanager
     def _validating(self, trial_rows: Any) -> Iterator[None]:
-        """Put modules in evaluation mode for their hooks."""
+        """Set evaluation mode for hooks."""
         trial_rows = list(trial_rows)
         modes = [Modes(trial_row.module) for trial_row in trial_rows] if self._traits.hooks else []
         for trial_row in trial_rows:
@@ -248,7 +248,7 @@ class RowModules:
                 _view(trial_row).now(training=True, validating=False)
 
     def _twin(self, trial_row: TrialRow) -> TrialRow:
-        """Return a row whose module shares the weights and has metric objects and containers of its own."""
+        """Return a row whose module shares the weights, with separate metric objects and containers."""
         module, view = trial_row.module, _view(trial_row)
         inside = {id(t) for part in module.modules() if is_metric(part) for t in part.buffers()}
         weights = [*module.parameters(), *(b for b in module.buffers() if id(b) not in inside)]
@@ -267,7 +267,7 @@ def numbers(tensor: Tensor, count: int) -> list[float]:
     """Return the values of a tensor `[rows]` or `[rows, 1]`.
 
     Raises:
-        UnsupportedError: It holds several values a row.
+        UnsupportedError: It has several values per row.
     """
     if tensor.numel() != count:
         raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
@@ -275,7 +275,7 @@ def numbers(tensor: Tensor, count: int) -> list[float]:
 
 
 def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Call a hook with as many of the arguments as it takes, as Lightning does."""
+    """Call a hook with as many arguments as it accepts, like Lightning."""
     parameters = inspect.signature(hook).parameters.values()
     takes_all = any(each.kind is each.VAR_POSITIONAL for each in parameters)
     return hook(*args[: len(args) if takes_all else len(parameters)])

@@ -1,4 +1,4 @@
-"""Optimizer steps of single rows: the module's own optimizer, as one fused call per row where that is equivalent."""
+"""Optimizer steps of single rows, as one fused call per row if that is equivalent to the module's optimizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Schedule:
     interval: str
     frequency: int
     monitor: str | None = None
-    """Metric that it watches, None for a schedule that follows the count alone."""
+    """Metric that it monitors, or None."""
 
 
 def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
@@ -66,7 +66,7 @@ def _schedule(entry: Any, monitor: str | None) -> Schedule:
 
 
 def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
-    """Return the names of a module's parameters, ordered so that what trains in each parameter group is contiguous."""
+    """Return a module's parameter names, ordered so that the trainable part of each group is contiguous."""
     group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
     last = len(optimizer.param_groups)
     names = [(group_of.get(id(p), last) if p.requires_grad else last, name) for name, p in module.named_parameters()]
@@ -74,7 +74,7 @@ def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
 
 
 class RowOptimizer:
-    """Steps one row as its module's own optimizer does.
+    """Steps one row like its module's optimizer.
 
     Adam, AdamW and SGD with default options run as one fused call per parameter group on a slice of the flat row. They
     read the learning rate from the optimizer's param group at each step, so schedules work unchanged. Other optimizers
@@ -106,7 +106,7 @@ class RowOptimizer:
 
 
 def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> list[Span]:
-    """Return the columns of what trains in each parameter group; empty where that is not contiguous or nothing."""
+    """Return the columns of the trainable part of each parameter group; empty if not contiguous or without any."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     spans = []
     for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Batches of several rows, stacked where they have one form."""
+"""Batches of several rows, stacked by form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dropsearch.core.batches import BatchForm, StackedForm, is_packed, leaves, s
 
 
 class RowStack:
-    """Batches of one form: those of some rows at one step.
+    """Batches of the same form, of some rows at one step.
 
     Args:
         rows: The rows.
@@ -31,7 +31,7 @@ class RowStack:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What the shapes of a step's masks depend on."""
+        """Shapes of the batch, which determine the shapes of masks."""
         return tuple(each.shape[1:] for each in self.examples)
 
     def of(self, row: int) -> Any:
@@ -57,7 +57,7 @@ def stacks(batches: Mapping[int, Any], device: torch.device) -> list[RowStack]:
 
     Args:
         batches: A batch of each row.
-        device: Where the stacks go.
+        device: Device of the stacks.
     """
     groups: dict[Any, list[int]] = {}
     for row, batch in batches.items():
@@ -66,7 +66,7 @@ def stacks(batches: Mapping[int, Any], device: torch.device) -> list[RowStack]:
 
 
 def _signature(row: int, batch: Any) -> Any:
-    """Return what two batches must share to be stacked; a packed sequence shares nothing."""
+    """Return a key that is equal for batches that can be stacked; unique for a packed sequence."""
     if type(batch) in (tuple, list) and all(type(part) is Tensor for part in batch):
         return type(batch), *((part.shape, part.dtype) for part in batch)
     if is_packed(batch):
@@ -88,7 +88,7 @@ def _stack(rows: list[int], batches: list[Any], device: torch.device) -> RowStac
 def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:
     if device.type != "cuda" or parts[0].is_cuda:
         return torch.stack(parts).to(device)
-    # Pinned memory is copied on a stream of its own, while the device still computes the step before.
+    # Pinned memory is copied on a separate stream while the device computes the previous step.
     pinned = torch.stack(parts, out=torch.empty((len(parts), *parts[0].shape), dtype=parts[0].dtype, pin_memory=True))
     copying, computing = _copy_stream(device), torch.cuda.current_stream(device)
     with torch.cuda.stream(copying):

@@ -1,4 +1,4 @@
-"""The Trainer as the module of one row sees it."""
+"""The Trainer seen by the module of a row."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FIXED = {
     "logger": None, "loggers": (), "node_rank": 0, "num_devices": 1, "num_nodes": 1, "num_sanity_val_steps": 0,
     "predicting": False, "sanity_checking": False, "should_stop": False, "testing": False, "world_size": 1,
 }  # fmt: skip
-"""What every trial's Trainer has."""
+"""Attributes that are the same in every trial's Trainer."""
 CLOCK = frozenset({"current_epoch", "global_step"})
-"""What differs between rows, and is the same for rows in the same epoch."""
+"""Attributes that differ between rows but are the same for rows in the same epoch."""
 
 
 class RowTrainer:
-    """Answers what a module asks its Trainer; any other question raises an error that names it.
+    """Provides the Trainer attributes that a module may use; any other access raises an error that names it.
 
     Args:
         trainer: A Trainer with the settings that all trials share.
@@ -52,13 +52,13 @@ class RowTrainer:
 
     @property
     def state(self) -> TrainerState:
-        """What the Trainer does now."""
+        """The current state of the Trainer."""
         stage = RunningStage.VALIDATING if self.validating else RunningStage.TRAINING
         return TrainerState(TrainerStatus.RUNNING, TrainerFn.FITTING, stage)
 
     @property
     def callback_metrics(self) -> dict[str, Tensor]:
-        """What the module logged, by name."""
+        """Logged metrics by name."""
         found: dict[str, float] = vars(self)["_metrics"]
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
@@ -73,19 +73,19 @@ class RowTrainer:
         raise UnsupportedError(f"the module sets trainer.{name}")
 
     def now(self, **facts: Any) -> None:
-        """Set what changes while a trial trains: epoch, step, optimizers, or whether it validates."""
+        """Set attributes that change during a trial: epoch, step, optimizers, or whether it validates."""
         vars(self).update(facts)
 
     def take(self, metrics: dict[str, float]) -> None:
-        """Take in what the module logged."""
+        """Store logged metrics."""
         vars(self)["_metrics"].update(metrics)
 
 
 class StepTrainer:
-    """The Trainer inside a step of all rows: what differs between rows is the same within a step, or refused.
+    """The Trainer inside a step of several rows; access to attributes that differ between these rows raises an error.
 
     Args:
-        trainer: Answers what is the same for all rows.
+        trainer: Provides the attributes that are the same for all rows.
     """
 
     def __init__(self, trainer: RowTrainer) -> None:
@@ -101,10 +101,10 @@ class StepTrainer:
         return getattr(self._trainer, name)
 
     def enter(self, step: str) -> None:
-        """Set which step runs next."""
+        """Set the name of the next step."""
         self.step = step
         self._trainer.now(training=step == "training_step", validating=step != "training_step")
 
     def now(self, **facts: Any) -> None:
-        """Set the epoch and step of the rows whose step runs next."""
+        """Set the epoch and step of the rows of the next step."""
         self._trainer.now(**facts)

@@ -27,7 +27,7 @@ class StackedState:
         order: Names of all parameters, in their order within a row.
         device: Device of the tensors.
         dtype: Dtype of the parameters.
-        shared: Frozen parameters and buffers that are equal in all modules, by name: one tensor for all rows.
+        shared: Frozen parameters and buffers that are equal in all modules, by name; rows share one tensor.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class StackedState:
         The module may be on another device: its parameters are transferred in one copy.
 
         Raises:
-            NotHeldOnceError: What all rows share differs in this module.
+            NotHeldOnceError: A shared tensor differs in this module.
         """
         with torch.no_grad():
             use(module, self.shared)
@@ -116,13 +116,13 @@ class StackedState:
         return resized
 
     def require_shared_unchanged(self) -> None:
-        """Check that nothing has changed what all rows share.
+        """Check that no shared tensor has changed.
 
         Raises:
-            NotHeldOnceError: Something has.
+            NotHeldOnceError: A shared tensor has changed.
         """
         if not torch.equal(fingerprint(self.shared.values()), self._fingerprint):
-            raise NotHeldOnceError("a trial changes what all rows share")
+            raise NotHeldOnceError("a trial changes a tensor that all rows share")
 
     def clip(self, max_norm: float) -> None:
         """Clip the norm of each row's gradient to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
@@ -148,6 +148,6 @@ class RowsPart:
         self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
 
     def put_back(self) -> None:
-        """Write the buffers, which steps change, into the state of all rows."""
+        """Write the buffers, which steps may change, to the state of all rows."""
         for name, value in self.buffers.items():
             self._state.buffers[name].index_copy_(0, self._index, value)

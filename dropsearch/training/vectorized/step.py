@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ShapesOf = Callable[[RowStack], Shapes]
 MOST_SHAPES = 64
-"""Number of shapes of batches for which the memory of random bits is kept."""
+"""Number of batch shapes for which the memory of random bits is kept."""
 
 
 class VectorizedStep(ABC):
@@ -47,13 +47,13 @@ class VectorizedStep(ABC):
     ) -> None:
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self.row_modules: RowModules | None = None
-        """Does what steps do beside computing a loss and logging means; None if they do nothing else."""
+        """Applies effects of steps; None if steps only compute a loss and log means."""
         self.logs = StepLogs(rows.width, rows.flat.device)
-        """The losses of the epoch, and what steps log that do nothing else."""
+        """Losses and logged values of the epoch."""
 
     @abstractmethod
     def fill(self, row: int, trial_row: TrialRow, optimizer: Optimizer) -> None:
-        """Start a trial in a row, to which its module is bound; `optimizer` is the module's own."""
+        """Start a trial in a row, to which its module is bound, with the module's optimizer."""
 
     @abstractmethod
     def refresh(self, trial_rows: Sequence[TrialRow]) -> None:
@@ -69,10 +69,10 @@ class VectorizedStep(ABC):
 
     @abstractmethod
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
-        """Return the tensors that optimizers and masks hold between steps."""
+        """Return the tensors of optimizers and masks."""
 
     def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
-        """Forget the losses and logs of the last epoch."""
+        """Clear the losses and logs of the last epoch."""
         self.logs.begin_epoch()
 
     def _clip(self) -> None:
@@ -100,7 +100,7 @@ class HostStep(VectorizedStep):
         """Move the optimizers to their new rows."""
         self.rows, self.logs = rows, StepLogs(rows.width, rows.flat.device)
         for row, trial_row in enumerate(trial_rows):
-            if trial_row.optimizer is not None:  # None in a row that is to be filled
+            if trial_row.optimizer is not None:  # None in an empty row
                 trial_row.optimizer.move(rows, row)
 
     def state(self, trial_rows: Sequence[TrialRow]) -> list[Tensor]:
@@ -130,7 +130,7 @@ class HostStep(VectorizedStep):
             self.row_modules.end_batch(trial_rows, rows, own)
 
     def _gradients(self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack]) -> None:
-        """Compute the gradients of the rows that take a step, and note what they log."""
+        """Compute the gradients of the rows that take a step, and store their logged values."""
         losses: list[Tensor] = []
         groups: list[list[int]] = []
 
@@ -140,7 +140,7 @@ class HostStep(VectorizedStep):
             if isinstance(part, RowsPart):
                 index = torch.tensor(group, device=self.rows.flat.device)
                 rates = {site: (v[index], t[index], s[index]) for site, (v, t, s) in self._rates.items()}
-                bits = {site: each.clone() for site, each in bits.items()}  # other rows draw into the same memory
+                bits = {site: each.clone() for site, each in bits.items()}  # other rows use the same memory
             found, logged = self.runner.train(part, own.examples, rates, bits, own.form)
             if self.row_modules is not None:
                 self.row_modules.trained(trial_rows, group, own.size)

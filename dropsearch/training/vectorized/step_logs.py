@@ -1,4 +1,4 @@
-"""What training steps log that do nothing else, for all rows at once: the last value and the mean of each name."""
+"""Last values and means of the logged values of training steps, for all rows at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 LOSS = "loss of the steps"
-"""The name of the losses here; a module may log under any name of its own."""
+"""Internal name of the losses, distinct from names logged by modules."""
 _OF_LOSS = {"on_step": False, "on_epoch": True, "batch_size": 1}
 
 
 class StepLogs:
-    """Means and last values of an epoch, in tensors that stay where they are, as CUDA graphs require.
+    """Means and last values of an epoch, in tensors with fixed addresses, as CUDA graphs require.
 
-    A row's mean counts the steps that the row took, by their number of examples; the mean of losses counts each once.
+    The mean of a row is over its steps, weighted by batch size; the mean of losses is unweighted.
 
     Args:
         width: Number of rows.
@@ -38,11 +38,11 @@ class StepLogs:
         size: int,
         rows: Sequence[int] | None = None,
     ) -> None:
-        """Take in what a step of some rows computed.
+        """Add the results of a step of some rows.
 
         Args:
             losses: `[rows]`.
-            logged: What the step logged, `[rows]` each.
+            logged: Logged values, `[rows]` each.
             options: The options of each call of `log`.
             size: Number of examples in a batch.
             rows: The rows that took the step; None for all.
@@ -73,7 +73,7 @@ class StepLogs:
         last[index] = value.double()
 
     def begin_epoch(self) -> None:
-        """Forget the last epoch."""
+        """Clear the values of the last epoch."""
         for column in (*self._totals.values(), *self._weights.values()):
             column.zero_()
 
@@ -84,7 +84,7 @@ class StepLogs:
         return (self._totals[LOSS] / self._weights[LOSS]).tolist()
 
     def values(self) -> list[dict[str, float]]:
-        """Return what each row logged, by the names that `trainer.callback_metrics` has."""
+        """Return the logged values of each row, by the names of `trainer.callback_metrics`."""
         found: list[dict[str, float]] = [{} for _ in range(self._width)]
         for name, options in self._options.items():
             if name == LOSS:
@@ -104,6 +104,6 @@ class StepLogs:
 
 
 def _when(options: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Return whether the last value and whether the mean of the epoch is asked for; a training step's defaults."""
+    """Return whether the last value and the epoch's mean are requested, with a training step's defaults."""
     on_step, on_epoch = options.get("on_step"), options.get("on_epoch")
     return on_step is None or bool(on_step), bool(on_epoch)

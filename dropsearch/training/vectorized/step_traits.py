@@ -1,4 +1,4 @@
-"""What a module's steps do beside computing a loss, observed in one step of each kind, and which hooks it has."""
+"""Traits of a module's steps: side effects, as observed in one step of each kind, and overridden hooks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EPOCH_HOOKS = (
     "on_fit_end",
     "teardown",
 )
-"""Hooks of a trial or an epoch, which run once a row, outside of `vmap`."""
+"""Hooks of a trial or an epoch, which run once per row, outside of `vmap`."""
 
 BATCH_HOOKS = (
     "on_train_batch_start",
@@ -43,7 +43,7 @@ BATCH_HOOKS = (
     "on_validation_batch_start",
     "on_validation_batch_end",
 )
-"""Hooks of a step, which run once a row as well, on the row's own module."""
+"""Hooks of a step, which also run once per row, on the row's module."""
 
 CONTAINERS = (list, dict, set, collections.deque)
 
@@ -58,12 +58,12 @@ _LIGHTNING_OWN = (
 _OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
 
 Attribute = tuple[str, str]
-"""Path of a part of a module, and name of its attribute."""
+"""Path of a submodule, and name of its attribute."""
 
 
 @dataclass
 class StepTraits:
-    """What steps do that has to be done for each row outside of `vmap`."""
+    """Properties of steps that require work for each row outside of `vmap`."""
 
     metrics: tuple[str, ...] = ()
     """Paths of the outermost metric objects."""
@@ -75,33 +75,33 @@ class StepTraits:
     """Whether a step reads the epoch or the step of its Trainer."""
     uses_batch_idx: bool = False
     logs_beyond_means: bool = False
-    """Whether a validation step logs anything but means of tensors over examples, or a training step anything but
+    """Whether a validation step logs anything except means of tensors over examples, or a training step anything except
     means and last values."""
     numbers: tuple[str, ...] = ()
-    """Names under which a training step logs numbers of Python: constants of a trial, which may differ between rows."""
+    """Names of Python numbers logged by a training step: constants of a trial, which may differ between rows."""
     reads_values: bool = False
-    """Whether a step makes a number or a truth value of a tensor."""
+    """Whether a step converts a tensor to a number or a boolean."""
     functions: tuple[FunctionType, ...] = ()
     """Functions of torchmetrics that a step calls."""
     sets_modes: bool = False
-    """Whether the module has a method of its own that puts it in evaluation mode."""
+    """Whether the module overrides the methods that set modes."""
     has_plateau: bool = False
-    """Whether a schedule watches a metric."""
+    """Whether a schedule monitors a metric."""
     logged: tuple[str, ...] = ()
-    """Names that a validation step logs by itself."""
+    """Names logged in the validation step itself."""
 
     def needs_result(self, step: str) -> bool:
-        """Whether a hook takes what a step returned."""
+        """Return whether a hook receives the result of a step."""
         return f"on_{step.removesuffix('_step').replace('training', 'train')}_batch_end" in self.hooks
 
     @property
     def asks_rows(self) -> bool:
-        """Whether a step runs under `RowReads`, which may find that rows must take it apart."""
+        """Whether a step runs under `RowReads`, which may split rows into groups."""
         return self.reads_values or bool(self.functions)
 
     @property
     def is_plain(self) -> bool:
-        """Whether a step does nothing but compute a loss and log means."""
+        """Whether steps only compute a loss and log means."""
         return not (
             self.metrics
             or self.attributes
@@ -115,7 +115,7 @@ class StepTraits:
 
 
 def static_traits(module: Any) -> StepTraits:
-    """Return what the class and the parts of a module show."""
+    """Return the traits that follow from a module's class and submodules."""
     return StepTraits(
         metrics=tuple(metric_paths(module)),
         hooks=tuple(overridden(module, (*EPOCH_HOOKS, *BATCH_HOOKS))),
@@ -124,7 +124,7 @@ def static_traits(module: Any) -> StepTraits:
 
 
 def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
-    """Yield the paths of the outermost metric objects and collections of them."""
+    """Yield the paths of the outermost metric objects and collections."""
     for name, child in module.named_children():
         below = f"{path}.{name}" if path else name
         if is_metric(child) or is_of_torchmetrics(child, "MetricCollection"):
@@ -164,14 +164,14 @@ def does_nothing(function: Any) -> bool:
 
 
 class Replaced(dict[int, Any]):
-    """The items of a list that were replaced, by their index."""
+    """Replaced items of a list by index."""
 
 
 class AttributeWatch:
-    """The attributes of a module and its parts at one moment, to find those that a step changes and put them back.
+    """A snapshot of a module's attributes, to find and undo the changes of a step.
 
     Args:
-        module: The module; what is inside its metric objects is left out.
+        module: The module; the contents of its metric objects are left out.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -190,7 +190,7 @@ class AttributeWatch:
         }
 
     def changed(self) -> dict[Attribute, Any]:
-        """Return the attributes that were overwritten, with their present value, and the containers that grew."""
+        """Return overwritten attributes with their current values, and containers that grew."""
         found: dict[Attribute, Any] = {}
         for path, part in self._parts.items():
             for name, value in vars(part).items():
@@ -208,7 +208,7 @@ class AttributeWatch:
         return not same or (isinstance(value, dict) and any(before[key] is not value[key] for key in before))
 
     def grown(self, attribute: Attribute, value: Any) -> Any:
-        """Return what a container got since, or `Replaced`; None for any other value, a text where more happened."""
+        """Return new items of a container, or `Replaced`; None for other values, a string for unsupported changes."""
         before = self._contents.get(attribute)
         if before is None or value is not self._values[attribute[0]].get(attribute[1]):
             return None
@@ -241,7 +241,7 @@ class AttributeWatch:
 
 
 def fill(container: Any, contents: Any) -> None:
-    """Give a list, dict, set or deque other contents."""
+    """Replace the contents of a list, dict, set or deque."""
     container.clear()
     container.extend(contents) if hasattr(container, "extend") else container.update(contents)
 

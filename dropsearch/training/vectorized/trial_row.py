@@ -41,25 +41,25 @@ class TrialRow:
     is_idle: bool = False
     """Whether the trial has ended and no other trial replaced it; the row still trains, its values are ignored."""
     batches: int | None = None
-    """Number of batches that its loader said it has when the trial began; None if it does not know."""
+    """Length of its loader at the start of the trial; None if unknown."""
     val_loader: Any = None
-    """Its validation batches, if it reads its own."""
+    """Its validation batches, if they are separate."""
     failure: str = ""
     """Why the trial fails at the end of the epoch; else empty."""
     best: dict[str, Tensor] | None = None
-    """Weights of the best epoch, if they are to be saved."""
+    """Weights of the best epoch, if they will be saved."""
     view: RowTrainer | None = None
-    """The Trainer that the module sees, if it needs one of its own."""
+    """The Trainer seen by the module, if it needs a separate one."""
     evaluations: Counter[str] = field(default_factory=Counter)
-    """How many validation steps there were that draw or drop, by what is validated."""
+    """Number of validation steps that draw or drop, by evaluated data."""
     log: RowLog | None = None
-    """What the module logs in training, if its steps do more than compute a loss."""
+    """Values logged in training, if steps have effects other than a loss."""
     groups: Sequence[Mapping[str, Any]] = ()
-    """The parameter groups of its own optimizer, whose options schedules change."""
+    """Parameter groups of its optimizer, whose options schedules change."""
     lr_used: tuple[float, float] | None = None
-    """The least and the largest learning rate of the first group that a step was taken with."""
+    """Smallest and largest learning rate of the first group over all steps."""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that its training steps log and that differ from those of the other rows, by name."""
+    """Logged numbers of its training steps that differ from those of other rows, by name."""
 
     @property
     def least_objective(self) -> float:
@@ -67,19 +67,19 @@ class TrialRow:
         return min((point.objective for point in self.curve), default=math.inf)
 
     def note_learning_rate(self) -> None:
-        """Note the learning rate that a step is taken with."""
+        """Record the learning rate of a step."""
         if self.groups and "lr" in self.groups[0]:
             lr = float(self.groups[0]["lr"])
             low, high = self.lr_used or (lr, lr)
             self.lr_used = min(low, lr), max(high, lr)
 
     def log_of_step(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Take what a training step logs, with the row's own numbers."""
+        """Log values of a training step, with the row's own numbers."""
         assert self.log is not None
         self.log.log(name, self.numbers.get(name, value), *args, **options)
 
     def with_numbers(self, logged: Mapping[str, float]) -> dict[str, float]:
-        """Return what training steps logged as means and last values, with the row's own numbers."""
+        """Return logged means and last values, with the row's own numbers."""
         own = {f"{name}{end}": value for name, value in self.numbers.items() for end in ("", "_step", "_epoch")}
         return {name: own.get(name, value) for name, value in logged.items()}
 
@@ -89,20 +89,20 @@ class TrialRow:
         Args:
             interval: step or epoch.
             count: Number of intervals so far.
-            metrics: Steps those that watch a metric, with its value; the others if None.
+            metrics: If given, step the schedules that monitor a metric; otherwise the others.
 
         Raises:
-            UnsupportedError: A metric that is watched was not logged.
+            UnsupportedError: A monitored metric was not logged.
         """
         for schedule in self.schedules:
             watches = schedule.monitor is not None
             if schedule.interval != interval or count % schedule.frequency or watches is (metrics is None):
                 continue
             if watches and schedule.monitor not in (metrics or {}):
-                raise UnsupportedError(f"a schedule watches {schedule.monitor}, which the module does not log")
+                raise UnsupportedError(f"a schedule monitors {schedule.monitor}, which the module does not log")
             value = (metrics or {})[schedule.monitor] if schedule.monitor is not None else None
             with warnings.catch_warnings():
                 # Fused steps bypass `optimizer.step`, so the scheduler warns that it was not called.
                 warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
-                step: Any = schedule.scheduler.step  # those that watch a metric take its value
+                step: Any = schedule.scheduler.step  # schedules that monitor a metric receive its value
                 step() if value is None else step(value)

@@ -72,18 +72,18 @@ from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 
 class CancelledError(Exception):
-    """The feed was cancelled; the open trials have been told as interrupted."""
+    """The feed was cancelled, and the open trials were recorded as interrupted."""
 
 
 class _Epoch(NamedTuple):
-    """What the rows logged in an epoch, by row."""
+    """Logged values of an epoch, by row."""
 
     val: dict[int, Values]
     part: dict[int, Values]
     trained: dict[int, Values]
-    """In training steps, and in hooks outside of validation."""
+    """Values logged in training steps, and in hooks outside of validation."""
     weights: dict[int, dict[str, Tensor]]
-    """Those that were validated, where a hook may have changed them since."""
+    """Validated weights, if a hook may have changed them since."""
 
 
 class VectorizedTrials(LightningModule):
@@ -96,7 +96,7 @@ class VectorizedTrials(LightningModule):
         feed: Feed of the trials, all of one partition (see `partitioned_feed`).
         width: Maximum number of trials that train at once.
         checkpoint_path: Where to save the weights of a trial's best epoch.
-        holds_once: Whether frozen parts that are equal in all trials are one tensor for all rows.
+        holds_once: Whether rows share frozen parts that are equal in all trials.
     """
 
     def __init__(
@@ -115,25 +115,25 @@ class VectorizedTrials(LightningModule):
         self._may_hold_once = holds_once
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
-        # A module that builds a schedule may ask its Trainer for the number of steps.
+        # A module that builds a schedule may read the number of steps from its Trainer.
         with quiet_lightning():
             self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), batches_in(data.train_loader(0)))
             self._user_trainer = _trainer(settings, -1)
         self._is_warm = False
         self.row_modules: RowModules | None = None
-        """What modules do outside of `vmap`; None if their steps compute a loss and log means, and nothing else."""
+        """Work of modules outside of `vmap`; None if their steps only compute a loss and log means."""
         self.trial_rows: list[TrialRow] = []
         self._width = min(width, feed.most_at_once or width)
         self.trial_rows = self._ask(self._width)
         self._missing = self._width - len(self.trial_rows) if feed.held else 0
-        """How many more rows there will be as soon as the feed has trials for them."""
+        """Number of rows to add as soon as the feed has trials for them."""
         self.batches = self._batches()
         if self.trial_rows:
             self._build()
 
     @property
     def holds_once(self) -> bool:
-        """Whether rows share a part."""
+        """Whether rows share frozen parts."""
         return bool(self.trial_rows) and bool(self.rows.shared)
 
     # -- building rows
@@ -158,7 +158,7 @@ class VectorizedTrials(LightningModule):
         return trial_rows
 
     def _spare_memory(self, module: LightningModule, first: LightningModule) -> None:
-        """Let a new module use the frozen parts of another one, unless its `setup` may still change them."""
+        """Share the frozen parts of another module with a new one, unless its `setup` may still change them."""
         if self._may_hold_once and not any(overridden(module, ("setup",))):
             use_frozen(module, first)
 
@@ -209,7 +209,7 @@ class VectorizedTrials(LightningModule):
         """Buffers that training steps change."""
         self._first_batch: Any = None
         self._numbers: dict[str, float] = {}
-        """Those that the training steps of the first row log."""
+        """Numbers logged by the training steps of the first row."""
         modules = [trial_row.module for trial_row in self.trial_rows]
         shared_parts = equal_in_all(modules, self._follow(skeleton)) if self._may_hold_once else {}
         order = parameter_order(first.module, optimizer)
@@ -232,7 +232,7 @@ class VectorizedTrials(LightningModule):
         return torch.float64 if self.settings.precision == "64-true" else torch.float32
 
     def _traits(self, spec: TrialSpec) -> StepTraits:
-        """Return what the steps of a module do beside computing a loss."""
+        """Return the traits of a module's steps."""
         module = in_precision(self.make_module(spec), self._real)
         if runs_aside(module):
             return StepTraits()
@@ -253,9 +253,9 @@ class VectorizedTrials(LightningModule):
         return HostStep(*parts)
 
     def _follow(self, skeleton: LightningModule) -> set[str]:
-        """Note the masks of a step on a first batch; return the buffers that it changes."""
+        """Record the masks of a step on a first batch; return the buffers that it changes."""
         for trial_row in self.trial_rows:
-            # A loader of its own, so that no epoch of the row begins.
+            # A separate loader, so that no epoch of the row starts.
             loader = self.data.train_loader(self.settings.batch_seed(trial_row.spec))
             try:
                 batch = next(iter(loader))
@@ -274,7 +274,7 @@ class VectorizedTrials(LightningModule):
             return self._shapes[stack.shape]
         skeleton, first = self.runner.skeleton, self.trial_rows[0]
         batch = cast(stack.form.build([each[0] for each in stack.examples]), self._real)
-        self.runner.set_mode(training=True)  # a shape may first come after an evaluation
+        self.runner.set_mode(training=True)  # a new shape may occur after an evaluation
         state = {name: value.clone() for name, value in skeleton.state_dict().items()}
         plain = self.runner.traits.is_plain
         logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
@@ -301,7 +301,7 @@ class VectorizedTrials(LightningModule):
             self.row_modules.start(trial_row, optimizer)
 
     def _note_numbers(self, trial_row: TrialRow) -> None:
-        """Note the numbers that a row's training steps log and that other rows log otherwise, such as its `lr`."""
+        """Record the numbers in which a row's training steps differ from other rows, such as a logged `lr`."""
         traits = self.runner.traits
         if not traits.numbers or self._first_batch is None:
             return
@@ -322,7 +322,7 @@ class VectorizedTrials(LightningModule):
                 self.batches.close()
 
     def seconds_per_step(self, steps: int) -> float:
-        """Train all rows for a few steps, and return the duration of one, with the reading of its batches.
+        """Train all rows for a few steps and return the duration of one, including the reading of its batches.
 
         Warm-up and capture of CUDA graphs are not timed.
         """
@@ -338,7 +338,7 @@ class VectorizedTrials(LightningModule):
                 if taken is None:
                     empty += 1
                     if empty > 2 and not times:
-                        raise UnsupportedError("the training loader gives no batches")
+                        raise UnsupportedError("the training loader yields no batches")
                     self.on_train_epoch_start()
                     begun = self.batches.steps()
                     continue
@@ -346,7 +346,7 @@ class VectorizedTrials(LightningModule):
                 if self.rows.flat.is_cuda:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
-        # Reading takes other times in each step; a step on examples in memory is only ever delayed by other load.
+        # The time of reading varies between steps; steps on examples in memory are only delayed by other load.
         found = times[untimed:]
         return statistics.median(found) if isinstance(self.batches, LockstepBatches) else min(found)
 
@@ -356,13 +356,13 @@ class VectorizedTrials(LightningModule):
         return self.evaluation.means()["val"]
 
     def state(self) -> list[Tensor]:
-        """Return the tensors that are held between steps."""
+        """Return the tensors that exist between steps."""
         rows = self.rows
         held = [rows.flat, rows.gradients, *rows.buffers.values(), *rows.shared.values()]
         return [*held, *self.step.state(self.trial_rows)]
 
     def configure_optimizers(self) -> None:
-        """Return None: each row has the optimizer of its own module."""
+        """Return None, since each row has its module's optimizer."""
 
     def on_train_epoch_start(self) -> None:
         """Run the hooks of the rows and reset the sums of logged values."""
@@ -394,7 +394,7 @@ class VectorizedTrials(LightningModule):
             return
         as_trained, found = self.step.logs.losses(), self._evaluated()
         self.rows.require_shared_unchanged()
-        self._end_failed()  # those whose validation loader raised
+        self._end_failed()  # rows whose validation loader raised
         training = [row for row in training if not self.trial_rows[row].is_idle]
         metrics = {
             row: epoch_metrics(
@@ -410,7 +410,7 @@ class VectorizedTrials(LightningModule):
         self._replace(self._report(metrics, found.weights))
 
     def _end_failed(self) -> None:
-        """Tell the trials whose loaders raised as failed."""
+        """End the trials whose loaders raised as failed."""
         failed = [each for each in self.trial_rows if each.failure and not each.is_idle]
         if failed:
             self.feed.tell([self._result(trial_row, "FAIL", trial_row.failure) for trial_row in failed])
@@ -418,7 +418,7 @@ class VectorizedTrials(LightningModule):
             trial_row.is_idle = True
 
     def _evaluated(self) -> _Epoch:
-        """Validate all rows; return what each logged in the epoch."""
+        """Validate all rows; return the logged values of the epoch."""
         if self.row_modules is not None:
             return self._evaluated_with_hooks(self.row_modules)
         self.evaluation.launch(self.rows, self.trial_rows)
@@ -429,7 +429,7 @@ class VectorizedTrials(LightningModule):
             {row: {name: column[row] for name, column in means[name_of].items()} for row in range(len(self.trial_rows))}
             for name_of in ("val", "part")
         )
-        # Such a step logs its loss, which has a field of its own.
+        # Such a step logs its loss, which has its own field.
         logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
         trained = {row: self.trial_rows[row].with_numbers(values) for row, values in enumerate(logged)}
         return _Epoch(val, part, trained, {})
@@ -463,7 +463,7 @@ class VectorizedTrials(LightningModule):
         prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
         for row, prune in zip(reported, prunes, strict=True):
             trial_row = self.trial_rows[row]
-            # After its last epoch a trial is complete: pruning it would save nothing.
+            # A trial after its last epoch is complete and not pruned.
             if self.row_modules is not None:
                 self.row_modules.watch(trial_row)
             if trial_row.epoch == self.settings.max_epochs:
@@ -480,7 +480,7 @@ class VectorizedTrials(LightningModule):
         return ended
 
     def _weights(self, trial_row: TrialRow) -> dict[str, Tensor]:
-        """Return the weights of a row as they are now."""
+        """Return a copy of the current weights of a row."""
         values, shared = trial_row.module.state_dict(), self.rows.shared
         return {name: value if name in shared else value.clone() for name, value in values.items()}
 

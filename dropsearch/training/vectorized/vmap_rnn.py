@@ -43,7 +43,7 @@ def tanh_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | No
 
 
 def relu_cell(projected: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-    """Return the same with a ReLU in the place of the tanh."""
+    """Return the hidden state `[batch, hidden]` of a plain recurrent network with ReLU after one step."""
     return (torch.relu(projected + F.linear(state[0], weight, bias)),)
 
 
@@ -124,7 +124,7 @@ class VmapRNN(TorchFunctionMode):
         if cell is None or not isinstance(args[3], bool):
             return func(*args, **(kwargs or {}))
         x, initial, weights, has_biases, num_layers, dropout, training, bidirectional, batch_first = args
-        if dropout > 0 and training and num_layers > 1:  # no control has taken it
+        if dropout > 0 and training and num_layers > 1:  # not handled by a control
             return func(*args, **(kwargs or {}))
         # With projections (`proj_size`) each layer has a fifth tensor.
         if len(weights) != num_layers * (2 if bidirectional else 1) * (4 if has_biases else 2):

@@ -40,7 +40,7 @@ _CONVOLUTIONS: dict[Convolutions, Any] = {
 
 @contextmanager
 def _double_by_default() -> Iterator[None]:
-    """Make tensors in float64 where a step names no type, as Lightning does in double precision."""
+    """Set float64 as default dtype, like Lightning in double precision."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -61,14 +61,14 @@ class StepCall(nn.Module):
         self.name = name
 
     def forward(self, batch: Any, batch_idx: int) -> Any:
-        """Run the step; the loss that it returns is a tensor, also if it is that of a metric object."""
+        """Run the step; a returned loss is a tensor, even if it comes from a metric object."""
         with report_compiling():
             result = value_of(call_step(getattr(self.module, self.name), batch, batch_idx))
             return {**result, "loss": value_of(result["loss"])} if is_with_loss(result) else result
 
 
 def is_with_loss(result: Any) -> bool:
-    """Whether a step returned its loss among other things."""
+    """Return whether a step returned a mapping with its loss."""
     return isinstance(result, Mapping) and "loss" in result
 
 
@@ -76,7 +76,7 @@ def is_with_loss(result: Any) -> bool:
 def report_compiling() -> Iterator[None]:
     """Make `torch.compiler.is_compiling` return True.
 
-    Code that checks it then avoids branches on tensor values, which are impossible under `vmap` as well. For example,
+    Code that checks it then avoids branches on tensor values, which `vmap` does not support either. For example,
     Transformers drops the mask of a batch without padding only if it is not being compiled.
     """
     original = torch.compiler.is_compiling
@@ -94,7 +94,7 @@ class VmapRunner:
         skeleton: A module with the shapes of all rows; its parameter values are not used.
         precision: Lightning's name of the precision; bf16-mixed computes products in bfloat16.
         convolutions: "grouped" or "by row"; see `TrainerSettings`.
-        traits: What steps do beside computing a loss and logging means; it is found in `effects` after each step.
+        traits: Traits of the steps; their effects are in `effects` after each step.
     """
 
     def __init__(
@@ -108,13 +108,13 @@ class VmapRunner:
         self.traits = traits or StepTraits()
         self._recorder = None if self.traits.is_plain else EffectRecorder(skeleton, self.traits)
         self.effects: list[Effect] = []
-        """What the last step did, if steps do more than compute a loss and log means."""
+        """Effects of the last step, if steps have any."""
         self.effect_tensors: tuple[Tensor, ...] = ()
         """The tensors of these effects, `[rows, ...]` each."""
         self.log_options: dict[str, dict[str, Any]] = {}
-        """How the last training step logs, by name, if steps only compute a loss and log means."""
+        """Log options of the last training step by name, if steps only compute a loss and log means."""
         self.batch_idx = 0
-        """Number of the batch that the next step takes."""
+        """Number of the next step's batch."""
         self._precision = _PRECISIONS.get(precision, nullcontext)
         self._convolutions = _CONVOLUTIONS[convolutions]
         self._modes = Modes(set_to_train(skeleton))
@@ -184,7 +184,7 @@ class VmapRunner:
         Args:
             rows: Stacked parameters and buffers.
             batch: The batch that all rows share; with `form` the tensors of a batch of each row, `[rows, batch, ...]`.
-            noise: Rates and random bits of what drops or draws in evaluation too, `[rows, ...]` each.
+            noise: Rates and random bits of sites that also drop or draw in evaluation, `[rows, ...]` each.
             step: The module's step.
             form: Form of the module's batch; None if all rows share it.
 
@@ -224,16 +224,16 @@ class VmapRunner:
         step: GroupStep,
         among: Sequence[int] | None = None,
     ) -> None:
-        """Take a step with the rows that can take it together; what such rows ask their Trainer is set.
+        """Run a step for groups of rows, with the Trainer's attributes set for each group.
 
-        A module that reads the epoch gets a number, so only rows in the same epoch take a step together. Rows between
-        which a step would branch take it apart.
+        A module that reads the epoch gets a number, so only rows in the same epoch are in one group. Rows between which
+        a step branches are in different groups.
 
         Args:
             trial_rows: The trials of all rows.
             rows: The state of all rows.
-            step: Takes the step of some rows, whose indices and state it gets.
-            among: The rows that take the step; None for all.
+            step: Runs the step of some rows, given their indices and state.
+            among: The rows to step; None for all.
         """
         for group, part in self._groups(trial_rows, rows, range(len(trial_rows)) if among is None else among):
             self._branching(group, part, rows, step)
@@ -252,7 +252,7 @@ class VmapRunner:
     def _groups(
         self, trial_rows: Sequence[TrialRow], rows: StackedState, among: Sequence[int]
     ) -> Iterator[tuple[list[int], StackedState | RowsPart]]:
-        """Yield the rows in the same epoch, and their state."""
+        """Yield groups of rows in the same epoch, with their state."""
         by_epoch: dict[tuple[int, int], list[int]] = {}
         for row in among:
             trial_row = trial_rows[row]
@@ -264,7 +264,7 @@ class VmapRunner:
             yield group, rows if len(group) == len(trial_rows) else rows.part(group)
 
     def set_mode(self, *, training: bool) -> None:
-        """Put the skeleton in the mode of training or of evaluation."""
+        """Set training or evaluation mode of the skeleton."""
         if self._training is not training:  # traversing all modules takes as long as a small layer
             if training:
                 self._modes.put_back()
@@ -279,7 +279,7 @@ class VmapRunner:
     ) -> tuple[Any, dict[str, Tensor], tuple[Tensor, ...]]:
         self._call.name = step
         state = {f"module.{name}": value for name, value in (*parameters.items(), *buffers.items())}
-        # Operations that a later mode calls pass through the earlier modes: the control hands on single layers.
+        # Calls by a later mode pass through the earlier modes; the control passes on single layers.
         modes = [self._convolutions(), self._precision(), VmapRNN(), self.control.step()]
         if self.traits.asks_rows:
             modes.append(RowReads())
@@ -301,5 +301,5 @@ class VmapRunner:
 
 
 def _as_tensor(value: Any, device: torch.device | None) -> Tensor:
-    """Return a logged value as a tensor; a number is filled in on the device, as CUDA graphs require."""
+    """Return a logged value as a tensor; numbers are created on the device, as CUDA graphs require."""
     return value.detach() if isinstance(value, Tensor) else torch.full((), float(value), device=device)
