@@ -1,1 +1,1 @@
-"""From a checked configuration to an answer: all other packages are put together here."""
+"""Experiments: from a validated configuration to the report, using all other packages."""

@@ -1,4 +1,4 @@
-"""The run of all arms: search, confirmation, and the one opening of the test set."""
+"""Running all arms: search, confirmation, and one test of the winners."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
-"""Puts tracking and progress around a feed."""
+"""Wraps a feed with tracking and progress."""
 Variations = Callable[["ArmStudies", Confirmed | None], StudyFeed]
-"""Makes the feed of an arm's winner with something changed."""
+"""Creates the feed of variations of an arm's winner."""
 
 POLL_SECONDS, LONGEST_POLL = 0.5, 5.0
-"""How often to look whether other processes, which work on the same studies, are done: at first, and at last."""
+"""First and last interval of polling other processes that work on the same studies, in seconds."""
 
 
 @dataclass(frozen=True)
 class ArmStudies:
-    """The studies of an arm, and the space that they share."""
+    """The studies of an arm and their search space."""
 
     arm: Arm
     space: Space
@@ -56,24 +56,24 @@ class ArmStudies:
     repeats: tuple[StudyStore, ...] = ()
     """The second and further repetitions of the search."""
     retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
-    """Retrainings of the winner with something changed, by what that is; only those that are asked for."""
+    """Studies of requested retrainings of the winner with a change, by phase."""
 
     @property
     def stores(self) -> tuple[StudyStore, ...]:
-        """All of them."""
+        """All studies of the arm."""
         return (self.search, self.confirm, *self.repeats, *self.retrained.values())
 
     def results(self) -> tuple[TrialResult, ...]:
-        """Return all trials that ended, whatever they were for."""
+        """Return all ended trials of all studies."""
         return tuple(result for store in self.stores for result in store.results())
 
     def close_abandoned(self) -> None:
-        """End the trials that processes left running when they died."""
+        """End the trials that dead processes left running."""
         for store in self.stores:
             store.close_abandoned()
 
     def untracked_results(self) -> tuple[TrialResult, ...]:
-        """Return those of `results` that no living process but this one will track."""
+        """Return the results that no other living process will track."""
         return tuple(result for store in self.stores for result in store.untracked_results())
 
 
@@ -81,11 +81,11 @@ class ArmRunner:
     """Gives every arm the same chance: the same trials, epochs, settings, split and seeds.
 
     Args:
-        context: What the run consists of.
-        studies: The arms' studies, in the order in which they run.
-        engine: What trains.
-        cancelled: Whether to stop.
-        only_trains: Whether another process judges what is there: then no earlier retraining is done again.
+        context: The context of the run.
+        studies: The arms' studies, in the order of the run.
+        engine: The engine.
+        cancelled: Returns whether to stop.
+        only_trains: Whether another process evaluates the results, so that no earlier retraining is repeated.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class ArmRunner:
         self._fill([self._search_feed(arm, arm.search) for arm in self.studies], watch)
 
     def trials_left(self, number: int = 1) -> int:
-        """Return how many trials the arms' searches still lack, or their repetitions of this number."""
+        """Return the number of missing trials in the arms' searches, or in a repetition of them."""
         stores = [arm.search if number == 1 else arm.repeats[number - 2] for arm in self.studies]
         return sum(max(self.context.config.study.n_trials - len(store.results()), 0) for store in stores)
 
     def retrainings_left(self) -> int:
-        """Return how many retrainings the arms' confirmations still lack, if none of them fails."""
+        """Return the number of missing retrainings in the arms' confirmations, if none fails."""
         return sum(self._retrainings_left(arm) for arm in self.studies)
 
     def _retrainings_left(self, arm: ArmStudies) -> int:
@@ -121,13 +121,13 @@ class ArmRunner:
         return len(missing) + max(expected - len(planned), 0)
 
     def ended_elsewhere(self) -> int:
-        """Return how many trials other processes had ended when the studies were last looked at."""
+        """Return the number of trials that other processes ended, as of the last read."""
         return sum(store.ended_elsewhere for arm in self.studies for store in arm.stores)
 
     def repeat(self, watch: Watch, number: int) -> None:
         """Run a repetition of each arm's search, 2 being the first, to the same total.
 
-        Nothing is chosen among its trials, or the arms would have had more of them than their budget says.
+        Its trials are not used for selection; otherwise arms would have more trials than their budget.
         """
         self._fill([self._search_feed(arm, arm.repeats[number - 2]) for arm in self.studies], watch)
 
@@ -145,18 +145,18 @@ class ArmRunner:
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:
-        """Retrain the winners with something changed, in the arms that have a study for it."""
+        """Retrain the winners with a change, in the arms that have a study for it."""
         arms = [arm for arm in self.studies if phase in arm.retrained]
         self._fill([variations(arm, self.winner(arm)) for arm in arms], watch)
 
     def winner(self, arm: ArmStudies) -> Confirmed | None:
-        """Return the configuration that an arm's confirmation chose, if there is one."""
+        """Return the winner of an arm's confirmation, if there is one."""
         return self._outcome(arm).winner
 
     def _fill(self, feeds: Sequence[StudyFeed], watch: Watch) -> None:
-        """Train all that the feeds have, and wait for what other processes train of the same studies.
+        """Train all trials of the feeds, and wait for trials that other processes train.
 
-        What comes next rests on all of it; and what such a process leaves when it dies is ours to train.
+        The next phase depends on all of them, and the trials of a process that dies must be trained here.
         """
         watchdog = Watchdog(self.engine if isinstance(self.engine, CrewEngine) else None)
         watched = [HeardFeed(watch(feed), watchdog) for feed in feeds]
@@ -189,7 +189,7 @@ class ArmRunner:
         before: list[set[TrialKey]] = []
         while not self.cancelled():
             missing = [self._planned(arm)[1] for arm in self.studies]
-            # A round without effect ends this: what failed twice is trained again by the next run.
+            # Ends with a round without changes; retrainings that failed twice are left to the next run.
             if not any(missing) or missing == before:
                 return
             before = missing
@@ -206,18 +206,18 @@ class ArmRunner:
             self._fill(feeds, watch)
 
     def _is_kept(self, result: TrialResult) -> bool:
-        """Return whether the retraining of an earlier run need not be done again."""
+        """Return whether the retraining of an earlier run is still valid."""
         return self.only_trains or result.state == "FAIL" or kept_checkpoint(self.context.checkpoints, result).exists()
 
     def _configurations(self, arm: ArmStudies) -> tuple[TrialResult, ...]:
         return best_configurations(arm.search.results(), self.context.config.confirm.top_k)
 
     def outcomes(self, *, open_test: bool, step: Callable[[], None] = lambda: None) -> dict[str, ArmOutcome]:
-        """Return what is known of each arm.
+        """Return the outcome of each arm.
 
         Args:
-            open_test: Let the confirmed winners see the test set: once, and only after every selection.
-            step: Called when a model has been tested.
+            open_test: Whether to test the confirmed winners, once and only after every selection.
+            step: Called after each tested model.
         """
         found = {arm.arm.name: self._outcome(arm) for arm in self.studies}
         for arm in self.studies if open_test else ():
@@ -229,7 +229,7 @@ class ArmRunner:
     def _judged(
         self, arm: ArmStudies, outcome: ArmOutcome, best: Confirmed, step: Callable[[], None] = lambda: None
     ) -> ArmOutcome:
-        """Return an outcome with the winner's test scores, or without a test set with its validation by example."""
+        """Return an outcome with the winner's test scores or, without a test set, its validation scores by example."""
         if self.context.source.has_test:
             return dataclasses.replace(outcome, test=self._test(arm, best, step))
         parts = [self._validation_examples(result) for result in best.results]
@@ -237,7 +237,7 @@ class ArmRunner:
         return dataclasses.replace(outcome, val_by_example=tuple(whole) if len(whole) == len(parts) else ())
 
     def _validation_examples(self, result: TrialResult) -> Sequence[float] | None:
-        """Return what is monitored on each group of the validation examples: kept, or measured where it is not."""
+        """Return the monitored metric on each group of validation examples, from the file or measured again."""
         kept, path = ExampleResults.read(self._examples_path(result)), kept_checkpoint(self.context.checkpoints, result)
         if kept is not None:
             return kept.loss
@@ -247,10 +247,10 @@ class ArmRunner:
         return measured
 
     def recorded(self) -> dict[str, ArmOutcome]:
-        """Return what an earlier run that came to its end found; nothing is trained, measured or recorded.
+        """Return the outcomes of a finished earlier run, without training, testing or recording anything.
 
         Raises:
-            InputError: The study is not finished, or a winner's checkpoint is gone.
+            InputError: The study is not finished, or a winner's checkpoint is missing.
         """
         for arm in self.studies:
             missing = self._planned(arm)[1]
@@ -269,7 +269,7 @@ class ArmRunner:
         return found
 
     def _planned(self, arm: ArmStudies) -> tuple[tuple[TrialKey, ...], set[TrialKey]]:
-        """Return the retrainings that the results so far call for, and those of them that are missing."""
+        """Return the retrainings that the results so far require, and the missing ones among them."""
         results = arm.confirm.results()
         screening = self.context.config.confirm.screening_seeds
         planned = planned_retrainings(self._configurations(arm), results, self.seeds, screening)
@@ -282,10 +282,10 @@ class ArmRunner:
             )
 
     def check_kept(self, results: Sequence[TrialResult]) -> None:
-        """Check that the weights of retrainings are where they were left.
+        """Check that the checkpoints of retrainings exist.
 
         Raises:
-            InputError: A checkpoint is gone.
+            InputError: A checkpoint is missing.
         """
         for result in results:
             path = kept_checkpoint(self.context.checkpoints, result)
@@ -309,7 +309,7 @@ class ArmRunner:
         return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
 
     def _test(self, arm: ArmStudies, best: Confirmed, step: Callable[[], None] = lambda: None) -> TestScores:
-        """Return the winner's test scores: those on record, or, where there are none, measured and recorded."""
+        """Return the winner's recorded test scores, or measure and record them."""
         opening = _opening(best)
         scores = arm.confirm.notes.get(opening)
         if scores is None:
@@ -350,9 +350,9 @@ class ArmRunner:
         return measured
 
     def _examples(self, result: TrialResult) -> ExampleResults | None:
-        """Return a tested model's results by example; where the file is gone they are measured again."""
+        """Return a tested model's results by example, from the file or measured again."""
         kept = ExampleResults.read(self._examples_path(result))
-        # A module's own steps may write files: one that gave no results by example once is not asked again.
+        # A module's steps may write files, so a module without results by example is not run again.
         if kept is not None or not self.context.modules.scores_by_example:
             return kept
         return self._score(result).examples if kept_checkpoint(self.context.checkpoints, result).exists() else None
@@ -362,19 +362,19 @@ class ArmRunner:
 
 
 class TestSetError(Exception):
-    """A winner could not be measured on the test set."""
+    """A winner could not be tested."""
 
     __test__ = False
 
 
 def _opening(best: Confirmed) -> str:
-    """Return the name under which a study notes what a winner scored when the test set was opened."""
+    """Return the name of the note with a winner's test scores in its study."""
     owner = f"{best.owner}." if best.owner else ""
     return f"test.{owner}{best.number}.{len(best.seeds)}"
 
 
 def unfinished(study: str, what: str) -> str:
-    """Return what to say where `task=evidence` meets a study that is not finished."""
+    """Return the error message of `task=evidence` for an unfinished study."""
     return (
         f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
         "task=evidence, and it goes on"
@@ -382,18 +382,18 @@ def unfinished(study: str, what: str) -> str:
 
 
 def checkpoint(folder: Path, spec: TrialSpec) -> Path:
-    """Return where the weights of a confirmation's trial are kept, or of a retraining with something changed."""
+    """Return the path of the weights of a retraining."""
     if spec.phase == "confirm":
         return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
     return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
 
 
 def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    """Return where the weights of a trial's best epoch are kept; None for a trial whose weights are not."""
+    """Return the path of the weights of a trial's best epoch; None if they are not kept."""
     return checkpoint(folder, spec) if spec.phase == "confirm" else None
 
 
 def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
-    """Return where the weights of a trial are that were kept: here, or where another process left them."""
+    """Return the path of a trial's kept weights, written by this or another process."""
     here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
     return left if result.checkpoint and not here.exists() else here

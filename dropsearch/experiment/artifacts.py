@@ -1,4 +1,4 @@
-"""The files that a run leaves in its output directory."""
+"""Writing the files of the output directory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dropsearch.report import save_summary, write_figures, write_markdown, write
 
 
 def best_retraining(winner: Confirmed) -> TrialResult:
-    """Return the winner's seed with the least validation loss: the model to keep."""
+    """Return the winner's retraining with the lowest validation loss, whose model is kept."""
     return min(winner.results, key=lambda r: r.best.objective if r.best else math.inf)
 
 
 def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, Any]:
-    """Return what makes the best arm's model, and a batch for it; None where there is none."""
+    """Return a factory of the best arm's model and a batch for it; None if there is none."""
     name = best_arm(summary.arms)
     winner = summary.arms[name].winner if name else None
     if winner is None or not summary.complete or not context.config.tracking.log_model:
@@ -38,7 +38,7 @@ def winning_model(context: ExperimentContext, summary: Summary) -> tuple[Any, An
     path = kept_checkpoint(context.checkpoints, kept)
     batch = next(iter(context.source.val_dataloader()))
     if not isinstance(batch, list | tuple) or not all(isinstance(part, torch.Tensor) for part in batch):
-        return None, None  # which part of it is the model's input is unknown
+        return None, None  # the model's input is an unknown part of the batch
     inputs = [part[:4].cpu().numpy() for part in batch[:-1] or batch]
     return partial(context.load, kept, path), inputs[0] if len(inputs) == 1 else tuple(inputs)
 
@@ -52,7 +52,7 @@ def write_files(context: ExperimentContext, summary: Summary, step: Callable[[],
     for name, outcome in summary.arms.items():
         if outcome.winner:
             _write_best(context, name, outcome.winner)
-    write_results(summary, folder / "results.json")  # first what nothing else can hold up
+    write_results(summary, folder / "results.json")  # first, since it depends on nothing else
     save_summary(summary, folder)
     figures = write_figures(summary, folder / "figures", step)
     write_page(summary, folder / "report.html", figures, test_examples=test_examples)
@@ -78,7 +78,7 @@ def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None
 
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
-    """Return a configuration that retrains what an arm found, as Hydra reads it."""
+    """Return a Hydra configuration that retrains the winner of an arm."""
     values: dict[str, Any] = without_secrets(plain(config))
     on_optimizer = set() if takes_optimizer(config) else set(OPTIMIZER_OPTIONS)
     for key, value in kept.spec.hyperparameters.items():
@@ -92,7 +92,7 @@ def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     values["retrain"] = {
         "arm": arm,
         "rates": dict(kept.spec.rates),
-        # What was not searched is not used: any number that is legal.
+        # A setting that was not searched is not used; any legal number works.
         "lr": kept.spec.lr if math.isfinite(kept.spec.lr) else 1e-3,
         "weight_decay": kept.spec.weight_decay if math.isfinite(kept.spec.weight_decay) else 0.0,
         "params": {key: value for key, value in kept.spec.hyperparameters.items() if key in on_optimizer},

@@ -1,4 +1,4 @@
-"""A run within a budget: how many trials, configurations and seeds it buys, decided anew as the run learns."""
+"""Runs within a budget: the numbers of trials, configurations and seeds, updated from measured durations."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dropsearch.stats.power import detectable
 from dropsearch.study.selection import retraining_count
 
 RESERVE = 0.03
-"""The share of a budget that is left unplanned."""
+"""Share of a budget kept in reserve."""
 ROUNDS = (0.4, 0.75, 1.0)
-"""The shares of an arm's trials after which the plan is made anew."""
+"""Shares of an arm's trials after which the plan is updated."""
 MOST_SEEDS, MOST_TRIALS = 20, 1000
 CHUNK = 2
-"""Seeds that are added at a time, while there is time left."""
+"""Number of seeds to add at a time while time remains."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each arm gets."""
+    """Numbers of trials, configurations and seeds of each arm."""
 
     n_trials: int
     top_k: int
@@ -53,41 +53,41 @@ LADDER = tuple(
         (200, 5, 20),
     )
 )
-"""From the smallest to the largest: eight seeds, with which six contrasts can be shown, come before many trials."""
+"""Allocations from smallest to largest; eight seeds, the minimum for six contrasts, come before more trials."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a run cost, in seconds, or in trials."""
+    """Costs of the parts of a run, in seconds or in trials."""
 
     arms: int
     search_trial: float
     confirm_trial: float
     model: float = 0.0
-    """To test a confirmed model and to look at it."""
+    """Cost of testing and measuring a confirmed model."""
     fixed: float = 0.0
-    """For what comes once, such as the report."""
+    """Cost of parts that occur once, such as the report."""
     screening: int = 4
-    """On how many seeds every configuration is retrained; the best one of each arm is retrained on all."""
+    """Number of seeds of every configuration; the best one of each arm is retrained on all."""
 
     def of(self, given: Allocation) -> float:
-        """Return what an allocation costs."""
+        """Return the cost of an allocation."""
         return self.search(given.n_trials) + self.after(given.top_k, given.seeds)
 
     def search(self, n_trials: int) -> float:
-        """Return what the searches cost."""
+        """Return the cost of the searches."""
         return self.arms * n_trials * self.search_trial
 
     def after(self, top_k: int, seeds: int) -> float:
-        """Return what comes after the search."""
+        """Return the cost after the search."""
         retrained = retraining_count(top_k, seeds, self.screening)
         return self.arms * (retrained * self.confirm_trial + seeds * self.model) + self.fixed
 
 
 def choose(costs: Costs, available: float) -> Allocation | None:
-    """Return the most that can be had; None where not even the least can.
+    """Return the largest affordable allocation, or None.
 
-    The highest step of the ladder that fits, and as many more trials as the rest buys.
+    It is the highest step of the ladder that fits, plus as many trials as the rest allows.
     """
     fitting = [n for n, each in enumerate(LADDER) if costs.of(each) <= available]
     if not fitting:
@@ -99,10 +99,10 @@ def choose(costs: Costs, available: float) -> Allocation | None:
 
 
 def enough(costs: Costs, available: float, used: float, *, in_time: bool) -> Allocation:
-    """Return what a budget buys.
+    """Return the allocation of a budget.
 
     Raises:
-        InputError: Not even the least.
+        InputError: The budget is too small for the smallest allocation.
     """
     found = choose(costs, available - used)
     if found is not None:
@@ -116,13 +116,13 @@ def enough(costs: Costs, available: float, used: float, *, in_time: bool) -> All
 
 
 def in_words(given: Allocation, contrasts: int, spread: float | None = None, unit: str = "") -> str:
-    """Return what an allocation is, and which differences it detects.
+    """Return a description of an allocation, with the differences that it detects.
 
     Args:
         given: The allocation.
-        contrasts: How many are planned.
+        contrasts: Number of planned contrasts.
         spread: The standard deviation of paired differences; None if not known yet.
-        unit: Of the spread.
+        unit: Unit of the spread.
     """
     bought = f"{given.n_trials} trials an arm, the best {given.top_k} on {given.seeds} seeds"
     least = detectable(given.seeds, contrasts)
@@ -136,10 +136,10 @@ class BudgetedTraining:
     """Search and confirmation of a run, for as long as its budget allows.
 
     Args:
-        arm_runner: The arms; the numbers in their configuration are set as they are decided.
-        costs: What the parts cost, as far as it is known beforehand.
-        available: The budget, in the unit of the costs.
-        clock: Seconds since the run began; None where trials are counted, and nothing is learnt about them.
+        arm_runner: The arms; the numbers in their configuration are updated.
+        costs: Expected costs of the parts.
+        available: The budget in the unit of the costs.
+        clock: Returns the seconds since the start of the run; None for a budget of trials.
 
     Raises:
         InputError: The budget is too small.
@@ -151,7 +151,7 @@ class BudgetedTraining:
         self.arm_runner, self.costs, self.clock = arm_runner, costs, clock
         self.available = available * (1 - RESERVE) if clock else available
         used = clock() if clock else 0.0
-        # What an earlier run ended is not paid again.
+        # Trials of earlier runs do not count.
         sunk = self._ended() * costs.search_trial if clock else 0.0
         found = enough(costs, self.available + sunk, used, in_time=clock is not None)
         self.allocation = found
@@ -160,18 +160,18 @@ class BudgetedTraining:
 
     @property
     def twice(self) -> Allocation:
-        """What twice the budget would buy by what is known now: no less than this one did."""
+        """Return the allocation of twice the budget at current costs, at least the present one."""
         own = self.allocation
         found = choose(self.costs, 2 * self.available - self._before) or own
         return Allocation(max(found.n_trials, own.n_trials), max(found.top_k, own.top_k), max(found.seeds, own.seeds))
 
     def describe(self, contrasts: int, spread: float | None = None, unit: str = "") -> str:
-        """Return what the budget buys, and what twice as much would."""
+        """Return a description of the allocation, and of that with twice the budget."""
         more = in_words(self.twice, contrasts, spread, unit)
         return f"{in_words(self.allocation, contrasts, spread, unit)}; twice the budget: {more}"
 
     def train(self, watch: Watch, progress: Progress) -> None:
-        """Search in rounds, then confirm seed by seed, and decide anew after each."""
+        """Search in rounds, then confirm seed by seed, and update the allocation after each."""
         self._search(watch, progress)
         if not self.arm_runner.cancelled():
             self._confirm(watch, progress)
@@ -191,7 +191,7 @@ class BudgetedTraining:
                 break
             if self.clock and trained:
                 each = (self._now() - begun) / trained
-                # A confirmation takes as much longer as it was expected to.
+                # The ratio of confirmation to search durations remains as expected.
                 scale = each / self.costs.search_trial
                 self.costs = replace(self.costs, search_trial=each, confirm_trial=self.costs.confirm_trial * scale)
                 left = self.available - self._now() + self.costs.search(reached)
@@ -223,13 +223,13 @@ class BudgetedTraining:
             self._set(seeds=more)
 
     def _affordable(self, left: float) -> tuple[int, int]:
-        """Return how many configurations and seeds can be confirmed in the time that is left."""
+        """Return the numbers of configurations and seeds that can be confirmed in the remaining time."""
         fitting = [each for each in LADDER if self.costs.after(each.top_k, each.seeds) <= left]
         best = fitting[-1] if fitting else LADDER[0]
         return min(best.top_k, self.allocation.n_trials), best.seeds
 
     def affords_evidence(self, looks: float) -> bool:
-        """Return whether there is time to look at the models, in seconds."""
+        """Return whether there is time for the evidence, which takes `looks` seconds."""
         return self.clock is None or self._now() + 0.8 * looks <= self.available / (1 - RESERVE)
 
     def _set(self, **numbers: int) -> None:

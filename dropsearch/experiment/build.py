@@ -1,4 +1,4 @@
-"""The parts of a run that follow from the configuration alone: device, data, and what all trainings share."""
+"""Parts of a run that depend on the configuration only: device, data and training settings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import without_effect
 
 Source = TensorDataModule | UserData
-"""Where batches come from: a data module that gives them in the ways of `RowDataSource`, or one that is adapted."""
+"""A built-in data module or an adapted user data module."""
 
 
 def device(config: Config) -> torch.device:
-    """Return the device that `trainer.accelerator` means; that there is one has been checked."""
+    """Return the device of `trainer.accelerator`, whose availability has been checked."""
     wanted = config.trainer.accelerator
     return torch.device("cuda" if wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
@@ -33,10 +33,10 @@ def data_source(config: Config, where: torch.device) -> Source:
     """Build the data module, set it up, and move its tensors to the device once.
 
     Raises:
-        InputError: The data is missing, cannot be built, or gives no batches.
+        InputError: The data is missing, cannot be built, or yields no batches.
     """
     module = _data_module(config.data, config.seed)
-    if hasattr(module, "in_rows"):  # it is a source of batches as it stands
+    if hasattr(module, "in_rows"):  # already a data source
         module.setup()
         return module.to(where)
     return UserData(module, config.data.name, config.seed).to(where)
@@ -52,10 +52,10 @@ def _data_module(chosen: Any, seed: int) -> Any:
 
 
 def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
-    """Return what every trial's training shares.
+    """Return the training settings shared by all trials.
 
     Raises:
-        InputError: An argument of the Trainer changes nothing in a trial.
+        InputError: A Trainer argument has no effect on trials.
     """
     trainer, mode = config.trainer, config.mode
     without_effect(arguments(trainer))
@@ -72,13 +72,13 @@ def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
 
 
 def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
-    """Return what makes the user's own arguments of the Trainer, anew for each trial."""
+    """Return a factory of the user's Trainer arguments, which makes new objects for each trial."""
     given, callbacks = arguments(config.trainer), config.trainer.made_by
 
     def make() -> Mapping[str, Any]:
         try:
             made = instantiate({"_convert_": "all", **given}) if given else {}
-        except Exception as error:  # a callback is a class of anybody's
+        except Exception as error:  # user callbacks may raise anything
             keys = ", ".join(f"trainer.{key}" for key in given)
             raise InputError(f"{keys} must be arguments that can be built, got {first_cause(error)}") from error
         return {**made, "callbacks": callbacks()} if callbacks else made
@@ -87,10 +87,10 @@ def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Make the output directory.
+    """Create the output directory.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: It is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""All evidence of a run: what is measured on its winners, what its searches show, and what can be claimed from both."""
+"""Collection of the evidence of a run: measures on winners, response curves and budgets, and claims."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dropsearch.study.retrainings import RETRAININGS
 
 
 def collect_evidence(arm_runner: ArmRunner, summary: Summary, step: Callable[[], None] = lambda: None) -> Evidence:
-    """Return what dropout did in the winners of a run that came to its end.
+    """Return the evidence of a finished run.
 
     Args:
         arm_runner: The arms of the run.
-        summary: What was found without it.
-        step: Called when a model has been looked at.
+        summary: The summary without evidence.
+        step: Called after each measured model.
     """
     started = time.perf_counter()
     evidence = measured(arm_runner.context, summary.arms, step)

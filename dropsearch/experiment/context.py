@@ -1,4 +1,4 @@
-"""What a run consists of: built once from the configuration, then passed on."""
+"""The context of a run, built once from the configuration."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from dropsearch.training.protocols import TrainerSettings
 
 @dataclass(frozen=True)
 class ExperimentContext:
-    """What a run consists of."""
+    """The parts of a run."""
 
     config: Config
     device: torch.device
     settings: TrainerSettings
-    """What every trial's training shares."""
+    """Training settings shared by all trials."""
     source: Source
     modules: TrialModules
     sites: tuple[Site, ...]
     """The model's sites, in the order of a forward pass, with the kinds of `sites.kinds`."""
     params: Mapping[str, Range]
-    """What is searched beside the rates, learning rate and weight decay, by configuration key."""
+    """Ranges searched in addition to rates, learning rate and weight decay, by configuration key."""
     space: SpaceSettings
     processes: int
-    """How many processes train."""
+    """Number of training processes."""
     threads: tuple[str, ...]
-    """Threads beside which this process must not fork: other processes begin anew."""
+    """Threads because of which this process must not fork, so that processes are spawned."""
     checkpoints: Path
-    """Where the study keeps its weights: apart from those of another study in the same output directory."""
+    """Folder of the study's checkpoints, separate from those of other studies in the same output directory."""
     rate_check: RateCheck | None = None
-    """What rates change in the module; None where the task does not need it."""
+    """The effects of rates in the module; None if the task does not need them."""
 
     @property
     def monitor(self) -> Monitor:
-        """What trials are chosen by."""
+        """The monitored metric."""
         return self.settings.monitor
 
     @property
@@ -73,15 +73,15 @@ class ExperimentContext:
 
     @property
     def rates_off(self) -> dict[str, float]:
-        """The rates of a trial in an arm without dropout: 0 where the module has rates of its own."""
+        """Rates of trials in arms without dropout: 0 if the module has its own rates."""
         return {site.name: 0.0 for site in self.sites if site.controllable} if self.modules.has_own_rates else {}
 
     def make_module(self, spec: TrialSpec) -> Any:
         """Return the module of a trial.
 
         Raises:
-            InputError: It cannot be built.
-            ValueError: It cannot be built with these values of what else is searched: this trial fails, and no other.
+            InputError: The module cannot be built.
+            ValueError: It cannot be built with these searched values; only this trial fails.
         """
         try:
             return self.modules.make(spec)
@@ -94,32 +94,32 @@ class ExperimentContext:
         """Return the model of a trial with the weights of its checkpoint, on the CPU, in evaluation mode.
 
         Raises:
-            InputError: The file is not the one that was written, or no checkpoint.
+            InputError: The file is not the written one, or not a checkpoint.
         """
         weights = read_weights(path, result)
-        # Lightning's own reader would need the arguments of the user's constructor, which need not be in the file.
+        # Lightning's loader needs the arguments of the user's constructor, which may not be in the file.
         module = self.modules.whole(result.spec)
         module.load_state_dict(weights)
         return module.cpu().eval()
 
     def validation_scores(self, result: TrialResult, path: Path) -> Sequence[float] | None:
-        """Return what a trial's model has of what is monitored on each group of the validation examples, or None."""
+        """Return the monitored metric of a trial's model on each group of validation examples, or None."""
         return self.modules.validation_scores(self.load(result, path))
 
 
 def build_context(config: Config, source: Source | None = None) -> ExperimentContext:
-    """Load the data, look at the module, and return what the run consists of.
+    """Load the data, inspect the module, and return the context of the run.
 
     Args:
         config: The configuration.
-        source: The data, where it is there already; None to load it.
+        source: The data; None to load it.
 
     Raises:
-        InputError: Data or module cannot be used; the model has no site though an arm searches rates, or other sites
-            with other values of what else is searched; or no rate changes anything.
+        InputError: Data or module cannot be used; the model has no sites although an arm searches rates; its sites
+            change with other searched values; or no rate has an effect.
     """
     check_engine(config.engine.name)
-    with named_if_still("reading the data and looking at the module"):
+    with named_if_still("reading the data and inspecting the module"):
         return _built(config, source)
 
 
@@ -133,7 +133,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     space = _space(config, params, modules)
     threads = unsafe_threads()
     processes = _processes(config, device, settings, source, threads)
-    # Absolute, for a process that runs elsewhere may look for it.
+    # Absolute, since processes with other working folders use it.
     checkpoints = Path(config.output_dir).absolute() / "checkpoints" / config.study.name
     context = ExperimentContext(
         config, device, settings, source, modules, sites, params, space, processes, threads, checkpoints
@@ -150,7 +150,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
 
 
 def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
-    """Return what trains a module for a few steps; None for one that takes its rates, whose sites are known."""
+    """Return a function that trains a module for a few steps; None if the module takes rates."""
     if not context.modules.has_own_rates:
         return None
     batches = context.source.for_trainer(context.config.seed)
@@ -202,10 +202,10 @@ def _space(config: Config, params: Mapping[str, Range], modules: TrialModules) -
 def _processes(
     config: Config, device: torch.device, settings: TrainerSettings, source: Source, threads: Sequence[str]
 ) -> int:
-    """Return how many processes train: those asked for, else one a core on a CPU and one a GPU.
+    """Return the number of training processes: as configured, or one per CPU core or per GPU.
 
-    One where the user's loaders have workers, or the Trainer arguments, whose callbacks may write to one place; and
-    where threads forbid to fork and the module or its data cannot be given to a process that begins anew.
+    It is one if the user's loaders have workers, if there are Trainer arguments (callbacks may write to the same
+    place), or if threads prevent forking and the module or its data cannot be pickled.
     """
     wanted = config.engine.processes
     count = int(wanted) if wanted != "auto" else _as_many_as_help(config, device, settings, source)
@@ -216,9 +216,9 @@ def _processes(
     except InputError as error:
         if wanted != "auto":
             raise
-        print(f"note: one process trains, for a thread was started ({threads[0]}): {error}", file=sys.stderr)
+        print(f"note: one process trains, because a thread is running ({threads[0]}): {error}", file=sys.stderr)
         return 1
-    print(f"note: training processes begin anew, for a thread was started ({threads[0]})", file=sys.stderr)
+    print(f"note: training processes are spawned, because a thread is running ({threads[0]})", file=sys.stderr)
     return count
 
 

@@ -1,4 +1,4 @@
-"""Which GPUs of this machine a run uses."""
+"""Selection of this machine's GPUs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def use_devices(config: Config) -> None:
-    """Let CUDA see the GPUs of `engine.devices` alone, in this process and those that it starts.
+    """Restrict CUDA to the GPUs of `engine.devices`, in this process and its children.
 
     Raises:
-        InputError: They are not there, or CUDA is in use already.
+        InputError: The GPUs do not exist, or CUDA is already in use.
     """
     devices = config.engine.devices
     if devices == "auto":

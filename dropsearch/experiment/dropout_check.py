@@ -1,4 +1,4 @@
-"""Whether the rates of a module of the user's own change anything: tried once, before anything is spent."""
+"""A check that the rates of a user module have an effect, before the search."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from dropsearch.training.logged_steps import on_device_of
 from dropsearch.training.modes import set_to_train
 
 STEPS = 3
-"""How many steps a module trains before a site is said to be without effect."""
+"""Number of training steps before a site counts as without effect."""
 
 
 @dataclass(frozen=True)
 class RateCheck:
-    """What the rates of one module change, in training mode, in which trials train."""
+    """The effects of a module's rates in training mode, which trials use."""
 
     found: DropoutCheck | None
-    """None where it could not be tried."""
+    """None if the check failed."""
     why_not: str
     in_eval: tuple[str, ...]
-    """The parts that are handed over in eval mode, the largest alone; an empty name for the module."""
+    """Outermost submodules in eval mode; an empty name for the whole module."""
     is_trained: bool = True
-    """Whether sites without effect were tried again after a few steps."""
+    """Whether sites without effect were checked again after a few steps."""
 
     def of_module(self, name: str) -> Iterator[str]:
-        """Yield what is wrong with the module as a whole, a line each.
+        """Yield problems of the module as a whole, one line each.
 
         Args:
-            name: What reports call it.
+            name: Name of the module in reports.
         """
         yield from (_in_eval(part, name) for part in self.in_eval)
         if self.found is None:
-            yield f"whether its rates change anything was not tried ({self.why_not})"
+            yield f"the effect of its rates was not checked ({self.why_not})"
         elif self.found.sites:
             yield from self.found.findings
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """Return what is wrong with the module and with the sites that are searched, a line each."""
+        """Return problems of the module and of the searched sites, one line each."""
         return (*self.of_module(name), *self.of_sites())
 
     def require_active(self, searched: Sequence[str], arm: str, name: str) -> None:
-        """Check that the rates are worth a search.
+        """Check that at least one rate has an effect.
 
         Args:
-            searched: The names of the sites that are searched.
+            searched: Names of the searched sites.
             arm: The arm that searches them.
-            name: What reports call the module.
+            name: Name of the module in reports.
 
         Raises:
-            InputError: None of the rates changes anything.
+            InputError: No rate has an effect.
         """
         found = self.found if self.is_trained else None
         dead = {each.site.name: each.finding for each in found.sites if each.alive is False} if found else {}
         if searched and all(site in dead for site in searched):
             raise InputError(
                 f"arms must not name {arm} for a module whose rates change nothing, got model={name} with "
-                f"{', '.join(searched)} ({dead[searched[0]]}), so every rate would score alike: see task=sites"
+                f"{', '.join(searched)} ({dead[searched[0]]}), so all rates would have the same score: see task=sites"
             )
 
     def of_sites(self) -> Iterator[str]:
-        """Yield what is wrong with the sites that are searched, a line each."""
+        """Yield problems of the searched sites, one line each."""
         for each in self.found.sites if self.found else ():
             said = any(part and _holds(part, each.site.name) for part in self.in_eval)
             if each.site.controllable and each.finding and not said:
@@ -71,14 +71,14 @@ class RateCheck:
 
 
 def check_rates(make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None) -> RateCheck:
-    """Try the rates of a module on one batch; sites without effect again after a few steps.
+    """Check the rates of a module on one batch, and sites without effect again after a few steps.
 
-    A factor of LoRA starts at zero, so its dropout changes nothing before the first steps.
+    For example, a factor of LoRA starts at zero, so its dropout has no effect before the first steps.
 
     Args:
         make: Builds the module.
-        batch: As `training_step` takes it.
-        train: Trains a module for `STEPS` steps and returns whether it could; None for no second look.
+        batch: A batch for `training_step`.
+        train: Trains a module for `STEPS` steps and returns whether that succeeded; None for no second check.
     """
     first = _try(make(), batch)
     if train is None or first.found is None or not first.found.dead:

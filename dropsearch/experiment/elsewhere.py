@@ -1,4 +1,4 @@
-"""The engine of a run, made anew in another process or on another machine from the configuration."""
+"""Engines that are created from the configuration in another process or on another machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dropsearch.training.ray_crew import RayCrew, RayEngine, connect, fetched, h
 
 
 def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
-    """Return what trains the trials of a run: on a Ray cluster, on several GPUs, or in processes of this machine."""
+    """Return the engine of a run: on a Ray cluster, on several GPUs, or in processes of this machine."""
     if context.config.cluster.name == "ray":
         return on_ray(context, plan)
     if context.processes > 1 and (context.threads or context.device.type == "cuda"):
@@ -34,7 +34,7 @@ def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
 
 
 def spawned(context: ExperimentContext, plan: Plan) -> Engine:
-    """Return an engine in several processes that begin anew, each with a GPU where there are GPUs."""
+    """Return an engine in several spawned processes, each with a GPU if there are GPUs."""
     make, device = partial(_made, alone(context.config), plan, context.checkpoints), context.device.type
     crew = (
         SpawnedCrew(make, environments(context.processes))
@@ -45,14 +45,14 @@ def spawned(context: ExperimentContext, plan: Plan) -> Engine:
 
 
 def environments(processes: int) -> list[dict[str, str]]:
-    """Return the variables by which each of several processes sees one GPU, the GPUs in turn."""
+    """Return the environment variables that assign each process one GPU, in turn."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
     return [{"CUDA_VISIBLE_DEVICES": visible[index % len(visible)]} for index in range(processes)]
 
 
 def on_ray(context: ExperimentContext, plan: Plan) -> Engine:
-    """Return an engine whose workers are the actors of a Ray cluster, which is reached when it trains first."""
+    """Return an engine whose workers are actors of a Ray cluster; it connects at the first training."""
     cluster = context.config.cluster
     return RayEngine(partial(_crew, context, plan), partial(_describe, plan, context.device.type), cluster.address)
 
@@ -63,7 +63,7 @@ def _crew(context: ExperimentContext, plan: Plan) -> RayCrew:
     from_here = not all(target.startswith("dropsearch.") for target in targets)  # a class of the working folder
     connect(cluster.address, cores(), Path.cwd() if from_here else None)
     on_gpu = config.trainer.accelerator != "cpu" and has_gpus()
-    # What was measured here holds where the device is the same; else each actor measures for itself.
+    # Measurements of this machine hold for the same device; otherwise each actor measures.
     known = plan if on_gpu == (context.device.type == "cuda") else None
     make = partial(_made_in_actor, alone(config), known, _shared_data(context))
     count = None if cluster.workers == "auto" else int(cluster.workers)
@@ -71,32 +71,32 @@ def _crew(context: ExperimentContext, plan: Plan) -> RayCrew:
 
 
 def _shared_data(context: ExperimentContext) -> Any:
-    """Put the data into the object store; None where it cannot be, and each actor is to read it by itself."""
+    """Put the data into the object store; return None if that fails, so that each actor reads the data."""
     config = context.config
     try:
         return shared(data_source(config, torch.device("cpu")))
     except InputError:
         raise
-    except Exception as error:  # parts of user data refuse to be pickled with errors of any type
+    except Exception as error:  # pickling user data may raise anything
         if getattr(config.data, "made_by", None) is not None:
             raise InputError(
-                f"cluster=ray needs data that other machines can be given, but {type(error).__name__}: "
-                f"{str(error)[:200]}: give data._target_ on the command line"
+                f"cluster=ray needs data that can be pickled, but {type(error).__name__}: "
+                f"{str(error)[:200]}: set data._target_ on the command line"
             ) from error
         return None
 
 
 def _made(config: Config, plan: Plan | None, folder: Path, source: Source | None = None) -> Engine:
-    """Return what trains in this process."""
+    """Return the engine for this process."""
     context = build_context(config, source)
     engines.use_precision(config.trainer.matmul)
     return engines.one_engine(context, plan or engines.plan(context), partial(checkpoint_path, folder))
 
 
 def _made_in_actor(config: Config, plan: Plan | None, data: Any, folder: Path) -> Engine:
-    """Return what trains in a Ray actor, on its data from the object store."""
+    """Return the engine for a Ray actor, with data from the object store."""
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the user's code lies there
+        sys.path.insert(0, os.getcwd())  # contains the user's code
     source = None if data is None else fetched(data)
     return _made(config, plan, folder, source)
 

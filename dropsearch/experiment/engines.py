@@ -1,4 +1,4 @@
-"""What trains the trials: how that is chosen, and in how many processes and threads."""
+"""Selection of the engine, and of the numbers of processes and threads."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 
 def plan(context: ExperimentContext) -> Plan:
-    """Choose how trials are trained.
+    """Select how trials are trained.
 
     Raises:
-        InputError: `engine=vectorized` is asked for, and what it gives differs from trials alone.
+        InputError: `engine=vectorized` is requested, but its results differ from sequential training.
     """
     asked = context.config.engine.name
     if asked not in ("auto", "vectorized"):
@@ -40,7 +40,7 @@ def plan(context: ExperimentContext) -> Plan:
 
 
 def _compared(context: ExperimentContext) -> Plan:
-    """Return the plan that a comparison of both ways of training gives."""
+    """Return the plan from a comparison of vectorized and sequential training."""
     config, searched = context.config, context.params
     together = [alike_in_rows(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]
@@ -67,10 +67,10 @@ def _compared(context: ExperimentContext) -> Plan:
 
 
 def most_at_once(config: Config) -> int | None:
-    """Return how many trials of a search may be open at once, None for any number.
+    """Return the maximum number of open trials of a search; None for no limit.
 
-    A sampler that learns proposes its first trials blindly, however many are open; after those, at most a
-    quarter of the study at once, so that most of it is proposed with something learnt. A pruner learns too.
+    An adaptive sampler proposes its startup trials at random. After those, at most a quarter of the study is open at
+    the same time, so that most proposals use results. The same holds for pruners.
     """
     if config.sampler.name == "random" and config.pruner.name == "none":
         return None
@@ -78,13 +78,13 @@ def most_at_once(config: Config) -> int | None:
 
 
 def most_rows(config: Config) -> int:
-    """Return how many trials are ever open at once, in a search or in a confirmation."""
+    """Return the maximum number of open trials in the search and the confirmation."""
     searched = most_at_once(config) or config.study.n_trials
     return max(min(searched, config.study.n_trials), confirmed_at_once(config))
 
 
 def confirmed_at_once(config: Config) -> int:
-    """Return how many retrainings of an arm's confirmation are open at once."""
+    """Return the maximum number of open retrainings of an arm."""
     confirm = config.confirm
     return retrained_at_once(min(confirm.top_k, config.study.n_trials), confirm.seeds, confirm.screening_seeds)
 
@@ -104,11 +104,11 @@ def _pair(
 def _obstacle(
     context: ExperimentContext, rows: RowDataSource | None, pairs: Sequence[tuple[TrialSpec, TrialSpec]]
 ) -> str:
-    """Return why trials have to be trained alone, or an empty string."""
+    """Return why trials must be trained sequentially, or an empty string."""
     if rows is None:
         return context.source.incompatibility
     if given := sorted(context.settings.trainer()):
-        return f"trainer.{given[0]} holds for trials that train sequentially"
+        return f"trainer.{given[0]} works with sequential training only"
     make, shared = context.make_module, context.settings
     with quiet_lightning():
         trainer = make_trainer(make(pairs[0][0]), shared, [], max_epochs=shared.max_epochs)
@@ -116,32 +116,32 @@ def _obstacle(
 
 
 def engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
-    """Return what trains the trials on this machine: in forked processes, or in this one."""
+    """Return the engine on this machine: in forked processes, or in this process."""
     one = one_engine(context, chosen, checkpoint_path)
     return ProcessEngine(one, context.processes) if context.processes > 1 else InProcessEngine(one, context.folder)
 
 
 def one_engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:
-    """Return what trains the trials in one process."""
+    """Return the engine of one process."""
     make = ENGINES[chosen.engine]
     return make(context.make_module, context.source, context.settings, chosen, checkpoint_path)
 
 
 def use_precision(matmul: str) -> None:
-    """Let torch compute float32 products as precisely as `trainer.matmul` says, in this process and its forks."""
+    """Set the precision of float32 products to `trainer.matmul`, in this process and its forks."""
     torch.set_float32_matmul_precision(matmul)
-    torch.backends.cudnn.allow_tf32 = matmul != "highest"  # convolutions, which the first leaves alone
+    torch.backends.cudnn.allow_tf32 = matmul != "highest"  # for convolutions, which the call above does not affect
 
 
 def use_threads(context: ExperimentContext) -> None:
-    """Let torch use one thread where several processes train: what is measured here is then what they will do."""
+    """Use one torch thread if several processes train, so that measurements here apply to them."""
     if context.processes > 1:
         torch.set_num_threads(1)
 
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Let torch use every core while the context lasts: nothing trains beside it."""
+    """Let torch use all cores within the context, while nothing trains."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(before, cores()))
     try:

@@ -1,4 +1,4 @@
-"""What dropout did in the confirmed winners: every measure on every retraining, put together by arm."""
+"""Measures of dropout's effects on the confirmed winners, collected by arm."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from dropsearch.stats.comparisons import contrasts
 
 @dataclass
 class _Notes:
-    """Why what could not be measured was not, each reason told once."""
+    """Reasons why something was not measured, without duplicates."""
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By what was not measured and why, on how many models."""
+    """Number of models by missing measure and reason."""
     others: list[str] = field(default_factory=list)
 
     def add(self, what: str, why: str) -> None:
@@ -38,7 +38,7 @@ class _Notes:
             self.others.append(line)
 
     def as_notes(self, models: int) -> tuple[str, ...]:
-        """Return the notes of a run in which `models` were looked at."""
+        """Return the notes of a run with `models` measured models."""
         lines = [
             f"{what} not measured{'' if count == models else f' on {count} of {models} models'}: {why}"
             for (what, why), count in self.counts.items()
@@ -49,14 +49,14 @@ class _Notes:
 def measured(
     context: ExperimentContext, arms: Mapping[str, ArmOutcome], step: Callable[[], None] = lambda: None
 ) -> Evidence:
-    """Measure what dropout did in each arm's confirmed winner, on each seed that it was retrained on.
+    """Measure the effects of dropout in each arm's confirmed winner, for each seed.
 
-    Nothing is chosen by it. A model that cannot be measured loses its numbers, and a note says why.
+    The results are not used for selection. If a model cannot be measured, its numbers are missing, with a note.
 
     Args:
-        context: What the run consists of.
-        arms: What was found, the test set opened.
-        step: Called when a model has been looked at.
+        context: The context of the run.
+        arms: Outcomes of arms after the test.
+        step: Called after each measured model.
     """
     notes = _Notes()
     winners = {name: outcome.winner for name, outcome in arms.items() if outcome.winner}
@@ -71,7 +71,7 @@ def measured(
 
 
 def quantities() -> dict[str, Quantity]:
-    """Return what each value and each series is, by its name."""
+    """Return the quantity of each value and series by name."""
     return {
         name: quantity
         for known in (*(each for m in MEASURES.values() for each in (m.values, m.series)), robustness.RELATIVE)
@@ -80,14 +80,14 @@ def quantities() -> dict[str, Quantity]:
 
 
 def _related(arms: Mapping[str, ArmEvidence]) -> dict[str, ArmEvidence]:
-    """Return the arms with their errors under corruption relative to those of the arm `none`, seed by seed."""
+    """Return the arms with errors under corruption relative to the arm `none`, for each seed."""
     reference = _corrupted(arms["none"]) if "none" in arms else {}
     curves = {name: _corrupted(arm) for name, arm in arms.items()} if reference else {}
     return {name: _relative(arm, curves.get(name, {}), reference) for name, arm in arms.items()}
 
 
 def _corrupted(arm: ArmEvidence) -> dict[int, dict[str, Sequence[float]]]:
-    """Accuracies by seed and corruption, by severity."""
+    """Return accuracies by seed, corruption and severity."""
     known = {name: arm.series[name].values for name in robustness.SERIES if name in arm.series}
     return {seed: {name: rows[i] for name, rows in known.items()} for i, seed in enumerate(arm.seeds)} if known else {}
 
@@ -110,10 +110,10 @@ def _shared(context: ExperimentContext, notes: _Notes) -> MeasurementData | None
     try:
         shared = measurement_data(context)
     except NotMeasuredError as error:
-        notes.others.append(f"only the curves were looked at, not the models: {error}")
+        notes.others.append(f"only the curves were measured, not the models: {error}")
         return None
     if shared.held_out_size > (looked := len(shared.held_out)):
-        notes.others.append(f"models were looked at with {looked:,} of the {shared.held_out_size:,} held-out examples")
+        notes.others.append(f"models were measured with {looked:,} of the {shared.held_out_size:,} held-out examples")
     return shared
 
 
@@ -149,7 +149,7 @@ def _arm(
 
 
 def _model(result: TrialResult, model: TrainedModel | None, notes: _Notes, names: Collection[str]) -> Measured:
-    """Return what is measured on one retraining, NaN for what cannot be."""
+    """Return the measures of one retraining, with NaN for missing ones."""
     values, series = {}, {}
     for name, found in _each(result, model, notes, names):
         values |= dict.fromkeys(MEASURES[name].values, math.nan) | dict(found.values)
@@ -169,7 +169,7 @@ def _each(
                 found = measure.measure(subject)
             except NotMeasuredError as error:
                 notes.add(f"{name} was", str(error))
-            except Exception as error:  # the module is anybody's, and one that fails is not to end the run
+            except Exception as error:  # a failing user module must not end the run
                 notes.add(f"{name} was", f"{type(error).__name__}: {first_cause(error)[:200]}")
         yield name, found
 

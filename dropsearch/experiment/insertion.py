@@ -1,4 +1,4 @@
-"""Where dropout is put into a module of the user's own, as `sites.insert` says it, and what `apply` makes of one."""
+"""Insertion of dropout into user modules by `sites.insert`, and `apply` for `SearchResult`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dropsearch.training.adapters.batchnorm import put_back, without_batchnorm
 
 
 def where_of(config: SitesConfig) -> Where | None:
-    """Return what stands in `sites.insert`, its types as types; None where nothing is put anywhere."""
+    """Return `sites.insert` with dotted names converted to types; None if nothing is inserted."""
     given = config.insert if config.where is None else config.where
     if given is None:
         return None
@@ -25,33 +25,33 @@ def where_of(config: SitesConfig) -> Where | None:
 
 
 def _type(word: Any) -> type[nn.Module] | None:
-    """Return the type of parts that a dotted name means; None for a name or a pattern of names."""
+    """Return the type with a dotted name; None for names and patterns of submodules."""
     if not isinstance(word, str) or "." not in word or not word.rpartition(".")[2][:1].isupper():
         return None
     try:
         found = get_object(word)
-    except Exception:  # a part of the module may be called so, and importing user code may raise anything
+    except Exception:  # the name may be that of a submodule, and an import may raise anything
         return None
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 
 
 def insert(module: nn.Module, where: Where | None) -> None:
-    """Put dropout into a module at rate 0, as a trial finds it.
+    """Insert dropout at rate 0 into the module of a trial.
 
     Raises:
-        InputError: Nothing in the module is meant, or dropout was inserted there before.
+        InputError: `where` matches nothing, or dropout was already inserted there.
     """
     if where is not None:
         put_behind(module, where, 0.0, "sites.insert")
 
 
 def apply(module: nn.Module, where: Where | None, rates: Any, *, batchnorm: bool = True) -> None:
-    """Make of a module what a search made of it: without BatchNorm where that is said, with dropout, at these rates.
+    """Change a module as a search did: remove BatchNorm if requested, insert dropout, and set rates.
 
     Raises:
-        InputError: The module has not all of the sites; it is as it was then.
+        InputError: The module lacks a site; it is unchanged then.
     """
-    taken = [] if batchnorm else without_batchnorm(module)  # first: what is inserted may hang in its place
+    taken = [] if batchnorm else without_batchnorm(module)  # first, since dropout may be inserted after its replacement
     fresh = not inserted_names(module)
     try:
         if fresh:
@@ -65,5 +65,5 @@ def apply(module: nn.Module, where: Where | None, rates: Any, *, batchnorm: bool
 
 
 def inserted_names(module: nn.Module) -> Sequence[str]:
-    """Return the names of the parts behind which dropout was inserted."""
+    """Return the names of the submodules with inserted dropout."""
     return [name for name, part in module.named_modules() if inserted_dropout(part)]

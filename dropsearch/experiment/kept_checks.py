@@ -1,4 +1,4 @@
-"""Whether confirmed models can be kept, loaded and measured: tried before the search, and checked at its end."""
+"""Checks that models can be saved, loaded and validated, before the search and at its end."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from dropsearch.training.controlled_trial import controlled_trial, drops_nothing
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 TOLERANCE = 1e-3
-"""How far two measurements of one float32 model may lie apart, relative to the value: other kernels round otherwise."""
+"""Relative tolerance of two evaluations of a float32 model, since kernels round differently."""
 
 
 def try_end(context: ExperimentContext) -> None:
-    """Save and load an untrained module, as a run does with its winners in the end.
+    """Save and load an untrained module, as a run does with its winners.
 
     Raises:
         InputError: Its checkpoint cannot be written or loaded.
@@ -42,30 +42,30 @@ def try_end(context: ExperimentContext) -> None:
             context.load(TrialResult(spec, "COMPLETE", (), 0.0, "", str(path), sha256), path)
     except Exception as error:  # user code
         raise InputError(
-            f"model={name} must be saved in a checkpoint and loaded again, as the winners will in the end, and did "
-            f"not: {described(error)}"
+            f"model={name} must be savable in a checkpoint and loadable again, like the winners, but "
+            f"failed: {described(error)}"
         ) from error
 
 
 def reproduced(context: ExperimentContext, result: TrialResult, path: Path) -> str:
-    """Validate a kept model again; return in one line how what it scores differs from what is reported, or nothing.
+    """Validate a kept model again; return a message if its score differs from the reported one, or an empty string.
 
-    A module that draws random numbers in its validation, or fails where nothing trains it, is not compared.
+    A module that draws random numbers in validation, or fails outside of training, is not compared.
     """
     if result.best is None:
         return ""
     try:
         logged, again = (_validated(context, result, path, seed) for seed in (0, 1))
-    except Exception:  # user code, where it was not meant to run
+    except Exception:  # user code may fail outside of training
         return ""
     if logged != again or context.monitor.name not in logged:
         return ""
-    said, found = context.monitor.objective(result.best.objective), logged[context.monitor.name]
-    if math.isclose(said, found, rel_tol=TOLERANCE, abs_tol=1e-6):
+    reported, found = context.monitor.objective(result.best.objective), logged[context.monitor.name]
+    if math.isclose(reported, found, rel_tol=TOLERANCE, abs_tol=1e-6):
         return ""
     return (
-        f"the checkpoint of {result.spec.key} has {context.monitor.name}={found:.6g} when it is loaded and validated, "
-        f"and {said:.6g} was reported: the module validates with more than its weights (an epoch, state in hooks)"
+        f"the checkpoint of {result.spec.key} has {context.monitor.name}={found:.6g} when loaded and validated, "
+        f"but {reported:.6g} was reported: the validation depends on more than weights (an epoch, state in hooks)"
     )
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints that the run wrote, read again only if they are still what it wrote.
+"""Reading of the run's checkpoints, after a check that they are unchanged.
 
-A checkpoint may hold objects of the user's classes among its hyperparameters, and to read those is to run code that
-the file names. So each file's sha256 is noted in the study when it is written, and compared before it is read.
+A checkpoint may contain objects of user classes in its hyperparameters, and unpickling them runs code. The study
+therefore stores each file's sha256, which is compared before reading.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def verified_content(path: Path, result: TrialResult) -> bytes:
     """Return the content of a retraining's checkpoint.
 
     Raises:
-        InputError: The file is not the one that was written.
+        InputError: The file has changed.
     """
     content = path.read_bytes()
     if result.checkpoint_sha256 and hashlib.sha256(content).hexdigest() != result.checkpoint_sha256:
@@ -36,10 +36,10 @@ def verified_content(path: Path, result: TrialResult) -> bytes:
 def read_weights(path: Path, result: TrialResult) -> dict[str, Any]:
     """Return the weights of a retraining's checkpoint, on the CPU.
 
-    Objects of other classes than tensors and plain values are read only from a file whose sha256 was noted.
+    Objects other than tensors and plain values are read only if the study stores the file's sha256.
 
     Raises:
-        InputError: The file is not the one that was written, or no checkpoint.
+        InputError: The file has changed, or is not a checkpoint.
     """
     content = verified_content(path, result)
     try:

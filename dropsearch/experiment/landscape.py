@@ -1,4 +1,4 @@
-"""What the searches themselves show: how the score depends on each site's rate, and on the number of trials."""
+"""Results of the searches: score by rate of each site, and by number of trials."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def with_searches(
     """Return the evidence with the response curves and the budgets of each arm's search.
 
     Args:
-        evidence: What was measured on the winners.
-        context: What the run consists of.
+        evidence: Measures on the winners.
+        context: The context of the run.
         studies: The arms' studies.
-        outcomes: What is known of each arm.
+        outcomes: The outcome of each arm.
     """
     pairs = [(arm, outcomes[arm.arm.name]) for arm in studies]
     curves = {arm.arm.name: _responses(context, arm, outcome) for arm, outcome in pairs}
@@ -65,21 +65,21 @@ def _found(outcome: ArmOutcome) -> Mapping[str, float]:
 
 
 def _budget(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:
-    """Return the arm's best score by number of trials: from repetitions, or else where its trials are independent."""
+    """Return the arm's best score by number of trials, from repetitions or from independent trials."""
     searches = (outcome.trials, *outcome.repeats)
     floor = _floor(outcome.monitor, [trial for search in searches for trial in search])
     found = repeated_searches(searches, floor)
     if found is None and context.config.sampler.name == "random":
-        # The typical rates and the zeros, which come first, were not drawn.
+        # Without the first trials (typical rates and zeros), which were not drawn.
         found = random_search([t for t in outcome.trials if not arm.space.is_given(t.spec.params)], floor)
     return _shown(found, outcome.monitor) if found else None
 
 
 def _floor(monitor: Monitor, trials: Sequence[TrialResult]) -> float:
-    """What no score can be below, as far as its name or all that was seen of it tell.
+    """Return the lower bound of the objective, inferred from its name or its values.
 
-    A loss ends at 0. Of what a user module logs, what was never negative is taken to end at 0 where less is better,
-    and what was never outside [0, 1] to be a share where more is better.
+    A loss is bounded by 0. A minimized metric that was never negative is assumed to be bounded by 0, and a maximized
+    metric that was always in [0, 1] is assumed to be a share.
     """
     if monitor.is_val_loss:
         return 0.0
@@ -90,7 +90,7 @@ def _floor(monitor: Monitor, trials: Sequence[TrialResult]) -> float:
 
 
 def _shown(curve: Curve, monitor: Monitor) -> Curve:
-    """Return a curve of what is minimised as one of what is monitored."""
+    """Convert a curve of the minimized objective to the monitored metric."""
     if monitor.mode == "min":
         return curve
     expected, low, high = (

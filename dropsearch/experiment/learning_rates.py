@@ -1,4 +1,4 @@
-"""The range of learning rates, and what the module's own one has to do with it."""
+"""The range of learning rates, including the module's default."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Which learning rates are searched.
+    """The searched learning rates.
 
     Args:
         configured: The configured range.
-        own: The module's own value; NaN where it has none.
+        own: The module's default; NaN if it has none.
         is_default: Whether the range is the default, which the user did not set.
     """
 
@@ -26,13 +26,13 @@ class LearningRates:
 
     @property
     def searched(self) -> tuple[float, float]:
-        """The range: the configured one, which reaches to the module's own value where the user did not set it."""
+        """The configured range, extended to the module's default unless the user set the range."""
         low, high = self.configured
         return (min(low, self.own), max(high, self.own)) if self._beyond and self.is_default else self.configured
 
     @property
     def note(self) -> str:
-        """What a reader must know where the configured range leaves out the module's own value."""
+        """A note if the configured range does not contain the module's default."""
         if not self._beyond:
             return ""
         low, high = self.configured

@@ -1,4 +1,4 @@
-"""Whether a model can be trained in the memory of this machine: asked before it is built."""
+"""A check that training a model fits into memory, before the model is built."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from dropsearch.core.errors import InputError
 from dropsearch.training.planning.memory import free_memory
 
 BYTES = 16
-"""For each parameter: itself, its gradient, and two numbers of the optimizer, in float32."""
+"""Bytes per parameter: value, gradient and two optimizer values in float32."""
 
 
 def check_size(build: Callable[[], Any], name: str) -> None:
-    """Build a module without memory for its parameters, and check that training it fits into what is free.
+    """Build a module without allocating its parameters, and check that training fits into the free memory.
 
     Args:
-        build: Builds the module; it does nothing else.
-        name: What messages call it.
+        build: Builds the module, without other effects.
+        name: Name of the module in messages.
 
     Raises:
-        InputError: It does not fit.
+        InputError: The model does not fit.
     """
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in build().parameters())
-    except Exception:  # what cannot be built like this is built as it is, which says what is wrong
+    except Exception:  # the normal build reports the error
         return
     free = free_memory(torch.device("cpu"))
     if BYTES * count > free:

@@ -1,4 +1,4 @@
-"""How long the parts of a run take: measured beforehand on a few epochs and one model, or expected."""
+"""Durations of the parts of a run, measured on a few epochs and one model, or estimated."""
 
 from __future__ import annotations
 
@@ -27,72 +27,72 @@ from dropsearch.training.protocols import Engine
 from dropsearch.training.sequential import SequentialEngine
 
 EPOCHS = 3
-"""Epochs that a trial of a pilot takes, of which the first one also has what a trial costs once."""
+"""Number of epochs of a pilot trial; the first one includes costs per trial."""
 PILOT_SECONDS = 20.0
-"""No pilot trains longer."""
+"""Maximum duration of a pilot, in seconds."""
 EVALUATION = 1.3
-"""Time of an epoch with its two evaluations, over that of its steps: expected where no pilot is run."""
+"""Estimated ratio of an epoch's duration, with two evaluations, to that of its steps; used without a pilot."""
 REPORT_SECONDS = 10.0
-"""For figures and reports."""
+"""Seconds for figures and reports."""
 TRACKING_SECONDS = 3.0
-"""For what a tracker has not written by then."""
+"""Seconds for the tracker to finish writing."""
 LOOK_SECONDS = 0.5
-"""Expected to look at a model where that is not measured, in a run with fewer than `MANY_MODELS`."""
+"""Estimated seconds to measure a model, in runs with fewer than `MANY_MODELS`."""
 MANY_MODELS = 20
 ONCE_SECONDS = 3.0
-"""A first look at a model that takes longer is not repeated."""
+"""Seconds; a longer first measurement is not repeated."""
 TEST_SHARE = 0.1
-"""Time to test a model, over that of looking at it."""
+"""Ratio of the duration of a test to that of the measures."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What training takes, in seconds of the whole run: with all that trains at the same time."""
+    """Durations of training in seconds, with all simultaneous trials."""
 
     epoch: float
     trial: float = 0.0
-    """What a trial takes beside its epochs."""
+    """Seconds per trial in addition to its epochs."""
     at_once: int = 1
-    """How many trials trained at the same time."""
+    """Number of simultaneous trials."""
 
     def of(self, epochs: float, trials: int | None = None) -> float:
-        """Return the seconds an epoch of trials of so many epochs, with their share of what a trial costs once.
+        """Return the seconds per epoch, including the share of costs per trial.
 
         Args:
-            epochs: Of each trial.
-            trials: How many train after one another, at most `at_once` at a time: at their end some rows stand empty,
-                which costs something between nothing and as much as full ones.
+            epochs: Number of epochs of each trial.
+            trials: Number of trials, at most `at_once` of them simultaneous. The last ones leave rows empty, whose cost
+                is between zero and that of full rows.
         """
         waves = -(-trials // self.at_once) * self.at_once / trials if trials else 1.0
         return (self.epoch + self.trial / max(epochs, 1.0)) * (1 + waves) / 2
 
 
 def searched_share(config: Config) -> float:
-    """Return the share of the epochs that the trials of a search are expected to take."""
+    """Return the expected share of epochs that search trials train for."""
     startup = min(config.pruner.n_startup_trials if config.pruner.name != "none" else 0, config.study.n_trials)
     may_be_pruned = (config.study.n_trials - startup) / config.study.n_trials
     known = PRUNERS.get(config.pruner.name)
-    share = known.share if known else 1.0  # nothing is known of a pruner that was given as an object
+    share = known.share if known else 1.0  # unknown for a pruner object
     warmup = min(config.pruner.warmup_epochs / config.trainer.max_epochs, 1.0)
     return 1 - may_be_pruned * (1 - max(share, warmup))
 
 
 def planned_pace(context: ExperimentContext, plan: Plan) -> float | None:
-    """Return the seconds an epoch that the plan's measurements let expect; None where nothing was measured."""
+    """Return the expected seconds per epoch from the plan's measurements, or None."""
     if not plan.speed:
         return None
     return EVALUATION * len(context.source.train_loader(0)) / (plan.speed * context.processes)
 
 
 class PilotFeed:
-    """A feed of trials that all end after a few epochs; nothing is recorded but when they spoke.
+    """A feed of trials that end after a few epochs; it records only the times of reports.
 
     Args:
         specs: The trials.
-        most_at_once: How many may be open.
-        epochs: After how many epochs they end.
-        clock: Seconds that rise.
-        batches: Of an epoch, where `cancelled` is called at each of them; 0 where it is not.
+        most_at_once: Maximum number of open trials.
+        epochs: Number of epochs after which trials end.
+        clock: A monotonic clock in seconds.
+        batches: Number of batches per epoch, if `cancelled` is called at each batch; otherwise 0.
     """
 
     def __init__(
@@ -122,33 +122,33 @@ class PilotFeed:
         return taken
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Note when each trial ended an epoch; end it after the last one."""
+        """Record the time of each epoch; end trials after the last one."""
         for spec, _ in reports:
             self._spoke.setdefault(spec.key, []).append(self._clock())
         return [len(self._spoke[spec.key]) >= self._epochs for spec, _ in reports]
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Count trials that ended."""
+        """Count ended trials."""
         self._open -= len(results)
 
     def cancelled(self) -> bool:
-        """Return whether the pilot has taken long enough."""
+        """Return whether the pilot has run long enough."""
         self._looks += 1
         return self._clock() > self._until
 
     def pace(self) -> Pace | None:
-        """Return what the trials took; None where none of them ended an epoch."""
+        """Return the measured pace; None if no trial ended an epoch."""
         between = [b - a for times in self._spoke.values() for a, b in pairwise(times)]
         first = [times[0] - self._asked[key] for key, times in self._spoke.items()]
         if not first:
             return self._pace_of_batches()
         epoch = _median(between or first)
-        # What a process does at its first trial alone, such as importing, is no part of what each trial takes.
+        # Exclude one-time costs of a process at its first trial, such as imports.
         late = first[len(first) // 2 :]
         return Pace(epoch / self._most_open, max(_median(late) - epoch, 0.0) / self._most_open, self._most_open)
 
     def _pace_of_batches(self) -> Pace | None:
-        """Return the pace by the batches that were done: an engine in this process looks at the feed at each."""
+        """Return the pace from batches, since an engine in this process calls the feed at each batch."""
         if not self._batches or self._looks < 2:
             return None
         return Pace(self._batches * (self._clock() - self._first_look) / (self._looks - 1))
@@ -167,14 +167,14 @@ def pilot(
     arm: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pace | None:
-    """Train a few epochs of an arm as a phase of the run would, and return what that took.
+    """Train a few epochs of an arm as in a phase of the run, and return the pace.
 
     Args:
         context: What the run consists of.
         engine: What trains.
-        phase: search or confirm: they have different numbers of trials open.
-        arm: Whose trials.
-        clock: Seconds that rise.
+        phase: search or confirm, which have different numbers of open trials.
+        arm: The arm.
+        clock: A monotonic clock in seconds.
     """
     config = context.config
     if phase == "search":
@@ -217,7 +217,7 @@ def pilots(
     found: dict[TrialPhase, Pace] = {}
     phases: tuple[TrialPhase, ...] = ("search",) if is_sequential(engine) else ("search", "confirm")
     for phase in phases:
-        with named_if_still(f"trying how fast the {phase} trains"):
+        with named_if_still(f"measuring the speed of the {phase}"):
             paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]
         if paces:
             epoch, trial = (
@@ -232,15 +232,14 @@ def pilots(
 def evidence_pace(
     context: ExperimentContext, clock: Callable[[], float] = time.perf_counter, *, thorough: bool = False
 ) -> float:
-    """Return the seconds that it takes to look at one model: measured on one that is not trained; 0 where none can be.
+    """Return the seconds to measure one model, from an untrained one; 0 if it cannot be measured.
 
-    The test set is not opened: validation examples stand in for it, as many as it has.
+    Validation examples replace those of the test set, in the same number.
 
     Args:
         context: What the run consists of.
-        clock: Seconds that rise.
-        thorough: Look at models of two arms, and of a run with few models too, where measuring takes as long as it
-            saves.
+        clock: A monotonic clock in seconds.
+        thorough: Measure models of two arms, also in a run with few models.
     """
     config = context.config
     if config.evidence.name == "off":
@@ -248,9 +247,9 @@ def evidence_pace(
     if not thorough and len(config.arms) * config.confirm.seeds < MANY_MODELS:
         return LOOK_SECONDS
     try:
-        with named_if_still("trying how long the evidence takes"):
+        with named_if_still("measuring the duration of the evidence"):
             return _pace_of_looks(context, clock, 1 + thorough)
-    except Exception:  # the module is anybody's; whether it can be looked at is told of the trained ones
+    except Exception:  # user modules may raise anything; trained models report the error
         return 0.0
 
 
@@ -259,13 +258,13 @@ def _pace_of_looks(context: ExperimentContext, clock: Callable[[], float], arms:
     first = _look(context, shared, context.config.arms[-1], clock)
     if first > ONCE_SECONDS:
         return first
-    # What is imported or compiled once is over; arms without dropout have less to look at.
+    # Imports and compilation are done; arms without dropout have fewer measures.
     ends = dict.fromkeys([*context.config.arms[:1], context.config.arms[-1]][-arms:])
     return sum(_look(context, shared, arm, clock) for arm in ends) / len(ends)
 
 
 def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float]) -> float:
-    """Return the seconds that the measures take on an untrained model of an arm."""
+    """Return the duration of the measures on an untrained model of an arm, in seconds."""
     (spec,) = _specs(context, arm, 1)
     validation, train = split_examples(context, shared, spec)
     held_out = _as_many(validation, context.source.sizes.get("test", 0))
@@ -280,13 +279,13 @@ def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: 
 
 
 def _as_many(examples: Examples, count: int) -> Examples:
-    """Return examples, over and over, until they are as many as are looked at of a set of this size."""
+    """Repeat examples up to the number that is measured of a set of this size."""
     rows = torch.arange(min(count, MOST) or len(examples), device=examples.targets.device) % len(examples)
     return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
 
 
 class _WithoutTest:
-    """A source whose test set stays closed."""
+    """A data source without its test set."""
 
     has_test = False
 

@@ -1,4 +1,4 @@
-"""What else is searched: where it begins, and the programs that are looked at before anything is trained."""
+"""Other searched parameters: initial values, and checks of all resulting programs before training."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dropsearch.core.records.ranges import combinations, first_value, written
 from dropsearch.training.vectorized.partitioned_feed import BY_ROW
 
 MOST = 8
-"""More combinations of what decides a trial's program are not looked at one by one: each value is seen once then."""
+"""Maximum number of checked combinations of program parameters; for more, each value is checked once."""
 
 
 def start(searched: Mapping[str, Range], configured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the first trials: those configured where they are in the range, else the middle."""
+    """Return the values of the first trials: configured values within the range, otherwise the middle."""
     return {key: first_value(given, configured.get(key)) for key, given in searched.items()}
 
 
 def programs(searched: Mapping[str, Range]) -> tuple[dict[str, Any], ...]:
-    """Return the values that decide which program a trial runs, in combinations: one empty one where nothing does."""
+    """Return the combinations of values that determine a trial's program; one empty combination if none do."""
     return combinations({key: given for key, given in searched.items() if key not in BY_ROW}, MOST)
 
 
 def never_alike(searched: Mapping[str, Range]) -> str:
-    """Return the key in which no two trials are alike, so that each is a program of its own; empty where none is."""
+    """Return a key whose values do not repeat between trials, so that each trial has its own program; else empty."""
     apart = (key for key, given in searched.items() if key not in BY_ROW and not given.repeats)
     return next(apart, "")
 
 
 def alike_in_rows(searched: Mapping[str, Range], program: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of two trials of one program, as far apart as the rows of one program may be."""
+    """Return the values of two trials with the same program that differ as much as possible."""
     by_row = {key: given.ends for key, given in searched.items() if key in BY_ROW}
     first, last = ({key: ends[place] for key, ends in by_row.items()} for place in (0, -1))
     return {**program, **first}, {**program, **last}
@@ -46,13 +46,13 @@ def check_sites(
     """Check that every program has the sites whose rates are searched.
 
     Args:
-        searched: What else is searched.
-        begun: The values of the model that has `sites`.
+        searched: Other searched ranges.
+        begun: Values of the model with `sites`.
         sites: The sites whose rates are searched.
-        look: Returns the sites of a model with other values.
+        look: Returns the sites of a model with given values.
 
     Raises:
-        InputError: One has others, or cannot be built.
+        InputError: A program has other sites, or cannot be built.
     """
     ours = {key: given for key, given in searched.items() if key.startswith("model.")}
     known = {site.name for site in sites}
@@ -72,7 +72,7 @@ def check_sites(
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
-    """Return values by key, as one types them."""
+    """Return values by key, as typed by a user."""
     return ", ".join(f"{key}={written(value)}" for key, value in values.items())
 
 

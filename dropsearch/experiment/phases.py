@@ -1,4 +1,4 @@
-"""What is trained in a run or by a worker, phase by phase."""
+"""The training phases of a run or a worker."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dropsearch.study.retrainings import RETRAININGS
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a study that is complete before the next one begins."""
+    """A phase of a study, which is complete before the next one starts."""
 
     name: str
     is_search: bool
-    """Whether trials are proposed by a sampler; their weights are not kept."""
+    """Whether a sampler proposes its trials, whose weights are not kept."""
     left: Callable[[], int]
-    """Returns how many trials it still lacks."""
+    """Returns the number of missing trials."""
     train: Callable[[Watch], None]
     is_budgeted: bool = False
-    """Whether a budget decides how much of it is trained."""
+    """Whether a budget limits its training."""
 
 
 def phases(arm_runner: ArmRunner) -> list[Phase]:

@@ -1,4 +1,4 @@
-"""What a run needs around it, looked at before anything heavy is imported and before anything is written."""
+"""Checks of device, folders, storage and tracking, before heavy imports and before anything is written."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dropsearch.tracking.mlflow.address import check_reachable, resolve
 
 
 def check_prerequisites(config: Config) -> None:
-    """Check the device, the output directory, and where a study is opened or planned storage and tracking too.
+    """Check the device, the output directory and, for tasks with a study, storage and tracking.
 
     Raises:
-        InputError: The first of them that cannot be used.
+        InputError: One of them cannot be used.
     """
     use_devices(config)
     _check_device(config.trainer.accelerator)
@@ -48,27 +48,27 @@ def _check_device(accelerator: str) -> None:
 
 
 LONGEST_PART = 255
-"""Bytes that file systems allow in one part of a path."""
+"""Maximum number of bytes of a path component."""
 
 
 def too_long(path: str) -> str:
-    """Return the first part of a path that no file system takes, or an empty string."""
+    """Return the first path component that is too long, or an empty string."""
     return next((part for part in path.split("/") if len(os.fsencode(part)) > LONGEST_PART), "")
 
 
 def check_folder(folder: Path, key: str = "output_dir") -> None:
-    """Check that a folder can be made and written, without making it.
+    """Check that a folder can be created and written, without creating it.
 
     Args:
         folder: The folder.
-        key: Where its path was given.
+        key: The setting with its path.
 
     Raises:
-        InputError: It cannot.
+        InputError: It cannot be created or written.
     """
     if long := too_long(str(folder)):
         raise InputError(f'{key} must have parts of at most {LONGEST_PART} bytes, got "{long[:40]}…": shorten it')
-    # A path below a file is no folder, though pathlib would find its nearest folder beyond the file.
+    # A path below a file is invalid, although its nearest existing parent folder is writable.
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     problem = None
     if not nearest.is_dir():
@@ -80,7 +80,7 @@ def check_folder(folder: Path, key: str = "output_dir") -> None:
 
 
 def _check_tracking(config: Config) -> None:
-    """Find out whether MLflow's place answers; a database file that is yet to be made always does."""
+    """Check that MLflow is reachable; a new database file always is."""
     check_extras(config.tracking.name)
     if "mlflow" not in tracker_names(config.tracking.name):
         return
@@ -99,7 +99,7 @@ def _check_tracking(config: Config) -> None:
 
 @contextmanager
 def reached(folder: Path) -> Iterator[None]:
-    """Say in one line that the disk failed.
+    """Convert disk errors to a one-line error.
 
     Raises:
         RunError: A file in the folder could not be read or written.

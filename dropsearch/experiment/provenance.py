@@ -1,4 +1,4 @@
-"""What a result came from: versions, the state of the code, and the command."""
+"""Provenance of results: versions, state of the code, and commands."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dropsearch.core.records import ARMS
 from dropsearch.experiment.insertion import where_of
 
 OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
-"""Keys whose value a retraining does not need."""
+"""Keys that a retraining does not need."""
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of dropsearch, of Python and of what decides the numbers."""
+    """Return the versions of dropsearch, Python and libraries that affect results."""
     found = {"dropsearch": dropsearch.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str]:
-    """Return MLflow's tags for the commit that the working folder is at; empty outside a checkout."""
+    """Return MLflow's tags for the commit of the working folder; empty outside a checkout."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
@@ -60,15 +60,15 @@ def _git(*words: str) -> str:
 
 
 def python() -> str:
-    """Return this interpreter as one would type it from the working folder."""
+    """Return the command for this interpreter from the working folder."""
     executable, here = Path(sys.executable), Path.cwd()
     return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
 
 
 def this_command(without: str = "") -> str:
-    """Return the command that was given, so that it can be given again, without one of its words.
+    """Return the command of this process so that it can be repeated, without one of its words.
 
-    A word with a password or a token names an environment variable in its place.
+    Passwords and tokens are replaced by references to environment variables.
     """
     words = (_without_secret(word) for word in sys.argv[1:] if word != without)
     return shlex.join([python(), "-m", "dropsearch", *words])
@@ -82,27 +82,27 @@ def _without_secret(word: str) -> str:
 
 
 def secret_reference(key: str, *default: str) -> str:
-    """Return what stands for a value that is not written down: a reference to the environment, as OmegaConf reads it.
+    """Return an OmegaConf reference to an environment variable for a secret value.
 
     Args:
         key: The configuration key.
-        default: The value where the variable is not set; without one it is an error.
+        default: The value if the variable is not set; without a default that is an error.
     """
     return f"${{oc.env:{','.join((secret_variable(key), *default))}}}"
 
 
 def secret_variable(key: str) -> str:
-    """Return the environment variable for a key's secret value: `study.storage` has `DROPSEARCH_STUDY_STORAGE`."""
+    """Return the environment variable of a secret key: `DROPSEARCH_STUDY_STORAGE` for `study.storage`."""
     return "DROPSEARCH_" + re.sub(r"\W+", "_", key.lstrip("+~")).upper()
 
 
 def shown_config(config: Config) -> dict[str, Any]:
-    """Return a configuration as nested dictionaries for reports and trackers, passwords and tokens masked."""
+    """Return a configuration as nested dictionaries with masked passwords and tokens, for reports and trackers."""
     return masked_values(plain(config))
 
 
 def without_secrets(values: Any, key: str = "") -> Any:
-    """Return a configuration's values with references to the environment in place of passwords and tokens."""
+    """Return a configuration's values with passwords and tokens replaced by references to the environment."""
     if isinstance(values, Mapping):
         return {name: without_secrets(value, f"{key}.{name}" if key else str(name)) for name, value in values.items()}
     if isinstance(values, list | tuple):
@@ -119,13 +119,13 @@ def commands(
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return the exact commands that lead on from a run, by what they do.
+    """Return the follow-up commands of a run by purpose.
 
     Args:
         config: The configuration.
-        best: The arm whose confirmed model is best, None where none was confirmed.
-        tracking: What the trackers tell of themselves, empty where nothing is tracked.
-        carried: What the user's class gets for the best trial beside the arguments of the configuration.
+        best: The arm with the best confirmed model, or None.
+        tracking: Information of the trackers; empty without tracking.
+        carried: Arguments of the user's class for the best trial in addition to the configuration.
         rates: The rates of the best trial, by site.
     """
     found: dict[str, str] = {}
@@ -146,7 +146,7 @@ def commands(
 
 
 def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
-    """Return what shows the curves that were tracked, by tracker: a command, or the address of the run itself."""
+    """Return commands or URLs that show the tracked curves, by tracker."""
     found, uri = {}, tracking.get("tracking_uri", "")
     page = f"/#/experiments/{tracking.get('experiment_id')}/runs/{tracking.get('run_id')}"
     if uri.startswith(("http://", "https://")):
@@ -164,7 +164,7 @@ def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
 
 
 def _database(uri: str) -> str:
-    """Return MLflow's database as a word of a command: a variable where its address has a password."""
+    """Return MLflow's database URL for a command, as a variable if it contains a password."""
     return '"$MLFLOW_TRACKING_URI"' if MASK in uri else shlex.quote(shorter(uri))
 
 
@@ -175,14 +175,14 @@ def reload_command(
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
-    """Return the command that loads a checkpoint and prints its network; empty where no one line could.
+    """Return a command that loads a checkpoint and prints its network; empty if one line is not enough.
 
     Args:
-        checkpoint: The file.
-        config: The configuration that it was trained with; None for a model of ours.
-        arm: The arm that it was trained in.
-        carried: What the user's class gets for its trial beside the arguments of the configuration.
-        rates: The rates that it was trained with, by site, which a user's class does not keep.
+        checkpoint: Path of the checkpoint.
+        config: The configuration of its training; None for a built-in model.
+        arm: The arm of its training.
+        carried: Arguments of the user's class for its trial in addition to the configuration.
+        rates: Rates of its training by site, which a user's class does not store.
     """
     code = _reload_code(config, arm, checkpoint, carried, rates)
     return shlex.join([python(), "-c", code]) if code else ""
@@ -191,9 +191,9 @@ def reload_command(
 def _reload_code(
     config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any], rates: Mapping[str, float]
 ) -> str:
-    if config is None or takes_optimizer(config):  # its checkpoint holds all that it was built with
+    if config is None or takes_optimizer(config):  # its checkpoint contains all constructor arguments
         return f"{_imported('dropsearch.Classifier')}; print({_loaded('Classifier', checkpoint, {})})"
-    # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
+    # A factory function may not be importable, and a class would build the removed BatchNorm again.
     if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
         return ""
     given, target = {**arguments(config.model), **carried}, config.model._target_
@@ -211,14 +211,14 @@ def _imported(target: str) -> str:
 
 
 def _loaded(name: str, checkpoint: str, given: Mapping[str, Any]) -> str:
-    # In double quotes where it can be, for the shell wants the single ones.
+    # Double quotes if possible, since the shell command uses single quotes.
     words = [json.dumps(checkpoint, ensure_ascii=False)]
     words += [f"{key}={_argument(key, value)}" for key, value in given.items()]
     return f"{name}.load_from_checkpoint({', '.join(words)})"
 
 
 def _inserted(config: Config) -> list[str]:
-    """Return the code that puts dropout where `sites.insert` says."""
+    """Return the code that inserts dropout by `sites.insert`."""
     where = where_of(config.sites)
     if where is None:
         return []
@@ -240,14 +240,14 @@ def _set(rates: Mapping[str, float]) -> list[str]:
 
 
 def _argument(key: str, value: Any) -> str:
-    """Return an argument of the user's class as Python code; one with a password or token is read from a variable."""
+    """Return an argument of the user's class as Python code; secrets are read from environment variables."""
     if masked_values(value, key) != value:
         return f'os.environ["{secret_variable(f"model.{key}")}"]'
     return f"instantiate({value!r})" if "_target_" in repr(value) else repr(value)
 
 
 def shorter(uri: str) -> str:
-    """Return a SQLite URI relative to the working folder where that is shorter."""
+    """Return an SQLite URI relative to the working folder if that is shorter."""
     if not uri.startswith("sqlite") or not (path := sqlite_file(uri)).is_relative_to(Path.cwd()):
         return uri
     return sqlite_url(path.relative_to(Path.cwd()))

@@ -1,4 +1,4 @@
-"""Retrainings of the winners with a change, on request: what `RETRAININGS` names."""
+"""Optional retrainings of winners with a change, as registered in `RETRAININGS`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dropsearch.study.retrainings import RETRAININGS, Variations
 from dropsearch.study.variation_feed import VariationFeed, trial_keys
 
 OTHER_ARMS = 1_000_000
-"""Above the numbers of an arm's own configurations: here those of other arms begin."""
+"""Offset of configuration numbers of other arms, above an arm's own numbers."""
 
 
 def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
-    """Return the variations of an arm's winner; none of one that drops nothing anywhere."""
+    """Return the variations of an arm's winner; none if all its rates are 0."""
     if winner is None or not any(winner.results[0].spec.rates.values()):
         return {}
     spec = winner.results[0].spec
-    if winner.owner:  # two arms may each have a configuration of this number
+    if winner.owner:  # numbers of other arms may collide
         spec = dataclasses.replace(
             spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner))
         )
@@ -39,7 +39,7 @@ def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase) -> None:
 
 
 def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
-    """Return which retrainings that are asked for are not done yet; empty where all are."""
+    """Return a message about missing requested retrainings; empty if there are none."""
     for phase in arm.retrained:
         if count := _left(arm, winner, phase):
             return f"{count} {RETRAININGS[phase].missing} are missing in arm {arm.arm.name}"
@@ -47,7 +47,7 @@ def missing(arm: ArmStudies, winner: Confirmed | None) -> str:
 
 
 def count_left(arm_runner: ArmRunner, phase: TrialPhase) -> int:
-    """Return how many retrainings the arms still lack."""
+    """Return the number of missing retrainings of all arms."""
     return sum(_left(arm, arm_runner.winner(arm), phase) for arm in arm_runner.studies if phase in arm.retrained)
 
 
@@ -59,7 +59,7 @@ def _left(arm: ArmStudies, winner: Confirmed | None, phase: TrialPhase) -> int:
 def retrained(
     arm: ArmStudies, winner: Confirmed, phase: TrialPhase
 ) -> dict[str, tuple[TrialSpec, tuple[TrialResult, ...]]]:
-    """Return what became of each variation of an arm's winner, by its name; of the seeds, those that are done."""
+    """Return the finished retrainings of each variation of an arm's winner, by name."""
     results = {(r.spec.configuration, r.spec.variation, r.spec.seed): r for r in arm.retrained[phase].results()}
     found = {}
     for spec in variations_of(phase, winner).values():
@@ -74,7 +74,7 @@ def varied(
 ) -> tuple[Variation, ...]:
     """Return the variations of an arm's winner, each compared with the winner on the same seeds.
 
-    `fixed_luck` is what seeds do not vary.
+    `fixed_luck` are sources of variation that seeds do not cover.
     """
     winner = outcome.winner
     if phase not in arm.retrained or winner is None:
@@ -96,6 +96,6 @@ def varied(
 
 
 def _scores(outcome: ArmOutcome, results: Sequence[TrialResult]) -> dict[int, float]:
-    """Return the best of what is monitored by seed; not finite where a retraining failed."""
+    """Return the best monitored value by seed; not finite for a failed retraining."""
     known = Confirmed(0, tuple(results))
     return {seed: outcome.monitor.objective(value) for seed, value in zip(known.seeds, known.val_loss, strict=True)}

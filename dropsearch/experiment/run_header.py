@@ -1,4 +1,4 @@
-"""What a run is about to do, in a few lines for the user to read before it begins."""
+"""The header that describes a run before it starts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dropsearch.study.selection import retraining_count
 def run_header(
     context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = ""
 ) -> tuple[str, dict[str, str]]:
-    """Return a headline, and what there is to say by topic.
+    """Return a headline and facts by topic.
 
     Args:
-        context: What the run consists of.
-        engine: What trains.
-        done: How many trials an earlier run of the study ended.
-        tracking: What the tracker tells of itself, empty where nothing is tracked.
-        bought: What a budget buys, empty without one.
+        context: The context of the run.
+        engine: Description of the engine.
+        done: Number of trials that earlier runs ended.
+        tracking: Information of the tracker; empty without tracking.
+        bought: Description of the budget's allocation; empty without a budget.
     """
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
@@ -47,8 +47,8 @@ def run_header(
         facts["W&B"] = f"project {tracking['project']}, {tracking['mode']}"
     if tracking.get("logdir"):
         facts["TensorBoard"] = tracking["logdir"]
-    if said := notes(context):
-        facts["note"] = "; ".join(said)
+    if lines := notes(context):
+        facts["note"] = "; ".join(lines)
     if done:
         facts["so far"] = f"{done} trials of study {config.study.name} are done; it continues"
     with_batchnorm = any(ARMS[arm].batchnorm for arm in arms)
@@ -66,13 +66,13 @@ def _confirmed(confirm: ConfirmConfig) -> str:
 
 
 def notes(context: ExperimentContext) -> tuple[str, ...]:
-    """Return what a reader must know of the module and the data."""
-    said = [*context.modules.notes]
+    """Return notes about the module and the data."""
+    lines = [*context.modules.notes]
     if context.rate_check:
-        said += context.rate_check.notes(context.config.model.name)
+        lines += context.rate_check.notes(context.config.model.name)
     if not context.source.has_test:
-        said.append("there is no test set: arms are compared on validation, which chose them too")
-    return (*said, *context.source.notes)
+        lines.append("there is no test set: arms are compared on the validation set, which was also used for selection")
+    return (*lines, *context.source.notes)
 
 
 def _repeated(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""The stages of a run, what each of them is expected to take, and what shows how far it is."""
+"""The stages of a run, their expected durations, and the progress views."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ EVIDENCE_HINT = "evidence=off leaves it out"
 
 
 def preparing(what: str) -> None:
-    """Say on a terminal what happens before a run begins; a log has no need of it."""
+    """Print on a terminal, but not in a log, what happens before a run starts."""
     if sys.stderr.isatty():
         print(f"[prepare] {what}", file=sys.stderr, flush=True)
 
 
 def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequence[ArmStudies]) -> Progress:
-    """Return the progress of a run that is about to train what its studies lack.
+    """Return the progress of a run that trains the missing trials of its studies.
 
     Args:
         context: What the run consists of.
-        plan: How trials are trained; None where none are.
+        plan: The plan; None if nothing is trained.
         studies: The arms' studies.
     """
     config = context.config
@@ -71,7 +71,7 @@ def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequenc
 def planned_stages(
     context: ExperimentContext, plan: Plan, engine: Engine, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[list[Stage], Mapping[TrialPhase, Pace]]:
-    """Return the stages of a run from its beginning, and what training takes: measured with the engine of the run."""
+    """Return the stages of a new run, and the training paces measured with its engine."""
     paces = pilots(context, engine, clock)
     with engines.all_cores():
         model = evidence_pace(context, clock, thorough=True)
@@ -82,14 +82,14 @@ def planned_stages(
 
 
 def budget_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Costs:
-    """Return what the parts of a run cost in seconds, measured.
+    """Return the measured costs of the parts of a run, in seconds.
 
     Raises:
         InputError: No trial ended an epoch.
     """
     paces, config = pilots(context, engine), context.config
     if "search" not in paces:
-        raise InputError("budget needs a measured speed, and no trial ended an epoch: give study.n_trials instead")
+        raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
     with engines.all_cores():
         model = evidence_pace(context, thorough=True)
     epochs = config.trainer.max_epochs
@@ -106,14 +106,14 @@ def budget_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Cost
 
 
 def views(context: ExperimentContext) -> list[View]:
-    """Return what shows the progress of a run: a page in its folder, and a notebook, a table or lines."""
+    """Return the progress views of a run: a page in its folder, and a notebook display, a table or lines."""
     config = context.config
     shown: View = Lines()
     if in_notebook():
         shown = NotebookDisplay()
     elif sys.stderr.isatty() and can_draw():
         shown = LiveTable()
-    if config.task != "search":  # the page of the run stays until its report is written anew
+    if config.task != "search":  # keeps the existing report until it is written again
         return [shown]
     return [LivePage(context.folder / "report.html", f"{config.model.name} on {context.source.name}"), shown]
 
@@ -126,15 +126,15 @@ def run_stages(
     model: float,
     paces: Mapping[TrialPhase, Pace] | None = None,
 ) -> list[Stage]:
-    """Return the stages of a run in their order.
+    """Return the stages of a run in order.
 
     Args:
         context: What the run consists of.
-        trials: How many trials each training stage has, by name; see `missing_trials`.
-        epoch: Expected seconds an epoch of a trial in the search; None if unknown.
-        confirm_ratio: How many times as long an epoch of a confirmation takes.
-        model: Seconds to look at one model.
-        paces: What pilots measured, in place of `epoch` and `confirm_ratio`.
+        trials: Number of trials of each training stage by name; see `missing_trials`.
+        epoch: Expected seconds per epoch of a search trial; None if unknown.
+        confirm_ratio: Duration of an epoch in the confirmation relative to the search.
+        model: Seconds to measure one model.
+        paces: Paces measured by pilots, which replace `epoch` and `confirm_ratio`.
     """
     config, epochs = context.config, context.config.trainer.max_epochs
     share, known = searched_share(config), paces or {}
@@ -156,7 +156,7 @@ def run_stages(
 
 
 def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = ()) -> dict[str, int]:
-    """Return how many trials each training stage of a run still has, at most; of a run without studies, all."""
+    """Return the maximum number of missing trials of each training stage; without studies, all trials."""
     config = context.config
     arms = len(config.arms)
     done = [(len(arm.search.results()), len(arm.confirm.results())) for arm in studies] or [(0, 0)] * arms
@@ -180,12 +180,12 @@ def missing_trials(context: ExperimentContext, studies: Sequence[ArmStudies] = (
 
 
 def winners_count(arms: Mapping[str, ArmOutcome]) -> int:
-    """Return how many confirmed models of winners there are."""
+    """Return the number of confirmed models of winners."""
     return sum(len(arm.winner.results) for arm in arms.values() if arm.winner)
 
 
 def _ratio(context: ExperimentContext, plan: Plan) -> float:
-    """Return how many times as long an epoch takes in a confirmation, where more trials are open than in a search."""
+    """Return the duration of an epoch in the confirmation, which has more open trials, relative to the search."""
     if not plan.rates or plan.engine == "sequential":
         return 1.0
     config = context.config
@@ -196,6 +196,6 @@ def _ratio(context: ExperimentContext, plan: Plan) -> float:
 
 
 def _rate(plan: Plan, open_trials: int) -> float:
-    """Return the measured rate of the width nearest to so many open trials."""
+    """Return the measured rate at the width nearest to a number of open trials."""
     width = min(plan.width, open_trials)
     return plan.rates[min(plan.rates, key=lambda each: abs(each - width))]

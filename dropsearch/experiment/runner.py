@@ -1,4 +1,4 @@
-"""`task=search`: from a configuration to an answer."""
+"""`task=search`: search, confirmation, test and report."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ from dropsearch.training.protocols import Engine, Feed
 
 
 def search(config: Config) -> int:
-    """Search, confirm, test, leave every file and print what was found.
+    """Search, confirm, test, write all files and print the answer.
 
     Returns:
-        0, 1 where no trial was completed, or 130 where the user stopped it.
+        0, 1 if no trial was completed, or 130 if the user stopped the run.
     """
     summary = searched(config)
     print(closing(summary))
@@ -58,47 +58,47 @@ def search(config: Config) -> int:
 
 
 def searched(config: Config) -> Summary:
-    """Search, confirm, test, leave every file, and return what was found."""
+    """Search, confirm, test, write all files, and return the summary."""
     started = time.perf_counter()
-    preparing("reading the data and looking at the module")
+    preparing("reading the data and inspecting the module")
     context = build_context(config)
     try_end(context)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    preparing("comparing vectorized with sequential training, and measuring both")
+    preparing("comparing vectorized with sequential training and measuring their speed")
     plan = engines.plan(context)
     journal = context.folder / "study.journal"
     if storage_exists(config.study.storage, journal):
         check_studies(open_storage(config.study.storage, journal), fingerprints(context))
     tracker = trackers(context)
-    # Processes are forked here, before the tracker and the studies have threads and open files.
+    # Fork here, before the tracker and the studies have threads and open files.
     engine = run_engine(context, plan)
     with closed(engine), reached(context.folder):
         return ExperimentRun(context, engine, tracker, started, plan).work(journal)
 
 
 def trackers(context: ExperimentContext) -> Tracker:
-    """Return the tracker that the configuration names, with the Lightning logger that was handed over in Python."""
+    """Return the configured tracker, combined with a Lightning logger passed from Python."""
     config = context.config.tracking
     loggers = [] if config.made_by is None else [LoggerTracker(config.made_by)]
     return make_tracker(config.name, uri=config.uri, output_dir=context.folder, more=loggers)
 
 
 MOST_EVIDENCE = 0.4
-"""The largest share of a budget that evidence on eight seeds of each arm may take."""
+"""Maximum share of a budget for evidence on eight seeds of each arm."""
 
 
 class ExperimentRun:
-    """One invocation: the studies, the tracker and the progress bar, and what comes of them.
+    """One invocation with its studies, tracker and progress.
 
-    `work` does all of it. After `open`, its `arm_runner` can also be run part by part.
+    `work` runs everything. After `open`, the parts of `arm_runner` can also be run separately.
 
     Args:
         context: What the run consists of.
         engine: What trains.
-        tracker: Where runs are tracked; not yet connected.
-        started: `time.perf_counter()` when the invocation began.
-        plan: How trials are trained; None where none are.
+        tracker: The tracker, not yet connected.
+        started: `time.perf_counter()` at the start of the invocation.
+        plan: The plan; None if nothing is trained.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class ExperimentRun:
         self.clock: Callable[[], float] = time.perf_counter
         self.budgeted: BudgetedTraining | None = None
         self.remarks: list[str] = []
-        """Notes of the run beside those of its context."""
+        """Notes of the run in addition to those of its context."""
 
     def open(self, journal: Path) -> None:
-        """Reach the tracker, open the studies, then the parent run: a tracker that refuses leaves no study behind."""
+        """Connect the tracker, open the studies, then the parent run, so that a tracker error creates no study."""
         config = self.context.config
         self.tracker.connect(f"{config.model.name}-{self.context.source.name}")
         make_output_folder(self.context.folder)
@@ -129,12 +129,12 @@ class ExperimentRun:
         self.start_tracking(storage)
 
     def open_studies(self, storage: Any) -> None:
-        """Open the studies, which are made where they are not there."""
+        """Open the studies; create them if necessary."""
         studies = [arm_studies(self.context, storage, name) for name in self.context.config.arms]
         self.arm_runner = ArmRunner(self.context, studies, self.engine, self.interruption)
 
     def start_tracking(self, storage: Any, *, amends: bool = False) -> None:
-        """Open the parent run, or take that of an earlier invocation to amend it."""
+        """Open the parent run, or that of an earlier invocation to extend it."""
         config, source = self.context.config, self.context.source
         self.tracker.start(
             study=config.study.name,
@@ -157,7 +157,7 @@ class ExperimentRun:
         )
 
     def _track_untracked_results(self) -> None:
-        """Track what processes that are gone told to the studies, and no tracker."""
+        """Track results of dead processes that no tracker has."""
         for arm in self.arm_runner.studies:
             arm.close_abandoned()
         results = {r.spec.key: r for arm in self.arm_runner.studies for r in arm.untracked_results()}
@@ -166,12 +166,12 @@ class ExperimentRun:
             self.tracker.end(results[key])
 
     def show_progress(self) -> None:
-        """Show from now on how far the run is."""
+        """Start showing progress."""
         self.progress = run_progress(self.context, self.plan, self.arm_runner.studies)
         self.progress.start()
 
     def work(self, journal: Path) -> Summary:
-        """Search, confirm and test; then close everything, however it ended."""
+        """Search, confirm and test, and close everything in any case."""
         try:
             costs = self._budget_costs()
             self.open(journal)
@@ -183,14 +183,14 @@ class ExperimentRun:
             with self.interruption.listening():
                 self._train()
             forget_crashes(self.context.folder)
-            self._track_untracked_results()  # a neighbour may have died meanwhile
+            self._track_untracked_results()  # another process may have died in the meantime
             complete = not self.interruption.requested
             outcomes = self._outcomes(complete)
             self.progress.begin("compare", hint="the arms, and keep the best model")
             if complete:
                 self._check_kept(outcomes)
             summary = self.summary(outcomes, complete)
-            self._log_model(summary)  # before the evidence, so that it is exported meanwhile
+            self._log_model(summary)  # before the evidence, so that both run in parallel
             summary = self._finished(summary)
             summary = self.finish(summary)
         except BaseException as error:
@@ -203,17 +203,17 @@ class ExperimentRun:
         return summary
 
     def _outcomes(self, complete: bool) -> dict[str, ArmOutcome]:
-        """Return what is known of each arm; winners see the test set where the run is complete.
+        """Return the outcome of each arm; test the winners if the run is complete.
 
-        Where the user's code fails on the test set, it is what is known without it.
+        If the user's code fails on the test set, the outcomes have no test scores.
         """
         if complete and self.context.source.has_test:
             self.progress.begin("test", len(self.arm_runner.studies) * self.context.config.confirm.seeds, "models")
         try:
             with named_if_still("measuring the winners"):
                 return self.arm_runner.outcomes(open_test=complete, step=self.progress.step)
-        except TestSetError as error:  # all that was trained is reported all the same
-            self._remark(f"the test set could not be measured ({error}); the same command tries it again")
+        except TestSetError as error:  # report the other results
+            self._remark(f"the test set could not be measured ({error}); repeat the command to try again")
             return self.arm_runner.outcomes(open_test=False)
 
     def _remark(self, note: str) -> None:
@@ -221,7 +221,7 @@ class ExperimentRun:
         self.remarks.append(note)
 
     def _check_kept(self, outcomes: Mapping[str, ArmOutcome]) -> None:
-        """Note where the best arm's checkpoint does not have what is reported of it."""
+        """Add a note if the best arm's checkpoint does not reproduce the reported score."""
         name = best_arm(outcomes)
         winner = outcomes[name].winner if name else None
         if winner is not None:
@@ -230,8 +230,8 @@ class ExperimentRun:
                 self._remark(note)
 
     def finish(self, summary: Summary) -> Summary:
-        """Write every file, then what the tracker has not written yet; return the summary with what trackers tell."""
-        # What they tell is known once they have opened the run, which takes MLflow's process a while.
+        """Write all files and finish the trackers; return the summary with the trackers' information."""
+        # Their information is available once the run is open, which takes MLflow's process a while.
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
         summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), commands=self._commands(summary.arms))
@@ -248,7 +248,7 @@ class ExperimentRun:
             if model is not None:
                 tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
                 self.tracker.log_model(model, example, tags)
-        except Exception as error:  # what the user's data and module raise: all else is done
+        except Exception as error:  # user code may fail here; everything else is done
             print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
@@ -265,15 +265,15 @@ class ExperimentRun:
         return budget.seconds or budget.trials
 
     def _elapsed(self) -> Callable[[], float] | None:
-        """Return the clock of the budget; None where it counts trials."""
+        """Return the clock of the budget; None for a budget of trials."""
         budget = parsed(self.context.config.budget or "")
         return (lambda: self.clock() - self.started) if budget and budget.seconds else None
 
     def _budget_costs(self) -> Costs | None:
-        """Return what the parts of the run cost, where there is a budget.
+        """Return the costs of the run's parts, if there is a budget.
 
         Raises:
-            InputError: It is too small; nothing is written then.
+            InputError: The budget is too small; nothing is written then.
         """
         config = self.context.config
         if config.budget is None or self.plan is None:
@@ -304,10 +304,10 @@ class ExperimentRun:
             if self.budgeted is None or not phase.is_budgeted:
                 progress.train(phase.name, phase.left(), is_search=phase.is_search)
                 phase.train(watch)
-            self._track_untracked_results()  # those of workers, which track nothing
+            self._track_untracked_results()  # workers do not track their trials
 
     def summary(self, arms: Mapping[str, ArmOutcome], complete: bool) -> Summary:
-        """Return all that was found, without what dropout did and what `finish` adds."""
+        """Return the summary without evidence and without the additions of `finish`."""
         context, config = self.context, self.context.config
         metric = context.modules.comparison_metric
         return Summary(
@@ -331,7 +331,7 @@ class ExperimentRun:
         )
 
     def _bought(self, arms: Mapping[str, ArmOutcome]) -> list[str]:
-        """Return what the budget bought, in the unit of the comparison where the spread between seeds is known."""
+        """Return a note on the budget's allocation, in the unit of the comparison metric if its spread is known."""
         if self.budgeted is None:
             return []
         metric = self.context.modules.comparison_metric
@@ -343,17 +343,17 @@ class ExperimentRun:
         ]
 
     def _finished(self, summary: Summary) -> Summary:
-        """Return the summary with what dropout did, or where that fails with a note: the run is not lost to it."""
+        """Return the summary with evidence or, if that fails, with a note."""
         try:
             return self.with_evidence(summary)
-        except Exception as error:  # user modules and data are looked at, and all else is done and told
-            said = f"{type(error).__name__}: {first_cause(error)[:200]}"
-            note = f"what dropout did in the winners was not measured ({said}); task=evidence tries it again"
+        except Exception as error:  # user code may fail here; everything else is done
+            cause = f"{type(error).__name__}: {first_cause(error)[:200]}"
+            note = f"what dropout did in the winners was not measured ({cause}); task=evidence tries it again"
             print(f"evidence: {note}", file=sys.stderr)
             return dataclasses.replace(summary, notes=(*summary.notes, note))
 
     def with_evidence(self, summary: Summary) -> Summary:
-        """Return the summary with what dropout did in the winners, where that is asked for and they stand."""
+        """Return the summary with evidence, if it is enabled and there are winners."""
         if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
         looks = winners_count(summary.arms)

@@ -1,4 +1,4 @@
-"""What a confirmed model scores on the test set."""
+"""Scores of a confirmed model on the test set."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 SAME = 1e-4
-"""Two ways to measure a metric agree where they differ by no more than this share, for float32 sums in any order."""
+"""Relative tolerance of two ways to compute a metric, due to the order of float32 sums."""
 _VALIDATION = re.compile(r"validation|valid|val|dev", re.IGNORECASE)
 
 
 def monitored_metric(monitor: Monitor, has_test: bool) -> ComparisonMetric:
-    """Return what arms are compared by where that is what is monitored: on the test set where there is one."""
+    """Return the monitored metric as comparison metric, on the test set if there is one."""
     name = on_test(monitor) if has_test else monitor.name
     return ComparisonMetric(
         name,
@@ -49,29 +49,29 @@ def monitored_metric(monitor: Monitor, has_test: bool) -> ComparisonMetric:
 
 
 def on_test(monitor: Monitor) -> str:
-    """Return the name by which a module logs on the test set what is monitored at validation."""
+    """Return the name of the monitored metric on the test set."""
     name, found = _VALIDATION.subn(lambda word: "TEST" if word[0].isupper() else "test", monitor.name, count=1)
     return name if found else f"test_{monitor.name}"
 
 
 @dataclass(frozen=True)
 class ExampleResults:
-    """What a model scores on each test example, in the order of the test set, or on each group of examples."""
+    """Scores of a model on each test example, in the order of the test set, or on each group of examples."""
 
     loss: Sequence[float]
-    """Cross-entropy, in nats; of a user module what is monitored."""
+    """Cross-entropy in nats; for a user module the monitored metric."""
     correct: Sequence[float]
-    """1 where the class is right, else 0; NaN where that is not known."""
+    """1 for a correct class, else 0; NaN if unknown."""
 
     def write(self, path: Path) -> None:
-        """Write the results to an npz file, whole or not at all."""
+        """Write the results to an npz file atomically."""
         with atomic_write(path) as temporary, temporary.open("wb") as stream:
             loss, correct = (np.asarray(values, np.float32) for values in (self.loss, self.correct))
             np.savez_compressed(stream, loss=loss, correct=correct)
 
     @classmethod
     def read(cls, path: Path) -> ExampleResults | None:
-        """Return the results that a file holds; None where there is no such file or it holds something else."""
+        """Return the results in a file; None if it is missing or invalid."""
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 loss, correct = (array("d", held[name].astype(float).ravel().tolist()) for name in ("loss", "correct"))
@@ -81,20 +81,20 @@ class ExampleResults:
 
 
 class TestResult(NamedTuple):
-    """What a model scores on the test set."""
+    """Scores of a model on the test set."""
 
     loss: float
-    """Its loss, or what is monitored in its place."""
+    """The loss, or the monitored metric."""
     acc: float
-    """NaN without one."""
+    """Accuracy; NaN if there is none."""
     examples: ExampleResults | None
-    """None where a module cannot be measured on parts of the test set."""
+    """None if the module cannot be evaluated on parts of the test set."""
     logged: Mapping[str, float] = MappingProxyType({})
-    """All that the module logs on the test set, by its names."""
+    """All metrics logged on the test set, by name."""
 
 
 def accuracy_scores(module: Any, source: Source) -> TestResult:
-    """Return what a module with `example_scores` scores on the test set, with its result on each example."""
+    """Return the test scores of a module with `example_scores`, with results by example."""
     batches = source.test_dataloader()
     module = module.to(_device(batches))
     losses, correct = array("d"), array("d")
@@ -109,22 +109,22 @@ def accuracy_scores(module: Any, source: Source) -> TestResult:
 def monitored_scores(
     name: str, module: Any, source: Source, settings: TrainerSettings, *, by_group: bool = True, **limits: Any
 ) -> TestResult:
-    """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
+    """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none.
 
-    All test loaders are measured. Where the name of what is monitored names none, the first one counts.
+    All test loaders are evaluated. If the monitored name has no loader suffix, the first loader counts.
 
     Args:
-        name: What reports call the module.
+        name: Name of the module in reports.
         module: The model.
         source: The data.
-        settings: What all trials share.
-        by_group: Whether to measure groups of the test examples too.
+        settings: Training settings shared by all trials.
+        by_group: Whether to also evaluate groups of test examples.
         limits: Arguments of the Trainer.
 
     Raises:
-        InputError: The module logs nothing of the kind.
+        InputError: The module does not log the metric.
     """
-    with seeded(0):  # what the steps draw is the same for all models
+    with seeded(0):  # same random numbers for all models
         return _monitored_scores(name, module, source, settings, by_group=by_group, **limits)
 
 
@@ -134,7 +134,7 @@ def _monitored_scores(
     twin = _twin(module) if by_group else None
     for step, name_there in (("test", on_test(settings.monitor)), ("val", settings.monitor.name)):
         if step == "test" and not defines(module, "test_step"):
-            continue  # validation_step measures it on any examples
+            continue  # validation_step can evaluate any examples
         measure = partial(measured, module, source, settings, step, **limits)
         scores = measure(source.test_dataloader())
         if wanted := by_loader(name_there, scores):
@@ -148,16 +148,16 @@ def _monitored_scores(
 
 
 def by_loader(wanted: str, scores: Mapping[str, float]) -> str:
-    """Return the name under which a metric is found: its own, else that of the only or the first test loader."""
+    """Return the logged name of a metric: the name itself, or with the suffix of the only or first test loader."""
     bare = wanted.removesuffix(loader_of(wanted))
     return next((name for name in (wanted, bare, f"{bare}/dataloader_idx_0") if name in scores), "")
 
 
 def check_test(name: str, module: Any, source: Source, settings: TrainerSettings) -> None:
-    """Let a module that is not trained see the first test batch, so that what fails there fails before the search.
+    """Run an untrained module on the first test batch, so that errors occur before the search.
 
     Raises:
-        InputError: It failed.
+        InputError: The test step fails.
     """
     limits = {"limit_test_batches": 1, "limit_val_batches": 1}
     try:
@@ -172,13 +172,13 @@ def check_test(name: str, module: Any, source: Source, settings: TrainerSettings
 
 
 def validation_scores(module: Any, source: Source, settings: TrainerSettings) -> list[float] | None:
-    """Return what a model has of what is monitored on each group of the validation examples; None where unknown."""
+    """Return the monitored metric of a model on each group of validation examples; None if unknown."""
     loader, name = source.val_dataloader(), settings.monitor.name
     return _by_group(_twin(module), partial(measured, module, source, settings, "val"), loader, "val", name)
 
 
 def _twin(module: Any) -> Any:
-    """Return a copy of a module, which may keep what its steps give; None of one that cannot be copied."""
+    """Return a copy of a module, whose steps may change it; None if it cannot be copied."""
     try:
         return copy.deepcopy(module)
     except Exception:  # the module is anybody's
@@ -188,10 +188,10 @@ def _twin(module: Any) -> Any:
 def _by_group(
     twin: Any, measure: Callable[[Any], Mapping[str, float]], loader: Any, step: str, name: str
 ) -> list[float] | None:
-    """Return a metric of each group of a loader's examples, None where it cannot be had.
+    """Return a metric on each group of a loader's examples, or None if impossible.
 
-    The module's step is run by itself where that measures on the whole set what a Trainer measures. What is no mean
-    over examples is measured on all groups but one: the jackknife's pseudo-values (Tukey 1958) stand for the group.
+    The module's step runs without a Trainer if that gives the same value on the whole set. A metric that is not a mean
+    over examples is evaluated on all groups except one; jackknife pseudo-values (Tukey 1958) represent the group.
     """
     try:
         groups = example_groups(loader)
@@ -206,16 +206,16 @@ def _by_group(
         if not math.isclose(np.average(found, weights=groups.sizes), whole, rel_tol=SAME, abs_tol=SAME**2):
             rest = [measure(groups.without(group))[name] for group in everything]
             found = [len(groups) * whole - (len(groups) - 1) * each for each in rest]
-    except Exception:  # the module is anybody's: it need not take every part of a set
+    except Exception:  # a user module may not support every part of a set
         return None
     return found if all(map(math.isfinite, found)) else None
 
 
 def _of_step(twin: Any, loader: Any, step: str) -> dict[str, float]:
-    """Return what the module's own step logs, without a Trainer; nothing where it needs one."""
+    """Return the values logged by the module's step without a Trainer; empty if it needs one."""
     try:
         return evaluate(twin, loader, "test_step" if step == "test" else "validation_step")
-    except Exception:  # it may ask for its Trainer, or log objects
+    except Exception:  # the step may use its Trainer, or log objects
         return {}
 
 
@@ -229,15 +229,15 @@ def measured(
     epoch: int = 0,
     **limits: Any,
 ) -> dict[str, float]:
-    """Return what a trained module logs in a pass of evaluation, by its names.
+    """Return the values logged by a trained module in an evaluation pass, by name.
 
     Args:
-        module: It keeps its weights, also where its `setup` makes its layers anew.
+        module: The module; it keeps its weights even if `setup` rebuilds layers.
         source: The data.
-        settings: What all trials share.
+        settings: Training settings shared by all trials.
         step: test or val.
         loader: The batches.
-        epoch: What the module finds as `current_epoch`.
+        epoch: Value of `current_epoch`.
         limits: Further arguments of the Trainer.
     """
     with quiet_lightning():
@@ -248,7 +248,7 @@ def measured(
 
 
 class _Weights(Callback):
-    """Loads a module's weights after the hooks that build its layers have run again."""
+    """Restores a module's weights after hooks have rebuilt its layers."""
 
     def __init__(self, module: Any) -> None:
         self._weights = copy.deepcopy(module.state_dict())

@@ -1,7 +1,7 @@
-"""Whether processes on several machines see the same output directory.
+"""Detection of an output directory that several machines share.
 
-The run that writes the report leaves the id of its study beside the checkpoints. A worker that reads this id writes
-its checkpoints where that run finds them.
+The run that writes the report stores the id of its study next to the checkpoints. A worker that can read this id
+writes its checkpoints to the same folder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ FILE = "study.id"
 
 
 def mark(context: ExperimentContext, storage: Any) -> None:
-    """Write the id of the study beside its checkpoints."""
+    """Write the id of the study next to its checkpoints."""
     atomic_write_text(context.checkpoints / FILE, f"{identity(storage, context.config.study.name)}\n")
 
 
 def is_shared(context: ExperimentContext, storage: Any) -> bool:
-    """Return whether this process has the output directory of the run that writes the report."""
-    if context.config.study.storage is None:  # the study itself lies in it
+    """Return whether this process can access the output directory of the run that writes the report."""
+    if context.config.study.storage is None:  # the study is in the output directory
         return True
     try:
         noted = (context.checkpoints / FILE).read_text().strip()

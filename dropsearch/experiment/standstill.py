@@ -1,4 +1,4 @@
-"""Steps beside the training that stand still: the terminal names them."""
+"""Messages about steps other than training that make no progress."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.user_errors import described
 
 QUIET, STALL, LOOK = 60.0, 300.0, 5.0
-"""Seconds without any sign of a process until it is named; until what uses the processor and gets no further is named
-(again after twice that time, and so on); and between two looks."""
+"""Seconds until an idle process is reported; until a busy one without progress is reported (again after twice that time
+and so on); and between two checks."""
 
 
 @contextmanager
 def named_if_still(step: str) -> Iterator[None]:
-    """Say in a line where this process gets no further in a step.
+    """Print a line if this process makes no progress in a step.
 
     Args:
-        step: What it does, such as "reading the data".
+        step: Description of the step, such as "reading the data".
     """
     use, patience = ProcessorUse(os.getpid()), STALL
     began = use.moved
@@ -47,7 +47,7 @@ def named_if_still(step: str) -> Iterator[None]:
 
 @contextmanager
 def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """Look every `LOOK` seconds while the context lasts, and print the lines that a look returns."""
+    """Call `look` every `LOOK` seconds while the context lasts, and print the lines that it returns."""
     stop = threading.Event()
 
     def keep_looking() -> None:
@@ -56,7 +56,7 @@ def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
             try:
                 lines = look()
             except Exception as error:
-                line = f"the watch over what stands still failed and goes on: {described(error)}"
+                line = f"checking for progress failed and continues: {described(error)}"
                 lines = [] if line in told else [line]
                 told.add(line)
             for line in lines:

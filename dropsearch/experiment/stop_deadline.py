@@ -1,4 +1,4 @@
-"""The end of a run that was asked to stop and does not, whatever holds its main thread."""
+"""Forced end of a run that does not stop in time, even if its main thread is blocked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dropsearch.core.errors import STOPPED
 
 DEADLINE = 9.0
-"""Seconds from the first Ctrl-C or SIGTERM to the end of the process."""
+"""Seconds from the first Ctrl-C or SIGTERM to the forced end of the process."""
 
 
 def _leave() -> None:
@@ -26,16 +26,16 @@ def _leave() -> None:
 def ends_in_time(leave: Callable[[], None] = _leave) -> Iterator[None]:
     """End the process soon after the first Ctrl-C or SIGTERM, unless the context ends before.
 
-    A signal handler of Python waits for the main thread, which may wait for ever in code that is not Python's. The
-    signal's number comes to a thread by a socket, also then. What was told to a study is on disk at any moment.
+    Python runs signal handlers in the main thread, which may be blocked in native code. A thread therefore receives the
+    signal number through a socket. Finished trials are always on disk.
 
     Args:
-        leave: What ends the process.
+        leave: Ends the process.
     """
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    if before != -1:  # an event loop, such as a notebook's, has its own way to stop
+    if before != -1:  # an event loop, such as that of a notebook, handles signals itself
         signal.set_wakeup_fd(before)
         ours.close()
         theirs.close()

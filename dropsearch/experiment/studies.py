@@ -1,4 +1,4 @@
-"""Which studies a run has: for each arm its searches, its confirmation and what its winner is retrained for."""
+"""The studies of a run: for each arm its searches, confirmation and other retrainings."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from dropsearch.study.store import StudyStore
 
 
 def fingerprints(context: ExperimentContext) -> dict[str, Any]:
-    """Return what must be the same for each arm's study to be continued, by the study's name."""
+    """Return the settings that must not change when studies continue, by study name."""
     config = context.config
     return {f"{config.study.name}/{name}": fingerprint(context, ARMS[name]) for name in config.arms}
 
 
 def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:
-    """Return what an arm's winner is retrained for beside its confirmation."""
+    """Return the phases of an arm's retrainings in addition to its confirmation."""
     if arm.dropout == "off":
         return []
     return [phase for phase, each in RETRAININGS.items() if getattr(config.evidence, each.asked_by)]
 
 
 def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_trains: bool = False) -> ArmStudies:
-    """Open all studies of an arm, which are made where they are not there.
+    """Open all studies of an arm; create them if necessary.
 
     Args:
         context: What the run consists of.
-        storage: Where the studies are kept.
+        storage: The storage of the studies.
         name: The arm's name.
-        only_trains: Whether this process leaves it to others to track its results.
+        only_trains: Whether other processes track the results of this one.
     """
     config, arm = context.config, ARMS[name]
     study = f"{config.study.name}/{name}"

@@ -1,4 +1,4 @@
-"""What must be the same for a study to be continued."""
+"""Settings that must not change when a study continues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dropsearch.experiment.provenance import shown_config
 
 
 def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
-    """Return what must be the same for a study to be continued, by configuration key."""
+    """Return the settings that must not change when a study continues, by configuration key."""
     config = context.config
     given = shown_config(config)
     parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}

@@ -1,4 +1,4 @@
-"""Classes of the user's own by their dotted names: imported from the working folder, and built."""
+"""Importing and building user classes by their dotted names."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from dropsearch.training.adapters.hyperparameters import accepted
 
 
 def imported(target: str, key: str) -> Any:
-    """Return the class or function of this dotted name, looked for in the working folder too.
+    """Return the class or function with a dotted name, also from the working folder.
 
     Raises:
-        InputError: There is none.
+        InputError: It cannot be imported.
     """
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the console script, unlike `python -m`, does not look there
+        sys.path.insert(0, os.getcwd())  # missing in the console script, unlike `python -m`
     try:
         found = get_object(target)
-    except Exception as error:  # importing user code may raise anything
-        said = " ".join(first_cause(error).split())[:200]
+    except Exception as error:  # imports of user code may raise anything
+        message = " ".join(first_cause(error).split())[:200]
         raise InputError(
             f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}"{_meant(target)} '
-            f"({said}): give it as package.module.Class"
+            f"({message}): give it as package.module.Class"
         ) from error
     if not callable(found):
         raise InputError(f'{key} must name a class or a function, got "{target}", a {type(found).__name__}')
@@ -43,7 +43,7 @@ def imported(target: str, key: str) -> Any:
 
 
 def _meant(target: str) -> str:
-    """Return the name that may be meant, in words, where one part of a dotted name is misspelt."""
+    """Return a suggestion if one part of a dotted name is misspelt."""
     parts = target.split(".")
     paths = [".".join(parts[:depth]) for depth in range(1, len(parts))]
     depth = next((depth for depth, path in enumerate(paths) if path not in sys.modules), len(paths))
@@ -58,60 +58,60 @@ def _meant(target: str) -> str:
 def instantiated(
     target: str, given: Mapping[str, Any], group: str, as_they_are: Mapping[str, Any] = MappingProxyType({})
 ) -> Any:
-    """Build a class as Hydra's `instantiate` does, whose `_convert_`, `_recursive_`, `_partial_` and `_args_` hold.
+    """Build a class with Hydra's `instantiate`, including `_convert_`, `_recursive_`, `_partial_` and `_args_`.
 
     Args:
         target: The dotted name of the class or function.
-        given: Arguments as the configuration has them: nested groups arrive as `DictConfig`, those with a `_target_`
-            are built.
+        given: Arguments of the configuration: nested groups are passed as `DictConfig`, or built if they have a
+            `_target_`.
         group: The group of the configuration, for messages.
-        as_they_are: Arguments that are no part of a configuration.
+        as_they_are: Arguments that are passed unchanged.
 
     Raises:
-        InputError: It cannot be built.
+        InputError: The class cannot be built.
     """
     try:
         make = instantiate({**given, "_target_": target, "_partial_": True})
         return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
     except Exception as error:
-        if (refusal := _refusal(error)) is not None:  # the class says itself what is wrong
+        if (refusal := _refusal(error)) is not None:  # the class raised its own message
             raise InputError(str(refusal)) from error
-        said, cause = " ".join(first_cause(error).split())[:300], error.__cause__ or error
+        message, cause = " ".join(first_cause(error).split())[:300], error.__cause__ or error
         raise InputError(
-            f"{group}={target} cannot be built: {type(cause).__name__}: {said}{_to_give(cause, said, group)}"
+            f"{group}={target} cannot be built: {type(cause).__name__}: {message}{_to_give(cause, message, group)}"
         ) from error
 
 
 def _refusal(error: BaseException | None) -> InputError | None:
-    """Return the `InputError` in a chain of exceptions, None where there is none."""
+    """Return the `InputError` in a chain of exceptions, or None."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _to_give(cause: BaseException, said: str, group: str) -> str:
-    """Return the keys of arguments that a constructor misses, as a next step."""
-    if not isinstance(cause, TypeError) or "missing" not in said:
+def _to_give(cause: BaseException, message: str, group: str) -> str:
+    """Return a hint with the keys of missing constructor arguments."""
+    if not isinstance(cause, TypeError) or "missing" not in message:
         return ""
-    missing = re.findall(r"'(\w+)'", said.partition("missing")[2])
+    missing = re.findall(r"'(\w+)'", message.partition("missing")[2])
     return f": give {' '.join(f'{group}.{name}=VALUE' for name in missing)}" if missing else ""
 
 
 def named_arguments(chosen: Any, target: Any) -> dict[str, Any]:
-    """Return the arguments of a class; `name` is one where the user gives it and the class takes it."""
+    """Return the arguments of a class, including `name` if the user sets it and the class accepts it."""
     own_name = chosen.name != chosen._target_.rpartition(".")[2] and "name" in accepted(target)[0]
     return {**({"name": chosen.name} if own_name else {}), **arguments(chosen)}
 
 
 def given_names(chosen: Any) -> list[str]:
-    """Return the names of the arguments that the user gave; those with an underscore first are Hydra's."""
+    """Return the names of given arguments, without Hydra's, which start with an underscore."""
     return [name for name in arguments(chosen) if not name.startswith("_")]
 
 
 def of_data(target: Any, given: Mapping[str, Any], source: Any) -> dict[str, Any]:
-    """Return the arguments that a class needs, that are not given and that the data module has under the same name.
+    """Return required arguments of a class that are not given but are attributes of the data module.
 
-    So a class gets ``num_classes`` or ``input_shape`` from the data that it is trained with.
+    For example, a class gets ``num_classes`` or ``input_shape`` from its data.
     """
     data = getattr(source, "module", source)
     try:
@@ -125,19 +125,19 @@ def of_data(target: Any, given: Mapping[str, Any], source: Any) -> dict[str, Any
 
 
 def takes_rates(target: Any) -> str:
-    """Return the argument that takes all rates of a module by site name; empty where there is none.
+    """Return the argument that accepts all rates by site name; empty if there is none.
 
-    Its annotation is `dropsearch.models.network.Rates`. A checkpoint then holds the rates of its trial.
+    Its annotation is `dropsearch.models.network.Rates`. A checkpoint then contains the rates of its trial.
     """
     known = argument_annotations(target).items()
     return next((name for name, each in known if RATES_BY_SITE in getattr(each, "__metadata__", ())), "")
 
 
 def check_arguments(group: str, chosen: Any, target: Any) -> None:
-    """Check the names of the arguments that a group gives to its class.
+    """Check the argument names of a group's class.
 
     Raises:
-        InputError: One is unknown.
+        InputError: A name is unknown.
     """
     names, open_ended = accepted(target)
     if not open_ended:
@@ -145,10 +145,10 @@ def check_arguments(group: str, chosen: Any, target: Any) -> None:
 
 
 def check_names(key: str, given: Iterable[str], names: set[str], owner: str) -> None:
-    """Refuse what is no argument of a class or function, with the one that may be meant.
+    """Check that names are arguments of a class or function.
 
     Raises:
-        InputError: There is one.
+        InputError: A name is unknown; the message suggests another one.
     """
     for name in given:
         if name not in names:

@@ -1,4 +1,4 @@
-"""The module: imported, built for each trial, and looked at once."""
+"""The module of a run: importing it, inspecting it once, and building it for each trial."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import trainer_class
 
 PROBED = TrialSpec("dropout", 0, 0, {}, lr=1e-3, weight_decay=1e-4)
-"""The trial as which a module is looked at."""
+"""The trial for which the module is inspected."""
 SHOWN_RATE = 0.1
-"""The rate of every site of a module that takes its rates and is looked at: at 0 some are no sites."""
+"""The rate of all sites while a module that takes rates is inspected; at 0 some sites may not exist."""
 
 
 class TrialModules:
-    """Builds the module of each trial, and knows how it takes what is searched.
+    """Builds the module of each trial with the searched values.
 
     Args:
         config: The configuration.
         source: The data.
-        settings: What all trials share.
-        params: What else is searched, by configuration key.
+        settings: Training settings shared by all trials.
+        params: Other searched ranges by configuration key.
 
     Raises:
-        InputError: The module cannot be built or trained, or does not log what is monitored.
+        InputError: The module cannot be built or trained, or does not log the monitored metric.
     """
 
     def __init__(self, config: Config, source: Source, settings: TrainerSettings, params: Mapping[str, Range]) -> None:
@@ -85,13 +85,13 @@ class TrialModules:
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._has_batchnorm = False
         self._names, self._maker, own = self._taken()
-        self._where = where_of(config.sites)  # after the above, which lets the working folder be imported from
-        # The rates of what is inserted are no argument of the constructor: all are set by the control then.
+        self._where = where_of(config.sites)  # after the import above, which adds the working folder to sys.path
+        # Rates of inserted dropout are no constructor arguments, so the control sets all rates.
         self._rates = "" if self._where else takes_rates(self._maker_of())
         self._refuse_arguments()
         self.start: Mapping[str, Any] = start(params, self._configured(own))
         self.routes: tuple[Route, ...] = routes(self._names, [])
-        if self._rates:  # such a constructor does nothing but build layers
+        if self._rates:  # such a constructor only builds layers
             for values in programs(params):
                 spec = dataclasses.replace(PROBED, hyperparameters={**self.start, **values})
                 check_size(partial(self._built, self._arguments(spec, self.routes)), self._chosen.name)
@@ -101,9 +101,9 @@ class TrialModules:
         loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
         built = self.specimen(self.start), self.specimen(self.start, seed=PROBED.seed + 1)
         self.scores_by_example = hasattr(first, "example_scores")
-        """Whether arms are compared by what the module scores on each test example."""
+        """Whether the module provides scores of each test example for the comparison of arms."""
         self.fixed_luck = fixed_luck(*built, loaders)
-        """What does not vary with the seed of a trial, such as ``initial weights`` or ``batch order``."""
+        """Sources of variation that do not depend on a trial's seed, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
                 f"batchnorm.replace=identity needs a module with BatchNorm, and {self._chosen.name} has none: "
@@ -120,32 +120,32 @@ class TrialModules:
         )
         monitor = settings.monitor
         self.own_settings: Mapping[str, float] = {route.setting: _own_value(route, own) for route in self.routes}
-        """The learning rate and weight decay that the module has by itself; NaN where it has none."""
+        """The module's default learning rate and weight decay; NaN if it has none."""
         own = {name: value for name, value in own.items() if name not in {*self._searched(), self._rates}}
         absent = absent_sites(
             lambda changed: self._made(at_start, self.routes, changed), own, self.probe.sites, self.probe.batch
         )
         self.absent_sites = describe(absent)
-        """Which sites the module has only where an argument is set above 0, in words."""
+        """Description of sites that exist only if an argument is above 0."""
         if config.task != "sites" and monitor.name not in self.probe.logged:
             raise InputError(missing_monitor(monitor, self.probe.logged, self.probe.elsewhere))
         if config.task == "search" and source.has_test and not self.scores_by_example:
             check_test(self._chosen.name, self.specimen(self.start), source, settings)
 
     def _configured(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is set of what may be searched, by configuration key."""
+        """Return the configured values of searchable keys."""
         of_optimizer = dataclasses.asdict(self._config.optimizer) if takes_optimizer(self._config) else {}
         return {f"model.{name}": value for name, value in own.items()} | {
             f"optimizer.{name}": value for name, value in of_optimizer.items()
         }
 
     def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
-        """Return the names of the arguments that the module takes, what builds it from them, and what they are."""
+        """Return the names of accepted arguments, a function that builds the module, and the configured arguments."""
         chosen: Any = self._chosen
         if chosen.made_by is not None:
             names, open_ended = accepted(chosen.made_by)
             if open_ended:
-                # What a class does with an argument that it does not name is unknown: its optimiser is set instead.
+                # The effect of unnamed arguments (**kwargs) is unknown, so the optimizer is set instead.
                 names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
             return names, chosen.made_by, defaults(chosen.made_by)
         target = imported(chosen._target_, "model._target_")
@@ -168,15 +168,15 @@ class TrialModules:
 
     @property
     def has_own_rates(self) -> bool:
-        """Whether the module drops with rates of its own where its constructor is told none."""
+        """Whether the module has its own rates if its constructor gets none."""
         return not self._rates
 
     def _searched(self) -> list[str]:
-        """Return the names of the arguments that are searched beside learning rate and weight decay."""
+        """Return the names of searched arguments other than learning rate and weight decay."""
         return [key.removeprefix("model.") for key in self._params if key.startswith("model.")]
 
     def _named(self) -> set[str]:
-        """Return the names of all arguments that the configuration gives."""
+        """Return the names of all configured arguments."""
         of_arms = (name for values in self._config.arm_args.values() for name in values)
         return {*self._searched(), *given_names(self._chosen), *of_arms}
 
@@ -198,7 +198,7 @@ class TrialModules:
         """Return the module of a trial; its initial weights are a function of the trial's seed.
 
         Raises:
-            InputError: It cannot be built, is no LightningModule, or was handed out before.
+            InputError: It cannot be built, is not a LightningModule, or is the same object as before.
         """
         return self._made(spec, self.routes)
 
@@ -220,12 +220,12 @@ class TrialModules:
             without_batchnorm(module)
         insert(module, self._where)
         if takes_optimizer(self._config):
-            spec = dataclasses.replace(spec, hyperparameters={})  # its constructor has them
+            spec = dataclasses.replace(spec, hyperparameters={})  # they are constructor arguments
         with_groups_set(module, spec, chosen)
         return module
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the arguments that the module gets for a trial: its arm's, and what is searched."""
+        """Return the constructor arguments of a trial: those of its arm, and searched values."""
         return self._arguments(spec, self.routes)
 
     def _arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class TrialModules:
         return {**found, **({self._rates: dict(spec.rates)} if self._rates else {})}
 
     def _of_optimizer(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the argument that has the group `optimizer`, with what of it is searched."""
+        """Return the argument for the group `optimizer`, with searched values."""
         values = {
             key.removeprefix("optimizer."): value
             for key, value in spec.hyperparameters.items()
@@ -245,10 +245,10 @@ class TrialModules:
         return {k: {**dataclasses.asdict(v), **values} for k, v in given if isinstance(v, OptimizerConfig)}
 
     def sites(self, values: Mapping[str, Any]) -> tuple[Site, ...]:
-        """Return the sites of a module with these values of what else is searched.
+        """Return the sites of a module with given searched values.
 
         Raises:
-            InputError: It cannot be built or trained.
+            InputError: The module cannot be built or trained.
         """
         found = self.probe.sites
         if values != self.start:
@@ -257,15 +257,15 @@ class TrialModules:
         return found if self.has_own_rates else tuple(dataclasses.replace(site, rate=0.0) for site in found)
 
     def _seed_arguments(self) -> list[str]:
-        """Return the arguments that take the seed of a trial: those by its names that the user does not give."""
+        """Return the seed arguments of the module that the user does not set."""
         given = {*given_names(self._chosen), *self._searched()}
         return [name for name in SEED_ARGUMENTS if name in self._names and name not in given]
 
     def specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
-        """Return a module that is looked at, with all its layers and these values of what else is searched.
+        """Return a module for inspection, with all layers and given searched values.
 
         Raises:
-            InputError: As `whole`.
+            InputError: See `whole`.
         """
         return self._with_layers(self._specimen(values, seed), seed)
 
@@ -274,10 +274,10 @@ class TrialModules:
         return self._made(dataclasses.replace(PROBED, hyperparameters=values, seed=seed), self.routes, rates)
 
     def whole(self, spec: TrialSpec) -> Any:
-        """Return the module of a trial with the layers that hooks build, which a Trainer would run.
+        """Return the module of a trial after the hooks that build layers.
 
         Raises:
-            InputError: As `make`, or a hook fails.
+            InputError: See `make`; or a hook fails.
         """
         return self._with_layers(self.make(spec), spec.seed)
 
@@ -303,67 +303,69 @@ class TrialModules:
 
     @property
     def logged(self) -> Mapping[str, float]:
-        """What the module logs at validation, by its names."""
+        """Metrics that the module logs in validation, by name."""
         return self.probe.logged
 
     @property
     def class_name(self) -> str:
-        """The dotted name of the user's class; of a function that makes modules, its own."""
+        """Dotted name of the user's class or factory function."""
         chosen: Any = self._chosen
         made_by = chosen.made_by
         if made_by is None:
             return chosen._target_
-        # Not where its file lies: a study goes on wherever the script is moved to.
+        # Without the path of its file, so that a study continues after the script is moved.
         return f"{made_by.__module__}.{getattr(made_by, '__qualname__', chosen.name)}"
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """Which of learning rate and weight decay the module does not take, so that they are not searched."""
+        """Those of learning rate and weight decay that are not searched, since the module does not use them."""
         return tuple(route.setting for route in self.routes if not route.searched)
 
     @property
     def learning_rates(self) -> LearningRates:
-        """Which learning rates are searched."""
+        """The searched learning rates."""
         space: Any = self._config.space
         own = self.own_settings["lr"] if "lr" not in self.fixed else math.nan
         return LearningRates((space.lr.low, space.lr.high), own, is_default=not space.lr.is_given)
 
     @property
     def comparison_metric(self) -> ComparisonMetric:
-        """What the confirmed arms are compared by: what is monitored, on the test set where there is one."""
+        """The comparison metric of confirmed arms: the monitored metric, on the test set if there is one."""
         if self.scores_by_example and self._source.has_test:
             return ComparisonMetric()
         return monitored_metric(self._settings.monitor, self._source.has_test)
 
     def test_scores(self, module: Any) -> TestResult:
-        """Return what a model has of what is monitored on the test set, and its test accuracy, NaN without one.
+        """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none.
 
         Raises:
-            InputError: The module measures on the test set nothing that is monitored.
+            InputError: The module does not log the monitored metric on the test set.
         """
         if self.scores_by_example:
             return accuracy_scores(module, self._source)
-        enough = self._config.confirm.seeds >= FEWEST_PAIRS  # with fewer there is no interval that groups would widen
+        enough = (
+            self._config.confirm.seeds >= FEWEST_PAIRS
+        )  # with fewer there are no intervals, so groups are not needed
         return monitored_scores(self._chosen.name, module, self._source, self._settings, by_group=enough)
 
     def validation_scores(self, module: Any) -> Sequence[float] | None:
-        """Return what a model has of what is monitored on each group of the validation examples, where it is known."""
+        """Return the monitored metric of a model on each group of validation examples, or None."""
         enough = self._config.confirm.seeds >= FEWEST_PAIRS and not (self.scores_by_example and self._source.has_test)
         return validation_scores(module, self._source, self._settings) if enough else None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How learning rate and weight decay reach the module, what does not vary with the seed, absent sites."""
+        """Notes on routes of learning rate and weight decay, fixed sources of variation, and absent sites."""
         said = filter(None, (self.learning_rates.note, self.absent_sites))
         return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *said)
 
 
 def _own_value(route: Route, arguments: Mapping[str, Any]) -> float:
-    """Return what a module has of a setting by itself: its argument's default, else what its optimizer has."""
+    """Return a module's default of a setting: that of its argument, or of its optimizer."""
     own = arguments.get(route.argument, math.nan) if route.how == "argument" else route.own
     return float(own) if isinstance(own, int | float) and not isinstance(own, bool) else math.nan
 
 
 def _is_configured(value: Any) -> bool:
-    """Say whether a value is one that a configuration can hold; groups may have a `_target_` of their own."""
+    """Return whether a value can be part of a configuration; groups may have a `_target_`."""
     return value is None or type(value) in (bool, int, float, str, list, dict)

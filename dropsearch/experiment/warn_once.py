@@ -1,4 +1,4 @@
-"""Warnings of user code: each is shown once, not with every trial."""
+"""Showing each warning of user code once instead of in every trial."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 @contextmanager
 def each_warning_once() -> Iterator[None]:
-    """Show a warning once while the context lasts, in this process and in those that it forks later.
+    """Show each warning once while the context lasts, in this process and processes forked later.
 
-    Python forgets what it has shown whenever a filter is set, as around each fit; and modules are built by the hundred.
+    Python resets its record of shown warnings whenever a filter is set, as around each fit.
     """
     shown: set[tuple[str, str, int]] = set()
     show = warnings.showwarning
 
     def once(message: Any, category: Any, filename: str, lineno: int, *more: Any, **options: Any) -> None:
-        said = (str(message), filename, lineno)
-        if said not in shown:
-            shown.add(said)
+        seen = (str(message), filename, lineno)
+        if seen not in shown:
+            shown.add(seen)
             show(message, category, filename, lineno, *more, **options)
 
     warnings.showwarning = once

@@ -1,4 +1,4 @@
-"""Trials that stand still: the terminal names them, and a process that waits for ever is ended."""
+"""A watchdog for trials without progress: it reports them and kills hanging processes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dropsearch.experiment.standstill import QUIET, STALL, looking
 from dropsearch.training.protocols import Feed
 
 MOST_NAMED = 4
-"""How many trials a line names."""
+"""Maximum number of trials named in a line."""
 
 
 class Workers(Protocol):
-    """The processes of this machine that train."""
+    """Training processes on this machine."""
 
     def processes(self) -> Mapping[int, Sequence[str]]:
         """Return the keys of the trials that each process trains, by its id."""
@@ -30,28 +30,28 @@ class Workers(Protocol):
 
 
 class Watchdog:
-    """What trials are doing, as it is heard of them, and whether their processes do anything.
+    """Tracks the progress of trials and the activity of their processes.
 
     Args:
-        workers: Where the trials train; None for this process.
+        workers: The training processes; None for this process.
     """
 
     def __init__(self, workers: Workers | None = None) -> None:
         self._workers = workers
         self._doing: dict[str, tuple[str, float]] = {}
-        """What each trial does, and since when, by its key."""
+        """State of each trial and the time since it changed, by trial key."""
         self._processes: dict[int, ProcessorUse] = {}
         self._heard, self._patience = time.monotonic(), STALL
 
     def hear(self, doing: Mapping[str, str], ended: Sequence[TrialResult] = ()) -> None:
-        """Take in what trials are doing now, by their keys, and which have ended."""
+        """Update the states of trials by key, and remove ended trials."""
         self._heard, self._patience = time.monotonic(), STALL
         self._doing = {**self._doing, **{key: (what, self._heard) for key, what in doing.items()}}
         for result in ended:
             self._doing.pop(result.spec.key, None)
 
     def look(self) -> list[str]:
-        """End the processes that wait for ever; return the lines to print, none where trials get further."""
+        """Kill hanging processes; return the lines to print, none if trials progress."""
         doing = dict(self._doing)
         at_work = self._workers.processes() if self._workers else {os.getpid(): list(doing)}
         self._processes = {pid: self._processes.get(pid) or ProcessorUse(pid) for pid, keys in at_work.items() if keys}
@@ -59,7 +59,7 @@ class Watchdog:
         return [line for line in (*lines, self._unended(doing)) if line]
 
     def _stood(self, pid: int, keys: Sequence[str], doing: Mapping[str, tuple[str, float]]) -> str:
-        """Return what to say of a process that uses no processor time and is not heard of."""
+        """Return a message about a process without processor time and without reports."""
         process = self._processes[pid]
         stood = process.stood(heard=max((doing[key][1] for key in keys if key in doing), default=0.0))
         if self._workers and stood > STALL:
@@ -74,7 +74,7 @@ class Watchdog:
         return f"process {pid} makes no progress: no processor time for {stood:.0f} s while it trains {trials}; {end}"
 
     def _unended(self, doing: Mapping[str, tuple[str, float]]) -> str:
-        """Return what to say where no trial gets further."""
+        """Return a message if no trial progresses."""
         waited = time.monotonic() - self._heard
         if not doing or waited < self._patience:
             return ""
@@ -85,7 +85,7 @@ class Watchdog:
         )
 
     def watching(self) -> AbstractContextManager[None]:
-        """Look regularly while the context lasts."""
+        """Check regularly while the context lasts."""
         return looking(self.look)
 
 
@@ -95,7 +95,7 @@ def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
 
 
 class HeardFeed:
-    """A feed of which a watchdog hears.
+    """A feed that reports to a watchdog.
 
     Args:
         feed: The feed.
@@ -118,12 +118,12 @@ class HeardFeed:
         return specs
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Pass epochs on."""
+        """Forward epochs."""
         self._watchdog.hear({spec.key: f"after epoch {metrics.epoch + 1}" for spec, metrics in reports})
         return self._feed.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Pass results on."""
+        """Forward results."""
         self._watchdog.hear({}, results)
         self._feed.tell(results)
 

@@ -1,4 +1,4 @@
-"""What happens around the training of trials: tracking, progress, and Ctrl-C."""
+"""Tracking, progress and Ctrl-C around the training of trials."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STOPPING = b"stopping when the current step has ended; Ctrl-C again stops at onc
 
 
 class TrackedFeed:
-    """A feed whose trials are tracked and counted as they pass.
+    """A feed whose trials are tracked and counted.
 
     Args:
         feed: The feed.
-        tracker: What tracks the trials.
-        progress: What counts them.
-        elsewhere: Says how many trials other processes have ended since this one began.
+        tracker: The tracker.
+        progress: The progress.
+        elsewhere: Returns the number of trials that other processes have ended since the start.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class TrackedFeed:
         return self._feed.held
 
     def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials; what other processes ended is known by then, and counted."""
+        """Return the next trials, and count trials ended by other processes."""
         specs = self._feed.ask(count)
         self._progress.elsewhere(self._elsewhere())
         return specs
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Pass epochs on."""
+        """Forward epochs."""
         for spec, metrics in reports:
             self._tracker.epoch(spec, metrics)
             self._progress.epoch(spec, metrics)
         return self._feed.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Pass results on: to the study first, for what it holds can be tracked later, but not the reverse."""
+        """Forward results, first to the study, since stored results can be tracked later but not vice versa."""
         self._feed.tell(results)
         for result in results:
-            # What was interrupted is trained again, as another trial.
+            # Interrupted trials are trained again as new trials.
             if not result.interrupted:
                 self._tracker.end(result)
                 self._progress.end(result)
@@ -67,7 +67,7 @@ class TrackedFeed:
 
 
 class Interruption:
-    """Whether the user wants to stop: asked once, the run ends cleanly; asked twice, it ends now."""
+    """Records requests to stop: after the first, the run ends cleanly; after the second, it ends immediately."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -78,7 +78,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as the wish to stop while the context lasts; only the main thread hears them."""
+        """Handle Ctrl-C and SIGTERM as requests to stop within the context; only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -94,5 +94,5 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        with suppress(OSError):  # not by print, which this may interrupt
+        with suppress(OSError):  # print is not reentrant
             os.write(2, STOPPING)

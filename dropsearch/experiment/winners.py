@@ -1,4 +1,4 @@
-"""The confirmed models, with the data that they are looked at with."""
+"""The confirmed models and the data for their measures."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.training.protocols import TrialData
 
 MOST, LEAST = 2048, 256
-"""Examples of each set that models are looked at with: a cost that does not grow with the data."""
+"""Maximum number of examples of each set, so that costs do not grow with the data."""
 AFFORDABLE = 1e6
-"""Floating-point operations an example of a model that is looked at with `MOST`; one that takes more gets fewer."""
+"""Maximum floating-point operations per example with `MOST` examples; costlier models use fewer examples."""
 LARGEST = 1_000_000
-"""Examples of a set that are read, to draw from: one that does not end is given up there."""
+"""Maximum number of examples to read from a set, which may be infinite."""
 LARGEST_SIZE = 4 * 2**30
-"""Bytes of them."""
+"""Maximum size of the read examples, in bytes."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
 class MeasurementData:
-    """What every model of a run is looked at with."""
+    """The data for the measures of a run's models."""
 
     held_out: Examples
-    """The test set, or where there is none the validation set."""
+    """The test set, or the validation set if there is none."""
     of_all: tuple[Examples, Examples] | None
-    """Validation and training examples; None where each retraining has a split of its own."""
+    """Validation and training examples; None if each retraining has its own split."""
     most: int
-    """The largest number of examples of a set."""
+    """Maximum number of examples of a set."""
     is_image: bool
     settings: Settings
     held_out_size: int
-    """How many held-out examples there are, of which no more than `MOST` are looked at."""
+    """Total number of held-out examples, of which at most `MOST` are used."""
 
 
 def measurement_data(context: ExperimentContext) -> MeasurementData:
-    """Return what the models are looked at with.
+    """Return the data for the measures.
 
     Raises:
         NotMeasuredError: Batches are not inputs and classes, as tensors, or a set is too large to be read.
     """
     config, source = context.config, context.source
     if source.changes_batches:
-        raise NotMeasuredError("the data module changes batches in hooks of its own")
+        raise NotMeasuredError("the data module changes batches in its hooks")
     held_out = _examples(source.test_dataloader() if source.has_test else source.val_dataloader())
     settings = Settings(
         tuple(config.evidence.monte_carlo), config.evidence.severities, derived_seed(config.seed, "evidence")
@@ -70,12 +70,12 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
 
 
 def split_examples(context: ExperimentContext, shared: MeasurementData, spec: TrialSpec) -> tuple[Examples, Examples]:
-    """Return the validation and training examples that a trial's model is looked at with."""
+    """Return the validation and training examples for measuring a trial's model."""
     return shared.of_all or _split_of(context.source.for_trial(spec), shared.most, shared.settings.seed)
 
 
 def _split_of(data: TrialData, most: int, seed: int) -> tuple[Examples, Examples]:
-    """Return `most` validation examples, and as many of the training examples on which losses are compared."""
+    """Return `most` validation examples, and as many training examples of the part for comparing losses."""
     validation, train = (_examples(loader) for loader in (data.val_dataloader(), data.train_part_loader()))
     return _at_most(most, validation, seed), _at_most(most, train, seed)
 
@@ -116,16 +116,16 @@ def _is_labelled(batch: Any) -> bool:
 
 
 def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Return how many examples a model is looked at with, by what one costs: the same number on any machine."""
+    """Return the number of examples for a model by its cost per example, the same on any machine."""
     try:
         cost = operations(module.to(inputs[0].device).eval(), [part[:1] for part in inputs])
-    except Exception:  # the module is anybody's, and whether it can be looked at is told of the trained ones
+    except Exception:  # user modules may raise anything; trained models report the error
         return MOST
     return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)
 
 
 def _at_most(most: int, examples: Examples, seed: int) -> Examples:
-    """Return `most` of the examples, drawn by the seed, in their order; all where there are no more."""
+    """Return a seeded sample of `most` examples in their order, or all if there are fewer."""
     if len(examples) <= most:
         return examples
     drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:most].sort().values
@@ -134,18 +134,18 @@ def _at_most(most: int, examples: Examples, seed: int) -> Examples:
 
 
 def trained(context: ExperimentContext, shared: MeasurementData, result: TrialResult, path: Path) -> TrainedModel:
-    """Return a retraining's model, with the weights of its best epoch, where the data is, in evaluation mode.
+    """Return a retraining's model with the weights of its best epoch, on the data's device, in evaluation mode.
 
     Raises:
-        NotMeasuredError: The checkpoint cannot be loaded, or gives no finite logits [examples, classes].
+        NotMeasuredError: The checkpoint cannot be loaded, or its logits `[examples, classes]` are not finite.
     """
     try:
         module = context.load(result, path).to(shared.held_out.targets.device).eval()
         with torch.no_grad():
             logits = module(*shared.held_out.inputs)
-    except InputError as error:  # it names the file, and a note is for many
+    except InputError as error:  # without the file name, since notes are for several models
         raise NotMeasuredError("its checkpoint is not the file that the run wrote") from error
-    except Exception as error:  # the module and what its forward wants are anybody's
+    except Exception as error:  # user modules may raise anything
         raise NotMeasuredError(f"{type(error).__name__}: {first_cause(error)[:200]}") from error
     targets = shared.held_out.targets
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(targets):

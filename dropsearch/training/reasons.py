@@ -25,7 +25,7 @@ REMEDIES = (
     (r"cannot be copied for each trial", "a loader that gives its batches again in each epoch"),
     (r"yields \d+ batches, but its length is", "a loader that has as many batches as its length says"),
     (r"the data module overrides", "the work of the hook in the data set or its collate function"),
-    (r"holds for trials that train sequentially", "a search without that argument"),
+    (r"works with sequential training only", "a search without that argument"),
 )
 """Patterns of reasons against vectorized training, with a remedy."""
 

@@ -159,7 +159,7 @@ def test_more_held_out_examples_than_need_be_are_drawn_from_by_the_seed(done: Do
     assert len(one.held_out) == 50
     assert torch.equal(one.held_out.inputs[0], again.held_out.inputs[0])
     assert one.held_out_size == done.context.source.sizes["test"]
-    assert done.measured().notes == ("models were looked at with 50 of the 359 held-out examples",)
+    assert done.measured().notes == ("models were measured with 50 of the 359 held-out examples",)
     assert MOST > 359
 
 
@@ -258,7 +258,7 @@ def test_of_one_with_functional_activations_it_says_what_cannot_be_seen(tmp_path
 def test_of_batches_that_are_not_inputs_and_classes_only_the_curves_are_looked_at(tmp_path: Path):
     evidence = searched_own(OfDicts, data.Dicts(), tmp_path)
     assert evidence.notes[0] == (
-        "only the curves were looked at, not the models: it needs batches whose last part are integer classes "
+        "only the curves were measured, not the models: it needs batches whose last part are integer classes "
         "[batch], beside inputs as tensors"
     )
     found = evidence.arms["dropout"].measures

@@ -95,5 +95,5 @@ def test_loaders_that_hang_before_and_after_the_search_are_named(said: Said, tmp
         overrides=["evidence=off"],
     )
     text = said("")
-    assert "reading the data and looking at the module makes no progress" in text
+    assert "reading the data and inspecting the module makes no progress" in text
     assert "measuring the winners makes no progress" in text

@@ -52,7 +52,7 @@ def test_processes_begin_anew_where_a_thread_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert processes(monkeypatch, lambda: nets.LitNet(lr=1e-3)) == 3
-    assert "training processes begin anew, for a thread was started (prefetch)" in capsys.readouterr().err
+    assert "training processes are spawned, because a thread is running (prefetch)" in capsys.readouterr().err
 
 
 def test_one_process_trains_what_no_other_can_be_given(
@@ -60,7 +60,7 @@ def test_one_process_trains_what_no_other_can_be_given(
 ) -> None:
     held = threading.Lock()
     assert processes(monkeypatch, lambda: held) == 1
-    assert "one process trains, for a thread was started (prefetch)" in capsys.readouterr().err
+    assert "one process trains, because a thread is running (prefetch)" in capsys.readouterr().err
     with pytest.raises(dropsearch.InputError, match=r"engine\.processes=1"):
         processes(monkeypatch, lambda: held, wanted="2")
 
@@ -100,5 +100,5 @@ def test_a_script_with_threads_is_searched_in_processes_that_begin_anew(tmp_path
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert "training processes begin anew, for a thread was started (ThreadPoolExecutor" in ended.stderr
+    assert "training processes are spawned, because a thread is running (ThreadPoolExecutor" in ended.stderr
     assert "trained ['COMPLETE', 'COMPLETE', 'COMPLETE', 'COMPLETE'] 2 processes" in ended.stdout, ended.stdout

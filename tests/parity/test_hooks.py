@@ -75,7 +75,7 @@ def test_layers_of_hooks_are_searched_kept_and_tested(tmp_path: Path, capsys: py
     assert outcome.test is not None
     # Weights that `setup` draws anew would score as an untrained network does.
     assert outcome.test.loss[0] == pytest.approx(outcome.winner.val_loss[0], rel=0.3)  # type: ignore[union-attr]
-    assert not any("when it is loaded and validated" in note for note in found.summary.notes)
+    assert not any("when loaded and validated" in note for note in found.summary.notes)
 
 
 def test_a_test_step_that_fails_is_refused_before_the_search(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ class Annealed(Late):
 
 def test_a_checkpoint_that_does_not_give_what_is_reported_is_named(tmp_path: Path) -> None:
     found = dropsearch.search(Annealed, data.Digits(), output_dir=tmp_path, **SEARCH)
-    assert any("when it is loaded and validated" in note for note in found.summary.notes)
+    assert any("when loaded and validated" in note for note in found.summary.notes)
 
 
 class Holding(nets.LitNet):

@@ -1,4 +1,4 @@
-"""The tasks: what `task=` names, one file each."""
+"""The tasks of `task=`, one file each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ TASKS = {
     "retrain": ("dropsearch.experiment.tasks.retrain", "retrain"),
     "evidence": ("dropsearch.experiment.tasks.evidence", "measure_finished_run"),
 }
-"""By name, the module and the function of each task: it takes the configuration and returns the exit status."""
+"""Module and function of each task by name; a function maps the configuration to the exit status."""
 
 
-# No module of this package may bear its name: once imported, it would stand in the function's place.
+# No module of this package may have the function's name, since an imported module would replace it.
 def run(config: Config) -> int:
-    """Do what `task` says and return the exit status.
+    """Run the task and return the exit status.
 
     Raises:
-        InputError: Something that the user gave cannot be used; nothing was written then.
+        InputError: Invalid input; nothing is written then.
         RunError: The training failed.
     """
     from dropsearch.experiment.preflight import check_prerequisites

@@ -1,4 +1,4 @@
-"""`task=evidence`: what dropout did in the winners of an earlier run; nothing is trained."""
+"""`task=evidence`: measure the effects of dropout in the winners of an earlier run."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def measure_finished_run(config: Config) -> int:
 
 
 def measured_finished_run(config: Config) -> Summary:
-    """Measure the winners of an earlier run, write its report again, and return what was found.
+    """Measure the winners of an earlier run, write its report again, and return the summary.
 
     Raises:
-        InputError: There is no such study, it is not finished, or its checkpoints are gone.
+        InputError: The study does not exist or is not finished, or its checkpoints are missing.
     """
     started = time.perf_counter()
     context = build_context(config)
@@ -59,7 +59,7 @@ def measured_finished_run(config: Config) -> Summary:
 
 
 def _storage(context: ExperimentContext) -> Any:
-    """Open the storage, which holds the studies of every arm."""
+    """Open the storage, which must contain the studies of all arms."""
     config, journal, wanted = context.config, context.folder / "study.journal", fingerprints(context)
     there = storage_exists(config.study.storage, journal)
     storage = open_storage(config.study.storage, journal) if there else None
@@ -81,10 +81,10 @@ def _storage(context: ExperimentContext) -> Any:
 
 
 def _recorded_before(folder: Path) -> dict[str, Any]:
-    """Return what only the run itself knew: how it trained and how long that took, as far as it is still told."""
+    """Return the engine and duration of the run from its results.json, if available."""
     try:
-        told = json.loads((folder / "results.json").read_text())
-        return {"engine": str(told["engine"]), "seconds": float(told["seconds"])}
+        recorded = json.loads((folder / "results.json").read_text())
+        return {"engine": str(recorded["engine"]), "seconds": float(recorded["seconds"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -97,14 +97,14 @@ def _written(run: ExperimentRun, storage: Any, arms: Mapping[str, ArmOutcome], b
         run.show_progress()
         found = run.with_evidence(run.summary(arms, complete=True))
         trained = sum(r.seconds for arm in run.arm_runner.studies for r in arm.results())
-        # The report remains that of the run: its configuration trains it again, and does not measure it again.
-        told = {
+        # The report keeps the run's configuration, which trains instead of measuring.
+        recorded = {
             "engine": "an earlier run's",
             "seconds": trained,
             "config": {**found.config, "task": "search"},
             **before,
         }
-        summary = dataclasses.replace(found, **told)
+        summary = dataclasses.replace(found, **recorded)
         summary = run.finish(summary)
     except BaseException:
         run.progress.close("failed")

@@ -1,4 +1,4 @@
-"""`task=plan`: what a run would train, with what, how wide and how long; nothing is kept or written."""
+"""`task=plan`: show sites, engine, width and expected duration of a run, without writing anything."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
 
 
 def _durations(context: ExperimentContext, plan: Plan, engine: Engine) -> Iterator[str]:
-    """Train a few epochs and look at one model, both of which are thrown away, and say how long a run takes."""
+    """Yield the expected durations of a run, measured on a few epochs and one model."""
     stages, paces = planned_stages(context, plan, engine)
     if pace := paces.get("search"):
         epochs = context.config.trainer.max_epochs
@@ -75,7 +75,7 @@ def _memory(parameters: int, plan: Plan) -> str:
 
 
 def _frozen(plan: Plan) -> Iterator[str]:
-    """Say what all rows share, and what that saves."""
+    """Yield the memory that rows share, and the savings."""
     if plan.memory is None or not plan.memory.holds_parts_once:
         return
     once = plan.memory.held_once / 2**20
@@ -94,7 +94,7 @@ def _sites(sites: tuple[Site, ...]) -> Iterator[str]:
 
 
 def _parameters(context: ExperimentContext) -> int:
-    """Return how many numbers a trial trains: the most that it may, where what is searched decides that."""
+    """Return the number of trainable parameters of a trial; the maximum over searched values."""
     begun = context.modules.start
     spec = TrialSpec(context.config.arms[0], 0, context.config.seed, {}, lr=1e-3, weight_decay=0.0)
     every = [replace(spec, hyperparameters={**begun, **values}) for values in programs(context.params)]

@@ -1,4 +1,4 @@
-"""`task=retrain`: train one configuration that an earlier run found."""
+"""`task=retrain`: train one configuration from an earlier run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def retrain(config: Config) -> int:
     feed = _OneTrial(spec, interruption, context.monitor)
     with interruption.listening():
         SequentialEngine(context.make_module, context.source, context.settings, lambda _: path).run(feed)
-    return _tell(context, feed.result, path, interruption)
+    return _print_result(context, feed.result, path, interruption)
 
 
 def _check_sites(config: Config, known: list[str]) -> None:
@@ -82,7 +82,9 @@ def _check_sites(config: Config, known: list[str]) -> None:
             )
 
 
-def _tell(context: ExperimentContext, result: TrialResult | None, path: Path, interruption: Interruption) -> int:
+def _print_result(
+    context: ExperimentContext, result: TrialResult | None, path: Path, interruption: Interruption
+) -> int:
     if interruption.requested:
         print("stopped: nothing was kept")
         return STOPPED

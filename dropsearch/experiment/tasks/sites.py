@@ -1,4 +1,4 @@
-"""`task=sites`: where a model drops, and whether the rates do anything; nothing is trained or written."""
+"""`task=sites`: list the dropout sites and check that their rates have an effect, without writing anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALIVE = {True: "yes", False: "no", None: "not tried"}
 
 
 def show_sites(config: Config) -> int:
-    """Print the sites and what their rates do, and return 0."""
+    """Print the sites and the effects of their rates; return 0."""
     context = build_context(config)
     found, modules, name = context.rate_check, context.modules, config.model.name
     assert found is not None, "this task tries the rates"
@@ -73,7 +73,7 @@ def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserte
 
 
 def _rate(context: ExperimentContext, site: Site) -> str:
-    """Return the rate that the module has by itself; the models of dropsearch have none."""
+    """Return the module's own rate; built-in models have none."""
     if not context.modules.has_own_rates:
         return "-"
     return "?" if math.isnan(site.rate) else f"{site.rate:.3g}"
@@ -83,13 +83,13 @@ def _in_words(context: ExperimentContext, found: RateCheck, where: str) -> Itera
     name, sites = context.config.model.name, context.sites
     searched = [site.name for site in sites if site.controllable]
     if sites and context.modules.has_own_rates and not found.in_eval:
-        yield f"{name} is handed over in training mode, in which dropout drops."
+        yield f"{name} is in training mode, in which dropout is active."
     yield f"{len(searched)} of {len(sites)} sites can be searched." if sites else f"{name} has no dropout site."
     if absent := context.modules.absent_sites:
         yield f"{absent[:1].upper()}{absent[1:]}."
     if not searched and context.modules.has_own_rates and where:
         behind = "each activation" if where == AFTER_ACTIVATION else where
-        yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} puts a dropout behind {behind}."
+        yield f"sites.insert={where if where == AFTER_ACTIVATION else f'[{where}]'} inserts dropout after {behind}."
     if found.found is not None:
         yield from _tried_in_words([each for each in found.found.sites if each.site.controllable])
 
@@ -98,6 +98,6 @@ def _tried_in_words(sites: Sequence[SiteCheck]) -> Iterator[str]:
     alive = [each.site.name for each in sites if each.alive]
     if alive:
         where = "each of them" if len(alive) == len(sites) > 1 else ", ".join(alive)
-        yield f"A rate of 0.9 in the place of 0 changes the loss at {where}."
+        yield f"A rate of 0.9 instead of 0 changes the loss at {where}."
     elif sites:
-        yield "No rate changes the loss: every rate would score alike."
+        yield "No rate changes the loss: all rates would have the same score."

@@ -1,4 +1,4 @@
-"""`task=work`: trains trials of a study until it is complete; another process reports and tracks."""
+"""`task=work`: train trials of a study until it is complete, while another process reports and tracks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECONDS_BETWEEN_LINES = 60.0
 def work(config: Config) -> int:
     """Train until the study is complete, or until the user stops it; return 0 or 130.
 
-    The study is made where it is not there yet, so that workers may start before the run that reports.
+    The study is created if necessary, so that workers may start before the run that reports.
     """
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
@@ -58,7 +58,7 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
     for phase in phases(arm_runner):
         if interruption.requested:
             break
-        # A search and its repeats leave no files; a confirmation does, and what rests on it waits for all of it.
+        # A search and its repetitions write no files; a confirmation does, and later phases depend on all of it.
         if phase.is_search or is_shared(arm_runner.context, storage):
             phase.train(lambda feed: CountedFeed(feed, lines))
         elif phase.name == "confirm":
@@ -80,12 +80,12 @@ def _status(arm_runner: ArmRunner) -> str:
 
 
 class WorkerLines:
-    """What a worker prints: one line a minute, with the trials that it ended and those of the whole study.
+    """Prints one line per minute with the ended trials of the worker and of the whole study.
 
     Args:
-        status: Returns how far the study is, in words.
-        clock: Returns seconds.
-        stream: Where lines go.
+        status: Returns a description of the study's progress.
+        clock: A clock in seconds.
+        stream: The output.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class WorkerLines:
         self._ended += trials
 
     def if_due(self) -> None:
-        """Print a line where the last one is a minute old."""
+        """Print a line if the last one is a minute old."""
         if self._clock() - self._said >= SECONDS_BETWEEN_LINES:
             self.say("trains")
 
@@ -114,11 +114,11 @@ class WorkerLines:
 
 
 class CountedFeed:
-    """A feed whose trials are counted as they pass, and not tracked.
+    """A feed whose trials are counted but not tracked.
 
     Args:
         feed: The feed.
-        lines: What counts and prints.
+        lines: Counts trials and prints lines.
     """
 
     def __init__(self, feed: Feed, lines: WorkerLines) -> None:
@@ -135,15 +135,15 @@ class CountedFeed:
         return self._feed.ask(count)
 
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Pass epochs on."""
+        """Forward epochs."""
         return self._feed.report(reports)
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Pass results on, and count those that were not interrupted."""
+        """Forward results and count those that were not interrupted."""
         self._feed.tell(results)
         self._lines.count(sum(not result.interrupted for result in results))
 
     def cancelled(self) -> bool:
-        """Return whether to stop; engines ask often, so this also prints the line that is due."""
+        """Return whether to stop; since engines call this often, it also prints due lines."""
         self._lines.if_due()
         return self._feed.cancelled()

@@ -237,7 +237,7 @@ def test_the_user_knows_the_kinds_better() -> None:
     ("kinds", "message"),
     [
         ({"model": "hiden"}, r'kinds\["model"\] must be one of input, .*, got "hiden" \(did you mean "hidden"\?\)'),
-        (["model"], r"kinds must be a kind by site name or pattern, got \['model'\]: as in"),
+        (["model"], r"kinds must be a kind by site name or pattern, got \['model'\]: for example"),
         ({"modl*": "conv"}, r'kinds must name sites of the module, got "modl\*".*: its sites are model'),
     ],
 )

@@ -70,7 +70,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert "lstm" not in reasons
     assert reasons["single"].startswith("it has no effect: it drops between layers, but there is only one")
     assert "behind an `if`" in reasons["never"]
-    assert "4 of 7 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at model, lstm, drop." in (
+    assert "4 of 7 sites can be searched. A rate of 0.9 instead of 0 changes the loss at model, lstm, drop." in (
         words(ended.out)
     )
     assert "The part between is handed over in eval mode and stays in it, as under Lightning" in words(ended.out)
@@ -91,16 +91,16 @@ def test_the_sites_of_a_model_of_ours_have_no_rates_of_their_own(cli: Cli):
     found = table(ended)
     assert found["net.layer1.attention"] == ["attention", "-", "0.10", "256", "1", "yes", "yes"]
     assert {row[1] for row in found.values()} == {"-"}
-    assert "5 of 5 sites can be searched. A rate of 0.9 in the place of 0 changes the loss at each of them." in (
+    assert "5 of 5 sites can be searched. A rate of 0.9 instead of 0 changes the loss at each of them." in (
         words(ended.out)
     )
 
 
 def test_for_a_module_without_dropout_the_message_says_how_to_insert_some(cli: Cli):
     ended = cli(*own("inactive.Plain", "task=sites"))
-    assert "Plain has no dropout site. sites.insert=after_activation puts a dropout behind each" in words(ended.out)
+    assert "Plain has no dropout site. sites.insert=after_activation inserts dropout after each" in words(ended.out)
     ended = cli(*own("nets.Bare", "task=sites"))
-    assert "0 of 1 sites can be searched. sites.insert=[first] puts a dropout behind first." in words(ended.out)
+    assert "0 of 1 sites can be searched. sites.insert=[first] inserts dropout after first." in words(ended.out)
     assert table(cli(*own("inactive.Plain", "task=sites", "sites.insert=after_activation"))) == {
         "relu": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],
         "tanh": ["hidden", "0", "0.40", "12", "1", "yes", "yes", "by sites.insert"],
@@ -163,7 +163,7 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
         ("inactive.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
         (
             "nets.Wordless",
-            "whether its rates change anything was not tried (check_dropout needs a batch for which Wordless",
+            "the effect of its rates was not checked (check_dropout needs a batch for which Wordless",
         ),
     ],
 )
