@@ -113,12 +113,12 @@ def check_mlflow(uri: str, storage: str) -> None:
     for run in tracked:
         result = result_of(trials[run.data.tags["dropsearch.key"]])
         assert run.info.status == STATUSES[result["state"]]
-        history = client.get_metric_history(run.info.run_id, "val/loss")
+        history = client.get_metric_history(run.info.run_id, "val_loss")
         curve = {epoch: val_loss for epoch, _, _, val_loss, *_ in result["curve"]}
         assert {point.step: point.value for point in history} == curve, run.info.run_name
         assert len(history) == len(curve)
         assert float(run.data.params["lr"]) == result["spec"]["lr"]
-        assert run.data.metrics["epochs"] == len(curve)
+        assert run.data.metrics["dropsearch/epochs"] == len(curve)
 
 
 def _run_key(key: Key) -> str:

@@ -81,7 +81,7 @@ def mlflow_runs(finished: Finished) -> dict[str, Any]:
     found = client.search_runs([experiment.experiment_id])
     assert len({run.info.run_name for run in found}) == len(found)
     curves = {
-        run.info.run_id: [point.step for point in client.get_metric_history(run.info.run_id, "val/loss")]
+        run.info.run_id: [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")]
         for run in found
     }
     return {str(run.info.run_name): (run, curves[run.info.run_id]) for run in found}

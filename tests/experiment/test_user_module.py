@@ -90,7 +90,7 @@ def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert {f"{arm}/{number}" for arm in results(folder)["arms"] for number in (0, 1)} <= set(runs)
-    assert {"val/loss", "val/acc"} <= set(runs["dropout/0"].data.metrics)
+    assert {"val_loss", "val_acc"} <= set(runs["dropout/0"].data.metrics)
     assert runs["LitNet-WithTest"].data.params["model._target_"] == "mypackage.nets.LitNet"
 
 

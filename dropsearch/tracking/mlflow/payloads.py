@@ -14,6 +14,7 @@ from typing import Any
 
 from dropsearch.core.printable import printable
 from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.tracking.metrics import OWN, of_trial
 
 KEY_LENGTH = 250
 PARAM_LENGTH = 6000
@@ -89,11 +90,11 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
 def points_of(metrics: EpochMetrics) -> Points:
     """Return one epoch's points; an unmeasured accuracy (NaN) has none."""
     losses = {
-        "train/loss": metrics.train_loss,
-        "train/loss_as_trained": metrics.train_loss_as_trained,
-        "val/loss": metrics.val_loss,
+        f"{OWN}/train_loss": metrics.train_loss,
+        f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained,
+        "val_loss": metrics.val_loss,
     }
-    accs = {"train/acc": metrics.train_acc, "val/acc": metrics.val_acc}
+    accs = {f"{OWN}/train_acc": metrics.train_acc, "val_acc": metrics.val_acc}
     known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
     if metrics.monitored is not None:  # a user module may log no loss; its metrics keep their names
         known = {name: value for name, value in known.items() if not math.isnan(value)}
@@ -106,22 +107,12 @@ def totals_of(result: TrialResult) -> Points:
 
     MLflow's table of runs shows the last value of a curve, which may differ from the best one.
     """
-    totals: dict[str, tuple[float, int]] = {"epochs": (float(len(result.curve)), 0)}
-    totals["seconds"] = float(result.seconds), 0
-    best = result.best
-    if best is None:
-        return _points(totals)
-    logged = {key(name) for name in best.logged}
-    totals = {name: value for name, value in totals.items() if name not in logged}  # a curve that the module logs
-    if not math.isnan(best.val_loss):
-        totals["val/loss_best"] = best.val_loss, best.epoch
-    if not math.isnan(best.val_acc):
-        totals["val/acc_best"] = best.val_acc, best.epoch
-    return _points(totals | {key(f"{name}_best"): (value, best.epoch) for name, value in best.logged.items()})
-
-
-def _points(values: Mapping[str, tuple[float, int]]) -> Points:
-    return [(name, value, step) for name, (value, step) in values.items()]
+    step = result.best.epoch if result.best else 0
+    logged = {key(name) for name in result.best.logged} if result.best else set()
+    totals = {key(name): value for name, value in of_trial(result).items()}
+    return [
+        (name, value, step if name.endswith("_best") else 0) for name, value in totals.items() if name not in logged
+    ]
 
 
 def state_of(result: TrialResult) -> dict[str, str]:
@@ -131,25 +122,24 @@ def state_of(result: TrialResult) -> dict[str, str]:
 
 
 def scores_of(outcome: ArmOutcome) -> dict[str, float]:
-    """Return the known summary metrics of an arm by name."""
+    """Return the known summary metrics of an arm by name, which its run has under `dropsearch/`."""
     scores: dict[str, float] = {"trials": float(len(outcome.trials))}
     for state in ("COMPLETE", "PRUNED", "FAIL"):
         scores[f"trials_{state.lower()}"] = float(sum(trial.state == state for trial in outcome.trials))
     if outcome.best is not None and outcome.best.best is not None:
-        scores["val/loss_best"] = outcome.best.best.val_loss
+        scores["val_loss_best"] = outcome.best.best.val_loss
         if not outcome.monitor.is_val_loss:
             name = key(outcome.monitor.name)
             scores[f"{name}_best"] = outcome.monitor.objective(outcome.best.best.objective)
-        scores["val/acc_best"] = outcome.best.best.val_acc
+        scores["val_acc_best"] = outcome.best.best.val_acc
     if outcome.winner is not None:
-        name = "val/loss" if outcome.monitor.is_val_loss else key(outcome.monitor.name)
-        scores[f"{name}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
-        scores["val/acc_confirmed"] = _mean(outcome.winner.val_acc)
+        scores[f"{key(outcome.monitor.name)}_confirmed"] = outcome.monitor.objective(outcome.winner.mean_val_loss)
+        scores["val_acc_confirmed"] = _mean(outcome.winner.val_acc)
     if outcome.test is not None:
         # Over the seeds with a score, as in every report.
-        scores["test/loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
-        scores["test/acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
-    # The parent run has one key for val/acc and val_acc; the monitored metric keeps its name.
+        scores["test_loss"] = _mean([value for value in outcome.test.loss if math.isfinite(value)])
+        scores["test_acc"] = _mean([value for value in outcome.test.acc if math.isfinite(value)])
+    # The parent run has one name for val/acc and val_acc; the monitored metric keeps its own.
     monitored = {f"{key(outcome.monitor.name)}_{kind}" for kind in ("best", "confirmed")} & scores.keys()
     taken = {_flat(name) for name in monitored}
     kept = {name: value for name, value in scores.items() if name in monitored or _flat(name) not in taken}
@@ -158,6 +148,13 @@ def scores_of(outcome: ArmOutcome) -> dict[str, float]:
 
 def _flat(name: str) -> str:
     return name.replace("/", "_")
+
+
+def answer_of(arm: str, outcome: ArmOutcome) -> Points:
+    """Return the scores of an arm that the parent run has, so that its charts are few: confirmed and tested."""
+    scores = {name: value for name, value in scores_of(outcome).items() if name.endswith("_confirmed")}
+    scores |= {name: value for name, value in scores_of(outcome).items() if name in ("test_loss", "test_acc")}
+    return [(key(f"{OWN}/{arm}/{_flat(name)}"), value, 0) for name, value in scores.items()]
 
 
 def measures_of(found: ArmEvidence) -> dict[str, float]:
@@ -194,11 +191,16 @@ def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
 
 def table_of(summary: Summary) -> dict[str, list[Any]]:
     """Return the table of arms by column, with one row per arm; unknown values are None."""
-    columns = ("trials", "val/loss_best", "val/loss_confirmed", "val/acc_confirmed", "test/loss", "test/acc")
+    monitored = key(summary.monitor.name)
+    columns = ("trials", f"{monitored}_best", f"{monitored}_confirmed", "val_acc_confirmed", "test_loss", "test_acc")
     sites = dict.fromkeys(site for outcome in summary.arms.values() for site in _rates(outcome))
     scores = [scores_of(outcome) for outcome in summary.arms.values()]
     table: dict[str, list[Any]] = {"arm": list(summary.arms)}
-    table |= {column: [_finite(score.get(column)) for score in scores] for column in columns}
+    table |= {
+        column: [_finite(score.get(column)) for score in scores]
+        for column in dict.fromkeys(columns)
+        if any(column in score for score in scores)
+    }
     return table | {f"rate.{site}": [_rates(outcome).get(site) for outcome in summary.arms.values()] for site in sites}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dropsearch.core.records import ArmOutcome, EpochMetrics, Evidence, Summary, TrialResult, TrialSpec
+from dropsearch.tracking.metrics import OWN
 from dropsearch.tracking.mlflow import payloads
 from dropsearch.tracking.mlflow.runs import ARM, KEY, STATUS, Runs
 
@@ -83,18 +84,17 @@ class RunTree:
         """Write the results of an arm to its run."""
         if self.is_ended:
             return
-        points = [(metric, value, 0) for metric, value in payloads.scores_of(outcome).items()]
+        points = [(payloads.key(f"{OWN}/{metric}"), value, 0) for metric, value in payloads.scores_of(outcome).items()]
         self._runs.write(self._arm(name), points, payloads.best_params_of(outcome))
 
     def write_summary(self, summary: Summary) -> None:
         """Write the results of all arms to the parent run."""
         if self.is_ended:
             return
-        points: payloads.Points = [("seconds", summary.seconds, 0)]
+        points: payloads.Points = [(f"{OWN}/seconds", summary.seconds, 0)]
         params: dict[str, str] = {}
         for arm, outcome in summary.arms.items():
-            scores = payloads.scores_of(outcome).items()
-            points += [(payloads.key(f"{arm}/{name.replace('/', '_')}"), value, 0) for name, value in scores]
+            points += payloads.answer_of(arm, outcome)
             params |= {payloads.key(arm, name): text for name, text in payloads.best_params_of(outcome).items()}
         tags = {payloads.key("versions", name): version for name, version in summary.versions.items()}
         tags["mlflow.note.content"] = payloads.note_of(summary)
@@ -103,14 +103,16 @@ class RunTree:
         self._runs.write(self.parent, points, params, tags)
 
     def write_evidence(self, evidence: Evidence) -> None:
-        """Write the measures of the winners to the parent run and to the existing runs of arms."""
-        points: payloads.Points = [("evidence_seconds", evidence.seconds, 0)]
+        """Write the measures of the winners to the runs of arms; to the parent run if an arm's run does not exist."""
+        points: payloads.Points = [(f"{OWN}/evidence_seconds", evidence.seconds, 0)]
         for arm, found in evidence.arms.items():
-            means = payloads.measures_of(found)
-            points += [(payloads.key(f"{arm}/evidence/{name}"), value, 0) for name, value in means.items()]
+            above = f"{OWN}/evidence" if arm in self._arms else f"{OWN}/{arm}/evidence"
+            means = payloads.measures_of(found).items()
+            measured = [(payloads.key(f"{above}/{name}"), value, 0) for name, value in means]
             if arm in self._arms:
-                measured = [(payloads.key(f"evidence/{name}"), value, 0) for name, value in means.items()]
                 self._runs.write(self._arms[arm], measured)
+            else:
+                points += measured
         self._runs.write(self.parent, points)
 
     def write_artifact(self, path: Path, output_dir: Path) -> None:

@@ -109,7 +109,7 @@ class Pages:
         """Open a run's metrics and return each chart that has a curve, with its number of points."""
         self._go(f"{self._top}/runs/{run}/model-metrics")
         plots = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data?.length)"
-        wanted = ("train/loss", "val/loss")
+        wanted = ("dropsearch/train_loss", "val_loss")
         self.browser.until(" && ".join(f"document.body.innerText.includes('({name})')" for name in wanted))
         self.browser.until(f"{plots}.length >= {len(wanted)}")
         titled = "plot.closest('[data-testid=experiment-view-compare-runs-card]') ?? plot.parentElement.parentElement"

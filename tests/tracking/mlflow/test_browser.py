@@ -90,13 +90,13 @@ def test_the_arms_are_compared_by_what_they_found(pages: Pages, store: Store) ->
     pages.compare([store.runs["none"], store.runs["dropout"]])
     winner = store.results["arms"]["dropout"]["winner"]
     assert {"best_lr", str(winner["rates"]["net.hidden1.dropout"])} <= set(pages.text().split())
-    pages.last_rows(shows="val/loss_confirmed")
+    pages.last_rows(shows="val_loss_confirmed")
     assert f"{winner['mean_val_loss']:.3f}" in pages.text().split()
 
 
 def test_a_trial_shows_train_and_validation_curves_on_one_page(pages: Pages, store: Store) -> None:
     shown = pages.curves(store.runs["dropout/0"])
-    assert shown["train/loss"] == shown["val/loss"] == EPOCHS
+    assert shown["dropsearch/train_loss"] == shown["val_loss"] == EPOCHS
 
 
 def test_the_report_opens_as_an_artifact(pages: Pages, store: Store) -> None:

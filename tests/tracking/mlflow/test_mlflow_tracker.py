@@ -92,8 +92,8 @@ def test_a_trials_run_holds_its_parameters_its_curves_and_its_best_values(begin:
     run = find()["dropout/3"]
     assert run.data.params["rate.hidden1.dropout:2"] == "0.5"
     assert run.data.tags["dropsearch.key"] == "dropout/3"
-    assert run.data.metrics["val/loss_best"] == make_curve()[2].val_loss
-    history = client_of(output_dir).get_metric_history(run.info.run_id, "val/loss")
+    assert run.data.metrics["dropsearch/val_loss_best"] == make_curve()[2].val_loss
+    history = client_of(output_dir).get_metric_history(run.info.run_id, "val_loss")
     assert [(point.step, point.value) for point in history] == [(m.epoch, m.val_loss) for m in make_curve()]
 
 
@@ -120,8 +120,8 @@ def test_losses_that_are_not_finite_are_written(begin: Begin, find: Find):
     tracker.end(make_result(state="FAIL", curve=(EpochMetrics(0, math.inf, math.nan, math.inf),)))
     tracker.close()
     metrics = find()["dropout/3"].data.metrics
-    assert metrics["val/loss"] > 1e308
-    assert math.isnan(metrics["train/loss_as_trained"])
+    assert metrics["val_loss"] > 1e308
+    assert math.isnan(metrics["dropsearch/train_loss_as_trained"])
     assert tracker.problems == []
 
 
@@ -140,11 +140,11 @@ def test_the_curves_of_a_long_trial_are_there_while_it_runs(begin: Begin, find: 
     assert tracker._writer.wait()
     run = find()["dropout/3"]
     assert run.info.status == "RUNNING"
-    assert run.data.metrics["val/loss"] == make_curve()[2].val_loss
+    assert run.data.metrics["val_loss"] == make_curve()[2].val_loss
     tracker.end(make_result())
     tracker.close()
     run = find()["dropout/3"]
-    history = client_of(output_dir).get_metric_history(run.info.run_id, "val/loss")
+    history = client_of(output_dir).get_metric_history(run.info.run_id, "val_loss")
     assert [point.step for point in history] == [0, 1, 2, 3]
     assert run.info.end_time - run.info.start_time == 2500
 
@@ -170,8 +170,8 @@ def test_the_parent_run_holds_the_answer(begin: Begin, find: Find, output_dir: P
     run = find()["first"]
     assert run.data.params["model.name"] == "mlp"
     assert run.data.params["dropout.best_rate.hidden1.dropout:2"] == "0.5"
-    assert run.data.metrics["dropout/test_acc"] == pytest.approx(0.85)
-    assert run.data.metrics["dropout/val_loss_confirmed"] == 0.5
+    assert run.data.metrics["dropsearch/dropout/test_acc"] == pytest.approx(0.85)
+    assert run.data.metrics["dropsearch/dropout/val_loss_confirmed"] == 0.5
     assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
     assert run.data.tags["versions.torch"] == "2.13"
     assert "| dropout | 2 |" in run.data.tags["mlflow.note.content"]
@@ -200,7 +200,7 @@ def test_mlflow_reads_the_table_of_arms(begin: Begin, find: Find, output_dir: Pa
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     table = client_of(output_dir).load_table(run.info.experiment_id, "arms.json", [run.info.run_id])
     assert list(table["arm"]) == ["none", "dropout"]
-    assert table["test/acc"][1] == pytest.approx(0.85)
+    assert table["test_acc"][1] == pytest.approx(0.85)
 
 
 def test_an_arms_run_holds_what_the_arm_found(begin: Begin, find: Find):
@@ -208,9 +208,9 @@ def test_an_arms_run_holds_what_the_arm_found(begin: Begin, find: Find):
     tracker.finish(make_summary(), [])
     run = find()["dropout"]
     assert run.data.params["best_rate.input.dropout"] == "0.1"
-    assert run.data.metrics["test/acc"] == pytest.approx(0.85)
-    assert run.data.metrics["test/loss"] == pytest.approx(0.3)
-    assert run.data.metrics["val/loss_best"] == 0.5
+    assert run.data.metrics["dropsearch/test_acc"] == pytest.approx(0.85)
+    assert run.data.metrics["dropsearch/test_loss"] == pytest.approx(0.3)
+    assert run.data.metrics["dropsearch/val_loss_best"] == 0.5
 
 
 def test_the_data_set_is_an_input_of_the_parent(begin: Begin, find: Find, output_dir: Path):
@@ -321,7 +321,7 @@ def test_a_trial_that_was_half_written_is_completed(begin: Begin, find: Find, mo
     tracker.close()
     run = find()["dropout/1"]
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["epochs"] == 4
+    assert run.data.metrics["dropsearch/epochs"] == 4
 
 
 def test_what_a_dead_server_missed_is_written_by_the_next_run(begin: Begin, find: Find, output_dir: Path):
@@ -422,13 +422,13 @@ def test_a_server_that_is_not_mlflow_is_refused(tmp_path: Path):
 EVIDENCE = Evidence({"dropout": ArmEvidence((1, 2), {"gap_best": (0.25, 0.75), "shift_min": (math.nan, math.nan)})})
 
 
-def test_what_was_measured_stands_in_the_parent_and_in_the_arms(begin: Begin, find: Find):
+def test_what_was_measured_stands_in_the_arms(begin: Begin, find: Find):
     tracker = begin()
     tracker.end(make_result(3))
     tracker.finish(make_summary(evidence=EVIDENCE), [])
     runs = find()
-    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
-    assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
+    assert runs["dropout"].data.metrics["dropsearch/evidence/gap_best"] == 0.5
+    assert "dropsearch/dropout/evidence/gap_best" not in runs["first"].data.metrics  # its charts are few
     assert not [name for run in runs.values() for name in run.data.metrics if "shift_min" in name]
 
 
@@ -444,8 +444,8 @@ def test_what_is_measured_later_is_added_to_the_last_run_that_ended(begin: Begin
     again.finish(make_summary(evidence=EVIDENCE), [report])
     runs = find()
     assert set(runs) == set(before)
-    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
-    assert runs["dropout"].data.metrics["evidence/gap_best"] == 0.5
+    assert runs["dropout"].data.metrics["dropsearch/evidence/gap_best"] == 0.5
+    assert "dropsearch/dropout/evidence/gap_best" not in runs["first"].data.metrics  # its charts are few
     artifacts = client_of(output_dir).list_artifacts(runs["first"].info.run_id)
     assert "report.html" in [artifact.path for artifact in artifacts]
     for name, run in runs.items():
@@ -460,7 +460,7 @@ def test_later_measures_get_their_own_run_if_there_is_none(begin: Begin, find: F
     runs = find()
     assert runs["first"].info.status == "FINISHED"
     assert runs["first"].data.params["task"] == "evidence"
-    assert runs["first"].data.metrics["dropout/evidence/gap_best"] == 0.5
+    assert runs["dropout"].data.metrics["dropsearch/evidence/gap_best"] == 0.5
 
 
 def test_a_database_that_fails_is_one_line(begin: Begin, output_dir: Path, capfd: pytest.CaptureFixture[str]):

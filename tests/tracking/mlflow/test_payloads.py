@@ -88,21 +88,21 @@ def test_a_confirmation_names_the_trial_that_it_retrains():
 
 def test_accuracies_without_a_measurement_are_left_out():
     points = payloads.points_of(EpochMetrics(2, 1.0, 2.0, math.nan))
-    assert [name for name, _, _ in points] == ["train/loss", "train/loss_as_trained", "val/loss"]
+    assert [name for name, _, _ in points] == ["dropsearch/train_loss", "dropsearch/train_loss_as_trained", "val_loss"]
     assert {step for _, _, step in points} == {2}
 
 
 def test_the_best_values_are_those_of_the_epoch_with_the_least_validation_loss():
     totals = {name: (value, step) for name, value, step in payloads.totals_of(make_result())}
     best = make_curve()[2]
-    assert totals["val/loss_best"] == (best.val_loss, 2)
-    assert totals["val/acc_best"] == (best.val_acc, 2)
-    assert totals["epochs"] == (4.0, 0)
+    assert totals["dropsearch/val_loss_best"] == (best.val_loss, 2)
+    assert totals["dropsearch/val_acc_best"] == (best.val_acc, 2)
+    assert totals["dropsearch/epochs"] == (4.0, 0)
 
 
 def test_a_trial_that_diverged_has_no_best_values():
     diverged = make_result(curve=(EpochMetrics(0, math.inf, math.inf, math.nan),))
-    assert {name for name, _, _ in payloads.totals_of(diverged)} == {"epochs", "seconds"}
+    assert {name for name, _, _ in payloads.totals_of(diverged)} == {"dropsearch/epochs", "dropsearch/seconds"}
 
 
 def test_an_arms_configuration_is_its_confirmed_winners():
@@ -119,13 +119,13 @@ def test_the_table_has_one_row_an_arm():
     table = payloads.table_of(make_summary())
     assert {len(column) for column in table.values()} == {2}
     assert table["arm"] == ["none", "dropout"]
-    assert table["test/acc"] == [None, pytest.approx(0.85)]
+    assert table["test_acc"] == [None, pytest.approx(0.85)]
     assert table["rate.input.dropout"] == [None, 0.1]
 
 
 def test_the_note_shows_the_table_of_arms_and_the_rates():
     note = payloads.note_of(make_summary())
-    assert "| arm | trials | val/loss_best |" in note
+    assert "| arm | trials | val_loss_best |" in note
     assert "| arm | rate.input.dropout | rate.hidden1.dropout#2 |" in note
     assert "interrupted" not in note
 
