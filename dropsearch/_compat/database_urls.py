@@ -46,11 +46,11 @@ def sqlite_file(url: str) -> Path:
     except ArgumentError as error:
         raise ValueError("it is not a database URL") from error
     if not read.database or read.database == ":memory:":
-        raise ValueError("an in-memory database is lost when the process ends: give a file, sqlite:///study.db")
+        raise ValueError("an in-memory database is lost when the process ends: use a file, sqlite:///study.db")
     if read.host or read.username:
         raise ValueError("a file has no host: write three slashes and a relative path, or four and an absolute one")
     if read.database.startswith("file:"):
-        raise ValueError("give the file's path, not a file: URI")
+        raise ValueError("use the file's path instead of a file: URI")
     query = url.partition("?")[2]
     if query and not all("=" in part for part in query.split("&")):
         raise ValueError("a question mark in a path is written %3F")

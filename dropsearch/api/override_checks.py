@@ -46,7 +46,7 @@ SECTIONS: Mapping[str, str] = {
 """The argument that sets all keys of a section."""
 UNREAD: Mapping[str, str] = {
     "task": "a call searches; the command line has tasks",
-    "experiment": "give its keys one by one",
+    "experiment": "pass its keys one by one",
     "hydra": "a call starts no Hydra application",
 }
 """Keys and sections that a call does not read, and why."""

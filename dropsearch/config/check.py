@@ -134,7 +134,7 @@ def _of_arms(config: Config) -> Iterator[str]:
         if arm not in ARMS:
             yield f'arm_args must be of {", ".join(ARMS)}, got "{arm}"{close_match(arm, ARMS)}'
         elif not isinstance(values, dict) or not values:
-            yield f"arm_args.{arm} must be arguments of {config.model.name}, as in {{norm: batch}}, got {values}"
+            yield f"arm_args.{arm} must be arguments of {config.model.name}, such as {{norm: batch}}, got {values}"
         elif ARMS[arm].batchnorm and (same := [k for k, v in values.items() if k in given and given[k] == v]):
             yield (
                 f"model.{same[0]} must not be {given[same[0]]}, which arm_args.{arm} gives to the arms with BatchNorm "
@@ -158,7 +158,7 @@ def _insertion(given: Any) -> Iterator[str]:
     if given is not None and not (listed and all(isinstance(each, str) and each for each in listed)):
         yield (
             "sites.insert must be after_activation, or a name, pattern or type of submodules, or a list of "
-            f"these, got {given!r}: as in sites.insert=[encoder.*.relu] or sites.insert=[torch.nn.ReLU]"
+            f"these, got {given!r}: for example sites.insert=[encoder.*.relu] or sites.insert=[torch.nn.ReLU]"
         )
 
 

@@ -47,7 +47,7 @@ def _quoted(argument: str, key: str) -> str:
         return f"++{key}={_text(value)}"
     except (HydraException, ValueError) as error:
         given = argument.partition("=")[2]
-        raise InputError(f'{key} must hold {FORMS}, got "{given}" ({_reason(error)})') from error
+        raise InputError(f'{key} must contain {FORMS}, got "{given}" ({_reason(error)})') from error
 
 
 def _text(value: Any) -> str:
@@ -229,7 +229,7 @@ def _converted(config: Config, key: str, value: Any) -> Any:
         typed[name] = value
     except ValidationError as error:
         message = " ".join(str(error).splitlines()[0].split())
-        raise InputError(f"space.params.{key} must hold values of its type: {message}") from error
+        raise InputError(f"space.params.{key} must contain values of its type: {message}") from error
     return OmegaConf.to_container(typed)[name]  # type: ignore[call-overload, index]
 
 

@@ -52,7 +52,7 @@ def params_problems(config: Config, rules: Callable[[Config], Iterator[str]]) ->
     yield from _of_arms(config, found)
     for values in all_tried(found) if found else ():
         for problem in rules(applied(config, values)):
-            yield f"space.params must hold legal values only: {problem}"
+            yield f"space.params must contain legal values only: {problem}"
 
 
 def _unread(config: Config, found: Mapping[str, Range]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _of_its_own_optimizer(config: Config, key: str, name: str) -> Iterator[str]:
         yield (
             f"space.params must leave out {key}{close_match(key, OPTIMIZER_OPTIONS)}, as {config.model.name} makes "
             f"its own optimizer, on which {', '.join(OPTIMIZER_OPTIONS)} can be set: or name an argument of its "
-            f"constructor, as in model.{name}"
+            f"constructor, such as model.{name}"
         )
 
 

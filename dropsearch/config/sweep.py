@@ -58,7 +58,7 @@ def check_jobs(config_name: str, overrides: Sequence[str]) -> None:
         if first != " ".join(job):
             raise InputError(
                 f'study.name must differ between the jobs of a sweep, got "{config.study.name}" for both '
-                f'"{first}" and "{" ".join(job)}": put what differs into it, as in '
+                f'"{first}" and "{" ".join(job)}": include what differs, for example '
                 f"'study.name=${{model.name}}-${{data.name}}-${{seed}}'"
             )
 
@@ -78,5 +78,5 @@ def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise InputError(f"{key} must list the values of a sweep, as in {key}=A,B, got {override.input_line}")
+            raise InputError(f"{key} must list the values of a sweep, such as {key}=A,B, got {override.input_line}")
     return (list(job) for job in itertools.product(*values.values()))

@@ -159,7 +159,7 @@ def _common(column: tuple[Any, ...]) -> Any:
     if all(same(leaf, other) for other in column[1:]):
         return leaf
     if isinstance(leaf, Tensor):
-        raise UnsupportedError("a training batch holds a tensor without dimensions that differs between batches")
+        raise UnsupportedError("a training batch contains a tensor without dimensions that differs between batches")
     return Unreadable(_named(leaf))
 
 

@@ -20,11 +20,11 @@ _LIBRARIES = sys.stdlib_module_names | {
 _MEANINGS = (
     (
         re.compile(r"expected scalar type|same dtype|Float and Double|Double and Float|should be the same"),
-        "the batch and the weights have different types: cast one of them, or give trainer.precision",
+        "the batch and the weights have different types: cast one of them, or set trainer.precision",
     ),
     (
         re.compile(r"resize storage that is not resizable|stack expects each tensor to be equal size"),
-        "the examples of a batch have different shapes: give the loader a collate_fn that pads them",
+        "the examples of a batch have different shapes: use a collate_fn that pads them",
     ),
     (
         re.compile(r"re-initialize CUDA in forked subprocess"),

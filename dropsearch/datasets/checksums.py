@@ -58,7 +58,7 @@ def content_of(path: Path, file: RawFile) -> bytes:
         raise ValueError(f"must be a complete gzip file ({error})") from error
     if len(content) != file.size:
         got = f"{len(content)}" if len(content) < file.size else "more"
-        raise ValueError(f"must hold {file.size} bytes, got {got}")
+        raise ValueError(f"must have {file.size} bytes, got {got}")
     if (sha256 := hashlib.sha256(content).hexdigest()) != file.sha256:
         raise ValueError(f"must have sha256 {file.sha256[:16]}..., got {sha256[:16]}...")
     return content

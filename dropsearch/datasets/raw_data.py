@@ -102,15 +102,15 @@ def _images(content: bytes, data_set: DataSet) -> NDArray[np.uint8]:
     channels, height, width = data_set.input_shape
     expected = (height, width) if images.ndim == 3 else (channels, height, width)
     if images.shape[1:] != expected:
-        raise ValueError(f"must hold images of {expected}, got {images.shape[1:]}")
+        raise ValueError(f"must contain images of {expected}, got {images.shape[1:]}")
     return images.reshape(len(images), channels, height, width)
 
 
 def _check_labels(labels: NDArray[Any], count: int, classes: int) -> None:
     if labels.shape != (count,):
-        raise ValueError(f"must hold {count} labels, one an example, got shape {labels.shape}")
+        raise ValueError(f"must contain {count} labels, one per example, got shape {labels.shape}")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"must hold labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+        raise ValueError(f"must contain labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
 
 
 def _sequences(data_set: DataSet, folder: _Folder) -> RawData:
@@ -141,9 +141,9 @@ def _sequence_arrays(content: bytes, data_set: DataSet) -> tuple[NDArray[Any], N
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"must be an npz of X, lengths and y ({error})") from error
     if frames.shape != (int(lengths.sum()), features):
-        raise ValueError(f"must hold {lengths.sum()} frames of {features} features, got {frames.shape}")
+        raise ValueError(f"must contain {lengths.sum()} frames of {features} features, got {frames.shape}")
     if not 1 <= int(lengths.min()) <= int(lengths.max()) <= longest:
-        raise ValueError(f"must hold sequences of 1 to {longest} frames, got {lengths.min()} to {lengths.max()}")
+        raise ValueError(f"must contain sequences of 1 to {longest} frames, got {lengths.min()} to {lengths.max()}")
     _check_labels(labels, len(lengths), data_set.classes)
     return frames, lengths, labels
 

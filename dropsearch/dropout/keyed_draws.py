@@ -51,7 +51,7 @@ def read_draw(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         return None
     options = dict(kwargs)
     if options.pop("generator", None) is not None:
-        return _unkeyed(name, f"{name} draws from a generator of its own")
+        return _unkeyed(name, f"{name} draws from its own generator")
     if options.pop("out", None) is not None:
         return _unkeyed(name, f"{name} draws into out=")
     first = [options.pop(each) for each in _FIRST if each in options and not args]

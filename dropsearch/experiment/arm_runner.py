@@ -291,8 +291,8 @@ class ArmRunner:
             path = kept_checkpoint(self.context.checkpoints, result)
             if not path.exists():
                 raise InputError(
-                    f"task=evidence needs the checkpoints of the run, and {path} is gone: give the same command "
-                    f"without task=evidence, and {result.spec.key} is trained again"
+                    f"task=evidence needs the checkpoints of the run, but {path} is missing: repeat the command "
+                    f"without task=evidence to train {result.spec.key} again"
                 )
 
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
@@ -336,7 +336,7 @@ class ArmRunner:
     def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:
         path = kept_checkpoint(self.context.checkpoints, result)
         if not path.exists():
-            raise RunError(f"{path} is gone: give the same command again, and {result.spec.key} is trained again")
+            raise RunError(f"{path} is missing: repeat the command to train {result.spec.key} again")
         model = self.context.load(result, path)
         try:
             measured = self.context.modules.test_scores(model)
@@ -376,8 +376,8 @@ def _opening(best: Confirmed) -> str:
 def unfinished(study: str, what: str) -> str:
     """Return the error message of `task=evidence` for an unfinished study."""
     return (
-        f"task=evidence needs a finished run, and study {study} is not: {what}; give the same command without "
-        "task=evidence, and it goes on"
+        f"task=evidence needs a finished run, but study {study} is not finished: {what}; repeat the command without "
+        "task=evidence to continue it"
     )
 
 

@@ -114,7 +114,7 @@ def _first_line(arm: str, config: Config, folder: Path) -> str:
     given: tuple[Any, Any] = (config.model, config.data)
     if any(getattr(group, "made_by", None) is not None for group in given):
         return (
-            "# Searched from Python, so no command retrains it: give retrain.rates to dropsearch.set_rates(module, "
+            "# Searched from Python, so no command retrains it: pass retrain.rates to dropsearch.set_rates(module, "
             "rates), or call apply(module) of the search's result.\n"
         )
     return f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"

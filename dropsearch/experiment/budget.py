@@ -111,7 +111,7 @@ def enough(costs: Costs, available: float, used: float, *, in_time: bool) -> All
     size = duration(1.1 * least) if in_time else f"{math.ceil(least)} trials"
     raise InputError(
         f"budget must be enough for {LADDER[0].n_trials} trials an arm and their confirmation, which take about {size} "
-        "here: give a larger one, fewer arms, or fewer epochs"
+        "here: set a larger one, fewer arms, or fewer epochs"
     )
 
 

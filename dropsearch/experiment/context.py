@@ -176,8 +176,8 @@ def _require_sites(context: ExperimentContext) -> None:
         raise InputError(
             f"arms must not name {', '.join(searching)} for a model without dropout sites"
             f"{' to search' if found else ''}, got model={config.model.name}{those}: leave "
-            f"{'them' if len(searching) > 1 else 'it'} out of arms, or give the model a dropout"
-            ", as by sites.insert"
+            f"{'them' if len(searching) > 1 else 'it'} out of arms, or add dropout to the model"
+            ", for example by sites.insert"
         )
     check_sites(context.params, context.modules.start, found, context.modules.sites)
 

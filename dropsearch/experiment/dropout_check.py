@@ -109,11 +109,10 @@ def _holds(outer: str, inner: str) -> bool:
 def _in_eval(part: str, name: str) -> str:
     if part:
         return (
-            f"the part {part} is handed over in eval mode and stays in it, as under Lightning: nothing in it is "
-            f"dropped; where it is to train, call self.{part}.train() in {name}"
+            f"the submodule {part} is in eval mode and stays in it, as in Lightning: nothing in it is "
+            f"dropped; to train it, call self.{part}.train() in {name}"
         )
     return (
-        f"the module {name} is handed over in eval mode, and the search trains it in training mode: before a fit of "
-        "your own call module.train(), for Lightning trains a module in the mode in which it gets it, and nothing "
-        "would be dropped"
+        f"the module {name} is in eval mode, but the search trains it in training mode: call module.train() before "
+        "your own fits, since Lightning does not change a module's mode, so nothing would be dropped"
     )

@@ -27,8 +27,8 @@ def verified_content(path: Path, result: TrialResult) -> bytes:
     content = path.read_bytes()
     if result.checkpoint_sha256 and hashlib.sha256(content).hexdigest() != result.checkpoint_sha256:
         raise InputError(
-            f"{path} must be the checkpoint that the run wrote, and its sha256 is another: delete the file and give "
-            f"the same command again, and {result.spec.key} is trained again"
+            f"{path} must be the checkpoint that the run wrote, but its sha256 differs: delete the file and repeat "
+            f"the command to train {result.spec.key} again"
         )
     return content
 
@@ -47,8 +47,8 @@ def read_weights(path: Path, result: TrialResult) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         if not result.checkpoint_sha256:
             raise InputError(
-                f"{path} must hold tensors and plain values only, for the study did not note its sha256: delete the "
-                f"file and give the same command again, and {result.spec.key} is trained again"
+                f"{path} must contain only tensors and plain values, since the study has no sha256 of it: delete the "
+                f"file and repeat the command to train {result.spec.key} again"
             ) from error
         parts = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
     return parts["state_dict"]

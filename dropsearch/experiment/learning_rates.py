@@ -36,8 +36,8 @@ class LearningRates:
         if not self._beyond:
             return ""
         low, high = self.configured
-        left_out = f"space.lr ({low:.4g} to {high:.4g}) leaves out the module's own learning rate {self.own:.4g}"
+        left_out = f"space.lr ({low:.4g} to {high:.4g}) does not contain the module's learning rate {self.own:.4g}"
         if self.is_default:
             low, high = self.searched
             return f"{left_out}: it is searched from {low:.4g} to {high:.4g}, and its own is the first trial"
-        return f"{left_out}: space.lr.{'low' if self.own < low else 'high'}={self.own:.4g} takes it in"
+        return f"{left_out}: space.lr.{'low' if self.own < low else 'high'}={self.own:.4g} includes it"

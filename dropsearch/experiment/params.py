@@ -61,13 +61,13 @@ def check_sites(
             found = {site.name for site in look({**begun, **values})}
         except InputError as error:
             raise InputError(
-                f"space.params must hold values that can be trained, got {describe_values(values)}: {error}"
+                f"space.params must contain values that can be trained, got {describe_values(values)}: {error}"
             ) from error
         if found != known:
             raise InputError(
                 f"space.params must not change the model's sites, whose rates are searched, got "
-                f"{describe_values(values)}, with which {_difference(known, found)}: give each set of sites a run "
-                "of its own"
+                f"{describe_values(values)}, with which {_difference(known, found)}: use a separate run for each set "
+                "of sites"
             )
 
 

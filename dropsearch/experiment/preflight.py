@@ -89,7 +89,7 @@ def _check_tracking(config: Config) -> None:
     if isinstance(storage, str) and "://" in storage and is_same_database(storage, address.uri):
         raise InputError(
             f'study.storage must be another database than {address.origin}, got "{masked(storage)}" for both: '
-            "Optuna and MLflow have tables of the same names; give another one to either"
+            "Optuna and MLflow use the same table names; set another URL for one of them"
         )
     if address.is_yet_to_be_made:
         check_folder(address.database.parent, address.origin)
@@ -108,6 +108,6 @@ def reached(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{error.filename or folder} could not be read or written ({error.strerror or error}): see that there is "
-            "space, then give the same command again; it continues from what the study holds"
+            f"{error.filename or folder} could not be read or written ({error.strerror or error}): check the free "
+            "space, then repeat the command, which continues from the stored trials"
         ) from error

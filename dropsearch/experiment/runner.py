@@ -285,7 +285,9 @@ class ExperimentRun:
             costs = budget_costs(self.context, self.plan, self.engine)
             if costs.arms * 8 * costs.model > MOST_EVIDENCE * available:
                 config.evidence.name, costs = "off", dataclasses.replace(costs, model=0.0)
-                self.remarks.append("the budget leaves no time for evidence: task=evidence measures it afterwards")
+                self.remarks.append(
+                    "the budget leaves no time for evidence: use task=evidence to measure it afterwards"
+                )
         enough(costs, available, clock() if clock else 0.0, in_time=clock is not None)
         return costs
 
@@ -348,7 +350,7 @@ class ExperimentRun:
             return self.with_evidence(summary)
         except Exception as error:  # user code may fail here; everything else is done
             cause = f"{type(error).__name__}: {first_cause(error)[:200]}"
-            note = f"what dropout did in the winners was not measured ({cause}); task=evidence tries it again"
+            note = f"what dropout did in the winners was not measured ({cause}); use task=evidence to try again"
             print(f"evidence: {note}", file=sys.stderr)
             return dataclasses.replace(summary, notes=(*summary.notes, note))
 
@@ -358,7 +360,7 @@ class ExperimentRun:
             return summary
         looks = winners_count(summary.arms)
         if self.budgeted is not None and not self.budgeted.affords_evidence(looks * self.budgeted.costs.model):
-            note = "the budget left no time for evidence: task=evidence measures it"
+            note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
         self.progress.begin("evidence", looks, "models", EVIDENCE_HINT)
         with engines.all_cores(), named_if_still("measuring what dropout did in the winners"):

@@ -166,8 +166,8 @@ def check_test(name: str, module: Any, source: Source, settings: TrainerSettings
         raise
     except Exception as error:
         raise InputError(
-            f"model={name} must be able to measure the test set, and failed on its first batch "
-            f"({described(error)}): mend it, or take test_dataloader out of the data"
+            f"model={name} must be able to evaluate the test set, but failed on its first batch "
+            f"({described(error)}): correct it, or remove test_dataloader from the data"
         ) from error
 
 

@@ -35,7 +35,7 @@ def imported(target: str, key: str) -> Any:
         message = " ".join(first_cause(error).split())[:200]
         raise InputError(
             f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}"{_meant(target)} '
-            f"({message}): give it as package.module.Class"
+            f"({message}): write it as package.module.Class"
         ) from error
     if not callable(found):
         raise InputError(f'{key} must name a class or a function, got "{target}", a {type(found).__name__}')
@@ -94,7 +94,7 @@ def _to_give(cause: BaseException, message: str, group: str) -> str:
     if not isinstance(cause, TypeError) or "missing" not in message:
         return ""
     missing = re.findall(r"'(\w+)'", message.partition("missing")[2])
-    return f": give {' '.join(f'{group}.{name}=VALUE' for name in missing)}" if missing else ""
+    return f": set {' '.join(f'{group}.{name}=VALUE' for name in missing)}" if missing else ""
 
 
 def named_arguments(chosen: Any, target: Any) -> dict[str, Any]:

@@ -190,8 +190,8 @@ class TrialModules:
             if route.how == "argument" and route.argument in given:
                 value = given[route.argument]
                 raise InputError(
-                    f"model.{route.argument} must be left out, for it is searched, got {value}: give its range by "
-                    f"space.{route.setting}, as in space.{route.setting}.low={value} space.{route.setting}.high={value}"
+                    f"model.{route.argument} must be left out, because it is searched, got {value}: set "
+                    f"space.{route.setting}.low={value} space.{route.setting}.high={value} or another range"
                 )
 
     def make(self, spec: TrialSpec) -> Any:
@@ -293,7 +293,7 @@ class TrialModules:
         except Exception as error:
             said = described(error)
             if isinstance(error, TypeError) and "missing" in said and inspect.isclass(self._maker):
-                said += f": give a function that builds it, lambda: {self._chosen.name}(...)"
+                said += f": pass a function that builds it, lambda: {self._chosen.name}(...)"
             raise InputError(f"model={self._chosen.name} cannot be built: {said}") from error
 
     @property

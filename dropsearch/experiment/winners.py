@@ -85,7 +85,9 @@ def _examples(loader: Iterable[Any]) -> Examples:
     try:
         *inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     except (RuntimeError, ValueError) as error:
-        raise NotMeasuredError("it needs batches of one shape, and they differ, as with padding") from error
+        raise NotMeasuredError(
+            "it needs batches of equal shapes, but they differ, for example because of padding"
+        ) from error
     return Examples(tuple(inputs), targets.long())
 
 
@@ -93,14 +95,12 @@ def _labelled(loader: Iterable[Any]) -> Iterator[Sequence[Tensor]]:
     read = size = 0
     for batch in loader:
         if not _is_labelled(batch):
-            raise NotMeasuredError(
-                "it needs batches whose last part are integer classes [batch], beside inputs as tensors"
-            )
+            raise NotMeasuredError("it needs batches of input tensors followed by integer classes [batch]")
         read, size = read + len(batch[-1]), size + sum(part.nbytes for part in batch)
         if read > LARGEST or size > LARGEST_SIZE:
             raise NotMeasuredError(
-                f"it reads no set of more than {LARGEST:,} examples or {LARGEST_SIZE / 2**30:.3g} GiB, nor one that "
-                "does not end: give the data module a smaller test and validation set"
+                f"it reads at most {LARGEST:,} examples or {LARGEST_SIZE / 2**30:.3g} GiB of a set, and the set is "
+                "larger or infinite: use a smaller test and validation set"
             )
         yield batch
 

@@ -337,7 +337,7 @@ def release_invalid(store: StudyStore, is_valid: Callable[[TrialResult], bool]) 
     """Free the keys of trials whose results are no longer valid: they failed, or their checkpoints are missing."""
     invalid = [result for result in store.results() if not is_valid(result)]
     if invalid:
-        reasons = {True: "it failed", False: "its checkpoint is gone"}
+        reasons = {True: "it failed", False: "its checkpoint is missing"}
         store.release({result.spec.number: reasons[result.state == "FAIL"] for result in invalid})
 
 

@@ -173,7 +173,7 @@ def _no_database(url: str, error: Exception) -> InputError:
         return InputError(f'study.storage must be a database that can be opened, got "{masked(url)}", but {driver}')
     return InputError(
         f'study.storage must be an Optuna storage that can be opened, got "{masked(url)}" ({first_cause(error)}): '
-        "give another URL, or leave study.storage out for a journal file in output_dir"
+        "set another URL, or leave study.storage out for a journal file in output_dir"
     )
 
 
@@ -209,11 +209,11 @@ def _open_journal(path: Path) -> BaseStorage:
 def _check_first_line(line: bytes) -> None:
     if not line.endswith(b"\n"):
         if line[:1] not in (b"", b"{"):
-            raise ValueError("it does not begin with a journal entry")
+            raise ValueError("it does not start with a journal entry")
         return
     try:
         entry = json.loads(line)
     except ValueError:
         entry = None
     if not isinstance(entry, dict) or "op_code" not in entry:
-        raise ValueError("it does not begin with a journal entry")
+        raise ValueError("it does not start with a journal entry")

@@ -57,7 +57,7 @@ def _entry(trial: FrozenTrial) -> Mapping[str, Any]:
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(
             f"trial {trial.number} of the study must have a result of this version of dropsearch, and its attribute "
-            f"{RESULT} is something else: give another study.name or study.storage"
+            f"{RESULT} is something else: set another study.name or study.storage"
         ) from error
     return entry
 

@@ -14,7 +14,7 @@ REMEDIES = (
     (r"several optimizers|\d+ optimizers", "one optimizer; its parameter groups may have rates of their own"),
     (
         r"overrides (optimizer_step|optimizer_zero_grad|backward|configure_gradient_clipping|lr_scheduler_step)",
-        "a hook beside Lightning's loop, such as on_before_optimizer_step or on_train_batch_end",
+        "a hook of Lightning's loop, such as on_before_optimizer_step or on_train_batch_end",
     ),
     (r"computes the metric", "compute() in a hook at the end of the epoch"),
     (r"draws random numbers from (random|numpy)", "random numbers of torch"),

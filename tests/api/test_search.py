@@ -193,7 +193,7 @@ def test_callbacks_and_arguments_of_the_trainer_are_used(search: Call, tmp_path:
     trainer = {"accumulate_grad_batches": 2}
     found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
     assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
-    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches holds for")
+    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches works with")
 
 
 def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):
@@ -222,7 +222,7 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
         'insert must be "after_activation", a name, pattern or type of submodules, or a list',
     ),
     (nets.LitNet, data.Digits(), {"callbacks": [5]}, "callbacks must be a list of Lightning callbacks or a function"),
-    (nets.Wanting, data.Digits(), {}, "argument: 'backbone': give a function that builds it, lambda: Wanting(...)"),
+    (nets.Wanting, data.Digits(), {}, "argument: 'backbone': pass a function that builds it, lambda: Wanting(...)"),
     (nets.LitNet, data.Digits(), {"n_trials": 0}, "study.n_trials must be at least 1, got 0"),
     (nets.LitNet, data.Digits(), {"params": {"widht": [1, 2]}}, 'got "widht" (did you mean "width"?): it takes'),
     (

@@ -144,8 +144,11 @@ REFUSED = [
     ("model.dropout: interval(0,1)", f"space.params must leave out model.dropout, {ANYWAY} space.low"),
     ("model.name: choice(mlp,cnn)", "space.params must leave out model.name, since models differ in their sites"),
     ("optimizer.betas: choice([0.9,0.99],[0.8,0.99])", "which optimizer=sgd does not read: choose optimizer=adam or"),
-    ("model.hidden: choice(1,2)", "space.params must hold legal values only: model.hidden must be a list, got 1"),
-    ("model.hidden: choice([8],[0])", "space.params must hold legal values only: model.hidden[0] must be at least 1"),
+    ("model.hidden: choice(1,2)", "space.params must contain legal values only: model.hidden must be a list, got 1"),
+    (
+        "model.hidden: choice([8],[0])",
+        "space.params must contain legal values only: model.hidden[0] must be at least 1",
+    ),
     ("model.activation: choice(relu,gleu)", 'silu, got "gleu" (did you mean "gelu"?)'),
     (
         "model.activation: interval(0,1)",

@@ -234,9 +234,9 @@ IMAGES, LABELS = catalogue.TRAIN_IMAGES, catalogue.TRAIN_LABELS
     ("role", "content", "message"),
     [
         (IMAGES, b"\x89PNG" + bytes(40), "must start with the IDX magic number"),
-        (IMAGES, idx_bytes(np.zeros((60, 27, 28), np.uint8)), r"must hold images of \(28, 28\), got \(27, 28\)"),
-        (LABELS, idx_bytes(np.zeros(59, np.uint8)), "must hold 60 labels, one an example"),
-        (LABELS, idx_bytes(np.full(60, 10, np.uint8)), "must hold labels from 0 to 9, got 10 to 10"),
+        (IMAGES, idx_bytes(np.zeros((60, 27, 28), np.uint8)), r"must contain images of \(28, 28\), got \(27, 28\)"),
+        (LABELS, idx_bytes(np.zeros(59, np.uint8)), "must contain 60 labels, one per example"),
+        (LABELS, idx_bytes(np.full(60, 10, np.uint8)), "must contain labels from 0 to 9, got 10 to 10"),
     ],
 )
 def test_a_file_of_another_structure_is_refused(pin, tmp_path, role, content, message):
@@ -260,7 +260,7 @@ def pickled_npz() -> bytes:
         (pickled_npz(), "allow_pickle=False"),
         (b"PK\x03\x04 no archive", "must be an npz of X, lengths and y"),
         (idx_bytes(np.zeros(3, np.uint8)), "digits.npz"),
-        (sequences_file([93] * 20), "must hold sequences of 1 to 92 frames, got 93 to 93"),
+        (sequences_file([93] * 20), "must contain sequences of 1 to 92 frames, got 93 to 93"),
         (sequences_file([5] * 20, features=12), r"must hold 100 frames of 13 features, got \(100, 12\)"),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(array, data):
         (bytes((0, 0, 8, 0)), "magic number"),
         (b"\x89PNG\r\n\x1a\n", "got 89 50 4e 47"),
         (bytes((0, 0, 8, 2, 0, 0, 0, 1)), "2 dimensions"),
-        (bytes((0, 0, 8, 1, 0, 0, 0, 1, 7, 7)), "must hold 1 elements, as its dimensions say, got 2"),
+        (bytes((0, 0, 8, 1, 0, 0, 0, 1, 7, 7)), "must have 1 elements by its dimensions, got 2"),
         (bytes((0, 0, 8, 3, *[255] * 12, 7)), "got 1"),
     ],
 )

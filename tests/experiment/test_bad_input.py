@@ -37,7 +37,10 @@ COMMAND_LINE = [
     ("space.high=1.2", "space.high must be at most 0.95, got 1.2 (see conf/space/per_layer.yaml)"),
     ("space.lr=3", "space.lr has the wrong type"),
     ("space.params={data.batch_size:choice(32,64)}", "space.params must name keys of model or optimizer, because all"),
-    ("space.params={model.hidden:choise([8],[9])}", "space.params must hold choice(A,B), interval(LOW,HIGH), range("),
+    (
+        "space.params={model.hidden:choise([8],[9])}",
+        "space.params must contain choice(A,B), interval(LOW,HIGH), range(",
+    ),
     ("space.params.model.hidden=choice([8])", "a choice needs at least two values"),
     ("-m space.params={lr:choice(1,2)}", "space.params must leave out lr, which is searched anyway"),
     ("space=null", "GROUP=OPTION must name an option of the group"),

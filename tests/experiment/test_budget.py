@@ -161,7 +161,7 @@ def test_every_arm_gets_the_same() -> None:
 
 def test_a_budget_that_is_too_small_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"^budget must be enough for 2 trials an arm .* about \d+ min here: give a larger"
+        InputError, match=r"^budget must be enough for 2 trials an arm .* about \d+ min here: set a larger"
     ):
         run(Simulated(10.0, 15.0), 60)
 

@@ -211,7 +211,7 @@ class Endless:
 @pytest.mark.parametrize(("limit", "most"), [("LARGEST", 1000), ("LARGEST_SIZE", 2**18)])
 def test_a_set_that_does_not_end_is_given_up(done: Done, monkeypatch: pytest.MonkeyPatch, limit: str, most: int):
     monkeypatch.setattr(f"dropsearch.experiment.winners.{limit}", most)
-    with pytest.raises(NotMeasuredError, match="nor one that does not end"):
+    with pytest.raises(NotMeasuredError, match="larger or infinite"):
         measurement_data(dataclasses.replace(done.context, source=cast(Any, Endless(done.context.source))))
 
 
@@ -258,8 +258,8 @@ def test_of_one_with_functional_activations_it_says_what_cannot_be_seen(tmp_path
 def test_of_batches_that_are_not_inputs_and_classes_only_the_curves_are_looked_at(tmp_path: Path):
     evidence = searched_own(OfDicts, data.Dicts(), tmp_path)
     assert evidence.notes[0] == (
-        "only the curves were measured, not the models: it needs batches whose last part are integer classes "
-        "[batch], beside inputs as tensors"
+        "only the curves were measured, not the models: it needs batches of input tensors followed by integer classes "
+        "[batch]"
     )
     found = evidence.arms["dropout"].measures
     assert all(map(math.isfinite, found["gap_best"]))

@@ -171,7 +171,7 @@ REFUSED = [
     ),
     (own("inactive.Plain", "sites.insert=3"), "or a list of these, got 3"),
     (own("inactive.Plain", "sites.inset=relu"), '(did you mean "sites.insert"?)'),
-    (own("inactive.Plain"), "give the model a dropout, as by sites.insert"),
+    (own("inactive.Plain"), "or add dropout to the model, for example by sites.insert"),
 ]
 
 

@@ -42,8 +42,8 @@ def context(*words: str) -> ExperimentContext:
         (DEFAULT, math.nan, DEFAULT, ""),
         (DEFAULT, 0.1, (3e-4, 0.1), "it is searched from 0.0003 to 0.1, and its own is the first trial"),
         (DEFAULT, 1e-5, (1e-5, 3e-2), "it is searched from 1e-05 to 0.03"),
-        ((1e-3, 1e-2), 0.1, (1e-3, 1e-2), "space.lr.high=0.1 takes it in"),
-        ((1e-3, 1e-3), 1e-4, (1e-3, 1e-3), "space.lr.low=0.0001 takes it in"),
+        ((1e-3, 1e-2), 0.1, (1e-3, 1e-2), "space.lr.high=0.1 includes it"),
+        ((1e-3, 1e-3), 1e-4, (1e-3, 1e-3), "space.lr.low=0.0001 includes it"),
     ],
 )
 def test_range_that_leaves_out_the_own_value(
@@ -67,7 +67,7 @@ def test_first_points_have_the_own_value(words: tuple[str, ...], own: float):
     found = context(*words)
     points = Space(found.space, ARMS["dropout"], found.sites, {site.name: 0.4 for site in found.sites}).first_points
     assert [point["lr"] for point in points] == [own, own]
-    assert any("leaves out the module's own learning rate" in note for note in found.modules.notes) == (own > 3e-2)
+    assert any("does not contain the module's learning rate" in note for note in found.modules.notes) == (own > 3e-2)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,6 @@ def test_first_trial_trains_with_it(engine: str, tmp_path: Any, capfd: pytest.Ca
         tracking="none",
         accelerator="cpu",
     )
-    assert "leaves out the module's own learning rate 0.1" in " ".join(capfd.readouterr().out.split())
+    assert "does not contain the module's learning rate 0.1" in " ".join(capfd.readouterr().out.split())
     trials = result.trials_dataframe()
     assert set(trials[trials["number"] == 0]["lr"]) == {0.1}

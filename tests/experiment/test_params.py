@@ -161,7 +161,7 @@ def test_values_that_change_the_sites_are_refused(line: str, message: str, tmp_p
 def test_a_model_that_cannot_be_built_with_a_value_is_refused(tmp_path: Path):
     words = ["model=mlp", "model.hidden=[8]", "space.params={model.hidden: choice([8],[99999999999999])}"]
     with pytest.raises(
-        InputError, match=r"space\.params must hold legal values only: model\.hidden\[0\] must be at most 16384"
+        InputError, match=r"space\.params must contain legal values only: model\.hidden\[0\] must be at most 16384"
     ):
         run(compose_overrides([*words, "tracking=none", f"output_dir={tmp_path / 'out'}"]))
 

@@ -232,7 +232,7 @@ REFUSED = [
         own("LitNet", "Digits", "trainer.gradient_clip=1"),
         "use trainer.gradient_clip_val, which works with every engine",
     ),
-    (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, for it is searched, got 0.1"),
+    (own("LitNet", "Digits", "model.lr=0.1"), "model.lr must be left out, because it is searched, got 0.1"),
     (own("LitNet", "WithoutTraining"), "data=WithoutTraining must return batches from train_dataloader, got none"),
     (own("LitNet", "Failing"), "data=Failing failed in setup: FileNotFoundError: no file digits.bin"),
     (

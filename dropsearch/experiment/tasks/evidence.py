@@ -73,8 +73,8 @@ def _storage(context: ExperimentContext) -> Any:
     if missing:
         where = config.study.storage or journal
         raise InputError(
-            f"task=evidence needs an earlier run, and there is no study {missing[0]} in {where}: give the overrides "
-            "of that run, or run it first, without task=evidence"
+            f"task=evidence needs an earlier run, but there is no study {missing[0]} in {where}: use the overrides "
+            "of that run, or run it first without task=evidence"
         )
     check_studies(storage, wanted)  # type: ignore[arg-type]  # nothing is missing, so it is there
     return storage

@@ -69,8 +69,8 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
 
 def _not_shared(context: ExperimentContext) -> str:
     return (
-        f"leaves the retrainings to processes that share output_dir with the run that reports: {context.folder} holds "
-        "no file of it"
+        f"leaves the retrainings to processes that share output_dir with the run that reports: {context.folder} "
+        "contains no file of that run"
     )
 
 

@@ -30,7 +30,7 @@ def found(summary: Summary) -> FigureLayout | None:
     typical = {name: rate for arm in arms.values() for name, rate in arm.typical.items()}
     names = [shorten(site, LONGEST) for site in sites]
     drawn = figure_layout(
-        "Dropout rates found beside the typical ones",
+        "Found and typical dropout rates",
         "One row a site, in the order of a forward pass. A rate is the probability that an activation is dropped.",
         1,
         [

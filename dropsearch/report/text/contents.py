@@ -15,11 +15,11 @@ PURPOSES = {
     "tensorboard": "To see every curve in TensorBoard:",
     "reload": "To load the model to keep:",
     "retrain": "To train it again:",
-    "continue": "To go on with this study, give the same command with a larger study.n_trials:",
+    "continue": "To continue this study, repeat the command with a larger study.n_trials:",
 }
 """Purpose of each command of a summary, in the terminal."""
 COMMANDS = PURPOSES | {
-    "continue": "To reproduce this run, in a new folder; given again here with a larger study.n_trials, it goes on:"
+    "continue": "To reproduce this run in a new folder, or to continue it here with a larger study.n_trials:"
 }
 """Purpose of each command in a report."""
 

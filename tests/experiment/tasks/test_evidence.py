@@ -111,6 +111,6 @@ def test_a_test_set_that_was_not_opened_is_not_opened_now(out: Path):
 def test_a_checkpoint_that_is_gone_is_named_before_anything_is_written(out: Path):
     shutil.rmtree(out / "checkpoints")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match=r"needs the checkpoints of the run, and .*\.ckpt is gone: give the same"):
+    with pytest.raises(InputError, match=r"needs the checkpoints of the run, and .*\.ckpt is missing: repeat the"):
         measure(out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

@@ -73,7 +73,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert "4 of 7 sites can be searched. A rate of 0.9 instead of 0 changes the loss at model, lstm, drop." in (
         words(ended.out)
     )
-    assert "The part between is handed over in eval mode and stays in it, as under Lightning" in words(ended.out)
+    assert "The submodule between is in eval mode and stays in it, as in Lightning" in words(ended.out)
 
 
 def test_the_table_is_that_of_the_inventory(cli: Cli):
@@ -143,7 +143,7 @@ def search(make: Any, folder: Path, **more: Any) -> Any:
     )
 
 
-ASLEEP = "the module Asleep is handed over in eval mode, and the search trains it in training mode"
+ASLEEP = "the module Asleep is in eval mode, but the search trains it in training mode"
 
 
 def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli: Cli, tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_module_in_eval_mode_is_searched_in_training_mode_and_that_is_said(cli
     ("net", "note"),
     [
         ("inactive.Asleep", ASLEEP),
-        ("inactive.Odd", "the part between is handed over in eval mode"),
+        ("inactive.Odd", "the submodule between is in eval mode"),
         ("inactive.Odd", "the site lost: rates 0 and 0.9 give the same loss"),
         (
             "nets.Wordless",

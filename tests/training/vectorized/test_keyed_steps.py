@@ -57,7 +57,7 @@ def test_a_refilled_row_and_a_bad_neighbor_change_nothing(make: type, tmp_path: 
         (generative.GAN, r"the module uses manual optimization \(generative.py:\d+\)"),
         (generative.Filling, r"normal_ fills a tensor that all trials share \(generative.py:\d+\)"),
         (generative.Counting, r"a step draws .* torch draws by poisson \(generative.py:\d+\)"),
-        (generative.OwnGenerator, r"a step draws .* randn draws from a generator of its own \(generative.py:\d+\)"),
+        (generative.OwnGenerator, r"a step draws .* randn draws from its own generator \(generative.py:\d+\)"),
         (generative.Growing, r"a step draws other random numbers in model than the first step \(generative.py:\d+\)"),
     ],
 )
