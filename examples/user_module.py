@@ -53,7 +53,7 @@ class LitNet(LightningModule):
         self.log("val_acc", (logits.argmax(1) == y).float().mean())
 
     def configure_optimizers(self) -> Any:
-        """Return an optimiser; its weight decay is the search's to set."""
+        """Return an optimizer; its weight decay is the search's to set."""
         return torch.optim.AdamW(self.parameters(), lr=self.hparams["lr"])
 
 

@@ -19,9 +19,29 @@ EVERYWHERE = {
     "slots?": "row",
     "lightnings": "_compat.lightning",
     "dossiers?": "evidence",
-    "rehearsals": "dry runs",
+    r"rehears\w*": "dry run",
+    "surroundings": "prerequisites",
+    r"announce(ments?|d|s)?": "run header",
+    "nurser(y|ies)": "worker forks",
+    "liveness": "check_dropout",
+    "drafts?": "temporary file",
+    "optimisers?": "optimizer",
+    r"whomever|whoever|theretofore|lest": "a plain subject",
 }
 """A pattern of a word, and what to write instead."""
+
+IN_CODE = {
+    r"(some|any)body('s)?|nobody": "the user, another process, user code",
+    r"stands? in for|put right|is theirs": "replace, repair",
+    r"(said|told) (:|\+)?=": "a noun: message, text, parts",
+}
+"""The same for docstrings, comments, messages and names of the package."""
+
+IDENTIFIERS = (
+    "AloneEngine", "WaitingRoom", "Rehearsal", "Ledger", "Recording", "Judge", "Kept", "left_behind", "knock",
+    "is_own", "temporary_draft", "LastingStream", "Surroundings", "Announcement", "Nursery", "Dossier",
+)  # fmt: skip
+"""Names that were replaced."""
 
 FOR_USERS = {
     r"nobody|whoever|lest": "a plain subject",
@@ -80,6 +100,20 @@ def uses(pattern: str, places: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("pattern", EVERYWHERE)
 def test_a_replaced_word_is_not_used(pattern: str):
     assert uses(pattern, SEARCHED) == [], f"write {EVERYWHERE[pattern]}"
+
+
+@pytest.mark.parametrize("pattern", IN_CODE)
+def test_code_is_in_plain_words(pattern: str):
+    assert uses(pattern, ("dropsearch", "conf")) == [], f"write {IN_CODE[pattern]}"
+
+
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_a_replaced_name_is_not_used(name: str):
+    word = re.compile(rf"(?<!\w){name}(?!\w)")
+    found = [
+        path for path in files(("dropsearch", "scripts", "examples")) if word.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("pattern", FOR_USERS)

@@ -52,13 +52,15 @@ def rates(summary: Summary) -> Claim:
     if not found:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
-    told = _placed(arm, found, outside)
+    placed = _placed(arm, found, outside)
     contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
-        takes = f"{told[:1].upper()}{told[1:]}; whether typical rates do as well needs the arms dropout and typical."
+        takes = (
+            f"{placed[:1].upper()}{placed[1:]}; whether typical rates do as well needs the arms dropout and typical."
+        )
         return unsettled(RATES, f"{label}, {arm}", takes, 1 - len(outside) / len(found))
     rule = _of_judge(RATES, summary, "dropout")
-    return settled(rule, _finding(_turned(contrast), summary), no_worse=True, doubt=_insensitive(summary), more=told)
+    return settled(rule, _finding(_turned(contrast), summary), no_worse=True, doubt=_insensitive(summary), more=placed)
 
 
 def _insensitive(summary: Summary) -> str:

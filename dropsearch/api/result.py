@@ -244,8 +244,8 @@ class SearchResult:
         return "\n\n".join([sentences, *(table.as_text() for table in brief_tables(self.summary))])
 
     def _repr_markdown_(self) -> str:
-        said = [verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))]
-        return "\n\n".join([*said, *self._pictures()])
+        parts = [verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))]
+        return "\n\n".join([*parts, *self._pictures()])
 
     def _pictures(self) -> Iterator[str]:
         """Yield figures for notebooks as Markdown images; none without the extra `report`."""

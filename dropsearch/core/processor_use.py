@@ -1,4 +1,4 @@
-"""Whether a process does anything: the processor time that it and those that it started use."""
+"""Detection of idle processes by the processor time that they and their descendants use."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LEAST = 0.05
-"""Seconds of processor time for each process that are a sign of progress: what only waits uses less in minutes."""
+"""Seconds of processor time per process that count as progress; a waiting process uses less in minutes."""
 
 
 def processor_time(pid: int) -> float | None:
-    """Return the seconds of processor time of a process and its ended children; None if it is gone or unknown."""
+    """Return the processor time of a process and its ended children in seconds; None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -21,7 +21,7 @@ def processor_time(pid: int) -> float | None:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Yield the live processes that a process started, and those that they started."""
+    """Yield the live descendants of a process."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in path.read_text().split()]
@@ -33,7 +33,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 class ProcessorUse:
-    """Since when a process and those that it started, such as workers that load data, have done nothing.
+    """Measures how long a process and its descendants, such as data loading workers, have been idle.
 
     Args:
         pid: The process.
@@ -42,19 +42,19 @@ class ProcessorUse:
     def __init__(self, pid: int) -> None:
         self.pid, self.moved = pid, time.monotonic()
         self.is_named = False
-        """Whether it was named since it last gave a sign of progress; whoever names it sets this."""
+        """Whether the process was reported since its last progress; set by the caller that reports it."""
         self._used = 0.0
 
     def stood(self, heard: float = 0.0) -> float:
-        """Return for how many seconds there has been no sign of progress; 0 where nothing is known of the process.
+        """Return the seconds without progress; 0 if nothing is known about the process.
 
         Args:
-            heard: When it was last heard of otherwise.
+            heard: Time of its last other sign of progress.
         """
         last, now, own = max(self.moved, heard), time.monotonic(), processor_time(self.pid)
         times = [each for each in map(processor_time, descendants(self.pid)) if each is not None]
         used = (own or 0.0) + sum(times)
-        if own is None or abs(used - self._used) > LEAST * (1 + len(times)):  # it sinks where a descendant is gone
+        if own is None or abs(used - self._used) > LEAST * (1 + len(times)):  # it decreases when a descendant ends
             self._used, last = used, now
         if last > self.moved:
             self.moved, self.is_named = last, False

@@ -164,7 +164,7 @@ class ArmRunner:
             self._run_until_done(feeds, watched)
 
     def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:
-        told, pause = False, POLL_SECONDS
+        was_reported, pause = False, POLL_SECONDS
         while True:
             for feed, tracked in zip(feeds, watched, strict=True):
                 self.engine.run(tracked)
@@ -173,9 +173,9 @@ class ArmRunner:
             others = {owner for feed in feeds for owner in feed.store.running_elsewhere()}
             if self.cancelled() or not others:
                 return
-            if not told:
+            if not was_reported:
                 print(f"waiting for {', '.join(sorted(others))}, which trains trials of this study", file=sys.stderr)
-            told = True
+            was_reported = True
             time.sleep(pause)
             pause = min(1.5 * pause, LONGEST_POLL)
 

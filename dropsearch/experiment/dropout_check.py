@@ -65,8 +65,8 @@ class RateCheck:
     def of_sites(self) -> Iterator[str]:
         """Yield problems of the searched sites, one line each."""
         for each in self.found.sites if self.found else ():
-            said = any(part and _holds(part, each.site.name) for part in self.in_eval)
-            if each.site.controllable and each.finding and not said:
+            is_in_eval = any(part and _holds(part, each.site.name) for part in self.in_eval)
+            if each.site.controllable and each.finding and not is_in_eval:
                 yield f"the site {each.site.name}: {each.finding}"
 
 

@@ -181,7 +181,7 @@ def _twin(module: Any) -> Any:
     """Return a copy of a module, whose steps may change it; None if it cannot be copied."""
     try:
         return copy.deepcopy(module)
-    except Exception:  # the module is anybody's
+    except Exception:  # user modules may raise anything
         return None
 
 

@@ -51,14 +51,14 @@ def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
     stop = threading.Event()
 
     def keep_looking() -> None:
-        told: set[str] = set()
+        shown: set[str] = set()
         while not stop.wait(LOOK):
             try:
                 lines = look()
             except Exception as error:
                 line = f"checking for progress failed and continues: {described(error)}"
-                lines = [] if line in told else [line]
-                told.add(line)
+                lines = [] if line in shown else [line]
+                shown.add(line)
             for line in lines:
                 print(line, file=sys.stderr, flush=True)
 

@@ -154,10 +154,10 @@ class TrialModules:
         by_data = of_data(target, given, self._source)
 
         def build(**more: Any) -> Any:
-            told = {name: value for name, value in more.items() if name != self._rates and _is_configured(value)}
-            others = {name: value for name, value in more.items() if name not in told}
+            configured = {name: value for name, value in more.items() if name != self._rates and _is_configured(value)}
+            others = {name: value for name, value in more.items() if name not in configured}
             from_file = {name: value for name, value in given.items() if name not in others}
-            return instantiated(chosen._target_, {**from_file, **told}, "model", {**by_data, **others})
+            return instantiated(chosen._target_, {**from_file, **configured}, "model", {**by_data, **others})
 
         own = {**defaults(target), **given, **by_data}
         return names | (self._named() if open_ended else set()), build, own
@@ -291,10 +291,10 @@ class TrialModules:
         except InputError:
             raise
         except Exception as error:
-            said = described(error)
-            if isinstance(error, TypeError) and "missing" in said and inspect.isclass(self._maker):
-                said += f": pass a function that builds it, lambda: {self._chosen.name}(...)"
-            raise InputError(f"model={self._chosen.name} cannot be built: {said}") from error
+            message = described(error)
+            if isinstance(error, TypeError) and "missing" in message and inspect.isclass(self._maker):
+                message += f": pass a function that builds it, lambda: {self._chosen.name}(...)"
+            raise InputError(f"model={self._chosen.name} cannot be built: {message}") from error
 
     @property
     def batch(self) -> Any:
@@ -356,8 +356,8 @@ class TrialModules:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on routes of learning rate and weight decay, fixed sources of variation, and absent sites."""
-        said = filter(None, (self.learning_rates.note, self.absent_sites))
-        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *said)
+        more = filter(None, (self.learning_rates.note, self.absent_sites))
+        return (*(route.description for route in self.routes), *luck_notes(self.fixed_luck), *more)
 
 
 def _own_value(route: Route, arguments: Mapping[str, Any]) -> float:

@@ -84,9 +84,9 @@ def _may_come_back(error: BaseException | None) -> bool:
 
 
 def _is_away(error: DBAPIError) -> bool:
-    said = str(error.orig).lower()
+    message = str(error.orig).lower()
     if "sqlite" in type(error.orig).__module__:
-        return "locked" in said or "busy" in said
-    if any(refusal in said for refusal in REFUSALS):
+        return "locked" in message or "busy" in message
+    if any(refusal in message for refusal in REFUSALS):
         return False
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

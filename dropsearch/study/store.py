@@ -284,7 +284,7 @@ class StudyStore:
 
     @property
     def has_company(self) -> bool:
-        """Whether other processes trained trials of the study when it was last looked at."""
+        """Whether other processes trained trials of the study, as of the last read."""
         return any(trial.number not in self._open for trial in self.seen.of(TrialState.RUNNING))
 
     @property

@@ -95,7 +95,7 @@ class CrewEngine:
         """Number of worker deaths by trial key."""
         self._is_exhausted = False
         """Whether the feed has no more trials for a worker."""
-        self._asked_to_stop, self._has_said = math.inf, False
+        self._asked_to_stop, self._has_warned = math.inf, False
         self._deaths = 0
         """Number of worker deaths since the last ended trial."""
 
@@ -158,10 +158,10 @@ class CrewEngine:
         now = time.monotonic()
         if self._asked_to_stop == math.inf:
             self.crew.stop(True)
-            self._asked_to_stop, self._has_said = now, False
+            self._asked_to_stop, self._has_warned = now, False
         waited = now - self._asked_to_stop
-        if waited > SAYS_AFTER and not self._has_said:
-            self._has_said = True
+        if waited > SAYS_AFTER and not self._has_warned:
+            self._has_warned = True
             print(f"stopping: waiting {GRACE:.0f} s for {len(busy)} processes to end their step", file=sys.stderr)
         if waited > GRACE:
             for worker in busy:

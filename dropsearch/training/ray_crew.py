@@ -138,7 +138,7 @@ class RayCrew:
         # The factory contains the user's code and a reference to the data; it is sent to each node once.
         self._given = (_ray().put(make_engine), folder)
         self._channels: list[_Channel] = []
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         self._stopped = False
 
     def wanted(self) -> int:
@@ -177,12 +177,12 @@ class RayCrew:
 
     def ending(self, channel: _Channel) -> tuple[str, bool]:
         """Return Ray's message about an actor's death, and whether a trial may be the cause (its node is alive)."""
-        said = " ".join(str(channel.death).split())
+        death = " ".join(str(channel.death).split())
         self._channels.remove(channel)
-        node_died = "node" in said.lower() and any(
-            word in said.lower() for word in ("dead", "died", "terminated", "lost")
+        node_died = "node" in death.lower() and any(
+            word in death.lower() for word in ("dead", "died", "terminated", "lost")
         )
-        return f"Ray says {said[:200]}", not node_died
+        return f"Ray says {death[:200]}", not node_died
 
     def pid(self, channel: Any) -> int | None:
         """Return None, since an actor may be on another machine."""
@@ -210,10 +210,10 @@ class RayCrew:
 
     def _say_speeds(self) -> None:
         now = time.monotonic()
-        if now - self._said < LINE_SECONDS:
+        if now - self._printed < LINE_SECONDS:
             return
-        print(speeds([channel.trials for channel in self._channels], now - self._said), file=sys.stderr, flush=True)
-        self._said = now
+        print(speeds([channel.trials for channel in self._channels], now - self._printed), file=sys.stderr, flush=True)
+        self._printed = now
         for channel in self._channels:
             channel.trials = 0
 

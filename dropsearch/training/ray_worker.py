@@ -22,9 +22,9 @@ class _Queues:
     """An actor's end of the channel, which queues messages until the run fetches them."""
 
     def __init__(self) -> None:
-        self.heard: queue.Queue[Any] = queue.Queue()
-        self.said: queue.Queue[Any] = queue.Queue()
-        self.send, self.recv = self.said.put, self.heard.get
+        self.received: queue.Queue[Any] = queue.Queue()
+        self.sent: queue.Queue[Any] = queue.Queue()
+        self.send, self.recv = self.sent.put, self.received.get
 
 
 NEEDS_NO_ANSWER = ("tell", "files")
@@ -48,10 +48,10 @@ class Worker:
     def exchange(self, *answer: Any) -> list[Any]:
         """Receive the answer to the last message, if any; return messages up to the next that needs an answer."""
         for each in answer:
-            self._queues.heard.put(each)
-        messages = [self._queues.said.get()]
+            self._queues.received.put(each)
+        messages = [self._queues.sent.get()]
         while messages[-1][0] in NEEDS_NO_ANSWER:
-            messages.append(self._queues.said.get())
+            messages.append(self._queues.sent.get())
         return messages
 
     def stop(self, stopped: bool) -> None:

@@ -1,7 +1,7 @@
-"""Forks worker processes at any time, also from a process that has threads by then.
+"""A fork server, which forks worker processes at any time, even after the main process has started threads.
 
-A fork copies one thread and every lock that another one holds, so a process with threads must not fork. Therefore one
-process is forked at the start, before there are threads; it only forks workers on request and says how they ended.
+A fork copies one thread, but all locks, so a process with threads must not fork. The server is forked at the start,
+before there are threads; it forks workers on request and reports how they ended.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from dropsearch.core.errors import RunError
 
 WATCH_SECONDS = 1.0
 CLOSING_SECONDS = 3.0
-"""For how long workers may finish what they are doing when they are to end."""
+"""Seconds that workers may take to end."""
 
 Work = Callable[[Connection], None]
-"""What a worker does, given its end of a pipe."""
+"""The work of a worker, given its end of a pipe."""
 
 
 class Flag:
-    """A flag that all forks of a process share; unlike a semaphore it needs no /dev/shm."""
+    """A flag shared by all forks of a process, without /dev/shm, which a semaphore needs."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
 
     def set(self) -> None:
-        """Raise the flag."""
+        """Set the flag."""
         self._memory[0] = 1
 
     def clear(self) -> None:
-        """Lower the flag."""
+        """Clear the flag."""
         self._memory[0] = 0
 
     def is_set(self) -> bool:
-        """Return whether the flag is raised."""
+        """Return whether the flag is set."""
         return self._memory[0] == 1
 
 
 class WorkerForks:
-    """Starts workers, each a fork of the process as it was when this object was made. Linux only.
+    """Starts workers as forks of the process at the creation of this object. Linux only.
 
     Args:
-        work: What each worker does.
+        work: The work of each worker.
     """
 
     def __init__(self, work: Work) -> None:
@@ -78,7 +78,7 @@ class WorkerForks:
                 raise RunError(f"no training process can be started ({error}): is there enough memory?") from error
 
     def ending(self, pid: int) -> str:
-        """Wait for a worker that is ending, and return how it ended: the name of a signal, or an exit status."""
+        """Wait for the end of a worker and return how it ended: the name of a signal, or an exit status."""
         try:
             self._socket.sendall(f"wait {pid}".encode())
             code = int(self._answer())
@@ -93,7 +93,7 @@ class WorkerForks:
         return answer
 
     def close(self) -> None:
-        """End all workers: those that have not ended within three seconds are killed."""
+        """End all workers; kill those that take longer than three seconds."""
         with suppress(OSError):
             self._socket.sendall(b"close")
         self._process.join(CLOSING_SECONDS + 5)
@@ -103,7 +103,7 @@ class WorkerForks:
 
 
 def _serve(requests: socket.socket, inherited: socket.socket, parent: int, work: Work) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
+    for number in (signal.SIGINT, signal.SIGTERM):  # handled by the parent
         signal.signal(number, signal.SIG_IGN)
     inherited.close()
     workers: set[int] = set()
@@ -119,7 +119,7 @@ def _serve(requests: socket.socket, inherited: socket.socket, parent: int, work:
             workers.discard(pid)
         else:
             break
-    _end(workers)  # where the parent is gone, those too that cannot notice it
+    _end(workers)  # also workers that did not notice the end of the parent
 
 
 def _fork(requests: socket.socket, connection: int, work: Work, workers: set[int]) -> None:

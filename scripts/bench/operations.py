@@ -93,7 +93,7 @@ def step_alone(parts: Parts) -> tuple[int, Operations]:
         optimizer.step()
 
     with captured_logs(module), control.watching():
-        step()  # makes the optimiser's state
+        step()  # makes the optimizer's state
         return _counted(step)
 
 

@@ -1,7 +1,7 @@
 """The fastest plain loop: one trial after another, without Lightning, tracking, workers or seeded masks.
 
-Data lies on the device and batches are gathered there; the optimiser is the fused AdamW; losses are summed on the
-device and read once an epoch. On CUDA the whole step (gather, forward, backward, optimiser, sum) is one CUDA graph,
+Data lies on the device and batches are gathered there; the optimizer is the fused AdamW; losses are summed on the
+device and read once an epoch. On CUDA the whole step (gather, forward, backward, optimizer, sum) is one CUDA graph,
 captured anew for each trial, since rates and weight decay are part of it.
 """
 
@@ -28,7 +28,7 @@ class RawLoop:
         self.val = list(parts.source.val_dataloader())
 
     def begin(self, spec: TrialSpec) -> None:
-        """Build a trial's network and optimiser; on CUDA capture its step."""
+        """Build a trial's network and optimizer; on CUDA capture its step."""
         cuda, self.graph = self.device.type == "cuda", None  # an earlier trial's graph gives its memory back
         self.net = self.make_module(spec).net.to(self.device).train()
         groups = parameter_groups(self.net, spec.weight_decay)

@@ -2,7 +2,7 @@
 
 python scripts/bench/serial_baseline.py [WORKLOAD ...] [--quick]
 
-The raw loop (see raw.py) trains whole epochs of one trial after another; what begins a trial (network, optimiser, on
+The raw loop (see raw.py) trains whole epochs of one trial after another; what begins a trial (network, optimizer, on
 CUDA the capture of its graph) is shown separately. The width is the one that the plan chooses; the rate is the width
 over the median time of its step, masks and batches included. Both sides leave out evaluation and alternate in one
 process, on a CPU with one thread, and the ratio is taken per pair.

@@ -45,7 +45,7 @@ class LitMLP(LightningModule):
         self.log("val_acc", (logits.argmax(1) == y).float().mean(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Return an optimiser."""
+        """Return an optimizer."""
         return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
 

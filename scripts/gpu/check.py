@@ -1,6 +1,6 @@
 """Checks a GPU in sections, each in processes of its own with a time limit, none of which stops the others.
 
-python scripts/gpu/check.py --out FOLDER [--rehearse] [SECTION ...]
+python scripts/gpu/check.py --out FOLDER [--small] [SECTION ...]
 
 A section writes FOLDER/SECTION.json and FOLDER/SECTION.log; FOLDER/summary.md is written again as each one ends.
 """
@@ -44,11 +44,11 @@ SMALL = ("data.train_size=128", "data.val_fraction=0.05", "trainer.max_epochs=1"
 class Check:
     """Runs commands within the time that a section has left, and keeps what they print."""
 
-    def __init__(self, out: Path, rehearse: bool, workloads: list[str]) -> None:
-        self.out, self.rehearse, self.workloads = out, rehearse, workloads
+    def __init__(self, out: Path, small: bool, workloads: list[str]) -> None:
+        self.out, self.small, self.workloads = out, small, workloads
         self.ends, self.log = 0.0, out / "none.log"
-        # A rehearsal may run on a machine that does other work too.
-        self.patience = 10 if rehearse else 1
+        # A small check may run on a machine that does other work too.
+        self.patience = 10 if small else 1
 
     def section(self, name: str, seconds: float, work: Callable[[Check], Any]) -> Any:
         """Run a section; return what it found, or how it failed."""
@@ -102,7 +102,7 @@ class Check:
 def laws(check: Check) -> Any:
     """Own rates, the same trial anywhere, no harm from neighbours: on the device."""
     options = ("-q", "-W", "default", "-p", "no:cacheprovider", "-p", "no:xdist", "-rf", "--no-header", "--tb=short")
-    if check.rehearse:
+    if check.small:
         wanted = ("tests/training/vectorized/test_trials.py", "-k", "width and 3", "-m", "not gpu")
     else:
         wanted = ("tests/training/vectorized/test_gpu.py", "-m", "gpu")
@@ -118,7 +118,7 @@ def laws(check: Check) -> Any:
 def table(check: Check) -> Any:
     """Whole trials a second against plain Lightning on the same device."""
     found = {}
-    names = ["digits-mlp"] if check.rehearse else check.workloads
+    names = ["digits-mlp"] if check.small else check.workloads
     for name in names:
         found[name] = _workload(check, name)
         (check.out / "table.partial.json").write_text(json.dumps(found, indent=1))
@@ -127,8 +127,8 @@ def table(check: Check) -> Any:
 
 def _workload(check: Check, name: str) -> dict[str, Any]:
     epochs, ours, peers, raws, asked, aim = TABLE[name]
-    more = [*SMALL, "engine.width=4"] if check.rehearse else [f"trainer.max_epochs={epochs}"]
-    ours, peers, raws = (4, 2, 2) if check.rehearse else (ours, peers, raws)
+    more = [*SMALL, "engine.width=4"] if check.small else [f"trainer.max_epochs={epochs}"]
+    ours, peers, raws = (4, 2, 2) if check.small else (ours, peers, raws)
     found: dict[str, Any] = {"asked": asked, "aim": aim}
 
     def one(side: str, script: str, trials: int) -> None:
@@ -152,11 +152,11 @@ def _workload(check: Check, name: str) -> dict[str, Any]:
 def at_once(check: Check) -> Any:
     """Several plain processes at once on the device: whole trials a second of all together."""
     name = "digits-mlp"
-    trials, more = (1, SMALL) if check.rehearse else (TABLE[name][2], (f"trainer.max_epochs={TABLE[name][0]}",))
+    trials, more = (1, SMALL) if check.small else (TABLE[name][2], (f"trainer.max_epochs={TABLE[name][0]}",))
     with tempfile.TemporaryDirectory() as folder:
         words = (str(BENCH / "plain.py"), name, folder, "tracking=none", f"study.n_trials={trials}", *more)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            runs = [pool.submit(check.answer, *words) for _ in range(1 if check.rehearse else AT_ONCE)]
+            runs = [pool.submit(check.answer, *words) for _ in range(1 if check.small else AT_ONCE)]
             slowest = max(run.result()["run"] for run in runs)
     return {name: {"processes": AT_ONCE, "seconds a trial": slowest / trials / len(runs)}}
 
@@ -164,12 +164,12 @@ def at_once(check: Check) -> Any:
 def widths(check: Check) -> Any:
     """Speed and memory against the number of rows."""
     found = {}
-    wanted = {"digits-mlp": (("2",),)} if check.rehearse else WIDTHS
+    wanted = {"digits-mlp": (("2",),)} if check.small else WIDTHS
     for name, each in wanted.items():
         for words in each:
             label = " ".join([name, *words])
             try:
-                quick = ("--quick",) if check.rehearse else ()
+                quick = ("--quick",) if check.small else ()
                 found[label] = check.answer(str(HERE / "one_width.py"), name, *words, *quick, at_most=40)
             except Exception as error:
                 found[label] = {"failed": str(error)[:300]}
@@ -179,9 +179,9 @@ def widths(check: Check) -> Any:
 def profile(check: Check) -> Any:
     """Where the time of one vectorized step goes."""
     found = {}
-    names = {"digits-mlp": 8} if check.rehearse else {"digits-mlp": 256, "fashion-mlp": 128, "fashion-cnn": 64}
+    names = {"digits-mlp": 8} if check.small else {"digits-mlp": 256, "fashion-mlp": 128, "fashion-cnn": 64}
     for name, width in names.items():
-        quick = ("--quick",) if check.rehearse else ()
+        quick = ("--quick",) if check.small else ()
         try:
             found[name] = check.answer(str(HERE / "step_profile.py"), name, str(width), *quick, at_most=40)
         except Exception as error:
@@ -193,7 +193,7 @@ def whole(check: Check) -> Any:
     """The default run and a search of a user's module, as a user calls them."""
     small = (
         ("study.n_trials=4", "confirm.seeds=2", "confirm.top_k=1", *SMALL, "evidence=off", "arms=[none,dropout]")
-        if check.rehearse
+        if check.small
         else ()
     )
     found: dict[str, Any] = {}
@@ -269,12 +269,12 @@ def main() -> None:
     """Run the sections."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--workloads", nargs="+", choices=TABLE, help="of the table")
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []])
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    check, results = Check(chosen.out, chosen.rehearse, chosen.workloads or list(TABLE)), []
+    check, results = Check(chosen.out, chosen.small, chosen.workloads or list(TABLE)), []
     for name in chosen.sections or SECTIONS:
         seconds, work = SECTIONS[name]
         results.append(check.section(name, seconds * check.patience, work))

@@ -42,7 +42,7 @@ class Autoencoder(LightningModule):
         self.log("val_loss", self.training_step(batch, batch_idx))
 
     def configure_optimizers(self) -> Any:
-        """Return an optimiser."""
+        """Return an optimizer."""
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
 

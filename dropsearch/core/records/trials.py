@@ -47,7 +47,7 @@ class TrialSpec:
 
     @property
     def redraws_split(self) -> bool:
-        """Whether the seed also draws the split into training and validation set, if the data can be split anew."""
+        """Whether the seed also draws the split into training and validation set, if the data can be split again."""
         return self.phase != "search"
 
     @property

@@ -92,7 +92,7 @@ class WorkerLines:
         self, status: Callable[[], str], clock: Callable[[], float] = time.monotonic, stream: TextIO | None = None
     ) -> None:
         self._status, self._clock, self._stream = status, clock, stream or sys.stderr
-        self._began = self._said = clock()
+        self._began = self._printed = clock()
         self._ended = 0
 
     def count(self, trials: int) -> None:
@@ -101,13 +101,13 @@ class WorkerLines:
 
     def if_due(self) -> None:
         """Print a line if the last one is a minute old."""
-        if self._clock() - self._said >= SECONDS_BETWEEN_LINES:
+        if self._clock() - self._printed >= SECONDS_BETWEEN_LINES:
             self.say("trains")
 
     def say(self, what: str) -> None:
         """Print a line."""
-        self._said = self._clock()
-        minutes = (self._said - self._began) / 60
+        self._printed = self._clock()
+        minutes = (self._printed - self._began) / 60
         speed = f", {self._ended / minutes:.1f} a minute" if self._ended and minutes > 0 else ""
         line = f"worker {this_process().rpartition(':')[0]} {what}; {self._ended} trials{speed}; {self._status()}"
         print(line, file=self._stream, flush=True)

@@ -274,9 +274,9 @@ def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
     scale, (mean, low, high) = Scale(summary.comparison_metric), _turned(contrast, name)
     if not math.isfinite(mean):
         return ""
-    told, *ends = scale.differences(Interval(mean, low, high))
+    mean_text, *ends = scale.differences(Interval(mean, low, high))
     interval = f", 95 % CI {ends[0]} to {ends[1]}{_adjusted(summary, contrast)}" if math.isfinite(low) else ""
-    return f" ({told}{scale.unit}{interval})"
+    return f" ({mean_text}{scale.unit}{interval})"
 
 
 def _turned(contrast: Comparison, name: str) -> tuple[float, float, float]:
@@ -298,8 +298,8 @@ def _size(summary: Summary, contrast: Comparison) -> str:
     """Return the absolute size of a shown difference."""
     scale = Scale(summary.comparison_metric)
     low, high = sorted(map(abs, _bounds(contrast)))
-    told, *ends = scale.sizes(Interval(abs(contrast.difference.mean), low, high))
-    return f"{told}{scale.unit} (95 % CI {ends[0]} to {ends[1]})"
+    mean_text, *ends = scale.sizes(Interval(abs(contrast.difference.mean), low, high))
+    return f"{mean_text}{scale.unit} (95 % CI {ends[0]} to {ends[1]})"
 
 
 def _bounds(contrast: Comparison) -> tuple[float, float]:

@@ -123,12 +123,12 @@ def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings,
         module: It is not the same afterwards.
         batches: Data arguments of `Trainer.fit`.
         settings: What all trials share.
-        steps: Of the optimiser.
+        steps: Number of optimizer steps.
     """
     shared = for_a_look(settings, limit_train_batches=steps, limit_val_batches=0)
     try:
         with quiet_lightning():
-            warnings.filterwarnings("ignore", message=".*")  # said of the trials, where it matters
+            warnings.filterwarnings("ignore", message=".*")  # shown in the trials
             trainer = make_trainer(module, shared, [], max_epochs=1)
             trainer.fit(set_to_train(module), **batches)
     except Exception:  # what fails here fails in the trials too, which say why

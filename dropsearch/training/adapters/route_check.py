@@ -92,7 +92,7 @@ def _used(module: Any, batches: Mapping[str, Any], settings: TrainerSettings) ->
     shared = for_a_look(settings, limit_train_batches=BATCHES, limit_val_batches=1)
     try:
         with quiet_lightning(), warnings.catch_warnings(), used_settings(traced=EPOCHS * BATCHES) as used:
-            warnings.simplefilter("ignore")  # said of the trials, where it matters
+            warnings.simplefilter("ignore")  # shown in the trials
             trainer = make_trainer(module, shared, [_Stop()], max_epochs=settings.max_epochs)
             trainer.fit(set_to_train(module), **batches)
     except Exception:  # what fails here fails in the trials too, which say why

@@ -21,7 +21,7 @@ from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced,
 
 
 @dataclass(frozen=True)
-class _Slot:
+class _TensorIndex:
     """Placeholder in an argument for a tensor that differs between rows."""
 
     index: int
@@ -103,13 +103,13 @@ class Effect:
     @property
     def is_mean(self) -> bool:
         """Whether it logs a tensor whose epoch value is the mean over examples."""
-        return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], _Slot)
+        return self._logs(_WITHOUT_EFFECT) and isinstance(self.args[0], _TensorIndex)
 
     @property
     def is_last_or_mean(self) -> bool:
         """Whether it logs a number whose epoch value is the last value or the mean over examples."""
         return self._logs({*_WITHOUT_EFFECT, "on_step", "on_epoch", "batch_size"}) and (
-            isinstance(self.args[0], _Slot) or self.is_number
+            isinstance(self.args[0], _TensorIndex) or self.is_number
         )
 
     @property
@@ -220,7 +220,7 @@ class EffectRecorder:
             return _Metric(self._paths[id(value)])
         if isinstance(value, Tensor | RowArray):
             self._tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
-            return _Slot(len(self._tensors) - 1, isinstance(value, RowArray))
+            return _TensorIndex(len(self._tensors) - 1, isinstance(value, RowArray))
         found = None if isinstance(value, nn.Module) else parts_of(value)
         return value if found is None else found[1]([self._packed(part) for part in found[0]])
 
@@ -257,7 +257,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
     returned = None
 
     def unpacked(value: Any) -> Any:
-        if isinstance(value, _Slot):
+        if isinstance(value, _TensorIndex):
             return tensors[value.index].cpu().numpy() if value.is_array else tensors[value.index]
         if isinstance(value, _Metric):
             return module.get_submodule(value.path)
@@ -292,6 +292,8 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
     return returned
 
 
-def logged_slots(effects: Sequence[Effect]) -> set[int]:
+def logged_indices(effects: Sequence[Effect]) -> set[int]:
     """Return the indices of tensors that are logged unchanged, so that their values can be fetched together."""
-    return {effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _Slot)}
+    return {
+        effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _TensorIndex)
+    }

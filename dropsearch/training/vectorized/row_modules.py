@@ -17,7 +17,7 @@ from dropsearch.core.global_rng import generator_states
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
 from dropsearch.training.adapters.validation_copy import is_metric
 from dropsearch.training.modes import Modes
-from dropsearch.training.vectorized.effects import apply, logged_slots
+from dropsearch.training.vectorized.effects import apply, logged_indices
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
 from dropsearch.training.vectorized.row_logs import RowLog, number
@@ -201,7 +201,7 @@ class RowModules:
 
     def _tensors(self, count: int) -> list[list[Any]]:
         """Return the tensors of the last effects for each row; tensors that are only logged become numbers."""
-        logged = logged_slots(self._runner.effects)
+        logged = logged_indices(self._runner.effects)
         columns = [
             numbers(tensor, count) if index in logged else tensor.unbind(0)
             for index, tensor in enumerate(self._runner.effect_tensors)

@@ -146,8 +146,8 @@ def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[st
             continue
         member = inspect.getattr_static(type(module), name, None)
         inherited = next((base.__dict__[name] for base in lightning if name in base.__dict__), None)
-        is_own = inherited is not None and member is not inherited and callable(inherited)
-        if is_own and not (does_nothing(member) and does_nothing(inherited)):
+        is_overridden = inherited is not None and member is not inherited and callable(inherited)
+        if is_overridden and not (does_nothing(member) and does_nothing(inherited)):
             yield name
 
 
