@@ -88,7 +88,7 @@ class _EpochReport(Callback):
     ) -> None:
         self.control, self.spec, self.feed, self.part = control, spec, feed, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
-        self._metrics, self._aside = LoggedMetrics(), ValidationAside(settings)
+        self._metrics, self._aside = LoggedMetrics(), ValidationAside(part)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._metrics.before(trainer.callback_metrics)
@@ -139,7 +139,7 @@ class _EpochReport(Callback):
             if aside:
                 part = evaluate(module, self.part, context=context)
             else:
-                part = self._aside.measure(module, trainer, self.part, controlled)
+                part = self._aside.measure(module, trainer, controlled)
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)

@@ -214,3 +214,33 @@ def test_hooks_of_module_and_callbacks_drop_at_the_rates_of_the_trial():
     assert result.state == "COMPLETE", result.reason
     assert callback.left == [50.0] * 3
     assert left == [50.0]
+
+
+class Noting(Callback):
+    """Notes what a trial's Trainer and callbacks meet."""
+
+    def __init__(self) -> None:
+        self.met: list[str] = []
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.met.append("validation")
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.met.append(f"{trainer.lightning_module is pl_module} {len(trainer.optimizers)} {trainer.training}")
+
+
+def test_what_is_measured_beside_a_trial_is_met_by_nobody():
+    callback = Noting()
+
+    class Asking(nets.Scored):
+        def on_validation_epoch_end(self) -> None:
+            if not self.trainer.optimizers:  # on the training part
+                self.log("valid/loss", 5.0)
+                self.trainer.should_stop = True
+                self.outputs.append(torch.zeros(()))
+            else:
+                super().on_validation_epoch_end()
+
+    result = trained(Monitor("valid/loss"), lambda _: Asking(), trainer=lambda: {"callbacks": [callback]})
+    assert [point.train_loss for point in result.curve] == [5.0] * 3
+    assert callback.met == ["True 1 True", "validation"] * 3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dropsearch._compat.lightning import last_value
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.adapters.module_copy import is_metric
 from dropsearch.training.logged_steps import log_options
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 

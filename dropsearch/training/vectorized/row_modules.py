@@ -15,7 +15,7 @@ from dropsearch._compat.lightning import logging_to
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_rng import generator_states
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
-from dropsearch.training.adapters.validation_copy import is_metric
+from dropsearch.training.adapters.module_copy import is_metric
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_indices
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise

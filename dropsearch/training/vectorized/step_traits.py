@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
-from dropsearch.training.adapters.validation_copy import is_metric, is_of_torchmetrics
+from dropsearch.training.adapters.module_copy import is_metric, is_of_torchmetrics
 
 EPOCH_HOOKS = (
     "setup",
