@@ -55,8 +55,8 @@ class TensorDataModule(LightningDataModule):
     """Whether a loader has worker processes."""
     changes_batches = False
     """Whether batch transfer hooks change the loaders' batches."""
-    incompatibility = ""
-    """Why stacked rows cannot use these data; empty if they can."""
+    obstacles: tuple[str, ...] = ()
+    """Why stacked rows cannot use these data."""
     reading = "from examples in memory"
     """Description of the source of the rows' batches."""
     notes: tuple[str, ...] = ()

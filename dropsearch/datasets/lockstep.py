@@ -23,6 +23,8 @@ class LockstepReader:
 
     def __init__(self) -> None:
         self._reader: BatchReader | None = None
+        self.read_ahead = 0
+        """Number of batches that the worker processes of the last epoch may hold, of all loaders."""
 
     def epoch(self, loaders: Sequence[Any], lengths: Sequence[int | None]) -> Iterator[Round]:
         """Begin an epoch of all loaders and yield its steps.
@@ -37,6 +39,7 @@ class LockstepReader:
         keyings = [keying_of(loader) for loader in loaders]
         indexed = [each for each in keyings if each is not None and each.is_indexed]
         is_one_set = len(indexed) == len(loaders) and len({id(each.dataset) for each in loaders}) == 1
+        self.read_ahead = sum(map(read_ahead, loaders[:1] if is_one_set else loaders))
         rounds = self._indexed(loaders, indexed, lengths) if is_one_set else _apart(loaders, keyings, lengths)
         counts = [0] * len(loaders)
         failed: set[int] = set()
@@ -81,6 +84,12 @@ class LockstepReader:
             found.update(dict.fromkeys(sharing[streams[index].key], batch))
         if found:
             yield found
+
+
+def read_ahead(loader: Any) -> int:
+    """Return how many batches the worker processes of a loader may hold; 0 if it has none or does not say."""
+    workers = getattr(loader, "num_workers", 0)
+    return int(workers * (getattr(loader, "prefetch_factor", None) or 2)) if isinstance(workers, int) else 0
 
 
 def _apart(loaders: Sequence[Any], keyings: Sequence[Keying | None], lengths: Sequence[int | None]) -> Iterator[Round]:

@@ -66,8 +66,10 @@ class UserData:
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
-            self.incompatibility = next(self._obstacles(), "")
-            """Why stacked rows cannot use these data; empty if they can."""
+            self.obstacles = tuple(self._obstacles())
+            """All reasons why stacked rows cannot use these data."""
+            self.incompatibility = next(iter(self.obstacles), "")
+            """The first of them; empty if they can."""
             if self.incompatibility:
                 self.rows = None
             self._part_size = length(self._val)
@@ -79,11 +81,10 @@ class UserData:
             validation batch, which a continued study must match."""
 
     def _obstacles(self) -> Iterator[str]:
-        if self._hooks:
-            yield f"the data module overrides {self._hooks[0]}"
+        yield from (f"the data module overrides {hook}" for hook in self._hooks)
         if (count := len(each_loader(self._val))) > 1:
             yield f"there are {count} validation loaders"
-        if once := next((each for each in each_loader(self._train) if not can_be_keyed(each)), None):
+        for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
             yield f"the training batches come from a {type(once).__name__}, which cannot be copied for each trial"
 
     def _set_up(self, stage: str) -> None:

@@ -19,11 +19,12 @@ from dropsearch.study.selection import retrained_at_once
 from dropsearch.training.engines import ENGINES
 from dropsearch.training.in_process import InProcessEngine
 from dropsearch.training.multiprocess import ProcessEngine, cores
-from dropsearch.training.planning.compatibility import incompatibility
+from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
 from dropsearch.training.protocols import CheckpointPath, Engine, RowDataSource
 from dropsearch.training.trainers import make_trainer, quiet_lightning
+from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 
 
 def plan(context: ExperimentContext) -> Plan:
@@ -45,14 +46,14 @@ def _compared(context: ExperimentContext) -> Plan:
     together = [alike_in_rows(searched, program) for program in programs(searched)]
     pairs = [_pair(context, name, values) for name in config.arms for values in together]
     rows = context.source.in_rows()
-    reason = _obstacle(context, rows, pairs)
-    if reason and config.engine.name == "vectorized":
+    reasons = tuple(dict.fromkeys(_obstacles(context, rows, pairs)))
+    if reasons and config.engine.name == "vectorized":
         raise InputError(
-            f"engine=vectorized needs a module and data that can train vectorized, but {reason}: use "
+            f"engine=vectorized needs a module and data that can train vectorized, but {reasons[0]}: use "
             "engine=auto or engine=sequential"
         )
-    if reason:
-        return Plan("sequential", 1, reason)
+    if reasons:
+        return Plan("sequential", 1, reasons[0], further_reasons=reasons[1:])
     return make_plan(
         context.make_module,
         rows or context.source,  # type: ignore[arg-type]  # the sequential engine takes any source
@@ -101,18 +102,17 @@ def _pair(
     return one, other
 
 
-def _obstacle(
+def _obstacles(
     context: ExperimentContext, rows: RowDataSource | None, pairs: Sequence[tuple[TrialSpec, TrialSpec]]
-) -> str:
-    """Return why trials must be trained sequentially, or an empty string."""
-    if rows is None:
-        return context.source.incompatibility
-    if given := sorted(context.settings.trainer()):
-        return f"trainer.{given[0]} works with sequential training only"
+) -> Iterator[str]:
+    """Yield all reasons why trials must be trained sequentially."""
+    yield from context.source.obstacles
+    yield from not_of_rows(context.settings.trainer())
     make, shared = context.make_module, context.settings
     with quiet_lightning():
         trainer = make_trainer(make(pairs[0][0]), shared, [], max_epochs=shared.max_epochs)
-    return next(filter(None, (incompatibility(make, rows, one, shared.monitor, trainer) for one, _ in pairs)), "")
+    for one, _ in pairs:
+        yield from incompatibilities(make, rows, one, shared.monitor, trainer)
 
 
 def engine(context: ExperimentContext, chosen: Plan, checkpoint_path: CheckpointPath) -> Engine:

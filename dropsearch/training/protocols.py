@@ -195,7 +195,18 @@ class TrainerSettings:
 
     def clip(self, spec: TrialSpec) -> float | None:
         """Return the maximum gradient norm of a trial: its own value if that is searched; None for no limit."""
-        return spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
+        value = spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
+        return self.trainer().get("gradient_clip_val", value)
+
+    @property
+    def accumulation(self) -> int:
+        """How many batches there are to a step of the optimizer."""
+        return int(self.trainer().get("accumulate_grad_batches") or 1)
+
+    @property
+    def clips_by(self) -> str:
+        """What is clipped of gradients: norm or value."""
+        return str(self.trainer().get("gradient_clip_algorithm") or "norm")
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the mask seed of a trial. Confirmation trials never share masks: they must be independent."""

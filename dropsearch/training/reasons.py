@@ -11,11 +11,16 @@ from dropsearch.core.user_errors import users_line
 
 REMEDIES = (
     (r"manual optimization", "automatic optimization with one optimizer"),
-    (r"several optimizers|\d+ optimizers", "one optimizer; its parameter groups may have rates of their own"),
+    (
+        r"several optimizers|\d+ optimizers|not a single optimizer",
+        "one optimizer; its parameter groups may have rates of their own",
+    ),
     (
         r"overrides (optimizer_step|optimizer_zero_grad|backward|configure_gradient_clipping|lr_scheduler_step)",
         "a hook of Lightning's loop, such as on_before_optimizer_step or on_train_batch_end",
     ),
+    (r"LBFGS", "an optimizer that evaluates the loss once a step"),
+    (r"watches a metric at each step", "a schedule that watches its metric at the end of an epoch"),
     (r"computes the metric", "compute() in a hook at the end of the epoch"),
     (r"draws random numbers from (random|numpy)", "random numbers of torch"),
     (r"(reads|sets) (self\.)?trainer\.", "a value that the module keeps itself"),

@@ -123,7 +123,9 @@ def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
         trainer: The Trainer.
         batches: Number of batches per epoch; infinity if unknown, which gives -1 steps as in Lightning.
     """
-    steps = -1 if batches == math.inf else int(batches) * max(trainer.max_epochs or 0, 1)
+    accumulated = trainer.accumulate_grad_batches
+    each = -1 if batches == math.inf else -(-int(batches) // accumulated)
+    steps = -1 if batches == math.inf else each * max(trainer.max_epochs or 0, 1)
     trainer.__class__ = type(type(trainer).__name__, (type(trainer),), {"estimated_stepping_batches": steps})
     return trainer
 

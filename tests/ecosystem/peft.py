@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning import LightningDataModule, LightningModule
-from peft import LoraConfig, TaskType, get_peft_model
 from torch.utils.data import DataLoader, Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests.ecosystem.searching import assert_alike, shares_of_zeros
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS, LENGTH, CLASSES = 40, 12, 3
+
+
+sys.path.insert(0, str(EXAMPLES))
+lora = importlib.import_module("lora")
 
 
 def tiny_bert() -> BertForSequenceClassification:
@@ -88,19 +96,6 @@ class Bert(LightningModule):
         return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.hparams.lr)
 
 
-class Lora(Bert):
-    """LoRA adapters on query and value; the base is frozen, and the same for all trials."""
-
-    def build(self) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            base = tiny_bert()
-        config = LoraConfig(
-            task_type=TaskType.SEQ_CLS, r=4, lora_alpha=8, lora_dropout=0.1, target_modules=["query", "value"]
-        )
-        return get_peft_model(base, config)
-
-
 def in_layers(prefix: str, *parts: str) -> list[str]:
     return [f"{prefix}.encoder.layer.{layer}.{part}" for layer in range(2) for part in parts]
 
@@ -109,8 +104,8 @@ LORA = "model.base_model.model"
 OF_LAYER = ("attention.self", "attention.output.dropout", "output.dropout")
 OF_ADAPTERS = ("attention.self.query.lora_dropout.default", "attention.self.value.lora_dropout.default")
 SITES = {
-    Bert: ["model.bert.embeddings.dropout", *in_layers("model.bert", *OF_LAYER), "model.dropout"],
-    Lora: [
+    "whole": ["model.bert.embeddings.dropout", *in_layers("model.bert", *OF_LAYER), "model.dropout"],
+    "adapters": [
         f"{LORA}.bert.embeddings.dropout",
         *in_layers(f"{LORA}.bert", *OF_ADAPTERS, *OF_LAYER),
         f"{LORA}.dropout",
@@ -119,9 +114,28 @@ SITES = {
 """What the sources of Transformers and peft have; attention weights are a site of the layer that computes them."""
 
 
-@pytest.mark.parametrize("kind", [Bert, Lora])
-def test_trains_vectorized_as_alone(kind: type, tmp_path: Path) -> None:
-    assert_alike(kind, SentencesData, tmp_path, SITES[kind])
+def test_a_whole_model_trains_vectorized_as_alone(tmp_path: Path) -> None:
+    assert_alike(Bert, SentencesData, tmp_path, SITES["whole"])
+
+
+def test_adapters_on_a_frozen_base_train_vectorized_as_alone(tmp_path: Path) -> None:
+    make = lambda lr: lora.LoraClassifier(lr, size=16)  # noqa: E731
+    assert_alike(make, lambda: lora.Tokens(96), tmp_path, SITES["adapters"])
+
+
+def test_the_plan_says_what_the_frozen_base_saves() -> None:
+    given = [
+        "model._target_=lora.LoraClassifier",
+        "data._target_=lora.Tokens",
+        "arms=[dropout]",
+        "trainer.max_epochs=1",
+    ]
+    command = [sys.executable, "-m", "dropsearch", *given, "task=plan", "study.n_trials=8", "tracking=none"]
+    found = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"^frozen +[\d.]+ MiB held once for all rows instead of [\d.]+ MiB", found.stdout, re.M), (
+        found.stdout
+    )
 
 
 def test_rates() -> None:

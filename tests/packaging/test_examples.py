@@ -123,7 +123,7 @@ def test_the_pages_have_steps_of_every_kind() -> None:
     assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
     assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (5, 1)
     assert counts[README].count("python") == 3
-    assert sorted(path.name for path in (ROOT / "examples").iterdir()) == ["cluster", "user_module.py"]
+    assert sorted(path.name for path in (ROOT / "examples").iterdir()) == ["cluster", "lora.py", "user_module.py"]
 
 
 def test_what_runs_is_the_installed_package(played: Played, bin_folder: Path) -> None:

@@ -44,8 +44,8 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
         yield f"also        {', '.join(f'{key} in {given}' for key, given in searched.items())}"
     description = describe_engine(plan.engine, context.device.type, plan.width, processes=processes)
     yield f"engine      {description} ({plan.reason})"
-    if plan.engine == "sequential" and (change := remedy(plan.reason)):
-        yield f"            vectorized with {change}"
+    if plan.engine == "sequential":
+        yield from _reasons(plan)
     yield f"batches     {source.reading}"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())
@@ -54,6 +54,15 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
     yield from _frozen(plan)
     notes = context.rate_check.notes(config.model.name) if context.rate_check else ()
     yield from (f"note        {note}" for note in notes)
+
+
+def _reasons(plan: Plan) -> Iterator[str]:
+    """Name everything that keeps trials from training vectorized, and what would change it."""
+    for number, reason in enumerate((plan.reason, *plan.further_reasons)):
+        if number:
+            yield f"            also: {reason}"
+        if change := remedy(reason):
+            yield f"            vectorized with {change}"
 
 
 def _durations(context: ExperimentContext, plan: Plan, engine: Engine) -> Iterator[str]:

@@ -56,24 +56,27 @@ HARMLESS = frozenset(
 """Members of a LightningModule that a module may override and still be trained vectorized."""
 
 
-def incompatibility(
-    make_module: Callable[[TrialSpec], Any], data: RowDataSource, spec: TrialSpec, monitor: Monitor, trainer: Any
-) -> str:
-    """Return why a module cannot be trained vectorized, or an empty string.
+def incompatibilities(
+    make_module: Callable[[TrialSpec], Any], data: RowDataSource | None, spec: TrialSpec, monitor: Monitor, trainer: Any
+) -> Iterator[str]:
+    """Yield all reasons for which a module cannot be trained vectorized, with their places.
 
-    Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then runs one
-    training and one validation step, and checks whether they draw random numbers from Python or NumPy, or ask the
-    Trainer for values that differ between trials.
+    Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then configures
+    its optimizers and runs one training and one validation step, and checks whether they draw random numbers from
+    Python or NumPy, or ask the Trainer for values that differ between trials. Of a step the first reason is found.
 
     Args:
         make_module: Builds a trial's module.
-        data: Data in memory.
+        data: What rows take their batches from; None if they cannot, and then no step runs.
         spec: Any trial.
         monitor: The monitored metric.
         trainer: A Trainer with the settings that all trials share.
     """
     module = make_module(spec)
-    return next(_static(module), "") or _dynamic(module, data, monitor, trainer)
+    yield from _static(module)
+    # With manual optimization, a step neither returns a loss nor leaves the optimizers alone.
+    if data is not None and module.automatic_optimization:
+        yield from _dynamic(module, data, monitor, trainer)
 
 
 def _static(module: Any) -> Iterator[str]:
@@ -84,15 +87,17 @@ def _static(module: Any) -> Iterator[str]:
             yield f"the module overrides {name}{place_of_method(module, name)}"
 
 
-def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> str:
+def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> Iterator[str]:
     loader = data.train_loader(0)
     with_steps(trainer, batches_in(loader))
-    try:
-        traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
-    except UnsupportedError as error:
-        return f"{error}{place_of_error(error)}"
-    except Exception as error:  # user code can fail in any way without a real Trainer
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place_of_error(error)}"
-    if monitor.name not in traits.logged and traits.is_plain:
-        return f"validation_step does not log {monitor.name}"
-    return ""
+    errors: list[Exception] = []
+    traits = traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data, errors)
+    yield from dict.fromkeys(f"{_said(error)}{place_of_error(error)}" for error in errors)
+    if not errors and monitor.name not in traits.logged and traits.is_plain:
+        yield f"validation_step does not log {monitor.name}"
+
+
+def _said(error: Exception) -> str:
+    # User code can fail in any way without a real Trainer.
+    text = " ".join(str(error).split())[:200]
+    return str(error) if isinstance(error, UnsupportedError) else f"{type(error).__name__}: {text}"

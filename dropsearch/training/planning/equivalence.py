@@ -74,12 +74,18 @@ def check_equivalence(
     try:
         with quiet_lightning():
             trainer = Trainer(
-                max_epochs=settings.max_epochs, accelerator="cpu", logger=False, barebones=True, plugins=[one_process()]
+                max_epochs=settings.max_epochs,
+                accumulate_grad_batches=settings.accumulation,
+                accelerator="cpu",
+                logger=False,
+                barebones=True,
+                plugins=[one_process()],
             )
             with_steps(trainer, batches_in(data.train_loader(specs[0].seed)))
         make_module = without_modes(make_module)
         with DoublePrecision():
-            if not is_in_memory(data) or not _traits(make_module, data, trainer, specs[0]).is_plain:
+            by_trials = not is_in_memory(data) or bool(settings.trainer())
+            if by_trials or not _traits(make_module, data, trainer, specs[0]).is_plain:
                 return trials_difference(make_module, data, settings, specs, tolerance=TOLERANCE)
             return _compare(make_module, data, trainer, specs)
     except UnsupportedError as error:

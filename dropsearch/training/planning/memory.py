@@ -50,7 +50,8 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
     """Measure the memory that one and two trials take during a training step.
 
     On CUDA this is the peak of the memory reserved by the allocator. The CPU allocator has no such statistics; there it
-    is the size of rows and optimizer state, and of the tensors that autograd saves for the backward pass.
+    is the size of rows and optimizer state, of the tensors that autograd saves for the backward pass, and of batches
+    that are read and not yet trained on, also those that worker processes read ahead.
 
     Args:
         make_trials: Builds vectorized trials of a width.
@@ -69,7 +70,8 @@ def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> tupl
     saved = _SavedStorages()
     with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
         trials.seconds_per_step(1)
-    return saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state()), shared
+    state = saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state())
+    return state + trials.batches.held(), shared
 
 
 def _peak_reserved(trials: VectorizedTrials) -> int:

@@ -57,6 +57,8 @@ class Plan:
     """How vectorized training runs convolutions; grouped if not measured."""
     speed: float = 0.0
     """Trial steps per second in one process at the width of the search, 0 if not measured."""
+    further_reasons: tuple[str, ...] = ()
+    """What else keeps trials from training vectorized, beside `reason`."""
     gain_of_holding_once: float = 0.0
     """Speedup of rows that share their frozen parts; 0 if there are none or it is not measured."""
 
@@ -138,7 +140,7 @@ def make_plan(
     speed = rates[1] if unstackable else rates[fastest]
     reason = f"measured{_one_at_a_time(unstackable)}"
     gain = _gain_of_holding_once(throughput, memory, fastest, processes)
-    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed, gain)
+    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed, (), gain)
 
 
 def _gain_of_holding_once(throughput: Throughput, memory: Memory, width: int, processes: int) -> float:

@@ -53,10 +53,14 @@ def trials_difference(
     name = type(make_module(specs[0])).__name__
     together, alone = _Specs(specs), _Specs(specs)
     try:
-        VectorizedTrials(make_module, few, settings, together, len(specs)).fit()
+        trained = VectorizedTrials(make_module, few, settings, together, len(specs))
+        trained.fit()
     except NotHeldOnceError:  # as in the search
         together = _Specs(specs)
-        VectorizedTrials(make_module, few, settings, together, len(specs), holds_once=False).fit()
+        trained = VectorizedTrials(make_module, few, settings, together, len(specs), holds_once=False)
+        trained.fit()
+    for _, error in trained.apart:
+        raise error
     SequentialEngine(make_module, few, settings).run(alone)
     for spec in specs:
         found, expected = together.results[spec.number], alone.results[spec.number]

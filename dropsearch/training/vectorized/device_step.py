@@ -52,8 +52,8 @@ class DeviceStep(VectorizedStep):
         super().__init__(runner, rows, shapes, settings)
         self.batches, self.optimizer = batches, optimizer
         self._mask_shapes = shapes(batches.first())
-        self.graphs: dict[int, GraphedCallable] = {}
-        """The captured step for each batch size."""
+        self.graphs: dict[tuple[int, bool, bool], GraphedCallable] = {}
+        """The captured step for each batch size and place among the steps whose gradients are summed."""
         self._optimizers: dict[int, Optimizer] = {}
         """The module's optimizer of each trial row, by `id`; schedules change its options."""
         self._reset()
@@ -127,24 +127,29 @@ class DeviceStep(VectorizedStep):
         if not self._bits.is_one_kernel:
             self._field.copy_(self._bits.field(self._host_mask_seeds, [trial_row.step for trial_row in trial_rows]))
         self.optimizer.upload()
-        if size not in self.graphs:
-            self.graphs[size] = GraphedCallable(lambda: self._step(size), self.rows.flat.device, "training step")
-        self.graphs[size]()
+        is_first = taken.index % self._accumulation == 0
+        is_due = trial_rows[0].is_due(taken.index, self._accumulation)
+        key = size, is_first, is_due
+        if key not in self.graphs:
+            run = lambda: self._step(size, is_first=is_first, is_due=is_due)  # noqa: E731
+            self.graphs[key] = GraphedCallable(run, self.rows.flat.device, "training step")
+        self.graphs[key]()
         for trial_row in self._stepwise:
             trial_row.note_learning_rate()
         for trial_row in trial_rows:
             trial_row.step += 1
-        if self._stepwise:
-            self._advance_schedules(trial_rows)
+            trial_row.updates += is_due
+        if self._stepwise and is_due:
+            self._advance_schedules(trial_rows, taken.index + 1)
 
-    def _advance_schedules(self, trial_rows: Sequence[TrialRow]) -> None:
+    def _advance_schedules(self, trial_rows: Sequence[TrialRow], batches: int) -> None:
         stepwise = {id(trial_row) for trial_row in self._stepwise}
         for row, trial_row in enumerate(trial_rows):
             if id(trial_row) in stepwise:
-                trial_row.advance("step", trial_row.step)
+                trial_row.advance("step", batches)
                 self.optimizer.load_options(row, self._optimizers[id(trial_row)])
 
-    def _step(self, size: int) -> None:
+    def _step(self, size: int, *, is_first: bool, is_due: bool) -> None:
         device = self.rows.flat.device
         indices = self._orders.index_select(1, self._position + torch.arange(size, device=device))
         batch = cast(gather_batches(self.batches.examples, indices), self.rows.flat.dtype)
@@ -153,9 +158,11 @@ class DeviceStep(VectorizedStep):
         losses, logged = self.runner.train(
             self.rows, batch, self._rates, self._bits.views(self._field), self.batches.form
         )
-        self.rows.compute_gradients(losses)
-        self._clip()
-        self.optimizer.step()
+        scaled = losses / self._accumulation if self._accumulation > 1 else losses
+        self.rows.compute_gradients(scaled, adds=not is_first)
+        if is_due:
+            self._clip()
+            self.optimizer.step()
         self.logs.add(losses, logged, self.runner.log_options, size)
         self._position += size
         self._mask_steps += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.process_state import process_state_kept
+from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
 from dropsearch.training.reasons import one_line
@@ -84,7 +87,9 @@ class VectorizedEngine:
                 if trials.trial_rows:
                     with process_state_kept():
                         trials.fit()
+                self._train_apart(trials.apart, partitioned)
             except CancelledError:
+                partitioned.requeue_open()
                 return
             except (InputError, RunError):
                 raise
@@ -104,4 +109,17 @@ class VectorizedEngine:
             trials = None  # free_gpu_memory frees unreferenced objects only
             free_gpu_memory(self.settings.accelerator == "gpu")
         partitioned.admit_all()
-        SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path).run(partitioned)
+        self._sequential().run(partitioned)
+
+    def _train_apart(self, apart: Sequence[tuple[TrialSpec, Exception]], feed: Feed) -> None:
+        """Train the trials that left their rows; if one does not fail by itself, vectorized training has failed."""
+        for spec, error in apart:
+            if feed.cancelled():
+                raise CancelledError
+            result = self._sequential().train(spec, feed)
+            feed.tell([result])
+            if result.state != "FAIL":
+                self.failure = described(error)
+
+    def _sequential(self) -> SequentialEngine:
+        return SequentialEngine(self.make_module, self.data, self.settings, self.checkpoint_path)

@@ -56,7 +56,9 @@ class EvaluationNoise:
         if not self.draws:
             return NOTHING
         steps = [trial_row.evaluations[of] for trial_row in trial_rows]
-        return self.at(steps, [trial_row.spec for trial_row in trial_rows], of, batch.row(0), like)
+        return self.at(
+            steps, [trial_row.spec for trial_row in trial_rows], of, batch.row(batch.rows[0] if batch.rows else 0), like
+        )
 
     def count(self, trial_rows: Iterable[TrialRow], of: str) -> None:
         """Count a validation step of some rows."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 
 
-def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any) -> StepTraits:
+def observed_traits(
+    module: Any, trainer: RowTrainer, batch: Any, val_batch: Any, errors: list[Exception] | None = None
+) -> StepTraits:
     """Return the traits of a module's steps.
 
     Args:
@@ -33,29 +36,49 @@ def observed_traits(module: Any, trainer: RowTrainer, batch: Any, val_batch: Any
         trainer: Its Trainer.
         batch: A training batch.
         val_batch: A validation batch.
+        errors: Takes what setting up, configuring optimizers and each step raise; None to raise it.
 
     Raises:
         UnsupportedError: A step does something that stacked rows do not support.
     """
     traits = static_traits(module)
     module.trainer = trainer
-    if "setup" in traits.hooks:
-        module.setup("fit")
-    traits.has_plateau = any(schedule.monitor is not None for schedule in configure_optimizer(module)[1])
+    with _collected(errors):
+        if "setup" in traits.hooks:
+            module.setup("fit")
+    with _collected(errors):
+        traits.has_plateau = any(schedule.monitor is not None for schedule in configure_optimizer(module)[1])
     stepping = module.trainer = StepTrainer(trainer)
     with seeded(0), torch.no_grad():
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
             stepping.enter(step)
             set_to_train(module) if step == "training_step" else _evaluating(module, traits)
-            _observe(module, step, given, traits)
+            with _collected(errors):
+                _observe(module, step, given, traits)
     traits.uses_clock = stepping.has_read_clock
     return traits
 
 
-def traits_of(module: Any, make_trainer: Callable[[Any], RowTrainer], data: RowDataSource) -> StepTraits:
+@contextmanager
+def _collected(errors: list[Exception] | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if errors is None:
+            raise
+        errors.append(error)
+
+
+def traits_of(
+    module: Any,
+    make_trainer: Callable[[Any], RowTrainer],
+    data: RowDataSource,
+    errors: list[Exception] | None = None,
+) -> StepTraits:
     """Return the traits of a module's steps on the first batches of the data; see `observed_traits`."""
     batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
-    return observed_traits(module, make_trainer(module), *(on_device_of(module, batch) for batch in batches))
+    given = (on_device_of(module, batch) for batch in batches)
+    return observed_traits(module, make_trainer(module), *given, errors=errors)
 
 
 def datamodule_of(data: Any) -> Any:

@@ -64,6 +64,10 @@ class RowBatches(ABC):
     def close(self) -> None:
         """Release the resources of reading."""
 
+    @abstractmethod
+    def held(self) -> int:
+        """Return the bytes of the batches that are read and not yet trained on, in the memory of the host."""
+
     @property
     @abstractmethod
     def device(self) -> torch.device:
@@ -127,6 +131,10 @@ class MemoryBatches(RowBatches):
     def close(self) -> None:
         """Do nothing; the examples belong to the data."""
 
+    def held(self) -> int:
+        """Return 0: the examples belong to the data."""
+        return 0
+
     def _order(self, trial_row: TrialRow, epoch: int) -> Tensor:
         prepared = self._prepared.get((id(trial_row), epoch))
         return trial_row.loader.order(epoch).cpu() if prepared is None else prepared
@@ -146,6 +154,7 @@ class LockstepBatches(RowBatches):
         super().__init__(trial_rows)
         self._device = device
         self._reader = LockstepReader()
+        self._step_bytes, self._step_rows = 0, 1
 
     @property
     def device(self) -> torch.device:
@@ -157,7 +166,11 @@ class LockstepBatches(RowBatches):
         training = [row for row, each in enumerate(self.trial_rows) if not each.is_idle]
         loaders = {row: self.trial_rows[row].loader for row in training}
         lengths = {row: self.trial_rows[row].batches for row in training}
-        return read_in_lockstep(self._reader, self.trial_rows, loaders, lengths, self._device)
+        for taken in read_in_lockstep(self._reader, self.trial_rows, loaders, lengths, self._device):
+            size = sum(each.numel() * each.element_size() for stack in taken.stacks for each in stack.examples)
+            if size > self._step_bytes:
+                self._step_bytes, self._step_rows = size, sum(len(stack.rows) for stack in taken.stacks)
+            yield taken
 
     def prepare(self, max_epochs: int) -> None:
         """Do nothing; worker processes read ahead."""
@@ -165,6 +178,10 @@ class LockstepBatches(RowBatches):
     def close(self) -> None:
         """End the worker processes."""
         self._reader.close()
+
+    def held(self) -> int:
+        """Return the bytes of the batches of a step, those of their stacks, and those that are read ahead."""
+        return 2 * self._step_bytes + self._reader.read_ahead * self._step_bytes // self._step_rows
 
 
 def read_in_lockstep(

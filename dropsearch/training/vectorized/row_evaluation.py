@@ -13,7 +13,7 @@ from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet, OwnSet, ReadSet, SharedSet
-from dropsearch.training.vectorized.stacked_state import StackedState
+from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.trial_row import TrialRow
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
@@ -91,7 +91,9 @@ class RowEvaluation:
             }
         self._run: Callable[[], None] = lambda: self._evaluate(rows)
         is_read = any(isinstance(each, ReadSet) for each in self._sets.values())
-        if self._use_cuda_graph and not is_read and not self._noise.draws:
+        self._is_captured = self._use_cuda_graph and not is_read and not self._noise.draws
+        """Whether the evaluation is one graph, in which nothing depends on a row's values."""
+        if self._is_captured:
             self._run = GraphedCallable(self._run, device, "evaluation", warmup_runs=1)
 
     def _evaluate(self, rows: StackedState) -> None:
@@ -107,23 +109,32 @@ class RowEvaluation:
         totals: dict[str, Tensor] = {}
         count: int | Tensor = 0
         for batch in batches:
-            part = rows if batch.rows is None or len(batch.rows) == rows.width else rows.part(batch.rows)
             given = batch.to(rows.flat.dtype)
             taking = self._trial_rows if batch.rows is None else [self._trial_rows[row] for row in batch.rows]
-            noise = self._noise.of(taking, PASSES[name], given, rows.flat)
+
+            def step(group: list[int], part: StackedState | RowsPart, given: EvaluationBatch = given) -> None:
+                own = given.of(group, rows.width)
+                noise = self._noise.of([self._trial_rows[row] for row in group], PASSES[name], given, rows.flat)
+                for logged, value in self._runner.evaluate(part, own.content, noise, form=own.form).items():
+                    totals[logged] = totals.get(logged, 0.0) + _spread(value.double() * given.size, group, rows)
+
+            if self._is_captured:
+                step(list(range(rows.width)), rows)
+            else:
+                self._runner.in_groups(self._trial_rows, rows, step, batch.rows)
             self._noise.count(taking, PASSES[name])
-            for logged, value in self._runner.evaluate(part, given.content, noise, form=given.form).items():
-                totals[logged] = totals.get(logged, 0.0) + _spread(value.double() * batch.size, batch, rows)
             count = count + (
-                batch.size if batch.rows is None else _spread(torch.full((len(batch.rows),), batch.size), batch, rows)
+                batch.size
+                if batch.rows is None
+                else _spread(torch.full((len(batch.rows),), batch.size), batch.rows, rows)
             )
         return {logged: total / count for logged, total in totals.items()}
 
 
-def _spread(values: Tensor, batch: EvaluationBatch, rows: StackedState) -> Tensor:
-    """Return values for all rows from those that used a batch, with 0 for the others."""
-    if batch.rows is None:
-        return values
-    index = torch.tensor(batch.rows, device=rows.flat.device)
+def _spread(values: Tensor, group: list[int], rows: StackedState) -> Tensor:
+    """Return values for all rows from those of some, with 0 for the others."""
+    if len(group) == rows.width:
+        return values.to(rows.flat.device, torch.float64)
+    index = torch.tensor(group, device=rows.flat.device)
     zero = torch.zeros(rows.width, dtype=torch.float64, device=index.device)
     return zero.index_add(0, index, values.to(index.device, torch.float64))

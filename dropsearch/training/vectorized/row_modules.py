@@ -20,6 +20,7 @@ from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_indices
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
+from dropsearch.training.vectorized.row_callbacks import RowCallbacks
 from dropsearch.training.vectorized.row_logs import RowLog, number
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -41,6 +42,7 @@ class RowModules:
         runner: Runs steps of all rows.
         make_trainer: Returns the Trainer of a row's module.
         noise: Draws the random bits of validation steps.
+        callbacks: The callbacks of each row.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class RowModules:
         runner: VmapRunner,
         make_trainer: Callable[[Any], RowTrainer],
         noise: EvaluationNoise,
+        callbacks: RowCallbacks,
     ) -> None:
         self._traits, self._runner, self._make_trainer, self._noise = traits, runner, make_trainer, noise
+        self._callbacks = callbacks
         self._results: dict[int, Any] = {}
 
     def attach(self, trial_row: TrialRow) -> RowTrainer:
@@ -59,6 +63,7 @@ class RowModules:
         view = trial_row.view = self._make_trainer(module)
         module.trainer = view  # type: ignore[assignment]
         trial_row.log = RowLog(training=True)
+        view.now(callbacks=self._callbacks.attach(trial_row))
         self._hook(trial_row, "setup", "fit")
         return view
 
@@ -71,7 +76,7 @@ class RowModules:
     def begin_epoch(self, trial_rows: Sequence[TrialRow]) -> None:
         """Run the hooks of all rows at the start of an epoch."""
         for trial_row in _training(trial_rows):
-            _view(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.step)
+            _view(trial_row).now(current_epoch=trial_row.epoch, global_step=trial_row.updates)
             self._hook(trial_row, "on_train_epoch_start")
 
     def begin_batch(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], batch: RowBatch) -> None:
@@ -81,26 +86,30 @@ class RowModules:
                 if self._hook(trial_row, "on_train_batch_start", batch(row), self._runner.batch_idx) == -1:
                     raise UnsupportedError("on_train_batch_start ends an epoch early")
 
-    def before_backward(self, trial_rows: Sequence[TrialRow], losses: Mapping[int, Tensor]) -> None:
-        """Run the hooks of each row between its training step and its gradients."""
+    def before_backward(self, trial_rows: Sequence[TrialRow], losses: Mapping[int, Tensor], *, is_first: bool) -> None:
+        """Run the hooks of each row between its training step and its gradients, which begin anew with the first."""
         for row, trial_row in _training_rows(trial_rows, losses):
-            self._hook(trial_row, "on_before_zero_grad", *_view(trial_row).optimizers)
+            if is_first:
+                self._hook(trial_row, "on_before_zero_grad", *_view(trial_row).optimizers)
             self._hook(trial_row, "on_before_backward", losses[row])
 
-    def after_backward(self, trial_rows: Sequence[TrialRow], rows: Iterable[int]) -> None:
-        """Run the hooks of each row between its gradients and its optimizer's step."""
-        for _, trial_row in _training_rows(trial_rows, rows):
+    def after_backward(self, trial_rows: Sequence[TrialRow], rows: Iterable[int], due: Sequence[int]) -> None:
+        """Run the hooks of each row between its gradients and its optimizer's step, if that is due."""
+        for row, trial_row in _training_rows(trial_rows, rows):
             self._hook(trial_row, "on_after_backward")
-            self._hook(trial_row, "on_before_optimizer_step", *_view(trial_row).optimizers)
+            if row in due:
+                self._hook(trial_row, "on_before_optimizer_step", *_view(trial_row).optimizers)
 
     def end_batch(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], batch: RowBatch) -> None:
         """Run the hook of each row after a training step."""
         for row, trial_row in _training_rows(trial_rows, rows):
-            _view(trial_row).now(global_step=trial_row.step)
-            if "on_train_batch_end" in self._traits.hooks:
+            _view(trial_row).now(global_step=trial_row.updates)
+            self._callbacks.run(trial_row, "on_train_batch_end", None, None, self._runner.batch_idx)
+            if self.has_hook("on_train_batch_end"):
                 outputs = self._results[row]
                 outputs = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
-                self._hook(trial_row, "on_train_batch_end", outputs, batch(row), self._runner.batch_idx)
+                given = outputs, batch(row), self._runner.batch_idx
+                self._own_hook(trial_row, "on_train_batch_end", *given)
 
     def trained(self, trial_rows: Sequence[TrialRow], rows: Sequence[int], size: int) -> None:
         """Apply the effects of the last training step to each of `rows`."""
@@ -109,29 +118,35 @@ class RowModules:
             if not trial_row.is_idle:
                 assert trial_row.log is not None
                 trial_row.log.batch_size, trial_row.log.hook = size, ""
-                returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log_of_step)
-                self._results[row] = returned
+                with trial_row.raising_alone():
+                    returned = apply(self._runner.effects, trial_row.module, tensors, trial_row.log_of_step)
+                    self._results[row] = returned
 
     def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
         """Validate all rows with their hooks; return the logged values of each."""
-        modules = {row: trial_row for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
+        modules, found = {row: each for row, each in enumerate(trial_rows) if each.trains}, {}
         with self._validating(modules.values()):
             logs = self._pass(modules, trial_rows, rows, batches, VALIDATION)
-            found = {row: log.values() for row, log in logs.items()}
             for row, trial_row in modules.items():
-                _view(trial_row).take(found[row])
-                self._hook(trial_row, "on_validation_end", log=logs[row])
-                logs[row].reset()
+                with trial_row.raising_alone():
+                    found[row] = logs[row].values()
+                    _view(trial_row).take(found[row])
+                    self._hook(trial_row, "on_validation_end", log=logs[row])
+                    logs[row].reset()
         return found
 
     def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
         """Validate twins of all rows' modules on other batches; return the logged values of each."""
-        twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if not trial_row.is_idle}
+        twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if trial_row.trains}
         with self._validating(twins.values()):
             for twin in twins.values():
                 self._hook(twin, "setup", "validate")
-            logs = self._pass(twins, trial_rows, rows, batches, TRAINING_PART)
-            return {row: log.values() for row, log in logs.items()}
+            logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
+            for row, log in logs.items():
+                with twins[row].raising_alone():
+                    found[row] = log.values()
+                trial_rows[row].error = trial_rows[row].error or twins[row].error
+        return found
 
     def has_hook(self, name: str) -> bool:
         """Return whether the module overrides a hook."""
@@ -140,12 +155,13 @@ class RowModules:
     def end_epoch(self, trial_row: TrialRow) -> Values:
         """Run the hook at the end of a row's epoch; return the row's values logged in training and hooks."""
         assert trial_row.log is not None
-        view = _view(trial_row)
-        view.take(trial_row.log.values())
-        self._hook(trial_row, "on_train_epoch_end")
-        logged = trial_row.log.values()
-        view.take(logged)
-        trial_row.log.reset()
+        view, logged = _view(trial_row), {}
+        with trial_row.raising_alone():
+            view.take(trial_row.log.values())
+            self._hook(trial_row, "on_train_epoch_end")
+            logged = trial_row.log.values()
+            view.take(logged)
+            trial_row.log.reset()
         return logged
 
     def watch(self, trial_row: TrialRow) -> None:
@@ -189,15 +205,23 @@ class RowModules:
                 for row, tensors in zip(group, self._tensors(len(group)), strict=True):
                     if row in modules:
                         logs[row].batch_size, logs[row].hook = batch.size, ""
-                        returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
-                        given = returned, batch.row(row), index
-                        self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
+                        with modules[row].raising_alone():
+                            returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
+                            given = returned, batch.row(row), index
+                            self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
             self._runner.in_groups(trial_rows, rows, step, batch.rows)
             self._noise.count(trial_rows if batch.rows is None else [trial_rows[row] for row in batch.rows], of)
         for row, trial_row in modules.items():
+            if trial_row.keeps_best and of == VALIDATION and self._may_change_weights(trial_row):
+                trial_row.validated = rows.weights(trial_row.module)
             self._hook(trial_row, "on_validation_epoch_end", log=logs[row])
         return logs
+
+    def _may_change_weights(self, trial_row: TrialRow) -> bool:
+        """Return whether anything runs between a row's validation and its report."""
+        hooks = ("on_validation_epoch_end", "on_validation_end", "on_train_epoch_end")
+        return bool(self._callbacks.of(trial_row)) or any(map(self.has_hook, hooks))
 
     def _tensors(self, count: int) -> list[list[Any]]:
         """Return the tensors of the last effects for each row; tensors that are only logged become numbers."""
@@ -209,8 +233,13 @@ class RowModules:
         return [[column[row] for column in columns] for row in range(count)]
 
     def _hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
-        """Run a hook of a row's module if it overrides it; return the hook's result."""
-        if not self.has_hook(hook):
+        """Run a hook of a row's callbacks and module; return the module's result."""
+        self._callbacks.run(trial_row, hook, *args)
+        return self._own_hook(trial_row, hook, *args, log=log)
+
+    def _own_hook(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
+        """Run a hook of a row's module if it overrides it and raised no error; return the hook's result."""
+        if not self.has_hook(hook) or trial_row.error is not None:
             return None
         log, module = log or trial_row.log, trial_row.module
         assert log is not None
@@ -220,7 +249,8 @@ class RowModules:
         states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
         modes = [part.training for part in module.modules()]
         grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
-        with logging_to(module, log.log, log.log_dict), grad:
+        returned = None
+        with logging_to(module, log.log, log.log_dict), grad, trial_row.raising_alone():
             returned = call_hook(getattr(module, hook), args)
         if generator_states() != states:
             raise UnsupportedError(f"{hook} draws random numbers")
@@ -282,11 +312,11 @@ def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 def _training_rows(trial_rows: Sequence[TrialRow], rows: Iterable[int]) -> Iterator[tuple[int, TrialRow]]:
-    return ((row, trial_rows[row]) for row in rows if not trial_rows[row].is_idle)
+    return ((row, trial_rows[row]) for row in rows if trial_rows[row].trains)
 
 
 def _training(trial_rows: Sequence[TrialRow]) -> Iterator[TrialRow]:
-    return (trial_row for trial_row in trial_rows if not trial_row.is_idle)
+    return (trial_row for trial_row in trial_rows if trial_row.trains)
 
 
 def _view(trial_row: TrialRow) -> RowTrainer:

@@ -16,6 +16,7 @@ from torch.optim.sgd import sgd
 
 from dropsearch._compat.torch_modules import fused_adam
 from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.reasons import place_of_method
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 Span = tuple[int, int]
@@ -30,6 +31,8 @@ class Schedule:
     frequency: int
     monitor: str | None = None
     """Metric that it monitors, or None."""
+    strict: bool = True
+    """Whether the monitored metric must be logged; otherwise the schedule waits for it."""
 
 
 def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedule]]:
@@ -49,7 +52,10 @@ def configure_optimizer(module: LightningModule) -> tuple[Optimizer, list[Schedu
             optimizer, schedules = optimizer
         optimizer = optimizer[0] if len(optimizer) == 1 else optimizer
     if not isinstance(optimizer, Optimizer):
-        raise UnsupportedError(f"configure_optimizers returns {type(optimizer).__name__}, not a single optimizer")
+        place = place_of_method(module, "configure_optimizers")
+        raise UnsupportedError(
+            f"configure_optimizers returns {type(optimizer).__name__}, not a single optimizer{place}"
+        )
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UnsupportedError("LBFGS evaluates the loss several times per step")
     return optimizer, [_schedule(entry, monitor) for entry in schedules]
@@ -61,8 +67,10 @@ def _schedule(entry: Any, monitor: str | None) -> Schedule:
     watches = config.get("reduce_on_plateau", isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
     if watches and not config.get("monitor"):
         raise UnsupportedError(f"{type(scheduler).__name__} watches a metric and names none by monitor")
-    watched = config["monitor"] if watches else None
-    return Schedule(scheduler, config.get("interval", "epoch"), config.get("frequency", 1), watched)
+    watched, interval = config["monitor"] if watches else None, config.get("interval", "epoch")
+    if watches and interval == "step":
+        raise UnsupportedError(f"{type(scheduler).__name__} watches a metric at each step")
+    return Schedule(scheduler, interval, config.get("frequency", 1), watched, config.get("strict", True))
 
 
 def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
@@ -71,6 +79,13 @@ def parameter_order(module: LightningModule, optimizer: Optimizer) -> list[str]:
     last = len(optimizer.param_groups)
     names = [(group_of.get(id(p), last) if p.requires_grad else last, name) for name, p in module.named_parameters()]
     return [name for _, name in sorted(names, key=lambda pair: pair[0])]
+
+
+def optimized_columns(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> int:
+    """Return how many columns of a row an optimizer steps; they are the first ones, by `parameter_order`."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    return max((rows.spans[names[id(p)]][1] for p in trained), default=0)
 
 
 class RowOptimizer:

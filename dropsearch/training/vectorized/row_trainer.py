@@ -12,7 +12,7 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.trainers import batches_in
 
 _FIXED = {
-    "accumulate_grad_batches": 1, "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
+    "barebones": False, "callbacks": (), "check_val_every_n_epoch": 1,
     "checkpoint_callback": None, "ckpt_path": None, "early_stopping_callback": None, "enable_validation": True,
     "fast_dev_run": False, "global_rank": 0, "is_global_zero": True, "local_rank": 0, "log_every_n_steps": 50,
     "logger": None, "loggers": (), "node_rank": 0, "num_devices": 1, "num_nodes": 1, "num_sanity_val_steps": 0,
@@ -36,6 +36,7 @@ class RowTrainer:
     def __init__(self, trainer: Any, module: Any, datamodule: Any, loader: Any) -> None:
         vars(self).update(
             _FIXED,
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
             max_epochs=trainer.max_epochs,
             min_epochs=trainer.min_epochs,
             precision=trainer.precision,

@@ -45,6 +45,8 @@ class StackedState:
         shapes = {name: parameter.shape for name, parameter in template.named_parameters() if name in order}
         trained = {name for name, parameter in template.named_parameters() if parameter.requires_grad}
         size = sum(math.prod(shape) for shape in shapes.values())
+        self.optimized: int | None = None
+        """Number of columns, the first ones, whose gradients are clipped: those of the optimizer; None for all."""
         self.width, self.order = width, tuple(order)
         self.flat = torch.zeros(width, size, device=device, dtype=dtype)
         self.gradients = torch.zeros_like(self.flat)
@@ -68,16 +70,20 @@ class StackedState:
             if name not in self.shared
         }
 
-    def compute_gradients(self, losses: Tensor) -> None:
+    def compute_gradients(self, losses: Tensor, *, adds: bool = False) -> None:
         """Compute the gradient of each row's loss with respect to that row, and store it in `gradients`.
 
         Args:
             losses: `[width]`; each loss depends on the parameters of its own row only.
+            adds: Whether to add it to what `gradients` hold.
         """
         trained = [parameter for parameter in self.parameters.values() if parameter.requires_grad]
         computed = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
         for stored, gradient in zip(self._gradients, computed, strict=True):
-            stored.zero_() if gradient is None else stored.copy_(gradient)
+            if gradient is None:
+                stored if adds else stored.zero_()
+            else:
+                stored.add_(gradient) if adds else stored.copy_(gradient)
 
     def bind(self, row: int, module: LightningModule) -> None:
         """Copy a module's parameters and buffers into a row, and replace them in the module by views of that row.
@@ -111,9 +117,15 @@ class StackedState:
         """Return a new state with one row per given module, and bind the modules to its rows."""
         device, dtype = self.flat.device, self.flat.dtype
         resized = StackedState(modules[0], len(modules), self.order, device, dtype, self.shared)
+        resized.optimized = self.optimized
         for row, module in enumerate(modules):
             resized.bind(row, module)
         return resized
+
+    def weights(self, module: LightningModule) -> dict[str, Tensor]:
+        """Return the state of a module as it is now; what all rows share is not copied."""
+        values = module.state_dict()
+        return {name: value if name in self.shared else value.clone() for name, value in values.items()}
 
     def require_shared_unchanged(self) -> None:
         """Check that no shared tensor has changed.
@@ -124,10 +136,23 @@ class StackedState:
         if not torch.equal(fingerprint(self.shared.values()), self._fingerprint):
             raise NotHeldOnceError("a trial changes a tensor that all rows share")
 
-    def clip(self, max_norm: float) -> None:
-        """Clip the norm of each row's gradient to `max_norm`, as `torch.nn.utils.clip_grad_norm_` does."""
-        norms = self.gradients.norm(dim=1, keepdim=True)
-        self.gradients.mul_((max_norm / (norms + 1e-6)).clamp(max=1.0))
+    def clip(self, most: float, by: str = "norm", rows: Sequence[int] | None = None) -> None:
+        """Clip the gradients of rows as `torch.nn.utils.clip_grad_norm_` and `clip_grad_value_` do.
+
+        Args:
+            most: The largest norm of a row's gradient, or the largest magnitude of its numbers.
+            by: norm or value.
+            rows: The rows; None for all.
+        """
+        given = self.gradients[:, : self.optimized]
+        clipped = given if rows is None else given[list(rows)]
+        if by == "value":
+            clipped.clamp_(-most, most)
+        else:
+            norms = clipped.norm(dim=1, keepdim=True)
+            clipped.mul_((most / (norms + 1e-6)).clamp(max=1.0))
+        if rows is not None:
+            given[list(rows)] = clipped
 
 
 def _cast(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

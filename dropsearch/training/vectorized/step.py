@@ -17,7 +17,7 @@ from dropsearch.training.vectorized.row_optimizers import RowOptimizer
 from dropsearch.training.vectorized.row_stacks import RowStack
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_logs import StepLogs
-from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.trial_row import TrialRow, require_a_row
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class VectorizedStep(ABC):
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self.row_modules: RowModules | None = None
         """Applies effects of steps; None if steps only compute a loss and log means."""
+        self._accumulation = settings.accumulation
         self.logs = StepLogs(rows.width, rows.flat.device)
         """Losses and logged values of the epoch."""
 
@@ -75,9 +76,10 @@ class VectorizedStep(ABC):
         """Clear the losses and logs of the last epoch."""
         self.logs.begin_epoch()
 
-    def _clip(self) -> None:
-        if self.settings.gradient_clip_val is not None:
-            self.rows.clip(self.settings.gradient_clip_val)
+    def _clip(self, rows: Sequence[int] | None = None) -> None:
+        """Clip the gradients of some rows; None for all."""
+        if self.settings.gradient_clip_val:
+            self.rows.clip(self.settings.gradient_clip_val, self.settings.clips_by, rows)
 
     def _seeds(self, trial_rows: Sequence[TrialRow]) -> list[int]:
         return [self.settings.mask_seed(trial_row.spec) for trial_row in trial_rows]
@@ -118,19 +120,31 @@ class HostStep(VectorizedStep):
         rows, own = list(stacks), lambda row: stacks[row].of(row)
         if self.row_modules is not None:
             self.row_modules.begin_batch(trial_rows, rows, own)
-        self._gradients(trial_rows, stacks)
+        due = [row for row in rows if trial_rows[row].is_due(taken.index, self._accumulation)]
+        self._gradients(trial_rows, stacks, due, is_first=taken.index % self._accumulation == 0)
+        require_a_row(trial_rows)
         for row in rows:
-            trial_row = trial_rows[row]
+            trial_rows[row].step += 1
+        for trial_row in (trial_rows[row] for row in due if trial_rows[row].error is None):
             assert trial_row.optimizer is not None
             trial_row.note_learning_rate()
             trial_row.optimizer.step()
-            trial_row.step += 1
-            trial_row.advance("step", trial_row.step)
+            trial_row.updates += 1
+            trial_row.advance("step", taken.index + 1)
         if self.row_modules is not None:
             self.row_modules.end_batch(trial_rows, rows, own)
 
-    def _gradients(self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack]) -> None:
-        """Compute the gradients of the rows that take a step, and store their logged values."""
+    def _gradients(
+        self, trial_rows: Sequence[TrialRow], stacks: Mapping[int, RowStack], due: Sequence[int], *, is_first: bool
+    ) -> None:
+        """Compute the gradients of the rows that take a step, and store their logged values.
+
+        Args:
+            trial_rows: All rows.
+            stacks: The stack of each row that takes the step.
+            due: The rows whose optimizers step after it.
+            is_first: Whether it is the first of the steps whose gradients are summed.
+        """
         losses: list[Tensor] = []
         groups: list[list[int]] = []
 
@@ -146,7 +160,7 @@ class HostStep(VectorizedStep):
                 self.row_modules.trained(trial_rows, group, own.size)
             if isinstance(part, RowsPart):
                 part.put_back()
-            losses.append(found)
+            losses.append(found / self._accumulation if self._accumulation > 1 else found)
             groups.append(group)
             whole = len(group) == self.rows.width
             self.logs.add(found, logged, self.runner.log_options, own.size, None if whole else group)
@@ -155,11 +169,14 @@ class HostStep(VectorizedStep):
             self.runner.in_groups(trial_rows, self.rows, step, stack.rows)
         if self.row_modules is not None:
             each = {row: loss for group, found in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
-            self.row_modules.before_backward(trial_rows, each)
-        self.rows.compute_gradients(losses[0] if len(losses) == 1 else torch.cat(losses))
+            self.row_modules.before_backward(trial_rows, each, is_first=is_first)
+        if not losses:
+            return
+        self.rows.compute_gradients(losses[0] if len(losses) == 1 else torch.cat(losses), adds=not is_first)
         if self.row_modules is not None:
-            self.row_modules.after_backward(trial_rows, stacks)
-        self._clip()
+            self.row_modules.after_backward(trial_rows, stacks, due)
+        if due:
+            self._clip(None if len(due) == len(trial_rows) else due)
 
     def _drawn(self, trial_rows: Sequence[TrialRow], stack: RowStack) -> dict[str, Tensor]:
         """Return the random bits of the masks of a stack's rows."""

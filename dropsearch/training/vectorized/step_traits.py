@@ -85,6 +85,8 @@ class StepTraits:
     """Functions of torchmetrics that a step calls."""
     sets_modes: bool = False
     """Whether the module overrides the methods that set modes."""
+    has_callbacks: bool = False
+    """Whether the Trainer's arguments hold callbacks."""
     has_plateau: bool = False
     """Whether a schedule monitors a metric."""
     logged: tuple[str, ...] = ()
@@ -110,6 +112,7 @@ class StepTraits:
             or self.uses_batch_idx
             or self.logs_beyond_means
             or self.asks_rows
+            or self.has_callbacks
             or self.has_plateau
         )
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.protocols import RowTrialData
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
+
+OF_ALL_ROWS = (UnsupportedError, InputError, RunError, torch.OutOfMemoryError)
+"""Errors that no row causes by its values."""
 
 
 @dataclass
@@ -37,6 +42,9 @@ class TrialRow:
     schedules: list[Schedule] = field(default_factory=list)
     epoch: int = 0
     step: int = 0
+    """Number of batches that it has trained on."""
+    updates: int = 0
+    """Number of steps of its optimizer: a Trainer's `global_step`."""
     curve: list[EpochMetrics] = field(default_factory=list)
     is_idle: bool = False
     """Whether the trial has ended and no other trial replaced it; the row still trains, its values are ignored."""
@@ -46,6 +54,12 @@ class TrialRow:
     """Its validation batches, if they are separate."""
     failure: str = ""
     """Why the trial fails at the end of the epoch; else empty."""
+    error: Exception | None = None
+    """What its values made the module raise; the row takes no more steps, and its trial trains again by itself."""
+    validated: dict[str, Tensor] | None = None
+    """Weights that the last validation saw, if hooks or callbacks may put others in their place."""
+    keeps_best: bool = False
+    """Whether the weights of its best epoch are saved."""
     best: dict[str, Tensor] | None = None
     """Weights of the best epoch, if they will be saved."""
     view: RowTrainer | None = None
@@ -66,6 +80,21 @@ class TrialRow:
         """The lowest objective (such as the validation loss) so far; inf before the first epoch."""
         return min((point.objective for point in self.curve), default=math.inf)
 
+    @property
+    def trains(self) -> bool:
+        """Whether the row takes steps that count."""
+        return not self.is_idle and self.error is None
+
+    @contextmanager
+    def raising_alone(self) -> Iterator[None]:
+        """Note what code of the module raises that runs for this row by itself."""
+        try:
+            yield
+        except OF_ALL_ROWS:
+            raise
+        except Exception as error:
+            self.error = error
+
     def note_learning_rate(self) -> None:
         """Record the learning rate of a step."""
         if self.groups and "lr" in self.groups[0]:
@@ -83,12 +112,16 @@ class TrialRow:
         own = {f"{name}{end}": value for name, value in self.numbers.items() for end in ("", "_step", "_epoch")}
         return {name: own.get(name, value) for name, value in logged.items()}
 
+    def is_due(self, index: int, accumulation: int) -> bool:
+        """Return whether its optimizer steps after this batch of the epoch, counted from 0."""
+        return (index + 1) % accumulation == 0 or index + 1 == self.batches
+
     def advance(self, interval: str, count: int, metrics: Mapping[str, float] | None = None) -> None:
         """Step the schedules with this interval ("step" or "epoch") after `count` intervals.
 
         Args:
             interval: step or epoch.
-            count: Number of intervals so far.
+            count: Number of intervals so far: batches of the epoch, or epochs.
             metrics: If given, step the schedules that monitor a metric; otherwise the others.
 
         Raises:
@@ -99,6 +132,8 @@ class TrialRow:
             if schedule.interval != interval or count % schedule.frequency or watches is (metrics is None):
                 continue
             if watches and schedule.monitor not in (metrics or {}):
+                if not schedule.strict:
+                    continue
                 raise UnsupportedError(f"a schedule monitors {schedule.monitor}, which the module does not log")
             value = (metrics or {})[schedule.monitor] if schedule.monitor is not None else None
             with warnings.catch_warnings():
@@ -106,3 +141,15 @@ class TrialRow:
                 warnings.filterwarnings("ignore", message=".*lr_scheduler.step().*before.*optimizer.step.*")
                 step: Any = schedule.scheduler.step  # schedules that monitor a metric receive its value
                 step() if value is None else step(value)
+
+
+def require_a_row(trial_rows: Sequence[TrialRow]) -> None:
+    """Check that an error is not that of the program.
+
+    Raises:
+        Exception: The error that all rows raised in their first step.
+    """
+    training = [each for each in trial_rows if not each.is_idle]
+    errors = [each.error for each in training if each.error is not None and each.step == 0]
+    if errors and len(errors) == len(training):
+        raise errors[0]

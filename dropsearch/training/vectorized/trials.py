@@ -58,15 +58,16 @@ from dropsearch.training.vectorized.row_batches import (
     RowBatches,
     StepBatches,
 )
+from dropsearch.training.vectorized.row_callbacks import RowCallbacks, as_list
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
-from dropsearch.training.vectorized.row_optimizers import configure_optimizer, parameter_order
+from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
 from dropsearch.training.vectorized.row_stacks import RowStack, stacks
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import StepTraits, overridden
-from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.trial_row import TrialRow, require_a_row
 from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
@@ -82,8 +83,6 @@ class _Epoch(NamedTuple):
     part: dict[int, Values]
     trained: dict[int, Values]
     """Values logged in training steps, and in hooks outside of validation."""
-    weights: dict[int, dict[str, Tensor]]
-    """Validated weights, if a hook may have changed them since."""
 
 
 class VectorizedTrials(LightningModule):
@@ -113,12 +112,21 @@ class VectorizedTrials(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self._may_hold_once = holds_once
+        self.apart: list[tuple[TrialSpec, Exception]] = []
+        """Trials whose rows raised an error by their values. They are not told: they are to train by themselves."""
+        self._ended = 0
+        """Number of trials that ended."""
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path
         # A module that builds a schedule may read the number of steps from its Trainer.
         with quiet_lightning():
-            self._trial_trainer = with_steps(_trainer(settings, settings.max_epochs), batches_in(data.train_loader(0)))
+            self._trial_trainer = with_steps(
+                _trainer(settings, settings.max_epochs, settings.accumulation), batches_in(data.train_loader(0))
+            )
             self._user_trainer = _trainer(settings, -1)
+        if settings.accumulation > 1 and self._trial_trainer.estimated_stepping_batches == -1:
+            why = "with a loader that does not know its length works with sequential training only"
+            raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
         self._is_warm = False
         self.row_modules: RowModules | None = None
         """Work of modules outside of `vmap`; None if their steps only compute a loss and log means."""
@@ -176,6 +184,7 @@ class VectorizedTrials(LightningModule):
             time.perf_counter(),
             batches=int(count) if count < math.inf else None,
             val_loader=data.val_loader(seed) if validates_by_row(data) else None,  # type: ignore[attr-defined]
+            keeps_best=self.checkpoint_path(spec) is not None,
         )
 
     def _batches(self) -> RowBatches:
@@ -200,7 +209,9 @@ class VectorizedTrials(LightningModule):
             self.settings.mask_seed,
         )
         if not traits.is_plain:
-            self.row_modules = RowModules(traits, self.runner, self._row_trainer, noise)
+            self._may_hold_once &= not traits.has_callbacks  # averages change all parts by a rounding
+            callbacks = RowCallbacks(self.settings.trainer)
+            self.row_modules = RowModules(traits, self.runner, self._row_trainer, noise, callbacks)
             for trial_row in self.trial_rows:
                 self.row_modules.attach(trial_row)
         optimizer, _ = configure_optimizer(first.module)
@@ -234,10 +245,13 @@ class VectorizedTrials(LightningModule):
     def _traits(self, spec: TrialSpec) -> StepTraits:
         """Return the traits of a module's steps."""
         module = in_precision(self.make_module(spec), self._real)
-        if runs_aside(module):
+        has_callbacks = bool(as_list(self.settings.trainer().get("callbacks")))
+        if runs_aside(module) and not has_callbacks:
             return StepTraits()
         with quiet_lightning():
-            return traits_of(module, self._row_trainer, self.data)
+            traits = traits_of(module, self._row_trainer, self.data)
+        traits.has_callbacks = has_callbacks
+        return traits
 
     def _row_trainer(self, module: LightningModule) -> RowTrainer:
         return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), self.data.train_loader(0))
@@ -245,6 +259,7 @@ class VectorizedTrials(LightningModule):
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
         settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
+        self.rows.optimized = optimized_columns(self.rows, module, optimizer)
         parts = (self.runner, self.rows, self._mask_shapes, settings)
         if isinstance(self.batches, MemoryBatches) and self.row_modules is None:
             flat = flat_optimizer(self.rows, module, optimizer) if uses_cuda_graphs(self.rows.flat.device) else None
@@ -288,11 +303,11 @@ class VectorizedTrials(LightningModule):
 
     def _fill(self, row: int) -> None:
         trial_row = self.trial_rows[row]
+        if self.row_modules is not None and trial_row.view is None:
+            self.row_modules.attach(trial_row)
         self.rows.bind(row, trial_row.module)
         disable_flatten_parameters(trial_row.module)
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
-        if self.row_modules is not None and trial_row.view is None:
-            self.row_modules.attach(trial_row)
         optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
         trial_row.groups = optimizer.param_groups
         self._note_numbers(trial_row)
@@ -407,10 +422,23 @@ class VectorizedTrials(LightningModule):
             )
             for row in training
         }
-        self._replace(self._report(metrics, found.weights))
+        ended = self._report(metrics)
+        self._end_failed()  # those whose last hooks raised
+        self._replace(ended)
 
     def _end_failed(self) -> None:
-        """End the trials whose loaders raised as failed."""
+        """End the trials whose loaders raised as failed, and set those apart whose modules raised.
+
+        Raises:
+            Exception: The error of a module, if more trials are set apart than ended.
+        """
+        require_a_row(self.trial_rows)
+        for trial_row in self.trial_rows:
+            if trial_row.error is not None and not trial_row.is_idle:
+                self.apart.append((trial_row.spec, trial_row.error))
+                trial_row.is_idle = True
+        if len(self.apart) > self._ended + len(self.trial_rows):
+            raise self.apart[0][1]
         failed = [each for each in self.trial_rows if each.failure and not each.is_idle]
         if failed:
             self.feed.tell([self._result(trial_row, "FAIL", trial_row.failure) for trial_row in failed])
@@ -432,21 +460,18 @@ class VectorizedTrials(LightningModule):
         # Such a step logs its loss, which has its own field.
         logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
         trained = {row: self.trial_rows[row].with_numbers(values) for row, values in enumerate(logged)}
-        return _Epoch(val, part, trained, {})
+        return _Epoch(val, part, trained)
 
     def _evaluated_with_hooks(self, row_modules: RowModules) -> _Epoch:
         for trial_row in self.trial_rows:
             trial_row.advance("epoch", trial_row.epoch + 1)
         sets = self.evaluation.sets(self.rows, self.trial_rows)
         val = row_modules.validate(self.trial_rows, self.rows, sets["val"])
-        training = {row: each for row, each in enumerate(self.trial_rows) if not each.is_idle}
-        changes = row_modules.has_hook("on_train_epoch_end")
-        kept = {row: each for row, each in training.items() if changes and self.checkpoint_path(each.spec) is not None}
-        weights = {row: self._weights(each) for row, each in kept.items()}
+        training = {row: each for row, each in enumerate(self.trial_rows) if each.trains}
         trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
-        return _Epoch(val, row_modules.measure(self.trial_rows, self.rows, sets["part"]), trained, weights)
+        return _Epoch(val, row_modules.measure(self.trial_rows, self.rows, sets["part"]), trained)
 
-    def _report(self, metrics: Mapping[int, EpochMetrics], validated: Mapping[int, dict[str, Tensor]]) -> list[int]:
+    def _report(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
         """Report an epoch of each row and tell the trials that ended, in the order of their rows; return these rows."""
         results, reported = {}, []
         for row, point in metrics.items():
@@ -457,8 +482,8 @@ class VectorizedTrials(LightningModule):
             if not math.isfinite(point.objective) or not math.isfinite(point.train_loss_as_trained):
                 results[row] = self._result(trial_row, "FAIL", diverged(point, self.settings.monitor))
                 continue
-            if point.objective < least and self.checkpoint_path(trial_row.spec) is not None:
-                trial_row.best = validated.get(row) or self._weights(trial_row)
+            if point.objective < least and trial_row.keeps_best:
+                trial_row.best = trial_row.validated or self.rows.weights(trial_row.module)
             reported.append(row)
         prunes = self.feed.report([(self.trial_rows[row].spec, metrics[row]) for row in reported])
         for row, prune in zip(reported, prunes, strict=True):
@@ -474,15 +499,13 @@ class VectorizedTrials(LightningModule):
                 trial_row.advance("epoch", trial_row.epoch)
             if self.row_modules is not None and row in results:
                 self.row_modules.end(trial_row)
+                if trial_row.error is not None:
+                    del results[row]
         ended = sorted(results)
+        self._ended += len(ended)
         if ended:
             self.feed.tell([results[row] for row in ended])
         return ended
-
-    def _weights(self, trial_row: TrialRow) -> dict[str, Tensor]:
-        """Return a copy of the current weights of a row."""
-        values, shared = trial_row.module.state_dict(), self.rows.shared
-        return {name: value if name in shared else value.clone() for name, value in values.items()}
 
     def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
         """Return the result of a trial; save the weights of a complete one first."""
@@ -516,7 +539,7 @@ class VectorizedTrials(LightningModule):
         training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
         if len(training) <= self._narrowing_share * len(self.trial_rows) and len(training) < len(self.trial_rows):
             self._narrow(training)
-        if (ended or trial_rows) and self.trial_rows:
+        if free and self.trial_rows:
             self.step.refresh(self.trial_rows)
 
     @property
@@ -551,9 +574,10 @@ def free_gpu_memory(on_gpu: bool) -> None:
         torch.cuda.empty_cache()
 
 
-def _trainer(settings: TrainerSettings, max_epochs: int) -> Trainer:
+def _trainer(settings: TrainerSettings, max_epochs: int, accumulation: int = 1) -> Trainer:
     return Trainer(
         max_epochs=max_epochs,
+        accumulate_grad_batches=accumulation,
         accelerator=settings.accelerator,
         devices=1,
         callbacks=[KeepSigtermHandler()],

@@ -27,7 +27,7 @@ from dropsearch.training.vectorized.row_convolutions import RowConvolutions
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
-from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
 from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 GroupStep = Callable[[list[int], StackedState | RowsPart], None]
@@ -227,7 +227,7 @@ class VmapRunner:
         """Run a step for groups of rows, with the Trainer's attributes set for each group.
 
         A module that reads the epoch gets a number, so only rows in the same epoch are in one group. Rows between which
-        a step branches are in different groups.
+        a step branches are in different groups. After an error each row is a group, and the rows that raise it keep it.
 
         Args:
             trial_rows: The trials of all rows.
@@ -235,19 +235,35 @@ class VmapRunner:
             step: Runs the step of some rows, given their indices and state.
             among: The rows to step; None for all.
         """
-        for group, part in self._groups(trial_rows, rows, range(len(trial_rows)) if among is None else among):
-            self._branching(group, part, rows, step)
+        among = [row for row in (range(len(trial_rows)) if among is None else among) if trial_rows[row].error is None]
+        for group, part in self._groups(trial_rows, rows, among):
+            self._branching(trial_rows, group, part, rows, step)
 
-    def _branching(self, group: list[int], part: StackedState | RowsPart, rows: StackedState, step: GroupStep) -> None:
-        before = {name: value.clone() for name, value in part.buffers.items()} if self.traits.asks_rows else {}
+    def _branching(
+        self,
+        trial_rows: Sequence[TrialRow],
+        group: list[int],
+        part: StackedState | RowsPart,
+        rows: StackedState,
+        step: GroupStep,
+    ) -> None:
+        before = {name: value.clone() for name, value in rows.buffers.items()} if part is rows else {}
         try:
             step(group, part)
+            return
+        except OF_ALL_ROWS:
+            raise
         except RowsDifferError as error:
-            for name, value in before.items():
-                part.buffers[name].copy_(value)
-            for some in error.groups():
-                apart = [group[row] for row in some]
-                self._branching(apart, rows.part(apart), rows, step)
+            apart = [[group[row] for row in some] for some in error.groups()]
+        except Exception as error:
+            if len(group) == 1:
+                trial_rows[group[0]].error = error
+                return
+            apart = [[row] for row in group]
+        for name, value in before.items():
+            rows.buffers[name].copy_(value)
+        for some in apart:
+            self._branching(trial_rows, some, rows.part(some), rows, step)
 
     def _groups(
         self, trial_rows: Sequence[TrialRow], rows: StackedState, among: Sequence[int]
@@ -256,7 +272,7 @@ class VmapRunner:
         by_epoch: dict[tuple[int, int], list[int]] = {}
         for row in among:
             trial_row = trial_rows[row]
-            clock = (trial_row.epoch, trial_row.step) if self.traits.uses_clock else (0, 0)
+            clock = (trial_row.epoch, trial_row.updates) if self.traits.uses_clock else (0, 0)
             by_epoch.setdefault(clock, []).append(row)
         for (epoch, step), group in by_epoch.items():
             if self.traits.uses_clock:

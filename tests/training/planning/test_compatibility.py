@@ -12,7 +12,7 @@ from lightning import Trainer
 
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.planning.compatibility import incompatibility
+from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.reasons import remedy
 from dropsearch.training.trainers import quiet_lightning
 from tests.user_modules import data, nets
@@ -20,18 +20,18 @@ from tests.user_modules import data, nets
 SPEC = TrialSpec("dropout", 0, 3, {}, lr=1e-3, weight_decay=0.0)
 
 
-def check(cls: type, monitor: str = "val_loss") -> str:
+def check(cls: type, monitor: str = "val_loss") -> list[str]:
     with quiet_lightning():
         trainer = Trainer(max_epochs=2, accelerator="cpu", barebones=True)
     rows = UserData(data.Digits(), "Digits").in_rows()
-    return incompatibility(lambda spec: cls(), rows, SPEC, Monitor(monitor), trainer)
+    return list(incompatibilities(lambda spec: cls(), rows, SPEC, Monitor(monitor), trainer))
 
 
 @pytest.mark.parametrize(
     "cls", [nets.LitNet, nets.Deeper, nets.Tested, nets.Normed, nets.Warming, nets.Counting, nets.Scored]
 )
 def test_ordinary_modules_are_compatible(cls: type):
-    assert check(cls) == ""
+    assert check(cls) == []
 
 
 class Stepping(nets.LitNet):
@@ -48,7 +48,7 @@ class Stepping(nets.LitNet):
     ],
 )
 def test_incompatible_modules(cls: type, reason: str):
-    found = check(cls)
+    (found,) = check(cls)
     assert re.fullmatch(reason, found)
     assert remedy(found)
 
@@ -74,8 +74,35 @@ class RandomFromNumPy(Random):
 
 @pytest.mark.parametrize(("cls", "name"), [(Random, "random"), (RandomFromNumPy, "numpy.random")])
 def test_random_numbers_are_detected(cls: type, name: str):
-    assert check(cls) == f"training_step draws random numbers from {name}"
+    assert check(cls) == [f"training_step draws random numbers from {name}"]
 
 
 def test_monitor_must_be_logged():
-    assert check(nets.LitNet, "val_f1") == "validation_step does not log val_f1"
+    assert check(nets.LitNet, "val_f1") == ["validation_step does not log val_f1"]
+
+
+class Many(Random):
+    """Does much that rows cannot do."""
+
+    def backward(self, loss: torch.Tensor, *args: object, **kwargs: object) -> None:
+        loss.backward()
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD([each], 0.1) for each in self.parameters()]
+
+
+def test_every_reason_is_named_with_its_place() -> None:
+    patterns = (
+        r"the module overrides backward \(test_compatibility.py:\d+\)",
+        r"configure_optimizers returns list, not a single optimizer \(test_compatibility.py:\d+\)",
+        r"training_step draws random numbers from random",
+        r"validation_step reads trainer.optimizers, which differs between trials \(test_compatibility.py:\d+\)",
+    )
+    found = check(Many)
+    assert len(found) == len(patterns)
+    for pattern, reason in zip(patterns, found, strict=True):
+        assert re.fullmatch(pattern, reason)
+        assert remedy(reason)

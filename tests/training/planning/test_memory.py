@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
 
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
+from tests.training.vectorized.laws import Case, trials
+from tests.user_modules.nets import LitNet
 
 
 def make_trials(width: int, batch: int = 8) -> VectorizedTrials:
@@ -31,6 +35,48 @@ def test_row_holds_weights_gradients_and_adam_state() -> None:
 def test_larger_batches_need_more_memory() -> None:
     small, large = (measure_memory(lambda width, b=b: make_trials(width, b)) for b in (4, 20))
     assert large.per_row > small.per_row
+
+
+class Large(Dataset):
+    """Random examples that are too many to be held in memory, as far as anybody can see."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.randn(64), index % 10
+
+
+class LargeData(LightningDataModule):
+    """A loader with worker processes."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__()
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader[object]:
+        ahead = {"num_workers": self.workers, "prefetch_factor": 3} if self.workers else {}
+        return DataLoader(Large(), batch_size=4, **ahead)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return DataLoader(Large(), batch_size=4)
+
+
+def test_batches_that_are_read_ahead_are_counted() -> None:
+    batch = 4 * (64 * 8 + 8)
+    found = []
+    for workers in (0, 2):
+        case = Case(LitNet, LargeData(workers))
+        rows = case.source.in_rows()
+        assert rows is not None
+        make = lambda width, case=case, rows=rows: VectorizedTrials(  # noqa: E731
+            case.make_module, rows, case.settings, Queue(trials(2)), width
+        )
+        found.append(measure_memory(make))
+    alone, ahead = found
+    assert ahead.fixed - alone.fixed == pytest.approx(2 * 3 * batch, rel=0.01)
+    assert ahead.per_row == pytest.approx(alone.per_row, rel=0.01)
+    assert alone.per_row > 2 * batch
 
 
 def test_max_width() -> None:

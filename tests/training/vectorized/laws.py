@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.datasets.user_data import UserData
-from dropsearch.training.planning.compatibility import incompatibility
+from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
@@ -64,7 +64,7 @@ class Case:
         one, other = trials(2, sites)
         with quiet_lightning():
             trainer = Trainer(max_epochs=2, accelerator="cpu", barebones=True)
-        found = incompatibility(self.make_module, rows, one, self.settings.monitor, trainer)
+        found = next(incompatibilities(self.make_module, rows, one, self.settings.monitor, trainer), "")
         return found or check_equivalence(self.make_module, rows, self.settings, (one, other))
 
     def sequential(self, specs: Sequence[TrialSpec], folder: Path, **feed: Any) -> dict[int, TrialResult]:
