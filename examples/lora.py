@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model  # type: ignore[import-not-found]
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import BertConfig, BertForSequenceClassification
@@ -54,28 +54,34 @@ class Tokens(LightningDataModule):
         return DataLoader(self.val, batch_size=64)
 
 
+def base(size: int, layers: int) -> BertForSequenceClassification:
+    """Return the base, with the same weights each time, as from a file."""
+    config = BertConfig(
+        vocab_size=WORDS,
+        hidden_size=size,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * size,
+        max_position_embeddings=LENGTH,
+    )
+    config.num_labels = CLASSES
+    model, generator = BertForSequenceClassification(config), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (each for each in model.parameters() if each.dim() > 1):
+            weight.normal_(0, 0.05, generator=generator)
+    return model
+
+
 class LoraClassifier(LightningModule):
     """LoRA adapters on the queries and values of a frozen BERT, and a classifier that trains."""
 
     def __init__(self, lr: float = 1e-3, size: int = 128, layers: int = 2, lora_dropout: float = 0.1) -> None:
         super().__init__()
         self.save_hyperparameters()
-        config = BertConfig(
-            vocab_size=WORDS,
-            hidden_size=size,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            intermediate_size=4 * size,
-            max_position_embeddings=LENGTH,
-            num_labels=CLASSES,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # in the place of pretrained weights: the same base in every trial
-            base = BertForSequenceClassification(config)
         adapters = LoraConfig(
             task_type=TaskType.SEQ_CLS, r=4, lora_dropout=lora_dropout, target_modules=["query", "value"]
         )
-        self.model = get_peft_model(base, adapters)
+        self.model = get_peft_model(base(size, layers), adapters)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""

@@ -195,8 +195,7 @@ class TrainerSettings:
 
     def clip(self, spec: TrialSpec) -> float | None:
         """Return the maximum gradient norm of a trial: its own value if that is searched; None for no limit."""
-        value = spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
-        return self.trainer().get("gradient_clip_val", value)
+        return spec.hyperparameters.get("trainer.gradient_clip_val", self.gradient_clip_val)
 
     @property
     def accumulation(self) -> int:

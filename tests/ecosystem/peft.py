@@ -28,8 +28,9 @@ lora = importlib.import_module("lora")
 def tiny_bert() -> BertForSequenceClassification:
     config = BertConfig(
         vocab_size=WORDS, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=LENGTH, num_labels=CLASSES,
+        max_position_embeddings=LENGTH,
     )  # fmt: skip
+    config.num_labels = CLASSES
     return BertForSequenceClassification(config)
 
 
@@ -93,7 +94,7 @@ class Bert(LightningModule):
         self.log_dict({"val_loss": outputs.loss, "val_acc": accuracy}, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.hparams.lr)
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"])
 
 
 def in_layers(prefix: str, *parts: str) -> list[str]:

@@ -258,7 +258,8 @@ class VectorizedTrials(LightningModule):
 
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
-        settings = dataclasses.replace(self.settings, gradient_clip_val=self.settings.clip(self.trial_rows[0].spec))
+        clip = self.settings.trainer().get("gradient_clip_val", self.settings.clip(self.trial_rows[0].spec))
+        settings = dataclasses.replace(self.settings, gradient_clip_val=clip)
         self.rows.optimized = optimized_columns(self.rows, module, optimizer)
         parts = (self.runner, self.rows, self._mask_shapes, settings)
         if isinstance(self.batches, MemoryBatches) and self.row_modules is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from lightning import LightningDataModule
@@ -63,20 +65,24 @@ class LargeData(LightningDataModule):
 
 
 def test_batches_that_are_read_ahead_are_counted() -> None:
-    batch = 4 * (64 * 8 + 8)
-    found = []
+    batch, held, memories = 4 * (64 * 4 + 8), [], []
     for workers in (0, 2):
         case = Case(LitNet, LargeData(workers))
         rows = case.source.in_rows()
         assert rows is not None
-        make = lambda width, case=case, rows=rows: VectorizedTrials(  # noqa: E731
-            case.make_module, rows, case.settings, Queue(trials(2)), width
-        )
-        found.append(measure_memory(make))
-    alone, ahead = found
-    assert ahead.fixed - alone.fixed == pytest.approx(2 * 3 * batch, rel=0.01)
-    assert ahead.per_row == pytest.approx(alone.per_row, rel=0.01)
-    assert alone.per_row > 2 * batch
+        made: list[VectorizedTrials] = []
+
+        def make(width: int, case: Case = case, rows: Any = rows, made: list[Any] = made) -> VectorizedTrials:
+            made.append(VectorizedTrials(case.make_module, rows, case.settings, Queue(trials(2)), width))
+            return made[-1]
+
+        memories.append(measure_memory(make))
+        held.append([each.batches.held() for each in made])
+        for each in made:
+            each.batches.close()
+    assert held == [[2 * batch, 4 * batch], [8 * batch, 10 * batch]]
+    assert memories[1].fixed > memories[0].fixed
+    assert min(memory.per_row for memory in memories) > 2 * batch
 
 
 def test_max_width() -> None:
