@@ -235,6 +235,7 @@ class ExperimentRun:
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
         summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), commands=self._commands(summary.arms))
+        self.progress.skip_wait()
         artifacts = write_files(self.context, summary, self.progress.step)
         if self.tracker.location:
             self.progress.begin("tracking")

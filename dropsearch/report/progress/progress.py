@@ -174,6 +174,12 @@ class Progress:
             self._count(units)
             self._draw()
 
+    def skip_wait(self) -> None:
+        """Leave the wait until now out of the speed of the current stage."""
+        with self._lock:
+            self.forecast.skip_wait()
+            self._began = self._clock()
+
     def note(self, line: str) -> None:
         """Show a line beside the progress."""
         with self._lock:

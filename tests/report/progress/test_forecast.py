@@ -61,6 +61,18 @@ def test_time_left_falls_while_nothing_ends() -> None:
     assert forecast.left() == 90 + 250
 
 
+def test_a_wait_is_no_part_of_the_pace() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 10, 1.0)], clock)
+    forecast.begin("search")
+    run(forecast, clock, 10, 1.0)
+    forecast.begin("report")
+    clock.now += 40  # until a server answers
+    forecast.skip_wait()
+    run(forecast, clock, 1, 1.0)
+    assert forecast.left() == pytest.approx(9)
+
+
 def test_a_unit_that_takes_longer_than_expected_moves_the_share_by_little() -> None:
     clock = Clock()
     forecast = Forecast([Stage("search", 10, 1.0), Stage("report", 1, 10.0)], clock)
