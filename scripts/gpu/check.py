@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,21 +74,13 @@ class Check:
         left = min(self.ends - time.monotonic(), at_most * self.patience)
         if left < 3:
             raise RuntimeError("no time left")
-        begun = subprocess.Popen(
-            [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            printed, _ = begun.communicate(timeout=left)
-        except subprocess.TimeoutExpired:
-            os.killpg(begun.pid, 9)
-            printed, _ = begun.communicate()
-            self.note(words, f"{printed}\n[ended after {left:.0f} s]")
-            raise RuntimeError(f"took more than {left:.0f} s: {' '.join(words)[-100:]}") from None
+        status, printed = (_forked if self.small else _started)(words, left)
         self.note(words, printed)
-        if begun.returncode:
+        if status is None:
+            raise RuntimeError(f"took more than {left:.0f} s: {' '.join(words)[-100:]}")
+        if status:
             last = next((line for line in reversed(printed.splitlines()) if line.strip()), "")
-            raise RuntimeError(f"status {begun.returncode}: {last[:300]}")
+            raise RuntimeError(f"status {status}: {last[:300]}")
         return printed
 
     def note(self, words: tuple[str, ...], printed: str) -> None:
@@ -97,6 +91,53 @@ class Check:
         """Run a Python command whose last line is JSON."""
         lines = self.run(*words, at_most=at_most).strip().splitlines()
         return json.loads(next(line for line in reversed(lines) if line.startswith("{")))
+
+
+def _started(words: Sequence[str], seconds: float) -> tuple[int | None, str]:
+    """Run a Python command in a new process; return its status, None if it took too long, and what it printed."""
+    begun = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        printed, _ = begun.communicate(timeout=seconds)
+        return begun.returncode, printed
+    except subprocess.TimeoutExpired:
+        os.killpg(begun.pid, 9)
+        printed, _ = begun.communicate()
+        return None, printed
+
+
+def _forked(words: Sequence[str], seconds: float) -> tuple[int | None, str]:
+    """Do the same in a fork of this process, which imports the libraries once for all commands of a small run."""
+    import dropsearch.experiment.runner  # noqa: F401
+
+    with tempfile.TemporaryFile("w+") as file:
+        child = multiprocessing.get_context("fork").Process(target=_execute, args=(words, file.fileno()))
+        child.start()
+        child.join(seconds)
+        status = child.exitcode
+        if status is None:
+            os.killpg(child.pid or 0, 9)
+            child.join()
+        file.seek(0)
+        return status, file.read()
+
+
+def _execute(words: Sequence[str], output: int) -> None:
+    os.setsid()
+    os.chdir(ROOT)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    kind = words[0] if words[0] in ("-m", "-c") else ""
+    sys.argv = [*words[bool(kind) :]]
+    if kind == "-m":
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(words[0]).parent))
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def laws(check: Check) -> Any:

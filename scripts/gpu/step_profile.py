@@ -29,7 +29,7 @@ def main(name: str, width: int, quick: bool) -> None:
     seconds = trials.seconds_per_step(5)
     epoch = _epoch_end(trials)
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with profiled(activities=activities) as run, trials.runner.ready(trials.dropout_callers):
+    with profiled(activities=activities) as run, trials.runner.ready():
         trials.on_train_epoch_start()
         trials.training_step([next(trials.batches.steps())] * STEPS, 0)
         if cuda:
@@ -54,7 +54,7 @@ def main(name: str, width: int, quick: bool) -> None:
 
 def _epoch_end(trials: Any) -> dict[str, float]:
     """Return the milliseconds of an evaluation, and of computing the orders of an epoch."""
-    with trials.runner.ready(trials.dropout_callers):
+    with trials.runner.ready():
         for _ in range(3):
             began = time.perf_counter()
             trials.evaluate()
