@@ -96,19 +96,19 @@ def _as_json(distribution: BaseDistribution, types: tuple[type, ...]) -> str:
 
 
 def _types(distribution: BaseDistribution) -> tuple[type, ...]:
-    """Return the types of the choices: those of True and 1 are equal distributions, and not the same."""
+    """Return the types of the choices, to distinguish distributions that compare equal, such as True and 1."""
     return tuple(map(type, getattr(distribution, "choices", ())))
 
 
 def share(trial: FrozenTrial) -> None:
-    """Let a trial that was read hold what is equal in many trials once for all of them."""
+    """Replace values of a trial that are equal in many trials by shared objects, to save memory."""
     trial.distributions = shared(trial.distributions)
     trial.params, trial.user_attrs = _interned(trial.params), _interned(trial.user_attrs)
     trial.system_attrs = _interned(trial.system_attrs)
 
 
 def shared(distributions: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-    """Return distributions as one object for all trials that have the same."""
+    """Return the shared object of equal distributions."""
     return _shared(tuple(distributions.items()), tuple(map(_types, distributions.values())))
 
 
@@ -120,11 +120,11 @@ def _shared(
 
 
 def _interned(values: Any) -> Any:
-    """Return values whose names are the same objects in all trials; those of an inner mapping and short texts too."""
+    """Return values with shared objects for names, including those of inner mappings, and for short strings."""
     if isinstance(values, dict):
         return {sys.intern(name): _interned(value) for name, value in values.items()}
     return sys.intern(values) if isinstance(values, str) and len(values) < _SHORT else values
 
 
 _SHORT = 100
-"""Characters of a text that many trials may have, such as the name of a process."""
+"""Maximum length of a shared string, such as the name of a process."""

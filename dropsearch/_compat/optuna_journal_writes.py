@@ -149,7 +149,7 @@ class JournalBulk:
         return created, refused
 
     def _forget_offsets(self) -> None:
-        """Let the backend keep the place of the next record alone: it keeps that of each, and reads from no other."""
+        """Drop all offsets of the backend except the next one, which is the only one that it uses."""
         offsets = getattr(self._storage._backend, "_log_number_offset", {})
         following = self._replay.log_number_read
         if following in offsets:

@@ -16,7 +16,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 Call = Callable[..., Any]
 Answer = Callable[[FunctionType, Call, tuple[Any, ...], dict[str, Any]], Any]
-"""Returns what a call of a shown function is to return, given the function, what runs it, and the arguments."""
+"""Returns the result of a call of a shown function, given the function, a callable that runs it, and the arguments."""
 
 
 @runtime_checkable

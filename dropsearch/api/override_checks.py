@@ -1,4 +1,4 @@
-"""Overrides that `dropsearch.search` cannot take: keys that its arguments set, or that a call does not read."""
+"""Rejection of overrides that `dropsearch.search` does not support: keys of its arguments, or unused keys."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ UNREAD: Mapping[str, str] = {
     "experiment": "pass its keys one by one",
     "hydra": "a call starts no Hydra application",
 }
-"""Keys and sections that a call does not read, and why."""
+"""Keys and sections without effect on a call, with the reason."""
 
 
 def check_overrides(overrides: Any, left_out: Collection[str], trainer: Collection[str] = ()) -> None:
-    """Reject overrides of keys that arguments set, since the arguments would silently win, and those without effect.
+    """Reject overrides of keys that arguments set, which would silently win, and overrides without effect.
 
     Args:
         overrides: Overrides as on the command line.
         left_out: Arguments that are not given, whose keys may be overridden.
-        trainer: The Trainer's arguments that are given as such.
+        trainer: Names of arguments of the Trainer that are passed.
 
     Raises:
         InputError: An override conflicts with an argument, or `overrides` is not a list of strings.
@@ -72,12 +72,12 @@ def check_overrides(overrides: Any, left_out: Collection[str], trainer: Collecti
     found = [f"{word} ({why})" for word in overrides if (why := next(_conflicts(word, decided, sections), ""))]
     if found:
         raise InputError(
-            f"overrides must leave out what a call sets otherwise or does not read, got {', '.join(found)}"
+            f"overrides must not contain keys that arguments set or that a call does not use, got {', '.join(found)}"
         )
 
 
 def _conflicts(word: str, decided: Mapping[str, str], sections: Mapping[str, str]) -> Iterator[str]:
-    """Yield why an override must be left out."""
+    """Yield the reasons why an override must be left out."""
     for key in set_keys(word):
         if key in decided:
             yield f"use {decided[key]}=..."

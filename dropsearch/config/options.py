@@ -56,12 +56,12 @@ def check_options(arguments: Sequence[str]) -> None:
 
 
 def set_keys(override: str) -> list[str]:
-    """Return the keys that an override sets: its own, or those of the mapping that it sets."""
+    """Return the keys that an override sets: its key, or those of its mapping."""
     key, _, _ = override.partition("=")
     key = key.lstrip("+~").partition("@")[0]
     try:
         value = OverridesParser.create().parse_override(override).value()
-    except HydraException:  # composing it says what is wrong
+    except HydraException:  # composing reports the error
         return [key]
     return list(_leaves(key, value))
 

@@ -24,7 +24,7 @@ def shorten(text: str, size: int) -> str:
 
 
 def loss(value: float, *, sign: bool = False) -> str:
-    """Return a loss to four decimals, or to four digits if these would say little; or the sign for a missing value."""
+    """Return a loss with four decimals, or four digits if it is small, or the sign for a missing value."""
     if not math.isfinite(value):
         return EMPTY if math.isnan(value) else "diverged"
     has_decimals = value == 0 or 0.001 <= abs(value) < 10_000
@@ -55,7 +55,7 @@ def setting(value: Any) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a p-value to two digits, or to as many as keep it on its side of what is significant."""
+    """Return a p-value with two digits, or more if rounding would move it across the significance level."""
     if not math.isfinite(value):
         return EMPTY
     if value < 0.001:
@@ -65,7 +65,7 @@ def probability(value: float) -> str:
 
 
 def alike(values: Sequence[float], spread: float, *, sign: bool = False) -> list[str]:
-    """Return numbers as text to the second digit of their spread; to four digits each if it is 0 or unknown.
+    """Return numbers rounded to the second digit of their spread, or to four digits if it is 0 or unknown.
 
     Example:
         >>> alike([0.12345, 0.1201, 0.127], 0.0035)

@@ -49,7 +49,7 @@ class StudyFeed(ABC):
         self._taken, self._freed = 0, 0
         self._was_alone = False
         self.held = False
-        """Whether the last `ask` returned fewer trials than available, because others must get further first."""
+        """Whether the last `ask` returned fewer trials than available, until other trials progress."""
         self._close_abandoned()
 
     def ask(self, count: int) -> list[TrialSpec]:
@@ -119,7 +119,7 @@ class StudyFeed(ABC):
         return 0
 
     def unknown(self, trial_key: TrialKey) -> Iterable[int]:
-        """Return the numbers of the trials whose results the sampler and the pruner may not know for this one."""
+        """Return the numbers of the trials whose results the sampler and the pruner must not use for this one."""
         return ()
 
     @abstractmethod
@@ -230,7 +230,7 @@ class SearchFeed(StudyFeed):
     def _free(self, count: int) -> list[TrialKey]:
         free = super()._free(count)
         self.held = False
-        # Nothing is waited for where nothing trains here.
+        # Do not wait if nothing trains here.
         if self._clock is None or self._is_shared() or not self.store.is_training:
             return free
         ready = [*takewhile(lambda key: self._begins(key) is not None, free)]
@@ -238,7 +238,7 @@ class SearchFeed(StudyFeed):
         return ready
 
     def _is_shared(self) -> bool:
-        """Return whether other processes train trials of the study; from then on nothing waits for the clock."""
+        """Return whether other processes train trials of the study; if so, stop waiting for the clock."""
         if self.store.has_company:
             self._clock = None
         return self._clock is None
@@ -247,7 +247,7 @@ class SearchFeed(StudyFeed):
         return None if self._clock is None else self._clock.start(trial_key[0])
 
     def unknown(self, trial_key: TrialKey) -> Iterable[int]:
-        """Return the numbers of the trials that have not ended when this one begins by the clock."""
+        """Return the numbers of the trials that have not ended by the clock when this one starts."""
         if self._clock is None or self._begins(trial_key) is None:
             return ()
         holders = self.store.claims.holders
@@ -272,7 +272,7 @@ class SearchFeed(StudyFeed):
                 self._clock.end(self._index(result.spec.number), self._epochs(result))
 
     def _epochs(self, result: TrialResult) -> int:
-        """Return how many epochs a trial took: one in which it failed, or before which it stopped itself, counts."""
+        """Return the number of epochs of a trial, including one in which it failed or before which it stopped."""
         took = result.curve[-1].epoch + 1 if result.curve else 0
         is_whole = result.state == "PRUNED" or result.reason.startswith(DIVERGED) or took in (0, self._max_epochs)
         return took if is_whole else took + 1

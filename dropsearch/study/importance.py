@@ -22,7 +22,7 @@ def site_importances(store: StudyStore, space: Space) -> Mapping[str, float]:
     """Return the relative importance of each site's rate, by PED-ANOVA (Watanabe et al. 2023).
 
     PED-ANOVA compares the distribution of a rate among the good trials with that among all trials; it is
-    deterministic. The importances sum to 1. They are NaN for sites without a parameter of their own, and for all sites
+    deterministic. The importances sum to 1. They are NaN for sites without their own parameter, and for all sites
     if they cannot be estimated (see `unknown`).
 
     Args:

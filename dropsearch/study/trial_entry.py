@@ -18,7 +18,7 @@ from dropsearch.study.claims import TrialKey
 from dropsearch.study.retrainings import RETRAININGS
 
 RESULT = "result"
-"""User attribute with the result as JSON, which takes a third of the memory of the values."""
+"""User attribute with the result as JSON, which needs a third of the memory of Python values."""
 OWNER = "owner"
 """User attribute with the process that trains the trial."""
 WORKER = "worker"
@@ -45,12 +45,12 @@ def owner(trial: FrozenTrial) -> str:
 
 
 def is_stopped(trial: FrozenTrial) -> bool:
-    """Return whether the result of a trial says that it was interrupted."""
+    """Return whether a trial's result is that of an interrupted trial."""
     return RESULT in trial.user_attrs and _entry(trial)["reason"] == INTERRUPTED
 
 
 def _entry(trial: FrozenTrial) -> Mapping[str, Any]:
-    """Return what a trial says of its result."""
+    """Return the result stored in a trial."""
     try:
         entry = json.loads(trial.user_attrs[RESULT])
         _ = entry["reason"], entry["spec"], entry["curve"]  # all three are there

@@ -103,7 +103,7 @@ class TensorBoardTracker:
         self._began.pop(key, None)
         if key not in self._open:
             self._waiting[key] = list(result.curve)
-            # Remove what a dead process wrote of this trial.
+            # Remove points that a dead process wrote for this trial.
             shutil.rmtree(self.folder / key, ignore_errors=True)
         writer = self._write_points(key)
         del self._open[key]

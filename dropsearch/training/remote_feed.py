@@ -60,7 +60,7 @@ class RemoteFeed:
         return self._answer("report", list(reports))
 
     def tell(self, results: Sequence[TrialResult]) -> None:
-        """Tell results."""
+        """Send results."""
         self._channel.send(("tell", list(results)))
 
 

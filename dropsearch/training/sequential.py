@@ -145,7 +145,7 @@ class _EpochReport(Callback):
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
         elsewhere |= _logged_by_hand(trainer, {*val, *elsewhere})
         if aside:
-            elsewhere = {}  # such a step logs its loss, which has a field of its own
+            elsewhere = {}  # such a step logs its loss, which has its own field
         return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:

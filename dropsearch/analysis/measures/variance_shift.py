@@ -145,7 +145,7 @@ def recalibration(trained: TrainedModel) -> tuple[float, float]:
 
 @contextmanager
 def _recalibrated(trained: TrainedModel) -> Iterator[None]:
-    """Give BatchNorms the statistics of their inputs with dropout off until the context ends.
+    """Set BatchNorm's statistics to those of its inputs with dropout off until the context ends.
 
     Copies of the buffers are updated. Only BatchNorms are in training mode: PyTorch's `update_bn` sets the whole module
     to training mode, including dropout, and would measure the old statistics again.

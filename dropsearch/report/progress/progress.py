@@ -78,7 +78,7 @@ class View(Protocol):
         ...
 
     def note(self, line: str) -> None:
-        """Show a line beside the progress."""
+        """Show a line in addition to the progress."""
         ...
 
     def close(self, now: Snapshot) -> None:
@@ -181,7 +181,7 @@ class Progress:
             self._began = self._clock()
 
     def note(self, line: str) -> None:
-        """Show a line beside the progress."""
+        """Show a line in addition to the progress."""
         with self._lock:
             for view in self._views:
                 view.note(line)

@@ -17,9 +17,9 @@ from dropsearch.stats.shown import minimum_seeds
 ONE_SIDED = 0.25
 """Difference between the shares of failed trials of two arms from which their chances count as unequal."""
 FIRST_POINTS = 2
-"""Number of the first trials of an arm that the sampler does not propose."""
+"""Number of initial trials of an arm that the sampler does not propose."""
 NEAR_END = 0.98
-"""Share of the largest rate from which a rate counts as the largest."""
+"""Share of the highest rate above which a rate counts as the highest."""
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -109,7 +109,7 @@ def _missing_luck(summary: Summary) -> Iterator[str]:
 
 
 def _constant(summary: Summary) -> Iterator[str]:
-    """Yield a sentence if the metric that chooses, or the one that compares, has a single value."""
+    """Yield a sentence if the monitored metric or the comparison metric is constant."""
     arms = summary.arms.values()
     chosen = [value for arm in arms for value in findings.objectives(arm)]
     monitored = "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
@@ -128,7 +128,7 @@ def _hardly_searched(summary: Summary) -> Iterator[str]:
 
 
 def _at_the_end(summary: Summary) -> Iterator[str]:
-    """Yield a sentence if rates of the recommended arm are the largest that were allowed."""
+    """Yield a sentence if rates of the recommended arm are at the upper end of their range."""
     name, high = best_arm(summary.arms), summary.config.get("space", {}).get("high")
     if name is None or high is None or summary.arms[name].arm.dropout not in ("search", "shared"):
         return

@@ -66,7 +66,7 @@ class PartitionedFeed:
         self._current = None
 
     def interrupt_waiting(self) -> None:
-        """Tell all waiting trials as interrupted."""
+        """Record all waiting trials as interrupted."""
         waiting, self._waiting = self._waiting, []
         if waiting:
             self._feed.tell([TrialResult(spec, "FAIL", (), 0.0, INTERRUPTED) for spec in waiting])
