@@ -23,7 +23,7 @@ from dropsearch.api.arguments import (
 from dropsearch.api.override_checks import check_overrides
 from dropsearch.api.result import SearchResult
 from dropsearch.config.check import check
-from dropsearch.config.compose import compose_overrides
+from dropsearch.config.compose import compose_overrides, expand_homes
 from dropsearch.config.schema import DEFAULT_ARMS, Config, SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.given_loaders import GivenLoaders
@@ -175,6 +175,7 @@ def search(
     config.sites = _sites(config.sites, insert, kinds)
     searched_too = mapping("params", params).items()
     config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
+    expand_homes(config)
     check(config)
     study_objects.put(config, sampler, pruner, kept)
 

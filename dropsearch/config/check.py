@@ -11,8 +11,9 @@ from dropsearch.config.params_rules import params_problems
 from dropsearch.config.schema import HIGHEST_RATE, TRACKERS, Config, arguments
 from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
-from dropsearch.core.printable import has_control_characters
+from dropsearch.core.printable import has_control_characters, masked
 from dropsearch.core.records import ARMS
+from dropsearch.core.user_errors import USER_ERRORS
 from dropsearch.dropout.typical_rates import KINDS
 
 LONGEST_NAME = 200
@@ -111,7 +112,7 @@ def _classes(config: Config) -> Iterator[str]:
         if chosen.made_by is None and module:
             try:
                 target = getattr(import_module(module), name)
-            except Exception:  # an import may raise anything; building the object reports it
+            except USER_ERRORS:  # an import may raise anything; building the object reports it
                 continue
             yield from argument_problems(target, arguments(chosen), f"{group}.")
 
@@ -207,9 +208,10 @@ def _engine(config: Config) -> Iterator[str]:
 
 def _names(config: Config) -> Iterator[str]:
     given = (("study.name", config.study.name), ("output_dir", config.output_dir), ("monitor", config.monitor))
-    for key, value in given:
+    places = (("study.storage", config.study.storage), ("tracking.uri", config.tracking.uri))
+    for key, value in (*given, *((key, place) for key, place in places if isinstance(place, str))):
         if not value.strip() or has_control_characters(value):
-            yield f"{key} must be a name on one line, got {value!r}"
+            yield f"{key} must be a name on one line, got {masked(value)!r}"
     if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
         yield f'study.name must have at most {LONGEST_NAME} bytes, got "{config.study.name[:40]}…"'
     if {".", "..", ""} & set(config.study.name.split("/")):

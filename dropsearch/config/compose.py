@@ -70,9 +70,23 @@ def typed(raw: DictConfig) -> Config:
     except ConfigurationErrors as error:
         raise InputError(one_line(error)) from error
     config.space.lr.is_given = _is_given(raw, "space.lr")
-    config.output_dir = os.path.expanduser(config.output_dir)
+    expand_homes(config)
     check(config)
     return config
+
+
+def expand_homes(config: Config) -> None:
+    """Expand ``~`` at the beginning of the paths of a configuration, also of those in an SQLite URL."""
+    config.output_dir = os.path.expanduser(config.output_dir)
+    if isinstance(config.study.storage, str):
+        config.study.storage = _at_home(config.study.storage)
+    if config.tracking.uri is not None:
+        config.tracking.uri = _at_home(config.tracking.uri)
+
+
+def _at_home(place: str) -> str:
+    scheme, separator, path = place.rpartition(":///")
+    return f"{scheme}{separator}{os.path.expanduser(path)}" if scheme.startswith("sqlite") or not scheme else place
 
 
 def _is_given(raw: DictConfig, key: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from asyncio import CancelledError
 from collections.abc import Iterator
 from types import FrameType
 
@@ -16,6 +17,9 @@ _LIBRARIES = sys.stdlib_module_names | {
     "dropsearch", "torch", "lightning", "lightning_fabric", "pytorch_lightning", "lightning_utilities", "torchmetrics",
     "numpy", "hydra", "omegaconf", "optuna",
 }  # fmt: skip
+
+USER_ERRORS = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What user code may raise outside of a trial: Ctrl-C alone stops the run."""
 
 _MEANINGS = (
     (

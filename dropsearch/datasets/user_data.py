@@ -15,7 +15,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
 from dropsearch.core.records import TrialSpec
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.datasets.batch_digest import arguments_of, digest
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
@@ -96,7 +96,7 @@ class UserData:
         try:
             with working_folder_kept(), with_trainer(self.module):
                 return getattr(self.module, method)(*arguments)
-        except Exception as error:
+        except USER_ERRORS as error:
             raise InputError(f"data={self.name} failed in {method}: {described(error)}") from error
 
     def _loader(self, method: str) -> Any:

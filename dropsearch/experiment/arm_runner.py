@@ -14,7 +14,7 @@ from pathlib import Path
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
@@ -342,7 +342,7 @@ class ArmRunner:
             measured = self.context.modules.test_scores(model)
         except InputError:
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             raise TestSetError(f"{result.spec.key}: {described(error)}") from error
         if measured.examples is not None:
             measured.examples.write(self._examples_path(result))

@@ -10,7 +10,7 @@ from pathlib import Path
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialResult
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.scoring import measured
@@ -40,7 +40,7 @@ def try_end(context: ExperimentContext) -> None:
             path = Path(folder, "model.ckpt")
             sha256 = save_checkpoint(trainer, path)
             context.load(TrialResult(spec, "COMPLETE", (), 0.0, "", str(path), sha256), path)
-    except Exception as error:  # user code
+    except USER_ERRORS as error:  # user code
         raise InputError(
             f"model={name} must be savable in a checkpoint and loadable again, like the winners, but "
             f"failed: {described(error)}"

@@ -15,7 +15,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment import engines, shared_folder
 from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, kept_checkpoint
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
@@ -249,7 +249,7 @@ class ExperimentRun:
             if model is not None:
                 tags = {"dropsearch.study": summary.study, "dropsearch.model": summary.model}
                 self.tracker.log_model(model, example, tags)
-        except Exception as error:  # user code may fail here; everything else is done
+        except USER_ERRORS as error:  # user code may fail here; everything else is done
             print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
 
     def _run_header(self) -> tuple[str, dict[str, str]]:
@@ -349,7 +349,7 @@ class ExperimentRun:
         """Return the summary with evidence or, if that fails, with a note."""
         try:
             return self.with_evidence(summary)
-        except Exception as error:  # user code may fail here; everything else is done
+        except USER_ERRORS as error:  # user code may fail here; everything else is done
             cause = f"{type(error).__name__}: {first_cause(error)[:200]}"
             note = f"what dropout did in the winners was not measured ({cause}); use task=evidence to try again"
             print(f"evidence: {note}", file=sys.stderr)

@@ -18,6 +18,7 @@ from dropsearch.config.schema import arguments
 from dropsearch.core.constraints import argument_annotations
 from dropsearch.core.errors import InputError, close_match, first_cause
 from dropsearch.core.records.arms import RATES_BY_SITE
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.training.adapters.hyperparameters import accepted
 
 
@@ -31,8 +32,8 @@ def imported(target: str, key: str) -> Any:
         sys.path.insert(0, os.getcwd())  # missing in the console script, unlike `python -m`
     try:
         found = get_object(target)
-    except Exception as error:  # imports of user code may raise anything
-        message = " ".join(first_cause(error).split())[:200]
+    except USER_ERRORS as error:  # imports of user code may raise anything
+        message = " ".join(first_cause(error).split())[:200] if isinstance(error, Exception) else described(error)
         raise InputError(
             f'{key} must name a class that can be imported from {os.getcwd()}, got "{target}"{_meant(target)} '
             f"({message}): write it as package.module.Class"
@@ -73,7 +74,7 @@ def instantiated(
     try:
         make = instantiate({**given, "_target_": target, "_partial_": True})
         return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
-    except Exception as error:
+    except USER_ERRORS as error:
         if (refusal := _refusal(error)) is not None:  # the class raised its own message
             raise InputError(str(refusal)) from error
         message, cause = " ".join(first_cause(error).split())[:300], error.__cause__ or error

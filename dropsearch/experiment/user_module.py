@@ -17,7 +17,7 @@ from dropsearch.core.global_rng import seeded
 from dropsearch.core.process_state import working_folder_kept
 from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
 from dropsearch.core.reseeding import reseeding_follows
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
 from dropsearch.experiment.learning_rates import LearningRates
@@ -290,7 +290,7 @@ class TrialModules:
             return self._maker(**more)
         except InputError:
             raise
-        except Exception as error:
+        except USER_ERRORS as error:
             message = described(error)
             if isinstance(error, TypeError) and "missing" in message and inspect.isclass(self._maker):
                 message += f": pass a function that builds it, lambda: {self._chosen.name}(...)"

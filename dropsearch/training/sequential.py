@@ -251,7 +251,7 @@ class SequentialEngine:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
             ending.state, ending.reason = "FAIL", described(root_of_exit(error))
-        except Exception as error:
+        except BaseException as error:  # user code may raise anything, such as asyncio.CancelledError
             ending.state, ending.reason = "FAIL", described(error)
         seconds = time.perf_counter() - started
         saved = str(path) if path is not None and ending.state == "COMPLETE" else ""

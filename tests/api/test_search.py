@@ -254,6 +254,8 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.Digits(), {"trainer": {"max_epochs": "x"}}, "trainer['max_epochs'] must have the type of"),
     (nets.LitNet, data.Digits(), {"overrides": "sampler=random"}, "overrides must be a list of KEY=VALUE"),
     (nets.LitNet, data.Digits(), {"overrides": ["seed=1", 3]}, "overrides must be a list of KEY=VALUE"),
+    (nets.LitNet, data.Digits(), {"output_dir": "a\0b"}, "output_dir must be a name on one line"),
+    (nets.LitNet, data.Digits(), {"storage": "a\0b"}, "study.storage must be a name on one line"),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
 ]
 

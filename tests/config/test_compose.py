@@ -21,6 +21,10 @@ def test_a_configuration_becomes_plain_dataclasses(composed: Compose):
 def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert composed("output_dir='~/out'").output_dir == f"{tmp_path}/out"
+    assert composed("study.storage='~/study.journal'").study.storage == f"{tmp_path}/study.journal"
+    assert composed("study.storage='sqlite:///~/study.db'").study.storage == f"sqlite:///{tmp_path}/study.db"
+    assert composed("tracking.uri='sqlite:///~/mlflow.db'").tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert composed("study.storage='postgresql://host/~/x'").study.storage == "postgresql://host/~/x"
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,13 @@ REFUSED = [
     (own("Nope"), "model._target_ must name a class that can be imported from"),
     (("model._target_=nowhere.Net", *TINY), 'got "nowhere.Net"'),
     (own("Broken"), "cannot be built: ValueError: no such table"),
+    (own("Exits"), "nets.Exits cannot be built: SystemExit: 3"),
+    (own("ExitsInTraining"), "must be able to train for one batch, but failed: SystemExit: 4 (nets.py:"),
+    (("model._target_=tests.user_modules.exits_at_import.Net", *TINY), "(SystemExit: usage: train.py DATA (exits_at_"),
+    (
+        own("LitNet", "Cancelled"),
+        "data=Cancelled failed in setup: CancelledError: the download was cancelled (data.py:",
+    ),
     (own("LitNet", "Digits", "model.wdth=3"), 'got "wdth" (did you mean "width"?): it takes lr, norm, width'),
     (own("LitNet", "Digits", "data.sede=3"), 'data must name arguments of Digits, got "sede"'),
     (own("LitNet", "Digits", "trainer.acumulate_grad_batches=3"), '(did you mean "accumulate_grad_batches"?)'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -154,6 +155,10 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def cancel() -> None:
+    raise asyncio.CancelledError("the loader's task was cancelled")
+
+
 def stop() -> None:
     next(iter(()))
 
@@ -165,6 +170,7 @@ ENDINGS: dict[str, Callable[[], object]] = {
     "SystemExit: 4": lambda: sys.exit(4),
     "KeyboardInterrupt": interrupt,
     "StopIteration": stop,
+    "CancelledError": cancel,
 }
 """How a trial ends itself or its process, by the reason of its result."""
 
@@ -218,7 +224,7 @@ def test_of_trials_that_train_together_only_the_one_that_ends_the_process_fails(
         assert [point.val_loss for point in feed.results[number].curve] == pytest.approx(theirs, abs=1e-5)
 
 
-@pytest.mark.parametrize("how", ["SystemExit: 4", "KeyboardInterrupt", "StopIteration"])
+@pytest.mark.parametrize("how", ["SystemExit: 4", "KeyboardInterrupt", "StopIteration", "CancelledError"])
 def test_exiting_trial_fails_in_this_process(how: str) -> None:
     feed, handler = Queue(make_specs("mlp", 3)), signal.getsignal(signal.SIGINT)
     ending({1}, how).run(feed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,13 @@ class Digits(LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(self.val, batch_size=64)
+
+
+class Cancelled(Digits):
+    """Whose setup is cancelled, as a task of asyncio is."""
+
+    def setup(self, stage: str | None = None) -> None:
+        raise asyncio.CancelledError("the download was cancelled")
 
 
 class WithTest(Digits):

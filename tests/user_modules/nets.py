@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -212,6 +213,21 @@ class Hooked(LitNet):
 
     def on_train_epoch_end(self) -> None:
         self.norm.eval()
+
+
+class Exits(LitNet):
+    """Ends the program when it is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sys.exit(3)
+
+
+class ExitsInTraining(LitNet):
+    """Ends the program in its first step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        sys.exit(4)
 
 
 class Broken(LitNet):

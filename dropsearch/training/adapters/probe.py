@@ -15,7 +15,7 @@ from dropsearch._compat.lightning import running_hook
 from dropsearch.core.batches import examples_in
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Site
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.tools.dry_run import copied
 from dropsearch.training.epoch_metrics import LoggedMetrics
@@ -97,7 +97,7 @@ def probe(
             trainer.fit(module, **batches)
     except InputError:
         raise
-    except Exception as error:
+    except USER_ERRORS as error:
         raise InputError(
             f"model={type(module).__name__} must be able to train for one batch, but failed: {described(error)}"
         ) from error

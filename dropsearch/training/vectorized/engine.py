@@ -98,7 +98,7 @@ class VectorizedEngine:
                 if self.width == 1:
                     self.failure = f"out of memory: {one_line(error)}"
                 self.width = max(self.width // 2, 1)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except BaseException as error:  # user code may raise anything
                 if partitioned.cancelled():  # second Ctrl-C
                     raise
                 partitioned.requeue_open()
