@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -28,6 +29,15 @@ def without_modes(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return run
+
+
+def as_it_is_written() -> AbstractContextManager[Any]:
+    """Return a context in which code that was given to ``torch.compile`` runs as it is written.
+
+    Compiled code shows no calls to function modes, or is compiled anew for each of their states. Nothing was compiled
+    where the compiler has not been imported, which takes seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def backward(

@@ -14,6 +14,7 @@ DECIDES: Mapping[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "monitor": ("monitor",),
     "mode": ("mode",),
+    "unit": ("unit",),
     "arms": ("arms",),
     "output_dir": ("output_dir",),
     "tracking": ("tracking", "tracking.name"),

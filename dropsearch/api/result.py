@@ -190,7 +190,7 @@ class SearchResult:
         Raises:
             InputError: There is no confirmed model, the checkpoint is missing, or `make_module` is needed.
         """
-        from dropsearch.api.winning_module import built, load_weights  # imports torch
+        from dropsearch.api.winning_module import built, load_weights, weights_of, with_layers  # imports torch
         from dropsearch.models.checkpoint import load_classifier
 
         chosen = arm or self.best_arm
@@ -205,8 +205,10 @@ class SearchResult:
         if make is None:
             name = self.summary.config["model"]["_target_"]
             raise InputError(f"load_best needs the class or function that builds {name}: pass make_module=...")
-        module = self.apply(built(make, spec, self.summary.config), chosen)
-        load_weights(module, path)
+        module = built(make, spec, self.summary.config)
+        weights = weights_of(path, type(module).__name__)
+        module = self.apply(with_layers(module, weights), chosen)
+        load_weights(module, weights, path)
         return module.eval()
 
     def plot_rates(self) -> Any:

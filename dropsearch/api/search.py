@@ -41,6 +41,7 @@ def search(
     n_trials: int = 30,
     monitor: str = "val_loss",
     mode: str = "min",
+    unit: str = "",
     arms: Sequence[str] = DEFAULT_ARMS,
     max_epochs: int = 20,
     seed: int = 0,
@@ -85,6 +86,7 @@ def search(
         n_trials: Total number of trials per arm.
         monitor: The metric to optimize, as the module logs it in validation.
         mode: Whether to minimize ("min") or maximize ("max") the metric.
+        unit: The unit of the metric in reports, such as ``"%"``; values are shown as logged.
         arms: The arms to compare.
         max_epochs: Number of epochs per trial.
         seed: Determines the seeds of all trials and the random numbers in the data module's `setup`.
@@ -146,7 +148,7 @@ def search(
     config.trainer.accelerator = word("accelerator", accelerator)
     config.trainer.made_by = _maker(callbacks)
     config.seed = whole("seed", seed)
-    config.monitor, config.mode = word("monitor", monitor), word("mode", mode)
+    config.monitor, config.mode, config.unit = word("monitor", monitor), word("mode", mode), word("unit", unit)
     config.arms = words("arms", arms)
     config.output_dir = str(output_dir or f"outputs/{config.study.name}")
     config.tracking.name = word("tracking", tracking) if isinstance(tracking, str) else words("tracking", tracking)

@@ -18,6 +18,7 @@ from dropsearch.dropout.typical_rates import KINDS
 
 LONGEST_NAME = 200
 """Maximum number of bytes of a study's name, which is part of paths and database keys."""
+LONGEST_UNIT = 20
 MOST_SAMPLES = 10_000
 """Maximum number of Monte Carlo passes, all of which are in memory at once."""
 
@@ -212,6 +213,8 @@ def _names(config: Config) -> Iterator[str]:
     for key, value in (*given, *((key, place) for key, place in places if isinstance(place, str))):
         if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {masked(value)!r}"
+    if has_control_characters(config.unit) or len(config.unit) > LONGEST_UNIT:
+        yield f"unit must be at most {LONGEST_UNIT} characters on one line, got {config.unit!r}"
     if len(config.study.name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
         yield f'study.name must have at most {LONGEST_NAME} bytes, got "{config.study.name[:40]}…"'
     if {".", "..", ""} & set(config.study.name.split("/")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from yaml import YAMLError
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import close_match
+from dropsearch.core.override_text import written
 
 GROUPS = (
     "model",
@@ -37,6 +39,8 @@ GROUPS = (
 )
 
 SEE_ALL = "python -m dropsearch --cfg job shows them all"
+
+_KEY = re.compile(r"\+{0,2}\w+(?:\.\w+)*", re.ASCII)
 
 UNREAD = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """Errors that Hydra and OmegaConf raise for unexpected overrides, such as model=[1]."""
@@ -93,10 +97,17 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _unreadable(error: OverrideParseException) -> str:
+    key, equals, value = str(error.override).partition("=")
     given = " ".join(str(error.override).split())
-    key, equals, value = given.partition("=")
-    hint = f"quote the value for Hydra as well, \"{key}='...'\"" if equals and value else "python -m dropsearch --help"
+    hint = "python -m dropsearch --help"
+    if equals and value and _KEY.fullmatch(key):
+        hint = f"quote the value for Hydra as well, {_quoted(f'{key}={written(value)}')}"
     return f'an override must be KEY=VALUE or GROUP=OPTION, got "{given}": {hint}'
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell takes it; in double quotes where it can be, since Hydra's are single ones."""
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
 def _yaml(error: YAMLError) -> str:

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf, ValidationError
 
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.override_text import written
 from dropsearch.core.records import Choice, Numbers, Range
-from dropsearch.core.records.ranges import written
 
 FORMS = (
     "choice(A,B), interval(LOW,HIGH), range(LOW,HIGH[,STEP]), {choices: [A, B]} or {type: int or float, low: LOW, "

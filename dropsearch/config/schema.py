@@ -268,6 +268,8 @@ class Config:
     monitor: str = "val_loss"
     mode: str = checked("min", Constraint(one_of=("min", "max")))
     """Whether the monitored metric is minimized or maximized."""
+    unit: str = ""
+    """Unit of the monitored metric in reports: `%`, `nats`; none is guessed."""
     arms: list[str] = field(default_factory=lambda: list(DEFAULT_ARMS))
     arm_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the model by arm."""

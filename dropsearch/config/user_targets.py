@@ -11,6 +11,8 @@ from dropsearch.config.user_files import UserFiles
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
 _SEVERAL_TRACKERS = re.compile(r"^tracking=(?=\[)")
 """Several trackers are rewritten as a list of names, because a Hydra group has one option."""
+_UNIT = re.compile(r"^\+{0,2}monitor\.unit=")
+"""Rewritten as `unit`, because `monitor` is a name and has no keys."""
 _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
 _KEY = re.compile(r"^(?P<key>[a-z_][\w.]*)=")
@@ -25,7 +27,8 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
     The same holds if a user's configuration file sets the class. Names of sites are prefixed by ``+``, as are all keys
     if a user's configuration file lacks the schema.
     """
-    arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", _with_sites(argument)) for argument in arguments]
+    arguments = [_UNIT.sub("unit=", _with_sites(argument)) for argument in arguments]
+    arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", argument) for argument in arguments]
     files = UserFiles.named_by(arguments)
     keys = {argument.partition("=")[0] for argument in arguments}
     found = {match[1] for argument in arguments if (match := _TARGET.match(argument))} | files.targets

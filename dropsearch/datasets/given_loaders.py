@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from dropsearch.core.errors import InputError
+
+PARTS = ("train", "val", "test")
 
 
 class GivenLoaders:
@@ -47,3 +51,39 @@ class GivenLoaders:
     def test_dataloader(self) -> Any:
         """Return the test batches, or None."""
         return self.test
+
+
+def as_data_module(made: Any, name: str) -> Any:
+    """Return a data module as it is, and loaders that a function or class gives as what stands in its place.
+
+    Args:
+        made: A data module; or loaders, each as `Trainer.fit` takes it: ``(train, val)``, ``(train, val, test)``, or a
+            mapping with the keys train, val and test, which may end in ``_dataloader`` or ``_dataloaders``.
+        name: What messages call it.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if hasattr(made, "train_dataloader"):
+        return made
+    loaders = _by_part(made)
+    if not {"train", "val"} <= loaders.keys() <= set(PARTS):
+        raise InputError(
+            f"data={name} must be a LightningDataModule, or return loaders: (train, val), (train, val, test) or a "
+            f"mapping with these keys, got {_described(made)}"
+        )
+    return GivenLoaders(**loaders)
+
+
+def _by_part(made: Any) -> dict[str, Any]:
+    if isinstance(made, Mapping):
+        return {str(key).removesuffix("s").removesuffix("_dataloader"): loader for key, loader in made.items()}
+    if isinstance(made, list | tuple) and len(made) in (2, 3):
+        return dict(zip(PARTS, made, strict=False))
+    return {}
+
+
+def _described(made: Any) -> str:
+    held = f" with {', '.join(map(str, made))}" if isinstance(made, Mapping) else ""
+    held = f" of {len(made)}" if isinstance(made, list | tuple) else held
+    return f"a {type(made).__name__}{held}"

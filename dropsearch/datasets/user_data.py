@@ -96,13 +96,15 @@ class UserData:
         try:
             with working_folder_kept(), with_trainer(self.module):
                 return getattr(self.module, method)(*arguments)
+        except InputError:
+            raise
         except USER_ERRORS as error:
             raise InputError(f"data={self.name} failed in {method}: {described(error)}") from error
 
     def _loader(self, method: str) -> Any:
         loader = self._call(method) if defines(self.module, method) else None
-        if isinstance(loader, list | tuple) and len(loader) == 1:
-            loader = loader[0]
+        if method != "train_dataloader":  # of a list of one training loader each batch is a list of one
+            loader = _bare(loader)
         if not each_loader(loader) or length(loader) == 0:
             raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
         return loader
@@ -111,8 +113,7 @@ class UserData:
         if not defines(self.module, "test_dataloader"):
             return None
         self._set_up("test")
-        loader = self._call("test_dataloader")
-        loader = loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
+        loader = _bare(self._call("test_dataloader"))
         if loader is not None and (not each_loader(loader) or length(loader) == 0):
             raise InputError(
                 f"data={self.name} must return batches from test_dataloader, got no batches: return batches, or leave "
@@ -226,7 +227,8 @@ class UserData:
 
         With several validation loaders it is a list of the same length.
         """
-        part, count = Part(self._train, self._part_size, is_random=self.rows is None), len(each_loader(self._val))
+        given, count = each_loader(self._train), len(each_loader(self._val))
+        part = Part(given[0] if len(given) == 1 else self._train, self._part_size, is_random=self.rows is None)
         return part if count == 1 else [part] * count
 
     def val_dataloader(self) -> Any:
@@ -389,6 +391,11 @@ class UserDataLockstep:
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
         return OnDevice(self._data.val_dataloader(), self.device)
+
+
+def _bare(loader: Any) -> Any:
+    """Return the loader of a list of one, which validates and tests alike."""
+    return loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
 
 
 def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, **loaders: Any) -> Any:

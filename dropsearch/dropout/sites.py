@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dropsearch._compat.python_calls import Call
+from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
@@ -157,7 +158,7 @@ class _Recorder(DropoutMode):
         if self._dropped is before and not self._hooks.running():  # this call did not drop
             self._look_around(func, args, result)
         if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
-            self._on_draw(draw, result)
+            self._on_draw(draw, result, [*args, *(kwargs or {}).values()])
         self._note_comparison(func, args, result)
         return result
 
@@ -229,7 +230,9 @@ class _Recorder(DropoutMode):
             if not self._own.kind_known(site):
                 self._dropped = _Dropped(site, result, False, lambda: guess_kind(site, before, added=True))
 
-    def _on_draw(self, function: str, result: Any) -> None:
+    def _on_draw(self, function: str, result: Any, given: list[Any]) -> None:
+        if unsupported.is_sampling(function, given):
+            return
         owner = self.location.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
         reason = unsupported.draw_reason(function, type(self.location.module).__name__)
@@ -244,7 +247,8 @@ class _Recorder(DropoutMode):
         for drawn, site in [each for each in self._uniform if any(arg is each[0] for arg in args)]:
             name = getattr(func, "__name__", "").strip("_")
             if name in ("lt", "le", "gt", "ge", "less", "greater", "floor"):
-                self._add(site)
+                if not unsupported.differs_by_example([arg for arg in args if arg is not drawn]):
+                    self._add(site)
             elif (
                 name in ("add", "radd", "to", "view", "reshape", "unsqueeze", "expand", "item") and result is not drawn
             ):
@@ -345,6 +349,6 @@ def dropout_sites(
         dropouts that this pass did not call are listed as not controllable, with the reason.
     """
     recorder = _Recorder(model, examples, own_step, per_call)
-    with recorder.watching(), recorder.listening(), recorder.step():
+    with as_it_is_written(), recorder.watching(), recorder.listening(), recorder.step():
         run()
     return recorder.found() if model.training else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import has_compiled_call
 from dropsearch.dropout.ops.own_code import family_of
@@ -21,6 +21,21 @@ def draw(function: Any) -> str:
     """Return the name of a function that may draw a dropout mask, or an empty string."""
     name = getattr(function, "__name__", "")
     return name if name in DRAWS or name in UNIFORM else ""
+
+
+def is_sampling(function: str, given: list[Any]) -> bool:
+    """Return whether a function that draws zeros and ones does so with probabilities that differ between examples."""
+    probabilities = {"bernoulli": given, "bernoulli_": given[1:]}
+    return differs_by_example(probabilities.get(function, []))
+
+
+def differs_by_example(given: list[Any]) -> bool:
+    """Return whether there are probabilities that differ between examples, `[batch, ...]`.
+
+    A draw with such probabilities samples a distribution, such as the binary latent of an autoencoder.
+    """
+    tensors = [each.detach() for each in given if isinstance(each, Tensor) and each.dim() > 1 and len(each) > 1]
+    return any(each.is_floating_point() and bool((each != each[:1]).any()) for each in tensors)
 
 
 def draw_reason(name: str, owner: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dropsearch.config.schema import Config, plain, takes_optimizer
+from dropsearch.config.schema import REFERENCE, Config, OptimizerConfig, arguments, plain, takes_optimizer
 from dropsearch.core.atomic_io import atomic_write, atomic_write_text
+from dropsearch.core.override_text import literal
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
 from dropsearch.experiment.arm_runner import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.kept_weights import verified_content
-from dropsearch.experiment.provenance import without_secrets
+from dropsearch.experiment.secret_values import without_secrets
 from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 
 
@@ -79,12 +81,15 @@ def _write_best(context: ExperimentContext, arm: str, winner: Confirmed) -> None
 
 def best_yaml(arm: str, kept: TrialResult, config: Config, folder: Path) -> str:
     """Return a Hydra configuration that retrains the winner of an arm."""
-    values: dict[str, Any] = without_secrets(plain(config))
+    values: dict[str, Any] = without_secrets(literal(plain(config)))
+    values["model"] |= {
+        name: REFERENCE for name, of in arguments(config.model).items() if isinstance(of, OptimizerConfig)
+    }
     on_optimizer = set() if takes_optimizer(config) else set(OPTIMIZER_OPTIONS)
     for key, value in kept.spec.hyperparameters.items():
         group, _, name = key.partition(".")
         if key not in on_optimizer:
-            values[group][name] = value
+            values[group][name] = literal(value)
     values["space"]["params"] = {}
     values["task"] = "retrain"
     values["seed"] = config.seed
@@ -117,4 +122,4 @@ def _first_line(arm: str, config: Config, folder: Path) -> str:
             "# Searched from Python, so no command retrains it: pass retrain.rates to dropsearch.set_rates(module, "
             "rates), or call apply(module) of the search's result.\n"
         )
-    return f"# python -m dropsearch --config-dir {folder} --config-name {arm}\n"
+    return f"# python -m dropsearch --config-dir {shlex.quote(str(folder))} --config-name {arm}\n"

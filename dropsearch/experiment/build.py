@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from dropsearch.core.errors import InputError, first_cause
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.datasets.user_data import UserData
+from dropsearch.datasets.given_loaders import GivenLoaders, as_data_module
+from dropsearch.datasets.user_data import UserData, defines
 from dropsearch.experiment.targets import check_arguments, imported, instantiated, named_arguments
+from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import without_effect
 
@@ -35,20 +38,38 @@ def data_source(config: Config, where: torch.device) -> Source:
     Raises:
         InputError: The data is missing, cannot be built, or yields no batches.
     """
-    module = _data_module(config.data, config.seed)
+    module = _data_module(config)
     if hasattr(module, "in_rows"):  # already a data source
         module.setup()
         return module.to(where)
     return UserData(module, config.data.name, config.seed).to(where)
 
 
-def _data_module(chosen: Any, seed: int) -> Any:
+def _data_module(config: Config) -> Any:
+    chosen: Any = config.data
     if chosen.made_by is not None:
         return chosen.made_by
     target = imported(chosen._target_, "data._target_")
     check_arguments("data", chosen, target)
-    with seeded(seed):
-        return instantiated(chosen._target_, named_arguments(chosen, target), "data")
+    with seeded(config.seed):
+        if target is GivenLoaders:
+            return GivenLoaders(make_module=partial(_module, config))
+        return as_data_module(instantiated(chosen._target_, named_arguments(chosen, target), "data"), chosen.name)
+
+
+def _module(config: Config) -> Any:
+    """Return a module whose own loaders are taken."""
+    chosen: Any = config.model
+    if chosen.made_by is not None:
+        raise InputError("data=module must be left out in Python: give datamodule=None")
+    target = imported(chosen._target_, "model._target_")
+    names, values = accepted(target)[0], {"lr": 1e-3, "weight_decay": 0.0}
+    settings = {name: values[key] for key, known in ARGUMENTS.items() for name in known if name in names}
+    module = instantiated(chosen._target_, {**settings, **named_arguments(chosen, target)}, "model")
+    for method in ("train_dataloader", "val_dataloader"):
+        if not defines(module, method):
+            raise InputError(f"data=module needs a module that has loaders itself, and {chosen.name} has no {method}")
+    return module
 
 
 def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
@@ -64,7 +85,7 @@ def trainer_settings(config: Config, where: torch.device) -> TrainerSettings:
         "gpu" if where.type == "cuda" else "cpu",
         trainer.precision,
         trainer.gradient_clip_val,
-        monitor=Monitor(config.monitor, mode),  # type: ignore[arg-type]  # checked with the configuration
+        monitor=Monitor(config.monitor, mode, config.unit),  # type: ignore[arg-type]  # checked with the configuration
         trainer=_trainer_arguments(config),
         shared_masks=config.engine.mask_seed == "shared",
         shared_batches=config.engine.batch_seed == "shared",

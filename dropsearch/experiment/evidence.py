@@ -11,6 +11,7 @@ import torch
 
 from dropsearch.analysis.measures import MEASURES, robustness
 from dropsearch.analysis.measures.ensemble import deep_ensemble
+from dropsearch.analysis.measures.overfitting import LOSS_UNIT
 from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
 from dropsearch.core.errors import first_cause
@@ -66,14 +67,14 @@ def measured(
         found,
         contrasts=contrasts(found, context.modules.fixed_luck),
         notes=notes.as_notes(sum(len(winner.results) for winner in winners.values())),
-        quantities=quantities(),
+        quantities=quantities(context.modules.comparison_metric.loss_unit),
     )
 
 
-def quantities() -> dict[str, Quantity]:
+def quantities(loss_unit: str) -> dict[str, Quantity]:
     """Return the quantity of each value and series by name."""
     return {
-        name: quantity
+        name: dataclasses.replace(quantity, unit=loss_unit) if quantity.unit == LOSS_UNIT else quantity
         for known in (*(each for m in MEASURES.values() for each in (m.values, m.series)), robustness.RELATIVE)
         for name, quantity in known.items()
     }

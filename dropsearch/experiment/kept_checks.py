@@ -7,6 +7,8 @@ import math
 import tempfile
 from pathlib import Path
 
+from torch.nn.parameter import is_lazy
+
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_rng import seeded
 from dropsearch.core.records import TrialResult
@@ -16,7 +18,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.scoring import measured
 from dropsearch.experiment.user_module import PROBED
 from dropsearch.training.adapters.checkpoints import save_checkpoint
-from dropsearch.training.adapters.probe import for_a_look
+from dropsearch.training.adapters.probe import for_a_look, trained_for
 from dropsearch.training.controlled_trial import controlled_trial, drops_nothing
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
@@ -33,6 +35,8 @@ def try_end(context: ExperimentContext) -> None:
     name, settings = context.config.model.name, for_a_look(context.settings)
     spec = dataclasses.replace(PROBED, hyperparameters=context.modules.start)
     module = context.modules.whole(spec)
+    if any(map(is_lazy, module.parameters())):  # its first batch decides the shapes
+        trained_for(module, context.source.for_trainer(spec.seed), settings, 1)
     try:
         with tempfile.TemporaryDirectory() as folder, quiet_lightning():
             trainer = make_trainer(module, settings, [])

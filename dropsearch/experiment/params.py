@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dropsearch.core.errors import InputError
+from dropsearch.core.override_text import written
 from dropsearch.core.records import Range, Site
-from dropsearch.core.records.ranges import combinations, first_value, written
+from dropsearch.core.records.ranges import combinations, first_value
 from dropsearch.training.vectorized.partitioned_feed import BY_ROW
 
 MOST = 8

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -17,13 +15,11 @@ from typing import Any
 
 import dropsearch
 from dropsearch._compat.database_urls import sqlite_file, sqlite_url
-from dropsearch.config.schema import Config, arguments, plain, takes_optimizer
+from dropsearch.config.schema import Config, plain
 from dropsearch.core.printable import MASK, is_secret_key, masked, masked_values
-from dropsearch.core.records import ARMS
-from dropsearch.experiment.insertion import where_of
+from dropsearch.experiment.load_code import load_code
+from dropsearch.experiment.secret_values import secret_reference
 
-OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
-"""Keys that a retraining does not need."""
 _PACKAGES = ("torch", "lightning", "optuna", "hydra-core", "mlflow", "numpy", "scipy", "scikit-learn")
 
 
@@ -81,35 +77,9 @@ def _without_secret(word: str) -> str:
     return f"{key}={secret_reference(key)}" if equals else masked(word)
 
 
-def secret_reference(key: str, *default: str) -> str:
-    """Return an OmegaConf reference to an environment variable for a secret value.
-
-    Args:
-        key: The configuration key.
-        default: The value if the variable is not set; without a default that is an error.
-    """
-    return f"${{oc.env:{','.join((secret_variable(key), *default))}}}"
-
-
-def secret_variable(key: str) -> str:
-    """Return the environment variable of a secret key: `DROPSEARCH_STUDY_STORAGE` for `study.storage`."""
-    return "DROPSEARCH_" + re.sub(r"\W+", "_", key.lstrip("+~")).upper()
-
-
 def shown_config(config: Config) -> dict[str, Any]:
     """Return a configuration as nested dictionaries with masked passwords and tokens, for reports and trackers."""
     return masked_values(plain(config))
-
-
-def without_secrets(values: Any, key: str = "") -> Any:
-    """Return a configuration's values with passwords and tokens replaced by references to the environment."""
-    if isinstance(values, Mapping):
-        return {name: without_secrets(value, f"{key}.{name}" if key else str(name)) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [without_secrets(value, f"{key}.{index}") for index, value in enumerate(values)]
-    if masked_values(values, key) == values:
-        return values
-    return secret_reference(key, *(("null",) if key in OPTIONAL_SECRETS else ()))
 
 
 def commands(
@@ -118,6 +88,7 @@ def commands(
     tracking: Mapping[str, str],
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
+    kept: Path | None = None,
 ) -> dict[str, str]:
     """Return the follow-up commands of a run by purpose.
 
@@ -127,6 +98,7 @@ def commands(
         tracking: Information of the trackers; empty without tracking.
         carried: Arguments of the user's class for the best trial in addition to the configuration.
         rates: The rates of the best trial, by site.
+        kept: An existing checkpoint of the best trial, on which the reload command is tried.
     """
     found: dict[str, str] = {}
     by_function = (
@@ -135,7 +107,7 @@ def commands(
     found |= _curves(tracking)
     if best:
         folder = os.path.join(config.output_dir, "best")
-        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates)
+        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates, kept)
         if command:
             found["reload"] = command
         if not by_function:
@@ -174,6 +146,7 @@ def reload_command(
     arm: str = "",
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
+    kept: Path | None = None,
 ) -> str:
     """Return a command that loads a checkpoint and prints its network; empty if one line is not enough.
 
@@ -183,67 +156,10 @@ def reload_command(
         arm: The arm of its training.
         carried: Arguments of the user's class for its trial in addition to the configuration.
         rates: Rates of its training by site, which a user's class does not store.
+        kept: An existing file with the same content, on which the command is tried.
     """
-    code = _reload_code(config, arm, checkpoint, carried, rates)
+    code = load_code(config, arm, checkpoint, carried, rates, kept)
     return shlex.join([python(), "-c", code]) if code else ""
-
-
-def _reload_code(
-    config: Config | None, arm: str, checkpoint: str, carried: Mapping[str, Any], rates: Mapping[str, float]
-) -> str:
-    if config is None or takes_optimizer(config):  # its checkpoint contains all constructor arguments
-        return f"{_imported('dropsearch.Classifier')}; print({_loaded('Classifier', checkpoint, {})})"
-    # A factory function may not be importable, and a class would build the removed BatchNorm again.
-    if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
-        return ""
-    given, target = {**arguments(config.model), **carried}, config.model._target_
-    nested = any("_target_" in repr(value) for value in given.values())
-    secret = any(masked_values(value, key) != value for key, value in given.items())
-    lines = ["import os"] * secret + ["from hydra.utils import instantiate"] * nested
-    lines += [_imported(target), f"net = {_loaded(target.rpartition('.')[2], checkpoint, given)}"]
-    lines += [*_inserted(config), *_set(rates), "print(net)"]
-    return "; ".join(lines)
-
-
-def _imported(target: str) -> str:
-    module, _, name = target.rpartition(".")
-    return f"from {module} import {name}"
-
-
-def _loaded(name: str, checkpoint: str, given: Mapping[str, Any]) -> str:
-    # Double quotes if possible, since the shell command uses single quotes.
-    words = [json.dumps(checkpoint, ensure_ascii=False)]
-    words += [f"{key}={_argument(key, value)}" for key, value in given.items()]
-    return f"{name}.load_from_checkpoint({', '.join(words)})"
-
-
-def _inserted(config: Config) -> list[str]:
-    """Return the code that inserts dropout by `sites.insert`."""
-    where = where_of(config.sites)
-    if where is None:
-        return []
-    if isinstance(where, str):
-        return [_imported("dropsearch.insert_dropout"), f"insert_dropout(net, {json.dumps(where)})"]
-    parts = [where] if isinstance(where, type) else list(where)
-    types = [each for each in parts if isinstance(each, type)]
-    listed = ", ".join(
-        f"{each.__module__}.{each.__qualname__}" if isinstance(each, type) else json.dumps(each) for each in parts
-    )
-    imports = dict.fromkeys(f"import {each.__module__}" for each in types)
-    return [_imported("dropsearch.insert_dropout"), *imports, f"insert_dropout(net, [{listed}])"]
-
-
-def _set(rates: Mapping[str, float]) -> list[str]:
-    """Return the code that sets rates on a network."""
-    listed = ", ".join(f"{json.dumps(site)}: {rate:.6g}" for site, rate in rates.items())
-    return [_imported("dropsearch.set_rates"), f"set_rates(net, {{{listed}}})"] if rates else []
-
-
-def _argument(key: str, value: Any) -> str:
-    """Return an argument of the user's class as Python code; secrets are read from environment variables."""
-    if masked_values(value, key) != value:
-        return f'os.environ["{secret_variable(f"model.{key}")}"]'
-    return f"instantiate({value!r})" if "_target_" in repr(value) else repr(value)
 
 
 def shorter(uri: str) -> str:

@@ -339,7 +339,7 @@ class ExperimentRun:
             return []
         metric = self.context.modules.comparison_metric
         spread = spread_between_seeds(arms, metric)
-        scale, unit = (100.0, "points") if metric.percent else (1.0, metric.label)
+        scale, unit = (100.0, "points") if metric.percent else (1.0, metric.unit or metric.label)
         size = None if spread is None else scale * spread
         return [
             f"the budget of {self.context.config.budget} bought {self.budgeted.describe(self._contrasts(), size, unit)}"
@@ -374,5 +374,9 @@ class ExperimentRun:
         config, tracked = self.context.config, self.tracker.info
         if winner is None:
             return commands(config, name, tracked)
-        spec = best_retraining(winner).spec
-        return commands(config, name, tracked, self.context.modules.constructor_arguments(spec), spec.rates)
+        best = best_retraining(winner)
+        given, kept = (
+            self.context.modules.constructor_arguments(best.spec),
+            kept_checkpoint(self.context.checkpoints, best),
+        )
+        return commands(config, name, tracked, given, best.spec.rates, kept if kept.exists() else None)

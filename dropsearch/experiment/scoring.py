@@ -45,6 +45,8 @@ def monitored_metric(monitor: Monitor, has_test: bool) -> ComparisonMetric:
         name.replace("_", " "),
         percent=False,
         higher_is_better=monitor.mode == "max",
+        unit=monitor.unit,
+        loss_unit=monitor.unit if monitor.is_val_loss else "",
     )
 
 

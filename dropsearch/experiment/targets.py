@@ -71,9 +71,12 @@ def instantiated(
     Raises:
         InputError: The class cannot be built.
     """
+    # The configuration has been resolved: what still looks like an interpolation is text, which Hydra would read again.
+    texts = {name: value for name, value in given.items() if isinstance(value, str) and "${" in value}
+    others = {name: value for name, value in given.items() if name not in texts}
     try:
-        make = instantiate({**given, "_target_": target, "_partial_": True})
-        return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
+        make = instantiate({**others, "_target_": target, "_partial_": True})
+        return partial(make, **texts, **as_they_are) if given.get("_partial_") else make(**texts, **as_they_are)
     except USER_ERRORS as error:
         if (refusal := _refusal(error)) is not None:  # the class raised its own message
             raise InputError(str(refusal)) from error
@@ -81,6 +84,23 @@ def instantiated(
         raise InputError(
             f"{group}={target} cannot be built: {type(cause).__name__}: {message}{_to_give(cause, message, group)}"
         ) from error
+
+
+HYDRAS = ("_convert_", "_recursive_")
+"""What a configuration says of how Hydra makes the arguments of a class."""
+
+
+def is_nested(value: Any) -> bool:
+    """Return whether Hydra makes an argument of a value: of a group, or a list that holds groups."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(is_nested, value)))
+
+
+def made_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a class gets for those of a configuration: nested groups are those of Hydra."""
+    nested = {name: value for name, value in given.items() if is_nested(value)}
+    flat = {name: value for name, value in given.items() if name not in nested and not name.startswith("_")}
+    how = {name: value for name, value in given.items() if name in HYDRAS}
+    return {**flat, **instantiate({"_target_": "builtins.dict", **how, **nested})} if nested else flat
 
 
 def _refusal(error: BaseException | None) -> InputError | None:

@@ -84,6 +84,7 @@ class TrialModules:
         self._chosen = config.model
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
         self._has_batchnorm = False
+        self._by_data: Mapping[str, Any] = {}
         self._names, self._maker, own = self._taken()
         self._where = where_of(config.sites)  # after the import above, which adds the working folder to sys.path
         # Rates of inserted dropout are no constructor arguments, so the control sets all rates.
@@ -151,7 +152,7 @@ class TrialModules:
         target = imported(chosen._target_, "model._target_")
         given = named_arguments(chosen, target)
         names, open_ended = accepted(target)
-        by_data = of_data(target, given, self._source)
+        by_data = self._by_data = of_data(target, given, self._source)
 
         def build(**more: Any) -> Any:
             configured = {name: value for name, value in more.items() if name != self._rates and _is_configured(value)}
@@ -225,8 +226,9 @@ class TrialModules:
         return module
 
     def constructor_arguments(self, spec: TrialSpec) -> dict[str, Any]:
-        """Return the constructor arguments of a trial: those of its arm, and searched values."""
-        return self._arguments(spec, self.routes)
+        """Return the constructor arguments of a trial: those of the data, of its arm, and searched values."""
+        seeds = dict.fromkeys(self._seed_arguments(), spec.seed)
+        return {**self._by_data, **seeds, **self._arguments(spec, self.routes)}
 
     def _arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
         searched = spec.hyperparameters.items()
@@ -333,7 +335,8 @@ class TrialModules:
         """The comparison metric of confirmed arms: the monitored metric, on the test set if there is one."""
         if self.scores_by_example and self._source.has_test:
             return ComparisonMetric()
-        return monitored_metric(self._settings.monitor, self._source.has_test)
+        found = monitored_metric(self._settings.monitor, self._source.has_test)
+        return dataclasses.replace(found, loss_unit="nats") if self.scores_by_example else found
 
     def test_scores(self, module: Any) -> TestResult:
         """Return the monitored metric of a model on the test set, and its test accuracy, NaN if there is none.

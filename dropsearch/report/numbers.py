@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dropsearch.core.override_text import written
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval
-from dropsearch.core.records.ranges import written
 from dropsearch.report.measured_values import mean_interval
 from dropsearch.stats.shown import SIGNIFICANT
 
@@ -100,7 +100,7 @@ class Scale:
         if self.comparison_metric.percent:
             # With few seeds the interval may exceed the range of accuracies, so it is clipped.
             low, high = max(low, 0.0), min(high, 1.0)
-        unit = " %" if self.comparison_metric.percent else ""
+        unit = " %" if self.comparison_metric.percent else self._own_unit
         mean, low_text, high_text = self.sizes(Interval(score.mean, low, high))
         return f"{mean}{unit}" + (f" (95 % CI {low_text} to {high_text}{unit})" if math.isfinite(score.low) else "")
 
@@ -117,7 +117,16 @@ class Scale:
     @property
     def unit(self) -> str:
         """The unit of a difference after a space; empty if there is none."""
-        return " points" if self.comparison_metric.percent else ""
+        return " points" if self.comparison_metric.percent or self.comparison_metric.unit == "%" else self._own_unit
+
+    @property
+    def _own_unit(self) -> str:
+        return f" {self.comparison_metric.unit}" if self.comparison_metric.unit else ""
+
+
+def with_unit(name: str, unit: str) -> str:
+    """Return a name with its unit in brackets, if it has one."""
+    return f"{name} ({unit})" if unit else name
 
 
 def number(value: float) -> str:

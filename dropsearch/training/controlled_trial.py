@@ -13,6 +13,7 @@ import torch
 from lightning import LightningModule
 
 from dropsearch._compat.lightning import is_lightning_class
+from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch.core.errors import CAUSE, RunError
 from dropsearch.core.printable import one_line
 from dropsearch.core.records import ARMS, TrialSpec
@@ -57,6 +58,7 @@ def controlled_trial(module: LightningModule, control: TrialControl, losses: lis
     """Control every drop of a module within the context, inside and outside of steps."""
 
     with ExitStack() as stack:
+        stack.enter_context(as_it_is_written())
         stack.enter_context(control.whole_trial())
         stack.enter_context(controlled_hooks(control, module))
         stack.enter_context(wrapped_step(module, _controlled(control, losses)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,11 @@ def test_composing_within_a_hydra_application_leaves_it_as_it_was(raw: RawCompos
 def test_composing_tells_what_is_wrong_in_one_line():
     with pytest.raises(InputError, match="model must be one of cnn, mlp, rnn, transformer"):
         compose_overrides(["model=nope"])
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b" (c', "x=[1", "größe, $HOME!", "a: {b}", "\\'"])
+def test_the_hint_for_an_override_that_hydra_cannot_read_can_be_given(name: str):
+    with pytest.raises(InputError, match="quote the value for Hydra as well, ") as caught:
+        compose_overrides([f"study.name={name}"])
+    (word,) = shlex.split(str(caught.value).partition("as well, ")[2])
+    assert compose_overrides([word]).study.name == name

@@ -60,7 +60,7 @@ FORMS = {
 class PerLoader(Net):
     """Its steps need the number of the loader, as those of modules with several loaders do."""
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:  # type: ignore[override]
         self.log("val_loss", F.mse_loss(self(batch[0]), batch[1]), batch_size=len(batch[0]))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
@@ -119,7 +119,7 @@ class Counting(Net):
         self.batches: list[int] = []
 
     def on_train_epoch_start(self) -> None:
-        self.batches.append(self.trainer.num_training_batches)
+        self.batches.append(self.trainer.num_training_batches)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, [2, 3]), (0, [2, 2])])
@@ -145,6 +145,24 @@ def test_a_module_trains_on_several_loaders(combine: Any) -> None:
 
     result, _ = trial(Pair, RATES, data=data())
     assert losses(result) == pytest.approx(plain(lambda: Pair(0.0), Loaders(data())), rel=1e-12)
+
+
+class Listed(Net):
+    """Trains on a list of one loader, whose batches are lists of one."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        (alone,) = batch
+        return super().training_step(alone, batch_idx)
+
+
+def test_batches_of_a_list_of_one_loader_are_lists_of_one() -> None:
+    def data() -> UserData:
+        return UserData(GivenLoaders([batches(24, 1)], [batches(16, 3)]), "loaders")
+
+    result, _ = trial(Listed, RATES, data=data())
+    assert losses(result) == pytest.approx(plain(lambda: Listed(0.0), Loaders(data())), rel=1e-12)
+    assert 0 < result.curve[-1].train_loss < 100
+    assert data().sizes["train"] == 24
 
 
 class Unaware(Net):

@@ -94,6 +94,14 @@ class Compiled(Cell):
         self.first = torch.compile(self.first, backend="eager")  # type: ignore[assignment]
 
 
+class CompiledForward(Cell):
+    """Compiles a forward that drops."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+        self.forward = torch.compile(self.forward, backend="eager")  # type: ignore[method-assign]
+
+
 class Noisy(Cell):
     """Draws random numbers in its steps."""
 
@@ -128,7 +136,7 @@ class Teacher(Cell):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return self.loss(batch) + F.mse_loss(self.first(batch[0]), self.teacher(batch[0]))
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:  # type: ignore[override]
         with torch.no_grad():
             for slow, fast in zip(self.teacher.parameters(), self.first.parameters(), strict=True):
                 slow.lerp_(fast, 0.1)
@@ -253,7 +261,7 @@ class Hyper(Cell):
         self.strict_loading = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.loss(batch) * self.hparams.width / 8
+        return self.loss(batch) * self.hparams.width / 8  # type: ignore[union-attr]
 
 
 class Switching(Cell):
@@ -326,8 +334,8 @@ class Sampled(Cell):
 
 
 KINDS = [
-    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, Noisy, Drawing, Mixed, Teacher, Moving, Asking,
-    Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
+    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, CompiledForward, Noisy, Drawing, Mixed, Teacher, Moving,
+    Asking, Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
 ]  # fmt: skip
 
 

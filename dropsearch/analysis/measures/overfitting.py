@@ -8,12 +8,14 @@ from typing import Protocol
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
 from dropsearch.core.records import EpochMetrics, Quantity
 
+LOSS_UNIT = "the unit of the loss"
+"""What stands for the unit of a module's loss, which a run knows."""
 VALUES = {
-    "gap_best": Quantity("gap at the best epoch", "nats", higher_is_better=False),
-    "gap_last": Quantity("gap at the last epoch", "nats", higher_is_better=False),
-    "val_loss_best": Quantity("validation loss at the best epoch", "nats", higher_is_better=False),
+    "gap_best": Quantity("gap at the best epoch", LOSS_UNIT, higher_is_better=False),
+    "gap_last": Quantity("gap at the last epoch", LOSS_UNIT, higher_is_better=False),
+    "val_loss_best": Quantity("validation loss at the best epoch", LOSS_UNIT, higher_is_better=False),
 }
-SERIES = {"gap": Quantity("validation loss minus train loss", "nats", higher_is_better=False)}
+SERIES = {"gap": Quantity("validation loss minus train loss", LOSS_UNIT, higher_is_better=False)}
 
 ROUNDING = 1e-6
 """Relative difference of two float32 means over the same examples that rounding can cause."""
@@ -34,7 +36,7 @@ class Curve(Protocol):
 
 
 def measure(trained: Curve) -> Measured:
-    """Measure the generalization gap, validation loss minus train loss, in nats.
+    """Measure the generalization gap, validation loss minus train loss.
 
     Both losses are means over equally many examples, with dropout off and the weights at the end of the epoch. The
     training loss with dropout on is unsuitable: it grows with the rate, so the gap would shrink without less

@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Metrics of one epoch. Losses are means over examples in nats; accuracies are in [0, 1]."""
+    """Metrics of one epoch, as the module logs them. Those of the built-in models: nats, and accuracies in [0, 1]."""
 
     epoch: int
     """Counted from 0."""
@@ -38,6 +38,8 @@ class Monitor:
 
     name: str = "val_loss"
     mode: Literal["min", "max"] = "min"
+    unit: str = field(default="", compare=False)
+    """What the user calls its unit; values are shown as they are logged, with this behind them."""
 
     @property
     def is_val_loss(self) -> bool:
@@ -58,4 +60,9 @@ class ComparisonMetric:
     """The source of the values: `TestScores`, or the winner's retrainings."""
     label: str = "test accuracy"
     percent: bool = True
+    """Whether it is a share in [0, 1] by contract, which is shown in per cent; see `example_scores`."""
     higher_is_better: bool = True
+    unit: str = ""
+    """Of any other metric: what the user calls its unit."""
+    loss_unit: str = "nats"
+    """The unit of train and validation loss where it is known, else empty."""

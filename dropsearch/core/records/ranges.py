@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from dropsearch.core.override_text import written
+
 MANY = 1000
 """Maximum number of values of a range, and of combinations, that are checked one by one."""
-
-_PLAIN_WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.\-/]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -149,17 +147,3 @@ def _each_value(values: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any
 def _same(one: Any, other: Any) -> bool:
     # In Python True == 1, but they are different hyperparameters.
     return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def written(value: Any) -> str:
-    """Return a value in Hydra's override grammar."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(written(item) for item in value)}]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if _PLAIN_WORD.match(value):
-        return value
-    # In Hydra's quoted strings only backslashes in front of a quote need escaping.
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
-    escaped = re.sub(r"\\+$", lambda match: match[0] * 2, escaped)
-    return f"'{escaped}'"

@@ -93,7 +93,7 @@ def _print_result(
     best = result.best
     print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
     given = context.modules.constructor_arguments(result.spec)
-    command = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates)
+    command = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates, path)
     if command:
         print(f"to load it:\n  {command}")
     return 0

@@ -16,7 +16,7 @@ from dropsearch.core.records import Summary
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, Band, finite, shown_interval
-from dropsearch.report.numbers import shorten
+from dropsearch.report.numbers import shorten, with_unit
 
 
 def label_outer(drawn: FigureLayout, x: str, y: str) -> None:
@@ -136,9 +136,10 @@ def _common_folder(sites: list[str]) -> str:
 
 def score_label(summary: Summary) -> str:
     """Return the label of the score axis: the monitored metric, negated if higher is better."""
-    if summary.monitor.is_val_loss:
-        return "validation loss (nats)" if summary.comparison_metric.percent else "validation loss"
-    return summary.monitor.name if summary.monitor.mode == "min" else f"\N{MINUS SIGN}{summary.monitor.name}"
+    monitor = summary.monitor
+    if monitor.is_val_loss:
+        return with_unit("validation loss", summary.comparison_metric.loss_unit)
+    return with_unit(monitor.name if monitor.mode == "min" else f"\N{MINUS SIGN}{monitor.name}", monitor.unit)
 
 
 ROW = 0.45

@@ -12,7 +12,7 @@ from dropsearch.report import findings
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import Scale, probability
+from dropsearch.report.numbers import Scale, probability, with_unit
 
 CAPTION = (
     "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "
@@ -51,9 +51,10 @@ def differences(summary: Summary) -> FigureLayout | None:
     panel.grid(visible=False, axis="y")
     panel.spines["left"].set_visible(False)
     panel.set_xlim(*_limits(contrasts, _factor(Scale(summary.comparison_metric))))
-    unit = " (percentage points)" if summary.comparison_metric.percent else ""
-    panel.set_xlabel(f"{summary.comparison_metric.label} of the first arm minus the second{unit}")
-    _column_titles(panel, "points" if summary.comparison_metric.percent else "difference")
+    unit = Scale(summary.comparison_metric).unit.strip()
+    of = f"{summary.comparison_metric.label} of the first arm minus the second"
+    panel.set_xlabel(with_unit(of, "percentage points" if unit == "points" else unit))
+    _column_titles(panel, unit or "difference")
     return drawn
 
 

@@ -11,6 +11,7 @@ from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
 from dropsearch.report.figures.axes import BAND, ROW, keys, label_outer, margin, strip, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.numbers import with_unit
 
 MEASURES = ("gap_best", "gap_last")
 
@@ -37,13 +38,14 @@ def gaps(summary: Summary) -> FigureLayout | None:
         panel.axvline(0, color="black", linewidth=1.1, zorder=2)
         strip(panel, arms, values)
         panel.set_title(quantities[name].label, fontweight="bold")
-        panel.set_xlabel("validation minus train loss (nats)")
+        panel.set_xlabel(with_unit("validation minus train loss", summary.comparison_metric.loss_unit))
     return drawn
 
 
 def _alt(summary: Summary, name: str) -> str:
+    unit = f" {summary.comparison_metric.loss_unit}".rstrip()
     return ", ".join(
-        f"{arm} {interval.mean:+.3f} nats" for arm, interval in measured_values.means(summary, name).items()
+        f"{arm} {interval.mean:+.3f}{unit}" for arm, interval in measured_values.means(summary, name).items()
     )
 
 

@@ -13,6 +13,7 @@ from dropsearch.report.figures.axes import label_outer, loss_axis, say, whole_nu
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, Line, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, curve_band
+from dropsearch.report.numbers import with_unit
 
 LOWEST = 1 / 40
 """Train losses below this share of the lowest validation loss are outside of the axis."""
@@ -47,7 +48,7 @@ def curves(summary: Summary) -> FigureLayout | None:
     for panel in drawn.panels:
         whole_numbers(panel)
         loss_axis(panel, values, floor=LOWEST * _least_validation(summary))
-    label_outer(drawn, "epoch", "loss (nats)")
+    label_outer(drawn, "epoch", with_unit("loss", summary.comparison_metric.loss_unit))
     return drawn
 
 

@@ -7,7 +7,19 @@ import math
 from dropsearch.core.records import ArmOutcome, ComparisonMetric, Interval, Summary
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import EMPTY, Scale, judged, loss, number, percent, rate, scores, setting, shorten
+from dropsearch.report.numbers import (
+    EMPTY,
+    Scale,
+    judged,
+    loss,
+    number,
+    percent,
+    rate,
+    scores,
+    setting,
+    shorten,
+    with_unit,
+)
 from dropsearch.report.tables.evidence import claims_table, variation_tables
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 
@@ -19,11 +31,12 @@ def arms_table(summary: Summary) -> Table:
     """Return a table with one row per arm: final states of trials, search, confirmation and test results."""
     if not summary.comparison_metric.percent:
         return _user_arms(summary)
+    monitored = "val loss" if summary.monitor.is_val_loss else shorten(summary.monitor.name, 9)
     columns = (
         "arm",
         "done/pruned/\nfailed",
-        "search\nval loss",
-        "confirmed\nval loss",
+        f"search\n{monitored}",
+        f"confirmed\n{monitored}",
         "search\nluck",
         "test accuracy\nmean (95 % interval)",
         "test\nloss",
@@ -48,7 +61,7 @@ def _user_arms(summary: Summary) -> Table:
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
     columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]
     rows = tuple(_user_row(arm, outcome, comparison_metric, with_accuracy) for arm, outcome in summary.arms.items())
-    title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {monitor.name} is better"
+    title = f"Arms: {'more' if monitor.mode == 'max' else 'less'} {with_unit(monitor.name, monitor.unit)} is better"
     return Table(title, tuple(columns), rows, left=("arm",))
 
 
@@ -105,7 +118,7 @@ def differences_table(summary: Summary) -> Table:
         for found in findings.comparisons(summary)
     )
     columns = ("contrast", *CONTRAST, "P(a > b)")
-    unit = ": percentage points" if summary.comparison_metric.percent else ""
+    unit = ": percentage points" if scale.unit == " points" else f":{scale.unit}" if scale.unit else ""
     return Table(f"Paired differences in {summary.comparison_metric.label}{unit}", columns, rows, left=("contrast",))
 
 

@@ -188,10 +188,12 @@ def _luck(summary: Summary) -> Iterator[str]:
     gaps = {name: findings.gap(arm) for name, arm in summary.arms.items()}
     known = {name: gap for name, gap in gaps.items() if math.isfinite(gap)}
     if known and max(known.values()) > 0:
-        name, nats = max(known, key=known.__getitem__), " nats" if summary.comparison_metric.percent else ""
+        name, monitor = max(known, key=known.__getitem__), summary.monitor
+        unit = monitor.unit or (summary.comparison_metric.loss_unit if monitor.is_val_loss else "")
+        gap = f"{loss(known[name], sign=True)} {unit}".rstrip()
         yield (
             f"Search scores flatter: the largest gap between search and confirmation is that of {arm_title(name)}, "
-            f"{loss(known[name], sign=True)}{nats}. Only confirmed scores are fit for comparing arms."
+            f"{gap}. Only confirmed scores are fit for comparing arms."
         )
 
 

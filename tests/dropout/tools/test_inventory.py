@@ -31,7 +31,7 @@ def state(module: nn.Module) -> dict[str, Any]:
         "modes": {name: part.training for name, part in module.named_modules()},
         "hooks": {name: (len(p._forward_hooks), len(p._forward_pre_hooks)) for name, p in module.named_modules()},
         "attributes": {name: set(vars(part)) for name, part in module.named_modules()},
-        "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1]),
+        "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1]),  # type: ignore
     }
 
 
@@ -123,6 +123,8 @@ def test_stochastic_depth_is_a_site_and_noise_is_none() -> None:
         lambda x: x * (torch.rand_like(x) > 0.2),
         lambda x: x * (torch.rand(x.shape) > 0.2),
         lambda x: x * torch.distributions.Bernoulli(0.8).sample(x.shape),
+        lambda x: x * torch.bernoulli(torch.tensor([0.1, 0.2, 0.3, 0.4]).expand(3, 4)),
+        lambda x: x * (torch.rand_like(x) > torch.tensor([[0.1, 0.2, 0.3, 0.4]])),
         lambda x: torch.native_dropout(x, 0.3, True)[0],
     ],
 )
@@ -147,6 +149,13 @@ def test_a_forward_that_drops_by_its_own_draws_is_named(draw: Any) -> None:
         lambda x: x + torch.rand_like(x) * 0.1,
         lambda x: x + torch.distributions.Normal(0.0, 1.0).sample(x.shape),
         lambda x: torch.distributions.Normal(x, 1.0).rsample(),
+        lambda x: x * torch.bernoulli(x),
+        lambda x: x * torch.empty_like(x).bernoulli_(x),
+        lambda x: x * x.bernoulli(),
+        lambda x: x * torch.distributions.Bernoulli(logits=x).sample(),
+        lambda x: x * (torch.rand_like(x) < x),
+        lambda x: x * (x > torch.rand(x.shape)),
+        lambda x: torch.distributions.RelaxedBernoulli(torch.tensor(0.5), logits=x).rsample(),
         lambda x: F.gumbel_softmax(x),
         lambda x: F.rrelu(x, training=True),
     ],
@@ -162,11 +171,11 @@ def test_noise_and_samplings_are_no_sites(draw: Any) -> None:
 @pytest.mark.parametrize("name", ["StochasticDepth", "DropPath", "DropPath2d", "ZoneOutLSTMCell", "DropBlock2d"])
 def test_stochastic_modules_of_other_libraries_are_known_by_the_name_of_their_type(name: str) -> None:
     def forward(self: nn.Module, x: Tensor) -> Tensor:
-        return x * torch.empty(x.shape[0], 1).bernoulli_(1 - self.p) if self.training else x
+        return x * torch.empty(x.shape[0], 1).bernoulli_(1 - self.p) if self.training else x  # type: ignore
 
     kind = type(name, (nn.Module,), {"forward": forward})
     part = kind()
-    part.p = 0.4
+    part.p = 0.4  # type: ignore
     (site,) = dropsearch.dropout_sites(nn.Sequential(part), torch.randn(3, 4))
     assert (site.name, site.rate, site.controllable) == ("0", 0.4, True)
 
@@ -201,12 +210,12 @@ def test_what_torchscript_compiled_is_named() -> None:
 
 def test_a_compiled_module_shows_what_was_compiled() -> None:
     module = torch.compile(LoopingNet(), backend="eager")
-    found = dropsearch.dropout_sites(module, torch.randn(2, 4))
+    found = dropsearch.dropout_sites(module, torch.randn(2, 4))  # type: ignore
     assert [site.name for site in found] == ["_orig_mod"]
     with pytest.raises(InputError, match=r"rates of calls \(_orig_mod\) .* got a compiled OptimizedModule"):
-        dropsearch.set_rates(module, {"_orig_mod": 0.3})
+        dropsearch.set_rates(module, {"_orig_mod": 0.3})  # type: ignore
     with pytest.raises(InputError, match="LightningModule that is not compiled, got a compiled Litten"):
-        dropsearch.dropout_sites(torch.compile(Litten(), backend="eager"), labelled())
+        dropsearch.dropout_sites(torch.compile(Litten(), backend="eager"), labelled())  # type: ignore
 
 
 def test_a_dropout_behind_an_if_is_a_site_when_the_batch_leads_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from dropsearch.core.records import ComparisonMetric, Interval, Monitor
 from dropsearch.report import arms_table, closing, differences_table, results, write_figures
+from dropsearch.report.figures.axes import score_label
 from dropsearch.report.numbers import Scale, loss
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.verdict import answer
 from dropsearch.stats.comparisons import compared
 
@@ -78,6 +81,37 @@ def test_every_line_fits_and_every_figure_is_drawn(make, tmp_path):
         "differences",
         "found",
     ]
+
+
+def test_values_are_shown_as_logged_with_the_unit_of_the_user(make):
+    metric = replace(MORE, label="test acc", unit="%", loss_unit="")
+    low, high = [[100 * score for score in scores] for scores in (LOW, HIGH)]
+    found = judged(make, metric, Monitor("val_acc", "max", "%"), none=low, dropout=high)
+    assert "; test acc 61.50 % (95 % CI" in answer(found)[0]
+    assert re.match(r"Plain is worse by 2[01][.\d]* points \(95 % CI", answer(found)[2])
+    assert arms_table(found).title == "Arms: more val_acc (%) is better"
+    assert differences_table(found).title == "Paired differences in test acc: percentage points"
+    plain = replace(found, comparison_metric=replace(metric, unit=""), monitor=Monitor("val_acc", "max"))
+    said = " ".join([*answer(plain), *caveats(plain), str(arms_table(plain))])
+    assert "61.50 (95 % CI" in said
+    assert "points" not in said
+    assert "nats" not in said
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "difference"),
+    [("", "", ""), ("%", " %", " points"), ("dB", " dB", " dB")],
+)
+def test_unit_of_the_user(unit: str, value: str, difference: str):
+    scale = Scale(replace(MORE, unit=unit))
+    assert scale.score(Interval(37.5, 30.0, 40.0)) == f"37.5{value} (95 % CI 30.0 to 40.0{value})"
+    assert scale.unit == difference
+
+
+def test_loss_of_unknown_unit_has_none_in_figures(make):
+    found = judged(make, replace(LESS, loss_unit=""), Monitor(), none=LOW, dropout=HIGH)
+    known = replace(found, comparison_metric=replace(LESS, loss_unit="m²"))
+    assert (score_label(found), score_label(known)) == ("validation loss", "validation loss (m²)")
 
 
 def test_no_accuracy_is_said_to_be_above_a_hundred_per_cent_or_below_zero():
