@@ -19,7 +19,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.training.protocols import TrialData
 
 MOST, LEAST = 2048, 256
-"""Maximum number of examples of each set, so that costs do not grow with the data."""
+"""Maximum number of examples of each set, so that costs do not grow with the data; and the minimum for slow models."""
 AFFORDABLE = 1e6
 """Maximum floating-point operations per example with `MOST` examples; costlier models use fewer examples."""
 LARGEST = 1_000_000

@@ -19,7 +19,7 @@ HIGH = 0.9
 """The rate that is compared with 0."""
 
 _TRIES = 3
-"""Number of seeds: even at this rate a mask may keep all of very few activations by chance."""
+"""Number of seeds to try, since a mask may keep all of very few activations by chance."""
 
 
 class RateEffect:

@@ -22,7 +22,7 @@ class _Frame:
 
     Args:
         values: Values of the vertical axis; a tail of bad values is cut off.
-        lower_is_better: Whether the bad tail is at the upper end.
+        lower_is_better: Whether lower values are better, so that the tail is at the upper end.
         right: The end of the horizontal axis, which starts at 0.
         width: Width of the chart.
     """

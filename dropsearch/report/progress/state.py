@@ -59,7 +59,7 @@ class RunState:
         self.n_trials, self.max_epochs, self.monitor = n_trials, max_epochs, monitor
         self._pruned_share = pruned_share
         self._epochs, self._ended = 0, 0
-        """Number of ended trials of the current stage."""
+        """Epochs and number of the ended trials of the current stage."""
         self.expected = self._guess = 0.0
         """Expected epochs of a trial of the current stage."""
         self.current = ""

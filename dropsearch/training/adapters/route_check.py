@@ -19,7 +19,7 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 EPOCHS, BATCHES = 3, 2
-"""Number of training steps, enough for a schedule to leave its own initial value."""
+"""Numbers of training epochs and batches, enough for a schedule to leave its own initial value."""
 FACTOR = 3.0
 """Ratio of the two compared values."""
 
