@@ -107,6 +107,7 @@ class Pages:
 
     def curves(self, run: str) -> Mapping[str, int]:
         """Open a run's metrics and return each chart that has a curve, with its number of points."""
+        self.browser.screen(1280, 3000)  # a chart is drawn when it comes into sight
         self._go(f"{self._top}/runs/{run}/model-metrics")
         plots = "[...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data?.length)"
         wanted = ("dropsearch/train_loss", "val_loss")
