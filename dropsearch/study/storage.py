@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import create_engine  # comes with optuna
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from dropsearch._compat.database_urls import missing_driver, sqlite_file
 from dropsearch._compat.optuna_journal import first_bad_line
@@ -57,11 +58,21 @@ def open_storage(url: str | BaseStorage | None, journal: Path) -> BaseStorage:
 def _open_database(url: str) -> BaseStorage:
     options = engine_options(url)
     url = url.replace("{", "{{").replace("}", "}}")  # Optuna treats the URL as a template
-    for _ in range(3):
-        # If several processes create the tables at the same time, all but one fail.
-        with suppress(OperationalError, IntegrityError):
+    for pause in PAUSES:
+        # If several processes create the tables at once, all but one fail because the tables exist.
+        try:
             return RDBStorage(url, engine_kwargs=options)
+        except (OperationalError, IntegrityError, ProgrammingError) as error:
+            if not any(words in str(error).lower() for words in MADE_BY_ANOTHER):
+                raise
+        time.sleep(pause)
     return RDBStorage(url, engine_kwargs=options)
+
+
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between attempts to open a database while other processes create its tables."""
+MADE_BY_ANOTHER = ("already exists", "duplicate key", "unique constraint", "is locked")
+"""What databases say of tables, types and rows that another process has just created."""
 
 
 def engine_options(url: str) -> dict[str, Any]:

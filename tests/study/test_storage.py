@@ -1,4 +1,4 @@
-"""Databases whose driver is not installed: the message says how to install it."""
+"""How databases are opened: by several processes at once, and without their driver."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from dropsearch.core.errors import InputError
-from dropsearch.study.storage import check_storage
+from dropsearch.study import storage
+from dropsearch.study.storage import check_storage, open_storage
 from dropsearch.tracking.mlflow.address import Address, _check_database
 
 URLS = [
@@ -28,3 +31,35 @@ def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch, url: str, modu
             use()
         assert str(caught.value).endswith(f"its driver {module} is not installed: pip install {package}")
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "attempts"),
+    [
+        (ProgrammingError, 'type "studydirection" already exists', 3),
+        (OperationalError, "table studies already exists", 3),
+        (IntegrityError, "duplicate key value violates unique constraint", 3),
+        (ProgrammingError, "permission denied for schema public", 1),
+    ],
+)
+def test_a_database_whose_tables_another_process_creates_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Exception], said: str, attempts: int
+) -> None:
+    made: list[RDBStorage | None] = []
+
+    def make(url: str, **options: object) -> RDBStorage:
+        made.append(None)
+        if len(made) < 3:
+            raise kind("CREATE TABLE", {}, Exception(said))  # type: ignore[call-arg]
+        return RDBStorage(url, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage, "RDBStorage", make)
+    monkeypatch.setattr(storage, "PAUSES", (0.0,) * 5)
+    url = f"sqlite:///{tmp_path}/study.db"
+    if attempts == 1:
+        with pytest.raises(InputError, match=said):
+            open_storage(url, tmp_path / "j")
+    else:
+        opened = open_storage(url, tmp_path / "j")
+        opened.engine.dispose()  # type: ignore[attr-defined]
+    assert len(made) == attempts
