@@ -34,6 +34,8 @@ from dropsearch.datasets.user_loaders import (
 )
 from dropsearch.datasets.user_tensors import Examples
 
+PART_SHARE = 8
+"""The train loss with dropout off is measured on one of so many parts of the training set."""
 MOST_PROCESSES = 16
 """Maximum total number of worker processes over the loaders of all rows."""
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -72,7 +74,7 @@ class UserData:
             """The first of them; empty if they can."""
             if self.incompatibility:
                 self.rows = None
-            self._part_size = length(self._val)
+            self._part_size = min(length(self._val), examples(self._train) // PART_SHARE or length(self._val))
             self.validates_by_row = is_random(self._val)
             """Whether reading the validation set draws random numbers, so that its batches differ between trials."""
         with seeded(seed):
@@ -223,9 +225,10 @@ class UserData:
         return {"datamodule": prepared(self.module, **{f"{step}_dataloader": loader})}
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, of the size of the validation set, in order.
+        """Return a fixed part of the training set, in order: an eighth of it, at most the size of the validation set.
 
-        With several validation loaders it is a list of the same length.
+        It consists of whole batches, at least one; measuring it takes about a twentieth of an epoch's steps. With
+        several validation loaders it is a list of the same length.
         """
         given, count = each_loader(self._train), len(each_loader(self._val))
         part = Part(given[0] if len(given) == 1 else self._train, self._part_size, is_random=self.rows is None)
@@ -343,7 +346,7 @@ class UserDataRows:
         return TensorLoader(self._rows.tensors, self._data.batch_size, seed=order, drop_last=True, form=self._rows.form)
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, of the size of the validation set, in order."""
+        """Return a fixed part of the training set (see `UserData`), in order."""
         return OnDevice(self._data.train_part_loader(), self._rows.tensors[0].device)
 
     def val_dataloader(self) -> Any:
@@ -381,7 +384,7 @@ class UserDataLockstep:
         return loader if keying_of(loader) is not None else Combined(loader)
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, of the size of the validation set.
+        """Return a fixed part of the training set (see `UserData`).
 
         There is none for several training loaders, whose combined batches do not suit a validation step.
         """

@@ -104,7 +104,7 @@ class TrialData(Protocol):
         ...
 
     def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set, of the size of the validation set."""
+        """Return a fixed part of the training set, of the size of the validation set at most."""
         ...
 
     def val_dataloader(self) -> Any:

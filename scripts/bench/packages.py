@@ -3,7 +3,8 @@
 .ecosystem/NAME/bin/python scripts/bench/packages.py NAME MODEL DATA [--trials 8] [--epochs 5] [--repeats 3]
 
 MODEL and DATA are names in tests/ecosystem/NAME.py. The three are timed in turn, and medians of trials per second are
-compared, so that other load on the machine falls on all alike. One process with one thread trains.
+compared, so that other load on the machine falls on all alike. One process with one thread trains, and its CPU time is
+taken, which other load changes less than wall time.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.repeats + 1):  # the first is not counted
         for name, (count, run) in ways.items():
-            started = time.perf_counter()
+            started = time.process_time()
             run()
-            seconds[name].append((time.perf_counter() - started) / count)
+            seconds[name].append((time.process_time() - started) / count)
     each = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     print(f"{given.package} {given.model}: sequential / plain {each['sequential'] / each['plain']:.2f}", end="")
     if rows is not None:

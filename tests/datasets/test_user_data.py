@@ -97,10 +97,10 @@ def test_sizes_and_what_is_left_out_are_known():
     assert own(data.Digits()).test_dataloader() is None
 
 
-def test_the_part_is_as_large_as_validation_and_the_same_each_time():
+def test_the_part_is_an_eighth_in_whole_batches_and_the_same_each_time():
     part = own(data.Digits()).train_part_loader()
     first, again = ([batch[0] for batch in part] for _ in range(2))
-    assert sum(map(len, first)) == 64, "whole batches of 32 that hold 45"
+    assert sum(map(len, first)) == 32, "a whole batch of 32 that holds 13"
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 

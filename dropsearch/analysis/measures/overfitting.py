@@ -38,10 +38,11 @@ class Curve(Protocol):
 def measure(trained: Curve) -> Measured:
     """Measure the generalization gap, validation loss minus train loss.
 
-    Both losses are means over equally many examples, with dropout off and the weights at the end of the epoch. The
-    training loss with dropout on is unsuitable: it grows with the rate, so the gap would shrink without less
-    overfitting. Values: `gap_best` (at the epoch of the kept weights), `gap_last` (at the last epoch), and
-    `val_loss_best`, since an untrained network has no gap either. Series: `gap` by epoch, from 1.
+    Both losses are means over examples, with dropout off and the weights at the end of the epoch; the train loss is
+    measured on a fixed part of the training set. The training loss with dropout on is unsuitable: it grows with the
+    rate, so the gap would shrink without less overfitting. Values: `gap_best` (at the epoch of the kept weights),
+    `gap_last` (at the last epoch), and `val_loss_best`, since an untrained network has no gap either. Series: `gap` by
+    epoch, from 1.
 
     Raises:
         NotMeasuredError: A loss is missing, or both are equal up to rounding in every epoch, as on the same examples.

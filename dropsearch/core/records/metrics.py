@@ -15,7 +15,7 @@ class EpochMetrics:
     epoch: int
     """Counted from 0."""
     train_loss: float
-    """Train loss with dropout off, on a fixed part of the training set of the size of the validation set."""
+    """Train loss with dropout off, on a fixed part of the training set, of the size of the validation set at most."""
     train_loss_as_trained: float
     """Train loss with dropout on: the mean over the batches of the epoch during training."""
     val_loss: float
