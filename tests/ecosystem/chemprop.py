@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from rdkit import Chem
 from rdkit.Chem.Descriptors import MolLogP
 
-from tests.ecosystem.searching import assert_sequential
+from tests.ecosystem.searching import assert_alike
 
 PARTS = ["C", "CC", "CO", "CN", "C(=O)", "C1CC1", "C(F)", "C(Cl)", "CS", "C=C"]
 SMILES = [f"{first}{second}{third}" for first in PARTS for second in PARTS for third in ("O", "N")]
@@ -44,7 +44,6 @@ SITES = ["message_passing.dropout", "predictor.ffn.1.1"]
 """One `nn.Dropout` for all steps of message passing, and one in the predictor."""
 
 
-def test_trains_alone_since_graphs_differ_in_size(tmp_path: Path) -> None:
+def test_trains_vectorized_as_alone_though_graphs_differ_in_size(tmp_path: Path) -> None:
     # In double precision Lightning itself leaves the graphs in float32, and fails.
-    reason = "a training batch differs from its stacked examples"
-    assert_sequential(mpnn, Molecules, tmp_path, SITES, reason, precision="32-true")
+    assert_alike(mpnn, Molecules, tmp_path, SITES, precision="32-true")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification.accuracy import Accuracy
 
-from tests.ecosystem.searching import assert_alike, assert_sequential, shares_of_zeros
+from tests.ecosystem.searching import assert_alike, shares_of_zeros
 
 
 class SimpleDenseNet(nn.Module):
@@ -150,9 +150,8 @@ def test_trains_vectorized_as_alone(tmp_path: Path) -> None:
     assert_alike(template, DigitsDataModule, tmp_path, SITES, MONITOR)
 
 
-def test_augmentation_in_the_data_set(tmp_path: Path) -> None:
-    reason = "the training examples are random, for example because of augmentation"
-    assert_sequential(template, partial(DigitsDataModule, augmented=True), tmp_path, SITES, reason, MONITOR)
+def test_trains_vectorized_with_augmentation_in_the_data_set(tmp_path: Path) -> None:
+    assert_alike(template, partial(DigitsDataModule, augmented=True), tmp_path, SITES, MONITOR)
 
 
 def test_rates() -> None:

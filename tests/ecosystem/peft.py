@@ -18,6 +18,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from tests.ecosystem.searching import assert_alike, shares_of_zeros
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+FIXED = [
+    "engine=vectorized",
+    "engine.processes=1",
+]  # sequential training may be measured to be faster, on a busy machine
 WORDS, LENGTH, CLASSES = 40, 12, 3
 
 
@@ -131,7 +135,7 @@ def test_the_plan_says_what_the_frozen_base_saves() -> None:
         "arms=[dropout]",
         "trainer.max_epochs=1",
     ]
-    command = [sys.executable, "-m", "dropsearch", *given, "task=plan", "study.n_trials=8", "tracking=none"]
+    command = [sys.executable, "-m", "dropsearch", *given, "task=plan", "study.n_trials=8", "tracking=none", *FIXED]
     found = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert re.search(r"^frozen +[\d.]+ MiB held once for all rows instead of [\d.]+ MiB", found.stdout, re.M), (

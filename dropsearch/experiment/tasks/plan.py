@@ -85,7 +85,7 @@ def _memory(parameters: int, plan: Plan) -> str:
 
 def _frozen(plan: Plan) -> Iterator[str]:
     """Yield the memory that rows share, and the savings."""
-    if plan.memory is None or not plan.memory.holds_parts_once:
+    if plan.engine != "vectorized" or plan.memory is None or not plan.memory.holds_parts_once:
         return
     once = plan.memory.held_once / 2**20
     faster = f", {plan.gain_of_holding_once:.1f} times the speed of copies" if plan.gain_of_holding_once else ""
