@@ -39,12 +39,12 @@ class UserFiles:
     @property
     def has_groups(self) -> bool:
         """Whether the groups of conf/config.yaml are in the defaults list."""
-        return self.primary is None or "config" in self._defaults
+        return self.primary is None or "config" in self.chosen
 
     @property
     def has_schema(self) -> bool:
         """Whether the schema is in the defaults list, so that Hydra knows the configuration keys."""
-        return self.has_groups or "schema" in self._defaults
+        return self.has_groups or "schema" in self.chosen
 
     @property
     def targets(self) -> set[str]:
@@ -54,10 +54,10 @@ class UserFiles:
             for file in (self.primary or {}, *self.experiments)
             for group, inside in file.items()
             if isinstance(inside, Mapping) and "_target_" in inside
-        } - self._defaults
+        } - self.chosen
 
     @property
-    def _defaults(self) -> set[str]:
+    def chosen(self) -> set[str]:
         """Entries of the defaults lists: files, and groups with a chosen option."""
         return {
             str(name).removeprefix("override ").lstrip("/")

@@ -36,9 +36,17 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
         arguments += [f"~{group}" for group in sorted(found & {"model", "data"} - keys)]
     if files.primary is None:
         return arguments
+    if not files.has_groups:
+        arguments = [_added(argument, files.chosen) for argument in arguments]
     if not files.has_schema:
         arguments = list(map(_new, arguments))
     return [*arguments, *(word for word in _QUIET if word.partition("=")[0] not in keys)]
+
+
+def _added(argument: str, chosen: set[str]) -> str:
+    """Return an override that adds an option of a group to a file without it in its defaults list."""
+    group = argument.partition("=")[0]
+    return f"+{argument}" if group in GROUPS and group not in chosen and "=" in argument else argument
 
 
 def _new(argument: str) -> str:

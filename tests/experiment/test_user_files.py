@@ -76,6 +76,13 @@ def test_command_line_overrides_a_file(files: Composed):
     assert (arguments(config.model), config.study.n_trials) == ({"cfg": {"net": {"hidden": 2}}}, 7)
 
 
+@pytest.mark.parametrize("name", ["bare", "typed", "on_top"])
+def test_options_of_groups_are_added_to_a_whole_configuration(files: Composed, name: str):
+    config = files("--config-name", name, "engine=sequential", "sampler=random", "tracking=none")
+    assert (config.engine.name, config.sampler.name, config.tracking.name) == ("sequential", "random", "none")
+    assert arguments(config.model) == {"cfg": {"net": {"hidden": 6}}}
+
+
 def test_group_on_the_command_line_stands_above_the_experiment(files: Composed):
     config = files("experiment=ours", "data=mine")
     assert (config.model.name, arguments(config.model)["hidden"], config.data.name) == ("mlp", [4], "Points")
