@@ -43,8 +43,9 @@ class FakeWorker:
     def send(self, answer: Any) -> None:
         """Take an answer, and say what comes next."""
         if self.last == "ask":
-            self.specs, self.curves = answer, {spec.key: [] for spec in answer}
-            self._say(*(("report", self._epoch()) if answer else ("done",)))
+            self.specs, _ = answer
+            self.curves = {spec.key: [] for spec in self.specs}
+            self._say(*(("report", self._epoch()) if self.specs else ("done",)))
         elif self.last == "report" and self.specs and len(self.curves[self.specs[0].key]) < self.epochs:
             self._say("report", self._epoch())
         else:

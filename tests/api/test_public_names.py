@@ -53,7 +53,7 @@ def test_every_public_name_is_there_and_documented(name: str):
 
 def test_help_shows_the_function():
     assert inspect.isfunction(dropsearch.search)
-    assert "n_trials: The total of each arm" in pydoc.render_doc(dropsearch.search, renderer=pydoc.plaintext)
+    assert "n_trials: Total number of trials per arm" in pydoc.render_doc(dropsearch.search, renderer=pydoc.plaintext)
 
 
 def test_an_input_error_is_a_value_error():

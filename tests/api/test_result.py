@@ -104,7 +104,7 @@ def test_a_result_is_read_back_from_a_folder_that_was_moved(result: SearchResult
 
 
 def test_a_result_without_the_class_cannot_load_its_winner(result: SearchResult):
-    with pytest.raises(InputError, match=r"give make_module=\.\.\."):
+    with pytest.raises(InputError, match=r"pass make_module=\.\.\."):
         SearchResult.load(result.output_dir).load_best()
 
 

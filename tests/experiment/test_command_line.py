@@ -50,7 +50,7 @@ def test_the_shell_sees_status_two_and_one_line(tmp_path: Path):
 def test_help_says_what_it_is_and_how_to_go_on(cli: Cli):
     ended = cli("--help")
     assert ended.status == 0
-    assert ended.out.startswith("dropsearch finds the dropout rate that each layer of a model wants")
+    assert ended.out.startswith("dropsearch searches the dropout rate of each layer of a model")
     assert ended.out.count("python -m dropsearch") >= 4
     assert "README.md" in ended.out
     assert 'eval "$(dropsearch -sc install=bash)"' in ended.out

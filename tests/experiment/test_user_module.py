@@ -254,7 +254,7 @@ REFUSED = [
     (own("LitNet", "Digits", "monitor=val_lss"), '(did you mean "val_loss"?): it logs val_acc, val_loss'),
     (
         own("Stepwise"),
-        'got "val_loss", which validation_step logs it per step only: log it with on_epoch=True; at val',
+        'got "val_loss", which validation_step logs it per step only: log it with on_epoch=True; in val',
     ),
     (
         own("LitNet", "Digits", "monitor=train/loss"),
@@ -262,7 +262,7 @@ REFUSED = [
     ),
     (own("LitNte"), f'got "{NETS}.LitNte" (did you mean "{NETS}.LitNet"?)'),
     ((f"model._target_={NETS[:-1]}.LitNet", *own("LitNet")[1:]), f'(did you mean "{NETS}.LitNet"?)'),
-    (own("Wanting"), "missing 1 required positional argument: 'backbone': give model.backbone=VALUE"),
+    (own("Wanting"), "missing 1 required positional argument: 'backbone': set model.backbone=VALUE"),
     (own("Untrained"), "model=Untrained must return an optimizer from configure_optimizers, got none"),
     (own("LitNet", "Digits", "mode=most"), "mode must be one of min, max"),
     (

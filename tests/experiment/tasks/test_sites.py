@@ -69,7 +69,7 @@ def test_every_site_is_listed_with_what_it_is_and_what_its_rate_does(cli: Cli):
     assert "bernoulli" in reasons["model:bernoulli"]
     assert "lstm" not in reasons
     assert reasons["single"].startswith("it has no effect: it drops between layers, but there is only one")
-    assert "behind an `if`" in reasons["never"]
+    assert "untaken branch" in reasons["never"]
     assert "4 of 7 sites can be searched. A rate of 0.9 instead of 0 changes the loss at model, lstm, drop." in (
         words(ended.out)
     )
