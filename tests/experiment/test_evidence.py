@@ -70,7 +70,7 @@ def test_the_gap_is_that_of_the_retrainings_curves(done: Done):
 def test_every_number_and_curve_is_described(done: Done):
     evidence = done.measured()
     named = {name for arm in evidence.arms.values() for name in (*arm.measures, *arm.series)}
-    assert named <= set(quantities()) == set(evidence.quantities)
+    assert named <= set(quantities("nats")) == set(evidence.quantities)
 
 
 def test_corruption_errors_are_relative_to_the_plain_arm(done: Done):

@@ -124,7 +124,7 @@ def test_an_average_of_weights_is_kept_through_a_refilled_row_and_a_bad_neighbor
         ),
         ({"limit_train_batches": 1}, ["trainer.limit_train_batches"]),
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_what_rows_do_not_honour_is_named(arguments: dict[str, Any], named: list[str]) -> None:
     found = list(not_of_rows(arguments))
