@@ -33,6 +33,7 @@ class TrackedFeed:
     ) -> None:
         self._feed, self._tracker, self._progress, self._elsewhere = feed, tracker, progress, elsewhere
         self.most_at_once = feed.most_at_once
+        self._has_begun = False
 
     @property
     def held(self) -> bool:
@@ -42,6 +43,9 @@ class TrackedFeed:
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials, and count trials ended by other processes."""
         specs = self._feed.ask(count)
+        if specs and not self._has_begun:  # before, workers started: no part of the time that a trial takes
+            self._has_begun = True
+            self._progress.skip_wait()
         self._progress.elsewhere(self._elsewhere())
         return specs
 

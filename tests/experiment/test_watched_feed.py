@@ -12,7 +12,7 @@ import pytest
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
-from dropsearch.report.progress import Progress
+from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.tracking import NullTracker
 
 
@@ -53,6 +53,25 @@ def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]
 def test_a_trial_is_in_the_study_before_it_is_tracked() -> None:
     assert tell(Study()) == ["study", "tracker"]
     assert tell(Study(), "FAIL", "KeyError: 'x'") == ["study", "tracker"]
+
+
+def test_the_start_of_workers_is_no_time_of_trials() -> None:
+    seconds = [0.0]
+    forecast = Forecast([Stage("search", 100)], lambda: seconds[0])
+    progress = Progress(forecast, clock=lambda: seconds[0])
+    study = Study()
+    spec = TrialSpec("none", 0, 1, {}, 1e-3, 0.0)
+    study.ask = lambda count: [spec]  # type: ignore[attr-defined]
+    feed = TrackedFeed(study, NullTracker(), progress)  # type: ignore[arg-type]
+    progress.train("search", 100, is_search=True)
+    seconds[0] = 60.0
+    feed.ask(1)
+    seconds[0] = 62.0
+    forecast.advance()
+    seconds[0] = 64.0
+    feed.ask(1)
+    forecast.advance()
+    assert forecast.pace(forecast.stages["search"]) == 2.0
 
 
 def test_an_interrupted_trial_is_not_tracked_for_it_is_trained_again() -> None:
