@@ -17,6 +17,9 @@ MLFLOW_WARNINGS = (
 )
 WITH_MLFLOW = [Path(__file__).parent / package for package in ("api", "experiment", "tracking")]
 
+SRUN = "ignore:The `srun` command is available"
+"""Lightning warns so wherever SLURM is installed."""
+
 WHOLE_RUNS = [
     Path(__file__).parent / place
     for place in (
@@ -31,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(place in (item.path, *item.path.parents) for place in WHOLE_RUNS):
             item.add_marker(pytest.mark.slow)
+        if item.path.name != "test_slurm.py":
+            item.add_marker(pytest.mark.filterwarnings(SRUN))
         if any(folder in item.path.parents for folder in WITH_MLFLOW):
             for warning in MLFLOW_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))

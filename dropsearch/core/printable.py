@@ -48,9 +48,12 @@ def masked(text: str) -> str:
 
 
 def masked_values(value: Any, key: str = "") -> Any:
-    """Return nested mappings and lists with passwords and tokens masked, recognized by key or by format."""
+    """Return nested mappings and lists with passwords and tokens masked, recognized by key or by format.
+
+    All that stands under the key of a secret is one.
+    """
     if isinstance(value, Mapping):
-        return {name: masked_values(item, str(name)) for name, item in value.items()}
+        return {name: masked_values(item, key if is_secret_key(key) else str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(masked_values(item, key) for item in value)
     if not isinstance(value, str) or not value:

@@ -129,11 +129,12 @@ class TrialControl(DropoutControl):
     @contextmanager
     def seeing(self) -> Iterator[None]:
         """Enable the function mode while the context lasts."""
-        with self._hidden(), super().seeing():
+        with self.hidden(), super().seeing():
             yield
 
     @contextmanager
-    def _hidden(self) -> Iterator[None]:
+    def hidden(self) -> Iterator[None]:
+        """Leave calls of functions in `SHOWN` to a mode or to another control within the context."""
         shown, self._shown = self._shown, False
         try:
             yield
@@ -144,7 +145,7 @@ class TrialControl(DropoutControl):
         """Handle a call of a function in `SHOWN` as the mode does."""
         if not self._shown:
             return run(*args, **kwargs)
-        with self._hidden():
+        with self.hidden():
             return self.__torch_function__(function, (), args, kwargs)
 
     @contextmanager

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.core.printable import masked_values
+from dropsearch.core.printable import is_secret_key, masked_values
 
 OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
 """Keys whose value a retraining does not need."""
@@ -27,12 +27,20 @@ def secret_variable(key: str) -> str:
     return "DROPSEARCH_" + re.sub(r"\W+", "_", key.lstrip("+~")).upper()
 
 
-def without_secrets(values: Any, key: str = "") -> Any:
-    """Return a configuration's values with references to the environment in place of passwords and tokens."""
+def without_secrets(values: Any, key: str = "", above: str = "") -> Any:
+    """Return a configuration's values with references to the environment in place of passwords and tokens.
+
+    Args:
+        values: The values.
+        key: Their key.
+        above: The key above that names a secret, if one does: all that stands under it is one.
+    """
+    above = above or (key if is_secret_key(key) else "")
     if isinstance(values, Mapping):
-        return {name: without_secrets(value, f"{key}.{name}" if key else str(name)) for name, value in values.items()}
+        named = {name: f"{key}.{name}" if key else str(name) for name in values}
+        return {name: without_secrets(value, named[name], above) for name, value in values.items()}
     if isinstance(values, list | tuple):
-        return [without_secrets(value, f"{key}.{index}") for index, value in enumerate(values)]
-    if masked_values(values, key) == values:
+        return [without_secrets(value, f"{key}.{index}", above) for index, value in enumerate(values)]
+    if masked_values(values, above or key) == values:
         return values
     return secret_reference(key, *(("null",) if key in OPTIONAL_SECRETS else ()))

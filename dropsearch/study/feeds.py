@@ -198,6 +198,8 @@ class SearchFeed(StudyFeed):
         if retry_failed:
             release_invalid(store, lambda result: not may_succeed(result))
         self._note_ended(store.results())
+        self._others = store.ended_elsewhere
+        """How many trials other processes had ended by then; the clock does not hear of later ones."""
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Start up to `count` trials and return them; fewer if the study has reached its total or its timeout.
@@ -239,7 +241,7 @@ class SearchFeed(StudyFeed):
 
     def _is_shared(self) -> bool:
         """Return whether other processes train trials of the study; if so, stop waiting for the clock."""
-        if self.store.has_company:
+        if self.store.has_company or self.store.ended_elsewhere > self._others:
             self._clock = None
         return self._clock is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import optuna
@@ -30,10 +31,14 @@ class StudyMedianPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to prune a trial."""
+        return self.prunes(trial, lambda: study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+    def prunes(self, trial: FrozenTrial, complete_trials: Callable[[], Sequence[FrozenTrial]]) -> bool:
+        """Do the same without a study; `complete_trials` is called only where a trial may be pruned."""
         step = trial.last_step
         if step is None or step < self._warmup:
             return False
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = complete_trials()
         if not complete or len(complete) < self._startup:
             return False
         finite = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
@@ -42,7 +47,7 @@ class StudyMedianPruner(BasePruner):
         others = self._median(complete, step)
         return others is not None and min(finite) > others
 
-    def _median(self, complete: list[FrozenTrial], step: int) -> float | None:
+    def _median(self, complete: Sequence[FrozenTrial], step: int) -> float | None:
         known = tuple([trial.number for trial in complete])
         medians = self._medians.pop(known, {})
         self._medians[known] = medians  # the newest is the last

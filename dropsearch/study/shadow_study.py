@@ -116,6 +116,10 @@ class Shadow(BaseStorage):
             pruner=pruner or NopPruner(),
         )
 
+    def complete(self, unknown: frozenset[int]) -> list[FrozenTrial]:
+        """Return the complete trials, by number, without those that are `unknown`."""
+        return [trial for trial in self._trials[TrialState.COMPLETE] if trial.number not in unknown]
+
     def recent(self, states: Container[TrialState] | None) -> list[FrozenTrial]:
         """Return the trials in these states that a sampler sees: running ones, the newest ended ones, and the best."""
         first = self._first_seen()

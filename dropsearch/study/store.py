@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +24,7 @@ from dropsearch.study.abandoned import Abandoned, Failed
 from dropsearch.study.claims import Claims, TrialKey
 from dropsearch.study.distributions import propose
 from dropsearch.study.known_trials import FASTER, KnownTrials
+from dropsearch.study.median_pruner import StudyMedianPruner
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
@@ -164,14 +166,26 @@ class StudyStore:
             reports: Epochs of trials.
             unknown: By number of a trial, the trials that are as if they had just begun, for the pruner.
         """
-        return [self._report(spec, metrics, unknown.get(spec.number, frozenset())) for spec, metrics in reports]
+        # Copying a study for each trial would cost the square of their number; the median needs the complete ones only.
+        complete = cache(self.seen.complete)
+        return [
+            self._report(spec, metrics, unknown.get(spec.number, frozenset()), complete) for spec, metrics in reports
+        ]
 
-    def _report(self, spec: TrialSpec, metrics: EpochMetrics, unknown: frozenset[int]) -> bool:
+    def _report(
+        self,
+        spec: TrialSpec,
+        metrics: EpochMetrics,
+        unknown: frozenset[int],
+        complete: Callable[[frozenset[int]], list[FrozenTrial]],
+    ) -> bool:
         if self.seen.get(spec.number).state != TrialState.RUNNING:
             raise self._taken_away(spec)
         trial = self.seen.report(spec.number, metrics.epoch, metrics.objective)
         if isinstance(self._pruner, NopPruner):
             return False
+        if isinstance(self._pruner, StudyMedianPruner):
+            return self._pruner.prunes(trial, lambda: complete(unknown))
         return self._pruner.prune(self.seen.study(pruner=self._pruner, unknown=unknown), trial)
 
     def tell(self, results: Sequence[TrialResult]) -> None:

@@ -33,6 +33,8 @@ class TrialClock:
         self._starts: list[int] = []
         self._durations: dict[int, int] = {}
         self._survived: dict[int, int] = {}
+        self._ahead: set[int] = set()
+        """Ended trials that have not started on this clock yet: those of an earlier run of the study."""
         self._late: set[int] = set()
         """Trials whose results some running trial must not know."""
 
@@ -42,7 +44,9 @@ class TrialClock:
 
     def end(self, index: int, epochs: int) -> None:
         """Record the number of epochs of an ended trial, including a failed one; 0 if it failed before the first."""
-        self._durations[index] = epochs
+        self._durations[index] = max(epochs, self._survived.get(index, 0))
+        if index >= len(self._starts):
+            self._ahead.add(index)
 
     def start(self, index: int) -> int | None:
         """Return the start tick of a trial, or None if it depends on running trials."""
@@ -52,6 +56,7 @@ class TrialClock:
                 return None
             self._forget_known(begun)
             self._late.add(len(self._starts))
+            self._ahead.discard(len(self._starts))
             self._starts.append(begun)
         return self._starts[index]
 
@@ -76,7 +81,7 @@ class TrialClock:
     def unknown(self, index: int) -> Set[int]:
         """Return the indices of earlier or simultaneous trials whose results this one must not know."""
         start = self._starts[index]
-        return {each for each in self._late if each != index and not self._is_known(each, start)}
+        return self._ahead | {each for each in self._late if each != index and not self._is_known(each, start)}
 
     def _is_known(self, index: int, tick: int) -> bool:
         if index not in self._durations:
@@ -89,5 +94,5 @@ class TrialClock:
         return self._starts[index] + self._durations[index]
 
     def _forget_known(self, tick: int) -> None:
-        oldest = min((self._starts[each] for each in self.running if each < len(self._starts)), default=tick)
+        oldest = min([tick, *(self._starts[each] for each in self.running if each < len(self._starts))])
         self._late = {each for each in self._late if not self._is_known(each, oldest)}

@@ -49,7 +49,8 @@ def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[
         yield
         return
     own = control.of_copy(module)
-    with own.evaluating(TRAINING_PART), own.watching(), wrapped_step(module, _evaluating(own), "validation_step"):
+    step = wrapped_step(module, _evaluating(own), "validation_step")
+    with control.hidden(), own.evaluating(TRAINING_PART), own.watching(), step:
         yield
 
 

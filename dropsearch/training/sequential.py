@@ -230,14 +230,11 @@ class SequentialEngine:
         ending, started = _Ending(), time.perf_counter()
         path, on_interrupt = self.checkpoint_path(spec), signal.getsignal(signal.SIGINT)
         try:
-            try:
-                with process_state_kept():
-                    self._fit(spec, feed, ending, path)
-            except HiddenDrawError:
+            hidden = self._attempt(spec, feed, ending, path)
+            if hidden:  # not in the handler of the error, which keeps all of the first attempt in memory
                 self._needs_mode, again = True, _Again(feed, len(ending.curve))
                 ending = _Ending()
-                with process_state_kept():
-                    self._fit(spec, again, ending, path)
+                self._attempt(spec, again, ending, path)
         except _CancelledError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
         except (InputError, RunError):  # not an error of this trial
@@ -258,6 +255,15 @@ class SequentialEngine:
         return TrialResult(
             spec, ending.state, tuple(ending.curve), seconds, ending.reason, saved, ending.sha256, ending.used.lr
         )
+
+    def _attempt(self, spec: TrialSpec, feed: Feed | _Again, ending: _Ending, path: Path | None) -> bool:
+        """Train a trial; return whether a step drew random numbers that the control did not see."""
+        try:
+            with process_state_kept():
+                self._fit(spec, feed, ending, path)
+        except HiddenDrawError:
+            return True
+        return False
 
     def _fit(self, spec: TrialSpec, feed: Feed | _Again, ending: _Ending, path: Path | None) -> None:
         with seeded(spec.seed):

@@ -53,6 +53,10 @@ def test_values_are_masked_by_name_and_by_form() -> None:
     }
 
 
+def test_all_under_the_key_of_a_secret_is_masked() -> None:
+    assert masked_values({"api_key": {"user": "a", "parts": ["b"]}}) == {"api_key": {"user": "***", "parts": ["***"]}}
+
+
 @pytest.mark.parametrize("key", ["password", "model.api_key", "HF_TOKEN", "db-password", "token", "auth_token"])
 def test_secret_keys(key: str) -> None:
     assert is_secret_key(key)

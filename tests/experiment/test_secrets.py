@@ -17,11 +17,28 @@ from sqlalchemy.engine import URL, make_url
 from dropsearch.config.schema import Config
 from dropsearch.experiment.artifacts import best_yaml
 from dropsearch.experiment.provenance import commands
+from dropsearch.experiment.secret_values import without_secrets
 from tests.experiment.conftest import Cli, composed
 from tests.tracking.mlflow.mlflow_pages import served
 from tests.tracking.tracked_studies import make_result, make_spec
 
 SECRET = "hunter2-4711"
+
+
+@pytest.mark.parametrize(
+    ("given", "variables"),
+    [
+        ({"api_key": [SECRET, SECRET]}, ["MODEL_API_KEY_0", "MODEL_API_KEY_1"]),
+        ({"options": {"token": [SECRET]}}, ["MODEL_OPTIONS_TOKEN_0"]),
+        ({"password": {"a": {"b": SECRET}}}, ["MODEL_PASSWORD_A_B"]),
+    ],
+)
+def test_all_under_the_key_of_a_secret_is_referred_to(given: dict[str, Any], variables: list[str]) -> None:
+    written = str(without_secrets(given, "model"))
+    assert SECRET not in written
+    assert re.findall(r"oc\.env:DROPSEARCH_(\w+)", written) == variables
+
+
 MODULE = """
 from user_module import LitNet
 

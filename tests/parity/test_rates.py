@@ -138,6 +138,13 @@ def test_a_drop_in_validation_has_the_rate_of_its_site() -> None:
     assert set(module.shares) == {"train", "validate"}
 
 
+def test_what_is_measured_on_the_training_part_drops_at_the_same_rate() -> None:
+    losses_by_written_rate = [
+        [point.train_loss for point in trial(lambda p=p: Sampled(p), {"model": 0.1})[0].curve] for p in (0.5, 0.1)
+    ]
+    assert losses_by_written_rate[0] == losses_by_written_rate[1]
+
+
 @pytest.mark.parametrize("rates", [{}, {"model": 0.0}])
 def test_nothing_drops_in_arm_none_in_any_pass(rates: dict[str, float]) -> None:
     result, module = trial(Sampled, rates, "none")

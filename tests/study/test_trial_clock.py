@@ -56,6 +56,22 @@ def test_trials_that_fail_at_once_are_unknown_at_the_same_tick() -> None:
     assert (clock.start(3), clock.unknown(3)) == (0, {0, 1, 2})
 
 
+def test_a_trial_that_starts_again_does_not_know_later_ones() -> None:
+    clock = TrialClock(2)
+    clock.end(0, 5)
+    clock.end(2, 5)  # trial 1 was interrupted in an earlier run, and trial 2 ended there
+    assert (clock.start(0), clock.start(1)) == (0, 0)
+    assert 2 in clock.unknown(1)
+
+
+def test_a_trial_that_dies_took_the_epochs_that_it_had_survived() -> None:
+    clock = TrialClock(1)
+    assert clock.start(0) == 0
+    clock.survive(0, 7)
+    clock.end(0, 0)
+    assert clock.start(1) == 7
+
+
 def loss(spec: TrialSpec, epoch: int) -> float:
     """Return a loss that depends on the trial's parameters and seed alone; some trials diverge."""
     luck = random.Random(spec.seed)

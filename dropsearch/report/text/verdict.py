@@ -135,7 +135,8 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
     if alike:
         yield f"not distinguishable from it: {', '.join(alike)}"
     if unknown:
-        yield f"whether they differ from it cannot be said: {', '.join(unknown)}"
+        do = "it differs from the recommended one" if len(unknown) == 1 else "they differ from it"
+        yield f"whether {do} cannot be said: {', '.join(unknown)}"
 
 
 def _same(summary: Summary, name: str, other: str) -> str:

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from dropsearch._compat.lightning import package_of
+import torch
+
+from dropsearch._compat.lightning import is_lightning_class, package_of
 from dropsearch._compat.lightning_validation import validation_beside
 from dropsearch.training.adapters.module_copy import ModuleCopies
+
+_HOOKS = tuple(f"on_validation_{each}" for each in ("start", "epoch_start", "batch_start", "model_eval"))
 
 
 class ValidationAside:
@@ -37,6 +41,8 @@ class ValidationAside:
             trainer: The Trainer that trains it, the same one in each call.
             controlled: Takes the copy; returns the context in which it is validated.
         """
+        # Hooks may put other weights in place for a validation, and an error keeps them from putting these back.
+        weights = [each.detach().clone() for each in module.parameters()] if _has_hooks(module) else []
         try:
             twin = self._copies.make(module)
             with warnings.catch_warnings(), controlled(twin):
@@ -45,4 +51,13 @@ class ValidationAside:
                     self._validate = validation_beside(package_of(module), trainer, self._batches)
                 return self._validate(twin)
         except Exception:  # user code, run where it was not meant to: there is no such curve then
+            with torch.no_grad():
+                for parameter, kept in zip(module.parameters(), weights, strict=bool(weights)):
+                    parameter.copy_(kept)
             return {}
+
+
+def _has_hooks(module: Any) -> bool:
+    """Return whether a module's class has hooks around its validation."""
+    owners = (next(base for base in type(module).__mro__ if name in vars(base)) for name in _HOOKS)
+    return not all(map(is_lightning_class, owners))

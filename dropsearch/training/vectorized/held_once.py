@@ -6,7 +6,7 @@ so copies for each row would waste memory and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,9 +42,19 @@ def noting_changed_buffers(module: nn.Module) -> Iterator[set[str]]:
     changed |= {name for name, value in before.items() if name not in after or not torch.equal(value, after[name])}
 
 
-def use_frozen(module: nn.Module, first: nn.Module) -> None:
-    """Replace equal frozen parameters of a module by those of another one, to free memory."""
-    theirs = {name: value for name, value in first.named_parameters() if not value.requires_grad}
+def use_frozen(module: nn.Module, first: nn.Module, names: Container[str] | None = None) -> None:
+    """Replace equal frozen parameters of a module by those of another one, to free memory.
+
+    Args:
+        module: The module.
+        first: The other one.
+        names: The parameters that no later trial overwrites; None for all.
+    """
+    theirs = {
+        name: value
+        for name, value in first.named_parameters()
+        if not value.requires_grad and (names is None or name in names)
+    }
     for name, parameter in module.named_parameters():
         frozen = theirs.get(name)
         if frozen is None or parameter.requires_grad or frozen.device != parameter.device:

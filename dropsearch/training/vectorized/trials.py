@@ -168,7 +168,9 @@ class VectorizedTrials(LightningModule):
     def _spare_memory(self, module: LightningModule, first: LightningModule) -> None:
         """Share the frozen parts of another module with a new one, unless its `setup` may still change them."""
         if self._may_hold_once and not any(overridden(module, ("setup",))):
-            use_frozen(module, first)
+            # In a row of its own, a part of the first trial is overwritten when the next trial takes that row.
+            rows: StackedState | None = getattr(self, "rows", None)
+            use_frozen(module, first, None if rows is None else rows.shared)
 
     def _trial_row(self, spec: TrialSpec) -> TrialRow:
         module = self.make_module(spec)
@@ -551,6 +553,9 @@ class VectorizedTrials(LightningModule):
     def _widen(self, more: list[TrialRow]) -> None:
         kept = len(self.trial_rows)
         self.trial_rows += more
+        if self.row_modules is not None:
+            for trial_row in more:
+                self.row_modules.attach(trial_row)  # layers that `setup` builds have a place in the new state
         self._resize([*range(kept), *(0 for _ in more)])
         for row in range(kept, len(self.trial_rows)):
             self._fill(row)

@@ -130,6 +130,14 @@ def test_a_module_that_differs_cannot_use_it() -> None:
     assert other.weight.data_ptr() == one.weight.data_ptr()
 
 
+def test_parts_that_another_trial_overwrites_are_not_used() -> None:
+    one, other = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2).requires_grad_(False)
+    other.load_state_dict(one.state_dict())
+    use_frozen(other, one, {"bias"})
+    assert other.bias.data_ptr() == one.bias.data_ptr()
+    assert other.weight.data_ptr() != one.weight.data_ptr()
+
+
 def test_a_fingerprint_follows_each_change() -> None:
     values = [
         torch.arange(4.0),
