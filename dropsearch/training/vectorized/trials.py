@@ -542,7 +542,7 @@ class VectorizedTrials(LightningModule):
         training = [row for row, trial_row in enumerate(self.trial_rows) if not trial_row.is_idle]
         if len(training) <= self._narrowing_share * len(self.trial_rows) and len(training) < len(self.trial_rows):
             self._narrow(training)
-        if free and self.trial_rows:
+        if (free or more) and self.trial_rows:
             self.step.refresh(self.trial_rows)
 
     @property
@@ -553,9 +553,6 @@ class VectorizedTrials(LightningModule):
     def _widen(self, more: list[TrialRow]) -> None:
         kept = len(self.trial_rows)
         self.trial_rows += more
-        if self.row_modules is not None:
-            for trial_row in more:
-                self.row_modules.attach(trial_row)  # layers that `setup` builds have a place in the new state
         self._resize([*range(kept), *(0 for _ in more)])
         for row in range(kept, len(self.trial_rows)):
             self._fill(row)
