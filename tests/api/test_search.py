@@ -193,7 +193,7 @@ def test_callbacks_and_arguments_of_the_trainer_are_used(search: Call, tmp_path:
     trainer = {"accumulate_grad_batches": 2}
     found = search(nets.LitNet, data.Digits(), arms=["none"], engine="auto", callbacks=callbacks, trainer=trainer)
     assert (tmp_path / "seen").read_text() == "2\n" * 4, "two trials, two retrainings"
-    assert found.summary.engine.startswith("sequential on cpu: trainer.accumulate_grad_batches works with")
+    assert found.summary.engine.startswith("sequential on cpu: the callback Writing works with")
 
 
 def test_an_object_may_be_an_argument_of_the_trainer_and_the_study_continues(search: Call, tmp_path: Path):

@@ -225,7 +225,7 @@ def test_a_corrupted_data_file_is_named_with_what_replaces_it(cli: Cli, tmp_path
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (folder / f"{part}-ubyte").write_bytes(b"broken")
     ended = cli("data=mnist")
-    is_refused(ended, "data file data/mnist/train-images-idx3-ubyte must hold 47040016 bytes, got 6")
+    is_refused(ended, "data file data/mnist/train-images-idx3-ubyte must have 47040016 bytes, got 6")
     assert "run `scripts/fetch_data mnist` to replace it" in ended.err
 
 

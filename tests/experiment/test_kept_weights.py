@@ -68,7 +68,7 @@ def test_a_replaced_file_is_refused_and_not_run(tmp_path: Path, noted: bool) -> 
 def test_other_weights_in_the_place_are_refused(tmp_path: Path) -> None:
     sha256 = written(tmp_path / "a.ckpt")
     written(tmp_path / "a.ckpt", hyper_parameters={"lr": 1})
-    with pytest.raises(InputError, match="its sha256 is another"):
+    with pytest.raises(InputError, match="its sha256 differs"):
         verified_content(tmp_path / "a.ckpt", dataclasses.replace(RESULT, checkpoint_sha256=sha256))
 
 

@@ -151,7 +151,7 @@ def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
     with dog.watching():
         assert enough.wait(10)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "goes on: ProcessLookupError: no such process" in line
+    assert "continues: ProcessLookupError: no such process" in line
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told by /proc on Linux only")

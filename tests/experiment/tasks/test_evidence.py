@@ -16,7 +16,7 @@ from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import MEASURED, Cli, composed
 
 GIVEN = (*MEASURED, "arms=[none,both]")
-NOT_FINISHED = "task=evidence needs a finished run, and study mlp-digits is not: "
+NOT_FINISHED = "task=evidence needs a finished run, but study mlp-digits is not finished: "
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_recorded_scores_are_reported_and_none_is_measured(out: Path, monkeypatc
 def test_without_a_study_it_says_what_to_do_and_writes_nothing(cli: Cli):
     ended = cli(*GIVEN, "task=evidence", "output_dir=nowhere")
     assert ended.status == 2
-    assert "needs an earlier run, and there is no study mlp-digits/none in nowhere/study.journal: give" in ended.err
+    assert "needs an earlier run, but there is no study mlp-digits/none in nowhere/study.journal: use" in ended.err
     assert ended.err.count("\n") == 1
     assert ended.left == []
 
@@ -96,7 +96,7 @@ def test_another_configuration_under_the_same_name_is_refused(out: Path):
 def test_retrainings_that_are_missing_are_counted(out: Path):
     with pytest.raises(InputError) as caught:
         measure(out, "confirm.seeds=3")
-    assert str(caught.value).startswith(f"{NOT_FINISHED}2 retrainings of arm none are missing; give the same command")
+    assert str(caught.value).startswith(f"{NOT_FINISHED}2 retrainings of arm none are missing; repeat the command")
 
 
 def test_a_test_set_that_was_not_opened_is_not_opened_now(out: Path):
@@ -105,12 +105,12 @@ def test_a_test_set_that_was_not_opened_is_not_opened_now(out: Path):
     journal.write_text("".join(kept))
     with pytest.raises(InputError) as caught:
         measure(out)
-    assert str(caught.value).startswith(f"{NOT_FINISHED}arm none has not seen the test set; give the same command")
+    assert str(caught.value).startswith(f"{NOT_FINISHED}arm none has not seen the test set; repeat the command")
 
 
 def test_a_checkpoint_that_is_gone_is_named_before_anything_is_written(out: Path):
     shutil.rmtree(out / "checkpoints")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(InputError, match=r"needs the checkpoints of the run, and .*\.ckpt is missing: repeat the"):
+    with pytest.raises(InputError, match=r"needs the checkpoints of the run, but .*\.ckpt is missing: repeat the"):
         measure(out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

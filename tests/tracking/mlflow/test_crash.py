@@ -73,4 +73,4 @@ def test_after_a_kill_each_trial_is_there_exactly_once(
     for key in keys:
         assert statuses.count((key, "FINISHED")) == 1
     whole = [run for run in runs if run.data.tags.get("dropsearch.key") in keys]
-    assert {run.data.metrics["epochs"] for run in whole} == {4.0}
+    assert {run.data.metrics["dropsearch/epochs"] for run in whole} == {4.0}

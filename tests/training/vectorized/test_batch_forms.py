@@ -46,5 +46,5 @@ def test_batches_of_different_parts_have_no_form() -> None:
 @pytest.mark.parametrize("use", [len, bool, list, int, str, lambda x: x + 1, lambda x: x.upper(), lambda x: x == "a"])
 def test_every_use_of_what_differs_is_refused(use: Callable[[Any], Any]) -> None:
     batch = form_of([(torch.ones(2), "a"), (torch.ones(2), "b")]).build([torch.ones(2)])
-    with pytest.raises(UnsupportedError, match="uses a str in its batch"):
+    with pytest.raises(UnsupportedError, match="uses a str of its batch"):
         use(batch[1])
