@@ -6,12 +6,14 @@ mode, calls run unchanged.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch.overrides import _get_current_function_mode_stack
 
 Call = Callable[..., Any]
@@ -98,7 +100,8 @@ def showing(functions: Iterable[FunctionType], answer: Answer | None = None) -> 
     for each in shown:
         each.answers += [answer] if answer else []
     try:
-        yield
+        with _scripts_as_written():
+            yield
     finally:
         for each in shown:
             if answer:
@@ -117,3 +120,26 @@ def _show(function: FunctionType) -> _Shown:
         shown.exchange()
     shown.watchers += 1
     return shown
+
+
+@contextmanager
+def _scripts_as_written() -> Iterator[None]:
+    """Let `torch.jit.script`, which compiles the code of functions, read them as they are written."""
+    script = torch.jit.script
+
+    @functools.wraps(script)
+    def scripted(*args: Any, **kwargs: Any) -> Any:
+        shown = [*_shown.values()]
+        for each in shown:
+            each.function.__code__ = each.code
+        try:
+            return script(*args, **kwargs)
+        finally:
+            for each in shown:
+                each.exchange()
+
+    torch.jit.script = scripted
+    try:
+        yield
+    finally:
+        torch.jit.script = script

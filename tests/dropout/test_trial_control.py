@@ -106,3 +106,15 @@ def test_outside_of_steps_shown_functions_are_controlled():
         with control.seeing():
             assert torch.equal(torch.dropout(x, 0.5, True), x)
     assert not torch.equal(model(x), x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_modules_are_scripted_as_they_are_written() -> None:
+    class Dropping(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(x, 0.5, self.training)
+
+    with TrialControl(Dropping(), {}, 0).whole_trial():
+        inside = torch.jit.script(Dropping().eval())
+    assert torch.equal(inside(torch.ones(2)), torch.ones(2))
+    assert torch.equal(torch.jit.script(Dropping().eval())(torch.ones(2)), torch.ones(2))
