@@ -261,7 +261,11 @@ def _others(summary: Summary, name: str) -> list[str]:
 
 
 def _between(summary: Summary, one: str, other: str) -> Comparison | None:
-    return next((c for c in findings.comparisons(summary) if {c.a, c.b} == {one, other}), None)
+    """Return the planned contrast of two arms, or of an arm with the same model as `one` and the other."""
+    alike = [one, *(arm for arm in summary.arms if arm != other and is_same(summary.arms[arm], summary.arms[one]))]
+    planned = {frozenset((c.a, c.b)): c for c in reversed(findings.comparisons(summary))}
+    found = (planned.get(frozenset((arm, other))) for arm in alike)
+    return next(filter(None, found), None)
 
 
 def _ahead(summary: Summary, contrast: Comparison, name: str) -> float:

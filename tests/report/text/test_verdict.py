@@ -190,6 +190,20 @@ def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
     assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
 
 
+def test_a_contrast_of_the_same_model_counts(make):
+    tested = make.tested(dropout=[0.98, 0.97] * 5, typical=[0.71, 0.72] * 5)
+    plain = with_losses(make, "none", [0.2] * 10)
+    arms = {
+        "none": replace(plain, test=tested.arms["dropout"].test),
+        "dropout": replace(plain, arm=ARMS["dropout"], winner=replace(plain.winner, owner="none")),
+        "typical": replace(with_losses(make, "typical", [0.9] * 10), test=tested.arms["typical"].test),
+    }
+    assert [{each.a, each.b} for each in tested.comparisons] == [{"dropout", "typical"}]
+    found = answer(replace(tested, arms=arms))
+    assert "was not compared" not in found[1]
+    assert found[2].startswith("Dropout at typical rates is worse by")
+
+
 def test_arms_that_found_equal_settings_apart_are_the_same_model(make):
     plain = with_losses(make, "none", [0.2] * 4, {})
     found_apart = with_losses(make, "dropout", [0.2] * 4, {"drop": 0.0})
@@ -348,7 +362,7 @@ def test_nothing_is_shown_that_leaves_out_luck(make, missing):
     bare = replace(whole, comparisons=tuple(replace(each, missing=missing) for each in whole.comparisons))
     said = f"No difference can be shown in this run: seeds leave out the luck of {' and '.join(missing)}"
     assert in_every_first_screen(bare, said)
-    assert "whether they differ from it cannot be said: plain" in verdict(bare).lower()
+    assert "whether it differs from the recommended one cannot be said: plain" in verdict(bare).lower()
     assert not any(word in verdict(bare) for word in ("worse by", "better on", "excluded", "not distinguishable"))
     (found,) = results(bare)["comparisons"]
     assert (found["shown"], found["missing"]) == (False, list(missing))
