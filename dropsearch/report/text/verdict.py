@@ -262,7 +262,8 @@ def _others(summary: Summary, name: str) -> list[str]:
 
 def _between(summary: Summary, one: str, other: str) -> Comparison | None:
     """Return the planned contrast of two arms, or of an arm with the same model as `one` and the other."""
-    alike = [one, *(arm for arm in summary.arms if arm != other and is_same(summary.arms[arm], summary.arms[one]))]
+    known = summary.arms.get(one)
+    alike = [one, *(arm for arm in summary.arms if known and arm != other and is_same(summary.arms[arm], known))]
     planned = {frozenset((c.a, c.b)): c for c in reversed(findings.comparisons(summary))}
     found = (planned.get(frozenset((arm, other))) for arm in alike)
     return next(filter(None, found), None)
