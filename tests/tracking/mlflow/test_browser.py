@@ -108,7 +108,7 @@ def test_the_report_opens_as_an_artifact(pages: Pages, store: Store) -> None:
         # Its style holds there, its links lead within it, and no script runs but its own.
         assert pages.browser.run("return getComputedStyle(document.querySelector('.answer')).borderLeftWidth") == "4px"
         pages.browser.run("document.querySelector('nav a[href=\"#caveats\"]').click()")
-        pages.browser.until("document.querySelector('#caveats').getBoundingClientRect().top < 700")
+        pages.browser.until("document.querySelector('#caveats').getBoundingClientRect().top < window.innerHeight")
         element = "const script = document.createElement('script'); script.textContent = 'window.ran = 1'"
         assert pages.browser.run(f"{element}; document.body.append(script); return window.ran ?? 0") == 0
     finally:
