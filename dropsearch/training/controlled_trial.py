@@ -72,13 +72,13 @@ def controlled_trial(module: LightningModule, control: TrialControl, losses: lis
 def controlled_hooks(control: TrialControl, *owners: Any) -> Iterator[None]:
     """See drops in the hooks defined by the classes of a module or of callbacks, within the context."""
     with ExitStack() as stack:
-        for owner, name in ((each, name) for each in owners for name in _hooks_of(type(each))):
+        for owner, name in ((each, name) for each in owners for name in hooks_of(type(each))):
             stack.enter_context(wrapped_hook(owner, name, lambda hook: _in_context(hook, control.seeing)))
         yield
 
 
 @cache
-def _hooks_of(kind: type) -> tuple[str, ...]:
+def hooks_of(kind: type) -> tuple[str, ...]:
     """Return the names of the hooks that a class or a base class outside of Lightning defines."""
     named = (name for name in dir(kind) if name.startswith("on_") or name in _HOOKS)
     owners = ((name, next(base for base in kind.__mro__ if name in vars(base))) for name in named)

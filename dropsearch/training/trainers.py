@@ -52,10 +52,10 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
         defaults: Further arguments of the Trainer.
     """
     user_arguments = dict(settings.trainer())
-    plugins = _as_list(user_arguments.pop("plugins", None))
+    plugins = as_list(user_arguments.pop("plugins", None))
     if not any(map(lightning.is_cluster, plugins)):
         plugins.append(lightning.one_process(lightning.package_of(module)))
-    callbacks = [*callbacks, *_as_list(user_arguments.pop("callbacks", None))]
+    callbacks = [*callbacks, *as_list(user_arguments.pop("callbacks", None))]
     defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
     arguments = {
         "accelerator": settings.accelerator,
@@ -130,7 +130,8 @@ def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
     return trainer
 
 
-def _as_list(given: Any) -> list[Any]:
+def as_list(given: Any) -> list[Any]:
+    """Return the values of an argument of the Trainer that takes one or several."""
     if given is None:
         return []
     return list(given) if isinstance(given, list | tuple) else [given]

@@ -35,6 +35,7 @@ from same_trials import check_same, overrides, wait_for
 
 from tests.experiment.postgres_server import PostgresServer, missing
 from tests.experiment.study_audit import check_mlflow, studies
+from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "cluster"
@@ -139,7 +140,7 @@ def together(commands: list[list[str]], output: Path) -> None:
 @contextmanager
 def mlflow_server(command: str, output: Path) -> Iterator[str]:
     """Start the MLflow server by its command, on a free port of 127.0.0.1, with its files beside the output."""
-    port, place = slurm_node.free_port(), output.with_name(f"{output.name}-mlflow")
+    port, place = free_port(), output.with_name(f"{output.name}-mlflow")
     place.mkdir()
     words = command.replace("0.0.0.0", "127.0.0.1").replace("5000", str(port)).replace("/mlflow/", f"{place}/")
     with ExitStack() as stack:

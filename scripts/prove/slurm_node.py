@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from tests.free_port import free_port
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel")
 CONFIGURATION = """
 ClusterName=here
@@ -131,10 +133,3 @@ class SlurmNode:
 
 def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

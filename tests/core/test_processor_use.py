@@ -1,4 +1,4 @@
-"""What a process does is told by the processor time that it uses."""
+"""Processor time shows whether a process makes progress."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 
 from dropsearch.core.processor_use import processor_time
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/stat").exists(), reason="processes are told by /proc on Linux only"
-)
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc of Linux")
 
 
 def test_processor_time_grows_with_work() -> None:

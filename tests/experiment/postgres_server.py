@@ -6,11 +6,12 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
+
+from tests.free_port import free_port
 
 USER = "postgres"
 
@@ -39,9 +40,7 @@ class PostgresServer:
         self._data = str(Path(self._folder) / "data")
         if os.geteuid() == 0:
             shutil.chown(self._folder, USER)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._call("initdb", "-D", self._data, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync")
         self.start()
         return self

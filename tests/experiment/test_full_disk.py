@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from tests.experiment import study_audit
 from tests.experiment.crash_jobs import job, refused, run
 from tests.experiment.forked_runs import Job, RunForker
 from tests.experiment.kill_campaign import ARMS, SEEDS, TOP_K
+from tests.free_port import free_port
 
 
 @contextmanager
@@ -152,12 +152,6 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_tracking_server_that_dies_costs_a_line_and_the_next_run_tracks_what_it_missed(

@@ -12,7 +12,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.experiment.build import data_source, device
 from tests.experiment.conftest import Cli
 
-GIVEN, CONFIGURED = "tests.user_modules.given", "tests.user_modules.configured"
+GIVEN, CONFIGURED = "tests.user_modules.loader_targets", "tests.user_modules.configured"
 LOADER = f"_target_: torch.utils.data.DataLoader, dataset: {{_target_: {GIVEN}.Set, n: 24}}, batch_size: 8"
 
 

@@ -1,4 +1,4 @@
-"""Two runs with one seed give one answer, however many processes train it and whoever is faster."""
+"""Two runs with one seed give one answer, with any number of processes and at any speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps beside the training that stand still are named: before the search, and at its end."""
+"""The terminal names a step before or after the search that makes no progress."""
 
 from __future__ import annotations
 

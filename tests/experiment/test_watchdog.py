@@ -154,7 +154,7 @@ def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
     assert "continues: ProcessLookupError: no such process" in line
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told by /proc on Linux only")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc of Linux")
 @pytest.mark.parametrize("works", [True, False])
 def test_a_process_that_waits_for_its_workers_is_ended_only_if_they_stand_still(
     works: bool, clock: list[float]

@@ -174,7 +174,7 @@ def make_late(spec: TrialSpec) -> Any:
 
 @dataclasses.dataclass
 class Reports(Queue):
-    """A feed that notes which epochs it is told."""
+    """A feed that records the epochs that are reported to it."""
 
     epochs: list[int] = dataclasses.field(default_factory=list)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from dropsearch._compat.lightning import is_lightning_class, package_of
+from dropsearch._compat.lightning import package_of
 from dropsearch._compat.lightning_validation import validation_beside
 from dropsearch.training.adapters.module_copy import ModuleCopies
+from dropsearch.training.controlled_trial import hooks_of
 
-_HOOKS = tuple(f"on_validation_{each}" for each in ("start", "epoch_start", "batch_start", "model_eval"))
+_HOOKS = {f"on_validation_{each}" for each in ("start", "epoch_start", "batch_start", "model_eval")}
+"""Hooks that run before a validation step."""
 
 
 class ValidationAside:
@@ -42,7 +44,7 @@ class ValidationAside:
             controlled: Takes the copy; returns the context in which it is validated.
         """
         # Hooks may put other weights in place for a validation, and an error keeps them from putting these back.
-        weights = [each.detach().clone() for each in module.parameters()] if _has_hooks(module) else []
+        weights = [each.detach().clone() for each in module.parameters()] if _HOOKS & {*hooks_of(type(module))} else []
         try:
             twin = self._copies.make(module)
             with warnings.catch_warnings(), controlled(twin):
@@ -55,9 +57,3 @@ class ValidationAside:
                 for parameter, kept in zip(module.parameters(), weights, strict=bool(weights)):
                     parameter.copy_(kept)
             return {}
-
-
-def _has_hooks(module: Any) -> bool:
-    """Return whether a module's class has hooks around its validation."""
-    owners = (next(base for base in type(module).__mro__ if name in vars(base)) for name in _HOOKS)
-    return not all(map(is_lightning_class, owners))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dropsearch.training.trainers import is_kind
+from dropsearch.training.trainers import as_list, is_kind
 from dropsearch.training.vectorized.trial_row import TrialRow
 
 KINDS = ("WeightAveraging",)
@@ -17,13 +17,6 @@ KINDS = ("WeightAveraging",)
 def is_of_rows(callback: Any) -> bool:
     """Return whether each row can have a callback of its own like this one."""
     return any(is_kind(callback, kind) for kind in KINDS)
-
-
-def as_list(callbacks: Any) -> list[Any]:
-    """Return the callbacks of an argument of the Trainer."""
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
 
 
 class RowCallbacks:

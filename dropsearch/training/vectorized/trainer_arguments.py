@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning import Trainer
 
-from dropsearch.training.vectorized.row_callbacks import as_list, is_of_rows
+from dropsearch.training.trainers import as_list
+from dropsearch.training.vectorized.row_callbacks import is_of_rows
 
 
 def _is_count(value: Any) -> bool:

@@ -43,7 +43,7 @@ from dropsearch.training.protocols import (
     validates_by_row,
 )
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
+from dropsearch.training.trainers import as_list, batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
 from dropsearch.training.vectorized.effects import EffectRecorder
@@ -58,7 +58,7 @@ from dropsearch.training.vectorized.row_batches import (
     RowBatches,
     StepBatches,
 )
-from dropsearch.training.vectorized.row_callbacks import RowCallbacks, as_list
+from dropsearch.training.vectorized.row_callbacks import RowCallbacks
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
