@@ -20,7 +20,13 @@ def run(script: str, *argv: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = SCRIPTS / script
     monkeypatch.setattr(sys, "argv", [str(path), *argv])
     monkeypatch.syspath_prepend(str(path.parent))
-    runpy.run_path(str(path), run_name="__main__")
+    known = {*sys.modules}
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:  # what lies beside a script, such as user_module, has names that other tests use too
+        for name in {*sys.modules} - known:
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{SCRIPTS}/"):
+                del sys.modules[name]
 
 
 @pytest.mark.parametrize("script", WITH_OPTIONS)
