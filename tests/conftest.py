@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,20 @@ WHOLE_RUNS = [
     )
 ]
 """Tests of whole trials and runs, installed packages and databases: `-m "not slow"` leaves them out."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_imports() -> Iterator[None]:
+    """Forget the user code that a file of tests imports: another file has modules of the same names."""
+    path = [*sys.path]
+    known = {*sys.modules}
+    installed = tuple(folder for folder in path if folder)
+    yield
+    sys.path[:] = path
+    for name in {*sys.modules} - known:
+        place = getattr(sys.modules[name], "__file__", None)
+        if place is not None and not place.startswith(installed):
+            del sys.modules[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
