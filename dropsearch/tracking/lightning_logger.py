@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.core.records import Summary, TrialResult, TrialSpec
 from dropsearch.tracking.metrics import OWN, flat, of_epoch, of_summary, of_trial, params_of
+from dropsearch.tracking.tracker import Tracker
 
 
-class LoggerTracker:
+class LoggerTracker(Tracker):
     """Logs to one Lightning logger, such as ``CSVLogger``, or to one logger per trial.
 
     A single logger is one run: each finished trial is a step with its best metrics, and its parameters under
@@ -24,10 +25,8 @@ class LoggerTracker:
         InputError: `logger` is neither.
     """
 
-    location: Mapping[str, str] = {}
-    info: Mapping[str, str] = {}
-
     def __init__(self, logger: Any) -> None:
+        super().__init__()
         self._whole: Any = logger if _is_logger(logger) else None
         self._make: Callable[[TrialSpec], Any] | None = logger if self._whole is None else None
         if self._whole is None and not callable(logger):
@@ -35,22 +34,15 @@ class LoggerTracker:
                 f"logger must be a Lightning logger or a function that makes one, got {type(logger).__name__}: as in "
                 'logger=CSVLogger("logs")'
             )
-        self.problems: list[str] = []
         self._ended = 0
-
-    def connect(self, experiment: str) -> None:
-        """Do nothing; the logger exists."""
 
     def start(self, *, config: Mapping[str, Any], **_: Any) -> None:
         """Log the configuration."""
         if self._whole is not None:
             self._safely(lambda: self._whole.log_hyperparams(flat(config)))
 
-    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Do nothing; a trial is logged when it ends."""
-
     def end(self, result: TrialResult) -> None:
-        """Log a finished trial."""
+        """Log a finished trial; its curve is not logged before."""
         self._safely(lambda: self._log(result))
 
     def _log(self, result: TrialResult) -> None:
@@ -69,13 +61,6 @@ class LoggerTracker:
         self._whole.log_metrics({**best, **of_trial(result), **numbers}, step=self._ended)
         self._ended += 1
 
-    def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return an empty set, since the trials logged by earlier runs are unknown."""
-        return set()
-
-    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing."""
-
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
         """Log the numbers of the arms, and close the logger."""
         if self._whole is not None:
@@ -92,8 +77,8 @@ class LoggerTracker:
             log()
         except Exception as error:  # a user's logger must not end the training
             line = f"the logger could not log everything: {type(error).__name__}: {first_cause(error)[:200]}"
-            if line not in self.problems:
-                self.problems.append(line)
+            if line not in self._problems:
+                self._problems.append(line)
 
 
 def _is_logger(given: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.extras import require
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
-from dropsearch.tracking.tracker import NullTracker, Tracker
+from dropsearch.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,6 @@ class TrackerKind:
     """Creates a tracker from `tracking.uri` and the output directory."""
     extra: str = ""
     """The required extra of dropsearch."""
-
-
-def _none(uri: str | None, output_dir: Path) -> Tracker:
-    return NullTracker()
 
 
 def _mlflow(uri: str | None, output_dir: Path) -> Tracker:
@@ -53,7 +49,7 @@ TRACKERS: Mapping[str, TrackerKind] = {
     "mlflow": TrackerKind(_mlflow, "mlflow"),
     "wandb": TrackerKind(_wandb, "wandb"),
     "tensorboard": TrackerKind(_tensorboard, "tensorboard"),
-    "none": TrackerKind(_none),
+    "none": TrackerKind(lambda uri, output_dir: Tracker()),
 }
 """All trackers. To add one, write its file and list it here and in `conf/tracking`."""
 
@@ -97,11 +93,11 @@ def make_tracker(
     """
     made = [*(TRACKERS[name].make(uri, output_dir) for name in tracker_names(given)), *more]
     if not made:
-        return NullTracker()
+        return Tracker()
     return made[0] if len(made) == 1 else SeveralTrackers(made)
 
 
-class SeveralTrackers:
+class SeveralTrackers(Tracker):
     """Forwards all calls to several trackers.
 
     Args:
@@ -133,19 +129,10 @@ class SeveralTrackers:
         for tracker in self.trackers:
             tracker.connect(experiment)
 
-    def start(
-        self,
-        *,
-        study: str,
-        study_id: str,
-        config: Mapping[str, Any],
-        tags: Mapping[str, str],
-        data: Mapping[str, Any],
-        amends: bool = False,
-    ) -> None:
+    def start(self, **given: Any) -> None:
         """Start all trackers."""
         for tracker in self.trackers:
-            tracker.start(study=study, study_id=study_id, config=config, tags=tags, data=data, amends=amends)
+            tracker.start(**given)
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Add one point to all trackers."""

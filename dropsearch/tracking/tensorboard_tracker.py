@@ -11,13 +11,14 @@ from typing import Any, Literal
 from dropsearch.core.errors import first_cause
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.metrics import EndedTrials, flat, of_epoch, of_summary, of_trial, params_of
+from dropsearch.tracking.tracker import Tracker
 
 FOLDER = "tensorboard"
 LIVE_SECONDS = 20.0
 """Seconds after which a trial is written while it trains; shorter ones are written at the end."""
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Writes event files below `output_dir/tensorboard`.
 
     Args:
@@ -26,8 +27,8 @@ class TensorBoardTracker:
     """
 
     def __init__(self, output_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self.folder = output_dir.absolute() / FOLDER
-        self.problems: list[str] = []
         self._clock = clock
         self._began: dict[str, float] = {}
         self._waiting: dict[str, list[EpochMetrics]] = {}
@@ -40,16 +41,8 @@ class TensorBoardTracker:
         """The log folder of TensorBoard."""
         return {"logdir": str(self.folder)}
 
-    @property
-    def info(self) -> Mapping[str, str]:
-        """The log folder of TensorBoard."""
-        return self.location
-
-    def connect(self, experiment: str) -> None:
-        """Do nothing; files are created at the first write."""
-
     def start(self, *, study: str, study_id: str, config: Mapping[str, Any], **_: Any) -> None:
-        """Set the study and write its configuration."""
+        """Set the study and write its configuration, the first file."""
         self._ended = EndedTrials(self.folder / "ended.tsv", study_id)
         self._safely(lambda: self._write_config(study, config))
 
@@ -73,9 +66,6 @@ class TensorBoardTracker:
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Return the trials that are not written yet."""
         return set(keys) - (self._ended.keys() if self._ended else set())
-
-    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing, since TensorBoard does not store models."""
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
         """Write the summary metrics of arms and the figures."""
@@ -130,8 +120,8 @@ class TensorBoardTracker:
             write()
         except Exception as error:
             line = f"TensorBoard's files in {self.folder} are incomplete: {first_cause(error)[:200]}"
-            if line not in self.problems:
-                self.problems.append(line)
+            if line not in self._problems:
+                self._problems.append(line)
 
 
 def _writer(folder: Path) -> Any:

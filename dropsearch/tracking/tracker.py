@@ -1,35 +1,38 @@
-"""The tracker protocol, and a tracker that does nothing."""
+"""The tracker: what a run tells a tracking service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
 
 
-class Tracker(Protocol):
+class Tracker:
     """Writes a study to a tracking service: `connect`, `start`, `epoch` and `end` for trials, `log_model`, `finish`.
 
-    After `start`, failures of the service raise no errors, so that training continues; `problems` has one line for
-    each.
+    This class tracks nothing; a tracker overrides what its service takes. After `start`, failures of the service raise
+    no errors, so that training continues; `problems` has one line for each.
     """
+
+    def __init__(self) -> None:
+        self._problems: list[str] = []
 
     @property
     def location(self) -> Mapping[str, str]:
         """tracking_uri and experiment, available after `connect`; empty without tracking."""
-        ...
+        return {}
 
     @property
     def info(self) -> Mapping[str, str]:
-        """tracking_uri, experiment, experiment_id and run_id of the parent run; empty without tracking."""
-        ...
+        """The location, with experiment_id and run_id of the parent run; empty without tracking."""
+        return self.location
 
     @property
     def problems(self) -> Sequence[str]:
         """Failed writes, one line each."""
-        ...
+        return self._problems
 
     def connect(self, experiment: str) -> None:
         """Connect to the service and create the experiment if necessary; no run is opened yet.
@@ -37,7 +40,6 @@ class Tracker(Protocol):
         Raises:
             InputError: The service is not reachable or not usable.
         """
-        ...
 
     def start(
         self,
@@ -63,64 +65,25 @@ class Tracker(Protocol):
         Raises:
             InputError: The service is not usable.
         """
-        ...
 
     def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
         """Add one point of a running trial's curves; takes microseconds."""
-        ...
 
     def end(self, result: TrialResult) -> None:
         """Write a finished trial; returns immediately."""
-        ...
 
     def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return the given trial keys (`TrialSpec.key`) that have no ended run yet."""
-        ...
+        """Return the given trial keys (`TrialSpec.key`) that have no ended run yet; empty if they are unknown."""
+        return set()
 
     def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
         """Log the winner.
 
         `model` returns it, a torch module on the CPU in eval mode; `example` is a batch: an array or a tuple of arrays.
         """
-        ...
 
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
         """Write the results of the study and close all runs."""
-        ...
 
     def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
         """Close every open run with a status; does nothing after `finish`."""
-        ...
-
-
-class NullTracker:
-    """Tracks nothing."""
-
-    location: Mapping[str, str] = {}
-    info: Mapping[str, str] = {}
-    problems: Sequence[str] = ()
-
-    def connect(self, experiment: str) -> None:
-        """Do nothing."""
-
-    def start(self, **_: Any) -> None:
-        """Do nothing."""
-
-    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Do nothing."""
-
-    def end(self, result: TrialResult) -> None:
-        """Do nothing."""
-
-    def missing(self, keys: Iterable[str]) -> set[str]:
-        """Return an empty set."""
-        return set()
-
-    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing."""
-
-    def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Do nothing."""
-
-    def close(self, status: Literal["KILLED", "FAILED"] = "FAILED") -> None:
-        """Do nothing."""

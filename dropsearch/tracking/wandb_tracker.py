@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.core.records import EpochMetrics, Summary, TrialResult, TrialSpec
+from dropsearch.core.records import Summary, TrialResult
 from dropsearch.tracking.metrics import OWN, EndedTrials, flat, of_epoch, of_summary, of_trial, params_of
 from dropsearch.tracking.mlflow.background_writer import BackgroundWriter
+from dropsearch.tracking.tracker import Tracker
 
 MODES = ("online", "offline", "disabled", "shared")
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Writes runs to `output_dir/wandb` and, in online mode, to the server.
 
     WANDB_MODE sets the mode; without it, runs are online if an API key is known, otherwise offline, for
@@ -31,8 +32,8 @@ class WandbTracker:
     """
 
     def __init__(self, output_dir: Path) -> None:
+        super().__init__()
         self._output_dir = output_dir.absolute()
-        self.problems: list[str] = []
         self._writer: BackgroundWriter | None = None
         self._ended: EndedTrials | None = None
         self._project, self._mode = "", ""
@@ -62,7 +63,7 @@ class WandbTracker:
             raise InputError(f"WANDB_MODE must be one of {', '.join(MODES)}, got {mode!r}: correct or unset it")
         self._mode = mode or ("online" if _api_key() else "offline")
         self._project = os.environ.get("WANDB_PROJECT") or experiment
-        self._writer = BackgroundWriter(self.problems, service="W&B")
+        self._writer = BackgroundWriter(self._problems, service="W&B")
 
     def start(self, *, study: str, study_id: str, config: Mapping[str, Any], tags: Mapping[str, str], **_: Any) -> None:
         """Open the run of the study.
@@ -80,9 +81,6 @@ class WandbTracker:
                 "or set WANDB_MODE=offline"
             ) from error
 
-    def epoch(self, spec: TrialSpec, metrics: EpochMetrics) -> None:
-        """Do nothing; a trial is written when it ends."""
-
     def end(self, result: TrialResult) -> None:
         """Queue a finished trial for writing and return immediately."""
         key = result.spec.key
@@ -94,11 +92,8 @@ class WandbTracker:
         """Return the trials that are not written yet."""
         return set(keys) - self._written - (self._ended.keys() if self._ended else set())
 
-    def log_model(self, model: Callable[[], Any], example: Any, tags: Mapping[str, str]) -> None:
-        """Do nothing, since the checkpoints of winners are files of the run."""
-
     def finish(self, summary: Summary, artifacts: Sequence[Path]) -> None:
-        """Write the summary metrics of arms and the files of the run, and close the study's run."""
+        """Write the summary metrics of arms and the files of the run, winners included, and close the study's run."""
         if self._writer is not None:
             self._writer.put("the summary", partial(self._write_summary, summary, artifacts))
         self._close(0 if summary.complete else 1)
@@ -151,7 +146,7 @@ class WandbTracker:
         if self._run is not None:
             writer.put("the end of the study", partial(self._run.finish, exit_code=exit_code))
         if lost := writer.close():
-            self.problems.append(f"W&B lacks {len(lost)} of the trials that ended, first {lost[0]}")
+            self._problems.append(f"W&B lacks {len(lost)} of the trials that ended, first {lost[0]}")
 
 
 def _api_key() -> bool:

@@ -208,8 +208,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 @pytest.fixture
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an MLflow database without runs, in a folder that a server may fill."""
-    from dropsearch.tracking.mlflow.address import resolve
-    from dropsearch.tracking.mlflow.database import make_database
+    from dropsearch.tracking.mlflow.address import make_database, resolve
 
     folder = tmp_path_factory.mktemp("server")
     make_database(resolve(None, None, folder))

@@ -19,7 +19,7 @@ from dropsearch.experiment.runner import searched
 from dropsearch.models import MLP
 from dropsearch.report.progress import Forecast
 from dropsearch.report.progress.lines import Lines
-from dropsearch.tracking.tracker import NullTracker
+from dropsearch.tracking.tracker import Tracker
 from tests.experiment.conftest import Cli, composed
 
 STUDY = (
@@ -135,11 +135,11 @@ def test_what_a_run_waits_for_is_named(
 ) -> None:
     asked: list[str] = []
 
-    def info(self: NullTracker) -> dict[str, str]:
+    def info(self: Tracker) -> dict[str, str]:
         asked.extend(re.findall(r"^\[(\w+)\]", capsys.readouterr().err, re.MULTILINE))
         return {}
 
-    monkeypatch.setattr(NullTracker, "info", property(info))
+    monkeypatch.setattr(Tracker, "info", property(info))
     few = ("arms=[none]", "study.n_trials=1", "confirm.top_k=1", "trainer.max_epochs=1", "engine=sequential")
     searched(composed(*STUDY, *few, f"output_dir={tmp_path}"))
     assert [stage for stage in asked if stage != "plan"] == [

@@ -13,7 +13,7 @@ from dropsearch.core.errors import RunError
 from dropsearch.core.records import INTERRUPTED, State, TrialResult, TrialSpec
 from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
 from dropsearch.report.progress import Forecast, Progress, Stage
-from dropsearch.tracking import NullTracker
+from dropsearch.tracking import Tracker
 
 
 def sleep_interrupted() -> None:
@@ -36,8 +36,9 @@ class Study:
         self.told.append("study")
 
 
-class Tracker(NullTracker):
+class Noting(Tracker):
     def __init__(self, told: list[str]) -> None:
+        super().__init__()
         self.told = told
 
     def end(self, result: TrialResult) -> None:
@@ -45,7 +46,7 @@ class Tracker(NullTracker):
 
 
 def tell(study: Study, state: State = "COMPLETE", reason: str = "") -> list[str]:
-    feed = TrackedFeed(study, Tracker(study.told), Progress())  # type: ignore[arg-type]
+    feed = TrackedFeed(study, Noting(study.told), Progress())  # type: ignore[arg-type]
     feed.tell([TrialResult(TrialSpec("none", 0, 1, {}, 1e-3, 0.0), state, (), 1.0, reason)])
     return study.told
 
@@ -62,7 +63,7 @@ def test_the_start_of_workers_is_no_time_of_trials() -> None:
     study = Study()
     spec = TrialSpec("none", 0, 1, {}, 1e-3, 0.0)
     study.ask = lambda count: [spec]  # type: ignore[attr-defined]
-    feed = TrackedFeed(study, NullTracker(), progress)  # type: ignore[arg-type]
+    feed = TrackedFeed(study, Tracker(), progress)  # type: ignore[arg-type]
     progress.train("search", 100, is_search=True)
     seconds[0] = 60.0
     feed.ask(1)

@@ -15,7 +15,7 @@ from dropsearch.config import schema
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import EpochMetrics, TrialResult
-from dropsearch.tracking import TRACKERS, NullTracker, check_extras, make_tracker
+from dropsearch.tracking import TRACKERS, Tracker, check_extras, make_tracker
 from dropsearch.tracking.lightning_logger import LoggerTracker
 from tests.tracking.tracked_studies import DATA, make_curve, make_result, make_spec, make_summary
 
@@ -56,10 +56,11 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_extras(["tensorboard", "wandb"])
 
 
-class Noting(NullTracker):
+class Noting(Tracker):
     """Notes the trials that it is given, and lacks those of an earlier run that it is told of."""
 
     def __init__(self, lacks: set[str]) -> None:
+        super().__init__()
         self.lacks, self.ended = lacks, []
 
     def missing(self, keys: Any) -> set[str]:
@@ -79,7 +80,7 @@ def test_several_trackers_each_get_what_they_lack(tmp_path: Path) -> None:
 
 
 def test_one_tracker_is_no_list(tmp_path: Path) -> None:
-    assert isinstance(make_tracker(["none", "none"], uri=None, output_dir=tmp_path), NullTracker)
+    assert isinstance(make_tracker(["none", "none"], uri=None, output_dir=tmp_path), Tracker)
 
 
 def tensorboard(folder: Path) -> Any:

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from dropsearch.core.errors import InputError
-from dropsearch.tracking import TRACKERS, NullTracker, Tracker, make_tracker
+from dropsearch.tracking import TRACKERS, Tracker, make_tracker
 from tests.tracking.tracked_studies import DATA, make_curve, make_result, make_spec, make_summary
 
 CONF = Path(__file__).parents[2] / "conf" / "tracking"
 
 
-def test_the_null_tracker_takes_everything_and_misses_nothing():
-    tracker: Tracker = NullTracker()
+def test_a_tracker_takes_everything_and_misses_nothing():
+    tracker: Tracker = Tracker()
     tracker.connect("e")
     tracker.start(study="s", study_id="1d", config={}, tags={}, data=DATA)
     tracker.epoch(make_spec(), make_curve()[0])
@@ -27,8 +27,8 @@ def test_the_null_tracker_takes_everything_and_misses_nothing():
     assert not tracker.problems
 
 
-def test_tracking_none_makes_the_null_tracker(tmp_path: Path):
-    assert isinstance(make_tracker("none", uri=None, output_dir=tmp_path), NullTracker)
+def test_tracking_none_tracks_nothing(tmp_path: Path):
+    assert isinstance(make_tracker("none", uri=None, output_dir=tmp_path), Tracker)
 
 
 def test_an_unknown_kind_is_named_with_its_close_match(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Resolution of MLflow's tracking URI, and a check that it is reachable."""
+"""Resolution of MLflow's tracking URI, a check that it is reachable, and the creation of an SQLite file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dropsearch._compat import database_urls
 from dropsearch._compat.database_urls import missing_driver, sqlite_file, sqlite_url
+from dropsearch.core.atomic_io import temporary_path
 from dropsearch.core.errors import CAUSE, InputError
 from dropsearch.core.printable import masked, one_line
 
@@ -176,3 +177,32 @@ def _check_sqlite(address: Address) -> None:
         raise address.refuse(rule, f"{error}; set tracking.uri to another one or run with tracking=none") from error
     if tables and "experiments" not in tables:
         raise address.refuse(rule, f"it contains other tables ({sorted(tables)[0]}); set tracking.uri")
+
+
+def make_database(address: Address) -> None:
+    """Create the SQLite file of an address with MLflow's tables, unless it exists or is no SQLite file.
+
+    MLflow creates its tables in dozens of steps, and rejects the file of a process that was killed in between. The
+    tables are therefore created in a temporary file, which is renamed. If several processes do so, the first one wins.
+    """
+    if not address.is_yet_to_be_made:
+        return
+    with temporary_path(address.database) as temporary:
+        _make_tables(temporary, address)
+        _publish(temporary, address.database)
+
+
+def _make_tables(temporary: Path, address: Address) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(sqlite_url(temporary), address.artifacts).engine.dispose()
+
+
+def _publish(temporary: Path, database: Path) -> None:
+    try:
+        os.link(temporary, database)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        if not database.exists():
+            temporary.rename(database)

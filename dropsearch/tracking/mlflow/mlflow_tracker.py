@@ -18,12 +18,13 @@ from dropsearch.tracking.mlflow.address import Address, check_reachable
 from dropsearch.tracking.mlflow.background_writer import PATIENCE, BackgroundWriter
 from dropsearch.tracking.mlflow.payloads import KEY_LENGTH, Curve, now
 from dropsearch.tracking.mlflow.worker_process import WorkerConnection, worker_at
+from dropsearch.tracking.tracker import Tracker
 
 FLUSH_SECONDS = 20.0
 """Interval at which the curves of a running trial are written, in seconds."""
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Writes a study to MLflow, which runs in a separate process.
 
     A trial is written when it ends, in three calls. If it takes longer than `flush_seconds`, its curves are written
@@ -41,7 +42,7 @@ class MlflowTracker:
         flush_seconds: float = FLUSH_SECONDS,
         worker: Callable[[Address], WorkerConnection] = worker_at,
     ) -> None:
-        self.problems: list[str] = []
+        super().__init__()
         self._address = address
         self._output_dir = output_dir.absolute()
         self._flush_seconds = flush_seconds
@@ -80,7 +81,7 @@ class MlflowTracker:
         experiment = self._experiment = one_line(experiment, KEY_LENGTH)
         self._nobody_waits = self._address.is_yet_to_be_made
         self._worker = self._make_recording(self._address)
-        self._writer = BackgroundWriter(self.problems, self._address.hide)
+        self._writer = BackgroundWriter(self._problems, self._address.hide)
         self._begin("the experiment", partial(self._note, "experiment_id", "connect", experiment))
 
     def start(
@@ -145,7 +146,7 @@ class MlflowTracker:
             module = model()
             pickled = _pickled(module)
         except Exception as error:  # user modules may raise anything
-            self.problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
+            self._problems.append(f"The winner cannot be logged as an MLflow model: {first_cause(error)[:300]}")
             return
         if pickled is not None:
             self._writer.put("the winner", partial(self._log_model, pickled, example, tags))
@@ -154,7 +155,7 @@ class MlflowTracker:
 
         folder = Path(self._until_closed.enter_context(tempfile.TemporaryDirectory(prefix="dropsearch-model-")))
         if problem := exported(module, example, folder / "model"):
-            self.problems.append(problem)
+            self._problems.append(problem)
         else:
             self._put("the winner", "upload_model", folder / "model", tags)
 
@@ -222,7 +223,7 @@ class MlflowTracker:
 
     def _log_model(self, *given: Any) -> None:
         if problem := self._worker.call("log_model", *given):
-            self.problems.append(problem)
+            self._problems.append(problem)
 
     def _close(self, status: str, hurry: bool = False) -> None:
         writer, self._writer = self._writer, None
@@ -240,7 +241,7 @@ class MlflowTracker:
             self._worker.close()
             self._until_closed.close()
         if lost:
-            self.problems.append(
+            self._problems.append(
                 f"MLflow lacks {len(lost)} of the trials that ended, first {lost[0]}: "
                 "the next run of this study writes them"
             )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from dropsearch.core.printable import printable
 from dropsearch.core.process_id import is_dead
@@ -125,6 +127,19 @@ class Runs:
             if "UNIQUE" not in str(error).upper():
                 raise
             self.client.log_inputs(run_id, datasets=inputs)
+
+    def log_model(self, run_id: str, folder: Path, tags: Mapping[str, str]) -> None:
+        """Log the MLflow model in a folder as an output of a run."""
+        logged = self.client.create_logged_model(
+            self.experiment_id, name="model", source_run_id=run_id, tags=dict(tags), model_type="classifier"
+        )
+        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        description = Model.load(str(folder))
+        description.model_id = description.model_uuid = logged.model_id
+        description.run_id, description.artifact_path = run_id, logged.artifact_location
+        description.save(str(folder / "MLmodel"))
+        self.client.log_model_artifacts(logged.model_id, str(folder))
+        self.client.finalize_logged_model(logged.model_id, "READY")
 
     def end(self, run_id: str, status: str, at: int | None = None) -> None:
         """Close a run as FINISHED, KILLED or FAILED."""

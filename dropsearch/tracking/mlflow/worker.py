@@ -11,8 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from dropsearch.tracking.mlflow.address import Address
-from dropsearch.tracking.mlflow.database import make_database
+from dropsearch.tracking.mlflow.address import Address, make_database
 from dropsearch.tracking.mlflow.run_tree import RunTree
 from dropsearch.tracking.mlflow.runs import Runs, open_experiment
 from dropsearch.tracking.mlflow.session import HASTE, SETTINGS, quiet, settings
@@ -75,9 +74,7 @@ class MlflowWorker:
 
     def upload_model(self, folder: Path, tags: Mapping[str, str]) -> None:
         """Log an exported model as the winner."""
-        from dropsearch.tracking.mlflow.logged_model import upload
-
-        upload(self._runs, self._tree.parent, folder, tags)
+        self._runs.log_model(self._tree.parent, folder, tags)
 
     def close(self) -> None:
         """Restore the settings of MLflow and of the process."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.tracking.mlflow.address import resolve
-from dropsearch.tracking.mlflow.database import make_database
+from dropsearch.tracking.mlflow.address import make_database, resolve
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,9 +23,9 @@ def in_other_processes(folder: Path, program: str, count: int = 1) -> list[int]:
 
 def test_a_process_that_is_killed_between_two_tables_leaves_no_half_made_database(tmp_path: Path):
     program = (
-        "import os, sys; from pathlib import Path; from dropsearch.tracking.mlflow import database, address; "
-        "database._make_tables = lambda temporary, _: (temporary.write_bytes(b'half'), os._exit(9)); "
-        "database.make_database(address.resolve(None, None, Path(sys.argv[1])))"
+        "import os, sys; from pathlib import Path; from dropsearch.tracking.mlflow import address; "
+        "address._make_tables = lambda temporary, _: (temporary.write_bytes(b'half'), os._exit(9)); "
+        "address.make_database(address.resolve(None, None, Path(sys.argv[1])))"
     )
     assert in_other_processes(tmp_path, program) == [9]
     (temporary,) = tmp_path.iterdir()
