@@ -18,6 +18,7 @@ from dropsearch.config.options import check_options
 from dropsearch.config.params import with_params
 from dropsearch.config.schema import FREE, Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.override_text import leaves
 
 _DEFAULT = "unless_given"
 """The resolver that distinguishes a default from the same value given by the user."""
@@ -100,7 +101,7 @@ def _is_given(raw: DictConfig, key: str) -> bool:
 
 def _as_objects(raw: DictConfig) -> Config:
     known = known_keys()
-    for key in _leaves(OmegaConf.to_container(raw, resolve=True), ""):
+    for key, _ in leaves(OmegaConf.to_container(raw, resolve=True)):
         if key not in known and not key.startswith((*(f"{section}." for section in FREE), "hydra.")):
             raise InputError(unknown_key(key))
     if OmegaConf.get_type(raw) is not Config:  # a user's file whose defaults list lacks the schema
@@ -109,9 +110,3 @@ def _as_objects(raw: DictConfig) -> Config:
     config: Any = OmegaConf.to_object(raw)
     assert isinstance(config, Config)
     return config
-
-
-def _leaves(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, dict) or not node:
-        return [prefix.removesuffix(".")] if prefix else []
-    return [leaf for key, value in node.items() for leaf in _leaves(value, f"{prefix}{key}.")]

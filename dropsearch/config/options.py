@@ -6,13 +6,14 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from dropsearch.config.messages import GROUPS
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.override_text import leaves
 
 _MAY_BE_SEVERAL = ("experiment", "tracking")
 _SEVERAL = re.compile(
@@ -63,12 +64,4 @@ def set_keys(override: str) -> list[str]:
         value = OverridesParser.create().parse_override(override).value()
     except HydraException:  # composing reports the error
         return [key]
-    return list(_leaves(key, value))
-
-
-def _leaves(key: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, dict) or not value:
-        yield key
-        return
-    for name, inner in value.items():
-        yield from _leaves(f"{key}.{name}", inner)
+    return [name for name, _ in leaves(value, key)]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _PLAIN_WORD = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_][\w.\-/]*", re.ASCII | re.IGNORECASE)
 _NOT_FINITE = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}
 _KEY_ESCAPED = re.compile(r"[\\()\[\]{}:=, \t]")
 _KEY = re.compile(r"[\w/\-+.$%*@?|\\()\[\]{}:=,]+(?:[ \t]+[\w/\-+.$%*@?|\\()\[\]{}:=,]+)*", re.ASCII)
+
+
+def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted keys; an empty mapping is a value, lists are not entered."""
+    if isinstance(values, Mapping) and values:
+        for name, inner in values.items():
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
+    elif key:
+        yield key, values
 
 
 def override(key: str, value: Any) -> str:

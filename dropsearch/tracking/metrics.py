@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dropsearch.core.override_text import leaves
 from dropsearch.core.records import ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
 
 OWN = "dropsearch"
@@ -58,16 +59,13 @@ def params_of(spec: TrialSpec) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and not _is_nan(value)}
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the leaves of nested mappings by dotted names; a list is one leaf in JSON."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{above}.{name}" if above else str(name)
-        if isinstance(value, Mapping):
-            found |= flat(value, key)
-        elif value is not None:
-            found[key] = value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
-    return found
+    known = {name: value for name, value in leaves(config) if value is not None and value != {}}
+    return {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+        for name, value in known.items()
+    }
 
 
 def of_summary(summary: Summary) -> dict[str, float]:

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dropsearch.core.override_text import override
+from dropsearch.core.override_text import leaves, override
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
@@ -63,3 +63,10 @@ def test_a_shell_hands_the_word_on(value: str) -> None:
 def test_a_key_that_cannot_be_written_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no text for the key"):
         override("key", {key: 1})
+
+
+def test_leaves_have_dotted_keys() -> None:
+    values = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None}
+    assert dict(leaves(values)) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}
+    assert list(leaves(values["a"], "a")) == [("a.b", [1, {"c": 2}]), ("a.d", {})]
+    assert list(leaves({})) == []

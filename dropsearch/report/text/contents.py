@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dropsearch.core.override_text import leaves
 from dropsearch.core.records import Summary
 from dropsearch.report import findings
 
@@ -70,17 +71,9 @@ def facts(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "tracking", ", ".join(f"{key} {value}" for key, value in summary.tracking.items())
 
 
-def settings(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+def settings(config: Mapping[str, Any]) -> list[str]:
     """Return each leaf of the configuration as ``group.key=value``, sorted."""
-    return sorted(_flat(config, prefix))
-
-
-def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={'null' if value is None else value}"
+    return sorted(f"{key}={'null' if value is None else value}" for key, value in leaves(config))
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dropsearch.core.override_text import leaves
 from dropsearch.core.printable import printable
 from dropsearch.core.records import ArmEvidence, ArmOutcome, EpochMetrics, Summary, TrialResult, TrialSpec
 from dropsearch.tracking.metrics import OWN, of_trial
@@ -58,16 +59,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def flatten(config: Mapping[str, Any], *above: str) -> dict[str, str]:
+def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the leaves of nested mappings by dotted names; a list is one leaf in JSON."""
-    flat: dict[str, str] = {}
-    for name, value in config.items():
-        path = (*above, str(name))
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, *path)
-        else:
-            flat[key(*path)] = _setting(value)
-    return flat
+    return {key(name): _setting(value) for name, value in leaves(config)}
 
 
 def _setting(value: Any) -> str:
