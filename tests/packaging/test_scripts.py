@@ -43,3 +43,9 @@ def test_driver_messages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     sampler, workers, rows, trials, messages, *_ = capsys.readouterr().out.splitlines()[-1].split()
     assert (sampler, workers, rows, trials) == ("random", "3", "2", "6")
     assert int(messages) == 3 * (2 + 2 + 1)  # asks before and after, an epoch each, the results
+
+
+def test_the_page_of_all_keys_is_up_to_date(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        run("configuration_page.py", "--check", monkeypatch=monkeypatch)
+    assert ended.value.code == 0, capsys.readouterr().err
