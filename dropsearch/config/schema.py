@@ -69,7 +69,7 @@ class RangeConfig:
 class SpaceConfig:
     """The search space, which is the same in every arm."""
 
-    name: str = checked("per_layer", Constraint(one_of=("per_layer", "shared", "depth")))
+    name: str = checked("per_layer", Constraint(one_of=("per_layer", "shared", "depth", "step")))
     low: float = checked(0.0, Constraint(at_least=0, at_most=HIGHEST_RATE))
     high: float = checked(0.9, Constraint(at_most=HIGHEST_RATE))
     zero_share: float = checked(0.2, Constraint(at_least=0, below=1))

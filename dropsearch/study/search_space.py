@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from dropsearch.core.records import Arm, Range, Site
 from dropsearch.study.distributions import distribution, parameter, value_of
@@ -15,12 +15,15 @@ from dropsearch.study.readable_rates import RateDistribution
 
 Params = dict[str, Any]
 
+STEP = "step.sites"
+"""The parameter of a step: how many sites, from the first, have the rate; the sites behind them have rate 0."""
+
 
 @dataclass(frozen=True)
 class SpaceSettings:
     """Ranges of the search space, the same in every arm."""
 
-    rates: Literal["per_layer", "shared", "depth"] = "per_layer"
+    rates: Literal["per_layer", "shared", "depth", "step"] = "per_layer"
     low: float = 0.0
     high: float = 0.9
     zero_share: float = 0.2
@@ -67,13 +70,13 @@ class Space:
 
     @property
     def _coordinates(self) -> tuple[str, ...]:
-        forms = {"shared": ("rate.shared",), "depth": ("rate.first", "rate.last")}
+        forms = {"shared": ("rate.shared",), "depth": ("rate.first", "rate.last"), "step": ("rate.first",)}
         per_layer = tuple(f"rate.{name}" for name in self.sites)
         return {**forms, "per_layer": per_layer}.get(self._form, ())
 
     @property
     def parameter_sites(self) -> dict[str, str]:
-        """Site of each rate parameter: with rates by depth only the two ends, with a shared rate none."""
+        """Site of each rate parameter: with rates by depth only the two ends, with a shared rate or a step none."""
         if self._form == "depth" and len(self.sites) > 1:
             return {"rate.first": self.sites[0], "rate.last": self.sites[-1]}
         return {f"rate.{name}": name for name in self.sites} if self._form == "per_layer" else {}
@@ -93,7 +96,13 @@ class Space:
             **{name: FloatDistribution(*bounds, log=True) for name, bounds in self._common.items()},
             **{key: distribution(searched) for key, searched in self.settings.hyperparameters.items()},
             **dict.fromkeys(self._coordinates, self._rate_distribution),
+            **{name: IntDistribution(1, most) for name, most in self._step.items()},
         }
+
+    @property
+    def _step(self) -> dict[str, int]:
+        """Return the parameter of a step with its largest value, all sites; empty in other forms."""
+        return {STEP: len(self.sites)} if self._form == "step" else {}
 
     @property
     def _rate_distribution(self) -> RateDistribution:
@@ -115,6 +124,8 @@ class Space:
         values = [self._rate(params[name]) for name in self._coordinates]
         if self._form == "per_layer":
             return dict(zip(self.sites, values, strict=True))
+        if self._form == "step":
+            return {name: values[0] if place < params[STEP] else 0.0 for place, name in enumerate(self.sites)}
         steps = max(len(self.sites) - 1, 1)
         first, last = values[0], values[-1]
         return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
@@ -128,11 +139,15 @@ class Space:
 
     @property
     def first_points(self) -> tuple[Params, ...]:
-        """Return the points tried before the sampler proposes: typical rates, then all rates zero."""
+        """Return the points tried before the sampler proposes: typical rates, then all rates zero.
+
+        One rate for all sites, or for those in front of a step, is the mean of the typical rates, at all sites.
+        """
         base: Params = {name: self._own_or_middle(name, bounds) for name, bounds in self._common.items()}
         base |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
         if not self._coordinates:
             return (base,)
+        base |= self._step
         return ({**base, **self._typical_point()}, {**base, **self._zero_point()})
 
     def _own_or_middle(self, name: str, bounds: tuple[float, float]) -> float:
@@ -142,7 +157,9 @@ class Space:
 
     def _typical_point(self) -> Params:
         rates = list(self.typical.values())
-        ends = {"rate.shared": sum(rates) / len(rates), "rate.first": rates[0], "rate.last": rates[-1]}
+        mean = sum(rates) / len(rates)
+        first = mean if self._form == "step" else rates[0]
+        ends = {"rate.shared": mean, "rate.first": first, "rate.last": rates[-1]}
         wanted = {f"rate.{name}": rate for name, rate in self.typical.items()} | ends
         return {name: self._clip(wanted[name]) for name in self._coordinates}
 

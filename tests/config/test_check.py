@@ -45,7 +45,7 @@ ILLEGAL = [
     ("space.lr.high", INF, "space.lr.high must be a finite number, got inf"),
     ("space.weight_decay.low", 0.0, "space.weight_decay.low must be above 0"),
     ("space.weight_decay.high", NAN, "space.weight_decay.high must be a finite number"),
-    ("space.name", "layers", "space.name must be one of per_layer, shared, depth"),
+    ("space.name", "layers", "space.name must be one of per_layer, shared, depth, step"),
     ("data.batch_size", 0, "data.batch_size must be at least 1, got 0 (see conf/data/digits.yaml)"),
     ("data.train_size", 0, "data.train_size must be at least 1"),
     ("data.val_fraction", 0.0, "data.val_fraction must be above 0"),

@@ -72,8 +72,9 @@ def test_unknown_importances_are_nan_with_a_reason(make_store, trials, loss, sta
     assert all(math.isnan(value) for value in site_importances(store, space).values())
 
 
-def test_shared_rate_has_no_importances(make_store):
-    space = space_of("shared")
+@pytest.mark.parametrize("rates", ["shared", "step"])
+def test_shared_rate_has_no_importances(make_store, rates):
+    space = space_of(rates)
     store = searched(make_store(), space, 15, first_site_loss)
     assert unknown(store, space) == "fewer than two sites have a rate of their own"
     assert all(math.isnan(value) for value in site_importances(store, space).values())

@@ -55,15 +55,38 @@ def test_depth_space_is_linear(first: float, last: float) -> None:
     assert rates["c"] == pytest.approx(last)
 
 
-@pytest.mark.parametrize("form", ["per_layer", "shared", "depth"])
+@given(rate=st.floats(0, 0.9), step=st.integers(1, 3))
+def test_step_space_has_one_rate_and_then_zero(rate: float, step: int) -> None:
+    rates = space(rates="step").rates({"rate.first": rate, "step.sites": step})
+    assert list(rates.values()) == [rate] * step + [0.0] * (3 - step)
+
+
+def test_step_space_proposes_every_position() -> None:
+    trials = sampled(space(rates="step", zero_share=0.0, low=0.1), 100)
+    assert {sum(rate > 0 for rate in trial.values()) for trial in trials} == {1, 2, 3}
+    assert all(len({rate for rate in trial.values() if rate}) == 1 for trial in trials)
+
+
+def test_step_space_of_one_site() -> None:
+    it = Space(SpaceSettings(rates="step", zero_share=0.0), ARMS["dropout"], SITES[:1], TYPICAL)
+    assert all(list(trial) == ["a"] for trial in sampled(it, 5))
+
+
+def test_step_is_of_searching_arms_alone() -> None:
+    assert "step.sites" in space("both", rates="step").distributions
+    for arm in ("none", "typical", "dropout_shared", "batchnorm"):
+        assert "step.sites" not in space(arm, rates="step").distributions
+
+
+@pytest.mark.parametrize("form", ["per_layer", "shared", "depth", "step"])
 def test_first_points_are_typical_and_zero(form: str) -> None:
     typical, zero = (space(rates=form).rates(point) for point in space(rates=form).first_points)
     assert set(zero.values()) == {0.0}
-    assert typical["a"] == pytest.approx({"shared": sum(TYPICAL.values()) / 3}.get(form, 0.15))
+    assert typical["a"] == pytest.approx(sum(TYPICAL.values()) / 3 if form in ("shared", "step") else 0.15)
 
 
 def test_first_points_lie_in_the_space() -> None:
-    for settings in ({}, {"low": 0.2, "high": 0.3}, {"zero_share": 0.0}):
+    for settings in ({}, {"low": 0.2, "high": 0.3}, {"zero_share": 0.0}, {"rates": "step"}):
         it = space(**settings)
         for point in it.first_points:
             assert all(it.distributions[name]._contains(value) for name, value in point.items())
