@@ -14,17 +14,19 @@ from typing import Any
 from dropsearch.config.schema import SitesConfig
 from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
+from dropsearch.core.printable import printable
 from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
 from dropsearch.report import findings, load_summary
-from dropsearch.report.tables.arms import brief_tables, tables
-from dropsearch.report.terminal import wrapped
-from dropsearch.report.text.verdict import answer, verdict
+from dropsearch.report.markdown import answer_blocks
+from dropsearch.report.tables.arms import tables
+from dropsearch.report.terminal import first_screen
 
 
 class SearchResult:
     """The result of a search, returned by `dropsearch.search` or read by `SearchResult.load`.
 
-    `print(result)` shows the answer in three sentences and the tables; a notebook shows Markdown with figures.
+    `print(result)` shows the answer in three sentences, what limits it, and the tables; a notebook shows Markdown with
+    figures.
 
     Args:
         summary: All results of the run.
@@ -242,12 +244,11 @@ class SearchResult:
         return figure(self.summary, name)
 
     def __repr__(self) -> str:
-        sentences = "\n".join(wrapped(sentence) for sentence in answer(self.summary))
-        return "\n\n".join([sentences, *(table.as_text() for table in brief_tables(self.summary))])
+        return printable("\n\n".join(first_screen(self.summary)), keep="\n")
 
     def _repr_markdown_(self) -> str:
-        parts = [verdict(self.summary), *(table.as_markdown() for table in tables(self.summary))]
-        return "\n\n".join([*parts, *self._pictures()])
+        blocks = [*answer_blocks(self.summary), *(table.as_markdown() for table in tables(self.summary))]
+        return "\n\n".join([*filter(None, blocks), *self._pictures()])
 
     def _pictures(self) -> Iterator[str]:
         """Yield figures for notebooks as Markdown images; none without the extra `report`."""

@@ -321,14 +321,13 @@ class ArmRunner:
             arm.confirm.note(opening, scores)
         openings = sum(name.startswith("test.") for name in arm.confirm.notes)
         known = [self._examples(result) for result in best.results]
-        examples = [each for each in known if each is not None]
-        whole = examples if len(examples) == len(known) else []
+        known = known if any(known) else []
         return TestScores(
             scores["opened_at"],
             tuple(scores["loss"]),
             tuple(scores["acc"]),
-            tuple(each.loss for each in whole),
-            tuple(each.correct for each in whole),
+            tuple(each.loss if each else () for each in known),
+            tuple(each.correct if each else () for each in known),
             openings,
             {name: tuple(values) for name, values in scores.get("logged", {}).items()},
         )

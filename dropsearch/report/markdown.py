@@ -13,10 +13,11 @@ from dropsearch.core.records import Summary
 from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.tables.evidence import claim_answer, contrasts_table, evidence_table
-from dropsearch.report.text.caveats import caveats, warnings
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
 from dropsearch.report.text.verdict import answer, rates_by_site
+from dropsearch.report.text.warnings import warnings
 
 
 def write_markdown(
@@ -32,8 +33,7 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
     """Return the report as Markdown; `links` are the figures' titles by relative path."""
     blocks = [
         f"# {escaped(title(summary))}",
-        *(escaped(text) for text in (*answer(summary), rates_by_site(summary))),
-        _bullets(map(prose, warnings(summary))),
+        *answer_blocks(summary),
         "## Numbers",
         *(_folded(t.title, t.as_markdown()) if t.is_long else t.as_markdown() for t in tables(summary)),
         reading(summary),
@@ -47,6 +47,12 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
         *_config(settings(summary.config)),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def answer_blocks(summary: Summary) -> list[str]:
+    """Return the sentences of the answer, and a list of what limits it, as blocks of Markdown."""
+    sentences = [escaped(text) for text in (*answer(summary), rates_by_site(summary))]
+    return [*sentences, _bullets(map(prose, warnings(summary)))]
 
 
 def _evidence(summary: Summary) -> Iterator[str]:

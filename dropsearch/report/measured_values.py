@@ -31,8 +31,13 @@ def finite(values: Sequence[float]) -> list[float]:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Return the mean of the finite `values` and its 95 % interval by Student's t; bounds are NaN for one value."""
-    return student_interval(finite(values))
+    """Return the mean of the finite `values` and its 95 % interval by Student's t; bounds are NaN below three values.
+
+    With two values, Student's interval is 13 times as long as their range and says nothing.
+    """
+    known = finite(values)
+    found = student_interval(known)
+    return found if len(known) >= FEWEST_FOR_INTERVAL else Interval(found.mean, math.nan, math.nan)
 
 
 def shown_interval(values: Sequence[float]) -> Interval:

@@ -26,8 +26,8 @@ from dropsearch.core.records import (
 )
 from dropsearch.report import findings
 from dropsearch.report.numbers import scores
-from dropsearch.report.text.caveats import warnings
 from dropsearch.report.text.verdict import answer, verdict
+from dropsearch.report.text.warnings import warnings
 
 
 def results(summary: Summary) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
-from dropsearch.report.text.caveats import warnings
 from dropsearch.report.text.contents import PURPOSES
 from dropsearch.report.text.verdict import answer, rates_by_site
+from dropsearch.report.text.warnings import warnings
 
 INTERRUPTED = "To continue where this stopped:"
 
@@ -41,10 +41,7 @@ def closing(summary: Summary) -> str:
     Commands are on separate unwrapped lines, so that they can be copied. The command that continues an interrupted run
     is the last line.
     """
-    blocks = ["\n".join(wrapped(text) for text in answer(summary))]
-    if known := [*warnings(summary), *filter(None, [rates_by_site(summary)])]:
-        blocks.append("\n".join(wrapped(text) for text in known))
-    blocks += [table.as_text() for table in brief_tables(summary)]
+    blocks = first_screen(summary)
     if "output_dir" in summary.config:
         models = ", best/ with the models" if any(arm.winner for arm in summary.arms.values()) else ""
         blocks.append(wrapped(f"In {summary.config['output_dir']}: report.html, report.md, results.json{models}."))
@@ -53,6 +50,13 @@ def closing(summary: Summary) -> str:
     purposes = PURPOSES if summary.complete else PURPOSES | {"continue": INTERRUPTED}
     blocks.append("\n".join(f"{purposes.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()))
     return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
+
+
+def first_screen(summary: Summary) -> list[str]:
+    """Return the answer, what limits it, and the tables of arms and rates, as blocks of plain text."""
+    limits = [*warnings(summary), *filter(None, [rates_by_site(summary)])]
+    sentences = ["\n".join(map(wrapped, texts)) for texts in (answer(summary), limits) if texts]
+    return [*sentences, *(table.as_text() for table in brief_tables(summary))]
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:

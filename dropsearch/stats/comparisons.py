@@ -28,6 +28,8 @@ PLANNED = (
 )
 """All pairs of the four main arms, then per-site rates against one shared rate and against typical rates."""
 METRICS = ("test_acc", "test_loss", "val_loss")
+UNSCORED = "seeds without a score"
+"""The luck that a contrast leaves out if a seed of one of its arms has no finite score."""
 ByExample = Mapping[int, Sequence[float]]
 """One number for each test example, by seed."""
 
@@ -122,12 +124,15 @@ def _contrast(
     a: str, b: str, pairs: Pairs, metric: str, examples: Mapping[str, ByExample], required: str
 ) -> Comparison:
     difference, p = paired_difference(pairs.a, pairs.b), wilcoxon_exact(pairs.differences)
-    found = Comparison(a, b, metric, pairs.differences, difference, p, p, superiority(pairs.a, pairs.b))
+    missing = (UNSCORED,) if required and pairs.dropped else ()
+    found = Comparison(
+        a, b, metric, pairs.differences, difference, p, p, superiority(pairs.a, pairs.b), missing=missing
+    )
     if not math.isfinite(difference.low):
         return found
     crossed = _by_example(examples.get(a, {}), examples.get(b, {}), pairs.seeds)
     if crossed is None:
-        return dataclasses.replace(found, missing=(required,) if required else ())
+        return dataclasses.replace(found, missing=(required, *missing) if required else ())
     over_both, p_both = crossed_difference(crossed)
     return dataclasses.replace(
         found,
@@ -141,11 +146,12 @@ def _contrast(
 
 def _by_example(a: ByExample, b: ByExample, seeds: Sequence[int]) -> NDArray[np.float64] | None:
     """Return the differences `[seeds, examples]`; None if one of the two lacks a finite result of a seed."""
-    if len(seeds) < 2 or not all(seed in a and seed in b and len(a[seed]) == len(b[seed]) for seed in seeds):
+    sizes = {len(of.get(seed, ())) for of in (a, b) for seed in seeds}
+    if len(seeds) < 2 or len(sizes) > 1 or 0 in sizes:
         return None
     one, other = (np.array([of[seed] for seed in seeds], dtype=np.float64) for of in (a, b))
     differences = one - other
-    return differences if differences.size and np.isfinite(differences).all() else None
+    return differences if np.isfinite(differences).all() else None
 
 
 def compare(arms: Mapping[str, ArmOutcome], metrics: tuple[str, ...] = ("test_acc",)) -> tuple[Comparison, ...]:

@@ -14,8 +14,8 @@ import dropsearch
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.user_data import UserData
 from dropsearch.experiment.scoring import monitored_scores, validation_scores
-from dropsearch.report.text.caveats import warnings
 from dropsearch.report.text.verdict import verdict
+from dropsearch.report.text.warnings import warnings
 from dropsearch.training.protocols import TrainerSettings
 from tests.user_modules import data, nets
 

@@ -15,10 +15,11 @@ from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.tables.evidence import claims_table, contrasts_table
 from dropsearch.report.tables.table import Table
-from dropsearch.report.text.caveats import caveats, warnings
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import duration
 from dropsearch.report.text.escaping import block, code, escaped
 from dropsearch.report.text.verdict import answer
+from dropsearch.report.text.warnings import warnings
 
 
 def test_the_verdict_comes_first(summary):
@@ -61,12 +62,12 @@ def test_unequal_chances_and_failures_are_caveats(make):
     arms = {"none": make.arm("none"), "both": make.failed("both", trials=5)}
     text = "\n".join(caveats(make.summary(arms)))
     assert "plain 12, dropout + BatchNorm 5" in text
-    assert "5 of 5 trials of dropout + BatchNorm failed, most often with: `CUDA out of memory`" in text
+    assert "Trials failed: dropout + BatchNorm 5 of 5; most often with: `CUDA out of memory`" in text
 
 
 def test_seeds_without_a_score_stand_in_the_first_screen(make):
     summary = make.tested(none=[0.9, math.nan, 0.8])
-    assert "1 of 3 seeds of the winner of plain" in " ".join(warnings(summary))
+    assert "no finite test score are left out: plain 1 of 3." in " ".join(warnings(summary))
     assert ", 2 of 3 fresh seeds, one split." in answer(summary)[0]
 
 

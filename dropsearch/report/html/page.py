@@ -25,10 +25,11 @@ from dropsearch.report.tables.evidence import (
     variation_tables,
 )
 from dropsearch.report.tables.table import Table, heading
-from dropsearch.report.text.caveats import caveats, warnings
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
 from dropsearch.report.text.escaping import drawable, spans
 from dropsearch.report.text.verdict import answer, rates_by_site
+from dropsearch.report.text.warnings import warnings
 
 ANSWERS = {"held": "held", "did not hold": "refuted", "undecided": "open", "not measured": "open"}
 """The class of each answer in `page.css`."""

@@ -1,142 +1,16 @@
-"""Warnings of the first screen, and caveats of the report."""
+"""Caveats: sentences of the report on what its numbers do not say."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 
-from dropsearch.core.records import Confirmed, Summary, TrialResult, arm_title, best_arm
+from dropsearch.core.records import Summary, arm_title
 from dropsearch.report import findings
-from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, percent, shorten
-from dropsearch.report.numbers import scores as judged_scores
-from dropsearch.report.text.verdict import MOST_RATES, listed, on_test, short_names
-from dropsearch.stats.shown import minimum_seeds
-
-ONE_SIDED = 0.25
-"""Difference between the shares of failed trials of two arms from which their chances count as unequal."""
-FIRST_POINTS = 2
-"""Number of initial trials of an arm that the sampler does not propose."""
-NEAR_END = 0.98
-"""Share of the highest rate above which a rate counts as the highest."""
-
-
-def warnings(summary: Summary) -> list[str]:
-    """Return a sentence for each interruption, repeated test, failure, too few seeds and uncovered variation."""
-    return [
-        *_interrupted(summary),
-        *_openings(summary),
-        *_failed_retrainings(summary),
-        *_one_sided(summary),
-        *_few_seeds(summary),
-        *_missing_luck(summary),
-        *_seeds(summary),
-        *_constant(summary),
-        *_hardly_searched(summary),
-        *_at_the_end(summary),
-    ]
-
-
-def _interrupted(summary: Summary) -> Iterator[str]:
-    if not summary.complete:
-        yield "Provisional: the run was interrupted, and this is what was done until then."
-
-
-def _openings(summary: Summary) -> Iterator[str]:
-    again = {name: arm.test.openings for name, arm in summary.arms.items() if arm.test and arm.test.openings > 1}
-    if again:
-        listed = ", ".join(f"{arm_title(name)} {count} times" for name, count in again.items())
-        yield (
-            f"The test set was opened more than once ({listed}): p-values are too small if the first look had a say "
-            "in looking again."
-        )
-
-
-def _failed_retrainings(summary: Summary) -> Iterator[str]:
-    for name, outcome in summary.arms.items():
-        for rank, confirmed in enumerate(outcome.confirmed, start=1):
-            if confirmed.failed:
-                yield _left_out(name, rank, confirmed)
-
-
-def _left_out(name: str, rank: int, confirmed: Confirmed) -> str:
-    failed = confirmed.failed
-    why = shorten(" ".join((failed[0].reason or "no reason recorded").split()).rstrip("."), 120)
-    again = "" if _all_diverged(failed) else "; the same command tries it again"
-    return (
-        f"Trial {confirmed.number} of {arm_title(name)} (number {rank} of its search) cannot win: {len(failed)} of "
-        f"{len(confirmed.results)} retrainings failed ({why}){again}."
-    )
-
-
-def _all_diverged(failed: Sequence[TrialResult]) -> bool:
-    return all(result.reason.startswith("diverged") for result in failed)
-
-
-def _one_sided(summary: Summary) -> Iterator[str]:
-    counts = {name: (findings.states(arm)["FAIL"], len(arm.trials)) for name, arm in summary.arms.items()}
-    shares = {name: failed / trials for name, (failed, trials) in counts.items() if trials}
-    if shares and max(shares.values()) - min(shares.values()) >= ONE_SIDED:
-        listed = ", ".join(f"{arm_title(name)} {failed} of {trials}" for name, (failed, trials) in counts.items())
-        failed = [trial for arm in summary.arms.values() for trial in arm.trials if trial.state == "FAIL"]
-        again = "; the same command with study.retry_failed=true trains them again"
-        yield (
-            f"The arms had unequal chances, since trials failed on one side: {listed}"
-            f"{'' if _all_diverged(failed) else again}."
-        )
-
-
-def _few_seeds(summary: Summary) -> Iterator[str]:
-    contrasts = findings.comparisons(summary)
-    seeds = max((len(contrast.differences) for contrast in contrasts), default=0)
-    needed = minimum_seeds(max(len(contrasts), 1))
-    if 0 < seeds < needed and not findings.missing_luck(summary):
-        yield (
-            f"With {seeds} {'seed' if seeds == 1 else 'seeds'} and {len(contrasts)} planned "
-            f"{'contrast' if len(contrasts) == 1 else 'contrasts'} no difference can be shown, however large: set "
-            f"confirm.seeds={needed} or more."
-        )
-
-
-def _missing_luck(summary: Summary) -> Iterator[str]:
-    missing = findings.missing_luck(summary)
-    if missing:
-        yield (
-            f"No difference can be shown in this run: seeds leave out the luck of {listed(missing)}, and so do the "
-            "intervals."
-        )
-
-
-def _constant(summary: Summary) -> Iterator[str]:
-    """Yield a sentence if the monitored metric or the comparison metric is constant."""
-    arms = summary.arms.values()
-    chosen = [value for arm in arms for value in findings.objectives(arm)]
-    monitored = "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
-    if len(chosen) > 1 and len(set(chosen)) == 1:
-        yield f"The {monitored} is {loss(chosen[0])} in every trial, so it chose nothing: the simplest arm is named."
-    compared = [value for arm in arms for value in judged_scores(arm, summary.comparison_metric)]
-    if len(compared) > 1 and len(set(compared)) == 1 and on_test(summary):
-        yield f"The {summary.comparison_metric.label} is the same for every model, so it does not compare the arms."
-
-
-def _hardly_searched(summary: Summary) -> Iterator[str]:
-    counts = {len(arm.trials) for arm in summary.arms.values() if arm.arm.dropout == "search" and arm.trials}
-    if summary.complete and counts and max(counts) <= FIRST_POINTS:
-        first = "the typical rates" if max(counts) == 1 else "the typical rates and no dropout"
-        yield f"With {max(counts)} {'trial' if max(counts) == 1 else 'trials'} an arm only {first} were tried."
-
-
-def _at_the_end(summary: Summary) -> Iterator[str]:
-    """Yield a sentence if rates of the recommended arm are at the upper end of their range."""
-    name, high = best_arm(summary.arms), summary.config.get("space", {}).get("high")
-    if name is None or high is None or summary.arms[name].arm.dropout not in ("search", "shared"):
-        return
-    sites = [site for site, rate in findings.rates(summary.arms[name]).items() if rate >= NEAR_END * high > 0]
-    if sites:
-        names = listed(short_names(sites)) if len(sites) <= MOST_RATES else f"{len(sites)} sites"
-        found = f"The rate of {names} is" if len(sites) == 1 else f"The rates of {names} are"
-        yield f"{found} at the upper end of the range, {high:g}: higher ones were not tried (space.high)."
+from dropsearch.report.text.verdict import on_test
 
 
 def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:
@@ -164,24 +38,14 @@ def _sentence(note: str) -> str:
 def _trials(summary: Summary) -> Iterator[str]:
     sizes = {name: len(arm.trials) for name, arm in summary.arms.items()}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{arm_title(name)} {size}" for name, size in sizes.items())
-        yield f"The arms had unequal numbers of trials, hence unequal chances: {listed}."
-    for name, arm in summary.arms.items():
-        reasons = findings.reasons(arm)
-        if reasons:
-            reason = shorten(" ".join(reasons.most_common(1)[0][0].split()), 200).replace("`", "'")
-            yield f"{reasons.total()} of {sizes[name]} trials of {arm_title(name)} failed, most often with: `{reason}`"
-
-
-def _seeds(summary: Summary) -> Iterator[str]:
-    for name, arm in summary.arms.items():
-        scores = judged_scores(arm, summary.comparison_metric) if arm.test else ()
-        diverged = len(scores) - len(finite(scores))
-        if diverged:
-            yield (
-                f"{diverged} of {len(scores)} seeds of the winner of {arm_title(name)} have no test score and are left "
-                "out."
-            )
+        counts = ", ".join(f"{arm_title(name)} {size}" for name, size in sizes.items())
+        yield f"The arms had unequal numbers of trials, hence unequal chances: {counts}."
+    reasons = {name: found for name, arm in summary.arms.items() if (found := findings.reasons(arm))}
+    if reasons:
+        counts = ", ".join(f"{arm_title(name)} {found.total()} of {sizes[name]}" for name, found in reasons.items())
+        first, _ = sum(reasons.values(), Counter[str]()).most_common(1)[0]
+        why = shorten(" ".join(first.split()), 200).replace("`", "'")
+        yield f"Trials failed: {counts}; most often with: `{why}`"
 
 
 def _luck(summary: Summary) -> Iterator[str]:

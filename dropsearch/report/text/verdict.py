@@ -120,11 +120,13 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
     better: list[str] = []
     alike: list[str] = []
     unknown: list[str] = []
+    same = [other for other in _others(summary, name) if is_same(summary.arms[name], summary.arms[other])]
+    yield from _same(summary, name, same)
     for other in _others(summary, name):
         title, contrast = summary.arms[other].arm.title, _between(summary, name, other)
-        if is_same(summary.arms[name], summary.arms[other]):
-            yield _same(summary, name, other)
-        elif contrast is None or not contrast.differences:
+        if other in same:
+            continue
+        if contrast is None or not contrast.differences:
             yield f"{title} was not compared with it"
         elif not findings.shown(contrast):
             (unknown if contrast.missing else alike).append(f"{title}{_difference(summary, contrast, other)}")
@@ -139,10 +141,16 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
         yield f"whether {do} cannot be said: {', '.join(unknown)}"
 
 
-def _same(summary: Summary, name: str, other: str) -> str:
-    title = summary.arms[other].arm.title
-    chose_none = summary.arms[other].arm.dropout != "off" and not any(findings.rates(summary.arms[name]).values())
-    return f"{title}: no dropout was chosen, it is the same model" if chose_none else f"{title} is the same model"
+def _same(summary: Summary, name: str, others: Sequence[str]) -> Iterator[str]:
+    """Yield that arms chose the model of the one to use, and whether they chose no dropout."""
+    without = not any(findings.rates(summary.arms[name]).values())
+    chose_none = [other for other in others if without and summary.arms[other].arm.dropout != "off"]
+    rest = [other for other in others if other not in chose_none]
+    if chose_none:
+        they_are = "it is" if len(chose_none) == 1 else "they are"
+        yield f"{_titles(summary, chose_none)}: no dropout was chosen, {they_are} the same model"
+    if rest:
+        yield f"{_titles(summary, rest)} {'is' if len(rest) == 1 else 'are'} the same model"
 
 
 # Which arms are not better
@@ -216,8 +224,16 @@ def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
 def _unconfirmed(summary: Summary) -> tuple[str, str]:
     losses = {name: findings.search_loss(arm) for name, arm in summary.arms.items() if arm.best}
     first = (max if summary.monitor.mode == "max" else min)(losses, key=losses.__getitem__)
+    failed = [result for arm in summary.arms.values() for each in arm.confirmed for result in each.failed]
+    reason = "No arm can be recommended yet: no configuration was confirmed on all fresh seeds."
+    if summary.complete and failed:
+        why, _ = Counter(result.reason or "no reason recorded" for result in failed).most_common(1)[0]
+        reason = (
+            "No arm can be recommended: each confirmed configuration has a retraining that failed, most often with: "
+            f"{shorten(' '.join(why.split()).rstrip('.'), 120)}."
+        )
     return (
-        "No arm can be recommended yet: no configuration was confirmed on all fresh seeds.",
+        reason,
         f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {loss(losses[first])}, but "
         "there the luckiest trial leads.",
     )
@@ -258,6 +274,10 @@ def rates_by_site(summary: Summary) -> str:
 
 def _others(summary: Summary, name: str) -> list[str]:
     return [other for other, outcome in summary.arms.items() if other != name and outcome.winner]
+
+
+def _titles(summary: Summary, arms: Sequence[str]) -> str:
+    return listed([summary.arms[arm].arm.title for arm in arms])
 
 
 def _between(summary: Summary, one: str, other: str) -> Comparison | None:

@@ -8,9 +8,10 @@ from dropsearch.core.records import ARMS, Comparison, Interval, best_arm
 from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
-from dropsearch.report.text.caveats import caveats, warnings
+from dropsearch.report.text.caveats import caveats
 from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
+from dropsearch.report.text.warnings import warnings
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
@@ -360,7 +361,7 @@ def test_nothing_is_shown_that_leaves_out_luck(make, missing):
     assert "Plain is worse by" in verdict(whole)
     assert not any("luck" in text for text in warnings(whole))
     bare = replace(whole, comparisons=tuple(replace(each, missing=missing) for each in whole.comparisons))
-    said = f"No difference can be shown in this run: seeds leave out the luck of {' and '.join(missing)}"
+    said = f"No difference can be shown in this run: intervals leave out the luck of {' and '.join(missing)}"
     assert in_every_first_screen(bare, said)
     assert "whether it differs from the recommended one cannot be said: plain" in verdict(bare).lower()
     assert not any(word in verdict(bare) for word in ("worse by", "better on", "excluded", "not distinguishable"))
