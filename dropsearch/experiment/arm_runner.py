@@ -99,6 +99,7 @@ class ArmRunner:
         self.only_trains = only_trains
         self.context, self.studies, self.engine, self.cancelled = context, studies, engine, cancelled
         self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
+        self._tested_before = {arm.arm.name for arm in studies if not only_trains and _openings(arm)}
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
@@ -316,10 +317,10 @@ class ArmRunner:
             measured = [self._score(result, step) for result in best.results]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
+            scores["after"] = sorted(self._tested_before - {arm.arm.name})
             if names := measured[0].logged:
                 scores["logged"] = {name: [m.logged.get(name, math.nan) for m in measured] for name in names}
             arm.confirm.note(opening, scores)
-        openings = sum(name.startswith("test.") for name in arm.confirm.notes)
         known = [self._examples(result) for result in best.results]
         known = known if any(known) else []
         return TestScores(
@@ -328,8 +329,9 @@ class ArmRunner:
             tuple(scores["acc"]),
             tuple(each.loss if each else () for each in known),
             tuple(each.correct if each else () for each in known),
-            openings,
+            len(_openings(arm)),
             {name: tuple(values) for name, values in scores.get("logged", {}).items()},
+            tuple(scores.get("after", ())),
         )
 
     def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:
@@ -364,6 +366,11 @@ class TestSetError(Exception):
     """A winner could not be tested."""
 
     __test__ = False
+
+
+def _openings(arm: ArmStudies) -> list[str]:
+    """Return the names of the notes with test scores of an arm."""
+    return [name for name in arm.confirm.notes if name.startswith("test.")]
 
 
 def _opening(best: Confirmed) -> str:

@@ -61,6 +61,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
 def test_the_answer_reads_as_the_table(result: SearchResult):
     assert "Arms: less val_loss is better" in repr(result)
     assert "attention" in repr(result)
+    for shown in (repr(result), result._repr_markdown_()):
+        assert "With 2 trials an arm only the typical rates and no dropout were tried." in " ".join(shown.split())
     assert "| dropout |" in result._repr_markdown_()
     assert "![rates](data:image/png;base64,iVBOR" in result._repr_markdown_()
 

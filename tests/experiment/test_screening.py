@@ -36,3 +36,12 @@ def test_only_finalists_are_retrained_on_all_seeds_and_a_continued_run_extends_t
     with trials_told() as again:
         assert run(composed(*settings, "confirm.seeds=4")) == 0
     assert retrained(again) == {"batchnorm": [1], "none": [1]}
+    assert "The test set was opened more than once (2 times for each arm)" in warned(tmp_path)
+
+    assert run(composed(*settings, "confirm.seeds=4", "arms=[none,batchnorm,dropout]")) == 0
+    assert "opened for dropout after a run had shown the results of plain and BatchNorm: " in warned(tmp_path)
+
+
+def warned(folder: Path) -> str:
+    """Return the warnings of the first screen."""
+    return " ".join(json.loads((folder / "out" / "results.json").read_text())["warnings"])

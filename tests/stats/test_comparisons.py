@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TestScores, TrialResult, TrialSpec
-from dropsearch.stats.comparisons import compare, contrasted, contrasts_of, paired, planned_contrasts
+from dropsearch.stats.comparisons import UNSCORED, compare, contrasted, contrasts_of, paired, planned_contrasts
 from dropsearch.stats.paired_tests import holm
 from tests.stats.simulations import ALL_ARMS, confirmation, family_wise_error
 
@@ -58,6 +58,25 @@ def test_ten_seeds_can_show_each_pair_of_four_arms():
     found = compare({name: arm_with(name, level + luck) for name, level in levels.items()})
     assert {frozenset((c.a, c.b)) for c in found} == {frozenset(pair) for pair in itertools.combinations(levels, 2)}
     assert [c.p_holm for c in found] == pytest.approx([6 * 2 / 1024] * 6)
+
+
+def test_a_seed_without_a_score_leaves_out_luck():
+    luck = np.random.default_rng(5)
+    arms = {}
+    for name, level in (("none", 0.6), ("dropout", 0.8), ("batchnorm", 0.9)):
+        examples = [luck.normal(level, 0.01, 50).tolist() for _ in range(10)]
+        acc = [float(np.mean(each)) for each in examples]
+        if name == "dropout":
+            acc[3], examples[3] = math.nan, []
+        arm = arm_with(name, acc)
+        arms[name] = replace(arm, test=replace(arm.test, correct_by_example=tuple(examples)))
+    found = {(each.a, each.b): each for each in compare(arms)}
+    assert {pair: each.missing for pair, each in found.items()} == {
+        ("dropout", "none"): (UNSCORED,),
+        ("batchnorm", "none"): (),
+        ("batchnorm", "dropout"): (UNSCORED,),
+    }
+    assert {each.covers for each in found.values()} == {"seeds and test examples"}
 
 
 def test_arms_are_paired_by_seed_whatever_their_order():

@@ -112,6 +112,8 @@ class TestScores:
     """How often this arm opened the test set; more than once only if a continued study changed the winner."""
     logged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Metrics that a user module logs on the test set, over all loaders, by name: one value per seed."""
+    after: tuple[str, ...] = ()
+    """Other arms that an earlier run of the study had tested when this arm opened the test set."""
 
 
 @dataclass(frozen=True)

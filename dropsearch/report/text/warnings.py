@@ -54,6 +54,14 @@ def _openings(summary: Summary) -> Iterator[str]:
             f"The test set was opened more than once ({each}): p-values are too small if the first look had a say "
             "in looking again."
         )
+    tested = {name: arm.test for name, arm in summary.arms.items() if arm.test}
+    later = {name: test.after for name, test in tested.items() if test.openings == 1 and {*test.after} & {*tested}}
+    if later:
+        first = [name for name in tested if any(name in after for after in later.values())]
+        yield (
+            f"The test set was opened for {listed([*map(arm_title, later)])} after a run had shown the results of "
+            f"{listed([*map(arm_title, first)])}: p-values are too small if those had a say in running it again."
+        )
 
 
 def _failed_retrainings(summary: Summary) -> Iterator[str]:

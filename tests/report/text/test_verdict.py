@@ -9,9 +9,7 @@ from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.escaping import escaped
 from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
-from dropsearch.report.text.warnings import warnings
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
@@ -191,6 +189,23 @@ def test_an_arm_that_chose_no_dropout_is_not_called_beaten(make, on):
     assert "worse" not in verdict(make.summary({on: same, "none": plain})).replace("shown to be worse", "")
 
 
+def test_arms_of_one_model_stand_in_one_clause(make):
+    plain = with_losses(make, "none", [0.2] * 4)
+    same = {name: replace(plain, arm=ARMS[name], winner=replace(plain.winner, owner="none")) for name in ARMS}
+    arms = {"none": plain, "dropout_shared": same["dropout_shared"], "dropout": same["dropout"]}
+    assert answer(make.summary(arms))[1] == (
+        "Dropout with one rate and dropout: no dropout was chosen, they are the same model."
+    )
+
+
+@pytest.mark.parametrize(("seeds", "has_interval"), [(2, False), (3, True)])
+def test_two_seeds_give_no_interval(make, seeds, has_interval):
+    summary = make.tested(none=LOW[:seeds], dropout=HIGH[:seeds])
+    assert ("95 % CI" in answer(summary)[0]) is has_interval
+    row = next(line for line in closing(summary).splitlines() if line.startswith("dropout "))
+    assert (" to " in row) is has_interval
+
+
 def test_a_contrast_of_the_same_model_counts(make):
     tested = make.tested(dropout=[0.98, 0.97] * 5, typical=[0.71, 0.72] * 5)
     plain = with_losses(make, "none", [0.2] * 10)
@@ -290,6 +305,15 @@ def test_a_search_without_confirmation_recommends_nothing(make):
     assert "dropout + BatchNorm leads with validation loss" in found[1]
 
 
+def test_a_whole_run_without_a_winner_says_what_failed(make):
+    arm = make.arm("none")
+    failed = [replace(result, state="FAIL", reason="diverged: val_loss=nan") for result in arm.confirmed[0].results]
+    broken = replace(arm, confirmed=(replace(arm.confirmed[0], results=tuple(failed)),), winner=None, test=None)
+    first = "No arm can be recommended: each confirmed configuration has a retraining that failed, most often with: "
+    assert answer(make.summary({"none": broken}))[0] == f"{first}diverged: val_loss=nan."
+    assert answer(make.summary({"none": broken}, complete=False))[0].startswith("No arm can be recommended yet")
+
+
 def test_a_run_all_of_whose_trials_failed_says_why(make):
     assert verdict(make.summary({name: make.failed(name) for name in ("none", "dropout")})) == (
         "No trial was completed, so nothing can be said about dropout or BatchNorm. "
@@ -305,120 +329,6 @@ def test_a_reason_of_many_lines_stays_on_one(make):
 
 def test_a_run_without_any_arm_says_nothing(make):
     assert verdict(make.summary({})).startswith("No trial was completed")
-
-
-# The first screen
-
-
-def in_every_first_screen(summary, text):
-    terminal = " ".join(closing(summary).partition("Arms:")[0].split())
-    top = markdown(summary).partition("## Numbers")[0]
-    html = page(summary).partition("</header>")[0]
-    return text in terminal and escaped(text) in top and text in html
-
-
-def test_a_second_opening_of_the_test_set_stands_in_the_first_screen(make):
-    arm = make.arm("dropout")
-    again = replace(arm, test=replace(arm.test, openings=2))
-    summary = make.summary({"none": make.arm("none"), "dropout": again})
-    assert in_every_first_screen(summary, "The test set was opened more than once (dropout 2 times)")
-    assert "more than once" not in closing(make.summary(("none", "dropout")))
-
-
-def test_an_interrupted_run_is_provisional(make):
-    assert in_every_first_screen(make.summary(complete=False), "Provisional: the run was interrupted")
-
-
-@pytest.mark.parametrize(
-    ("reason", "again"), [("OSError: gone", True), ("diverged: val_loss=nan after epoch 2", False)]
-)
-def test_a_configuration_that_cannot_win_stands_in_the_first_screen(make, reason, again):
-    arm = make.arm("dropout")
-    first, *rest = arm.confirmed[0].results
-    broken = replace(arm.confirmed[0], results=(replace(first, state="FAIL", reason=reason), *rest))
-    summary = make.summary({"none": make.arm("none"), "dropout": replace(arm, confirmed=(broken, *arm.confirmed[1:]))})
-    told = f"Trial {broken.number} of dropout (number 1 of its search) cannot win: 1 of 10 retrainings failed"
-    assert in_every_first_screen(summary, told)
-    assert any("the same command tries it again" in text for text in warnings(summary)) is again
-
-
-def test_failures_on_one_side_stand_in_the_first_screen(make):
-    arm = make.arm("none")
-    failed = [replace(trial, state="FAIL", reason="OSError") for trial in arm.trials[:6]]
-    summary = make.summary({"none": replace(arm, trials=(*failed, *arm.trials[6:])), "dropout": make.arm("dropout")})
-    assert in_every_first_screen(summary, "plain 6 of 12, dropout 0 of 12")
-
-
-@pytest.mark.parametrize(("seeds", "too_few"), [(5, True), (6, False)])
-def test_too_few_seeds_stand_in_the_first_screen(make, seeds, too_few):
-    few = make.tested(none=([0.9, 0.91] * 3)[:seeds], dropout=([0.9, 0.92] * 3)[:seeds])
-    assert any("set confirm.seeds=6 or more" in text for text in warnings(few)) is too_few
-
-
-@pytest.mark.parametrize("missing", [("initial weights of backbone",), ("batch order", "test examples")])
-def test_nothing_is_shown_that_leaves_out_luck(make, missing):
-    whole = make.tested(none=LOW, dropout=HIGH)
-    assert "Plain is worse by" in verdict(whole)
-    assert not any("luck" in text for text in warnings(whole))
-    bare = replace(whole, comparisons=tuple(replace(each, missing=missing) for each in whole.comparisons))
-    said = f"No difference can be shown in this run: intervals leave out the luck of {' and '.join(missing)}"
-    assert in_every_first_screen(bare, said)
-    assert "whether it differs from the recommended one cannot be said: plain" in verdict(bare).lower()
-    assert not any(word in verdict(bare) for word in ("worse by", "better on", "excluded", "not distinguishable"))
-    (found,) = results(bare)["comparisons"]
-    assert (found["shown"], found["missing"]) == (False, list(missing))
-
-
-def test_the_first_screen_has_at_most_24_lines_beside_the_tables(make):
-    summary = make.with_evidence(config={"output_dir": "outputs/mlp-digits"})
-    lines = closing(summary).splitlines()
-    assert max(len(line) for line in lines if not line.startswith("  ")) <= 80
-    tables = sum(1 for line in lines if (line[:1].isalpha() and "  " in line) or line.startswith("---"))
-    assert len(lines) - tables <= 24
-
-
-@pytest.mark.parametrize(("reason", "again"), [("OSError: no space", True), ("diverged: val_loss=nan", False)])
-def test_failures_on_one_side_name_the_retry(make, reason: str, again: bool) -> None:
-    given = {"none": make.failed("none", reason), "dropout": make.arm("dropout")}
-    (said,) = [text for text in warnings(make.summary(given)) if "unequal chances" in text]
-    assert "plain 12 of 12, dropout 0 of 12" in said
-    assert ("study.retry_failed=true" in said) is again
-
-
-# What the first screen warns of
-
-
-def test_a_metric_with_one_value_is_named(make):
-    arms = {}
-    for name in ("none", "dropout"):
-        arm = with_losses(make, name, [0.7] * 8)
-        arm = replace(arm, confirmed=(arm.winner,), test=make.tested(**{name: [0.9] * 8}).arms[name].test)
-        trials = [replace(trial, curve=tuple(replace(p, val_loss=0.7) for p in trial.curve)) for trial in arm.trials]
-        arms[name] = replace(arm, trials=tuple(trials))
-    summary = replace(make.summary(arms), redraws_split=True)
-    told = " ".join(warnings(summary))
-    assert "The validation loss is 0.7000 in every trial, so it chose nothing" in told
-    assert "The test accuracy is the same for every model" in told
-    assert "in every trial" not in " ".join(warnings(make.summary()))
-
-
-@pytest.mark.parametrize(
-    ("rates", "told"),
-    [
-        ({"a": 0.9, "b": 0.1, "c": 0.895}, "The rates of a and c are at the upper end of the range, 0.9"),
-        ({"a": 0.2, "b": 0.9, "c": 0.3}, "The rate of b is at the upper end of the range, 0.9"),
-        ({"a": 0.2, "b": 0.8, "c": 0.3}, ""),
-    ],
-)
-def test_rates_at_the_upper_end_are_named(make, rates, told):
-    arms = {"none": with_losses(make, "none", [0.5] * 3), "dropout": with_losses(make, "dropout", [0.2] * 3, rates)}
-    found = [line for line in warnings(make.summary(arms, config={"space": {"high": 0.9}})) if "upper end" in line]
-    assert [line.startswith(told) for line in found] == [True] * bool(told)
-
-
-def test_a_search_of_first_points_says_so(make):
-    arms = {name: make.arm(name, trials=1, top=1) for name in ("none", "dropout")}
-    assert "With 1 trial an arm only the typical rates were tried." in warnings(make.summary(arms))
 
 
 def test_all_that_is_better_or_tied_stands_in_one_clause(make):
