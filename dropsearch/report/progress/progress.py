@@ -108,7 +108,8 @@ class Progress:
         self._views, self._clock = tuple(views), clock
         self._stage, self._unit, self._hint = "", "", ""
         self._done = self._total = self._elsewhere = 0
-        self._began = clock()
+        self._began = self._counted = clock()
+        """When the stage began, later by the waits that are left out; and when its last unit ended."""
         self._drawn = [-math.inf for _ in self._views]
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -178,7 +179,8 @@ class Progress:
         """Leave the wait until now out of the speed of the current stage."""
         with self._lock:
             self.forecast.skip_wait()
-            self._began = self._clock()
+            now = self._clock()
+            self._began, self._counted = self._began + now - self._counted, now
 
     def note(self, line: str) -> None:
         """Show a line in addition to the progress."""
@@ -236,12 +238,13 @@ class Progress:
     def _begin(self, stage: str, units: int, unit: str, hint: str, work: float | None) -> None:
         self.forecast.begin(stage, work)
         self._stage, self._total, self._unit, self._hint = stage, units, unit, hint
-        self._done, self._elsewhere, self._began = 0, 0, self._clock()
+        self._done, self._elsewhere = 0, 0
+        self._began = self._counted = self._clock()
         for view in self._views:
             view.begin(self.snapshot())
 
     def _count(self, units: int = 1) -> None:
-        self._done += units
+        self._done, self._counted = self._done + units, self._clock()
         self._total = max(self._total, self._done)
 
     def _expect(self) -> None:

@@ -66,6 +66,16 @@ def test_a_line_tells_done_total_best_arm_speed_and_time_left(log, clock):
     ]
 
 
+def test_a_wait_is_left_out_of_the_speed_alone(clock):
+    progress = Progress(Forecast([Stage("confirm", 20, 1.0)], clock), RunState((), 20, 1, 1.0), (), clock)
+    progress.train("confirm", 20)
+    for _ in range(2):  # in each arm workers start first
+        clock.now += 30
+        progress.skip_wait()
+        train(progress, clock, 5, 6.0)
+        assert progress.snapshot().per_minute == pytest.approx(10)
+
+
 def test_trials_of_other_processes_count_as_done(log, clock):
     progress = progress_of(log, clock, 20)
     progress.train("search", 20, is_search=True)
