@@ -31,6 +31,7 @@ DECIDES: Mapping[str, tuple[str, ...]] = {
     "sampler": ("sampler", "sampler.name"),
     "pruner": ("pruner", "pruner.name"),
     "storage": ("study.storage",),
+    "warm_start": ("study.warm_start",),
     "timeout": ("study.timeout",),
     "budget": ("budget",),
     "insert": ("sites.insert",),

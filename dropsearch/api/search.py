@@ -54,6 +54,7 @@ def search(
     sampler: Any = None,
     pruner: Any = None,
     storage: Any = None,
+    warm_start: str | Path | None = None,
     timeout: float | None = None,
     budget: str | None = None,
     accelerator: str = "auto",
@@ -101,6 +102,8 @@ def search(
             object draws from its own random state; a named sampler makes each trial a function of `seed`.
         pruner: median (the default), hyperband or none, or an Optuna pruner.
         storage: An Optuna storage, its URL, or the path of a journal file; study.journal in `output_dir` by default.
+        warm_start: An earlier study, whose best configurations are among the first trials of each arm and are trained
+            anew: its output directory, its storage, or its name in `storage`.
         timeout: Seconds after which the search of each arm starts no new trial; running trials finish.
         budget: Limit of the whole run, such as ``"20m"``, ``"2h"`` or ``"500 trials"``. It determines `n_trials`,
             `confirm_top_k` and `confirm_seeds`.
@@ -131,7 +134,7 @@ def search(
     optional = {"name": name, "tracking_uri": tracking_uri, "batchnorm": batchnorm}
     optional |= {"lr": lr, "weight_decay": weight_decay, "rates": rates}
     optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout, "budget": budget}
-    optional |= {"insert": insert, "kinds": kinds, "params": params, "arm_args": arm_args}
+    optional |= {"warm_start": warm_start, "insert": insert, "kinds": kinds, "params": params, "arm_args": arm_args}
     check_overrides(overrides, [name for name, value in optional.items() if value is None], mapping("trainer", trainer))
     kept = study_objects.address(storage)
     study_objects.check(sampler, pruner, kept)
@@ -171,6 +174,8 @@ def search(
         config.study.timeout = seconds("timeout", timeout)
     if budget is not None:
         config.budget = word("budget", budget)
+    if warm_start is not None:
+        config.study.warm_start = word("warm_start", study_objects.address(warm_start))
     if isinstance(kept, str):
         config.study.storage = kept
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}

@@ -210,6 +210,7 @@ def _engine(config: Config) -> Iterator[str]:
 def _names(config: Config) -> Iterator[str]:
     given = (("study.name", config.study.name), ("output_dir", config.output_dir), ("monitor", config.monitor))
     places = (("study.storage", config.study.storage), ("tracking.uri", config.tracking.uri))
+    places += (("study.warm_start", config.study.warm_start),)
     for key, value in (*given, *((key, place) for key, place in places if isinstance(place, str))):
         if not value.strip() or has_control_characters(value):
             yield f"{key} must be a name on one line, got {masked(value)!r}"

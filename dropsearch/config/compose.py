@@ -81,6 +81,8 @@ def expand_homes(config: Config) -> None:
     config.output_dir = os.path.expanduser(config.output_dir)
     if isinstance(config.study.storage, str):
         config.study.storage = _at_home(config.study.storage)
+    if config.study.warm_start is not None:
+        config.study.warm_start = _at_home(config.study.warm_start)
     if config.tracking.uri is not None:
         config.tracking.uri = _at_home(config.tracking.uri)
 

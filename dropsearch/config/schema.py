@@ -191,6 +191,8 @@ class StudyConfig:
     repeats: int = checked(1, Constraint(at_least=1, at_most=10_000))
     """Number of repetitions of each arm's search; selection uses the first one only."""
     storage: str | None = None
+    warm_start: str | None = None
+    """Earlier study whose best configurations are among the first trials: its output directory, storage or name."""
     timeout: float | None = checked(None, Constraint(above=0, at_most=1e9))
     """Seconds after which the search of an arm starts no new trial; null for no limit."""
     retry_failed: bool = False

@@ -23,6 +23,7 @@ from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.user_module import TrialModules
+from dropsearch.experiment.warm_start import warm_started
 from dropsearch.experiment.worker_config import alone, unsafe_threads
 from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
@@ -130,7 +131,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     params = ranges(config)
     modules = TrialModules(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
-    space = _space(config, params, modules)
+    space = warm_started(config, _space(config, params, modules), sites, modules.class_name)
     threads = unsafe_threads()
     processes = _processes(config, device, settings, source, threads)
     # Absolute, since processes with other working folders use it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dropsearch.config.schema import Config, ConfirmConfig
+from dropsearch.core.printable import masked
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
@@ -72,6 +73,9 @@ def notes(context: ExperimentContext) -> tuple[str, ...]:
         lines += context.rate_check.notes(context.config.model.name)
     if not context.source.has_test:
         lines.append("there is no test set: arms are compared on the validation set, which was also used for selection")
+    if (count := max(map(len, context.space.earlier.values()), default=0)) > 0:
+        origin = masked(context.config.study.warm_start or "")
+        lines.append(f"{count} of each arm's first trials have the best settings of {origin}, trained anew")
     return (*lines, *context.source.notes)
 
 

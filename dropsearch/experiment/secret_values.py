@@ -8,7 +8,7 @@ from typing import Any
 
 from dropsearch.core.printable import is_secret_key, masked_values
 
-OPTIONAL_SECRETS = ("study.storage", "tracking.uri")
+OPTIONAL_SECRETS = ("study.storage", "study.warm_start", "tracking.uri")
 """Keys whose value a retraining does not need."""
 
 

@@ -17,6 +17,7 @@ from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import make_pruner, sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
+from dropsearch.study.warm_start import NOTE
 
 
 def fingerprints(context: ExperimentContext) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
     ]
     confirm = StudyStore(storage, f"{study}/confirm", phase="confirm", **shared)
     space = Space(context.space, arm, context.sites, typical_rates(context.sites))
+    if (earlier := context.space.earlier.get(name)) and NOTE not in searches[0].notes:
+        searches[0].note(NOTE, earlier)
     retrained: dict[TrialPhase, StudyStore] = {
         phase: StudyStore(storage, f"{study}/{RETRAININGS[phase].study}", phase=phase, **shared)
         for phase in retraining_phases(config, arm)

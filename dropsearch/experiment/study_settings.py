@@ -33,6 +33,7 @@ def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
         "monitor": config.monitor,
         "monitor.mode": config.mode,
         "seed": config.seed,
+        "study.warm_start": given["study"]["warm_start"],
         "sites": [site.name for site in context.sites],
         "trainer.gradient_clip_val": config.trainer.gradient_clip_val,
         "trainer.matmul": config.trainer.matmul,

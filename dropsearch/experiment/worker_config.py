@@ -24,6 +24,7 @@ def alone(config: Config) -> Config:
     own.tracking = TrackingConfig(name="none")  # a logger from Python stays in this process
     own.study = copy.copy(config.study)
     own.study.storage = None  # workers do not use the storage, which cannot be pickled
+    own.study.warm_start = None
     return own
 
 

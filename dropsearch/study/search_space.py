@@ -40,6 +40,8 @@ class SpaceSettings:
     """Further searched ranges, by configuration key."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """The values of `hyperparameters` in the first points."""
+    earlier: Mapping[str, Sequence[Params]] = field(default_factory=dict)
+    """Further first points by arm, from an earlier study; the sampler proposes the parameters that they lack."""
 
 
 class Space:
@@ -134,15 +136,30 @@ class Space:
         """Return the other proposed values by configuration key."""
         return {key: value_of(searched, params[key]) for key, searched in self.settings.hyperparameters.items()}
 
+    def parameter_of(self, name: str, value: Any) -> Any:
+        """Return the parameter with which a trial has a value, or None if the space does not contain the value."""
+        if name in self.settings.hyperparameters:
+            searched = self.settings.hyperparameters[name]
+            return parameter(value) if searched.holds(value) else None
+        ranges = {**self._common, **{step: (1, most) for step, most in self._step.items()}}
+        low, high = ranges.get(name, (self.settings.low, self.settings.high))
+        if name in self._coordinates and value == 0 and (low == 0 or self.settings.zero_share > 0):
+            return self._zero_point()[name]
+        return value if low <= value <= high else None
+
     def _rate(self, coordinate: float) -> float:
         return self._rate_distribution.rate(coordinate)
 
     @property
     def first_points(self) -> tuple[Params, ...]:
-        """Return the points tried before the sampler proposes: typical rates, then all rates zero.
+        """Return the points tried first: typical rates, then all rates zero, then those of an earlier study.
 
         One rate for all sites, or for those in front of a step, is the mean of the typical rates, at all sites.
         """
+        return (*self._own_points, *self.settings.earlier.get(self.arm.name, ()))
+
+    @property
+    def _own_points(self) -> tuple[Params, ...]:
         base: Params = {name: self._own_or_middle(name, bounds) for name, bounds in self._common.items()}
         base |= {key: parameter(self.settings.start[key]) for key in self.settings.hyperparameters}
         if not self._coordinates:

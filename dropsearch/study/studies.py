@@ -70,6 +70,15 @@ def missing_studies(storage: BaseStorage, names: Iterable[str]) -> list[str]:
     return [name for name in wanted if name not in there]
 
 
+def study_names(storage: BaseStorage) -> set[str]:
+    """Return the names of the studies that dropsearch made, without the arm, without writing anything."""
+    return {
+        _PART.sub("", name).rpartition("/")[0]
+        for name in optuna.get_all_study_names(storage)
+        if _PART.sub("", name).rpartition("/")[2] in ARMS
+    } - {""}
+
+
 def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that existing studies with these names can be continued, without writing anything.
 

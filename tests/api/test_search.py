@@ -258,6 +258,8 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (nets.LitNet, data.Digits(), {"overrides": ["seed=1", 3]}, "overrides must be a list of KEY=VALUE"),
     (nets.LitNet, data.Digits(), {"output_dir": "a\0b"}, "output_dir must be a name on one line"),
     (nets.LitNet, data.Digits(), {"storage": "a\0b"}, "study.storage must be a name on one line"),
+    (nets.LitNet, data.Digits(), {"warm_start": 3}, "warm_start must be a string, got 3"),
+    (nets.LitNet, data.Digits(), {"warm_start": Path("nowhere")}, 'got "nowhere" (no folder, file or study has this'),
     (nets.LitNet, data.Digits(), {"lr": (0.1, 0.01)}, "space.lr.low must be at most space.lr.high"),
 ]
 
@@ -270,6 +272,7 @@ WITHOUT_EFFECT: list[tuple[dict[str, Any], list[str], str]] = [
         ["engine=vectorized", "evidence=off", "confirm.seeds=3"],
         "engine=vectorized (use engine=...), confirm.seeds=3 (use confirm_seeds=...)",
     ),
+    ({"warm_start": "out"}, ["study.warm_start=x"], "study.warm_start=x (use warm_start=...)"),
     ({"lr": (0.1, 1)}, ["space.lr.low=0.2"], "space.lr.low=0.2 (use lr=...)"),
     ({"lr": (0.1, 1)}, ["space={lr: {low: 0.2}}"], "space={lr: {low: 0.2}} (use lr=...)"),
     ({"trainer": {"accumulate_grad_batches": 2}}, ["+trainer.accumulate_grad_batches=3"], "=3 (use trainer=...)"),

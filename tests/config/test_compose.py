@@ -23,6 +23,7 @@ def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     assert composed("output_dir='~/out'").output_dir == f"{tmp_path}/out"
     assert composed("study.storage='~/study.journal'").study.storage == f"{tmp_path}/study.journal"
+    assert composed("study.warm_start='~/out'").study.warm_start == f"{tmp_path}/out"
     assert composed("study.storage='sqlite:///~/study.db'").study.storage == f"sqlite:///{tmp_path}/study.db"
     assert composed("tracking.uri='sqlite:///~/mlflow.db'").tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert composed("study.storage='postgresql://host/~/x'").study.storage == "postgresql://host/~/x"
@@ -33,7 +34,7 @@ def test_a_tilde_means_the_home_folder(composed: Compose, monkeypatch: pytest.Mo
     [
         (["+foo=1"], '"foo" is not a key of the configuration'),
         (["+study.n_trails=1"], '(did you mean "study.n_trials"?)'),
-        (["+study.zzz=1"], "(study has n_trials, name, repeats, retry_failed, storage, timeout)"),
+        (["+study.zzz=1"], "(study has n_trials, name, repeats, retry_failed, storage, timeout, warm_start)"),
         (["study.name=${nope}"], "study.name must be a value or refer to an existing key"),
         (["study.name=${study.name}"], "cannot be resolved"),
         (["study.name=???"], "study.name must be set, but is missing"),

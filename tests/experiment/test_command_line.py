@@ -84,7 +84,11 @@ echo "${COMPREPLY[*]}"
     ("typed", "offered"),
     [
         ("model=", "model=cnn model=mlp model=rnn model=transformer"),
-        ("study.", "study.n_trials= study.name= study.repeats= study.retry_failed= study.storage= study.timeout="),
+        (
+            "study.",
+            "study.n_trials= study.name= study.repeats= study.retry_failed= study.storage= study.timeout= "
+            "study.warm_start=",
+        ),
         ("sampler=t", "sampler=tpe"),
     ],
 )
