@@ -27,7 +27,7 @@ from dropsearch.core.records import (
     Summary,
     arm_title,
 )
-from dropsearch.dropout.typical_rates import TYPICAL_BANDS
+from dropsearch.core.records.arms import TYPICAL_BANDS
 from dropsearch.stats.comparisons import compared
 from dropsearch.stats.shown import shown_side
 

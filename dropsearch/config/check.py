@@ -13,8 +13,8 @@ from dropsearch.core.constraints import argument_problems, field_problems
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.printable import has_control_characters, masked
 from dropsearch.core.records import ARMS
+from dropsearch.core.records.arms import KINDS
 from dropsearch.core.user_errors import USER_ERRORS
-from dropsearch.dropout.typical_rates import KINDS
 
 LONGEST_NAME = 200
 """Maximum number of bytes of a study's name, which is part of paths and database keys."""

@@ -30,20 +30,30 @@ def parts_of(value: Any) -> tuple[list[Any], Rebuild] | None:
     if isinstance(value, list | tuple):
         return list(value), type(value)
     names = _attributes(value)
-    return (
-        None if names is None else ([getattr(value, name) for name in names], lambda p: _object_like(value, names, p))
-    )
+    if names is None:
+        return None
+    return [getattr(value, name) for name in names], lambda parts: _object_like(value, names, parts)
+
+
+def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Return a value with parts replaced, from the outside in: a container that `replace` returns is taken apart."""
+    changed = replace(value)
+    found = None if changed is not value or isinstance(value, Tensor) else parts_of(value)
+    return changed if found is None else found[1]([replaced(part, replace) for part in found[0]])
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return a batch with `change` applied to each tensor; other leaves stay the same objects."""
-    if isinstance(batch, Tensor):
-        return change(batch)
-    found = parts_of(batch)
+    return replaced(batch, lambda part: change(part) if isinstance(part, Tensor) else part)
+
+
+def combined(values: Sequence[Any], combine: Callable[[list[Any]], Any]) -> Any:
+    """Return a value of the structure that all values have, with leaves combined from theirs."""
+    found = None if isinstance(values[0], Tensor) else parts_of(values[0])
     if found is None:
-        return batch
-    parts, rebuild = found
-    return rebuild([mapped(part, change) for part in parts])
+        return combine(list(values))
+    columns = zip(*(parts_of(value)[0] for value in values), strict=True)  # type: ignore[index]
+    return found[1]([combined(column, combine) for column in columns])
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
@@ -78,24 +88,27 @@ def examples_in(batch: Any) -> int | None:
 
 
 class BatchForm:
-    """The structure of a batch: builds batches from tensors `[batch, ...]`.
+    """The structure of a batch: builds batches from tensors.
 
     Args:
-        prototype: A batch of this structure. Its scalars and non-tensor leaves are the same in each batch.
+        prototype: A batch of this structure. Its non-tensor leaves are the same in each batch.
+        with_scalars: Whether batches are built from all tensors; otherwise tensors without dimensions are those of the
+            prototype.
     """
 
-    def __init__(self, prototype: Any) -> None:
-        self._prototype = prototype
+    def __init__(self, prototype: Any, *, with_scalars: bool = False) -> None:
+        self._prototype, self._with_scalars = prototype, with_scalars
         kind = type(prototype)
         is_flat = kind in (tuple, list) and all(isinstance(part, Tensor) and part.dim() for part in prototype)
         self._flat = kind if is_flat else None
 
     def build(self, examples: Sequence[Tensor]) -> Any:
-        """Return a batch with these tensors, in the order of `examples_of`."""
+        """Return a batch with these tensors, in the order of `tensors` or of `examples_of`."""
         if self._flat is not None:
             return self._flat(examples)
         following = iter(examples)
-        return mapped(self._prototype, lambda tensor: next(following) if tensor.dim() else tensor)
+        takes = lambda tensor: self._with_scalars or tensor.dim()  # noqa: E731
+        return mapped(self._prototype, lambda tensor: next(following) if takes(tensor) else tensor)
 
 
 TUPLE = BatchForm(())
@@ -107,60 +120,29 @@ def examples_of(batch: Any) -> tuple[Tensor, ...]:
     return tuple(tensor for tensor in tensors(batch) if tensor.dim())
 
 
-def form_of(batches: Sequence[Any]) -> BatchForm:
+def form_of(batches: Sequence[Any], *, with_scalars: bool = False) -> BatchForm:
     """Return the form shared by batches. Non-tensor leaves that differ between batches become `Unreadable`.
 
     Raises:
-        UnsupportedError: The batches have different numbers of leaves, or differ in a tensor without dimensions.
+        UnsupportedError: The batches have different numbers of leaves, or differ in a tensor that is not built.
     """
     first, *others = [list(leaves(batch)) for batch in batches]
     if any(len(other) != len(first) for other in others):
         raise UnsupportedError("the training batches consist of different numbers of parts")
-    parts = [_common(column) for column in zip(first, *others, strict=True)]
-    following = iter(parts)
-    return BatchForm(_with_leaves(batches[0], following))
+    common = iter([_common(column, with_scalars) for column in zip(first, *others, strict=True)])
+    return BatchForm(_with_leaves(batches[0], common), with_scalars=with_scalars)
 
 
-class StackedForm:
-    """The structure of a batch: builds batches from all tensors, including those without dimensions.
-
-    Args:
-        prototype: A batch of this form.
-    """
-
-    def __init__(self, prototype: Any) -> None:
-        self._prototype = prototype
-
-    def build(self, examples: Sequence[Tensor]) -> Any:
-        """Return a batch with these tensors, in the order of `tensors`."""
-        following = iter(examples)
-        return mapped(self._prototype, lambda _: next(following))
-
-
-def stacked_form(batches: Sequence[Any]) -> StackedForm:
-    """Return the form of batches whose tensors are stacked. Other leaves that differ become `Unreadable`."""
-    first, *others = [list(leaves(batch)) for batch in batches]
-    parts = [
-        leaf if isinstance(leaf, Tensor) or all(same(leaf, other) for other in more) else Unreadable(_named(leaf))
-        for leaf, *more in zip(first, *others, strict=True)
-    ]
-    return StackedForm(_with_leaves(batches[0], iter(parts)))
-
-
-def _named(leaf: Any) -> str:
-    return f"a {type(leaf).__name__}"
-
-
-def _common(column: tuple[Any, ...]) -> Any:
+def _common(column: tuple[Any, ...], with_scalars: bool) -> Any:
     """Return the leaf that represents a column of leaves, one per batch."""
     leaf = column[0]
-    if isinstance(leaf, Tensor) and leaf.dim():
+    if isinstance(leaf, Tensor) and (with_scalars or leaf.dim()):
         return leaf
     if all(same(leaf, other) for other in column[1:]):
         return leaf
     if isinstance(leaf, Tensor):
         raise UnsupportedError("a training batch contains a tensor without dimensions that differs between batches")
-    return Unreadable(_named(leaf))
+    return Unreadable(f"a {type(leaf).__name__}")
 
 
 def _with_leaves(batch: Any, following: Iterator[Any]) -> Any:
@@ -169,11 +151,7 @@ def _with_leaves(batch: Any, following: Iterator[Any]) -> Any:
 
 
 class Unreadable:
-    """Placeholder for a non-tensor leaf that differs between batches; any use raises an error.
-
-    Args:
-        kind: Description of the leaf, for the error message.
-    """
+    """Placeholder for a non-tensor leaf that differs between batches; any use raises an error that names its kind."""
 
     def __init__(self, kind: str) -> None:
         object.__setattr__(self, "_kind", kind)

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dropsearch.dropout.distributions import numbers_of
 from dropsearch.dropout.draws import drawn
-from dropsearch.dropout.keyed_draws import Draw, numbers_of
-from dropsearch.dropout.live_rate import LiveRate
+from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.location import owner_of, per_call
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
-from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.rates import LiveRate, Rate
 
 
 class Noise(Protocol):

@@ -10,8 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.mask_bits import site_word
-from dropsearch.dropout.philox import philox, words
+from dropsearch.dropout.mask_bits import philox, site_word, words
 
 _PER_BLOCK = 16
 """Number of 16-bit numbers in the four words of a counter."""
@@ -22,14 +21,7 @@ MOST_AHEAD = 64
 
 
 class DeviceBits:
-    """Draws the same bits as `RowBits`, on the device and for many steps at once.
-
-    Args:
-        shapes: The shape of each site's mask for one row.
-        rows: Number of rows.
-        device: The device of the bits.
-        budget: Maximum number of bytes to draw ahead.
-    """
+    """Draws the same bits as `RowBits`, on the device and for many steps at once, at most `budget` bytes ahead."""
 
     def __init__(self, shapes: Mapping[str, torch.Size], rows: int, device: torch.device, budget: int = BUDGET) -> None:
         self.shapes, self.rows = dict(shapes), rows
@@ -71,14 +63,13 @@ class DeviceBits:
             seeds: The seed of each row's masks, int64 `[rows]`.
             steps: The current step of each row's trial, int64 `[rows]`.
         """
-        if self.size:
-            words = field.view(torch.int64).view(len(field), -1, 4)
-            words.copy_(self._philox(seeds, steps)) if not field.is_cuda else self._launch(words, seeds, steps)
-
-    def _launch(self, words: Tensor, seeds: Tensor, steps: Tensor) -> None:
-        kernel = _cuda_kernel()
-        assert kernel is not None
-        kernel(words, seeds, steps, self._index, self._site)
+        if not self.size:
+            return
+        words, kernel = field.view(torch.int64).view(len(field), -1, 4), _cuda_kernel() if field.is_cuda else None
+        if kernel is None:
+            words.copy_(self._philox(seeds, steps))
+        else:
+            kernel(words, seeds, steps, self._index, self._site)
 
     def _philox(self, seeds: Tensor, steps: Tensor) -> Tensor:
         """Return the words of all blocks, int64 `[rows, blocks, 4]`."""
@@ -97,12 +88,7 @@ class DeviceBits:
         return [self._drawn]
 
     def draw(self, seeds: Sequence[int], steps: Sequence[int]) -> dict[str, Tensor]:
-        """Return the bits of each site, int16 `[rows, *shape]`, equal to those of sequential trials.
-
-        Args:
-            seeds: The seed of each row's masks.
-            steps: The current step of each row's trial.
-        """
+        """Return the bits of each site, int16 `[rows, *shape]`, equal to those of sequential trials."""
         return self.views(self.field(seeds, steps))
 
     def _draw(self, seeds: list[int], steps: list[int]) -> None:

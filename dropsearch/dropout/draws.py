@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.live_rate import of_tensor
 from dropsearch.dropout.mask_bits import LEVELS
+from dropsearch.dropout.rates import of_tensor
 
 Bits = Callable[[torch.Size, torch.device], Tensor]
 """Maps a shape and a device to int16 random bits."""

@@ -2,7 +2,7 @@
 
 A call such as ``torch.randn_like(x)`` is parsed into a `Draw`: the number of 32-bit numbers that it needs, and its
 result for given numbers. The numbers come from the generator of the masks, so a trial draws the same numbers
-sequentially and in any row, on a CPU and on CUDA. Distributions equal PyTorch's in the precision of the result's type.
+sequentially and in any row, on a CPU and on CUDA.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch._compat.torch_distributions import gamma_slope
-
-LEVELS = 2.0**32
-"""Number of possible values of a random number."""
-
-_BITS = {torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
-"""Bits of a uniform number by type, as in PyTorch; other types have all 32."""
+from dropsearch.dropout.distributions import (
+    LEVELS,
+    TRIES,
+    below,
+    exponential,
+    gamma,
+    normal,
+    open_unit,
+    unit,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -66,53 +70,12 @@ def can_draw(name: str) -> bool:
     return name in _READERS or name in _OTHERS
 
 
-def numbers_of(bits: Tensor) -> Tensor:
-    """Return 32-bit numbers, float64 `[...]`, from int16 bits `[..., 2]`."""
-    high, low = bits[..., 0].double() + 32768, bits[..., 1].double() + 32768
-    return high * 65536 + low
-
-
 def _unkeyed(name: str, obstacle: str) -> Draw:
     return Draw(name, torch.Size(), torch.device("cpu"), lambda _: None, obstacle=obstacle)
 
 
-# -- distributions
-
-
-def _unit(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return uniform numbers in [0, 1) with the bits of the type, so that none is rounded up to 1."""
-    levels = 2.0 ** _BITS.get(dtype, 32)
-    return torch.floor(numbers * (levels / LEVELS)) / levels
-
-
-def _open(numbers: Tensor) -> Tensor:
-    """Return uniform numbers in (0, 1)."""
-    return (numbers + 0.5) / LEVELS
-
-
-def _normal(numbers: Tensor) -> Tensor:
-    return torch.erfinv(2 * _open(numbers) - 1) * math.sqrt(2)
-
-
-def _exponential(numbers: Tensor) -> Tensor:
-    return -torch.log(_open(numbers))
-
-
-def _below(numbers: Tensor, share: Any) -> Tensor:
-    """Return True where an event with this probability happens."""
-    share = share.detach().double() if isinstance(share, Tensor) else float(share)
-    return numbers < share * LEVELS
-
-
-def _whole(numbers: Tensor, low: int, high: int) -> Tensor:
-    return torch.floor(numbers * ((high - low) / LEVELS)) + low
-
-
 def _value(option: Any) -> Any:
     return option.detach() if isinstance(option, Tensor) else option
-
-
-# -- calls
 
 
 def _fresh(of: Callable[[Tensor, torch.dtype], Tensor], name: str, *size: Any, **options: Any) -> Draw:
@@ -125,9 +88,13 @@ def _fresh(of: Callable[[Tensor, torch.dtype], Tensor], name: str, *size: Any, *
     return Draw(name, like.shape, like.device, made)
 
 
+def _created(name: str, like: Tensor, values: Callable[[Tensor], Tensor]) -> Draw:
+    return Draw(name, like.shape, like.device, lambda numbers: values(numbers).to(like.dtype))
+
+
 def _like(of: Callable[[Tensor, torch.dtype], Tensor], name: str, x: Tensor, **options: Any) -> Draw:
     like = torch.empty_like(x, **options)
-    return Draw(name, like.shape, like.device, lambda numbers: of(numbers, like.dtype).to(like.dtype))
+    return _created(name, like, lambda numbers: of(numbers, like.dtype))
 
 
 def _filled(name: str, x: Tensor, values: Callable[[Tensor], Tensor]) -> Draw:
@@ -136,45 +103,45 @@ def _filled(name: str, x: Tensor, values: Callable[[Tensor], Tensor]) -> Draw:
 
 def _uniform_(name: str, x: Tensor, low: float = 0.0, high: float = 1.0, **more: Any) -> Draw:
     low, high = more.get("from", more.get("a", low)), more.get("to", more.get("b", high))
-    return _filled(name, x, lambda numbers: low + (high - low) * _unit(numbers, x.dtype))
+    return _filled(name, x, lambda numbers: low + (high - low) * unit(numbers, x.dtype))
 
 
 def _normal_(name: str, x: Tensor, mean: float = 0.0, std: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: mean + std * _normal(numbers))
+    return _filled(name, x, lambda numbers: mean + std * normal(numbers))
 
 
 def _log_normal_(name: str, x: Tensor, mean: float = 1.0, std: float = 2.0) -> Draw:
-    return _filled(name, x, lambda numbers: torch.exp(mean + std * _normal(numbers)))
+    return _filled(name, x, lambda numbers: torch.exp(mean + std * normal(numbers)))
 
 
 def _exponential_(name: str, x: Tensor, lambd: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: _exponential(numbers) / lambd)
+    return _filled(name, x, lambda numbers: exponential(numbers) / lambd)
 
 
 def _cauchy_(name: str, x: Tensor, median: float = 0.0, sigma: float = 1.0) -> Draw:
-    return _filled(name, x, lambda numbers: median + sigma * torch.tan(math.pi * (_open(numbers) - 0.5)))
+    return _filled(name, x, lambda numbers: median + sigma * torch.tan(math.pi * (open_unit(numbers) - 0.5)))
 
 
 def _geometric_(name: str, x: Tensor, p: float) -> Draw:
-    return _filled(name, x, lambda numbers: torch.ceil(torch.log(_open(numbers)) / math.log1p(-p)).clamp(min=1))
+    return _filled(name, x, lambda numbers: torch.ceil(torch.log(open_unit(numbers)) / math.log1p(-p)).clamp(min=1))
 
 
 def _bernoulli_(name: str, x: Tensor, p: Any = 0.5) -> Draw:
-    return _filled(name, x, lambda numbers: _below(numbers, p))
+    return _filled(name, x, lambda numbers: below(numbers, p))
 
 
 def _bernoulli(name: str, x: Tensor, p: Any = None) -> Draw:
-    return Draw(name, x.shape, x.device, lambda numbers: _below(numbers, x if p is None else p).to(x.dtype))
+    return _created(name, x, lambda numbers: below(numbers, x if p is None else p))
 
 
 def _normal_call(name: str, mean: Any, std: Any = 1.0, size: Any = None, **options: Any) -> Draw:
     if size is not None:
         like = torch.empty(size, **options)
-        return Draw(name, like.shape, like.device, lambda numbers: (mean + std * _normal(numbers)).to(like.dtype))
+        return _created(name, like, lambda numbers: mean + std * normal(numbers))
     mean, std = _value(mean), _value(std)
     like = mean if isinstance(mean, Tensor) else std
     shape = torch.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
-    return Draw(name, shape, like.device, lambda numbers: (mean + std * _normal(numbers).to(like.dtype)).to(like.dtype))
+    return Draw(name, shape, like.device, lambda numbers: (mean + std * normal(numbers).to(like.dtype)).to(like.dtype))
 
 
 def _randint(name: str, *args: Any, low: int = 0, high: Any = None, size: Any = None, **options: Any) -> Draw:
@@ -185,7 +152,7 @@ def _randint(name: str, *args: Any, low: int = 0, high: Any = None, size: Any = 
     if high - low > LEVELS:
         return _unkeyed(name, f"{name} draws from more than 2^32 numbers")
     like = torch.empty(size, **{"dtype": torch.int64, **options})
-    return Draw(name, like.shape, like.device, lambda numbers: _whole(numbers, low, high).to(like.dtype))
+    return _created(name, like, lambda numbers: whole(numbers, low, high))
 
 
 def _randint_like(name: str, x: Tensor, *args: int, low: int = 0, high: int | None = None, **options: Any) -> Draw:
@@ -197,18 +164,18 @@ def _random_(name: str, x: Tensor, *args: int, **more: int) -> Draw:
     if not given or given[-1] is None or given[-1] - (given[0] if len(given) > 1 else 0) > LEVELS:
         return _unkeyed(name, f"{name} draws from more than 2^32 numbers")
     low, high = (0, *given)[-2:]
-    return _filled(name, x, lambda numbers: _whole(numbers, low, high))
+    return _filled(name, x, lambda numbers: whole(numbers, low, high))
 
 
 def _randperm(name: str, n: int, **options: Any) -> Draw:
     like = torch.empty(n, **{"dtype": torch.int64, **options})
-    return Draw(name, like.shape, like.device, lambda numbers: torch.argsort(numbers, stable=True).to(like.dtype))
+    return _created(name, like, lambda numbers: torch.argsort(numbers, stable=True))
 
 
 def _multinomial(name: str, weights: Tensor, num_samples: int, replacement: bool = False) -> Draw:
     weights = weights.detach().double()
     if not replacement:  # the categories with the smallest exponential times
-        clocks = lambda numbers: _exponential(numbers) / weights  # noqa: E731
+        clocks = lambda numbers: exponential(numbers) / weights  # noqa: E731
         ring = lambda numbers: torch.topk(clocks(numbers), num_samples, dim=-1, largest=False).indices  # noqa: E731
         return Draw(name, weights.shape, weights.device, ring)
     upper = weights.cumsum(-1)
@@ -225,7 +192,7 @@ def _gumbel_softmax(
     name: str, logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Draw:
     def made(numbers: Tensor) -> Tensor:
-        noise = -torch.log(_exponential(numbers)).to(logits.dtype)
+        noise = -torch.log(exponential(numbers)).to(logits.dtype)
         soft = ((logits + noise) / tau).softmax(dim)
         if not hard:
             return soft
@@ -240,56 +207,32 @@ def _rrelu(
 ) -> Draw:
     def made(numbers: Tensor) -> Tensor:
         middle = (lower + upper) / 2  # evaluation mode is deterministic
-        slope = lower + (upper - lower) * _unit(numbers, x.dtype).to(x.dtype) if training else middle
+        slope = lower + (upper - lower) * unit(numbers, x.dtype).to(x.dtype) if training else middle
         result = torch.where(x >= 0, x, x * slope)
         return x.copy_(result) if inplace else result
 
     return Draw(name, x.shape if training else torch.Size((0,)), x.device, made)
 
 
-_TRIES = 12
-"""Proposals per gamma number. All are rejected once in 10^15 draws; then the last one is used."""
-
-
 def _gamma(name: str, alpha: Tensor) -> Draw:
-    shape = torch.Size((*alpha.shape, 2 * _TRIES + 1))
-    return Draw(name, shape, alpha.device, lambda numbers: _gamma_values(alpha, numbers).to(alpha.dtype))
-
-
-def _gamma_values(alpha: Tensor, numbers: Tensor) -> Tensor:
-    """Return gamma numbers by Marsaglia and Tsang's method (2000), float64."""
-    shape = alpha.detach().double()
-    d = torch.where(shape < 1, shape + 1, shape)[..., None] - 1 / 3
-    z, u = _normal(numbers[..., :_TRIES]), _open(numbers[..., _TRIES : 2 * _TRIES])
-    v = (1 + z / torch.sqrt(9 * d)).clamp(min=0) ** 3
-    accepted = (v > 0) & (torch.log(u) < z**2 / 2 + d * (1 - v + torch.log(v.clamp(min=1e-300))))
-    first = accepted.to(torch.int8).argmax(-1, keepdim=True)
-    values = (d * v).gather(-1, first).squeeze(-1)
-    boost = torch.where(shape < 1, torch.log(_open(numbers[..., -1])) / shape, 0.0)
-    values = (values * torch.exp(boost)).clamp(min=torch.finfo(alpha.dtype).tiny)
-    return _with_gradient(alpha, values) if alpha.requires_grad else values
-
-
-def _with_gradient(alpha: Tensor, values: Tensor) -> Tensor:
-    """Return the values with their implicit derivative with respect to the shape parameter."""
-    slope = gamma_slope(alpha.detach(), values.to(alpha.dtype))
-    return values + (alpha - alpha.detach()) * slope
+    shape = torch.Size((*alpha.shape, 2 * TRIES + 1))
+    return Draw(name, shape, alpha.device, lambda numbers: gamma(alpha, numbers).to(alpha.dtype))
 
 
 def _dirichlet(name: str, alpha: Tensor) -> Draw:
     def made(numbers: Tensor) -> Tensor:
-        values = _gamma_values(alpha.detach(), numbers)
+        values = gamma(alpha.detach(), numbers)
         return (values / values.sum(-1, keepdim=True)).to(alpha.dtype)
 
-    return Draw(name, torch.Size((*alpha.shape, 2 * _TRIES + 1)), alpha.device, made)
+    return Draw(name, torch.Size((*alpha.shape, 2 * TRIES + 1)), alpha.device, made)
 
 
-_normals = lambda numbers, _: _normal(numbers)  # noqa: E731
+_normals = lambda numbers, _: normal(numbers)  # noqa: E731
 
 _READERS: Mapping[str, Callable[..., Draw]] = {
-    "rand": partial(_fresh, _unit),
+    "rand": partial(_fresh, unit),
     "randn": partial(_fresh, _normals),
-    "rand_like": partial(_like, _unit),
+    "rand_like": partial(_like, unit),
     "randn_like": partial(_like, _normals),
     "normal": _normal_call,
     "normal_": _normal_,
@@ -318,14 +261,8 @@ _FIRST = ("input", "tensor", "self", "logits")
 
 _OTHERS = frozenset(
     {
-        "kaiming_uniform_",
-        "poisson",
-        "binomial",
-        "trunc_normal_",
-        "fractional_max_pool2d",
-        "fractional_max_pool3d",
-        "fractional_max_pool2d_with_indices",
-        "fractional_max_pool3d_with_indices",
+        "kaiming_uniform_", "poisson", "binomial", "trunc_normal_", "fractional_max_pool2d", "fractional_max_pool3d",
+        "fractional_max_pool2d_with_indices", "fractional_max_pool3d_with_indices",
     }
-)
+)  # fmt: skip
 """Functions whose result cannot be computed from a known number of random numbers."""

@@ -1,8 +1,11 @@
 """Random bits for masks: a pure function of (trial seed, site, step).
 
-The generator is Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which is
+The generator is Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which is
 counter-based: the seed is its key, site and step are words of its counter. There is no state between steps, so a trial
 draws the same masks sequentially and in any row, whatever trains in the other rows.
+
+`SiteBits` uses NumPy's generator; `philox` gives the same numbers on any device. It stores uint64 words in int64
+tensors: sums and products wrap correctly, and a mask makes right shifts logical.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 LEVELS = 1 << 16
 """A mask compares 16 random bits with the rate, so rates are exact to within 1/65536."""
@@ -31,19 +36,58 @@ class SiteBits:
         self._unused = self._generator.state
 
     def draw(self, seed: int, site: str, step: int, count: int) -> np.ndarray:
-        """Return `count` independent 16-bit numbers, uniform over all int16 values.
-
-        Args:
-            seed: The trial's seed, at least 0 and below 2^64.
-            site: The site's name.
-            step: The training step of the trial, counted from 0.
-            count: Number of values.
-
-        Returns:
-            int16 array `[count]`.
+        """Return `count` independent numbers, uniform over all int16 values, int16 `[count]`; the seed is below
+        2^64.
         """
         # The lowest counter word is Philox's running index; the next two are site and step.
         counter, key = np.array([0, step, site_word(site), 0], np.uint64), np.array([seed, 0], np.uint64)
         self._generator.state = {**self._unused, "state": {"counter": counter, "key": key}}
         words = self._generator.random_raw(-(-count // 4))
         return np.asarray(words).view(np.int16)[:count]
+
+
+_HALF = (1 << 32) - 1
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_BUMPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+ROUNDS = 10
+
+
+def _signed(word: int) -> int:
+    """Return the int64 with the bits of a uint64."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >> 63 else word
+
+
+def words(values: list[int], device: torch.device) -> Tensor:
+    """Return uint64 numbers as an int64 tensor with the same bits, `[len(values)]`."""
+    return torch.tensor([_signed(value) for value in values], dtype=torch.int64, device=device)
+
+
+def _high(a: Tensor, b: int) -> Tensor:
+    """Return the upper 64 bits of the 128-bit product of unsigned `a` and `b`."""
+    a_low, a_high = a & _HALF, (a >> 32) & _HALF
+    b_low, b_high = b & _HALF, b >> 32
+    crossed, other = a_low * b_high, a_high * b_low
+    carried = ((a_low * b_low >> 32) & _HALF) + (crossed & _HALF) + (other & _HALF)
+    return a_high * b_high + ((crossed >> 32) & _HALF) + ((other >> 32) & _HALF) + ((carried >> 32) & _HALF)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
+    """Return four words for each counter.
+
+    Args:
+        counter: Counter words from the lowest, int64, with broadcastable shapes.
+        key: Two key words, int64, broadcastable with the counter.
+
+    Returns:
+        int64 `[..., 4]`, in the output order of NumPy's `Philox`.
+    """
+    x0, x1, x2, x3 = counter
+    k0, k1 = key
+    for turn in range(ROUNDS):
+        high0, low0 = _high(x0, _MULTIPLIERS[0]), x0 * _signed(_MULTIPLIERS[0])
+        high1, low1 = _high(x2, _MULTIPLIERS[1]), x2 * _signed(_MULTIPLIERS[1])
+        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
+        if turn < ROUNDS - 1:
+            k0, k1 = k0 + _signed(_BUMPS[0]), k1 + _signed(_BUMPS[1])
+    return torch.stack(torch.broadcast_tensors(x0, x1, x2, x3), dim=-1)

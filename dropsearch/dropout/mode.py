@@ -150,12 +150,8 @@ class DropoutMode(TorchFunctionMode, ABC):
         return func(*args, **kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Return the result of a call that draws random numbers.
-
-        Args:
-            name: Unique name in a pass: the module's path, the function, and the number of its call.
-            draw: The parsed call.
-            original: Makes the call unchanged.
+        """Return the result of a call that draws random numbers; `name` is unique in a pass, `original` makes the
+        call.
         """
         return original()
 

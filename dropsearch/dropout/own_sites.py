@@ -132,12 +132,7 @@ def replaced(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of a call with another rate, or unchanged if it has no rate above 0.
 
-    Args:
-        function: The called function.
-        rate: Name of its rate argument.
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-        new: Maps the original rate to the new rate.
+    `rate` names the rate argument of the function, and `new` maps the original rate to the new one.
     """
     bound = None
     with suppress(TypeError):  # the call itself raises the error

@@ -55,11 +55,7 @@ class CallReader:
         self._known: dict[tuple[int, int], tuple[CodeType, Place]] = {}
 
     def place(self, owner: nn.Module) -> Place:
-        """Return the place of the innermost call outside PyTorch's functional code and the control.
-
-        Args:
-            owner: The running module, as far as it can be determined.
-        """
+        """Return the place of the innermost call outside PyTorch's functional code and the control."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and _is_between(frame):
             if frame.f_globals.get("__name__") == _INSERT:

@@ -1,7 +1,8 @@
-"""A dropout rate in the form used by masks."""
+"""A dropout rate in the form used by masks, and as a number in the code of a dropout operation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,6 @@ class Rate:
         """Return the mask: 0 for dropped units, `scale` for kept ones, in float32 at least.
 
         In bfloat16 the scale would have an error of up to 0.4 %, equal for all units.
-
-        Args:
-            bits: int16, any shape.
-            dtype: The floating type of the activations.
         """
         return (bits >= self.threshold).to(torch.promote_types(dtype, torch.float32)) * self.scale
 
@@ -70,3 +67,58 @@ class Rate:
         """Return 1 for kept and 0 for dropped units, without scaling."""
         kept = (bits >= self.threshold).to(dtype)
         return kept * (self.scale != 0)
+
+
+class LiveRate(float):
+    """A number that represents a tensor, also through arithmetic.
+
+    Under ``vmap`` the rates of the rows are one tensor, but dropout code computes with numbers: it compares the rate
+    with 0, subtracts it from 1 and passes the result to PyTorch, where the control replaces it by the tensor. The
+    number itself is any above 0.
+    """
+
+    tensor: Tensor
+
+    def __new__(cls, tensor: Tensor, number: float = 0.5) -> LiveRate:
+        """Create it from a float64 tensor without dimensions."""
+        self = super().__new__(cls, number)
+        self.tensor = tensor
+        return self
+
+    def __float__(self) -> float:
+        """Raise an error, since results from a plain number would be the same in all rows.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            "a dropout operation converts its rate to a plain number, which would be the same in all rows"
+        )
+
+    def __reduce__(self) -> Any:
+        """Copy as a plain number."""
+        return float, (float.__float__(self),)
+
+
+def _computed(name: str) -> Callable[[LiveRate, Any], Any]:
+    on_float = getattr(float, name)
+
+    def compute(self: LiveRate, other: Any) -> Any:
+        number = on_float(self, other)
+        if number is NotImplemented:  # a tensor, whose arithmetic the control sees
+            return NotImplemented
+        value = getattr(other, "tensor", other)
+        return LiveRate(getattr(self.tensor, name)(value), number)
+
+    return compute
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "radd", "rsub", "rmul", "rtruediv", "rpow"):
+    setattr(LiveRate, f"__{_name}__", _computed(f"__{_name}__"))
+
+
+def of_tensor(value: Any, like: Tensor | None = None) -> Any:
+    """Return the tensor that a number represents, in the floating type of `like`; other values unchanged."""
+    if not isinstance(value, LiveRate):
+        return value
+    return value.tensor if like is None or not like.is_floating_point() else value.tensor.to(like.dtype)

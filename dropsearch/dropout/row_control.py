@@ -14,12 +14,11 @@ from dropsearch.core.errors import UnsupportedError
 from dropsearch.dropout.control import DropoutControl, bits_shape
 from dropsearch.dropout.draws import FACTORIES, called_live, draw_of
 from dropsearch.dropout.keyed_draws import Draw
-from dropsearch.dropout.live_rate import LiveRate
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.own_sites import Scope
-from dropsearch.dropout.rates import Rate
+from dropsearch.dropout.rates import LiveRate, Rate
 
 Shapes = dict[str, torch.Size]
 """Shape of each mask of a step by call name: the site's name, ``drop@2`` for its second call."""
@@ -68,12 +67,8 @@ class _ShapeRecorder(DropoutMode):
 
 
 def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) -> Shapes:
-    """Return the shapes of the masks that one training step of a single trial needs.
-
-    Args:
-        model: The model, in training mode.
-        sites: The sites whose rates are set.
-        run: Runs the step.
+    """Return the shapes of the masks that one training step of a single trial needs; `run` runs the step in training
+    mode.
     """
     recorder = _ShapeRecorder(model, sites)
     with recorder.watching(), recorder.step():
@@ -83,24 +78,15 @@ def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) 
 
 def row_rates(rates: Sequence[Mapping[str, float]], dtype: torch.dtype, device: torch.device) -> RowRates:
     """Stack the rates of trials, which all have the same sites."""
-    stacked = {
-        site: Rate.stack([row[site] for row in rates], dtype=dtype, device=device)
-        for site in (rates[0] if rates else ())
-    }
-    return {
-        site: (torch.as_tensor(rate.value), torch.as_tensor(rate.threshold), torch.as_tensor(rate.scale))
-        for site, rate in stacked.items()
-    }
+    stacked: RowRates = {}
+    for site in rates[0] if rates else ():
+        rate = Rate.stack([row[site] for row in rates], dtype=dtype, device=device)
+        stacked[site] = torch.as_tensor(rate.value), torch.as_tensor(rate.threshold), torch.as_tensor(rate.scale)
+    return stacked
 
 
 class RowBits:
-    """The random bits of all rows' masks, drawn for one step at a time.
-
-    Args:
-        shapes: The shape of each site's mask for one row.
-        rows: Number of rows.
-        device: The device of the bits.
-    """
+    """The random bits of all rows' masks, drawn for one step at a time."""
 
     def __init__(self, shapes: Shapes, rows: int, device: torch.device) -> None:
         self.shapes = shapes
@@ -161,9 +147,7 @@ class RowDropoutControl(DropoutControl):
 
     def in_own_code(self, scope: Scope, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a call inside an operation with its own code, with `LiveRate` numbers replaced by the rates of rows."""
-        if (
-            getattr(func, "__name__", "") in FACTORIES
-        ):  # later code may fill it in place, with different numbers per row
+        if getattr(func, "__name__", "") in FACTORIES:  # later code may fill it, with different numbers per row
             return func(*args, **kwargs) + self._noise.zero(f"{scope.site}~")
         if draw_of(func) is None and any(isinstance(value, LiveRate) for value in (*args, *kwargs.values())):
             return called_live(func, args, kwargs)

@@ -12,7 +12,7 @@ from torch import nn
 from dropsearch._compat.torch_modules import ConvBase
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.core.records import Site
-from dropsearch.dropout.typical_rates import KINDS
+from dropsearch.core.records.arms import KINDS
 
 _LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((ConvBase,), "conv"),
@@ -59,12 +59,9 @@ def guess_kind(site: str, layer_before: str, *, weights: bool = False, added: bo
 
 
 def with_kinds(sites: Iterable[Site], kinds: Mapping[str, str], key: str = "kinds") -> tuple[Site, ...]:
-    """Return the sites with user-supplied kinds.
+    """Return the sites with user-supplied kinds, by site name or pattern such as ``encoder.*``; the first match counts.
 
-    Args:
-        sites: All sites of a model.
-        kinds: Kind by site name or pattern, such as ``encoder.*``; the first match counts.
-        key: Name of the setting, for messages.
+    Messages call the setting `key`.
 
     Raises:
         InputError: A kind is unknown, or a name or pattern matches no site.

@@ -6,13 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -26,25 +25,7 @@ from dropsearch.dropout.ops import DropCall, own_code
 from dropsearch.dropout.own_inventory import OwnSites
 from dropsearch.dropout.own_sites import held_rates, own_number
 from dropsearch.dropout.site_kinds import guess_kind, layer_kind
-from dropsearch.dropout.user_hooks import UserHooks
-
-__all__ = ["dropout_sites", "guess_kind"]
-
-_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
-_PRODUCTS = {F.linear, torch.addmm, torch.mm, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum}
-_EXP = {torch.exp, Tensor.exp, Tensor.exp_}
-_DIVIDE = {torch.div, Tensor.div, Tensor.__truediv__}
-_ADD = {torch.add, Tensor.add, Tensor.add_}
-
-
-@dataclass(frozen=True)
-class _Dropped:
-    """The last result of a drop, kept while a following sum may still determine its kind."""
-
-    site: str
-    result: Any
-    is_certain: bool
-    kind_if_added: Callable[[], str]
+from dropsearch.dropout.surroundings import Surroundings
 
 
 class _Recorder(DropoutMode):
@@ -59,16 +40,11 @@ class _Recorder(DropoutMode):
         self.met: dict[str, int] = {}
         """Time of each site and of the first call of each module, for the order of the forward pass."""
         self.sites: dict[str, Site] = {}
-        self.last_layer = ""
+        self._around = Surroundings(model, self.sites)
         self._clock = itertools.count()
-        self._softmaxed: Any = None
-        self._exponential: Any = None
         self._in_attention = False
-        self._dropped: _Dropped | None = None
         self._own = OwnSites()
-        self._hooks = UserHooks(model)
-        self._uniform: list[tuple[Any, Site]] = []
-        """Uniform random numbers, with the site that they become if they are compared with a rate."""
+        self._uniform = unsupported.UniformDraws(self._add)
         self._lent: set[str] = set()
         """Dropout layers that are not called, but store the rate for a call of their parent module."""
 
@@ -93,7 +69,7 @@ class _Recorder(DropoutMode):
 
     def _on_layer(self, name: str, kind: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
-            self.last_layer = kind
+            self._around.last_layer = kind
             if isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers == 1:
                 # An inserted dropout after the layer has the layer's name.
                 free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
@@ -111,7 +87,7 @@ class _Recorder(DropoutMode):
             self.sites[name] = replace(again, activations=again.activations + seen.activations)
         result = original()
         is_certain = self._is_of_weights(call) or bool(call.op.kind)
-        self._dropped = _Dropped(name, result, is_certain, lambda: self._site(name, call, added=True).kind)
+        self._around.drop(name, result, lambda: self._site(name, call, added=True).kind, is_certain=is_certain)
         return result
 
     def _name(self, site: str) -> str:
@@ -129,7 +105,7 @@ class _Recorder(DropoutMode):
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
         # A drop inside a layer is after the layer's weights: it was inserted by a hook.
-        before = layer_kind(self.location.module) or self.last_layer
+        before = layer_kind(self.location.module) or self._around.last_layer
         weights, flat = self._is_of_weights(call), call.input.dim() == 2
         kind = call.op.kind or guess_kind(name, before, weights=weights, added=added, flat=flat)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
@@ -142,7 +118,7 @@ class _Recorder(DropoutMode):
 
     def _is_of_weights(self, call: DropCall) -> bool:
         """Return whether attention weights are dropped."""
-        return call.op.kind == "attention" or call.input is self._softmaxed or self._in_attention
+        return call.op.kind == "attention" or self._around.is_softmaxed(call.input) or self._in_attention
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
         """Return the number of activations per example, of `count` in total."""
@@ -153,36 +129,17 @@ class _Recorder(DropoutMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        before = self._dropped
+        before = self._around.last_drop
         result = super().__torch_function__(func, types, args, kwargs)
-        if self._dropped is before and not self._hooks.running():  # this call did not drop
-            self._look_around(func, args, result)
+        if self._around.last_drop is before:  # this call did not drop
+            self._around.see(func, args, result, in_own_code=self._is_in_own_code)
         if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
             self._on_draw(draw, result, [*args, *(kwargs or {}).values()])
-        self._note_comparison(func, args, result)
+        self._uniform.see(func, args, result)
         return result
 
-    def _look_around(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        """Infer the kind of a drop from the calls before and after it."""
-        if func in _SOFTMAX or (func in _DIVIDE and args[0] is self._exponential):
-            self._softmaxed = result  # also for softmax over groups, such as the edges of a node
-        elif func in _EXP:
-            self._exponential = result
-        if func in _PRODUCTS and any(isinstance(arg, nn.Parameter) for arg in args):
-            self.last_layer = "hidden"  # also for other implementations of this layer
-        if self._dropped is None or not any(arg is self._dropped.result for arg in args):
-            return
-        dropped = self._dropped
-        is_certain = dropped.is_certain or self.sites[dropped.site].kind == "embedding"
-        if func in _ADD and _activations_added(args, dropped.result) and not is_certain:
-            self.sites[dropped.site] = replace(self.sites[dropped.site], kind=dropped.kind_if_added())
-        if self.scope or own_code.family_of(
-            type(self.location.module)
-        ):  # stochastic depth is between a branch and its sum
-            if isinstance(result, Tensor) and result.shape == dropped.result.shape:
-                self._dropped = replace(dropped, result=result)
-        elif isinstance(result, Tensor | tuple):
-            self._dropped = None  # once used elsewhere, it is no residual branch
+    def _is_in_own_code(self) -> bool:
+        return self.scope is not None or own_code.family_of(type(self.location.module)) is not None
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         self._in_attention = True
@@ -206,7 +163,7 @@ class _Recorder(DropoutMode):
         known = own_code.of_function(function)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
-            site, before = self._scopes[-1].site, self.last_layer
+            site, before = self._scopes[-1].site, self._around.last_layer
             self._own.known(site, known[0] if known else own_code.family_of(type(self.location.module)), before)
             result = run(*args, **kwargs)
             self._note_own(site, result)
@@ -219,16 +176,16 @@ class _Recorder(DropoutMode):
 
     def _enter(self, path: str, module: nn.Module) -> None:
         for held in self._held.get(path, ()):
-            self._own.known(held.site(path), held.op, self.last_layer, is_part=not held.is_whole)
+            self._own.known(held.site(path), held.op, self._around.last_layer, is_part=not held.is_whole)
         super()._enter(path, module)
 
     def _note_own(self, site: str, result: Any) -> None:
         """Record the result of an operation with its own code, to detect whether it is added to other activations."""
         if isinstance(result, Tensor) and self._own.is_listed(site):
-            before = self.last_layer
+            before = self._around.last_layer
             self.sites[site] = self._own.site(site)
             if not self._own.kind_known(site):
-                self._dropped = _Dropped(site, result, False, lambda: guess_kind(site, before, added=True))
+                self._around.drop(site, result, lambda: guess_kind(site, before, added=True))
 
     def _on_draw(self, function: str, result: Any, given: list[Any]) -> None:
         if unsupported.is_sampling(function, given):
@@ -236,23 +193,11 @@ class _Recorder(DropoutMode):
         owner = self.location.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
         reason = unsupported.draw_reason(function, type(self.location.module).__name__)
-        site = Site(f"{owner}:{function}", guess_kind(owner, self.last_layer), math.nan, count, False, reason)
+        site = Site(f"{owner}:{function}", guess_kind(owner, self._around.last_layer), math.nan, count, False, reason)
         if function in unsupported.UNIFORM:
-            self._uniform.append((result, site))
+            self._uniform.note(result, site)
         else:
             self._add(site)
-
-    def _note_comparison(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        """List random numbers that are compared with a rate; other noise is not dropout."""
-        for drawn, site in [each for each in self._uniform if any(arg is each[0] for arg in args)]:
-            name = getattr(func, "__name__", "").strip("_")
-            if name in ("lt", "le", "gt", "ge", "less", "greater", "floor"):
-                if not unsupported.differs_by_example([arg for arg in args if arg is not drawn]):
-                    self._add(site)
-            elif (
-                name in ("add", "radd", "to", "view", "reshape", "unsqueeze", "expand", "item") and result is not drawn
-            ):
-                self._uniform.append((result, site))
 
     def _add(self, site: Site) -> None:
         self._note_time(site.name)
@@ -314,14 +259,6 @@ def _count(output: Any) -> int:
         return _count(output[0]) if output else 0
     data = output.data if isinstance(output, PackedSequence) else output
     return data.numel() if isinstance(data, Tensor) else 0
-
-
-def _activations_added(args: tuple[Any, ...], dropped: Tensor) -> bool:
-    """Return whether a sum adds other activations to dropped ones (a residual branch, not a bias)."""
-    if len(args) < 2 or not any(arg is dropped for arg in args[:2]):
-        return False
-    other = args[1] if args[0] is dropped else args[0]
-    return isinstance(other, Tensor) and not isinstance(other, nn.Parameter) and other.shape == dropped.shape
 
 
 def dropout_sites(

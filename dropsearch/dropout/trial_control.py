@@ -77,11 +77,7 @@ class TrialControl(DropoutControl):
 
     @contextmanager
     def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
-        """Control one validation or test step; some drop or draw on purpose.
-
-        Args:
-            of: The data; different names have different random numbers.
-        """
+        """Control one validation or test step, some of which drop or draw on purpose; `of` names its data."""
         of = self._evaluating or of
         self.seeded.begin(of, self.evaluations[of])
         self.evaluations[of] += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import has_compiled_call
+from dropsearch.core.records import Site
 from dropsearch.dropout.ops.own_code import family_of
 from dropsearch.dropout.own_sites import held_rates
 
@@ -17,10 +19,39 @@ UNIFORM = frozenset({"rand", "rand_like", "uniform_"})
 """Names of functions whose numbers form a dropout mask if compared with a rate."""
 
 
+_COMPARES = ("lt", "le", "gt", "ge", "less", "greater", "floor")
+_KEEPS_NUMBERS = ("add", "radd", "to", "view", "reshape", "unsqueeze", "expand", "item")
+
+
 def draw(function: Any) -> str:
     """Return the name of a function that may draw a dropout mask, or an empty string."""
     name = getattr(function, "__name__", "")
     return name if name in DRAWS or name in UNIFORM else ""
+
+
+class UniformDraws:
+    """Uniform random numbers of a forward: those that are compared with a rate form a dropout mask.
+
+    `add` receives their site.
+    """
+
+    def __init__(self, add: Callable[[Site], None]) -> None:
+        self._add = add
+        self._drawn: list[tuple[Any, Site]] = []
+
+    def note(self, numbers: Any, site: Site) -> None:
+        """Record drawn numbers, with the site that they become if they are compared."""
+        self._drawn.append((numbers, site))
+
+    def see(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        """Follow a call that may compare recorded numbers, or compute others from them."""
+        for drawn, site in [each for each in self._drawn if any(arg is each[0] for arg in args)]:
+            name = getattr(func, "__name__", "").strip("_")
+            if name in _COMPARES:
+                if not differs_by_example([arg for arg in args if arg is not drawn]):
+                    self._add(site)
+            elif name in _KEEPS_NUMBERS and result is not drawn:
+                self.note(result, site)
 
 
 def is_sampling(function: str, given: list[Any]) -> bool:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.records.arms import typical_rates
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
 from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.dropout.typical_rates import typical_rates
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import ExampleResults, TestResult

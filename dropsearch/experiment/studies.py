@@ -9,7 +9,7 @@ from typing import Any
 from dropsearch.config.schema import Config
 from dropsearch.core.crashes import crash_of
 from dropsearch.core.records import ARMS, Arm, TrialPhase
-from dropsearch.dropout.typical_rates import typical_rates
+from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.study_settings import fingerprint

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropsearch.dropout.device_bits import DeviceBits
-from dropsearch.dropout.mask_bits import SiteBits, site_word
-from dropsearch.dropout.philox import philox, words
+from dropsearch.dropout.mask_bits import SiteBits, philox, site_word, words
 from dropsearch.dropout.row_control import RowBits
 from dropsearch.dropout.seeded_bits import SeededNoise
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dropsearch.dropout.mask_bits import SiteBits
-from dropsearch.dropout.ops.alpha import SELU_SATURATION
 from dropsearch.dropout.ops.attention import attend
+from dropsearch.dropout.ops.element import SELU_SATURATION
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.trial_control import TrialControl
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dropsearch.core.records.arms import typical_rate
 from dropsearch.dropout.ops import OPS, own_code
-from dropsearch.dropout.typical_rates import typical_rate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 ROWS = {cells[0]: cells for line in PAGE.splitlines() if len(cells := line.strip("| ").split(" | ")) == 5}

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dropsearch.core.records.arms import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
 from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
-from dropsearch.dropout.sites import dropout_sites, guess_kind
+from dropsearch.dropout.site_kinds import guess_kind
+from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.trial_control import TrialControl
-from dropsearch.dropout.typical_rates import KINDS, TYPICAL_BANDS, typical_rate, typical_rates
 
 
 class Mixed(nn.Module):

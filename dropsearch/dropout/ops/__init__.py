@@ -11,10 +11,10 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from dropsearch.dropout.ops import alpha, attention, element, own_code, recurrent
+from dropsearch.dropout.ops import attention, element, own_code, recurrent
 from dropsearch.dropout.ops.call import CallOp, DropCall
 
-OPS: Mapping[Any, CallOp] = {**element.OPS, **alpha.OPS, **attention.OPS, **recurrent.OPS}
+OPS: Mapping[Any, CallOp] = {**element.OPS, **attention.OPS, **recurrent.OPS}
 """All dropout functions of PyTorch. To add a family, write its file and list it here."""
 
 

@@ -95,13 +95,11 @@ class _Shown(float):
 
 
 def exposed_attention(mode_call: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return `F.multi_head_attention_forward` with its inner dropout calls routed to `mode_call`.
+    """Return `F.multi_head_attention_forward` with its inner dropout calls routed to ``mode_call(function, *args,
+    **kwargs)``.
 
     A function mode is disabled while it handles a call, so it would miss the dropout inside. The function is pure
     Python; here its code runs with two global names rebound, so that every call is seen.
-
-    Args:
-        mode_call: Called as ``mode_call(function, *args, **kwargs)`` for each inner call that drops.
     """
     source = inspect.unwrap(F.multi_head_attention_forward)
 

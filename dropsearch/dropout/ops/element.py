@@ -1,6 +1,7 @@
-"""Dropout of single activations and of whole channels: `nn.Dropout`, `nn.Dropout1d` to `3d`, and their functions.
+"""Dropout of single activations and of whole channels: `nn.Dropout`, `nn.Dropout1d` to `3d`, and alpha dropout.
 
-Srivastava et al. 2014; Tompson et al. 2015 for channels.
+Srivastava et al. 2014; Tompson et al. 2015 for channels; Klambauer et al. 2017 for alpha dropout, which preserves mean
+and variance after a SELU.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ from dropsearch.dropout.rates import Rate
 Apply = Callable[[Tensor, Rate, Tensor], Tensor]
 """Applies a rate and the bits of a mask to activations."""
 
+SELU_SATURATION = -1.7580993408473766
+"""Limit of SELU at minus infinity, the value of dropped activations."""
+
 
 def scaled(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
     """Set dropped activations to 0 and divide the others by 1 - rate."""
     return (x * rate.mask(bits, x.dtype)).to(x.dtype)
 
 
-def reader(apply: Apply, *, channels: bool, inplace: bool | None = None) -> Callable[..., DropCall]:
-    """Return a parser of calls of a dropout function with a multiplicative mask.
+def alpha_drop(x: Tensor, rate: Rate, bits: Tensor) -> Tensor:
+    """Set dropped activations to SELU's negative limit and rescale to preserve mean and variance."""
+    keep = rate.keep(bits, x.dtype)
+    p = rate.value.to(x.dtype) if isinstance(rate.value, Tensor) else rate.value
+    a = ((1 - p) * (1 + p * SELU_SATURATION**2)) ** -0.5 if isinstance(p, Tensor) or p < 1 else 0.0
+    return a * (x * keep + SELU_SATURATION * (1 - keep)) - a * SELU_SATURATION * p
 
-    Args:
-        apply: Applies the mask.
-        channels: Whether it drops whole channels of an input `[batch, channels, ...]`.
-        inplace: Whether it works in place; None if that is an argument of the call.
+
+def _reader(apply: Apply, *, channels: bool, inplace: bool | None = None) -> Callable[..., DropCall]:
+    """Return a parser of calls that drop activations, or whole channels of an input `[batch, channels, ...]`.
+
+    `inplace` is None if it is an argument of the call.
     """
 
     def read(
@@ -49,17 +58,23 @@ def reader(apply: Apply, *, channels: bool, inplace: bool | None = None) -> Call
     return read
 
 
-def functions(*names: str) -> tuple[Any, ...]:
-    """Return the dropout functions with these names in `torch.nn.functional` and `torch`."""
-    return tuple(getattr(owner, name) for name in names for owner in (F, torch) if hasattr(owner, name))
+def _family(name: str, apply: Apply, *functions: str, channels: bool) -> dict[Any, CallOp]:
+    """Return the operations of functions in `torch.nn.functional` and `torch`; in place if the name ends with ``_``."""
+    found: dict[Any, CallOp] = {}
+    for function in functions:
+        op = CallOp(name, _reader(apply, channels=channels, inplace=function.endswith("_") or None))
+        found |= {getattr(owner, function): op for owner in (F, torch) if hasattr(owner, function)}
+    return found
 
 
 OPS: Mapping[Any, CallOp] = {
-    **dict.fromkeys(functions("dropout"), CallOp("dropout", reader(scaled, channels=False))),
-    torch.dropout_: CallOp("dropout", reader(scaled, channels=False, inplace=True)),
-    **dict.fromkeys(
-        functions("dropout1d", "dropout2d", "dropout3d", "feature_dropout"),
-        CallOp("channel dropout", reader(scaled, channels=True)),
+    **_family("dropout", scaled, "dropout", "dropout_", channels=False),
+    **_family(
+        "channel dropout",
+        scaled,
+        *("dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_dropout_"),
+        channels=True,
     ),
-    torch.feature_dropout_: CallOp("channel dropout", reader(scaled, channels=True, inplace=True)),
+    **_family("alpha dropout", alpha_drop, "alpha_dropout", "alpha_dropout_", channels=False),
+    **_family("feature alpha dropout", alpha_drop, "feature_alpha_dropout", "feature_alpha_dropout_", channels=True),
 }

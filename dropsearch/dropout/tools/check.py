@@ -106,12 +106,9 @@ class _Trial:
         if not site.controllable:
             dead = site.reason in (unsupported.ONE_LAYER, unsupported.STAYS_IN_EVAL)
             return SiteCheck(site, False if dead else None, site.reason)
-        return self._judged(site, self.as_given.alive(site.name), lambda: self.in_training.alive(site.name))
-
-    def _judged(self, site: Site, alive: bool, in_training: Callable[[], bool]) -> SiteCheck:
-        if alive:
+        if self.as_given.alive(site.name):
             return SiteCheck(site, True, self._though_alive(site))
-        if self.in_training is not self.as_given and in_training():
+        if self.in_training is not self.as_given and self.in_training.alive(site.name):
             return SiteCheck(site, False, self._in_eval_mode(site))
         dead = (
             f"rates 0 and 0.9 give the same {self.result}: its output does not reach the {self.result}, "

@@ -47,9 +47,6 @@ class InsertedDropout:
 
     It is not a module, so ``state_dict`` does not change; it is copied and pickled with its module. For a tuple, as
     from ``nn.LSTM``, it applies to the first element.
-
-    Args:
-        rate: The probability of dropping an activation.
     """
 
     def __init__(self, rate: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.torch_modules import NormBase, buffers_of
+from dropsearch.core.batches import combined
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.snapshot import hidden_modules
 
@@ -128,32 +128,14 @@ class _FixedStatistics(TorchFunctionMode):
 
 
 def _joined(join: Callable[..., Tensor], results: list[Any], *, real: bool = True) -> Any:
-    """Join results of the same structure tensor by tensor; other leaves are taken from the first result.
+    """Join the tensors of results of the same structure; other leaves are those of the first result.
 
-    Args:
-        join: Joins one tensor of each result.
-        results: Results with the same structure.
-        real: Whether only real or complex tensors are joined.
+    With `real`, so are tensors that are neither real nor complex.
     """
-    first = results[0]
-    if isinstance(first, Tensor):
-        return join(*results) if not real or first.is_floating_point() or first.is_complex() else first
-    if isinstance(first, Mapping):
-        joined = {key: _joined(join, [each[key] for each in results], real=real) for key in first}
-        return joined if type(first) is dict else _of_type(first, joined)
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(_joined(join, list(each), real=real) for each in zip(*results, strict=True)))
-    if isinstance(first, list | tuple):
-        return type(first)(_joined(join, list(each), real=real) for each in zip(*results, strict=True))
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        names = [field.name for field in dataclasses.fields(first) if field.init]
-        values = {name: _joined(join, [getattr(each, name) for each in results], real=real) for name in names}
-        return dataclasses.replace(first, **values)
-    return first
 
+    def leaf(column: list[Any]) -> Any:
+        first = column[0]
+        is_joined = isinstance(first, Tensor) and (not real or first.is_floating_point() or first.is_complex())
+        return join(*column) if is_joined else first
 
-def _of_type(example: Mapping[Any, Any], content: dict[Any, Any]) -> Any:
-    try:
-        return type(example)(content)  # type: ignore[call-arg]
-    except TypeError:
-        return content
+    return combined(results, leaf)

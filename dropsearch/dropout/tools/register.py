@@ -10,9 +10,9 @@ from torch import nn
 
 from dropsearch._compat.python_calls import can_be_shown
 from dropsearch.core.errors import InputError, close_match
+from dropsearch.core.records.arms import KINDS
 from dropsearch.dropout.ops.own_code import OwnCode, rate_argument, register
 from dropsearch.dropout.places import forget_classes, names_in
-from dropsearch.dropout.typical_rates import KINDS
 
 
 def register_op(operation: Any, *, rate: str, kind: str = "") -> Any:

@@ -44,7 +44,7 @@ class ModuleSnapshot:
         hidden = (part for top in hidden_modules(module).values() for part in top.modules())
         for part in (*module.modules(), *hidden):
             if isinstance(part, torch.jit.ScriptModule):
-                self._undo.append(_mode(part))
+                self._undo.append(functools.partial(setattr, part, "training", part.training))
             else:
                 self._undo.append(_attributes(part, seen))
             for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
@@ -62,15 +62,6 @@ class ModuleSnapshot:
         """Restore everything."""
         for undo in self._undo:
             undo()
-
-
-def _mode(part: nn.Module) -> Undo:
-    training = part.training
-
-    def undo() -> None:
-        part.training = training
-
-    return undo
 
 
 def _attributes(part: nn.Module, seen: set[int]) -> Undo:

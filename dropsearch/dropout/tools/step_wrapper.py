@@ -109,11 +109,10 @@ class _Wrapped:
 
 
 def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
-    """Wrap the steps of a module and return a function that removes the wrapper.
+    """Wrap ``forward`` and ``training_step`` of a module, as attributes of the object; return a function that unwraps
+    them.
 
-    Args:
-        module: Any module. Its ``forward`` and, if present, ``training_step`` become attributes of the object.
-        rates: Rate by site name; ``drop@2`` is the second call of a site in a pass.
+    Rates are by site name; ``drop@2`` is the second call of a site in a pass.
     """
     setting = _Setting(module, rates)
     names = [name for name in STEPS if hasattr(module, name)]

@@ -10,7 +10,7 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site, TrialSpec
-from dropsearch.dropout.typical_rates import typical_rate
+from dropsearch.core.records.arms import typical_rate
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.params import programs

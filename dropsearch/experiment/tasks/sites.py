@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Site
+from dropsearch.core.records.arms import typical_rate
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.location import owner_of
 from dropsearch.dropout.tools.check import SiteCheck
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, suggested_where
-from dropsearch.dropout.typical_rates import typical_rate
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.dropout_check import RateCheck
 from dropsearch.experiment.insertion import inserted_names

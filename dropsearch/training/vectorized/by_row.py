@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dropsearch._compat.row_values import in_rows, level_of, of_rows, outside
-from dropsearch.core.batches import mapped, parts_of, tensors
+from dropsearch.core.batches import combined, mapped, tensors
 
 
 def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
@@ -39,7 +39,8 @@ def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 
 def together(values: list[Any], given: Any) -> Any:
     """Return the values of all rows as batched tensors at the `vmap` level of `given`."""
-    return _together(values, level_of(tensors(given)))
+    level = level_of(tensors(given))
+    return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
 
 
 def is_of_row(tensor: Tensor) -> bool:
@@ -50,14 +51,3 @@ def is_of_row(tensor: Tensor) -> bool:
 def _of_row(tensor: Tensor, row: int) -> Tensor:
     values = of_rows(tensor)
     return tensor if values is None else values[row]
-
-
-def _together(values: list[Any], level: int) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return in_rows(torch.stack(values), level)
-    found = parts_of(first)
-    if found is None:
-        return first
-    columns = zip(*(parts[0] for value in values if (parts := parts_of(value)) is not None), strict=True)
-    return found[1]([_together(list(column), level) for column in columns])

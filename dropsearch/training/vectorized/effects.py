@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dropsearch._compat.lightning import logging_to
 from dropsearch._compat.metric_values import value_of_batch
-from dropsearch.core.batches import parts_of, tensors
+from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row, is_of_row
 from dropsearch.training.vectorized.reads import RowArray
@@ -68,10 +68,7 @@ def value_of(result: Any) -> Any:
 
 
 def _with_values(given: Any) -> Any:
-    if isinstance(given, Deferred):
-        return given.value()
-    found = None if isinstance(given, Tensor | nn.Module) else parts_of(given)
-    return given if found is None else found[1]([_with_values(part) for part in found[0]])
+    return replaced(given, value_of)
 
 
 def _operator(name: str) -> Callable[..., Any]:
@@ -198,7 +195,8 @@ class EffectRecorder:
             self._add("log_dict", "", "", (values, *args), options)
 
     def _add(self, kind: str, path: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.effects.append(Effect(kind, path, name, self._packed(args), self._packed(dict(kwargs))))
+        packed_args, packed_kwargs = replaced((args, dict(kwargs)), self._packed)
+        self.effects.append(Effect(kind, path, name, packed_args, packed_kwargs))
 
     def _note_attributes(self, watch: AttributeWatch) -> None:
         for (path, name), value in watch.changed().items():
@@ -221,8 +219,7 @@ class EffectRecorder:
         if isinstance(value, Tensor | RowArray):
             self._tensors.append((value if isinstance(value, Tensor) else value.tensor).detach())
             return _TensorIndex(len(self._tensors) - 1, isinstance(value, RowArray))
-        found = None if isinstance(value, nn.Module) else parts_of(value)
-        return value if found is None else found[1]([self._packed(part) for part in found[0]])
+        return value
 
 
 def _used(path: str) -> UnsupportedError:
@@ -263,11 +260,10 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
             return module.get_submodule(value.path)
         if isinstance(value, Deferred):
             return results[value.index]
-        found = None if isinstance(value, nn.Module) else parts_of(value)
-        return value if found is None else found[1]([unpacked(part) for part in found[0]])
+        return value
 
     for index, effect in enumerate(effects):
-        args, kwargs = unpacked(effect.args), unpacked(dict(effect.kwargs))
+        args, kwargs = replaced((effect.args, dict(effect.kwargs)), unpacked)
         if effect.kind == "metric":
             metric: Any = module.get_submodule(effect.path)
             with torch.no_grad():

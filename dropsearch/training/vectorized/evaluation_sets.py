@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dropsearch.core.batches import BatchForm, StackedForm, cast, mapped
+from dropsearch.core.batches import BatchForm, cast, mapped
 from dropsearch.datasets.lockstep import LockstepReader
 from dropsearch.training.logged_steps import batch_size
 from dropsearch.training.protocols import RowLoader
@@ -24,7 +24,7 @@ class EvaluationBatch:
     """The batch of the module; with a form, the tensors of all rows' batches, `[rows, batch, ...]`."""
     size: int
     """Number of examples of a row."""
-    form: BatchForm | StackedForm | None = None
+    form: BatchForm | None = None
     """Form of the module's batch; None if all rows share it."""
     rows: list[int] | None = None
     """The rows that use the batch; None for all."""

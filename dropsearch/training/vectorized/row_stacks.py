@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.core.batches import BatchForm, StackedForm, is_packed, leaves, stacked_form, tensors
+from dropsearch.core.batches import BatchForm, form_of, is_packed, leaves, tensors
 
 
 class RowStack:
@@ -21,7 +21,7 @@ class RowStack:
         form: Builds a row's batch from them.
     """
 
-    def __init__(self, rows: list[int], examples: Sequence[Tensor], form: BatchForm | StackedForm) -> None:
+    def __init__(self, rows: list[int], examples: Sequence[Tensor], form: BatchForm) -> None:
         self.rows, self.examples, self.form = rows, tuple(examples), form
 
     @property
@@ -82,7 +82,7 @@ def _of_leaf(leaf: Any) -> Any:
 
 def _stack(rows: list[int], batches: list[Any], device: torch.device) -> RowStack:
     columns = zip(*(tuple(tensors(batch)) for batch in batches), strict=True)
-    return RowStack(rows, [_on_device(list(column), device) for column in columns], stacked_form(batches))
+    return RowStack(rows, [_on_device(list(column), device) for column in columns], form_of(batches, with_scalars=True))
 
 
 def _on_device(parts: list[Tensor], device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, quiet_loops
 from dropsearch._compat.torch_distributions import sampled_under_vmap
-from dropsearch.core.batches import TUPLE, BatchForm, StackedForm
+from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of
 from dropsearch.training.modes import Modes, set_to_train
@@ -143,7 +143,7 @@ class VmapRunner:
         examples: Sequence[Tensor],
         rates: RowRates,
         bits: Mapping[str, Tensor],
-        form: BatchForm | StackedForm = TUPLE,
+        form: BatchForm = TUPLE,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the training step of all rows.
 
@@ -177,7 +177,7 @@ class VmapRunner:
         batch: Any,
         noise: tuple[RowRates, Mapping[str, Tensor]] = ({}, {}),
         step: str = "validation_step",
-        form: BatchForm | StackedForm | None = None,
+        form: BatchForm | None = None,
     ) -> dict[str, Tensor]:
         """Run an evaluation step of all rows, with modules in evaluation mode.
 
