@@ -7,16 +7,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from dropsearch._compat.lightning import package_of, quiet_loggers, trainer_class
+from dropsearch._compat.lightning import idle_trainer, package_of, quiet_loggers
 
 
 class DetachedTrainer:
-    """Replaces a running Trainer, so that ``training_step`` can be called directly.
+    """Replaces a running Trainer, so that ``training_step`` of a LightningModule can be called directly.
 
-    Args:
-        module: A LightningModule. The dry run removes the attributes that are set on it here.
+    The dry run removes the attributes that are set on the module here.
     """
 
     def __init__(self, module: Any) -> None:
@@ -32,7 +31,7 @@ class DetachedTrainer:
             if package_of(part):  # logging warns or raises without a running Trainer
                 vars(part).update(log=_ignore_logging, log_dict=_ignore_logging)
         if vars(self.module).get("_trainer") is None:
-            self._trainer = self._trainer or _bare_trainer(self.module)
+            self._trainer = self._trainer or idle_trainer(package_of(self.module), max_epochs=1)
             self.module.trainer = self._trainer
             self._trainer.training = True  # sets `state.stage`, which steps may read
             self._give_optimizers()
@@ -67,17 +66,3 @@ def _without_step(optimizer: Any) -> Callable[..., Any]:
     # Learning rate schedulers read these attributes and warn if they step before the optimizer.
     vars(step)["_wrapped_by_lr_sched"] = optimizer._opt_called = True
     return step
-
-
-def _bare_trainer(module: nn.Module) -> Any:
-    """Return a Trainer of the package that defines the module's base class."""
-    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
-        return trainer_class(package_of(module))(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )

@@ -34,6 +34,16 @@ def trainer_class(package: str) -> type[Any]:
     return import_module(package).Trainer
 
 
+def idle_trainer(package: str, **options: Any) -> Any:
+    """Return a silent Trainer of a package on the CPU, which fits nothing."""
+    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
+        return trainer_class(package)(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, **options,
+        )  # fmt: skip
+
+
 def one_process(package: str = "lightning.pytorch") -> Any:
     """Return a plugin that makes a Trainer treat its process as the only one, also inside a cluster job.
 
@@ -96,11 +106,6 @@ def forget_metric_names(module: Any) -> None:
     vars(module)["_metric_attributes"] = None
 
 
-def last_value(metric: Any) -> Any:
-    """Return the value of a metric object for its last batch, as Lightning logs it."""
-    return metric._forward_cache
-
-
 @contextmanager
 def with_trainer(datamodule: Any) -> Iterator[None]:
     """Attach an idle Trainer to a data module that accesses `self.trainer`, while the context lasts."""
@@ -109,12 +114,7 @@ def with_trainer(datamodule: Any) -> Iterator[None]:
         yield
         return
     package = "pytorch_lightning" if kinds[0].__module__.startswith("pytorch_lightning.") else "lightning.pytorch"
-    with quiet_loggers(logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its warnings concern users who create a Trainer themselves
-        datamodule.trainer = trainer_class(package)(
-            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, plugins=[one_process(package)],
-        )  # fmt: skip
+    datamodule.trainer = idle_trainer(package, devices=1, plugins=[one_process(package)])
     try:
         yield
     finally:

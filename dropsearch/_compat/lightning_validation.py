@@ -16,12 +16,7 @@ def validation_beside(package: str, trainer: Any, batches: Any) -> Callable[[Any
     """Return what validates a module by the loop that a Trainer's fit validates with, and leaves no trace in the fit.
 
     The function takes a module on the Trainer's device and returns what it logs, by name. The module meets no callback,
-    no optimizer and a silent logger.
-
-    Args:
-        package: The Trainer's Lightning package.
-        trainer: A Trainer that fits.
-        batches: An iterable of batches, or a list of them for a module that takes several.
+    no optimizer and a silent logger. Batches are an iterable, or a list of them for a module that takes several.
     """
     states = import_module(f"{package}.trainer.states")
     loops = import_module(f"{package}.loops.evaluation_loop")

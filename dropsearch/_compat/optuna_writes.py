@@ -1,6 +1,6 @@
 """Bulk writes to any Optuna storage.
 
-`optuna_journal_writes` and `optuna_database_writes` use private APIs of Optuna. Other storages, and versions of Optuna
+`optuna_journal` and `optuna_database` use private APIs of Optuna. Other storages, and versions of Optuna
 without those APIs, are written here through the public API, one value at a time.
 """
 
@@ -15,8 +15,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch._compat.optuna_bulk import Bulk, Curves, Ending
-from dropsearch._compat.optuna_database_writes import DatabaseBulk, has_bulk_tables
-from dropsearch._compat.optuna_journal_writes import JournalBulk, has_bulk_journal
+from dropsearch._compat.optuna_database import DatabaseBulk, has_bulk_tables
+from dropsearch._compat.optuna_journal import JournalBulk, has_bulk_journal
 
 
 def bulk(storage: BaseStorage, study_id: int) -> Bulk:

@@ -90,11 +90,8 @@ def can_be_shown(function: Any) -> bool:
 
 @contextmanager
 def showing(functions: Iterable[FunctionType], answer: Answer | None = None) -> Iterator[None]:
-    """Dispatch calls of plain functions to the active modes while the context lasts.
-
-    Args:
-        functions: The functions.
-        answer: Takes the calls where no mode takes them; None for modes alone.
+    """Dispatch calls of plain functions to the active modes, or where no mode takes them to `answer`, in this
+    context.
     """
     shown = [_show(function) for function in functions]
     for each in shown:

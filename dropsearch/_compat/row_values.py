@@ -1,13 +1,14 @@
-"""Conversion between batched tensors inside `torch.func.vmap` and the stacked values of all rows."""
+"""Batched tensors inside `torch.func.vmap` and the stacked values of all rows, and code that vmap cannot run itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import torch
 import torch._C._functorch as _functorch
 from torch import Tensor
 from torch._C._functorch import (
@@ -20,6 +21,7 @@ from torch._C._functorch import (
 )
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter, temporarily_pop_interpreter_stack
 from torch.autograd import Function
+from torch.distributions import Distribution, dirichlet
 
 functorch: Any = _functorch
 
@@ -107,3 +109,29 @@ def applied(cls: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if cls.generate_vmap_rule or cls.vmap is not Function.vmap:
         return original(cls, *args, **kwargs)
     return call(partial(original, cls), args, kwargs)
+
+
+@contextmanager
+def sampled_under_vmap() -> Iterator[None]:
+    """Make distributions usable under `vmap`.
+
+    Argument validation is off, since it reads values. Dirichlet and Beta samples are drawn without their autograd
+    function, which `vmap` cannot run.
+    """
+    validates, function = Distribution._validate_args, dirichlet._Dirichlet
+    Distribution.set_default_validate_args(False)
+    replacement: Any = SimpleNamespace(apply=_sampled)
+    dirichlet._Dirichlet = replacement
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validates)
+        dirichlet._Dirichlet = function
+
+
+def _sampled(concentration: Tensor) -> Tensor:
+    if concentration.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "Dirichlet and Beta samples with a gradient to their concentration are not vectorized"
+        )
+    return torch._sample_dirichlet(concentration)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,16 +1,17 @@
-"""Active `TorchFunctionMode`s, through PyTorch's private mode stack."""
+"""Active `TorchFunctionMode`s, and calls that they would miss: in compiled code and in recomputed parts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode_temporarily
+from torch.utils import checkpoint as _checkpoint
 
 
 def is_active(mode: TorchFunctionMode) -> bool:
@@ -49,3 +50,44 @@ def backward(
 ) -> None:
     """Run ``Tensor.backward`` without dispatching it to function modes again."""
     torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
+
+
+Remember = Callable[[], Callable[[], AbstractContextManager[None]]]
+"""Called when a checkpointed part begins; returns a factory for the context of each recomputation."""
+
+
+@contextmanager
+def recomputed_by(remember: Remember) -> Iterator[None]:
+    """Run each recomputation of ``torch.utils.checkpoint`` in a context given by `remember`."""
+    function, generator = _checkpoint.CheckpointFunction, _checkpoint._checkpoint_without_reentrant_generator
+
+    class Reentrant:
+        @staticmethod
+        def apply(run: Callable[..., Any], *args: Any) -> Any:
+            return function.apply(_Recomputed(run, remember(), is_first=True), *args)
+
+    def not_reentrant(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # PyTorch makes the first call of `run` itself and calls this function to recompute.
+        return generator(_Recomputed(run, remember(), is_first=False), *args, **kwargs)
+
+    _checkpoint.__dict__.update(CheckpointFunction=Reentrant, _checkpoint_without_reentrant_generator=not_reentrant)
+    try:
+        yield
+    finally:
+        _checkpoint.__dict__.update(CheckpointFunction=function, _checkpoint_without_reentrant_generator=generator)
+
+
+class _Recomputed:
+    """A checkpointed part of a forward pass; every call but the first runs in the context."""
+
+    def __init__(
+        self, run: Callable[..., Any], again: Callable[[], AbstractContextManager[None]], *, is_first: bool
+    ) -> None:
+        self._run, self._again, self._is_first = run, again, is_first
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._is_first:
+            self._is_first = False
+            return self._run(*args, **kwargs)
+        with self._again():
+            return self._run(*args, **kwargs)

@@ -1,7 +1,8 @@
-"""Private attributes of torch modules and optimizers without a public equivalent."""
+"""Private attributes of torch without a public equivalent: of modules, optimizers, distributions and CUDA graphs."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -11,18 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as ConvBase
 from torch.nn.modules.dropout import _DropoutNd as DropoutBase
 
-__all__ = [
-    "FORWARD",
-    "BatchNormBase",
-    "ConvBase",
-    "DropoutBase",
-    "NormBase",
-    "buffers_of",
-    "children_of",
-    "forward_hooks_of",
-    "fused_adam",
-    "has_compiled_call",
-]
+__all__ = ["BatchNormBase", "ConvBase", "DropoutBase", "NormBase"]  # imported for other files
 
 FORWARD = nn.Module._call_impl.__code__
 """The code that runs the forward of a module, its `self`, with the hooks around it."""
@@ -59,3 +49,22 @@ def has_compiled_call(module: nn.Module) -> bool:
 def fused_adam(decoupled: bool) -> Any:
     """Return the operator of `torch.optim.AdamW(fused=True)` if weight decay is decoupled, else that of `Adam`."""
     return torch.ops.aten._fused_adamw_ if decoupled else torch.ops.aten._fused_adam_
+
+
+def gamma_slope(alpha: Tensor, values: Tensor) -> Tensor:
+    """Return the derivative of gamma samples with respect to the shape parameter `alpha`."""
+    return torch._standard_gamma_grad(alpha, values)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def abandon_capture(device: torch.device, pool: tuple[int, int]) -> None:
+    """Clean up after a failed capture in PyTorch versions before 2.12.
+
+    Otherwise the allocator stays in capture mode and the default generator refuses to draw.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    for undo in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        with contextlib.suppress(RuntimeError, AttributeError):
+            getattr(torch._C, undo)(index, pool)
+    generator = torch.cuda.default_generators[index]
+    with contextlib.suppress(RuntimeError):
+        generator.graphsafe_set_state(generator.clone_state())

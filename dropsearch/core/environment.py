@@ -61,10 +61,8 @@ def _disable_warning_errors() -> None:
 
 
 class TolerantStream:
-    """A standard stream that drops all output after its first write error.
-
-    Args:
-        stream: The stream, such as a pipe whose reader ends (``| head -1``) or a file on a full disk.
+    """A standard stream that drops all output after its first write error: of a pipe (``| head -1``) or on a full
+    disk.
     """
 
     def __init__(self, stream: Any) -> None:

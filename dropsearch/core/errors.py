@@ -24,8 +24,8 @@ class _OneLineError(Exception):
 class InputError(_OneLineError, ValueError):
     """Invalid input from the user.
 
-    The message is one line that states the rule, the value that broke it, the key or file, and the next
-    step. The command line prints it without a traceback and exits with status 2.
+    The message is one line that states the rule, the value that broke it, the key or file, and the next step. The
+    command line prints it without a traceback and exits with status 2.
     """
 
 

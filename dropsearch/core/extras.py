@@ -29,11 +29,7 @@ class MissingExtraError(InputError, ImportError):
 
 
 def require(purpose: str, *extras: str) -> None:
-    """Check that the libraries of some extras are installed, without importing them.
-
-    Args:
-        purpose: The feature that needs them, for the error message.
-        extras: Keys of `EXTRAS`.
+    """Check that the libraries of some extras, which `purpose` needs, are installed, without importing them.
 
     Raises:
         MissingExtraError: One is missing; the message names the extra to install.

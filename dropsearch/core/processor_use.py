@@ -33,11 +33,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 class ProcessorUse:
-    """Measures how long a process and its descendants, such as data loading workers, have been idle.
-
-    Args:
-        pid: The process.
-    """
+    """Measures how long a process and its descendants, such as data loading workers, have been idle."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.moved = pid, time.monotonic()
@@ -46,11 +42,7 @@ class ProcessorUse:
         self._used = 0.0
 
     def stood(self, heard: float = 0.0) -> float:
-        """Return the seconds without progress; 0 if nothing is known about the process.
-
-        Args:
-            heard: Time of its last other sign of progress.
-        """
+        """Return the seconds without progress, of which `heard` is the time of another sign; 0 if nothing is known."""
         last, now, own = max(self.moved, heard), time.monotonic(), processor_time(self.pid)
         times = [each for each in map(processor_time, descendants(self.pid)) if each is not None]
         used = (own or 0.0) + sum(times)

@@ -7,7 +7,6 @@ import re
 import sys
 import traceback
 from asyncio import CancelledError
-from collections.abc import Iterator
 from types import FrameType
 
 from dropsearch.core.errors import CAUSE
@@ -40,33 +39,43 @@ _MEANINGS = (
 
 def described(error: BaseException) -> str:
     """Return one line with the type of an error, its message, its location in user code and its meaning."""
-    message = one_line(" ".join(str(error).split()), CAUSE)
+    message = message_of(error)
     if isinstance(error, KeyError):
         message = f"there is no key {message}"
     meaning = next((f"; {words}" for pattern, words in _MEANINGS if pattern.search(message)), "")
-    return f"{type(error).__name__}: {message}{place_of(error)}{meaning}"
-
-
-def place_of(error: BaseException) -> str:
-    """Return the location of an error in user code, in brackets: `` (mynet.py:34 in training_step)``.
-
-    This is the innermost frame outside this package, Python, torch and Lightning; empty if there is none. The source
-    line is not quoted, since it may contain a password.
-    """
     found = users_line(error)
-    return "" if found is None else f" ({found[0]} in {found[1]})"
+    place = "" if found is None else f" ({found[0]} in {found[1]})"
+    return f"{type(error).__name__}: {message}{place}{meaning}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error on one line, shortened and without passwords."""
+    return one_line(" ".join(str(error).split()), CAUSE)
+
+
+def place_of_error(error: BaseException) -> str:
+    """Return `` (FILE:LINE)`` of the innermost user code of an error, or an empty string."""
+    found = users_line(error)
+    return "" if found is None else f" ({found[0]})"
+
+
+def place_of_method(module: object, name: str) -> str:
+    """Return `` (FILE:LINE)`` of a method of a user's class, or an empty string."""
+    code = getattr(getattr(type(module), name, None), "__code__", None)
+    return "" if code is None else f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"
 
 
 def users_line(error: BaseException) -> tuple[str, str] | None:
-    """Return FILE:LINE and the function of the innermost frame in user code, or None."""
-    frame, line = next(iter(reversed(list(_users(error)))), (None, 0))
-    if frame is None:
+    """Return FILE:LINE and the function of the innermost frame outside this package, Python, torch and Lightning.
+
+    The source line is not quoted, since it may contain a password. None if there is no such frame.
+    """
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_users(frame)]
+    if not frames:
         return None
+    frame, line = frames[-1]
     return f"{os.path.basename(frame.f_code.co_filename)}:{line}", frame.f_code.co_name
 
 
-def _users(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        name = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if name not in _LIBRARIES:
-            yield frame, line
+def _is_users(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES

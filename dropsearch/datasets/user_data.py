@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 from dropsearch._compat.lightning import is_lightning_class, with_trainer
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_rng import seeded
-from dropsearch.core.process_state import working_folder_kept
+from dropsearch.core.global_state import seeded, working_folder_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.datasets.batch_digest import arguments_of, digest

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from dropsearch.core.batches import BatchForm, examples_of, form_of, is_packed, same
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_rng import generator_states
+from dropsearch.core.global_state import generator_states
+from dropsearch.core.user_errors import message_of
 
 LARGEST = 2**30
 """Maximum size of a training set that is held in memory, in bytes."""
@@ -46,7 +47,7 @@ def in_memory(loader: DataLoader[Any]) -> tuple[Examples | None, str]:
         again = [loader.dataset[index] for index in range(len(first))]
         batch, repeated = loader.collate_fn(first), loader.collate_fn(again)
     except Exception as error:
-        return None, f"the training set cannot be read by index ({type(error).__name__}: {_line(error)})"
+        return None, f"the training set cannot be read by index ({type(error).__name__}: {message_of(error)})"
     examples = examples_of(batch)
     if not examples:
         return None, f"a training batch is a {type(batch).__name__} without tensors that could be stacked"
@@ -94,7 +95,3 @@ def _joined(batches: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     return len(one) == len(other) and all(map(same, one, other))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch._compat.torch_distributions import gamma_slope
+from dropsearch._compat.torch_modules import gamma_slope
 
 LEVELS = 2.0**32
 """Number of possible values of a random number."""

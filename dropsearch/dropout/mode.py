@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.checkpointing import recomputed_by
 from dropsearch._compat.python_calls import Call, showing
-from dropsearch._compat.torch_modes import backward, is_active
+from dropsearch._compat.torch_modes import backward, is_active, recomputed_by
 from dropsearch.dropout.draws import FACTORIES, draw_of
 from dropsearch.dropout.keyed_draws import Draw, can_draw, read_draw
 from dropsearch.dropout.location import ModuleLocation

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch._compat.python_calls import Call, can_be_shown, showing
-from dropsearch.core.global_rng import torch_states
+from dropsearch.core.global_state import torch_states
 from dropsearch.dropout.control import DropoutControl
 from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.ops import OPS, DropCall

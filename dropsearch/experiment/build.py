@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 
 from dropsearch.config.schema import Config, arguments
 from dropsearch.core.errors import InputError, first_cause
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.given_loaders import GivenLoaders, as_data_module

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.nn.parameter import is_lazy
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialResult
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.trial_control import TrialControl

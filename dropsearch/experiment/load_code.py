@@ -15,8 +15,8 @@ from typing import Any
 
 from dropsearch._compat.lightning import quiet_loggers
 from dropsearch.config.schema import Config, arguments, takes_optimizer
+from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.printable import masked_values
-from dropsearch.core.process_state import process_state_kept
 from dropsearch.core.records import ARMS
 from dropsearch.core.user_errors import USER_ERRORS
 from dropsearch.experiment.insertion import where_of

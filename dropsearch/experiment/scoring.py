@@ -20,7 +20,7 @@ from lightning import Callback
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import ComparisonMetric, Monitor
 from dropsearch.core.user_errors import described
 from dropsearch.datasets.example_groups import example_groups

@@ -13,10 +13,8 @@ from typing import Any
 
 from dropsearch.config.schema import Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_rng import seeded
-from dropsearch.core.process_state import working_folder_kept
+from dropsearch.core.global_state import reseeding_follows, seeded, working_folder_kept
 from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSpec
-from dropsearch.core.reseeding import reseeding_follows
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of

@@ -14,10 +14,10 @@ from typing import Any
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
+from dropsearch.core.user_errors import message_of
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Feed
 from dropsearch.training.ray_worker import MakeEngine, Worker
-from dropsearch.training.reasons import one_line
 
 FORGIVEN = 2
 """Number of actor deaths before a trial is suspected, since machines of a cluster may be preempted."""
@@ -60,7 +60,7 @@ def connect(address: str, cpus: int, folder: Path | None) -> None:
         _ray().init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f'cluster.address must be a reachable Ray cluster, got "{address}" ({one_line(error)}): '
+            f'cluster.address must be a reachable Ray cluster, got "{address}" ({message_of(error)}): '
             "start one with `ray start --head`, or set cluster.address=local"
         ) from error
 

@@ -18,11 +18,9 @@ from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.global_rng import seeded
-from dropsearch.core.process_state import process_state_kept
+from dropsearch.core.global_state import process_state_kept, reseeding_follows, seeded
 from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
-from dropsearch.core.reseeding import reseeding_follows
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import described, message_of
 from dropsearch.dropout.trial_control import TRAINING_PART, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
@@ -45,7 +43,6 @@ from dropsearch.training.protocols import (
     TrainerSettings,
     describe_engine,
 )
-from dropsearch.training.reasons import one_line, root_of_exit
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 ModuleFactory = Callable[[TrialSpec], LightningModule]
@@ -241,13 +238,14 @@ class SequentialEngine:
             raise
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            ending.state, ending.reason = "FAIL", f"out of memory: {one_line(error)}"
+            ending.state, ending.reason = "FAIL", f"out of memory: {message_of(error)}"
         except (SystemExit, KeyboardInterrupt) as error:
             if feed.cancelled():  # second Ctrl-C
                 raise
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # Lightning ignores Ctrl-C from then on
-            ending.state, ending.reason = "FAIL", described(root_of_exit(error))
+            cause = error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error
+            ending.state, ending.reason = "FAIL", described(cause)
         except BaseException as error:  # user code may raise anything, such as asyncio.CancelledError
             ending.state, ending.reason = "FAIL", described(error)
         seconds = time.perf_counter() - started

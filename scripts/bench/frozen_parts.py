@@ -18,7 +18,7 @@ from given_trials import SpecFeed
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.training.protocols import TrainerSettings

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from user_module import Digits, LitMLP
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.protocols import Engine, TrainerSettings

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from given_trials import BARE, SpecFeed
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.given_loaders import GivenLoaders
 from dropsearch.datasets.user_data import UserData

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.datasets.user_data import UserData
 from tests.user_modules import data
 

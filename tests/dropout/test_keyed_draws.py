@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor, distributions, nn
 from torch.utils.checkpoint import checkpoint
 
-from dropsearch._compat.torch_distributions import sampled_under_vmap
+from dropsearch._compat.row_values import sampled_under_vmap
 from dropsearch.dropout.trial_control import TrialControl
 from tests.dropout.rows import alone, stacked
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.training.protocols import TrainerSettings

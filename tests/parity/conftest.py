@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine

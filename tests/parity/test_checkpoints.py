@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch import nn
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine

@@ -152,7 +152,7 @@ def by_groups(kind: type[Base], spec: TrialSpec = SPEC) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trial_equals_plain_lightning_with_the_rate_by_hand(kind: type[Base]) -> None:
     feed = Queue([SPEC])
-    from dropsearch.core.global_rng import seeded
+    from dropsearch.core.global_state import seeded
 
     def make(spec: TrialSpec) -> LightningModule:
         with seeded(spec.seed):

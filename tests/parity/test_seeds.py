@@ -14,8 +14,7 @@ from lightning import seed_everything
 from torch import Tensor
 
 import dropsearch
-from dropsearch.core.global_rng import seeded
-from dropsearch.core.reseeding import reseeding_follows
+from dropsearch.core.global_state import reseeding_follows, seeded
 from dropsearch.training.adapters.luck import fixed_luck
 from tests.parity.test_rates import Net
 from tests.user_modules import data, nets

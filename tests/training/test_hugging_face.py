@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.dropout.rates import Rate

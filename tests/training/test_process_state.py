@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dropsearch.core.global_rng import generator_states
-from dropsearch.core.process_state import process_state_kept
+from dropsearch.core.global_state import generator_states, process_state_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine

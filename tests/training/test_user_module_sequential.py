@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, Trainer
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.adapters.probe import probe

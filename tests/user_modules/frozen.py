@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from tests.user_modules.nets import LitNet
 
 

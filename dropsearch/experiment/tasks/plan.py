@@ -16,9 +16,9 @@ from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.params import programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
+from dropsearch.training.planning.compatibility import remedy
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, describe_engine
-from dropsearch.training.reasons import remedy
 
 
 def show_plan(config: Config) -> int:

@@ -12,8 +12,8 @@ import torch
 
 from dropsearch.core.atomic_io import atomic_write
 from dropsearch.core.errors import RunError
+from dropsearch.core.user_errors import message_of
 from dropsearch.training.logged_steps import wrapped_hook
-from dropsearch.training.reasons import one_line
 
 
 def save_checkpoint(trainer: Any, path: Path) -> str:
@@ -33,7 +33,7 @@ def save_checkpoint(trainer: Any, path: Path) -> str:
                 return hashlib.file_digest(written, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise RunError(
-            f"{path} could not be written ({one_line(error)}): check the free space, then repeat the command, "
+            f"{path} could not be written ({message_of(error)}): check the free space, then repeat the command, "
             "which continues from the stored trials"
         ) from error
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import forget_metric_names, is_lightning_class
+from dropsearch._compat.torchmetrics import is_metric_or_collection
 from dropsearch.core.batches import tensors
 
 _VALUES = frozenset((int, float, complex, bool, str, bytes, type(None)))
@@ -43,7 +44,7 @@ class ModuleCopies:
     def _with_metrics(self, module: nn.Module, memo: dict[int, Any]) -> None:
         """Enter the module's metrics with their copies."""
         for each in module.modules():
-            if id(each) in memo or not (is_metric(each) or is_of_torchmetrics(each, "MetricCollection")):
+            if id(each) in memo or not is_metric_or_collection(each):
                 continue
             if id(each) not in self._metrics:
                 self._metrics[id(each)] = each, copy.deepcopy(each, {**memo, **_of_a_graph(each.modules())})
@@ -106,18 +107,3 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return tensor
     memo.update(_of_a_graph([value]))
     return copy.deepcopy(value, memo)
-
-
-def is_metric(part: Any) -> bool:
-    """Return whether an object is a metric of torchmetrics, which keeps state between steps."""
-    return is_of_torchmetrics(part, "Metric")
-
-
-def is_of_torchmetrics(part: Any, name: str) -> bool:
-    """Return whether an object's class is, or derives from, the class of torchmetrics with this name."""
-    return _has_base(type(part), name)
-
-
-@cache
-def _has_base(kind: type, name: str) -> bool:
-    return any(base.__module__.startswith("torchmetrics.") and base.__name__ == name for base in kind.__mro__)

@@ -15,13 +15,13 @@ from dropsearch._compat.torch_modes import without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Site, TrialSpec
+from dropsearch.core.user_errors import place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
 from dropsearch.training.modes import in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
 from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory
-from dropsearch.training.reasons import place_of_error
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise

@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from dropsearch._compat.cuda_capture import abandon_capture
+from dropsearch._compat.torch_modules import abandon_capture
 
 log = logging.getLogger(__name__)
 

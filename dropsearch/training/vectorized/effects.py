@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import logging_to
-from dropsearch._compat.metric_values import value_of_batch
+from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row, is_of_row

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
-from dropsearch.core.process_state import process_state_kept
+from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.records import TrialSpec
-from dropsearch.core.user_errors import described
+from dropsearch.core.user_errors import described, message_of
 from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
-from dropsearch.training.reasons import one_line
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
@@ -96,7 +95,7 @@ class VectorizedEngine:
             except torch.cuda.OutOfMemoryError as error:
                 partitioned.requeue_open()
                 if self.width == 1:
-                    self.failure = f"out of memory: {one_line(error)}"
+                    self.failure = f"out of memory: {message_of(error)}"
                 self.width = max(self.width // 2, 1)
             except BaseException as error:  # user code may raise anything
                 if partitioned.cancelled():  # second Ctrl-C

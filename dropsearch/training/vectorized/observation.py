@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from dropsearch._compat.python_calls import showing
 from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_rng import generator_states, seeded
+from dropsearch.core.global_state import generator_states, seeded
 from dropsearch.training.logged_steps import call_step, on_device_of
 from dropsearch.training.modes import set_to_train
 from dropsearch.training.protocols import RowDataSource

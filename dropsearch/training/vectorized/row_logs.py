@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dropsearch._compat.lightning import last_value
+from dropsearch._compat.torchmetrics import is_metric, last_value
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.adapters.module_copy import is_metric
 from dropsearch.training.logged_steps import log_options
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 

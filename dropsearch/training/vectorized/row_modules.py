@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from dropsearch._compat.lightning import logging_to
+from dropsearch._compat.torchmetrics import is_metric
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.core.global_rng import generator_states
+from dropsearch.core.global_state import generator_states
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
-from dropsearch.training.adapters.module_copy import is_metric
 from dropsearch.training.modes import Modes
 from dropsearch.training.vectorized.effects import apply, logged_indices
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise

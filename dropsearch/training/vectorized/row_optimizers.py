@@ -16,7 +16,7 @@ from torch.optim.sgd import sgd
 
 from dropsearch._compat.torch_modules import fused_adam
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.reasons import place_of_method
+from dropsearch.core.user_errors import place_of_method
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 Span = tuple[int, int]

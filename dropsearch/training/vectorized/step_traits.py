@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.lightning import is_lightning_class
-from dropsearch.training.adapters.module_copy import is_metric, is_of_torchmetrics
+from dropsearch._compat.torchmetrics import is_metric_or_collection
 
 EPOCH_HOOKS = (
     "setup",
@@ -130,7 +130,7 @@ def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
     """Yield the paths of the outermost metric objects and collections."""
     for name, child in module.named_children():
         below = f"{path}.{name}" if path else name
-        if is_metric(child) or is_of_torchmetrics(child, "MetricCollection"):
+        if is_metric_or_collection(child):
             yield below
         else:
             yield from metric_paths(child, below)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dropsearch._compat.python_calls import showing
-from dropsearch._compat.row_values import autograd_functions, quiet_loops
-from dropsearch._compat.torch_distributions import sampled_under_vmap
+from dropsearch._compat.row_values import autograd_functions, quiet_loops, sampled_under_vmap
 from dropsearch.core.batches import TUPLE, BatchForm
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
 from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.planning.compatibility import incompatibilities

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.dropout.trial_control import TrialControl

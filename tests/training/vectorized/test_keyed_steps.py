@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.dropout.trial_control import TrialControl
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials

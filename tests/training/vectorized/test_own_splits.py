@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import LightningModule
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.models import MLP, Classifier

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dropsearch._compat.metric_values import value_of_batch
+from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.by_row import by_row
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dropsearch.core.global_rng import seeded
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.planning.plan import make_plan
 from dropsearch.training.vectorized.stacked_state import StackedState

@@ -1,8 +1,9 @@
-"""Value of a torchmetrics metric for one batch, computed without changing the metric's state."""
+"""Metric objects of torchmetrics: which they are, and their value for one batch, without a change of their state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -11,16 +12,32 @@ _WRAPPED = ("update", "compute", "forward", "reset")
 """Methods that torchmetrics, or code that records calls, stores on the instance."""
 
 
+@cache
+def _bases(kind: type) -> frozenset[str]:
+    """Return the names of a class and its base classes that torchmetrics defines."""
+    return frozenset(base.__name__ for base in kind.__mro__ if base.__module__.startswith("torchmetrics."))
+
+
+def is_metric(part: Any) -> bool:
+    """Return whether an object is a metric, which keeps state between steps."""
+    return "Metric" in _bases(type(part))
+
+
+def is_metric_or_collection(part: Any) -> bool:
+    """Return whether an object is a metric or a `MetricCollection`."""
+    return not _bases(type(part)).isdisjoint(("Metric", "MetricCollection"))
+
+
+def last_value(metric: Any) -> Any:
+    """Return the value of a metric for its last batch, as Lightning logs it."""
+    return metric._forward_cache
+
+
 def value_of_batch(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], example: Tensor | None = None) -> Any:
     """Return what `metric(*args, **kwargs)` would return, with gradients; the metric is not changed.
 
-    Under `vmap` the initial states are batched tensors, since metrics add to them in place.
-
-    Args:
-        metric: A metric or a `MetricCollection`; for a collection, values are returned by name.
-        args: Positional arguments of its `update`.
-        kwargs: Keyword arguments of its `update`.
-        example: Under `vmap`, any tensor of the current row.
+    A `MetricCollection` returns values by name. Under `vmap`, `example` is any tensor of the current row: the initial
+    states are then batched tensors, since metrics add to them in place.
     """
     if not hasattr(metric, "_defaults"):
         return {

@@ -1,0 +1,151 @@
+"""Global state that user code reads and changes: random generators, working folder, environment, torch's defaults."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from dropsearch.core.seeds import derived_seed
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch; restore their states when the context exits."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        if any(each.is_available() for each in (torch.cuda, torch.backends.mps, torch.xpu)):
+            torch.manual_seed(seed)
+        else:  # for a device that is not there torch would keep the stack of this call
+            torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def torch_states() -> tuple[bytes, ...]:
+    """Return the states of torch's global generators, on the CPU and on each device that is in use."""
+    states = [torch.default_generator.get_state()]
+    if torch.cuda.is_initialized():
+        states += [generator.get_state() for generator in torch.cuda.default_generators]
+    return tuple(state.numpy().tobytes() for state in states)
+
+
+def generator_states() -> dict[str, object]:
+    """Return the states of the global generators by name, to detect whether code draws random numbers."""
+    kind, keys, *rest = np.random.get_state()
+    states: dict[str, object] = {
+        "random": random.getstate(),
+        "numpy.random": (kind, np.asarray(keys).tobytes(), *rest),
+        "torch": torch.random.get_rng_state().numpy().tobytes(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["torch.cuda"] = tuple(state.numpy().tobytes() for state in torch.cuda.get_rng_state_all())
+    return states
+
+
+@contextmanager
+def process_state_kept() -> Iterator[None]:
+    """Restore working folder, environment, and torch's default dtype, grad mode and determinism at the end."""
+    environment, dtype, grad = dict(os.environ), torch.get_default_dtype(), torch.is_grad_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    with working_folder_kept():
+        try:
+            yield
+        finally:
+            if dict(os.environ) != environment:
+                os.environ.clear()
+                os.environ.update(environment)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(grad)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+
+
+@contextmanager
+def working_folder_kept() -> Iterator[None]:
+    """Restore the working folder at the end, because paths of a run may be relative to it."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was removed
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.chdir(folder)
+
+
+_DATA = frozenset(
+    {
+        "prepare_data", "setup", "train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader",
+        "__getitem__", "__iter__",
+    }
+)  # fmt: skip
+"""Code locations where a fixed seed must stay, so that splits and examples are the same for all trials."""
+_LIBRARIES = ("torch.", "lightning.", "pytorch_lightning.", "lightning_fabric.")
+_SEEDING: tuple[tuple[Any, str], ...] = (
+    *((torch, "manual_seed"), (torch.random, "manual_seed"), (random, "seed"), (np.random, "seed")),
+    *((torch.cuda, "manual_seed"), (torch.cuda, "manual_seed_all")),
+)
+_SEEDED_BY_LIGHTNING = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+
+
+@contextmanager
+def reseeding_follows(seed: int) -> Iterator[None]:
+    """Make calls that seed the global generators use a function of their seed and the trial's seed.
+
+    Otherwise a module that calls ``seed_everything(1)`` starts from the same weights in every trial. Code that prepares
+    or reads data gets the seed that it passes.
+    """
+    before = {name: os.environ.get(name) for name in _SEEDED_BY_LIGHTNING}
+    with ExitStack() as stack:
+        for owner, name in _SEEDING:
+            original = getattr(owner, name)
+            stack.callback(setattr, owner, name, original)
+            setattr(owner, name, _following(original, seed))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _following(original: Callable[..., Any], seed: int) -> Callable[..., Any]:
+    process = os.getpid()
+
+    @functools.wraps(original)
+    def reseed(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        caller = sys._getframe(1)
+        library = str(caller.f_globals.get("__name__")).startswith(("torch.", "dropsearch."))
+        if not given or given[0] is None or library or os.getpid() != process or _reads_data(caller):
+            return original(*args, **kwargs)
+        return original(derived_seed(seed, "reseeded", str(given[0])))
+
+    return reseed
+
+
+def _reads_data(frame: FrameType | None) -> bool:
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name in _DATA and not name.startswith(_LIBRARIES):
+            return True
+        frame = frame.f_back
+    return False
