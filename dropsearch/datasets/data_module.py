@@ -16,9 +16,9 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.datasets.raw_data import RawData, read_raw_data
-from dropsearch.datasets.splits import Indices, Splits, split
-from dropsearch.datasets.standardization import Scale, measure
+from dropsearch.datasets.raw_data import read_raw_data
+from dropsearch.datasets.splits import Splits, split
+from dropsearch.datasets.standardization import scale_of
 from dropsearch.datasets.tensor_split import EVAL_BATCH, TensorSplit
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
@@ -109,9 +109,9 @@ class TensorDataModule(LightningDataModule):
             raise InputError(
                 f"data.batch_size must be at most the {len(splits.train)} training examples, got {self.batch_size}"
             )
-        scale = _scale(raw, splits.train)
+        scale = scale_of(raw, splits.train)
         self._pool = np.setdiff1d(np.arange(len(raw.labels)), splits.test)
-        self._examples, self._test = self._tensors(raw, self._pool, scale), self._tensors(raw, splits.test, scale)
+        self._examples, self._test = scale.tensors(raw, self._pool), scale.tensors(raw, splits.test)
         self._digest, self._source = raw.digest, raw.source
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,22 +221,3 @@ class TensorDataModule(LightningDataModule):
         train, val, test = (f"{self.sizes[part]:,}" for part in ("train", "val", "test"))
         shape = "x".join(str(size) for size in self.input_shape)
         return f"{train} training, {val} validation and {test} test examples of {shape} in {self.classes} classes"
-
-    def _tensors(self, raw: RawData, rows: Indices, scale: Scale) -> tuple[Tensor, ...]:
-        x, y = torch.from_numpy(raw.x[rows]), torch.from_numpy(raw.labels[rows])
-        if raw.lengths is None:
-            return scale.apply(x, channel=1), y
-        lengths = torch.from_numpy(raw.lengths[rows])
-        return scale.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
-
-
-def _scale(raw: RawData, rows: Indices) -> Scale:
-    x = torch.from_numpy(raw.x[rows])
-    if raw.lengths is None:
-        return measure(x)
-    return measure(x[_frames(x, torch.from_numpy(raw.lengths[rows]))])
-
-
-def _frames(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return a mask ``[batch, longest]`` of padded sequences that is False for padding."""
-    return torch.arange(x.shape[1]) < lengths[:, None]

@@ -17,9 +17,7 @@ MOST, FEWEST = 25, 6
 class ExampleGroups:
     """The examples of a loader in groups of equal size, or its batches if examples cannot be indexed.
 
-    Args:
-        units: Number of examples, or of batches.
-        pick: Returns a loader of the units with the given ascending indices.
+    `pick` returns a loader of the units (examples or batches) with the given ascending indices.
     """
 
     def __init__(self, units: int, pick: Callable[[list[int]], Any]) -> None:

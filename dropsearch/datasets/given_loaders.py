@@ -1,8 +1,10 @@
-"""Loaders passed without a data module."""
+"""Loaders in the place of a data module, and in a copy of one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dropsearch.core.errors import InputError
@@ -11,13 +13,9 @@ PARTS = ("train", "val", "test")
 
 
 class GivenLoaders:
-    """A minimal data module that returns given loaders unchanged.
+    """A minimal data module that returns given loaders unchanged; there may be several for validation and none to test.
 
-    Args:
-        train: The training batches.
-        val: The validation batches: one loader or several.
-        test: The test batches; None for no test set.
-        make_module: Instead of loaders, a function that builds a module which defines its own loaders.
+    With `make_module` they are those that a module defines, which it builds.
     """
 
     def __init__(
@@ -54,12 +52,10 @@ class GivenLoaders:
 
 
 def as_data_module(made: Any, name: str) -> Any:
-    """Return a data module as it is, and loaders that a function or class gives as what stands in its place.
+    """Return a data module as it is, and loaders as `GivenLoaders`; messages call it `name`.
 
-    Args:
-        made: A data module; or loaders, each as `Trainer.fit` takes it: ``(train, val)``, ``(train, val, test)``, or a
-            mapping with the keys train, val and test, which may end in ``_dataloader`` or ``_dataloaders``.
-        name: What messages call it.
+    Loaders, each as `Trainer.fit` takes it, are ``(train, val)``, ``(train, val, test)``, or a mapping with the keys
+    train, val and test, which may end in ``_dataloader`` or ``_dataloaders``.
 
     Raises:
         InputError: It is neither.
@@ -87,3 +83,28 @@ def _described(made: Any) -> str:
     held = f" with {', '.join(map(str, made))}" if isinstance(made, Mapping) else ""
     held = f" of {len(made)}" if isinstance(made, list | tuple) else held
     return f"a {type(made).__name__}{held}"
+
+
+def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, **loaders: Any) -> Any:
+    """Return a copy of a data module without setup, whose methods first return these loaders, for a Trainer.
+
+    `again` is applied to each training loader that the data module makes when the Trainer reloads it.
+    """
+    twin = copy.copy(module)
+    for name in ("prepare_data", "setup", "teardown"):
+        twin.__dict__[name] = _nothing
+    for name, loader in loaders.items():
+        own = vars(module).get(name) or partial(getattr(type(module), name), twin)
+        twin.__dict__[name] = partial(_next_loader, own, again if name == "train_dataloader" else None, [loader])
+    return twin
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Replace the setup, which is already done."""
+
+
+def _next_loader(own: Any, again: Callable[[Any], Any] | None, first: list[Any]) -> Any:
+    if first:
+        return first.pop()
+    loader = own()
+    return loader if again is None else again(loader)

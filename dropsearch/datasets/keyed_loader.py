@@ -31,18 +31,14 @@ class Epochs:
 
 
 def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
-    """Return a copy of one or several loaders that seeds all generators for each batch.
+    """Return a copy of one or several loaders (in lists, mappings or a `CombinedLoader`) that seeds generators by
+    batch.
 
     Other users of random numbers then do not change its batches, and generators in this process are restored after each
     batch. The batches of an indexed data set do not depend on the number of worker processes either, if an example
     depends only on its index and on generators that `generators_in` finds when a process reads its first batch. The
-    copy keeps the class, the data set and the options of the loader.
-
-    Args:
-        loader: The loaders of a data module: a loader, or lists, mappings or a `CombinedLoader` of loaders.
-        seed: The trial's seed.
-        purpose: The purpose of the batches, such as ``train``.
-        epochs: A shared epoch counter; None for a new one.
+    copy keeps the class, the data set and the options of the loader. `purpose` says what the batches are for, such as
+    ``train``; loaders that share `epochs` count their epochs together.
     """
     epochs = epochs or Epochs()
     if isinstance(loader, CombinedLoader):
@@ -71,15 +67,9 @@ def keying_of(loader: Any) -> Keying | None:
 
 
 class Keying:
-    """The seeding of one loader.
+    """The seeding of one loader; create it before the class of the loader is changed.
 
     It has no reference to the loader, so that worker processes end as soon as the loader is released.
-
-    Args:
-        loader: The loader, before its class is changed.
-        seed: The trial's seed.
-        purpose: The purpose of the batches.
-        epochs: The epoch counter.
     """
 
     def __init__(self, loader: Any, seed: int, purpose: str, epochs: Epochs) -> None:
@@ -91,10 +81,18 @@ class Keying:
         self.most: int | None = None
         """Maximum number of batches of an epoch; None for all."""
 
+    def _begin(self, loader: Any) -> int:
+        """Begin an epoch and call `set_epoch` of the samplers, as a Trainer does; return its number."""
+        epoch, batch_sampler = self._epochs.begin(self.purpose), getattr(loader, "batch_sampler", None)
+        samplers = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+        for sampler in {id(each): each for each in samplers}.values():
+            if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                set_epoch(epoch)
+        return epoch
+
     def stream(self, loader: Any) -> Stream:
         """Begin an epoch of an indexed data set; return its order."""
-        epoch = self._epochs.begin(self.purpose)
-        _set_epoch(loader, epoch)
+        epoch = self._begin(loader)
         order = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
         return Stream(self.seed, self.purpose, epoch, order, self.most)
 
@@ -108,8 +106,7 @@ class Keying:
                     raise batch
                 yield batch
             return
-        epoch = self._epochs.begin(self.purpose)
-        _set_epoch(loader, epoch)
+        epoch = self._begin(loader)
         generators = generators_in(loader)
         reseed(BatchKey(self.seed, self.purpose, epoch, 0), "order", generators)
         batches = self._own_iter(loader)
@@ -122,15 +119,6 @@ class Keying:
             except StopIteration:
                 return
             yield batch
-
-
-def _set_epoch(loader: Any, epoch: int) -> None:
-    """Call `set_epoch` of the samplers, as a Trainer does."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = [getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
-    for sampler in {id(each): each for each in samplers}.values():
-        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-            set_epoch(epoch)
 
 
 def _by_index(loader: Any) -> Iterator[Any]:

@@ -37,12 +37,7 @@ class BatchKey(NamedTuple):
 def reseed(key: BatchKey, step: str, generators: Sequence[Any]) -> None:
     """Seed the global generators of Python, NumPy and torch's CPU, and the given ones, for one batch.
 
-    `GeneratorsKept` restores their states.
-
-    Args:
-        key: The batch.
-        step: The step that draws: ``order`` or ``examples``.
-        generators: Generators of the loader.
+    `step` is the one that draws: ``order`` or ``examples``. `GeneratorsKept` restores their states.
     """
     seed = derived_seed(key.seed, "batch", key.purpose, key.epoch, key.batch, step)
     random.seed(seed)

@@ -27,11 +27,7 @@ class LockstepReader:
         """Number of batches that the worker processes of the last epoch may hold, of all loaders."""
 
     def epoch(self, loaders: Sequence[Any], lengths: Sequence[int | None]) -> Iterator[Round]:
-        """Begin an epoch of all loaders and yield its steps.
-
-        Args:
-            loaders: Loaders returned by `keyed`.
-            lengths: The length of each loader at the start of its trial; None if unknown.
+        """Begin an epoch of loaders that `keyed` returned, of known lengths or None, and yield its steps.
 
         Raises:
             UnsupportedError: A loader ends before its length.

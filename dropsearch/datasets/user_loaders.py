@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from dropsearch._compat.data_loaders import mode_of
 from dropsearch.core.batches import mapped
+from dropsearch.datasets.batch_reader import options_of
 from dropsearch.datasets.keyed_loader import keyed
 from dropsearch.datasets.loaders import SeededSampler
 from dropsearch.datasets.user_tensors import Examples, in_memory
@@ -47,14 +48,9 @@ class Combined:
 
 
 class Part:
-    """The first examples of one or several loaders, unshuffled, with the user's batch size.
+    """The first `examples` examples of one or several loaders, unshuffled, in whole batches of the user's size.
 
-    They are the same in each iteration.
-
-    Args:
-        loader: One or several loaders.
-        examples: Minimum number of examples.
-        is_random: Whether reading draws random numbers; they are then a function of the batch number.
+    They are the same in each iteration: if reading is random, its random numbers are a function of the batch number.
     """
 
     def __init__(self, loader: Any, examples: int, *, is_random: bool = True) -> None:
@@ -113,12 +109,8 @@ def is_shuffled(loader: DataLoader) -> bool:
 
 
 def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
-    """Return a copy of a loader whose shuffle is a function of the seed; other samplers are kept.
-
-    Args:
-        loader: The user's loader.
-        seed: Seed of the order.
-        whole_batches: Whether to drop incomplete batches.
+    """Return a copy of a loader whose shuffle is a function of the seed, or with whole batches only; others are
+    kept.
     """
     is_random = type(loader.sampler) is RandomSampler and loader.batch_size is not None
     shuffled = is_random and covers(loader.sampler, loader.dataset)
@@ -140,22 +132,8 @@ def in_order(loader: Any) -> Any:
 
 def copied(loader: DataLoader, **changed: Any) -> DataLoader:
     """Return a copy of a loader with some of its options changed."""
-    workers = changed.pop("num_workers", loader.num_workers)
-    options: dict[str, Any] = {
-        "batch_size": loader.batch_size,
-        "collate_fn": loader.collate_fn,
-        "pin_memory": loader.pin_memory,
-        "worker_init_fn": loader.worker_init_fn,
-        "num_workers": workers,
-    }
-    if workers:
-        options |= {
-            "timeout": loader.timeout,
-            "multiprocessing_context": loader.multiprocessing_context,
-            "prefetch_factor": loader.prefetch_factor,
-            "persistent_workers": loader.persistent_workers,
-        }
-    return DataLoader(loader.dataset, **options, **changed)
+    options = options_of(loader, changed.pop("num_workers", loader.num_workers))
+    return DataLoader(loader.dataset, batch_size=loader.batch_size, **options, **changed)
 
 
 def length(loader: Any) -> int:

@@ -16,17 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.distributions import (
-    LEVELS,
-    TRIES,
-    below,
-    exponential,
-    gamma,
-    normal,
-    open_unit,
-    unit,
-    whole,
-)
+from dropsearch.dropout.distributions import LEVELS, TRIES, below, exponential, gamma, normal, open_unit, unit, whole
 
 
 @dataclass(frozen=True)

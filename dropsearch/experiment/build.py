@@ -16,7 +16,8 @@ from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor
 from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.given_loaders import GivenLoaders, as_data_module
-from dropsearch.datasets.user_data import UserData, defines
+from dropsearch.datasets.user_data import UserData
+from dropsearch.datasets.user_parts import defines
 from dropsearch.experiment.targets import check_arguments, imported, instantiated, named_arguments
 from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted
 from dropsearch.training.protocols import TrainerSettings

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dropsearch.models.build import NETS, build_net
 from dropsearch.models.checkpoint import load_classifier
-from dropsearch.models.classifier import Classifier, accuracy
-from dropsearch.models.classifiers import cnn_classifier, mlp_classifier, rnn_classifier, transformer_classifier
+from dropsearch.models.classifier import (
+    Classifier,
+    accuracy,
+    cnn_classifier,
+    mlp_classifier,
+    rnn_classifier,
+    transformer_classifier,
+)
 from dropsearch.models.cnn import CNN
 from dropsearch.models.mlp import MLP
 from dropsearch.models.network import Network

@@ -1,8 +1,9 @@
-"""A LightningModule that trains a classification network."""
+"""A LightningModule that trains a classification network, and functions that build it around each built-in network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -13,6 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dropsearch.core.errors import InputError, close_match
 from dropsearch.models.build import NETS, build_net
+from dropsearch.models.cnn import CNN
+from dropsearch.models.mlp import MLP
+from dropsearch.models.network import Network, Rates
 from dropsearch.models.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
@@ -21,6 +25,8 @@ from dropsearch.models.optimizers import (
     build_optimizer,
     schedule_factor,
 )
+from dropsearch.models.rnn import RNN
+from dropsearch.models.transformer import Transformer
 
 
 class Classifier(lightning.LightningModule):
@@ -154,3 +160,56 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
 def _require(is_valid: bool, rule: str, value: object) -> None:
     if not is_valid:
         raise InputError(f"{rule}, got {value}")
+
+
+_NET = "net."
+"""Where `Classifier` keeps its network: sites are named from the LightningModule, rates are given to the network."""
+
+
+def _around(net: type[Network]) -> Callable[..., Classifier]:
+    """Return a function that builds a `Classifier` around a network, with the network's arguments in its signature."""
+
+    def build(
+        *,
+        dropout: Rates = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        lr: float,
+        weight_decay: float,
+        **options: Any,
+    ) -> Classifier:
+        rates = dropout
+        if isinstance(dropout, Mapping):
+            rates = {site.removeprefix(_NET): rate for site, rate in dropout.items()}
+        built = build_net({"name": net.name, **options, "dropout": rates})
+        if not torch.cuda.is_available():
+            # A CPU's pooling and convolutions then go through memory in order; these nets never `view` an activation.
+            built = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        chosen = dict(optimizer or {})
+        if "name" in chosen:
+            chosen["optimizer"] = chosen.pop("name")
+        return Classifier(built, **chosen, lr=lr, weight_decay=weight_decay)
+
+    by_data = ("input_shape", "classes", "layout")
+    own = inspect.signature(build, eval_str=True).parameters
+    parameters = [
+        parameter.replace(
+            kind=parameter.KEYWORD_ONLY, default=parameter.empty if name in by_data else parameter.default
+        )
+        for name, parameter in inspect.signature(net, eval_str=True).parameters.items()
+        if name not in own
+    ]
+    parameters += [parameter for parameter in own.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    build.__name__ = build.__qualname__ = f"{net.name}_classifier"
+    build.__doc__ = f"""Build a `Classifier` around a `{net.__name__}`.
+
+    The arguments are those of `{net.__name__}`, of which the data give `input_shape`, `classes` and `layout`, and those
+    of the optimizer: its name, options and schedule as a mapping, `lr` and `weight_decay`.
+    """
+    return build
+
+
+mlp_classifier = _around(MLP)
+cnn_classifier = _around(CNN)
+rnn_classifier = _around(RNN)
+transformer_classifier = _around(Transformer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from dropsearch.models.layers import (
     Width,
     Widths,
     arrange,
-    make_norm,
+    dense,
     needs_bias,
 )
 from dropsearch.models.network import Network, Rates
@@ -96,8 +97,11 @@ class CNN(Network):
             self.input = nn.Sequential(OrderedDict(dropout=nn.Dropout()))
         features = self._add_blocks(**self._options)
         self.flatten = nn.Flatten()
-        width = self._add_head(features, **self._options)
-        self.output = nn.Linear(width, classes)
+        widths = [features, *head]
+        for number, (before, after) in enumerate(pairwise(widths), start=1):
+            layer = dense(before, after, norm, activation, dropout_before_norm=dropout_before_norm)
+            self.add_module(f"head{number}", layer)
+        self.output = nn.Linear(widths[-1], classes)
         self.set_rates(dropout)
 
     def _add_blocks(self, *, channels: Sequence[int], pool: int, **options: Any) -> int:
@@ -112,29 +116,6 @@ class CNN(Network):
             self.add_module(f"block{number}", nn.Sequential(block))
             before = after
         return before * math.prod(sides)
-
-    def _add_head(
-        self,
-        width: int,
-        *,
-        head: Sequence[int],
-        norm: Norm,
-        activation: Activation,
-        dropout_before_norm: bool,
-        **_: Any,
-    ) -> int:
-        """Add the fully connected layers and return the width of the last."""
-        for number, after in enumerate(head, start=1):
-            layer = arrange(
-                {"linear": nn.Linear(width, after, bias=needs_bias(norm, dropout_before_norm=dropout_before_norm))},
-                {"norm": make_norm(norm, after)},
-                {"activation": ACTIVATIONS[activation]()},
-                {"dropout": nn.Dropout()},
-                dropout_before_norm=dropout_before_norm,
-            )
-            self.add_module(f"head{number}", nn.Sequential(layer))
-            width = after
-        return width
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return logits `[batch, classes]`; sequences must be zero-padded to T steps."""

@@ -95,7 +95,7 @@ def arrange(
     activation: Mapping[str, nn.Module],
     dropout: Mapping[str, nn.Module],
     *,
-    dropout_before_norm: bool = False,
+    dropout_before_norm: bool,
 ) -> OrderedDict[str, nn.Module]:
     """Return named parts in the order layer, norm, activation, dropout.
 
@@ -107,3 +107,18 @@ def arrange(
     if dropout_before_norm:
         return OrderedDict({**parts, **activation, **dropout, **norms})
     return OrderedDict({**parts, **norms, **activation, **dropout})
+
+
+def dense(
+    width_in: int, width_out: int, norm: Norm, activation: Activation, *, dropout_before_norm: bool
+) -> nn.Sequential:
+    """Return a fully connected layer with norm, activation and dropout (see `arrange`)."""
+    bias = needs_bias(norm, dropout_before_norm=dropout_before_norm)
+    parts = arrange(
+        {"linear": nn.Linear(width_in, width_out, bias=bias)},
+        {"norm": make_norm(norm, width_out)},
+        {"activation": ACTIVATIONS[activation]()},
+        {"dropout": nn.Dropout()},
+        dropout_before_norm=dropout_before_norm,
+    )
+    return nn.Sequential(parts)

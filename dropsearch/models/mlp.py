@@ -9,17 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from dropsearch.models.input_shape import Layout
-from dropsearch.models.layers import (
-    ACTIVATIONS,
-    Activation,
-    Flag,
-    Norm,
-    Width,
-    Widths,
-    arrange,
-    make_norm,
-    needs_bias,
-)
+from dropsearch.models.layers import Activation, Flag, Norm, Width, Widths, dense
 from dropsearch.models.network import Network, Rates
 
 
@@ -71,17 +61,10 @@ class MLP(Network):
         self.input = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
         if input_dropout:
             self.input.add_module("dropout", nn.Dropout())
-        bias = needs_bias(norm, dropout_before_norm=dropout_before_norm)
         widths = [self.shape.numbers, *hidden]
         for number, (width_in, width_out) in enumerate(pairwise(widths), start=1):
-            layer = arrange(
-                {"linear": nn.Linear(width_in, width_out, bias=bias)},
-                {"norm": make_norm(norm, width_out)},
-                {"activation": ACTIVATIONS[activation]()},
-                {"dropout": nn.Dropout()},
-                dropout_before_norm=dropout_before_norm,
-            )
-            self.add_module(f"hidden{number}", nn.Sequential(layer))
+            layer = dense(width_in, width_out, norm, activation, dropout_before_norm=dropout_before_norm)
+            self.add_module(f"hidden{number}", layer)
         self.output = nn.Linear(widths[-1], classes)
         self.set_rates(dropout)
 

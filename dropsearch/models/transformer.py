@@ -123,14 +123,7 @@ class EncoderLayer(nn.Module):
     """An attention branch and a feedforward branch, each added to its input."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        feedforward: int,
-        activation: Activation,
-        norm: Norm,
-        *,
-        norm_at_end: bool,
+        self, width: int, heads: int, feedforward: int, activation: Activation, norm: Norm, *, norm_at_end: bool
     ) -> None:
         super().__init__()
         before, end = ("none", norm) if norm_at_end else (norm, "none")

@@ -17,12 +17,7 @@ from dropsearch.dropout.tools.insert import inserted_dropout
 STEPS = ("forward", "training_step")
 """The methods that start a pass through a module, which the names of sites refer to."""
 
-_DROPPING = (
-    DropoutBase,
-    nn.MultiheadAttention,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)
+_DROPPING = (DropoutBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def never_drops(part: nn.Module) -> bool:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dropsearch.core.batches import mapped
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.datasets.user_data import prepared
 from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError

@@ -1,0 +1,112 @@
+"""The loaders of a user's data module, set up as by a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dropsearch._compat.lightning import is_lightning_class, with_trainer
+from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import seeded, working_folder_kept
+from dropsearch.core.user_errors import USER_ERRORS, described
+from dropsearch.datasets.batch_digest import arguments_of, digest
+from dropsearch.datasets.overlap import common_examples
+from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
+
+
+class UserParts:
+    """The training, validation and test loaders of a data module.
+
+    Args:
+        module: The data module; it must define `train_dataloader` and `val_dataloader`.
+        name: Name in messages.
+        seed: Seed for `setup`, the same for each stage, so that a random split is the same in training and test.
+
+    Raises:
+        InputError: The data module fails, or has no training or validation batches.
+    """
+
+    def __init__(self, module: Any, name: str, seed: int) -> None:
+        self.module, self.name, self._seed = module, name, seed
+        self.call("prepare_data")
+        self._set_up("fit")
+        self.train, self.val = self._loader("train_dataloader"), _bare(self._loader("val_dataloader"))
+        self.test = self._test_loader()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Return the result of a method of the data module.
+
+        Raises:
+            InputError: It fails.
+        """
+        try:
+            with working_folder_kept(), with_trainer(self.module):
+                return getattr(self.module, method)(*arguments)
+        except InputError:
+            raise
+        except USER_ERRORS as error:
+            raise InputError(f"data={self.name} failed in {method}: {described(error)}") from error
+
+    def _set_up(self, stage: str) -> None:
+        with seeded(self._seed):
+            self.call("setup", stage)
+
+    def _loader(self, method: str) -> Any:
+        loader = self.call(method) if defines(self.module, method) else None
+        if _is_empty(loader):
+            raise InputError(f"data={self.name} must return batches from {method}, got none: define {method}")
+        return loader
+
+    def _test_loader(self) -> Any:
+        if not defines(self.module, "test_dataloader"):
+            return None
+        self._set_up("test")
+        loader = _bare(self.call("test_dataloader"))
+        if loader is not None and _is_empty(loader):
+            raise InputError(
+                f"data={self.name} must return batches from test_dataloader, got no batches: return batches, or leave "
+                "test_dataloader out"
+            )
+        return loader
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples of train, val and test; 0 if unknown."""
+        return {part: examples(getattr(self, part)) for part in ("train", "val", "test")}
+
+    def overlaps(self) -> Iterator[str]:
+        """Yield a warning for each loader with examples that are also training examples."""
+        given = (("val", self.val), ("test", self.test))
+        for part, loader in ((part, loader) for part, several in given for loader in each_loader(several)):
+            shared = sum(common_examples(train, loader) for train in each_loader(self.train))
+            if shared:
+                yield (
+                    f"{shared} of {examples(loader)} {part} examples of data={self.name} are also training examples, "
+                    f"so {part} results are too optimistic: split with a generator of a fixed seed"
+                )
+
+    def digest(self, in_memory: Any) -> str:
+        """Return the sha256 of sizes, arguments of the data module, training data and first validation batches.
+
+        The training data are those in memory, if any, else the first batch.
+        """
+        train = next(iter(Part(self.train, 1)), ()) if in_memory is None else in_memory
+        val = [next(iter(loader), ()) for loader in each_loader(self.val)]
+        return digest(self.sizes, arguments_of(self.module), train, val[0] if len(val) == 1 else val)
+
+
+def _is_empty(loader: Any) -> bool:
+    return not each_loader(loader) or length(loader) == 0
+
+
+def _bare(loader: Any) -> Any:
+    """Return the loader of a list of one, which validates and tests alike; a training batch would be a list of one."""
+    return loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
+
+
+def defines(module: Any, method: str) -> bool:
+    """Return whether a user's class or object defines a method, rather than inheriting it from Lightning."""
+    if method in vars(module):
+        return True
+    owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
+    return owner is not None and not is_lightning_class(owner)
