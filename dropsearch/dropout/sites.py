@@ -20,12 +20,12 @@ from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch._compat.torch_modules import DropoutBase
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
+from dropsearch.dropout.kind_inference import KindInference
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall, own_code
 from dropsearch.dropout.own_inventory import OwnSites
 from dropsearch.dropout.own_sites import held_rates, own_number
 from dropsearch.dropout.site_kinds import guess_kind, layer_kind
-from dropsearch.dropout.surroundings import Surroundings
 
 
 class _Recorder(DropoutMode):
@@ -40,7 +40,7 @@ class _Recorder(DropoutMode):
         self.met: dict[str, int] = {}
         """Time of each site and of the first call of each module, for the order of the forward pass."""
         self.sites: dict[str, Site] = {}
-        self._around = Surroundings(model, self.sites)
+        self._kinds = KindInference(model, self.sites)
         self._clock = itertools.count()
         self._in_attention = False
         self._own = OwnSites()
@@ -69,7 +69,7 @@ class _Recorder(DropoutMode):
 
     def _on_layer(self, name: str, kind: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
-            self._around.last_layer = kind
+            self._kinds.last_layer = kind
             if isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers == 1:
                 # An inserted dropout after the layer has the layer's name.
                 free = name or "model" if (name or "model") not in self.sites else f"{name}:dropout"
@@ -87,7 +87,7 @@ class _Recorder(DropoutMode):
             self.sites[name] = replace(again, activations=again.activations + seen.activations)
         result = original()
         is_certain = self._is_of_weights(call) or bool(call.op.kind)
-        self._around.drop(name, result, lambda: self._site(name, call, added=True).kind, is_certain=is_certain)
+        self._kinds.drop(name, result, lambda: self._site(name, call, added=True).kind, is_certain=is_certain)
         return result
 
     def _name(self, site: str) -> str:
@@ -105,7 +105,7 @@ class _Recorder(DropoutMode):
 
     def _site(self, name: str, call: DropCall, added: bool = False) -> Site:
         # A drop inside a layer is after the layer's weights: it was inserted by a hook.
-        before = layer_kind(self.location.module) or self._around.last_layer
+        before = layer_kind(self.location.module) or self._kinds.last_layer
         weights, flat = self._is_of_weights(call), call.input.dim() == 2
         kind = call.op.kind or guess_kind(name, before, weights=weights, added=added, flat=flat)
         return Site(name, kind, float(call.rate), self._each(math.prod(call.mask_shape), call.input))
@@ -118,7 +118,7 @@ class _Recorder(DropoutMode):
 
     def _is_of_weights(self, call: DropCall) -> bool:
         """Return whether attention weights are dropped."""
-        return call.op.kind == "attention" or self._around.is_softmaxed(call.input) or self._in_attention
+        return call.op.kind == "attention" or self._kinds.is_softmaxed(call.input) or self._in_attention
 
     def _each(self, count: int, x: Tensor | None = None) -> int:
         """Return the number of activations per example, of `count` in total."""
@@ -129,10 +129,10 @@ class _Recorder(DropoutMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        before = self._around.last_drop
+        before = self._kinds.last_drop
         result = super().__torch_function__(func, types, args, kwargs)
-        if self._around.last_drop is before:  # this call did not drop
-            self._around.see(func, args, result, in_own_code=self._is_in_own_code)
+        if self._kinds.last_drop is before:  # this call did not drop
+            self._kinds.see(func, args, result, in_own_code=self._is_in_own_code)
         if (draw := unsupported.draw(func)) and (self.own_step or self.location.in_forward) and self.scope is None:
             self._on_draw(draw, result, [*args, *(kwargs or {}).values()])
         self._uniform.see(func, args, result)
@@ -163,7 +163,7 @@ class _Recorder(DropoutMode):
         known = own_code.of_function(function)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
-            site, before = self._scopes[-1].site, self._around.last_layer
+            site, before = self._scopes[-1].site, self._kinds.last_layer
             self._own.known(site, known[0] if known else own_code.family_of(type(self.location.module)), before)
             result = run(*args, **kwargs)
             self._note_own(site, result)
@@ -176,16 +176,16 @@ class _Recorder(DropoutMode):
 
     def _enter(self, path: str, module: nn.Module) -> None:
         for held in self._held.get(path, ()):
-            self._own.known(held.site(path), held.op, self._around.last_layer, is_part=not held.is_whole)
+            self._own.known(held.site(path), held.op, self._kinds.last_layer, is_part=not held.is_whole)
         super()._enter(path, module)
 
     def _note_own(self, site: str, result: Any) -> None:
         """Record the result of an operation with its own code, to detect whether it is added to other activations."""
         if isinstance(result, Tensor) and self._own.is_listed(site):
-            before = self._around.last_layer
+            before = self._kinds.last_layer
             self.sites[site] = self._own.site(site)
             if not self._own.kind_known(site):
-                self._around.drop(site, result, lambda: guess_kind(site, before, added=True))
+                self._kinds.drop(site, result, lambda: guess_kind(site, before, added=True))
 
     def _on_draw(self, function: str, result: Any, given: list[Any]) -> None:
         if unsupported.is_sampling(function, given):
@@ -193,7 +193,7 @@ class _Recorder(DropoutMode):
         owner = self.location.path or "model"
         count = self._each(_count(result), result if isinstance(result, Tensor) else None)
         reason = unsupported.draw_reason(function, type(self.location.module).__name__)
-        site = Site(f"{owner}:{function}", guess_kind(owner, self._around.last_layer), math.nan, count, False, reason)
+        site = Site(f"{owner}:{function}", guess_kind(owner, self._kinds.last_layer), math.nan, count, False, reason)
         if function in unsupported.UNIFORM:
             self._uniform.note(result, site)
         else:

@@ -1,4 +1,4 @@
-"""What runs before and after a drop, from which the kind of its site is inferred."""
+"""The kind of a site, inferred from what runs before and after a drop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Dropped:
     kind_if_added: Callable[[], str]
 
 
-class Surroundings:
+class KindInference:
     """Follows the calls around drops and corrects the kinds of their sites in `sites`.
 
     Create it before hooks are registered on the model: calls in a user's hooks are ignored.
