@@ -12,7 +12,7 @@ from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import masked
 from dropsearch.core.records import ARMS, Site
-from dropsearch.dropout.typical_rates import typical_rates
+from dropsearch.core.records.arms import typical_rates
 from dropsearch.study.search_space import Params, Space, SpaceSettings
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.warm_start import EarlierStudy, earlier_study, kept_points
