@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from dropsearch.analysis.claim_rules import Finding
-from dropsearch.core.records import Comparison, Evidence, Quantity, Summary, arm_title
+from dropsearch.core.records import Comparison, Evidence, Summary, arm_title
 
 
 def winner_rates(summary: Summary, arm: str) -> Mapping[str, float]:
@@ -31,16 +31,6 @@ def ran(summary: Summary) -> str:
     """Return a clause that lists the arms with a winner."""
     won = [outcome.arm.title for outcome in summary.arms.values() if outcome.winner]
     return f"this run has winners of {', '.join(won)}" if won else "this run has no winner"
-
-
-def judged(summary: Summary) -> list[Comparison]:
-    """Return the planned contrasts of the comparison metric."""
-    return [c for c in summary.comparisons if c.metric == summary.comparison_metric.metric]
-
-
-def quantity(evidence: Evidence, name: str) -> Quantity:
-    """Return the label and unit of a measure; by default its name."""
-    return evidence.quantities.get(name, Quantity(name.replace("_", " ")))
 
 
 def finite_mean(values: Iterable[float]) -> float:

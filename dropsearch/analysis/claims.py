@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, quantity, ran, untested
+from dropsearch.analysis.claim_inputs import drops, finding, finite_mean, measured_mean, ran, untested
 from dropsearch.analysis.claim_rules import (
     EFFECTS,
     ENSEMBLE,
@@ -44,7 +44,7 @@ def claims(evidence: Evidence, summary: Summary) -> tuple[Claim, ...]:
 
 
 def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
-    present, what = _with_and_without(evidence, rule.measure), quantity(evidence, rule.measure)
+    present, what = _with_and_without(evidence, rule.measure), evidence.quantity(rule.measure)
     if not present:
         takes = (
             f"It needs the {what.label} of dropout and plain, or of dropout + BatchNorm and BatchNorm: {ran(summary)}."
@@ -63,7 +63,7 @@ def _effect(rule: Rule, evidence: Evidence, summary: Summary) -> Claim:
 
 def _with_and_without(evidence: Evidence, measure: str) -> dict[tuple[str, str], Finding]:
     """Return the measured contrasts of a measure with and without dropout."""
-    family, what = [c for c in evidence.contrasts if c.metric == measure], quantity(evidence, measure)
+    family, what = [c for c in evidence.contrasts if c.metric == measure], evidence.quantity(measure)
     known = {(c.a, c.b): finding(c, what.label, len(family), unit=what.unit) for c in family if c.differences}
     return {pair: known[pair] for pair in WITH_AND_WITHOUT if pair in known}
 
@@ -79,7 +79,7 @@ def _doubt(rule: Rule, evidence: Evidence, tested: Sequence[tuple[str, str]]) ->
 
 
 def _ensemble(evidence: Evidence, summary: Summary) -> Claim:
-    what = quantity(evidence, ENSEMBLE.measure)
+    what = evidence.quantity(ENSEMBLE.measure)
     values = {
         name: [value for value in evidence.arms[name].measures.get(ENSEMBLE.measure, ()) if math.isfinite(value)]
         for name in OF_ONE_ARM

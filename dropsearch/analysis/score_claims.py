@@ -10,7 +10,6 @@ from dropsearch.analysis.claim_inputs import (
     drops,
     finding,
     finite_mean,
-    judged,
     measured_mean,
     ran,
     untested,
@@ -18,10 +17,8 @@ from dropsearch.analysis.claim_inputs import (
 )
 from dropsearch.analysis.claim_rules import BATCHNORM, RATES, Finding, Rule, settled, unsettled
 from dropsearch.core.records import (
-    ArmOutcome,
     Claim,
     Comparison,
-    ComparisonMetric,
     Evidence,
     Interval,
     Summary,
@@ -53,7 +50,7 @@ def rates(summary: Summary) -> Claim:
         return unsettled(RATES, label, f"No site is of a kind with a typical range ({', '.join(KINDS)}).")
     outside = {site: TYPICAL_BANDS[kinds[site]] for site, rate in found.items() if not _is_typical(rate, kinds[site])}
     placed = _placed(arm, found, outside)
-    contrast = next((c for c in judged(summary) if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
+    contrast = next((c for c in summary.contrasts if (c.a, c.b) == ("dropout", "typical") and c.differences), None)
     if contrast is None:
         takes = (
             f"{placed[:1].upper()}{placed[1:]}; whether typical rates do as well needs the arms dropout and typical."
@@ -103,7 +100,7 @@ def batchnorm(evidence: Evidence, summary: Summary) -> Claim:
     label = f"{summary.comparison_metric.label}, both minus the better of dropout and batchnorm"
     single = {name: summary.arms[name].winner for name in ("dropout", "batchnorm") if name in summary.arms}
     losses = {name: winner.mean_val_loss for name, winner in single.items() if winner}
-    contrasts = {c.b: c for c in judged(summary) if c.a == "both" and c.differences}
+    contrasts = {c.b: c for c in summary.contrasts if c.a == "both" and c.differences}
     if len(losses) < 2 or not losses.keys() <= contrasts.keys():
         return unsettled(
             BATCHNORM, label, f"It needs results of dropout + BatchNorm, dropout and BatchNorm: {ran(summary)}."
@@ -135,22 +132,13 @@ def _of_judge(rule: Rule, summary: Summary, reference: str) -> Rule:
     margin = (
         rule.margin
         if comparison_metric.percent
-        else RELATIVE_MARGIN * abs(_mean_score(summary.arms[reference], comparison_metric))
+        else RELATIVE_MARGIN * abs(finite_mean(summary.arms[reference].scores(comparison_metric)))
     )
     return dataclasses.replace(rule, side=1 if comparison_metric.higher_is_better else -1, margin=margin)
 
 
-def _mean_score(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> float:
-    if comparison_metric.scores == "val_loss":
-        losses = outcome.winner.val_loss if outcome.winner else ()
-        return finite_mean(outcome.monitor.objective(loss) for loss in losses)
-    if outcome.test is None:
-        return math.nan
-    return finite_mean(outcome.test.acc if comparison_metric.scores == "test_acc" else outcome.test.loss)
-
-
 def _finding(contrast: Comparison, summary: Summary) -> Finding:
-    comparison_metric, family = summary.comparison_metric, len(judged(summary))
+    comparison_metric, family = summary.comparison_metric, len(summary.contrasts)
     if comparison_metric.percent:
         return finding(contrast, comparison_metric.label, family, unit="points", scale=100)
     return finding(contrast, comparison_metric.label, family)

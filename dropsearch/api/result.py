@@ -16,7 +16,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
 from dropsearch.core.printable import printable
 from dropsearch.core.records import ARMS, EpochMetrics, Summary, best_arm
-from dropsearch.report import findings, load_summary
+from dropsearch.report import load_summary
 from dropsearch.report.markdown import answer_blocks
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.terminal import first_screen
@@ -92,12 +92,12 @@ class SearchResult:
         """
         if arm not in self.summary.arms:
             raise InputError(f'arm must be one of {", ".join(self.summary.arms)}, got "{arm}"')
-        return dict(findings.rates(self.summary.arms[arm]))
+        return dict(self.summary.arms[arm].rates)
 
     @property
     def best_params(self) -> Mapping[str, Any]:
         """Other searched values of the best arm, by configuration key."""
-        return dict(findings.hyperparameters(self.summary.arms[self.best_arm])) if self.best_arm else {}
+        return dict(self.summary.arms[self.best_arm].hyperparameters) if self.best_arm else {}
 
     @property
     def best_lr(self) -> float | None:
@@ -110,7 +110,7 @@ class SearchResult:
         return self._best("weight_decay")
 
     def _best(self, setting: str) -> float | None:
-        spec = findings.found(self.summary.arms[self.best_arm]) if self.best_arm else None
+        spec = self.summary.arms[self.best_arm].found if self.best_arm else None
         value = getattr(spec, setting, math.nan)
         return value if math.isfinite(value) else None
 
@@ -196,7 +196,7 @@ class SearchResult:
         from dropsearch.models.checkpoint import load_classifier
 
         chosen = arm or self.best_arm
-        spec = findings.found(self.summary.arms[chosen]) if chosen and chosen in self.summary.arms else None
+        spec = self.summary.arms[chosen].found if chosen and chosen in self.summary.arms else None
         if chosen is None or spec is None:
             raise InputError(
                 f'arm must be one with a winner, got "{chosen}": this run has {", ".join(self.summary.arms)}'

@@ -248,16 +248,8 @@ class BudgetedTraining:
 
 def spread_between_seeds(arms: Mapping[str, ArmOutcome], metric: ComparisonMetric) -> float | None:
     """Return the median standard deviation of paired differences between arms, in the metric; None if unknown."""
-    scores = []
-    for outcome in arms.values():
-        if outcome.winner is None:
-            continue
-        if metric.scores == "test_acc" and outcome.test:
-            scores.append(dict(zip(outcome.winner.seeds, outcome.test.acc, strict=True)))
-        elif metric.scores == "test_loss" and outcome.test:
-            scores.append(dict(zip(outcome.winner.seeds, outcome.test.loss, strict=True)))
-        elif metric.scores == "val_loss":
-            scores.append(dict(zip(outcome.winner.seeds, outcome.winner.val_loss, strict=True)))
+    scored = [(outcome.winner, outcome.scores(metric)) for outcome in arms.values()]
+    scores = [dict(zip(winner.seeds, each, strict=True)) for winner, each in scored if winner and each]
     found = []
     for index, one in enumerate(scores):
         for other in scores[index + 1 :]:

@@ -51,17 +51,12 @@ def _responses(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome)
         outcome.trials,
         arm.space.sites,
         site_importances(arm.search, arm.space),
-        _found(outcome),
+        outcome.rates,
         outcome.typical,
         context.space.low,
         context.space.high,
     )
     return tuple(_shown(response, outcome.monitor) for response in found)
-
-
-def _found(outcome: ArmOutcome) -> Mapping[str, float]:
-    chosen = outcome.winner.results[0] if outcome.winner else outcome.best
-    return chosen.spec.rates if chosen else {}
 
 
 def _budget(context: ExperimentContext, arm: ArmStudies, outcome: ArmOutcome) -> Budget | None:

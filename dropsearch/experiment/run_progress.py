@@ -25,8 +25,7 @@ from dropsearch.experiment.paces import (
 from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines
-from dropsearch.report.progress.notebook import NotebookDisplay, in_notebook
-from dropsearch.report.progress.page import LivePage
+from dropsearch.report.progress.page import LivePage, NotebookDisplay, in_notebook
 from dropsearch.report.progress.progress import View
 from dropsearch.report.progress.state import RunState
 from dropsearch.report.progress.table import LiveTable, can_draw

@@ -7,8 +7,7 @@ from dropsearch.report.figures.registry import FIGURES, Figure, write_figures
 from dropsearch.report.html.page import write_page
 from dropsearch.report.markdown import write_markdown
 from dropsearch.report.progress import Progress
-from dropsearch.report.results import results, write_results
-from dropsearch.report.saved_summary import load_summary, save_summary
+from dropsearch.report.results import load_summary, results, save_summary, write_results
 from dropsearch.report.tables.arms import arms_table, differences_table, rates_table
 from dropsearch.report.tables.table import Table
 from dropsearch.report.terminal import closing, opening

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
-from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary, TrialResult, TrialSpec
+from dropsearch.core.records import ArmOutcome, Comparison, Interval, Summary
 from dropsearch.report.measured_values import finite, mean_interval
-from dropsearch.report.numbers import scores
 from dropsearch.stats.shown import shown_side
 
 
@@ -28,39 +25,9 @@ def states(outcome: ArmOutcome) -> dict[str, int]:
     return {state: counted[state] for state in ("COMPLETE", "PRUNED", "FAIL")}
 
 
-def chosen(outcome: ArmOutcome) -> TrialResult | None:
-    """Return the search trial of an arm's confirmed winner, or the best search trial."""
-    if outcome.winner is None:
-        return outcome.best
-    if outcome.winner.trial is not None:
-        return outcome.winner.trial
-    number = outcome.winner.number
-    return next((trial for trial in outcome.trials if trial.spec.number == number), None)
-
-
-def rates(outcome: ArmOutcome) -> Mapping[str, float]:
-    """Return the found rates by site: those of the winner, or of the best trial."""
-    spec = found(outcome)
-    return spec.rates if spec else {}
-
-
-def hyperparameters(outcome: ArmOutcome) -> Mapping[str, Any]:
-    """Return other searched values by configuration key: those of the winner, or of the best trial."""
-    spec = found(outcome)
-    return spec.hyperparameters if spec else {}
-
-
-def found(outcome: ArmOutcome) -> TrialSpec | None:
-    """Return the found configuration of an arm: that of the winner, or of the best trial; None without either."""
-    if outcome.winner is not None and outcome.winner.results:
-        return outcome.winner.results[0].spec
-    trial = chosen(outcome)
-    return trial.spec if trial else None
-
-
 def search_loss(outcome: ArmOutcome) -> float:
     """Return the objective (validation loss) of the chosen configuration in the search; NaN without one."""
-    trial = chosen(outcome)
+    trial = outcome.chosen
     return outcome.monitor.objective(trial.best.objective) if trial and trial.best else math.nan
 
 
@@ -96,13 +63,7 @@ def test_loss(outcome: ArmOutcome) -> Interval:
 
 def tested(summary: Summary) -> dict[str, ArmOutcome]:
     """Return the arms with at least one finite score of the comparison metric, in the order of the run."""
-    return {name: arm for name, arm in summary.arms.items() if finite(scores(arm, summary.comparison_metric))}
-
-
-def comparisons(summary: Summary, metric: str | None = None) -> list[Comparison]:
-    """Return the planned contrasts of a metric, by default the comparison metric."""
-    wanted = summary.comparison_metric.metric if metric is None else metric
-    return [comparison for comparison in summary.comparisons if comparison.metric == wanted]
+    return {name: arm for name, arm in summary.arms.items() if finite(arm.scores(summary.comparison_metric))}
 
 
 def shown(comparison: Comparison) -> bool:
@@ -112,12 +73,7 @@ def shown(comparison: Comparison) -> bool:
 
 def missing_luck(summary: Summary) -> list[str]:
     """Return the sources of variation that the contrasts' intervals do not cover; if any, none is shown."""
-    return list(dict.fromkeys(part for comparison in comparisons(summary) for part in comparison.missing))
-
-
-def pairs(summary: Summary) -> int:
-    """Return the smallest number of seeds of a comparison; 0 without comparisons."""
-    return min((len(comparison.differences) for comparison in comparisons(summary)), default=0)
+    return list(dict.fromkeys(part for comparison in summary.contrasts for part in comparison.missing))
 
 
 def reasons(outcome: ArmOutcome) -> Counter[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dropsearch.core.records import Evidence, Interval, Quantity, Series, Summary, TrialResult
+from dropsearch.core.records import Evidence, Interval, Series, Summary, TrialResult
 from dropsearch.stats.intervals import mean_interval as student_interval
 
 FEWEST_FOR_INTERVAL = 3
@@ -100,16 +100,6 @@ def seeds(summary: Summary) -> int:
     """Return the smallest number of seeds of a measured arm; 0 without any."""
     arms = summary.evidence.arms.values() if summary.evidence else ()
     return min((len(arm.seeds) for arm in arms), default=0)
-
-
-def quantity(evidence: Evidence, name: str) -> Quantity:
-    """Return the label and unit of a measure; by default its name."""
-    return evidence.quantities.get(name, Quantity(name.replace("_", " ")))
-
-
-def titled(found: Quantity) -> str:
-    """Return the label of a quantity with its unit."""
-    return f"{found.label} ({found.unit})" if found.unit else found.label
 
 
 def measures(evidence: Evidence) -> list[str]:

@@ -143,16 +143,6 @@ def _half(interval: Interval) -> float:
     return (interval.high - interval.low) / 2
 
 
-def scores(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> tuple[float, ...]:
-    """Return the scores of the comparison metric of an arm, one per seed; empty if there are none."""
-    if comparison_metric.scores == "val_loss":
-        losses = outcome.winner.val_loss if outcome.winner else ()
-        return tuple(outcome.monitor.objective(loss) for loss in losses)
-    if outcome.test is None:
-        return ()
-    return outcome.test.acc if comparison_metric.scores == "test_acc" else outcome.test.loss
-
-
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:
     """Return the mean score of an arm over finite seeds, with its 95 % interval."""
-    return mean_interval(scores(outcome, comparison_metric))
+    return mean_interval(outcome.scores(comparison_metric))

@@ -1,7 +1,8 @@
-"""results.json: all results of a run, for programs."""
+"""results.json: all results of a run, for programs; and the summary of a run, saved without loss."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from dropsearch.core.atomic_io import atomic_write_text
+from dropsearch.core.atomic_io import atomic_write, atomic_write_text
+from dropsearch.core.errors import InputError
 from dropsearch.core.records import (
     ArmOutcome,
     Comparison,
@@ -24,8 +26,8 @@ from dropsearch.core.records import (
     TrialSpec,
     best_arm,
 )
+from dropsearch.core.records.codec import decode, encode
 from dropsearch.report import findings
-from dropsearch.report.numbers import scores
 from dropsearch.report.text.verdict import answer, verdict
 from dropsearch.report.text.warnings import warnings
 
@@ -137,15 +139,15 @@ def _confirmed(confirmed: Confirmed, monitor: Monitor) -> dict[str, Any]:
 def _winner(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> dict[str, Any] | None:
     if outcome.winner is None:
         return None
-    test, acc, trial = outcome.test, findings.test_acc(outcome), findings.chosen(outcome)
+    test, acc, trial = outcome.test, findings.test_acc(outcome), outcome.chosen
     return {
         "number": outcome.winner.number,
         "params": _params(trial.spec) if trial else {},
-        "rates": findings.rates(outcome),
-        "hyperparameters": findings.hyperparameters(outcome),
+        "rates": outcome.rates,
+        "hyperparameters": outcome.hyperparameters,
         "seeds": outcome.winner.seeds,
         "mean_val_loss": outcome.monitor.objective(outcome.winner.mean_val_loss),
-        "judged": scores(outcome, comparison_metric),
+        "judged": outcome.scores(comparison_metric),
         "opened_at": test.opened_at if test else None,
         "test_loss": test.loss if test else [],
         "test_acc": test.acc if test else [],
@@ -211,3 +213,40 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else None
     return str(value)
+
+
+SUMMARY_FILE = "summary.json.gz"
+"""File name in the output directory."""
+SUMMARY_FORMAT = 1
+"""Format version; it changes when earlier files can no longer be read."""
+
+
+def save_summary(summary: Summary, folder: Path) -> Path:
+    """Write the summary to an output directory atomically and return the path."""
+    content = json.dumps({"format": SUMMARY_FORMAT, "summary": encode(summary)}, allow_nan=False).encode()
+    with atomic_write(folder / SUMMARY_FILE) as temporary:
+        temporary.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
+    return folder / SUMMARY_FILE
+
+
+def load_summary(folder: Path) -> Summary:
+    """Read the summary of a finished run.
+
+    Raises:
+        InputError: The folder has no such file, or an unreadable one.
+    """
+    path = folder / SUMMARY_FILE
+    if not path.is_file():
+        raise InputError(
+            f'output_dir must be that of a finished run, got "{folder}" (it has no {SUMMARY_FILE}): run it first'
+        )
+    try:
+        content = json.loads(gzip.decompress(path.read_bytes()))
+        if content["format"] != SUMMARY_FORMAT:
+            raise ValueError(f"its format is {content['format']}, not {SUMMARY_FORMAT}")
+        return decode(Summary, content["summary"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} must be a summary that this version of dropsearch wrote ({type(error).__name__}: {error}): "
+            "repeat the command to write it again"
+        ) from error

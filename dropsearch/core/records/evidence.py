@@ -132,3 +132,7 @@ class Evidence:
     """Retrainings of the winners with a change, by title ("single sites") and arm; empty if not requested."""
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     """Label and unit of each measure, by name."""
+
+    def quantity(self, name: str) -> Quantity:
+        """Return the label and unit of a measure; by default its name."""
+        return self.quantities.get(name, Quantity(name.replace("_", " ")))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dropsearch.core.records.arms import Arm
-from dropsearch.core.records.metrics import Monitor
-from dropsearch.core.records.trials import TrialResult
+from dropsearch.core.records.metrics import ComparisonMetric, Monitor
+from dropsearch.core.records.trials import TrialResult, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,38 @@ class ArmOutcome:
         """The search trial with the lowest objective (validation loss), before confirmation."""
         complete = [t for t in self.trials if t.state == "COMPLETE" and t.best is not None]
         return min(complete, key=lambda t: t.best.objective if t.best else math.inf, default=None)
+
+    @property
+    def chosen(self) -> TrialResult | None:
+        """The search trial of the confirmed winner, or the best search trial."""
+        if self.winner is None or self.winner.trial is not None:
+            return self.winner.trial if self.winner else self.best
+        return next((trial for trial in self.trials if trial.spec.number == self.winner.number), None)
+
+    @property
+    def found(self) -> TrialSpec | None:
+        """The configuration of the winner, or of the best search trial; None without either."""
+        if self.winner is not None and self.winner.results:
+            return self.winner.results[0].spec
+        return self.chosen.spec if self.chosen else None
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """The found rates by site."""
+        return self.found.rates if self.found else {}
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """Other found values by configuration key."""
+        return self.found.hyperparameters if self.found else {}
+
+    def scores(self, metric: ComparisonMetric) -> tuple[float, ...]:
+        """Return the winner's scores of a comparison metric, one per seed; empty if there are none."""
+        if metric.scores == "val_loss":
+            return tuple(map(self.monitor.objective, self.winner.val_loss)) if self.winner else ()
+        if self.test is None:
+            return ()
+        return self.test.acc if metric.scores == "test_acc" else self.test.loss
 
 
 SIMPLICITY = ("none", "batchnorm", "typical", "dropout_shared", "dropout", "both")

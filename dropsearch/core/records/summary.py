@@ -53,3 +53,8 @@ class Summary:
     """Measured effects of dropout in the winners; None if not measured."""
     complete: bool = True
     """False if the run was interrupted, so that results are partial."""
+
+    @property
+    def contrasts(self) -> list[Comparison]:
+        """The planned contrasts of the comparison metric."""
+        return [each for each in self.comparisons if each.metric == self.comparison_metric.metric]

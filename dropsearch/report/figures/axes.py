@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
 from dropsearch.core.records import Summary
-from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import FEWEST_FOR_INTERVAL, Band, finite, shown_interval
 from dropsearch.report.numbers import shorten, with_unit
@@ -68,18 +67,12 @@ def ceiling(values: Iterable[float]) -> float:
     return max(value for value in known if value <= fence)
 
 
-def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1.0) -> NDArray[np.float64]:
-    """Draw the line and band of an arm, times `scale`; return the drawn bounds of the band, `[2 * points]`."""
+def line(panel: Axes, arm: str, x: Sequence[float], band: Band, scale: float = 1.0) -> None:
+    """Draw the line and band of an arm, times `scale`."""
     drawn = arm_style(arm)
     marks = {"marker": drawn.marker, "markersize": 4.5} if len(x) <= 12 else {}
     panel.plot(x, scale * band.mean, drawn.line, color=drawn.colour, linewidth=1.8, **marks)
     panel.fill_between(x, scale * band.low, scale * band.high, color=drawn.colour, alpha=0.16, linewidth=0)
-    return scale * np.concatenate([band.mean, band.low, band.high])
-
-
-def legend(arms: Iterable[str]) -> list[Line2D]:
-    """Return one entry per arm."""
-    return [key(arm) for arm in arms]
 
 
 def explained(seeds: int) -> str:
@@ -145,15 +138,13 @@ def score_label(summary: Summary) -> str:
 ROW = 0.45
 """Height of an arm's row, in inches."""
 BAND = "95 % interval of the mean (Student's t), with fewer than three seeds the range"
-KEYS = ("mean and interval", "one seed")
 
 
 def keys() -> list[Line2D]:
     """Return the legend of a strip panel."""
-    mean, seed = KEYS
     return [
-        Line2D([], [], color="black", marker="o", label=mean),
-        Line2D([], [], color="black", marker="o", markersize=3.4, linestyle="", alpha=0.5, label=seed),
+        Line2D([], [], color="black", marker="o", label="mean and interval"),
+        Line2D([], [], color="black", marker="o", markersize=3.4, linestyle="", alpha=0.5, label="one seed"),
     ]
 
 
@@ -169,13 +160,18 @@ def strip(panel: Axes, arms: Sequence[str], values: Mapping[str, Sequence[float]
         if math.isfinite(interval.low):
             panel.plot([interval.low, interval.high], [row, row], color=drawn.colour, linewidth=2.4, zorder=3)
         panel.plot([interval.mean], [row], drawn.marker, markersize=7, color=drawn.colour, zorder=4)
-    panel.set_yticks(range(len(arms)), arms)
-    panel.set_ylim(len(arms) - 0.45, -0.6)
+    name_rows(panel, arms)
+
+
+def name_rows(panel: Axes, names: Sequence[str]) -> None:
+    """Give each row of a panel its name, the first at the top, instead of a scale."""
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(len(names) - 0.45, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.grid(visible=False, axis="y")
     panel.spines["left"].set_visible(False)
 
 
-def margin(arms: Sequence[str]) -> float:
-    """Return the width of the arms' names to the left of the panel, in inches."""
-    return 0.3 + 0.078 * max(map(len, arms), default=0)
+def margin(names: Sequence[str]) -> float:
+    """Return the width of the names of rows to the left of the panel, in inches."""
+    return 0.3 + 0.078 * max(map(len, names), default=0)

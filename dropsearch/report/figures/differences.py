@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from dropsearch.core.records import Comparison, Summary
 from dropsearch.report import findings
+from dropsearch.report.figures.axes import margin, name_rows
 from dropsearch.report.figures.layout import FigureLayout, figure_layout
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
@@ -22,11 +23,11 @@ CAPTION = (
 
 def differences(summary: Summary) -> FigureLayout | None:
     """Draw one row per planned contrast; return None without contrasts."""
-    contrasts = findings.comparisons(summary)
+    contrasts = summary.contrasts
     if not contrasts:
         return None
     names = [f"{contrast.a} \N{MINUS SIGN} {contrast.b}" for contrast in contrasts]
-    left = 0.35 + 0.078 * max(map(len, names))
+    scale = Scale(summary.comparison_metric)
     keys = [
         Line2D([], [], color="black", marker="o", label="shown"),
         Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not shown"),
@@ -36,25 +37,21 @@ def differences(summary: Summary) -> FigureLayout | None:
         CAPTION,
         1,
         keys,
-        alt="; ".join(_alt(contrast, Scale(summary.comparison_metric)) for contrast in contrasts),
+        alt="; ".join(_alt(contrast, scale) for contrast in contrasts),
         panel_height=0.25 + 0.45 * len(names),
-        left=left,
+        left=0.05 + margin(names),
         right=2.0,
     )
     panel = drawn.panels[0]
     for row, contrast in enumerate(contrasts):
-        _row(panel, row, contrast, Scale(summary.comparison_metric))
+        _row(panel, row, contrast, scale)
     panel.axvline(0, color="black", linewidth=1.1, zorder=2)
-    panel.set_yticks(range(len(names)), names)
-    panel.set_ylim(len(names) - 0.45, -0.6)
-    panel.tick_params(axis="y", length=0)
-    panel.grid(visible=False, axis="y")
-    panel.spines["left"].set_visible(False)
-    panel.set_xlim(*_limits(contrasts, _factor(Scale(summary.comparison_metric))))
-    unit = Scale(summary.comparison_metric).unit.strip()
+    name_rows(panel, names)
+    panel.set_xlim(*_limits(contrasts, _factor(scale)))
+    unit = scale.unit.strip()
     of = f"{summary.comparison_metric.label} of the first arm minus the second"
     panel.set_xlabel(with_unit(of, "percentage points" if unit == "points" else unit))
-    _column_titles(panel, unit or "difference")
+    _beside(panel, -0.62, unit or "difference", "p Holm", color=QUIET)
     return drawn
 
 
@@ -90,10 +87,6 @@ def _limits(contrasts: list[Comparison], factor: float) -> tuple[float, float]:
     known = [0.0, *(factor * value for value in finite(drawn))]
     room = max(0.06 * (max(known) - min(known)), 0.05 if factor == 100 else 1e-6)
     return min(known) - room, max(known) + room
-
-
-def _column_titles(panel: Axes, difference: str) -> None:
-    _beside(panel, -0.62, difference, "p Holm", color=QUIET)
 
 
 def _beside(panel: Axes, row: float, difference: str, p: str, color: str = "black") -> None:

@@ -1,16 +1,20 @@
-"""Figures of dropout's effects in the winners: overfitting, co-adaptation, robustness, variance shift."""
+"""Figures of dropout's effects in the winners: overfitting, co-adaptation, robustness, variance shift, ensembles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dropsearch.core.records import Summary
 from dropsearch.report import measured_values
 from dropsearch.report.figures import axes
 from dropsearch.report.figures.axes import BAND, ROW, keys, label_outer, margin, strip, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
+from dropsearch.report.figures.palette import QUIET, Line
 from dropsearch.report.numbers import with_unit
 
 MEASURES = ("gap_best", "gap_last")
@@ -22,7 +26,7 @@ def gaps(summary: Summary) -> FigureLayout | None:
     if summary.evidence is None or not found:
         return None
     arms = [arm for arm in summary.arms if any(arm in values for values in found.values())]
-    quantities = {name: measured_values.quantity(summary.evidence, name) for name in found}
+    quantities = {name: summary.evidence.quantity(name) for name in found}
     drawn = figure_layout(
         "Overfitting gap of each arm's winner",
         f"Validation loss minus train loss, both with dropout off: zero is no overfitting. Lines: {BAND}.",
@@ -72,18 +76,14 @@ def coadaptation(summary: Summary) -> FigureLayout | None:
         left=margin(arms),
         gap=0.75,
     )
-    _correlations(drawn.panels[0], arms, alike)
+    strip(drawn.panels[0], arms, alike)
+    drawn.panels[0].set_xlabel("mean |correlation| between hidden units")
     panel = drawn.panels[1]
     for arm, (x, band) in knocked.items():
         axes.line(panel, arm, x, band, 100)
     panel.set_xlabel("share of hidden units replaced by their mean")
     panel.set_ylabel("accuracy (%)")
     return drawn
-
-
-def _correlations(panel: Axes, arms: Sequence[str], alike: dict[str, tuple[float, ...]]) -> None:
-    strip(panel, arms, alike)
-    panel.set_xlabel("mean |correlation| between hidden units")
 
 
 def _correlation_alt(summary: Summary) -> str:
@@ -114,7 +114,7 @@ def robustness(summary: Summary) -> FigureLayout | None:
         "Severity 0 is the clean input. The same corrupted examples for every model. "
         + axes.explained(measured_values.seeds(summary)),
         len(found),
-        axes.legend(arms),
+        [key(arm) for arm in arms],
         alt="Accuracy in % from the least to the greatest severity. "
         + " ".join(f"{CORRUPTIONS[name]}: {axes.ends(bands, '{:.1f}', 100)}." for name, bands in found.items()),
         columns=columns,
@@ -140,7 +140,7 @@ def shift(summary: Summary) -> FigureLayout | None:
         "Variance of the layer's inputs in evaluation over that in training: 1 is no shift. Li et al. (2019). "
         + axes.explained(measured_values.seeds(summary)),
         1,
-        axes.legend(found),
+        [key(arm) for arm in found],
         alt=f"Variance ratio from the first to the last BatchNorm layer: {axes.ends(found)}.",
         panel_height=2.4,
     )
@@ -151,3 +151,82 @@ def shift(summary: Summary) -> FigureLayout | None:
     whole_numbers(panel)
     label_outer(drawn, "BatchNorm layer, from input to output", "variance, evaluation / training")
     return drawn
+
+
+YARDSTICKS: Mapping[str, Line] = {
+    "dropout off": "--",
+    "dropout off, temperature-scaled": ":",
+    "ensemble of the retrainings": "-.",
+}
+AVERAGING = (
+    "Loss of the averaged probabilities on held-out inputs. Dropout acts as an ensemble where the line falls below "
+    "that of the same net with dropout off and its confidence scaled by one temperature."
+)
+
+
+def ensemble(summary: Summary) -> FigureLayout | None:
+    """Draw one panel per arm with dropout: loss by number of masks, with references; return None without any."""
+    found = measured_values.bands(summary, "nll_by_samples")
+    if not found:
+        return None
+    beside = {arm: _references(summary, arm) for arm in found}
+    used = [name for name in YARDSTICKS if any(name in known for known in beside.values())]
+    drawn = figure_layout(
+        "Averaging over dropout masks",
+        f"{AVERAGING} {axes.explained(measured_values.seeds(summary))}",
+        len(found),
+        [
+            Line2D([], [], color="black", marker="o", markersize=4.5, label="dropout on, averaged"),
+            *(Line2D([], [], color="black", linestyle=YARDSTICKS[name], label=name) for name in used),
+        ],
+        alt=". ".join(_averaging_alt(arm, found, beside[arm]) for arm in found),
+        columns=min(2, len(found)),
+        panel_height=2.4,
+        titled=True,
+    )
+    for arm, panel in zip(found, drawn.panels, strict=True):
+        x, band = found[arm]
+        axes.line(panel, arm, x, band)
+        panel.set_title(arm, fontweight="bold")
+        _level(panel, beside[arm])
+        _counted(panel, x)
+    label_outer(drawn, "number of masks averaged", "negative log-likelihood (nats)")
+    return drawn
+
+
+def _references(summary: Summary, arm: str) -> dict[str, float]:
+    """Return the mean losses of the references by name."""
+    averaged, gain, above = (
+        measured_values.means(summary, name).get(arm) for name in ("mc_nll", "mc_nll_gain", "mc_minus_scaled")
+    )
+    known = {}
+    if averaged and gain:
+        known["dropout off"] = averaged.mean + gain.mean
+    if averaged and above:
+        known["dropout off, temperature-scaled"] = averaged.mean - above.mean
+    members = measured_values.bands(summary, "nll_by_members").get(arm)
+    if members:
+        known["ensemble of the retrainings"] = float(members[1].mean[-1])
+    return known
+
+
+def _level(panel: Axes, beside: Mapping[str, float]) -> None:
+    for name, value in beside.items():
+        panel.axhline(value, color=QUIET, linestyle=YARDSTICKS[name], linewidth=1.5, zorder=2)
+    # Autoscaling ignores horizontal lines.
+    panel.update_datalim([(1, value) for value in beside.values() if math.isfinite(value)], updatex=False)
+    panel.autoscale_view()
+
+
+def _counted(panel: Axes, x: tuple[float, ...]) -> None:
+    """Set a logarithmic axis with ticks at the numbers of masks."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator([*x]))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _averaging_alt(arm: str, found: Mapping, beside: Mapping[str, float]) -> str:
+    x, _ = found[arm]
+    text = f"{axes.ends({arm: found[arm]})} nats between {x[0]:g} and {x[-1]:g} masks"
+    return ", ".join([text, *(f"{name} {value:.3g}" for name, value in beside.items())])

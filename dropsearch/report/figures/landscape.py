@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.core.records import Budget, Response, Summary
-from dropsearch.report import findings
-from dropsearch.report.figures.axes import ceiling, label_outer, score_label, site_panels, whole_numbers
+from dropsearch.report.figures.axes import ceiling, label_outer, margin, score_label, site_panels, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
 from dropsearch.report.measured_values import finite
@@ -23,7 +22,7 @@ LONGEST = 30
 def found(summary: Summary) -> FigureLayout | None:
     """Draw one row per site with the typical rate and that of each arm; return None if no rate was searched."""
     arms = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
-    rates = {name: known for name, arm in arms.items() if (known := findings.rates(arm))}
+    rates = {name: known for name, arm in arms.items() if (known := arm.rates)}
     sites = [site.name for site in summary.sites if any(site.name in known for known in rates.values())]
     if not sites:
         return None
@@ -39,7 +38,7 @@ def found(summary: Summary) -> FigureLayout | None:
         ],
         alt="; ".join(_rates_alt(site, rates, typical) for site in sites),
         panel_height=0.3 + 0.34 * len(sites),
-        left=0.3 + 0.078 * max(map(len, names)),
+        left=margin(names),
     )
     panel = drawn.panels[0]
     for row, site in enumerate(sites):

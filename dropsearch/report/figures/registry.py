@@ -79,8 +79,7 @@ def figure(summary: Summary, name: str) -> MatplotlibFigure:
 def drawings() -> Iterator[tuple[str, Draw]]:
     """Yield each figure's name and draw function, in reading order."""
     from dropsearch.report.figures.differences import differences
-    from dropsearch.report.figures.effects import coadaptation, gaps, robustness, shift
-    from dropsearch.report.figures.ensemble import ensemble
+    from dropsearch.report.figures.effects import coadaptation, ensemble, gaps, robustness, shift
     from dropsearch.report.figures.landscape import budgets, found, responses
     from dropsearch.report.figures.learning_curves import curves
     from dropsearch.report.figures.search_trials import best_so_far, rates

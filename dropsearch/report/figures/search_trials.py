@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dropsearch.core.records import ArmOutcome, Summary, TrialResult
-from dropsearch.report import findings
 from dropsearch.report.figures.axes import ceiling, label_outer, loss_axis, say, score_label, site_panels, whole_numbers
 from dropsearch.report.figures.layout import FigureLayout, figure_layout, key
 from dropsearch.report.figures.palette import QUIET, arm_style
@@ -17,6 +16,14 @@ from dropsearch.report.measured_values import finite
 
 MOST_DOTS = 200
 """Maximum number of drawn trials of an arm: a third are the best ones, the others are evenly spaced by number."""
+LEAST = (
+    "Lines: least validation loss until then, with its last value in the legend; dots: trials trained to their end. "
+    "The least of many trials flatters: confirmed scores decide."
+)
+DOTS = (
+    "Each dot is a trial of the search trained to its end; its other rates, learning rate and weight decay differ too, "
+    "so that a column of dots is a range, not noise."
+)
 
 
 def best_so_far(summary: Summary) -> FigureLayout:
@@ -27,7 +34,7 @@ def best_so_far(summary: Summary) -> FigureLayout:
     keys = [key(name, f"{name} {least:.4f}") for name, least in leaders.items()]
     drawn = figure_layout(
         _named(_lead(leaders), summary),
-        _named(_caption(losses, top, _most(summary.arms.values())), summary),
+        _named(LEAST + _remarks(losses, top, summary.arms.values()), summary),
         1,
         keys,
         alt=", ".join(
@@ -57,13 +64,13 @@ def rates(summary: Summary) -> FigureLayout | None:
     top = ceiling(losses)
     title = _named("Dropout rate against validation loss, by site", summary)
     drawn, names = site_panels(
-        title, sites, _rates_caption(losses, top, _most(arms.values())), _rate_keys(arms), alt=_chosen(arms, sites)
+        title, sites, DOTS + _remarks(losses, top, arms.values()), _rate_keys(arms), alt=_chosen(arms, sites)
     )
     for site, name, panel in zip(sites, names, drawn.panels, strict=True):
         panel.set_title(name, fontsize=9)
         _typical(panel, arms, site)
         for arm, trials in complete.items():
-            _on_site(panel, arm, thinned(trials), site, findings.chosen(arms[arm]), top)
+            _on_site(panel, arm, thinned(trials), site, arms[arm].chosen, top)
     panel = drawn.panels[0]
     panel.set_xlim(-0.04, 0.95)
     panel.set_xticks([0, 0.3, 0.6, 0.9])
@@ -76,7 +83,7 @@ def rates(summary: Summary) -> FigureLayout | None:
 
 
 def _chosen(arms: Mapping[str, ArmOutcome], sites: list[str]) -> str:
-    rates = {name: findings.rates(arm) for name, arm in arms.items()}
+    rates = {name: arm.rates for name, arm in arms.items()}
     rates_by_arm = {
         name: [f"{site} {known[site]:.2f}" for site in sites if site in known] for name, known in rates.items()
     }
@@ -178,38 +185,15 @@ def _lead(leaders: Mapping[str, float]) -> str:
     return f"Best validation loss by trial: {min(leaders, key=leaders.__getitem__)} leads the search"
 
 
-def _caption(losses: list[float], top: float, most: int) -> str:
-    text = (
-        "Lines: least validation loss until then, with its last value in the legend; dots: trials trained to "
-        "their end. The least of many trials flatters: confirmed scores decide."
-    )
-    return text + _beyond(losses, top) + _left_out(most)
-
-
-def _rates_caption(losses: list[float], top: float, most: int) -> str:
-    text = (
-        "Each dot is a trial of the search trained to its end; its other rates, learning rate and weight "
-        "decay differ too, so that a column of dots is a range, not noise."
-    )
-    return text + _beyond(losses, top) + _left_out(most)
-
-
-def _most(arms: Iterable[ArmOutcome]) -> int:
-    """Return the largest number of complete trials of an arm."""
-    return max((sum(trial.state == "COMPLETE" for trial in arm.trials) for arm in arms), default=0)
-
-
-def _left_out(most: int) -> str:
-    if most <= MOST_DOTS:
-        return ""
-    return (
-        f" Of more than {MOST_DOTS} trials of an arm, {MOST_DOTS} have a dot: the best, and others at equal distances."
-    )
-
-
-def _beyond(losses: list[float], top: float) -> str:
-    beyond = [loss for loss in finite(losses) if loss > top]
-    if not beyond:
-        return ""
-    noun = "trial" if len(beyond) == 1 else "trials"
-    return f" Open triangles at the upper edge: {len(beyond)} {noun} with losses of up to {max(beyond):.3g}."
+def _remarks(losses: list[float], top: float, arms: Iterable[ArmOutcome]) -> str:
+    """Return sentences about trials above the axis and trials without a dot."""
+    beyond, text = [loss for loss in finite(losses) if loss > top], ""
+    if beyond:
+        noun = "trial" if len(beyond) == 1 else "trials"
+        text = f" Open triangles at the upper edge: {len(beyond)} {noun} with losses of up to {max(beyond):.3g}."
+    if max((sum(trial.state == "COMPLETE" for trial in arm.trials) for arm in arms), default=0) > MOST_DOTS:
+        text += (
+            f" Of more than {MOST_DOTS} trials of an arm, {MOST_DOTS} have a dot: the best, and others at equal "
+            "distances."
+        )
+    return text

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from dropsearch.report.progress.progress import Snapshot, in_all
+from dropsearch.report.progress.progress import Snapshot, View
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Lines:
+class Lines(View):
     """Prints a line at the start of each stage, and every five seconds.
 
     Args:
@@ -22,7 +22,6 @@ class Lines:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._printed: tuple[str, int] = ("", 0)
-        self._shows_estimate = False
 
     def begin(self, now: Snapshot) -> None:
         """Print the name of a stage."""
@@ -30,8 +29,7 @@ class Lines:
 
     def draw(self, now: Snapshot) -> None:
         """Print the progress; before the first such line, print the estimated duration."""
-        if not self._shows_estimate and now.is_measured and (estimate := in_all(now.parts)):
-            self._shows_estimate = True
+        if estimate := self.new_estimate(now):
             self._print(f"[plan] {estimate}")
         self._print(status(now))
         self._printed = now.stage, now.done

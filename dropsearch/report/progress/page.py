@@ -1,19 +1,21 @@
-"""The live page of a running search: report.html before the report."""
+"""The live page of a running search: report.html before the report, and the same in a notebook."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.report.figures.palette import arm_style
 from dropsearch.report.progress.charts import curves_chart, rate_charts
-from dropsearch.report.progress.progress import Snapshot, duration
+from dropsearch.report.progress.progress import Snapshot, View, duration
 from dropsearch.report.progress.state import ArmState
 from dropsearch.report.text.escaping import drawable
 
@@ -34,7 +36,7 @@ svg .none { stroke: var(--ink); fill: var(--ink); }
 """
 
 
-class LivePage:
+class LivePage(View):
     """Writes the page every few seconds until the report replaces it.
 
     Args:
@@ -60,9 +62,6 @@ class LivePage:
         """Write the page."""
         if not self._reports:
             self._write(now)
-
-    def note(self, line: str) -> None:
-        """Do nothing; notes appear in the terminal."""
 
     def close(self, now: Snapshot) -> None:
         """Show how a run without a report ended, and stop the reloading."""
@@ -161,3 +160,50 @@ def _row(arm: ArmState, now: Snapshot) -> tuple[str, ...]:
     counts = " / ".join(str(arm.ended.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL"))
     shown = "" if math.isnan(best) else f"{best:.4f}"
     return (swatch, shown, counts, str(arm.confirmed))
+
+
+NOTEBOOK_STYLE = (
+    "<style>.dropsearch .wide { overflow-x: auto } .dropsearch .left { text-align: left }"
+    ".dropsearch .bar { height: .6rem; background: #ccc; margin: .5rem 0 } .dropsearch .bar span"
+    " { display: block; height: 100%; background: #005fa3 } .dropsearch svg { max-width: 40rem; width: 100% }"
+    ".dropsearch svg text { fill: currentColor; font-size: 11px }"
+    ".dropsearch .axis { stroke: currentColor; fill: none }"
+    ".dropsearch .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em;"
+    " background: currentColor } .dropsearch .charts { display: grid;"
+    " grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)) }</style>"
+)
+
+
+def in_notebook() -> bool:
+    """Return whether this is a notebook kernel, which displays HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class NotebookDisplay(View):
+    """A display that is updated every two seconds."""
+
+    every = 2.0
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def draw(self, now: Snapshot) -> None:
+        """Show the progress."""
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
+
+        shown = HTML(f'{NOTEBOOK_STYLE}<div class="dropsearch">{body(now)}</div>')
+        if self._handle is None:
+            self._handle = display(shown, display_id=True)
+        else:
+            self._handle.update(shown)
+
+    def note(self, line: str) -> None:
+        """Print a line below the display."""
+        print(line)
+
+    def close(self, now: Snapshot) -> None:
+        """Show how the run ended."""
+        if self._handle is not None:
+            self.draw(now)

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
 
-from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report.progress.forecast import Forecast
 from dropsearch.report.progress.state import RunState
 
@@ -63,27 +62,32 @@ class Snapshot:
         return min(found, default=None)
 
 
-class View(Protocol):
+class View:
     """Shows a run."""
 
     every: float
     """Maximum number of seconds between updates."""
+    _shows_estimate = False
 
     def begin(self, now: Snapshot) -> None:
         """Show the start of a stage."""
-        ...
+        self.draw(now)
 
     def draw(self, now: Snapshot) -> None:
         """Show the progress."""
-        ...
+        raise NotImplementedError
 
     def note(self, line: str) -> None:
         """Show a line in addition to the progress."""
-        ...
 
     def close(self, now: Snapshot) -> None:
         """Show how the run ended."""
-        ...
+
+    def new_estimate(self, now: Snapshot) -> str:
+        """Return how long the run takes in all, once, when it is known; else an empty string."""
+        estimate = in_all(now.parts) if now.is_measured and not self._shows_estimate else ""
+        self._shows_estimate = self._shows_estimate or bool(estimate)
+        return estimate
 
 
 class Progress:
@@ -115,11 +119,6 @@ class Progress:
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
         self._closed = False
-
-    @property
-    def monitor(self) -> Monitor:
-        """The monitored metric."""
-        return self.state.monitor
 
     def start(self) -> None:
         """Start a thread that updates views while no trial ends."""

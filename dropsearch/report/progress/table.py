@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, TextIO
 
 from dropsearch.report.progress.lines import status
-from dropsearch.report.progress.progress import Snapshot, in_all
+from dropsearch.report.progress.progress import Snapshot, View
 from dropsearch.report.progress.state import ArmState
 
 CELLS = 12
@@ -24,7 +24,7 @@ def can_draw() -> bool:
     return find_spec("rich") is not None
 
 
-class LiveTable:
+class LiveTable(View):
     """A table with a row per arm, and the progress of the whole run below.
 
     Args:
@@ -40,18 +40,12 @@ class LiveTable:
 
         self._console = Console(file=sys.stderr if stream is None else stream, width=width)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
-        self._shows_estimate = False
-
-    def begin(self, now: Snapshot) -> None:
-        """Show the start of a stage."""
-        self.draw(now)
 
     def draw(self, now: Snapshot) -> None:
         """Redraw the table."""
         if not self._live.is_started:
             self._live.start()
-        if not self._shows_estimate and now.is_measured and (estimate := in_all(now.parts)):
-            self._shows_estimate = True
+        if estimate := self.new_estimate(now):
             self.note(estimate)
         self._live.update(self._table(now), refresh=True)
 

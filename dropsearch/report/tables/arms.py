@@ -15,7 +15,6 @@ from dropsearch.report.numbers import (
     number,
     percent,
     rate,
-    scores,
     setting,
     shorten,
     with_unit,
@@ -71,7 +70,7 @@ def _user_row(
     interval = judged(outcome, comparison_metric)
     mean, low, high = Scale(comparison_metric).sizes(interval)
     bounds = f" ({low} to {high})" if math.isfinite(interval.low) else ""
-    usable = len(finite(scores(outcome, comparison_metric)))
+    usable = len(finite(outcome.scores(comparison_metric)))
     return (
         *_before_the_test(name, outcome),
         mean + bounds,
@@ -83,7 +82,7 @@ def _user_row(
 def rates_table(summary: Summary) -> Table:
     """Return a table with one row per site: the typical rate and the found rate of each arm with dropout."""
     with_dropout = {name: arm for name, arm in summary.arms.items() if arm.arm.dropout in ("search", "shared")}
-    found = {name: findings.rates(arm) for name, arm in with_dropout.items()}
+    found = {name: arm.rates for name, arm in with_dropout.items()}
     kinds = {site.name: site.kind for site in summary.sites}
     names = list(dict.fromkeys([*kinds, *(name for rates in found.values() for name in rates)]))
     typical = {name: rate for arm in summary.arms.values() for name, rate in arm.typical.items()}
@@ -104,7 +103,7 @@ def rates_table(summary: Summary) -> Table:
 
 def params_table(summary: Summary) -> Table:
     """Return a table with one row per other searched key: the found value of each arm."""
-    found = {name: findings.hyperparameters(arm) for name, arm in summary.arms.items()}
+    found = {name: arm.hyperparameters for name, arm in summary.arms.items()}
     keys = dict.fromkeys(key for values in found.values() for key in values)
     rows = tuple((key, *(setting(values.get(key, EMPTY)) for values in found.values())) for key in keys)
     return Table("What else was searched, as found", ("key", *(f"in {name}" for name in found)), rows, left=("key",))
@@ -115,7 +114,7 @@ def differences_table(summary: Summary) -> Table:
     scale = Scale(summary.comparison_metric)
     rows = tuple(
         (f"{found.a} - {found.b}", *contrast_cells(found, scale.differences), rate(found.effect))
-        for found in findings.comparisons(summary)
+        for found in summary.contrasts
     )
     columns = ("contrast", *CONTRAST, "P(a > b)")
     unit = ": percentage points" if scale.unit == " points" else f":{scale.unit}" if scale.unit else ""

@@ -6,7 +6,7 @@ import math
 
 from dropsearch.core.records import Claim, Evidence, Interval, Summary
 from dropsearch.report import measured_values
-from dropsearch.report.numbers import EMPTY, signed
+from dropsearch.report.numbers import EMPTY, signed, with_unit
 from dropsearch.report.tables.table import CONTRAST, Table, contrast_cells
 
 ANSWERS = {"held": "yes", "did not hold": "no"}
@@ -49,7 +49,7 @@ def contrasts_table(summary: Summary) -> Table:
     evidence = summary.evidence
     rows = (
         (
-            measured_values.titled(measured_values.quantity(evidence, found.metric)),
+            _label(evidence, found.metric),
             f"{found.a} - {found.b}",
             *contrast_cells(found, signed),
         )
@@ -98,8 +98,14 @@ def _row(summary: Summary, evidence: Evidence, name: str, arms: list[str], inter
     found = measured_values.means(summary, name)
     nothing = Interval(math.nan, math.nan, math.nan)
     cells = [found.get(arm, nothing) for arm in arms]
-    label = measured_values.titled(measured_values.quantity(evidence, name))
-    return label, *(with_interval(cell) if intervals else _number(cell.mean, signed=False) for cell in cells)
+    return _label(evidence, name), *(
+        with_interval(cell) if intervals else _number(cell.mean, signed=False) for cell in cells
+    )
+
+
+def _label(evidence: Evidence, name: str) -> str:
+    quantity = evidence.quantity(name)
+    return with_unit(quantity.label, quantity.unit)
 
 
 def _number(value: float, signed: bool) -> str:

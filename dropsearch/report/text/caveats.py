@@ -64,9 +64,9 @@ def _luck(summary: Summary) -> Iterator[str]:
 def _same_proposal(summary: Summary) -> Iterator[str]:
     """Yield winners of two arms that are the same startup proposal, since searches share their seeds."""
     found = {
-        name: (arm.winner.number, findings.rates(arm))
+        name: (arm.winner.number, arm.rates)
         for name, arm in summary.arms.items()
-        if arm.winner and arm.arm.dropout in ("search", "shared") and any(findings.rates(arm).values())
+        if arm.winner and arm.arm.dropout in ("search", "shared") and any(arm.rates.values())
     }
     for (one, of), (other, too) in itertools.combinations(found.items(), 2):
         if of == too:
@@ -94,13 +94,13 @@ def _claims(summary: Summary) -> Iterator[str]:
 
 
 def _searched(summary: Summary) -> str:
-    keys = dict.fromkeys(key for arm in summary.arms.values() for key in findings.hyperparameters(arm))
+    keys = dict.fromkeys(key for arm in summary.arms.values() for key in arm.hyperparameters)
     *first, last = ("a learning rate", "a weight decay", *keys)
     return f"{', '.join(first)} and {last}"
 
 
 def _not_covered(summary: Summary) -> Iterator[str]:
-    if not findings.comparisons(summary):
+    if not summary.contrasts:
         return
     if summary.redraws_split:
         yield "Each seed has its own split into training and validation set. Intervals do not cover another search."

@@ -11,7 +11,7 @@ from typing import Any
 from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import Scale, judged, loss, probability, rate, scores, shorten
+from dropsearch.report.numbers import Scale, judged, loss, probability, rate, shorten
 
 MOST_RATES = 6
 """Maximum number of rates in a sentence; more are in the table."""
@@ -51,7 +51,7 @@ def _use(summary: Summary, name: str) -> str:
     score = judged(outcome, summary.comparison_metric)
     measured = f"{_label(summary)} {scale.score(score)}" if math.isfinite(score.mean) else ""
     count = len(outcome.winner.results) if outcome.winner else 0
-    known = len(finite(scores(outcome, summary.comparison_metric)))
+    known = len(finite(outcome.scores(summary.comparison_metric)))
     seeds = f"{known} of {count} fresh seeds" if 0 < known < count else _count(count, "fresh seed")
     splits = f" and split{'' if count == 1 else 's'}" if summary.redraws_split else ", one split"
     return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}{splits}."
@@ -64,7 +64,7 @@ def _model(summary: Summary, name: str) -> str:
         with_batchnorm = any(arm.arm.batchnorm for arm in summary.arms.values())
         plain = "the plain model, without dropout" + (" and BatchNorm" if with_batchnorm else "")
         return f"{title} without dropout" if outcome.arm.batchnorm else plain
-    rates = findings.rates(outcome)
+    rates = outcome.rates
     if not any(rates.values()):
         return f"{'BatchNorm' if outcome.arm.batchnorm else 'the plain model'} (every rate chosen is 0)"
     if outcome.arm.dropout == "shared":
@@ -143,7 +143,7 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
 
 def _same(summary: Summary, name: str, others: Sequence[str]) -> Iterator[str]:
     """Yield that arms chose the model of the one to use, and whether they chose no dropout."""
-    without = not any(findings.rates(summary.arms[name]).values())
+    without = not any(summary.arms[name].rates.values())
     chose_none = [other for other in others if without and summary.arms[other].arm.dropout != "off"]
     rest = [other for other in others if other not in chose_none]
     if chose_none:
@@ -284,7 +284,7 @@ def _between(summary: Summary, one: str, other: str) -> Comparison | None:
     """Return the planned contrast of two arms, or of an arm with the same model as `one` and the other."""
     known = summary.arms.get(one)
     alike = [one, *(arm for arm in summary.arms if known and arm != other and is_same(summary.arms[arm], known))]
-    planned = {frozenset((c.a, c.b)): c for c in reversed(findings.comparisons(summary))}
+    planned = {frozenset((c.a, c.b)): c for c in reversed(summary.contrasts)}
     found = (planned.get(frozenset((arm, other))) for arm in alike)
     return next(filter(None, found), None)
 
@@ -316,7 +316,7 @@ def _adjusted(summary: Summary, contrast: Comparison) -> str:
     low, high = _bounds(contrast)
     if not math.isfinite(low) or low <= 0 <= high or contrast.missing or findings.shown(contrast):
         return ""
-    count = len(findings.comparisons(summary))
+    count = len(summary.contrasts)
     return f", but p = {probability(contrast.p_holm)} adjusted for {_count(count, 'contrast')}"
 
 

@@ -9,7 +9,6 @@ from dropsearch.core.records import Comparison, Confirmed, Summary, TrialResult,
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
-from dropsearch.report.numbers import scores as judged_scores
 from dropsearch.report.text.verdict import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 
@@ -112,7 +111,7 @@ def _one_sided(summary: Summary) -> Iterator[str]:
 
 
 def _few_seeds(summary: Summary) -> Iterator[str]:
-    contrasts = findings.comparisons(summary)
+    contrasts = summary.contrasts
     seeds = max((len(contrast.differences) for contrast in contrasts), default=0)
     needed = minimum_seeds(max(len(contrasts), 1))
     if 0 < seeds < needed and not findings.missing_luck(summary):
@@ -125,7 +124,7 @@ def _few_seeds(summary: Summary) -> Iterator[str]:
 
 def _missing_luck(summary: Summary) -> Iterator[str]:
     """Yield which differences cannot be shown: all, or those of some arms."""
-    contrasts = findings.comparisons(summary)
+    contrasts = summary.contrasts
     by_parts: dict[tuple[str, ...], list[Comparison]] = {}
     for contrast in contrasts:
         if contrast.missing:
@@ -152,7 +151,7 @@ def _constant(summary: Summary) -> Iterator[str]:
     monitored = "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
     if len(chosen) > 1 and len(set(chosen)) == 1:
         yield f"The {monitored} is {loss(chosen[0])} in every trial, so it chose nothing: the simplest arm is named."
-    compared = [value for arm in arms for value in judged_scores(arm, summary.comparison_metric)]
+    compared = [value for arm in arms for value in arm.scores(summary.comparison_metric)]
     if len(compared) > 1 and len(set(compared)) == 1 and on_test(summary):
         yield f"The {summary.comparison_metric.label} is the same for every model, so it does not compare the arms."
 
@@ -169,7 +168,7 @@ def _at_the_end(summary: Summary) -> Iterator[str]:
     name, high = best_arm(summary.arms), summary.config.get("space", {}).get("high")
     if name is None or high is None or summary.arms[name].arm.dropout not in ("search", "shared"):
         return
-    sites = [site for site, rate in findings.rates(summary.arms[name]).items() if rate >= NEAR_END * high > 0]
+    sites = [site for site, rate in summary.arms[name].rates.items() if rate >= NEAR_END * high > 0]
     if sites:
         names = listed(short_names(sites)) if len(sites) <= MOST_RATES else f"{len(sites)} sites"
         found = f"The rate of {names} is" if len(sites) == 1 else f"The rates of {names} are"
@@ -177,7 +176,7 @@ def _at_the_end(summary: Summary) -> Iterator[str]:
 
 
 def _seeds(summary: Summary) -> Iterator[str]:
-    scores = {name: judged_scores(arm, summary.comparison_metric) for name, arm in summary.arms.items() if arm.test}
+    scores = {name: arm.scores(summary.comparison_metric) for name, arm in summary.arms.items() if arm.test}
     lacking = {name: len(found) - len(finite(found)) for name, found in scores.items()}
     counts = ", ".join(f"{arm_title(name)} {count} of {len(scores[name])}" for name, count in lacking.items() if count)
     if counts:

@@ -161,16 +161,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def winner_of(outcome: ArmOutcome) -> TrialSpec | None:
-    """Return the best configuration of an arm: that of its confirmed winner, or of its best trial."""
-    if outcome.winner is not None and outcome.winner.results:
-        return outcome.winner.results[0].spec
-    return outcome.best.spec if outcome.best is not None else None
-
-
 def best_params_of(outcome: ArmOutcome) -> dict[str, str]:
     """Return the best configuration of an arm as parameters of its run."""
-    spec = winner_of(outcome)
+    spec = outcome.found
     if spec is None:
         return {}
     params = {key("best_rate", site): repr(rate) for site, rate in spec.rates.items()}
@@ -187,7 +180,7 @@ def table_of(summary: Summary) -> dict[str, list[Any]]:
     """Return the table of arms by column, with one row per arm; unknown values are None."""
     monitored = key(summary.monitor.name)
     columns = ("trials", f"{monitored}_best", f"{monitored}_confirmed", "val_acc_confirmed", "test_loss", "test_acc")
-    sites = dict.fromkeys(site for outcome in summary.arms.values() for site in _rates(outcome))
+    sites = dict.fromkeys(site for outcome in summary.arms.values() for site in outcome.rates)
     scores = [scores_of(outcome) for outcome in summary.arms.values()]
     table: dict[str, list[Any]] = {"arm": list(summary.arms)}
     table |= {
@@ -195,17 +188,12 @@ def table_of(summary: Summary) -> dict[str, list[Any]]:
         for column in dict.fromkeys(columns)
         if any(column in score for score in scores)
     }
-    return table | {f"rate.{site}": [_rates(outcome).get(site) for outcome in summary.arms.values()] for site in sites}
+    return table | {f"rate.{site}": [outcome.rates.get(site) for outcome in summary.arms.values()] for site in sites}
 
 
 def _finite(value: float | None) -> float | None:
     """Return a finite number, or None, since JSON has no nan or inf."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _rates(outcome: ArmOutcome) -> Mapping[str, float]:
-    spec = winner_of(outcome)
-    return spec.rates if spec is not None else {}
 
 
 def note_of(summary: Summary) -> str:

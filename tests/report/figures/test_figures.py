@@ -17,7 +17,7 @@ from dropsearch.core.records import ARMS, Site
 from dropsearch.report import FIGURES, measured_values, write_figures
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
-from dropsearch.report.figures.ensemble import ensemble
+from dropsearch.report.figures.effects import ensemble
 from dropsearch.report.figures.layout import drawing
 from dropsearch.report.figures.palette import ARM_STYLES, arm_style
 from dropsearch.report.figures.registry import drawings

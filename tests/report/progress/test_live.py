@@ -14,8 +14,7 @@ import pytest
 
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.report.progress import Forecast, Progress, Stage
-from dropsearch.report.progress.notebook import NotebookDisplay, in_notebook
-from dropsearch.report.progress.page import MARK, LivePage
+from dropsearch.report.progress.page import MARK, LivePage, NotebookDisplay, in_notebook
 from dropsearch.report.progress.state import ArmState, Point, RunState
 from dropsearch.report.progress.table import CELLS, LiveTable, strip
 from tests.report.progress.test_progress import Clock
