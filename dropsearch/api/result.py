@@ -134,7 +134,7 @@ class SearchResult:
         Raises:
             InputError: The storage is missing or cannot be opened.
         """
-        from dropsearch.study.from_storage import load_studies  # imports Optuna
+        from dropsearch.study.studies import load_studies  # imports Optuna
 
         names = {arm: f"{self.summary.study}/{arm}" for arm in self.summary.arms}
         found = load_studies(self._storage, self.output_dir / "study.journal", names.values())

@@ -20,9 +20,9 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
 from dropsearch.experiment.scoring import ExampleResults, TestResult
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
-from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import ConfirmFeed, SearchFeed, StudyFeed, may_succeed, release_invalid
+from dropsearch.study.feeds import SearchFeed, StudyFeed, may_succeed, release_invalid
 from dropsearch.study.leases import heartbeat
+from dropsearch.study.retraining_feeds import ConfirmFeed
 from dropsearch.study.search_space import Space
 from dropsearch.study.selection import (
     best_configurations,
@@ -33,6 +33,7 @@ from dropsearch.study.selection import (
     winner,
 )
 from dropsearch.study.store import StudyStore
+from dropsearch.study.trial_entry import TrialKey
 from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Engine, Feed
 
@@ -161,7 +162,7 @@ class ArmRunner:
         """
         watchdog = Watchdog(self.engine if isinstance(self.engine, CrewEngine) else None)
         watched = [HeardFeed(watch(feed), watchdog) for feed in feeds]
-        with heartbeat(feed.store for feed in feeds), watchdog.watching():
+        with heartbeat([feed.store.renew_late for feed in feeds]), watchdog.watching():
             self._run_until_done(feeds, watched)
 
     def _run_until_done(self, feeds: Sequence[StudyFeed], watched: Sequence[Feed]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dropsearch.core.records import ARMS, ArmOutcome, Confirmed, TrialPhase, TrialResult, TrialSpec, Variation
 from dropsearch.experiment.arm_runner import ArmRunner, ArmStudies, Watch
 from dropsearch.stats.comparisons import contrasted
+from dropsearch.study.retraining_feeds import VariationFeed, trial_keys
 from dropsearch.study.retrainings import RETRAININGS, Variations
-from dropsearch.study.variation_feed import VariationFeed, trial_keys
 
 OTHER_ARMS = 1_000_000
 """Offset of configuration numbers of other arms, above an arm's own numbers."""

@@ -9,7 +9,8 @@ from dropsearch.core.printable import masked
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
-from dropsearch.study.samplers import PRUNERS, SAMPLERS
+from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.samplers import SAMPLERS
 from dropsearch.study.selection import retraining_count
 
 

@@ -13,8 +13,9 @@ from dropsearch.core.records.arms import typical_rates
 from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.study_settings import fingerprint
+from dropsearch.study.pruners import make_pruner
 from dropsearch.study.retrainings import RETRAININGS
-from dropsearch.study.samplers import make_pruner, sampler_factory
+from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
 from dropsearch.study.warm_start import NOTE

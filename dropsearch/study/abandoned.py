@@ -11,10 +11,10 @@ from dropsearch._compat.optuna_bulk import Ending
 from dropsearch.core import process_id
 from dropsearch.core.records import TrialPhase, TrialResult
 from dropsearch.study import trial_entry
-from dropsearch.study.claims import TrialKey
 from dropsearch.study.known_trials import KnownTrials
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
+from dropsearch.study.trial_entry import TrialKey
 
 Failed = Callable[[FrozenTrial, str], TrialResult]
 """Returns the result for a trial that crashed its process, given the reason."""

@@ -1,4 +1,4 @@
-"""Feeds: they hand out the trials of a search or a confirmation and record results in a study."""
+"""Feeds: they hand out the trials that a study lacks, those of a search first of all, and record results in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from optuna.trial import FrozenTrial
 from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.core.seeds import derived_seed, trial_seed
-from dropsearch.study.claims import TrialKey
+from dropsearch.study.proposals import Wish
 from dropsearch.study.search_space import Params, Space
-from dropsearch.study.store import StudyStore, Wish
+from dropsearch.study.store import StudyStore
 from dropsearch.study.trial_clock import TrialClock
+from dropsearch.study.trial_entry import TrialKey
 
 DIVERGED = "diverged"
 """Prefix of the reason of a trial with non-finite metrics; repeating such a trial gives the same result."""
@@ -105,9 +106,7 @@ class StudyFeed(ABC):
             self._freed, self._taken = claims.freed, 0
         while self._taken < len(self.trial_keys) and self.trial_keys[self._taken] in claims.holders:
             self._taken += 1
-        free = (
-            trial_key for trial_key in islice(self.trial_keys, self._taken, None) if trial_key not in claims.holders
-        )
+        free = (key for key in islice(self.trial_keys, self._taken, None) if key not in claims.holders)
         return list(islice(free, count))
 
     @abstractmethod
@@ -122,9 +121,9 @@ class StudyFeed(ABC):
         """Return the numbers of the trials whose results the sampler and the pruner must not use for this one."""
         return ()
 
-    @abstractmethod
     def seed(self, trial: FrozenTrial) -> int:
-        """Return the training seed of a trial."""
+        """Return the training seed of a trial: that of its key."""
+        return trial.user_attrs["seed"]
 
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
         params = trial.params
@@ -142,9 +141,9 @@ class StudyFeed(ABC):
             hyperparameters=self.space.hyperparameters(params),
         )
 
-    @abstractmethod
     def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Record epoch metrics; return for each trial whether it is to be pruned."""
+        """Record epoch metrics; return for each trial whether it is to be pruned: retrainings never are."""
+        return [False for _ in reports]
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Record the results of trials."""
@@ -163,13 +162,9 @@ class SearchFeed(StudyFeed):
     trials are the same with any engine, width and number of processes. While other processes train trials of the
     study, or without `most_at_once`, a trial knows whatever has ended.
 
-    Args:
-        store: The arm's study.
-        space: Search space of the arm.
+    Args beside those of `StudyFeed`:
         total: Total number of trials of the study.
         seed: Base of the trials' seeds.
-        cancelled: Returns whether to stop now.
-        most_at_once: Maximum number of open trials; None for no limit.
         timeout: Seconds after the first `ask` in which trials can start; None for no limit.
         retry_failed: Whether to free the keys of trials that failed before, except diverged ones.
         max_epochs: Epochs of a trial that is not pruned.
@@ -233,9 +228,10 @@ class SearchFeed(StudyFeed):
         free = super()._free(count)
         self.held = False
         # Do not wait if nothing trains here.
-        if self._clock is None or self._is_shared() or not self.store.is_training:
+        clock = self._clock
+        if clock is None or self._is_shared() or not self.store.is_training:
             return free
-        ready = [*takewhile(lambda key: self._begins(key) is not None, free)]
+        ready = [*takewhile(lambda key: clock.start(key[0]) is not None, free)]
         self.held = len(ready) < len(free)
         return ready
 
@@ -245,12 +241,9 @@ class SearchFeed(StudyFeed):
             self._clock = None
         return self._clock is None
 
-    def _begins(self, trial_key: TrialKey) -> int | None:
-        return None if self._clock is None else self._clock.start(trial_key[0])
-
     def unknown(self, trial_key: TrialKey) -> Iterable[int]:
         """Return the numbers of the trials that have not ended by the clock when this one starts."""
-        if self._clock is None or self._begins(trial_key) is None:
+        if self._clock is None or self._clock.start(trial_key[0]) is None:
             return ()
         holders = self.store.claims.holders
         return (holders[index,] for index in self._clock.unknown(trial_key[0]) if (index,) in holders)
@@ -288,53 +281,6 @@ class SearchFeed(StudyFeed):
             self._failure = common_failure(self.store.results())
 
 
-class ConfirmFeed(StudyFeed):
-    """Hands out retrainings of an arm's best configurations on fresh seeds.
-
-    Args:
-        store: The study of the arm's confirmation.
-        space: Search space of the arm.
-        configurations: Trials of the search to retrain.
-        trial_keys: The retrainings wanted, as (configuration, seed); the same seeds in every arm.
-        cancelled: Returns whether to stop now.
-    """
-
-    def __init__(
-        self,
-        store: StudyStore,
-        space: Space,
-        configurations: Sequence[TrialResult],
-        trial_keys: Sequence[TrialKey],
-        *,
-        cancelled: Callable[[], bool],
-    ) -> None:
-        self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
-        self._tried: set[TrialKey] = set()
-        """Keys of retrainings that failed in this run; each is tried once more now, and again by the next run."""
-        super().__init__(store, space, trial_keys, cancelled, None)
-
-    def point(self, trial_key: TrialKey) -> Params:
-        """Return the parameters of the configuration."""
-        return self._params[trial_key[0]]
-
-    def seed(self, trial: FrozenTrial) -> int:
-        """Return the seed in the trial's key."""
-        return trial.user_attrs["seed"]
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Record epoch metrics; a confirmation is never pruned."""
-        return [False for _ in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        """Record results; the key of a failed retraining becomes free once."""
-        super().tell(results)
-        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if may_succeed(r)}
-        again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
-        self._tried |= failed.keys()
-        if again:
-            self.store.release(again)
-
-
 def release_invalid(store: StudyStore, is_valid: Callable[[TrialResult], bool]) -> None:
     """Free the keys of trials whose results are no longer valid: they failed, or their checkpoints are missing."""
     invalid = [result for result in store.results() if not is_valid(result)]
@@ -350,9 +296,8 @@ def may_succeed(result: TrialResult) -> bool:
 
 def common_failure(results: Sequence[TrialResult]) -> RunError | None:
     """Return an error if there are `MIN_FAILURES` results or more and all failed for the same reason, else None."""
-    if len(results) < MIN_FAILURES or any(result.state != "FAIL" for result in results):
-        return None
-    if len({result.reason.split(":")[0] for result in results}) > 1:
+    reasons = {result.reason.split(":")[0] for result in results}
+    if len(results) < MIN_FAILURES or len(reasons) > 1 or any(result.state != "FAIL" for result in results):
         return None
     arm = results[0].spec.arm
     return RunError(f"the first {len(results)} trials of arm {arm} all failed for the same reason: {results[0].reason}")

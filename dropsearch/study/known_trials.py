@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from dropsearch.core import process_id
 from dropsearch.core.records import INTERRUPTED, TrialPhase
 from dropsearch.study import leases, trial_entry
-from dropsearch.study.claims import Claims, TrialKey
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.shadow_study import Shadow
+from dropsearch.study.trial_entry import TrialKey
 
 FASTER = "another process was faster"
 """Reason of a trial that was withdrawn before its start."""
@@ -25,6 +25,39 @@ AGE, COMPANY = 3.0, 60.0
 another process in which they are read before each `ask`, so that two processes do not start the same trials."""
 _PREFIX = f"{INTERRUPTED}."
 _T = TypeVar("_T")
+
+
+class Claims:
+    """The trials that count for each key; the first of them holds it."""
+
+    def __init__(self) -> None:
+        self._counting: dict[TrialKey, set[int]] = {}
+        self._interrupted: dict[TrialKey, set[int]] = {}
+        self._holders: dict[TrialKey, int] = {}
+        self.freed = 0
+        """Number of times that a key became free."""
+
+    @property
+    def holders(self) -> Mapping[TrialKey, int]:
+        """Number of the trial that holds each key; free keys are absent."""
+        return self._holders
+
+    def set(self, number: int, trial_key: TrialKey | None, *, counts: bool, interrupted: bool) -> None:
+        """Update whether a trial counts for its key, or was interrupted after its start."""
+        if trial_key is None:
+            return
+        counting = self._counting.setdefault(trial_key, set())
+        left = self._interrupted.setdefault(trial_key, set())
+        (counting.add if counts else counting.discard)(number)
+        (left.add if interrupted else left.discard)(number)
+        if counting:
+            self._holders[trial_key] = min(counting)
+        elif self._holders.pop(trial_key, None) is not None:
+            self.freed += 1
+
+    def interrupted(self, trial_key: TrialKey) -> int | None:
+        """Return the number of the last interrupted trial of a key, or None."""
+        return max(self._interrupted.get(trial_key, ()), default=None)
 
 
 class KnownTrials:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
@@ -63,25 +63,21 @@ class Silence:
         return self._seconds.get(owner, 0.0)
 
 
-class Leased(Protocol):
-    """A study whose trials are leased to processes."""
-
-    def renew_late(self) -> None:
-        """Write a heartbeat if training has written none for `LATE` seconds."""
-        ...
-
-
 @contextmanager
-def heartbeat(studies: Iterable[Leased]) -> Iterator[None]:
-    """Write heartbeats for studies while the context lasts, also during steps that take minutes."""
-    kept, stop = tuple(studies), threading.Event()
+def heartbeat(renewals: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """Write heartbeats while the context lasts, also during steps that take minutes.
+
+    Args:
+        renewals: Each writes a heartbeat of a study if training has written none for `LATE` seconds.
+    """
+    stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(LATE / 4):
-            for study in kept:
+            for renew in renewals:
                 # Training uses the same storage and reports its errors.
                 with suppress(OSError, StorageInternalError, SQLAlchemyError):
-                    study.renew_late()
+                    renew()
 
     thread = threading.Thread(target=beat, name="dropsearch-heartbeat", daemon=True)
     thread.start()

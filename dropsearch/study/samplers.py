@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, by name or as objects."""
+"""Optuna's samplers, by name or as objects."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 
 from dropsearch.core.errors import InputError
-from dropsearch.study.median_pruner import StudyMedianPruner
 from dropsearch.study.studies import quiet_optuna
 
 
@@ -40,38 +39,10 @@ SAMPLERS: Mapping[str, Sampler] = {
 """Samplers by name."""
 
 
-@dataclass(frozen=True)
-class Pruner:
-    """A pruner that the configuration can name."""
-
-    make: Callable[[int, int, int], BasePruner]
-    """Makes one from the epochs of a trial, the trials before it prunes, and the epochs before it does."""
-    share: float
-    """Share of the epochs that trials which may be pruned are expected to train, in (0, 1]: for forecasts."""
-    title: str
-    """Its name in a sentence."""
-
-
-PRUNERS: Mapping[str, Pruner] = {
-    "none": Pruner(lambda max_epochs, startup, warmup: NopPruner(), 1.0, "nothing is pruned"),
-    "median": Pruner(lambda max_epochs, startup, warmup: StudyMedianPruner(startup, warmup), 0.65, "the median pruner"),
-    "hyperband": Pruner(
-        lambda max_epochs, startup, warmup: HyperbandPruner(min_resource=1, max_resource=max_epochs), 0.4, "Hyperband"
-    ),
-}
-"""Pruners by name."""
-
-
 def make_sampler(name: str, seed: int, n_startup_trials: int = 10) -> BaseSampler:
     """Return the sampler with a name in `SAMPLERS`."""
     with quiet_optuna():
         return SAMPLERS[name].make(seed, n_startup_trials)
-
-
-def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 5) -> BasePruner:
-    """Return the pruner with a name in `PRUNERS`."""
-    with quiet_optuna():
-        return PRUNERS[name].make(max_epochs, n_startup_trials, warmup_epochs)
 
 
 _STATEFUL = ("CmaEsSampler", "GridSampler", "NSGAIISampler", "NSGAIIISampler", "QMCSampler")

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from dropsearch.core.records import Arm, Range, Site
-from dropsearch.study.distributions import distribution, parameter, value_of
+from dropsearch.core.records import Arm, Choice, Range, Site
 from dropsearch.study.readable_rates import RateDistribution
 
 Params = dict[str, Any]
 
 STEP = "step.sites"
 """The parameter of a step: how many sites, from the first, have the rate; the sites behind them have rate 0."""
+
+
+def distribution(searched: Range) -> BaseDistribution:
+    """Return the distribution of a range; lists become strings, since Optuna supports none."""
+    if isinstance(searched, Choice):
+        return CategoricalDistribution([parameter(value) for value in searched.values])
+    low, high = searched.low, searched.high
+    if searched.is_integer:
+        return IntDistribution(int(low), int(high), log=searched.log, step=int(searched.step or 1))
+    return FloatDistribution(low, high, log=searched.log, step=searched.step)
+
+
+def parameter(value: Any) -> Any:
+    """Return a value as an Optuna parameter."""
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def value_of(searched: Range, proposed: Any) -> Any:
+    """Return the value of an Optuna parameter."""
+    if isinstance(searched, Choice):
+        return next(value for value in searched.values if parameter(value) == proposed)
+    return proposed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dropsearch.core.records import Arm, Confirmed, TrialResult
-from dropsearch.study.claims import TrialKey
+from dropsearch.study.trial_entry import TrialKey
 
 EQUAL = 1e-9
 """Rates that differ by less are equal."""

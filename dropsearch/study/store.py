@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
@@ -21,31 +21,17 @@ from dropsearch.core.errors import RunError
 from dropsearch.core.records import EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.study import leases, trial_entry
 from dropsearch.study.abandoned import Abandoned, Failed
-from dropsearch.study.claims import Claims, TrialKey
-from dropsearch.study.distributions import propose
 from dropsearch.study.known_trials import FASTER, KnownTrials
-from dropsearch.study.median_pruner import StudyMedianPruner
+from dropsearch.study.proposals import Proposer, Wish
+from dropsearch.study.pruners import StudyMedianPruner
 from dropsearch.study.readable_rates import ReadableRates
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.search_space import Params
-from dropsearch.study.shadow_study import Shadow
 from dropsearch.study.studies import open_study, quiet_optuna
+from dropsearch.study.trial_entry import TrialKey
 
 _NOTE = "note."
 _T = TypeVar("_T")
-
-
-class Wish(NamedTuple):
-    """A trial to start."""
-
-    trial_key: TrialKey
-    """Key of the trial."""
-    point: Params
-    """Fixed parameters; the sampler proposes the others."""
-    seed: int
-    """The sampler's seed."""
-    unknown: frozenset[int] = frozenset()
-    """The numbers of the trials that are as if they had just begun, for the sampler."""
 
 
 class StudyStore:
@@ -86,17 +72,18 @@ class StudyStore:
     ) -> None:
         self.arm, self.repeat = arm, repeat
         self.phase: TrialPhase = phase
-        self._storage, self._make_sampler = storage, make_sampler
         owner = {trial_entry.OWNER: process_id.this_process()}
         self._owned = {**owner, trial_entry.WORKER: True} if only_trains else owner
         with quiet_optuna():
             self.study = open_study(storage, name, fingerprint, pruner)
             study_id = patiently(name, lambda: storage.get_study_id_from_name(name))
-            # Each trial has a sampler with its own seed; all of them infer the same search space, so one does it.
-            self._inferring = make_sampler(0)
         self._bulk = ReadableRates(bulk(storage, study_id))
         self._pruner = pruner or NopPruner()
         self.known = KnownTrials(self._bulk, name, phase)
+        self.seen, self.claims = self.known.seen, self.known.claims
+        """The trials as an in-memory study, and the trial that holds each key, as of the last read."""
+        with quiet_optuna():
+            self._proposer = Proposer(self.seen, make_sampler, self._pruner)
         self._abandoned = Abandoned(self.known, self._bulk, name, arm=arm, phase=phase, crash_of=crash_of)
         self._open: dict[int, set[int]] = {}
         """The trials that this process trains, with their written epochs."""
@@ -119,8 +106,10 @@ class StudyStore:
             distributions: The parameters of the trials.
             wishes: The trials to start; the sampler sees earlier ones when it proposes later ones.
         """
+        names = trial_entry.TRIAL_KEYS[self.phase]
+        attrs = [{**dict(zip(names, wish.trial_key, strict=True)), **self._owned} for wish in wishes]
         with quiet_optuna():
-            templates = self._templates(distributions, wishes)
+            templates = self._proposer.templates(distributions, list(zip(wishes, attrs, strict=True)))
         created, crowded = self._do(lambda: self._bulk.create(templates))
         self.known.take_in(created)
         if crowded:
@@ -132,28 +121,6 @@ class StudyStore:
             self._abandoned.interrupt(dict.fromkeys(late, FASTER))
         self._open |= {trial.number: set() for trial in ours}
         return ours
-
-    def _templates(self, distributions: Mapping[str, BaseDistribution], wishes: Sequence[Wish]) -> list[FrozenTrial]:
-        """Return the trials to create; each is in the in-memory study while the next ones are proposed."""
-        first = self.seen.next_number
-        templates: list[FrozenTrial] = []
-        inferred: dict[frozenset[int], Mapping[str, BaseDistribution]] = {}
-        try:
-            for number, wish in enumerate(wishes, start=first):
-                trial = trial_entry.running(number, {})
-                self.seen.put(trial)
-                study = self.seen.study(self._make_sampler(wish.seed), self._pruner, wish.unknown)
-                if wish.unknown not in inferred:  # no trial ends in the meantime
-                    inferred[wish.unknown] = self._inferring.infer_relative_search_space(study, trial)
-                params = propose(study, trial, distributions, wish.point, inferred[wish.unknown])
-                trial_key = dict(zip(trial_entry.TRIAL_KEYS[self.phase], wish.trial_key, strict=True))
-                trial = trial_entry.running(number, {**trial_key, **self._owned}, params, distributions)
-                templates.append(trial)
-                self.seen.put(trial)
-        finally:
-            for number in range(first, first + len(templates) + 1):
-                self.seen.discard(number)
-        return templates
 
     def report(
         self,
@@ -269,16 +236,6 @@ class StudyStore:
         self.known.release(why)
 
     # -- state of the study
-
-    @property
-    def seen(self) -> Shadow:
-        """The trials as of the last read, as an in-memory study."""
-        return self.known.seen
-
-    @property
-    def claims(self) -> Claims:
-        """The trial that holds each key, as of the last read."""
-        return self.known.claims
 
     @property
     def holders(self) -> Mapping[TrialKey, int]:

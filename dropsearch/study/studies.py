@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -22,6 +23,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS
 from dropsearch.study.reconnect import patiently
 from dropsearch.study.retrainings import RETRAININGS
+from dropsearch.study.storage import open_storage, storage_exists
 
 FINGERPRINT, IDENTITY = "fingerprint", "id"
 _PART = re.compile(rf"/(confirm|repeat-[0-9]+|{'|'.join(each.study for each in RETRAININGS.values())})$")
@@ -77,6 +79,29 @@ def study_names(storage: BaseStorage) -> set[str]:
         for name in optuna.get_all_study_names(storage)
         if _PART.sub("", name).rpartition("/")[2] in ARMS
     } - {""}
+
+
+def load_studies(storage: Any, journal: Path, names: Iterable[str]) -> dict[str, optuna.Study]:
+    """Return studies by their names.
+
+    Args:
+        storage: An Optuna storage, its URL, or the path of a journal file; None for `journal`.
+        journal: The journal file to use by default.
+        names: Names in the storage.
+
+    Raises:
+        InputError: The storage is missing, cannot be opened, or lacks a study.
+        RunError: The storage failed.
+    """
+    if not storage_exists(storage, journal):
+        raise InputError(
+            f"the study's storage must exist, got {storage or journal}: pass storage=..., or run the search again"
+        )
+    opened = open_storage(storage, journal)
+    try:
+        return {name: patiently(name, partial(optuna.load_study, study_name=name, storage=opened)) for name in names}
+    except KeyError as error:
+        raise InputError(f"the storage must contain the studies {', '.join(names)}, but lacks one of them") from error
 
 
 def check_studies(storage: BaseStorage, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:

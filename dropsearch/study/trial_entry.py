@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import INTERRUPTED, EpochMetrics, State, TrialPhase, TrialResult, TrialSpec
-from dropsearch.study.claims import TrialKey
 from dropsearch.study.retrainings import RETRAININGS
 
+TrialKey = tuple[int, ...]
+"""Key of a trial, with the fields of `TRIAL_KEYS`: `(index,)` in a search. One trial counts for a key."""
 RESULT = "result"
 """User attribute with the result as JSON, which needs a third of the memory of Python values."""
 OWNER = "owner"

@@ -21,12 +21,13 @@ from dropsearch.core.process_id import started
 from dropsearch.core.records import INTERRUPTED, Choice, EpochMetrics, Numbers, TrialResult, TrialSpec
 from dropsearch.core.seeds import confirmation_seeds, trial_seed
 from dropsearch.study import trial_entry
-from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import ConfirmFeed, SearchFeed, may_succeed, release_invalid
+from dropsearch.study.feeds import SearchFeed, may_succeed, release_invalid
+from dropsearch.study.retraining_feeds import ConfirmFeed
 from dropsearch.study.selection import best_configurations, confirmed_configurations, planned_retrainings, winner
 from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from dropsearch.study.studies import check_studies, identity
+from dropsearch.study.trial_entry import TrialKey
 from tests.study.conftest import ask, ended, make_feed, make_space, work
 
 MakeStore = Callable[..., StudyStore]

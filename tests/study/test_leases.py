@@ -90,7 +90,7 @@ def test_a_step_that_takes_minutes_keeps_its_trials(make_store, monkeypatch) -> 
     store = make_store()
     ask(make_feed(store))
     until = time.monotonic() + 30
-    with heartbeat([store]):
+    with heartbeat([store.renew_late]):
         while not (signs := [name for name in make_store().study.user_attrs if name.startswith("lease.")]):
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -100,13 +100,12 @@ def test_a_step_that_takes_minutes_keeps_its_trials(make_store, monkeypatch) -> 
 def test_the_heartbeat_leaves_a_failing_storage_to_the_training(make_store) -> None:
     beats = threading.Semaphore(0)
 
-    class Failing:
-        def renew_late(self) -> None:
-            beats.release()
-            raise OSError(5, "Input/output error")
+    def renew() -> None:
+        beats.release()
+        raise OSError(5, "Input/output error")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dropsearch.study.leases.LATE", 0.02)
-        with heartbeat([Failing()]):
+        with heartbeat([renew]):
             assert beats.acquire(timeout=30)
             assert beats.acquire(timeout=30), "it goes on"

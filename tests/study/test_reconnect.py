@@ -13,11 +13,10 @@ from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from dropsearch.core.errors import RunError
 from dropsearch.study import reconnect
-from dropsearch.study.from_storage import load_studies
 from dropsearch.study.reconnect import patiently, retried
 from dropsearch.study.storage import engine_options, open_storage
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import check_studies, identity, missing_studies
+from dropsearch.study.studies import check_studies, identity, load_studies, missing_studies
 from tests.study.conftest import ask, ended, make_feed, work
 
 

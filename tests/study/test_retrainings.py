@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import TrialSpec
+from dropsearch.study.retraining_feeds import trial_keys
 from dropsearch.study.retrainings import single_sites
-from dropsearch.study.variation_feed import trial_keys
 
 
 def winner(**rates: float) -> TrialSpec:

@@ -6,7 +6,8 @@ import pytest
 
 from dropsearch.config.schema import PrunerConfig, SamplerConfig
 from dropsearch.core.constraints import field_problems
-from dropsearch.study.samplers import PRUNERS, SAMPLERS
+from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.samplers import SAMPLERS
 
 
 @pytest.mark.parametrize(("config", "known"), [(SamplerConfig, SAMPLERS), (PrunerConfig, PRUNERS)])

@@ -1,4 +1,4 @@
-"""The feed of variations of an arm's winner, retrained with the seeds of its confirmation."""
+"""Feeds of retrainings: of the best configurations on fresh seeds, and of the winner with a change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,51 @@ from collections.abc import Callable, Mapping, Sequence
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.study.claims import TrialKey
-from dropsearch.study.feeds import StudyFeed, release_invalid
+from dropsearch.core.records import TrialResult, TrialSpec
+from dropsearch.study.feeds import StudyFeed, may_succeed, release_invalid
 from dropsearch.study.retrainings import Variations
 from dropsearch.study.search_space import Params, Space
 from dropsearch.study.store import StudyStore
+from dropsearch.study.trial_entry import TrialKey
+
+
+class ConfirmFeed(StudyFeed):
+    """Hands out retrainings of an arm's best configurations on fresh seeds.
+
+    Args:
+        store: The study of the arm's confirmation.
+        space: Search space of the arm.
+        configurations: Trials of the search to retrain.
+        trial_keys: The retrainings wanted, as (configuration, seed); the same seeds in every arm.
+        cancelled: Returns whether to stop now.
+    """
+
+    def __init__(
+        self,
+        store: StudyStore,
+        space: Space,
+        configurations: Sequence[TrialResult],
+        trial_keys: Sequence[TrialKey],
+        *,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._params = {result.spec.number: dict(result.spec.params) for result in configurations}
+        self._tried: set[TrialKey] = set()
+        """Keys of retrainings that failed in this run; each is tried once more now, and again by the next run."""
+        super().__init__(store, space, trial_keys, cancelled, None)
+
+    def point(self, trial_key: TrialKey) -> Params:
+        """Return the parameters of the configuration."""
+        return self._params[trial_key[0]]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Record results; the key of a failed retraining becomes free once."""
+        super().tell(results)
+        failed = {(r.spec.configuration or 0, r.spec.seed): r for r in results if may_succeed(r)}
+        again = {result.spec.number: "it failed" for key, result in failed.items() if key not in self._tried}
+        self._tried |= failed.keys()
+        if again:
+            self.store.release(again)
 
 
 class VariationFeed(StudyFeed):
@@ -51,19 +90,11 @@ class VariationFeed(StudyFeed):
         """Return no parameters."""
         return {}
 
-    def seed(self, trial: FrozenTrial) -> int:
-        """Return the seed of the trial's key."""
-        return trial.user_attrs["seed"]
-
     def _spec(self, trial: FrozenTrial) -> TrialSpec:
         varied = self._variations[trial.user_attrs["variation"]]
         return dataclasses.replace(
             varied, arm=self.store.arm, number=trial.number, seed=self.seed(trial), params={}, phase=self.store.phase
         )
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Return False for each trial: retrainings are never pruned."""
-        return [False for _ in reports]
 
 
 def trial_keys(variations: Variations, seeds: Sequence[int]) -> list[TrialKey]:

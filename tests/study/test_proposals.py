@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from dropsearch.core.records import Choice, Numbers, Range
-from dropsearch.study.distributions import distribution, parameter, propose, value_of
+from dropsearch.study.proposals import propose
+from dropsearch.study.search_space import distribution, parameter, value_of
 
 RANGES: list[Range] = [
     Choice((32, 64, 128)),

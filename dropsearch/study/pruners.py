@@ -1,14 +1,17 @@
-"""A median pruner for long studies, which computes each median once."""
+"""Optuna's pruners by name, with a median pruner for long studies, which computes each median once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
+
+from dropsearch.study.studies import quiet_optuna
 
 MOST_KEPT = 64
 """For how many sets of complete trials medians are kept."""
@@ -58,3 +61,31 @@ class StudyMedianPruner(BasePruner):
             finite = [value for value in values if not math.isnan(value)]
             medians[step] = median(finite) if finite else None
         return medians[step]
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A pruner that the configuration can name."""
+
+    make: Callable[[int, int, int], BasePruner]
+    """Makes one from the epochs of a trial, the trials before it prunes, and the epochs before it does."""
+    share: float
+    """Share of the epochs that trials which may be pruned are expected to train, in (0, 1]: for forecasts."""
+    title: str
+    """Its name in a sentence."""
+
+
+PRUNERS: Mapping[str, Pruner] = {
+    "none": Pruner(lambda max_epochs, startup, warmup: NopPruner(), 1.0, "nothing is pruned"),
+    "median": Pruner(lambda max_epochs, startup, warmup: StudyMedianPruner(startup, warmup), 0.65, "the median pruner"),
+    "hyperband": Pruner(
+        lambda max_epochs, startup, warmup: HyperbandPruner(min_resource=1, max_resource=max_epochs), 0.4, "Hyperband"
+    ),
+}
+"""Pruners by name."""
+
+
+def make_pruner(name: str, max_epochs: int, n_startup_trials: int = 5, warmup_epochs: int = 5) -> BasePruner:
+    """Return the pruner with a name in `PRUNERS`."""
+    with quiet_optuna():
+        return PRUNERS[name].make(max_epochs, n_startup_trials, warmup_epochs)
