@@ -13,7 +13,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.tasks import run
-from dropsearch.report.saved_summary import load_summary
+from dropsearch.report.results import load_summary
 from dropsearch.study.selection import best_configurations
 from dropsearch.study.storage import open_storage
 from tests.experiment.conftest import LIGHT, Cli, Ended, composed
