@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
+from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import Monitor, TrialResult, TrialSpec
 from dropsearch.dropout.mask_bits import SiteBits
+from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning
+from dropsearch.training.vectorized.trainer_arguments import not_of_rows
+from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.parity.conftest import SEED, Curve, source
 from tests.training.conftest import Queue
 
@@ -104,6 +108,11 @@ def _left(curve: list[float], module: Any, trainer: Any) -> Left:
     return Left(curve, weights, trainer.global_step, trainer.current_epoch, metrics, lr)
 
 
+def _settings(case: Case) -> TrainerSettings:
+    monitor = Monitor(case.monitor)
+    return TrainerSettings(case.epochs, "cpu", precision=case.precision, monitor=monitor, trainer=case.trainer)
+
+
 def in_trial(case: Case, rate: float) -> tuple[Left, TrialResult]:
     """Train a trial as the sequential engine does."""
     built: list[Any] = []
@@ -113,16 +122,49 @@ def in_trial(case: Case, rate: float) -> tuple[Left, TrialResult]:
             built.append(case.module(0.3))
         return built[-1]
 
-    settings = TrainerSettings(
-        case.epochs, "cpu", precision=case.precision, monitor=Monitor(case.monitor), trainer=case.trainer,
-    )  # fmt: skip
     feed = Queue([TrialSpec("dropout" if rate else "none", 0, SEED, {"drop": rate}, lr=1e-2, weight_decay=0.0)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        SequentialEngine(make, case.data(), settings).run(feed)
+        SequentialEngine(make, case.data(), _settings(case)).run(feed)
     result = feed.results[0]
     assert result.state == "COMPLETE", result.reason
     return _left([point.objective for point in result.curve], built[-1], built[-1].trainer), result
+
+
+def in_rows(case: Case, rate: float) -> Left | str:
+    """Train a trial in the row between two others; return instead why the module cannot be trained so."""
+
+    def make(spec: TrialSpec) -> LightningModule:
+        with seeded(spec.seed):
+            return case.module(0.3).double()
+
+    settings, source = _settings(case), case.data()
+    rows = source.in_rows() if hasattr(source, "in_rows") else source
+    one, other, last = (
+        TrialSpec("dropout", n, seed, {"drop": p}, lr=1e-2, weight_decay=0.0)
+        for n, (seed, p) in enumerate([(SEED + 1, 0.1), (SEED, rate), (SEED + 2, 0.9)])
+    )
+    with warnings.catch_warnings(), quiet_lightning():
+        warnings.simplefilter("ignore")
+        if rows is None:
+            return source.incompatibility
+        shared = Trainer(max_epochs=case.epochs, accelerator="cpu", barebones=True)
+        reasons = [*not_of_rows(case.trainer()), *incompatibilities(make, rows, one, settings.monitor, shared)]
+        if reasons:
+            return reasons[0]
+        feed = Queue([one, other, last])
+        try:
+            trials = VectorizedTrials(make, rows, settings, feed, 3)
+            row = trials.trial_rows[1]
+            trials.fit()
+        except UnsupportedError as error:
+            return str(error)
+    result = feed.results[1]
+    assert result.state == "COMPLETE", result.reason
+    lr = [float(group["lr"]) for group in row.groups]
+    weights = {name: value.detach().clone() for name, value in row.module.state_dict().items()}
+    curve = [point.objective for point in result.curve]
+    return Left(curve, weights, row.updates, row.epoch, _told(result), lr)
 
 
 class Clock:
@@ -170,17 +212,31 @@ def _told(result: TrialResult) -> dict[str, float]:
     return {"val_loss": last.val_loss, "val_acc": last.val_acc, **last.logged}
 
 
+def _check(ours: Left, told: Mapping[str, float], theirs: Left, case: Case, rate: float, *, exact: float) -> None:
+    expected = {name: told.get(f"training/{name}", told.get(name)) for name in theirs.metrics}
+    assert expected == pytest.approx(theirs.metrics, rel=exact, nan_ok=True), f"what is told at rate {rate}"
+    for name in ("curve", "steps", "epoch", "metrics", "lr"):
+        if name not in case.differs:
+            expected = pytest.approx(getattr(theirs, name), rel=exact, nan_ok=True)
+            assert getattr(ours, name) == expected, f"{name} at rate {rate}"
+    assert ours.weights.keys() == theirs.weights.keys()
+    for name, value in ours.weights.items():
+        assert torch.allclose(value, theirs.weights[name], rtol=exact, atol=exact / 100), f"{name} at rate {rate}"
+
+
 def compare(case: Case) -> None:
-    """Check that a trial leaves what plain Lightning leaves, for each rate."""
+    """Check that a sequential trial leaves what plain Lightning leaves, for each rate."""
     for rate in case.rates:
         (ours, result), theirs = in_trial(case, rate), in_plain_lightning(case, rate)
-        told = _told(result)
-        expected = {name: told.get(f"training/{name}", told.get(name)) for name in theirs.metrics}
-        assert expected == pytest.approx(theirs.metrics, rel=case.exact, nan_ok=True), f"what is told at rate {rate}"
-        for name in ("curve", "steps", "epoch", "metrics", "lr"):
-            if name not in case.differs:
-                expected = pytest.approx(getattr(theirs, name), rel=case.exact, nan_ok=True)
-                assert getattr(ours, name) == expected, f"{name} at rate {rate}"
-        assert ours.weights.keys() == theirs.weights.keys()
-        for name, value in ours.weights.items():
-            assert torch.allclose(value, theirs.weights[name], rtol=case.exact, atol=1e-14), f"{name} at rate {rate}"
+        _check(ours, _told(result), theirs, case, rate, exact=case.exact)
+
+
+def compare_rows(case: Case, reason: str = "") -> None:
+    """Check that a trial in a row leaves what plain Lightning leaves, or that it says why it trains sequentially."""
+    for rate in case.rates[-1:]:
+        ours = in_rows(case, rate)
+        if reason or isinstance(ours, str):
+            assert reason and isinstance(ours, str) and reason in ours, ours
+            return
+        theirs = in_plain_lightning(case, rate)
+        _check(replace(ours, metrics=theirs.metrics), ours.metrics, theirs, case, rate, exact=1e-9)

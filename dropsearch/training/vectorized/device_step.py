@@ -159,10 +159,10 @@ class DeviceStep(VectorizedStep):
             self.rows, batch, self._rates, self._bits.views(self._field), self.batches.form
         )
         scaled = losses / self._accumulation if self._accumulation > 1 else losses
-        self.rows.compute_gradients(scaled, adds=not is_first)
+        self.rows.compute_gradients([(scaled, None)], adds=not is_first)
         if is_due:
             self._clip()
-            self.optimizer.step()
+            self.optimizer.step(self.rows.unused_spans(0))  # the same in all rows, which run one graph
         self.logs.add(losses, logged, self.runner.log_options, size)
         self._position += size
         self._mask_steps += 1

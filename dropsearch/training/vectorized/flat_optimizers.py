@@ -8,7 +8,7 @@ gets another trial or a schedule changes the learning rate. The formulas are tho
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from dropsearch.training.vectorized.row_optimizers import Span, UnsupportedError, group_spans, has_default_options
+from dropsearch.training.vectorized.row_optimizers import Span, UnsupportedError, group_spans, has_default_options, without
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 
@@ -88,11 +88,12 @@ class FlatOptimizer(ABC):
         self._host_values = [self._host_values[row] for row in sources]
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Step all rows."""
+    def step(self, unused: Collection[Span] = ()) -> None:
+        """Step all rows; parameters in the columns `unused` have no gradient and stay as they are."""
         for index, span in enumerate(self.spans):
             options = {name: self._values[i, :, index : index + 1] for i, name in enumerate(self.options)}
-            self._step(options, span)
+            for piece in without(span, unused):
+                self._step(options, piece)
         self.count += 1
 
     @abstractmethod

@@ -152,6 +152,11 @@ class RowModules:
         """Return whether the module overrides a hook."""
         return name in self._traits.hooks
 
+    @property
+    def may_change_gradients(self) -> bool:
+        """Whether a hook runs between the gradients and the optimizer's step."""
+        return self.has_hook("on_after_backward") or self.has_hook("on_before_optimizer_step")
+
     def end_epoch(self, trial_row: TrialRow) -> Values:
         """Run the hook at the end of a row's epoch; return the row's values logged in training and hooks."""
         assert trial_row.log is not None

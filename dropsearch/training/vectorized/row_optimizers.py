@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -107,7 +107,10 @@ class RowOptimizer:
         fused = _FUSED.get(type(optimizer)) if spans and has_default_options(optimizer) else None
         self._fused = _Fused(fused, rows, row, spans, optimizer) if fused else None
         self._optimizer = optimizer
-        self.step: Callable[[], Any] = self._fused or optimizer.step
+
+    def step(self, unused: Collection[Span] = ()) -> None:
+        """Step the row; parameters in the columns `unused` have no gradient and stay as they are."""
+        self._fused(unused) if self._fused else self._optimizer.step()
 
     def state(self) -> list[Tensor]:
         """Return the tensors of the optimizer's state."""
@@ -133,10 +136,36 @@ def group_spans(rows: StackedState, module: LightningModule, optimizer: Optimize
     return spans
 
 
+def without(span: Span, unused: Collection[Span]) -> list[Span]:
+    """Return the parts of a span that no span of `unused` covers, in their order."""
+    left, (start, stop) = [], span
+    for a, b in sorted(each for each in unused if start < each[1] and each[0] < stop):
+        left.append((start, a))
+        start = b
+    return [(a, b) for a, b in (*left, (start, stop)) if a < b]
+
+
 def has_default_options(optimizer: Optimizer) -> bool:
     """Return whether an optimizer uses none of the options that change its formula."""
     unsupported = ("amsgrad", "maximize", "differentiable", "capturable")
     return not any(group.get(name) for group in optimizer.param_groups for name in unsupported)
+
+
+@dataclass
+class _Piece:
+    """Neighbouring columns of a parameter group that have had a gradient in the same steps, and their state."""
+
+    span: Span
+    group: int
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def split(self, at: int) -> _Piece:
+        """Keep the columns before `at`; return the others."""
+        (start, stop), count = self.span, at - self.span[0]
+        rest = {name: value[count:] if value.dim() else value.clone() for name, value in self.state.items()}
+        self.state = {name: value[:count] if value.dim() else value for name, value in self.state.items()}
+        self.span = start, at
+        return _Piece((at, stop), self.group, rest)
 
 
 class _Fused:
@@ -145,19 +174,28 @@ class _Fused:
     def __init__(
         self, step: Callable[..., None], rows: StackedState, row: int, spans: list[Span], optimizer: Optimizer
     ) -> None:
-        self._step, self._optimizer, self._spans = step, optimizer, spans
-        self.states: list[dict[str, Tensor]] = [{} for _ in spans]
+        self._step, self._optimizer = step, optimizer
+        self._pieces = [_Piece(span, index) for index, span in enumerate(spans)]
         self.move(rows, row)
 
+    @property
+    def states(self) -> list[dict[str, Tensor]]:
+        """The state of each piece."""
+        return [piece.state for piece in self._pieces]
+
     def move(self, rows: StackedState, row: int) -> None:
-        self._pieces = [(rows.flat[row, a:b], rows.gradients[row, a:b]) for a, b in self._spans]
+        self._value, self._gradient = rows.flat[row], rows.gradients[row]
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        for (value, gradient), state, group in zip(
-            self._pieces, self.states, self._optimizer.param_groups, strict=True
-        ):
-            self._step(value, gradient, state, group)
+    def __call__(self, unused: Collection[Span]) -> None:
+        for column in {column for span in unused for column in span}:
+            cut = [piece for piece in self._pieces if piece.span[0] < column < piece.span[1]]
+            self._pieces += [piece.split(column) for piece in cut]
+        for piece in self._pieces:
+            start, stop = piece.span
+            if not any(a <= start and stop <= b for a, b in unused):
+                group = self._optimizer.param_groups[piece.group]
+                self._step(self._value[start:stop], self._gradient[start:stop], piece.state, group)
 
 
 def _adam_state(state: dict[str, Tensor], value: Tensor) -> None:

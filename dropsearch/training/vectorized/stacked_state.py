@@ -52,7 +52,10 @@ class StackedState:
         self.gradients = torch.zeros_like(self.flat)
         self.spans: dict[str, tuple[int, int]] = {}
         self.parameters: dict[str, Tensor] = {}
-        self._gradients: list[Tensor] = []
+        self._gradients: dict[str, Tensor] = {}
+        self.unused: list[frozenset[str]] = [frozenset()] * width
+        """Trained parameters of each row without a gradient."""
+        self._shown = [*self.unused]
         start = 0
         for name in self.order:
             stop = start + math.prod(shapes[name])
@@ -60,7 +63,7 @@ class StackedState:
             view = self.flat[:, start:stop].view(width, *shapes[name]).detach()
             self.parameters[name] = view.requires_grad_(name in trained)
             if name in trained:
-                self._gradients.append(self.gradients[:, start:stop].view(width, *shapes[name]))
+                self._gradients[name] = self.gradients[:, start:stop].view(width, *shapes[name])
             start = stop
         self.buffers = {
             name: torch.zeros(
@@ -70,20 +73,56 @@ class StackedState:
             if name not in self.shared
         }
 
-    def compute_gradients(self, losses: Tensor, *, adds: bool = False) -> None:
+    def compute_gradients(self, losses: Sequence[tuple[Tensor, RowsPart | None]], *, adds: bool = False) -> None:
         """Compute the gradient of each row's loss with respect to that row, and store it in `gradients`.
 
+        What a loss does not depend on gets no gradient, as in a backward pass: `unused` names it for each row.
+
         Args:
-            losses: `[width]`; each loss depends on the parameters of its own row only.
+            losses: Losses `[part]` and the part of the rows that they come from, or `[width]` and None for all rows;
+                each loss depends on the parameters of its own row only.
             adds: Whether to add it to what `gradients` hold.
         """
-        trained = [parameter for parameter in self.parameters.values() if parameter.requires_grad]
-        computed = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
-        for stored, gradient in zip(self._gradients, computed, strict=True):
-            if gradient is None:
-                stored if adds else stored.zero_()
-            else:
-                stored.add_(gradient) if adds else stored.copy_(gradient)
+        for found, part in losses:
+            parameters = (part or self).parameters
+            trained = {name: parameters[name] for name in self._gradients}
+            computed = torch.autograd.grad(found.sum(), list(trained.values()), allow_unused=True)
+            unused = frozenset(name for name, gradient in zip(trained, computed, strict=True) if gradient is None)
+            rows = range(self.width) if part is None else part.index.tolist()
+            for row in rows:
+                self.unused[row] = self.unused[row] & unused if adds else unused
+            for (name, stored), gradient in zip(self._gradients.items(), computed, strict=True):
+                given = stored.new_zeros(()) if gradient is None else gradient
+                if part is None:
+                    stored.add_(given) if adds else stored.copy_(given)
+                else:
+                    stored[part.index] = stored[part.index] + given if adds else given.expand_as(stored[part.index])
+
+    def show_gradients(self, row: int, module: LightningModule) -> None:
+        """Make the gradients of a row those of the module that is bound to it; None for what its loss did not use."""
+        if self._shown[row] == self.unused[row]:
+            return
+        self._shown[row] = self.unused[row]
+        parameters = dict(module.named_parameters())
+        for name, stored in self._gradients.items():
+            parameters[name].grad = None if name in self.unused[row] else stored[row]
+
+    def take_gradients(self, row: int, module: LightningModule) -> None:
+        """Take over the gradients that a hook of a bound module put in the place of those of its row, or removed."""
+        parameters, removed = dict(module.named_parameters()), set()
+        for name, stored in self._gradients.items():
+            given, own = parameters[name].grad, stored[row]
+            if given is None:
+                removed.add(name)
+                own.zero_()
+            elif given.data_ptr() != own.data_ptr():
+                own.copy_(given)
+                parameters[name].grad = own
+        self.unused[row] = self._shown[row] = frozenset(removed)
+
+    def unused_spans(self, row: int) -> list[tuple[int, int]]:
+        """Return the columns of a row's trained parameters without a gradient."""
+        return [self.spans[name] for name in self.unused[row]]
 
     def bind(self, row: int, module: LightningModule) -> None:
         """Copy a module's parameters and buffers into a row, and replace them in the module by views of that row.
@@ -93,6 +132,7 @@ class StackedState:
         Raises:
             NotHeldOnceError: A shared tensor differs in this module.
         """
+        self.unused[row] = self._shown[row] = frozenset()
         with torch.no_grad():
             use(module, self.shared)
             parameters = {name: value for name, value in module.named_parameters() if name not in self.shared}
@@ -168,11 +208,11 @@ class RowsPart:
     """
 
     def __init__(self, state: StackedState, index: Tensor) -> None:
-        self._state, self._index, self.shared = state, index, state.shared
+        self._state, self.index, self.shared = state, index, state.shared
         self.parameters = {name: value.index_select(0, index) for name, value in state.parameters.items()}
         self.buffers = {name: value.index_select(0, index) for name, value in state.buffers.items()}
 
     def put_back(self) -> None:
         """Write the buffers, which steps may change, to the state of all rows."""
         for name, value in self.buffers.items():
-            self._state.buffers[name].index_copy_(0, self._index, value)
+            self._state.buffers[name].index_copy_(0, self.index, value)

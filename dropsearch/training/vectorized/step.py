@@ -125,10 +125,10 @@ class HostStep(VectorizedStep):
         require_a_row(trial_rows)
         for row in rows:
             trial_rows[row].step += 1
-        for trial_row in (trial_rows[row] for row in due if trial_rows[row].error is None):
+        for row, trial_row in ((row, trial_rows[row]) for row in due if trial_rows[row].error is None):
             assert trial_row.optimizer is not None
             trial_row.note_learning_rate()
-            trial_row.optimizer.step()
+            trial_row.optimizer.step(self.rows.unused_spans(row))
             trial_row.updates += 1
             trial_row.advance("step", taken.index + 1)
         if self.row_modules is not None:
@@ -145,7 +145,7 @@ class HostStep(VectorizedStep):
             due: The rows whose optimizers step after it.
             is_first: Whether it is the first of the steps whose gradients are summed.
         """
-        losses: list[Tensor] = []
+        losses: list[tuple[Tensor, RowsPart | None]] = []
         groups: list[list[int]] = []
 
         def step(group: list[int], part: StackedState | RowsPart) -> None:
@@ -160,7 +160,8 @@ class HostStep(VectorizedStep):
                 self.row_modules.trained(trial_rows, group, own.size)
             if isinstance(part, RowsPart):
                 part.put_back()
-            losses.append(found / self._accumulation if self._accumulation > 1 else found)
+            found_part = part if isinstance(part, RowsPart) else None
+            losses.append((found / self._accumulation if self._accumulation > 1 else found, found_part))
             groups.append(group)
             whole = len(group) == self.rows.width
             self.logs.add(found, logged, self.runner.log_options, own.size, None if whole else group)
@@ -168,13 +169,18 @@ class HostStep(VectorizedStep):
         for stack in {id(stack): stack for stack in stacks.values()}.values():
             self.runner.in_groups(trial_rows, self.rows, step, stack.rows)
         if self.row_modules is not None:
-            each = {row: loss for group, found in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
+            each = {row: loss for group, (found, _) in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
             self.row_modules.before_backward(trial_rows, each, is_first=is_first)
         if not losses:
             return
-        self.rows.compute_gradients(losses[0] if len(losses) == 1 else torch.cat(losses), adds=not is_first)
+        self.rows.compute_gradients(losses, adds=not is_first)
+        for row in stacks:
+            self.rows.show_gradients(row, trial_rows[row].module)
         if self.row_modules is not None:
             self.row_modules.after_backward(trial_rows, stacks, due)
+            if self.row_modules.may_change_gradients:
+                for row in stacks:
+                    self.rows.take_gradients(row, trial_rows[row].module)
         if due:
             self._clip(None if len(due) == len(trial_rows) else due)
 

@@ -164,3 +164,23 @@ def test_different_optimizers_are_rejected() -> None:
     ):
         with pytest.raises(UnsupportedError, match="differ in class or parameter groups"):
             flat.begin(1, bound[1], other)
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+def test_parameters_without_a_gradient_stay(kind: type[Optimizer]) -> None:
+    separate, optimizers, bound, _, rows, flat = pairs(kind, [{"lr": 0.1, "weight_decay": 0.3}, {"lr": 0.2}])
+    names = ["first.bias", "second.weight"]
+    for step in range(3):
+        for row in range(2):
+            train_without(names, separate[row], optimizers[row], torch.Generator().manual_seed(step))
+            write_gradients(bound[row], torch.Generator().manual_seed(step))
+        flat.upload()
+        flat.step([rows.spans[name] for name in names])
+    assert_equal(separate, bound, 1e-12)
+
+
+def train_without(names: list[str], module: Two, optimizer: Optimizer, generator: torch.Generator) -> None:
+    for name, p in module.named_parameters():
+        gradient = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        p.grad = None if name in names else gradient
+    optimizer.step()
