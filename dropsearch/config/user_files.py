@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,14 @@ from typing import Any
 import yaml
 
 from dropsearch.config.messages import conf_folder
+from dropsearch.core.errors import InputError
+
+CONFIG_PATH, CONFIG_DIR = ("--config-path", "-cp"), ("--config-dir", "-cd")
+CONFIG_NAME = ("--config-name", "-cn")
+_HEADER = re.compile(r"#\s*@(\w+)\s+(\S+)")
+
+GLOBAL = "# @package _global_"
+"""First line of a file in a folder whose keys are those of the whole configuration."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,18 @@ class UserFiles:
 
     @classmethod
     def named_by(cls, arguments: Sequence[str]) -> UserFiles:
-        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them."""
-        folders = [_option(arguments, "--config-path", "-cp"), _option(arguments, "--config-dir", "-cd")]
-        name = _option(arguments, "--config-name", "-cn")
+        """Read the files named on a command line. Unreadable files count as empty, since Hydra reports them.
+
+        Raises:
+            InputError: Hydra would put the keys of an experiment under its group.
+        """
+        folders = [option(arguments, *CONFIG_PATH), option(arguments, *CONFIG_DIR)]
+        name = option(arguments, *CONFIG_NAME)
+        primary = None if name is None else next((content for _, content in _found(folders, name)), {})
         chosen = next((word.partition("=")[2] for word in arguments if _key(word) == "experiment"), "")
-        experiments = [name.strip() for name in chosen.strip("[]").split(",") if name.strip()]
-        return cls(
-            None if name is None else _content(folders, name),
-            tuple(_content(folders, f"experiment/{each}") for each in experiments),
-        )
+        experiments = [name.strip() for name in chosen.strip("[]").split(",")] if chosen else _experiments(primary)
+        found = [next(_found(folders, f"experiment/{each}"), None) for each in experiments if each]
+        return cls(primary, tuple(_checked(*each) for each in found if each is not None))
 
     @property
     def has_groups(self) -> bool:
@@ -45,6 +57,13 @@ class UserFiles:
     def has_schema(self) -> bool:
         """Whether the schema is in the defaults list, so that Hydra knows the configuration keys."""
         return self.has_groups or "schema" in self.chosen
+
+    @property
+    def search_path(self) -> list[str]:
+        """Further folders of configurations that the primary file names."""
+        hydra = (self.primary or {}).get("hydra")
+        found = hydra.get("searchpath") if isinstance(hydra, Mapping) else None
+        return [str(each) for each in _listed(found)]
 
     @property
     def targets(self) -> set[str]:
@@ -75,7 +94,33 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+")
 
 
-def _option(arguments: Sequence[str], *names: str) -> str | None:
+def _experiments(primary: Mapping[str, Any] | None) -> list[str]:
+    """Return the experiments that the defaults list of a file chooses."""
+    entries = [entry for entry in _listed((primary or {}).get("defaults")) if isinstance(entry, Mapping)]
+    chosen = [name for each in entries for key, name in each.items() if str(key).split("/")[-1] == "experiment"]
+    return [str(name) for each in chosen for name in (each if isinstance(each, list) else [each])]
+
+
+def _checked(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _package(path) in ("", "_group_"):
+        raise InputError(
+            f'{path} must begin with the line "{GLOBAL}", since Hydra puts the keys of a file without it under '
+            '"experiment": write this line first'
+        )
+    return content
+
+
+def _package(path: Path) -> str:
+    """Return the package that the first lines of a file name, as Hydra reads them; empty if they name none."""
+    for line in filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())):
+        if not (header := _HEADER.match(line)):
+            break
+        if header[1] == "package":
+            return header[2]
+    return ""
+
+
+def option(arguments: Sequence[str], *names: str) -> str | None:
     """Return the value of a command line option, ``--name VALUE`` or ``--name=VALUE``, or None."""
     for place, word in enumerate(arguments):
         if word in names:
@@ -85,16 +130,13 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
     return None
 
 
-def _content(folders: Sequence[str | None], name: str) -> Mapping[str, Any]:
-    """Return the content of the first file with this name."""
-    return next(_found((*folders, str(conf_folder())), f"{name.removesuffix('.yaml')}.yaml"), {})
-
-
-def _found(folders: Sequence[str | None], name: str) -> Iterator[Mapping[str, Any]]:
-    for folder in folders:
+def _found(folders: Sequence[str | None], name: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield the files with a name, and their contents."""
+    for folder in (*folders, str(conf_folder())):
+        path = Path(folder or "", f"{name.removesuffix('.yaml')}.yaml")
         try:
-            content = yaml.safe_load(Path(folder, name).read_text(encoding="utf-8")) if folder else None
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) if folder else None
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(content, Mapping):
-            yield content
+            yield path, content

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from dropsearch.config.messages import GROUPS
-from dropsearch.config.user_files import UserFiles
+from dropsearch.config.messages import GROUPS, conf_folder
+from dropsearch.config.user_files import CONFIG_DIR, CONFIG_NAME, UserFiles, option
+from dropsearch.core.errors import InputError
+from dropsearch.core.override_text import written
 
 _KINDS = re.compile(r"^sites\.kinds(?:=|\.(?P<site>[^=]+)=)(?P<value>.*)$", re.DOTALL)
 _SEVERAL_TRACKERS = re.compile(r"^tracking=(?=\[)")
@@ -15,6 +19,7 @@ _UNIT = re.compile(r"^\+{0,2}monitor\.unit=")
 """Rewritten as `unit`, because `monitor` is a name and has no keys."""
 _QUOTED = re.compile(r"""(["'])([^"':{},]+)\1(\s*:)""")
 _TARGET = re.compile(r"^\+{0,2}(model|data)\._target_=")
+_SEARCHPATH = re.compile(r"^\+{0,2}hydra\.searchpath=(.*)$", re.DOTALL)
 _KEY = re.compile(r"^(?P<key>[a-z_][\w.]*)=")
 _QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
 """Settings of conf/config.yaml for Hydra's files, added for other primary configuration files."""
@@ -27,6 +32,7 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
     The same holds if a user's configuration file sets the class. Names of sites are prefixed by ``+``, as are all keys
     if a user's configuration file lacks the schema.
     """
+    arguments = _at_top(arguments)
     arguments = [_UNIT.sub("unit=", _with_sites(argument)) for argument in arguments]
     arguments = [_SEVERAL_TRACKERS.sub("tracking.name=", argument) for argument in arguments]
     files = UserFiles.named_by(arguments)
@@ -41,6 +47,41 @@ def with_user_targets(arguments: Sequence[str]) -> list[str]:
     if not files.has_schema:
         arguments = list(map(_new, arguments))
     return [*arguments, *(word for word in _QUIET if word.partition("=")[0] not in keys)]
+
+
+def _at_top(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose ``--config-name SUB/NAME`` is NAME in the folder SUB, beside the groups above it.
+
+    Hydra puts the keys of a file in a folder under the name of that folder, and looks for its groups there.
+    """
+    folder, name = option(arguments, *CONFIG_DIR), option(arguments, *CONFIG_NAME)
+    if folder is None or name is None or not Path(folder, f"{name.removesuffix('.yaml')}.yaml").is_file():
+        return list(arguments)
+    below, _, last = name.removesuffix(".yaml").rpartition("/")
+    if not below:
+        return list(arguments)
+    if (conf_folder() / f"{last}.yaml").is_file():
+        raise InputError(
+            f'--config-name must end in a name that dropsearch has no file of, got "{name}": rename the file'
+        )
+    above = f"file://{os.path.abspath(folder)}"
+    found = [_SEARCHPATH.match(word) for word in arguments]
+    kept = [word for word, match in zip(arguments, found, strict=True) if match is None]
+    paths = [match[1].strip("[]") for match in found if match is not None]
+    rest = ",".join([*paths, *map(written, UserFiles.named_by(arguments).search_path)])
+    return [
+        *_with_option(_with_option(kept, os.path.join(folder, below), CONFIG_DIR), last, CONFIG_NAME),
+        f"hydra.searchpath=[{','.join(filter(None, [written(above), rest]))}]",
+    ]
+
+
+def _with_option(arguments: Sequence[str], value: str, names: Sequence[str]) -> list[str]:
+    """Return a command line with another value of an option that it has."""
+    changed = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        given = word.partition("=")
+        changed.append(value if before in names else f"{given[0]}={value}" if given[0] in names and given[1] else word)
+    return changed
 
 
 def _added(argument: str, chosen: set[str]) -> str:

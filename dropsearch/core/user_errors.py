@@ -20,6 +20,9 @@ _LIBRARIES = sys.stdlib_module_names | {
 USER_ERRORS = (Exception, SystemExit, GeneratorExit, CancelledError)
 """What user code may raise outside of a trial: Ctrl-C alone stops the run."""
 
+LINE = "<line>"
+"""File name of code that this package executes."""
+
 _MEANINGS = (
     (
         re.compile(r"expected scalar type|same dtype|Float and Double|Double and Float|should be the same"),
@@ -78,4 +81,5 @@ def users_line(error: BaseException) -> tuple[str, str] | None:
 
 
 def _is_users(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES
+    name = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return name not in _LIBRARIES and frame.f_code.co_filename != LINE

@@ -18,7 +18,7 @@ from dropsearch.datasets.data_module import TensorDataModule
 from dropsearch.datasets.given_loaders import GivenLoaders, as_data_module
 from dropsearch.datasets.user_data import UserData
 from dropsearch.datasets.user_parts import defines
-from dropsearch.experiment.targets import check_arguments, imported, instantiated, named_arguments
+from dropsearch.experiment.targets import as_text, check_arguments, imported, instantiated, named_arguments
 from dropsearch.training.adapters.hyperparameters import ARGUMENTS, accepted
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import without_effect
@@ -99,7 +99,7 @@ def _trainer_arguments(config: Config) -> Callable[[], Mapping[str, Any]]:
 
     def make() -> Mapping[str, Any]:
         try:
-            made = instantiate({"_convert_": "all", **given}) if given else {}
+            made = instantiate(as_text({"_convert_": "all", **given})) if given else {}
         except Exception as error:  # user callbacks may raise anything
             keys = ", ".join(f"trainer.{key}" for key in given)
             raise InputError(f"{keys} must be arguments that can be built, got {first_cause(error)}") from error

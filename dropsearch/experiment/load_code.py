@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stdout
@@ -13,15 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
+
 from dropsearch._compat.lightning import quiet_loggers
 from dropsearch.config.schema import Config, arguments, takes_optimizer
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.printable import masked_values
 from dropsearch.core.records import ARMS
-from dropsearch.core.user_errors import USER_ERRORS
+from dropsearch.core.user_errors import LINE, USER_ERRORS, described
 from dropsearch.experiment.insertion import where_of
 from dropsearch.experiment.secret_values import secret_variable, without_secrets
-from dropsearch.experiment.targets import HYDRAS, imported, is_nested, takes_rates
+from dropsearch.experiment.targets import HYDRAS, as_text, imported, is_nested, takes_rates
 
 
 def load_code(
@@ -31,8 +34,10 @@ def load_code(
     carried: Mapping[str, Any],
     rates: Mapping[str, float],
     kept: Path | None = None,
-) -> str:
-    """Return one line of Python that loads a checkpoint and prints its network; empty where no line does.
+) -> tuple[str, str]:
+    """Return one line of Python that loads a checkpoint and prints its network, and what user code raises in it.
+
+    One of the two is empty; both are where no line can say how the network is made.
 
     With `kept` the line has been executed: layers that `setup` builds need another line than those of a constructor,
     and no line gives what `setup` asks of data.
@@ -46,17 +51,21 @@ def load_code(
         kept: An existing file with the same content.
     """
     if config is None or takes_optimizer(config):  # its checkpoint holds all that it was built with
-        return f"{_imported('dropsearch.Classifier')}; print(Classifier.load_from_checkpoint({_quoted(checkpoint)}))"
+        load = f"Classifier.load_from_checkpoint({_quoted(checkpoint)})"
+        return f"{_imported('dropsearch.Classifier')}; print({load})", ""
     # A function that makes modules has no name to import, and a class builds the BatchNorm that was taken away.
     if config.model.made_by is not None or (config.batchnorm.replace and not ARMS[arm].batchnorm):
-        return ""
+        return "", ""
     # What has no text, such as a tensor that the data module has, is in the checkpoint or nowhere.
     given = {name: value for name, value in {**arguments(config.model), **carried}.items() if _has_text(value)}
     rest = "; ".join([*_inserted(config), *_set(rates), "print(net)"])
+    raised: list[str] = []
     for load in _ways(config.model._target_, given):
-        if kept is None or _executes(f"{load(str(kept))}; {rest}"):
-            return f"{load(checkpoint)}; {rest}"
-    return ""
+        failure = "" if kept is None else _failure(f"{load(str(kept))}; {rest}")
+        if not failure:
+            return f"{load(checkpoint)}; {rest}", ""
+        raised.append(failure)
+    return "", next((failure for failure in raised if _IN_USER_CODE.search(failure)), raised[0])
 
 
 def _ways(target: str, given: Mapping[str, Any]) -> Iterator[Callable[[str], str]]:
@@ -102,24 +111,29 @@ def _has_text(value: Any) -> bool:
 
 def _made(target: str, nested: Mapping[str, Any]) -> str:
     """Return the expression of what builds a class, given the arguments that Hydra makes as in a trial."""
-    given = {"_target_": target, "_partial_": True, **without_secrets(nested, "model")}
-    return f"instantiate({given!r})"
+    given = as_text({"_target_": target, "_partial_": True, **nested})
+    return f"instantiate({without_secrets(given, 'model')!r})"
 
 
-def _executes(line: str) -> bool:
-    """Return whether a line can be executed; one that needs a secret of the environment is not tried."""
+def _failure(line: str) -> str:
+    """Return what the execution of a line raises; a line that needs a secret of the environment is not tried."""
     if "os.environ[" in line or "${oc.env:" in line:
-        return True
+        return ""
     with ExitStack() as kept:
         for each in (process_state_kept(), quiet_loggers(logging.CRITICAL), warnings.catch_warnings()):
             kept.enter_context(each)
         kept.enter_context(redirect_stdout(io.StringIO()))
         warnings.simplefilter("ignore")
         try:
-            exec(line, {"__name__": "__main__"})
-        except USER_ERRORS:  # user code
-            return False
-    return True
+            exec(compile(line, LINE, "exec"), {"__name__": "__main__"})
+        except InstantiationException as error:
+            return described(error.__cause__ or error)
+        except USER_ERRORS as error:  # user code
+            return described(error)
+    return ""
+
+
+_IN_USER_CODE = re.compile(r" \(\S+:\d+ in \w+\)")
 
 
 def _argument(key: str, value: Any) -> str:

@@ -89,8 +89,8 @@ def commands(
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
     kept: Path | None = None,
-) -> dict[str, str]:
-    """Return the follow-up commands of a run by purpose.
+) -> tuple[dict[str, str], str]:
+    """Return the follow-up commands of a run by purpose, and why none loads the best model, if user code is why.
 
     Args:
         config: The configuration.
@@ -101,20 +101,21 @@ def commands(
         kept: An existing checkpoint of the best trial, on which the reload command is tried.
     """
     found: dict[str, str] = {}
+    failure = ""
     by_function = (
         getattr(config.model, "made_by", None) is not None or getattr(config.data, "made_by", None) is not None
     )
     found |= _curves(tracking)
     if best:
         folder = os.path.join(config.output_dir, "best")
-        command = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates, kept)
+        command, failure = reload_command(os.path.join(folder, f"{best}.ckpt"), config, best, carried, rates, kept)
         if command:
             found["reload"] = command
         if not by_function:
             found["retrain"] = shlex.join([python(), "-m", "dropsearch", "--config-dir", folder, "--config-name", best])
     if not by_function:
         found["continue"] = this_command(without="task=evidence")
-    return found
+    return found, failure
 
 
 def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
@@ -147,8 +148,10 @@ def reload_command(
     carried: Mapping[str, Any] = MappingProxyType({}),
     rates: Mapping[str, float] = MappingProxyType({}),
     kept: Path | None = None,
-) -> str:
-    """Return a command that loads a checkpoint and prints its network; empty if one line is not enough.
+) -> tuple[str, str]:
+    """Return a command that loads a checkpoint and prints its network, and what user code raises in it.
+
+    The command is empty if one line is not enough.
 
     Args:
         checkpoint: Path of the checkpoint.
@@ -158,8 +161,8 @@ def reload_command(
         rates: Rates of its training by site, which a user's class does not store.
         kept: An existing file with the same content, on which the command is tried.
     """
-    code = load_code(config, arm, checkpoint, carried, rates, kept)
-    return shlex.join([python(), "-c", code]) if code else ""
+    code, failure = load_code(config, arm, checkpoint, carried, rates, kept)
+    return shlex.join([python(), "-c", code]) if code else "", failure
 
 
 def shorter(uri: str) -> str:

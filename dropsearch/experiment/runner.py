@@ -234,7 +234,12 @@ class ExperimentRun:
         # Their information is available once the run is open, which takes MLflow's process a while.
         waits = "once the run is open in MLflow" if "experiment" in self.tracker.location else ""
         self.progress.begin("report", FIGURES, "figures", waits)
-        summary = dataclasses.replace(summary, tracking=dict(self.tracker.info), commands=self._commands(summary.arms))
+        follow_up, failure = self._commands(summary.arms)
+        note = f"no printed command loads the winner again, as its class cannot be built outside of the run: {failure}"
+        summary = dataclasses.replace(
+            summary, tracking=dict(self.tracker.info), commands=follow_up,
+            notes=(*summary.notes, note) if failure else summary.notes,
+        )  # fmt: skip
         self.progress.skip_wait()
         artifacts = write_files(self.context, summary, self.progress.step)
         if self.tracker.location:
@@ -368,7 +373,7 @@ class ExperimentRun:
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
 
-    def _commands(self, arms: Mapping[str, ArmOutcome]) -> dict[str, str]:
+    def _commands(self, arms: Mapping[str, ArmOutcome]) -> tuple[dict[str, str], str]:
         name = best_arm(arms)
         winner = arms[name].winner if name else None
         config, tracked = self.context.config, self.tracker.info

@@ -17,6 +17,7 @@ from hydra.utils import get_object, instantiate
 from dropsearch.config.schema import arguments
 from dropsearch.core.constraints import argument_annotations
 from dropsearch.core.errors import InputError, close_match, first_cause
+from dropsearch.core.override_text import literal
 from dropsearch.core.records.arms import RATES_BY_SITE
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.training.adapters.hyperparameters import accepted
@@ -71,12 +72,9 @@ def instantiated(
     Raises:
         InputError: The class cannot be built.
     """
-    # The configuration has been resolved: what still looks like an interpolation is text, which Hydra would read again.
-    texts = {name: value for name, value in given.items() if isinstance(value, str) and "${" in value}
-    others = {name: value for name, value in given.items() if name not in texts}
     try:
-        make = instantiate({**others, "_target_": target, "_partial_": True})
-        return partial(make, **texts, **as_they_are) if given.get("_partial_") else make(**texts, **as_they_are)
+        make = instantiate(as_text({**given, "_target_": target, "_partial_": True}))
+        return partial(make, **as_they_are) if given.get("_partial_") else make(**as_they_are)
     except USER_ERRORS as error:
         if (refusal := _refusal(error)) is not None:  # the class raised its own message
             raise InputError(str(refusal)) from error
@@ -84,6 +82,31 @@ def instantiated(
         raise InputError(
             f"{group}={target} cannot be built: {type(cause).__name__}: {message}{_to_give(cause, message, group)}"
         ) from error
+
+
+def as_text(given: Any, recursive: bool = True, converts: bool = False) -> Any:
+    """Return a resolved configuration for Hydra's `instantiate`, which resolves it again: ``${a}`` in it is text.
+
+    Hydra resolves arguments of a class twice, and once more what a `DictConfig` or `ListConfig` holds that it makes.
+
+    Args:
+        given: A value of the configuration.
+        recursive: Whether Hydra goes into it (`_recursive_`).
+        converts: Whether Hydra makes plain dictionaries and lists of it (`_convert_`).
+    """
+    if not isinstance(given, Mapping | list | tuple):
+        return given
+    is_group, names = isinstance(given, Mapping), given if isinstance(given, Mapping) else range(len(given))
+    if is_group:
+        recursive = given.get("_recursive_", recursive)
+        converts = given["_convert_"] not in (None, "none") if "_convert_" in given else converts
+    times = 2 if (is_group and "_target_" in given) or converts or not recursive else 3
+    made = {name: _escaped(as_text(given[name], recursive, converts), times) for name in names}
+    return made if is_group else list(made.values())
+
+
+def _escaped(value: Any, times: int) -> Any:
+    return _escaped(literal(value), times - 1) if isinstance(value, str) and times else value
 
 
 HYDRAS = ("_convert_", "_recursive_")
@@ -100,7 +123,7 @@ def made_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     nested = {name: value for name, value in given.items() if is_nested(value)}
     flat = {name: value for name, value in given.items() if name not in nested and not name.startswith("_")}
     how = {name: value for name, value in given.items() if name in HYDRAS}
-    return {**flat, **instantiate({"_target_": "builtins.dict", **how, **nested})} if nested else flat
+    return {**flat, **instantiate(as_text({"_target_": "builtins.dict", **how, **nested}))} if nested else flat
 
 
 def _refusal(error: BaseException | None) -> InputError | None:

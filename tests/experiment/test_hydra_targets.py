@@ -109,3 +109,41 @@ def test_optimizer_as_a_partial_or_as_a_group(net: str, word: str):
     found = context(f"model._target_={NETS}.{net}", *optimizer, word)
     assert found.modules.routes[0].how == "groups"
     assert found.modules.routes[0].own == 0.25
+
+
+class Kept:
+    """Keeps what it is given."""
+
+    def __init__(self, *places: Any, **given: Any) -> None:
+        self.places, self.given = places, given
+
+
+def texts(value: Any) -> list[str]:
+    """Return all texts that a user's class finds in its arguments."""
+    if isinstance(value, Kept):
+        return texts([*value.places, *value.given.values()])
+    if OmegaConf.is_config(value) or isinstance(value, dict | list | tuple):
+        own = ("_target_", "_convert_", "_recursive_")
+        inner = [value[key] for key in value if key not in own] if hasattr(value, "keys") else list(value)
+        return [found for each in inner for found in texts(each)]
+    return [value]
+
+
+@pytest.mark.parametrize("mode", [None, "none", "partial", "object", "all"])
+@pytest.mark.parametrize("recursive", [None, False])
+@pytest.mark.parametrize("text", ["a ${b:c} d", "\\${x} and \\\\${y}"])
+def test_what_looks_like_an_interpolation_is_text_everywhere(text: str, recursive: bool | None, mode: str | None):
+    kept = f"{__name__}.Kept"
+    given: dict[str, Any] = {
+        "_args_": [text, [text]],
+        "flat": text,
+        "group": {"t": text, "below": {"t": text}, "list": [text, {"t": text}]},
+        "made": {"_target_": kept, "_args_": [text], "t": text, "group": {"t": text}},
+        "inside": {"made": {"_target_": kept, "t": text, "_convert_": "all", "group": [{"t": text}]}},
+        "part": {"_target_": kept, "_recursive_": False, "group": {"t": text}},
+    }
+    given |= {} if mode is None else {"_convert_": mode}
+    given |= {} if recursive is None else {"_recursive_": recursive}
+    found = texts(instantiated(kept, given, "model"))
+    assert set(found) == {text}
+    assert len(found) >= 13

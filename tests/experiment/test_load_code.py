@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 from dropsearch.config.compose import compose_overrides
 from dropsearch.config.schema import Config, arguments
 from dropsearch.config.user_targets import with_user_targets
+from dropsearch.core.override_text import override
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.load_code import load_code
 from dropsearch.experiment.targets import instantiated
@@ -43,7 +45,7 @@ def saved(module: Any, folder: Path) -> Path:
 
 
 def line(config: Config, path: Path, given: Mapping[str, Any] = MappingProxyType({})) -> str:
-    return load_code(config, "dropout", str(path), given, {"net.2": 0.25}, path)
+    return load_code(config, "dropout", str(path), given, {"net.2": 0.25}, path)[0]
 
 
 def loaded(code: str) -> Any:
@@ -55,6 +57,7 @@ def loaded(code: str) -> Any:
 
 CASES = {
     "group": ("ByGroup", "model.cfg.net.hidden=6"),
+    "group with text": ("ByGroup", override("model.cfg", {"net": {"hidden": 6}, "title": "a ${b} \\${c:d}"})),
     "group without recursion": ("ByGroup", "model.cfg.net.hidden=6", "model._convert_=none", "model._recursive_=false"),
     "list of groups": ("Listed", "model.blocks=[{hidden: 2},{hidden: 3}]"),
     "dataclass": ("ByDataclass", "model.cfg._target_=tests.user_modules.configured.NetConfig", "model.cfg.hidden=6"),
@@ -81,6 +84,7 @@ def check(code: str, module: Any) -> None:
         assert torch.equal(net.state_dict()[key], value)
     if "cfg" in module.hparams:
         assert type(net.hparams["cfg"]) is type(module.hparams["cfg"])
+        assert net.hparams["cfg"] == module.hparams["cfg"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -100,7 +104,25 @@ def test_arguments_of_the_data_are_given(tmp_path: Path) -> None:
     check(line(config, saved(module, tmp_path), modules.constructor_arguments(PROBED)), module)
 
 
-def test_no_line_is_given_that_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("AsksData", r"RuntimeError: AsksData is not attached to a `Trainer`. \(constructed.py:\d+ in setup\)"),
+        ("OnlyOnce", r"RuntimeError: no more \(test_load_code.py:\d+ in __init__\)"),
+    ],
+)
+def test_what_user_code_raises_is_told_instead_of_a_line(target: str, said: str, tmp_path: Path) -> None:
     module = InSetup()
     module.setup("fit")
-    assert not line(composed(f"model._target_={NETS}.AsksData"), saved(module, tmp_path))
+    path = saved(module, tmp_path)
+    name = f"{NETS}.{target}" if target == "AsksData" else f"{__name__}.{target}"
+    code, failure = load_code(composed(f"model._target_={name}"), "dropout", str(path), {}, {}, path)
+    assert not code
+    assert re.fullmatch(said, failure), failure
+
+
+class OnlyOnce(InSetup):
+    """Cannot be built where no run prepares it."""
+
+    def __init__(self, lr: float = 1e-2) -> None:
+        raise RuntimeError("no more")

@@ -28,6 +28,15 @@ FILES = {
     "choosing": "defaults: [config, {override model: mynet}, {override data: mine}, _self_]\nseed: 3\n",
     "foreign": f"{BOTH}mykey: {{a: 1}}\n",
     "broken": "model: [\n",
+    "sub/whole": BOTH,
+    "sub/deeper/whole": f"defaults: [schema, part, _self_]\nhydra: {{searchpath: [file://conf]}}{BOTH}",
+    "sub/deeper/part": "seed: 5\n",
+    "sub/global": f"# @package _global_{BOTH}",
+    "sub/config": BOTH,
+    "experiment/unheaded": "seed: 3\n",
+    "experiment/late": "# mine\n\n# @package _global_\nseed: 4\n",
+    "experiment/choosing": "\ndefaults: [{override /model: mynet}]\n",
+    "with_unheaded": "defaults: [config, {experiment: unheaded}, _self_]\n",
 }
 
 Composed = Callable[..., Config]
@@ -83,6 +92,14 @@ def test_options_of_groups_are_added_to_a_whole_configuration(files: Composed, n
     assert arguments(config.model) == {"cfg": {"net": {"hidden": 6}}}
 
 
+@pytest.mark.parametrize("name", ["sub/whole", "sub/deeper/whole.yaml", "sub/global"])
+def test_a_configuration_in_a_folder_is_one_like_any_other(files: Composed, name: str):
+    config = files("--config-name", name, "model=mynet", "engine=sequential", "tracking=none", "study.n_trials=7")
+    assert (config.engine.name, config.tracking.name, config.study.n_trials) == ("sequential", "none", 7)
+    assert (config.model._target_, config.data._target_) == (f"{NETS}.ByGroup", f"{NETS}.Points")
+    assert config.seed == (5 if "deeper" in name else 0)
+
+
 def test_group_on_the_command_line_stands_above_the_experiment(files: Composed):
     config = files("experiment=ours", "data=mine")
     assert (config.model.name, arguments(config.model)["hidden"], config.data.name) == ("mlp", [4], "Points")
@@ -99,7 +116,15 @@ def test_nothing_is_left_by_hydra(files: Composed, tmp_path: Path):
         (("--config-name", "foreign"), '"mykey.a" is not a key of the configuration'),
         (("--config-name", "broken"), "conf/broken.yaml, line 2, must be valid YAML"),
         (("--config-name", "bare", "~model"), "~model must name a group or key that the configuration has"),
-        (("experiment=nothing",), 'experiment must be one of chosen, fashion_cnn, inline, ours, seeded, got "nothing"'),
+        (
+            ("experiment=nothing",),
+            "experiment must be one of choosing, chosen, fashion_cnn, inline, late, ours",
+        ),
+        (("experiment=unheaded",), 'conf/experiment/unheaded.yaml must begin with the line "# @package _global_"'),
+        (("experiment=late",), 'late.yaml must begin with the line "# @package _global_"'),
+        (("experiment=[seeded,choosing]",), 'choosing.yaml must begin with the line "# @package _global_"'),
+        (("-cn", "with_unheaded"), 'unheaded.yaml must begin with the line "# @package _global_"'),
+        (("-cn", "sub/config"), "must end in a name that dropsearch has no file of"),
     ],
 )
 def test_faulty_file_is_refused_in_one_line(

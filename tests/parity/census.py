@@ -236,7 +236,9 @@ def compare_rows(case: Case, reason: str = "") -> None:
     for rate in case.rates[-1:]:
         ours = in_rows(case, rate)
         if reason or isinstance(ours, str):
-            assert reason and isinstance(ours, str) and reason in ours, ours
+            assert isinstance(ours, str), f"a row trains it, and was not to, as {reason}"
+            assert reason, f"a row was to train it, got: {ours}"
+            assert reason in ours
             return
         theirs = in_plain_lightning(case, rate)
         _check(replace(ours, metrics=theirs.metrics), ours.metrics, theirs, case, rate, exact=1e-9)

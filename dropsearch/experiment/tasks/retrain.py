@@ -93,9 +93,11 @@ def _print_result(
     best = result.best
     print(f"best epoch {best.epoch + 1}: {_validated(best, context.monitor)}")
     given = context.modules.constructor_arguments(result.spec)
-    command = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates, path)
+    command, failure = reload_command(str(path), context.config, result.spec.arm, given, result.spec.rates, path)
     if command:
         print(f"to load it:\n  {command}")
+    elif failure:
+        print(f"no command loads it, since its class cannot be built outside of the run: {failure}")
     return 0
 
 

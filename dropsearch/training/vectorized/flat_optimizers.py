@@ -17,7 +17,13 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from dropsearch.training.vectorized.row_optimizers import Span, UnsupportedError, group_spans, has_default_options, without
+from dropsearch.training.vectorized.row_optimizers import (
+    Span,
+    UnsupportedError,
+    group_spans,
+    has_default_options,
+    without,
+)
 from dropsearch.training.vectorized.stacked_state import StackedState
 
 

@@ -91,7 +91,7 @@ class StackedState:
             rows = range(self.width) if part is None else part.index.tolist()
             for row in rows:
                 self.unused[row] = self.unused[row] & unused if adds else unused
-            for (name, stored), gradient in zip(self._gradients.items(), computed, strict=True):
+            for stored, gradient in zip(self._gradients.values(), computed, strict=True):
                 given = stored.new_zeros(()) if gradient is None else gradient
                 if part is None:
                     stored.add_(given) if adds else stored.copy_(given)

@@ -169,7 +169,8 @@ class HostStep(VectorizedStep):
         for stack in {id(stack): stack for stack in stacks.values()}.values():
             self.runner.in_groups(trial_rows, self.rows, step, stack.rows)
         if self.row_modules is not None:
-            each = {row: loss for group, (found, _) in zip(groups, losses, strict=True) for row, loss in zip(group, found)}  # noqa: B905
+            found = (zip(group, each, strict=True) for group, (each, _) in zip(groups, losses, strict=True))
+            each = {row: loss for pairs in found for row, loss in pairs}
             self.row_modules.before_backward(trial_rows, each, is_first=is_first)
         if not losses:
             return
