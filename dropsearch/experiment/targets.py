@@ -94,15 +94,14 @@ def as_text(given: Any, recursive: bool = True, converts: bool = False) -> Any:
         recursive: Whether Hydra goes into it (`_recursive_`).
         converts: Whether Hydra makes plain dictionaries and lists of it (`_convert_`).
     """
-    if not isinstance(given, Mapping | list | tuple):
-        return given
-    is_group, names = isinstance(given, Mapping), given if isinstance(given, Mapping) else range(len(given))
-    if is_group:
+    if isinstance(given, Mapping):
         recursive = given.get("_recursive_", recursive)
         converts = given["_convert_"] not in (None, "none") if "_convert_" in given else converts
-    times = 2 if (is_group and "_target_" in given) or converts or not recursive else 3
-    made = {name: _escaped(as_text(given[name], recursive, converts), times) for name in names}
-    return made if is_group else list(made.values())
+        times = 2 if "_target_" in given or converts or not recursive else 3
+        return {name: _escaped(as_text(value, recursive, converts), times) for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_escaped(as_text(each, recursive, converts), 2 if converts or not recursive else 3) for each in given]
+    return given
 
 
 def _escaped(value: Any, times: int) -> Any:
