@@ -191,10 +191,22 @@ def describe_finding(found: Finding) -> str:
     mean, unit = found.difference.mean, f" {found.unit}" if found.unit else ""
     if not math.isfinite(mean):
         return f"{found.subject} has no number {found.of}"
-    size = f"{abs(mean) * found.scale:.3g}{unit} {'higher' if mean > 0 else 'lower'}" if mean else "no different"
-    bounds = f"{found.difference.low * found.scale:+.3g} to {found.difference.high * found.scale:+.3g}"
-    interval = f"95 % interval {bounds}, " if math.isfinite(found.difference.low) else ""
+    size = f"{abs(mean) * found.scale:.3g}{unit} {_side(mean)}" if mean else "no different"
+    interval = f"95 % interval {_bounds(found)}, " if math.isfinite(found.difference.low) else ""
     return f"{found.subject} is {size} {found.of} ({interval}p {found.p_holm:.2g} after Holm, {_seeds(found)})"
+
+
+def _bounds(found: Finding) -> str:
+    """Return the ends of an interval as sizes, smallest first, with their sides of zero if they differ."""
+    low, high = found.difference.low * found.scale, found.difference.high * found.scale
+    if low < 0 < high:
+        return f"{-low:.3g} lower to {high:.3g} higher"
+    smallest, largest = sorted((abs(low), abs(high)))
+    return f"{smallest:.3g} to {largest:.3g}"
+
+
+def _side(difference: float) -> str:
+    return "higher" if difference > 0 else "lower"
 
 
 def _why(rule: Rule, found: Finding, result: Answer) -> str:

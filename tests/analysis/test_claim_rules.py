@@ -136,46 +136,46 @@ def found(low: float, high: float, p: float = 0.01, seeds: int = 10, **options: 
         (
             found(-0.04, -0.02),
             False,
-            "Gap is 0.03 nats lower in dropout than in none (95 % interval -0.04 to -0.02, p 0.01 after Holm, "
+            "Gap is 0.03 nats lower in dropout than in none (95 % interval 0.02 to 0.04, p 0.01 after Holm, "
             "10 seeds): the whole interval lies on the claimed side.",
         ),
         (
             found(0.02, 0.04),
             False,
-            "Gap is 0.03 nats higher in dropout than in none (95 % interval +0.02 to +0.04, p 0.01 after Holm, "
+            "Gap is 0.03 nats higher in dropout than in none (95 % interval 0.02 to 0.04, p 0.01 after Holm, "
             "10 seeds): the whole interval lies on the other side of what is claimed.",
         ),
         (
             found(-0.008, -0.004),
             False,
-            "Gap is 0.006 nats lower in dropout than in none (95 % interval -0.008 to -0.004, p 0.01 after Holm, "
+            "Gap is 0.006 nats lower in dropout than in none (95 % interval 0.004 to 0.008, p 0.01 after Holm, "
             "10 seeds): the whole interval lies on the claimed side, though below 0.01 nats, the smallest that would "
             "matter.",
         ),
         (
             found(-0.008, 0.004),
             False,
-            "Gap is 0.002 nats lower in dropout than in none (95 % interval -0.008 to +0.004, p 0.01 after Holm, "
-            "10 seeds): an effect of 0.01 nats, the smallest that would matter, is ruled out.",
+            "Gap is 0.002 nats lower in dropout than in none (95 % interval 0.008 lower to 0.004 higher, "
+            "p 0.01 after Holm, 10 seeds): an effect of 0.01 nats, the smallest that would matter, is ruled out.",
         ),
         (
             found(-0.04, 0.02, p=0.6),
             False,
-            "Gap is 0.01 nats lower in dropout than in none (95 % interval -0.04 to +0.02, p 0.6 after Holm, "
-            "10 seeds): both no effect and one of 0.01 nats or more remain possible.",
+            "Gap is 0.01 nats lower in dropout than in none (95 % interval 0.04 lower to 0.02 higher, "
+            "p 0.6 after Holm, 10 seeds): both no effect and one of 0.01 nats or more remain possible.",
         ),
         (
             found(-0.04, -0.02, p=0.31, seeds=5),
             False,
-            "Gap is 0.03 nats lower in dropout than in none (95 % interval -0.04 to -0.02, p 0.31 after Holm, "
+            "Gap is 0.03 nats lower in dropout than in none (95 % interval 0.02 to 0.04, p 0.31 after Holm, "
             "5 seeds): the interval lies on the claimed side, but the exact test cannot tell it from chance, which "
             "takes confirm.seeds=8 or more.",
         ),
         (
             found(-0.04, 0.005, unit="points", scale=100),
             True,
-            "Gap is 1.75 points lower in dropout than in none (95 % interval -4 to +0.5, p 0.01 after Holm, 10 seeds): "
-            "a loss of 1 points, the smallest that would matter, is ruled out.",
+            "Gap is 1.75 points lower in dropout than in none (95 % interval 4 lower to 0.5 higher, "
+            "p 0.01 after Holm, 10 seeds): a loss of 1 points, the smallest that would matter, is ruled out.",
         ),
         (
             dataclasses.replace(found(0, 0, p=1.0, seeds=1), difference=Interval(-0.03, math.nan, math.nan)),

@@ -149,7 +149,7 @@ def test_a_study_is_known_by_the_name_of_a_function_not_by_where_its_file_lies()
 
 def test_the_learning_rate_of_a_factory_without_arguments_is_set_on_its_optimiser(search: Call):
     found = search(lambda: nets.Scored(), data.Digits(), monitor="valid/loss", arms=["none"])
-    assert "lr in the optimizer's parameter groups" in found.summary.notes
+    assert "the learning rate is set in the optimizer's parameter groups" in found.summary.notes
     assert found.trials_dataframe()["lr"].nunique() == 2
 
 

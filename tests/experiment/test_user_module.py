@@ -346,7 +346,7 @@ def test_manual_optimisation_with_two_optimisers_is_searched(cli: Cli, tmp_path:
     assert ended.status == 0, ended.err
     found = results(tmp_path)
     assert {trial["state"] for trial in found["arms"]["dropout"]["trials"]} == {"COMPLETE"}
-    assert "lr in the optimizer's parameter groups" in found["notes"]
+    assert "the learning rate is set in the optimizer's parameter groups" in found["notes"]
 
 
 def test_a_test_set_that_fails_late_leaves_the_report(cli: Cli, tmp_path: Path):

@@ -231,6 +231,6 @@ def test_an_ignored_weight_decay_is_set_on_the_groups() -> None:
 
 def test_rates_without_an_effect_are_named() -> None:
     route = found(Fixed)[0]
-    assert route.description == ("lr is not searched: the optimizers step at 0.025 to 0.1 whatever is set"), (
-        route.description
-    )
+    assert route.description == (
+        "the learning rate is not searched: the optimizers step at 0.025 to 0.1 whatever is set"
+    ), route.description

@@ -6,6 +6,7 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from dropsearch.core.records import Comparison, Summary
 from dropsearch.report import findings
@@ -19,6 +20,9 @@ CAPTION = (
     "Small dots: one pair of seeds each; large dots and lines: Hodges-Lehmann estimate and 95 % interval. Shown: "
     "p Holm (exact Wilcoxon, adjusted for all planned contrasts) below 0.05 and an interval without zero."
 )
+
+MOST_TICKS = 6
+"""Maximum number of intervals between ticks; labels of more overlap if they have many digits."""
 
 
 def differences(summary: Summary) -> FigureLayout | None:
@@ -47,6 +51,7 @@ def differences(summary: Summary) -> FigureLayout | None:
         _row(panel, row, contrast, scale)
     panel.axvline(0, color="black", linewidth=1.1, zorder=2)
     name_rows(panel, names)
+    panel.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     panel.set_xlim(*_limits(contrasts, _factor(scale)))
     unit = scale.unit.strip()
     of = f"{summary.comparison_metric.label} of the first arm minus the second"

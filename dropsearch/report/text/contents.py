@@ -44,11 +44,17 @@ def reading(summary: Summary) -> str:
     )
     if summary.comparisons:
         text += (
-            " Differences are paired by seed: p is the exact two-sided Wilcoxon signed-rank test, p Holm is "
-            "adjusted for all planned contrasts. A difference counts as shown where p Holm is below 0.05 and "
-            "the interval leaves out zero."
+            " Differences are paired by seed: p is that of the exact two-sided Wilcoxon signed-rank test"
+            f"{_larger(summary)}, p Holm is adjusted for all planned contrasts. A difference counts as shown where "
+            "p Holm is below 0.05 and the interval leaves out zero."
         )
     return text
+
+
+def _larger(summary: Summary) -> str:
+    """Return which other test the p-values also rest on; empty if none."""
+    covered = next((each.covers for each in summary.comparisons if each.over_seeds is not None), "")
+    return f" over seeds or of the test over {covered}, whichever is larger" if covered else ""
 
 
 def facts(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -256,6 +256,9 @@ def rates_by_site(summary: Summary) -> str:
     if contrast is None or not contrast.differences:
         return ""
     if is_same(summary.arms["dropout"], summary.arms["dropout_shared"]):
+        used = best_arm(summary.arms)
+        if used is not None and is_same(summary.arms["dropout"], summary.arms[used]):
+            return ""  # the answer says so
         return "A rate for each site and one rate for all sites came to the same model."
     if contrast.missing:
         return ""

