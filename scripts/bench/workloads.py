@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from dropsearch.config.user_targets import with_user_targets
+
 DATA_ROOT = os.environ.get("DROPSEARCH_DATA", "data")
 
 
@@ -18,6 +20,11 @@ class Workload:
     epochs: int
     overrides: tuple[str, ...] = ()
     arm: str = "dropout"
+
+    @property
+    def is_user_module(self) -> bool:
+        """Whether model and data are classes of a user."""
+        return "." in self.model
 
 
 WORKLOADS = {
@@ -37,6 +44,12 @@ WORKLOADS = {
     "mnist1d-transformer": Workload("transformer", "mnist1d", 8, 1, ("data.batch_size=64",)),
 }
 
+MORE_WORKLOADS = {
+    "mnist1d-mlp": Workload("mlp", "mnist1d", 32, 10, ("model.hidden=[128,128]",)),
+    "user-module": Workload("user_module.LitMLP", "user_module.Digits", 16, 10, ("engine=sequential",)),
+}
+"""Workloads of single sections; the user module has BatchNorm, and trains one trial at a time."""
+
 
 QUICK_WIDTH = 4
 QUICK = (
@@ -49,13 +62,19 @@ QUICK = (
 """Overrides that make a workload cheap: to see that everything works."""
 
 
+def workload(name: str) -> Workload:
+    """Return the workload with a name."""
+    return {**WORKLOADS, **MORE_WORKLOADS}[name]
+
+
 def overrides(name: str, folder: str) -> list[str]:
     """Return the configuration of a workload: search only, no pruning, random proposals."""
-    work = WORKLOADS[name]
+    work = workload(name)
+    chosen = (f"model={work.model}", f"data={work.data}", f"data.root={DATA_ROOT}")
+    if work.is_user_module:
+        chosen = (f"model._target_={work.model}", f"data._target_={work.data}")
     return [
-        f"model={work.model}",
-        f"data={work.data}",
-        f"data.root={DATA_ROOT}",
+        *chosen,
         f"arms=[{work.arm}]",
         f"study.n_trials={work.trials}",
         f"trainer.max_epochs={work.epochs}",
@@ -64,3 +83,10 @@ def overrides(name: str, folder: str) -> list[str]:
         f"output_dir={folder}",
         *work.overrides,
     ]
+
+
+def words(name: str, folder: str, *more: str) -> list[str]:
+    """Return the configuration of a workload with other values of some keys."""
+    given = {word.partition("=")[0] for word in more}
+    kept = [word for word in overrides(name, folder) if word.partition("=")[0] not in given]
+    return with_user_targets([*kept, *more])

@@ -1,0 +1,231 @@
+"""Time until a confirmed configuration is as good as the one that plain Optuna + Lightning + MLflow finds.
+
+python scripts/bench/quality.py [--workloads NAME ...] [--repetitions 5] [--trials 100] [--one-thread] [--quick]
+
+Plain is plain.py with Optuna's TPE and no pruner (`--pruned-peer` gives it Optuna's median pruner), ours is the search
+of one arm with dropsearch's default sampler and pruner, tracked in MLflow: the same model, data, split, ranges, epochs
+and number of trials; each repetition has another seed.
+
+A configuration's quality is its mean validation loss after retraining on three fresh seeds, which are the same for both
+sides and all repetitions; of a built-in data set each seed also draws the split. The target is the median over
+repetitions of the quality of what plain ends with. A side reaches it when the configuration with the best validation
+loss so far has a quality at most the target. Ours pays for the retraining that confirms this; plain's time is that of
+all its trials, and beside it that until it reaches the target for the first time, without confirmation. Start-up
+(imports, data, plan, databases) is left out, and included in the last column.
+
+Seconds are wall seconds, and processor seconds of each side's processes. With --one-thread both sides have one process
+that trains with one thread, and ratios are those of processor seconds: for a machine that does other work. Otherwise
+each side uses the cores as it does by default, and ratios are those of wall seconds.
+
+--folder keeps what each side measured: the same command then goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from given_trials import SpecFeed
+from processor_seconds import cpu_seconds
+from section import median_and_range
+from workloads import MORE_WORKLOADS, WORKLOADS, words
+
+from dropsearch.config.compose import compose_overrides
+from dropsearch.core.records import TrialSpec
+from dropsearch.core.seeds import confirmation_seeds
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import build_context
+
+HERE = Path(__file__).parent
+CHOSEN = ("digits-mlp", "mnist1d-mlp", "fashion-mlp", "user-module")
+FRESH = 3
+"""Number of seeds on which a configuration is retrained."""
+OURS = ("pruner=median",)
+ONE = ("engine.processes=1",)
+COLUMNS = (
+    "workload",
+    "seconds",
+    "target",
+    "plain, all trials",
+    "plain, to the target",
+    "ours, to the target and confirmed",
+    "reached",
+    "plain / ours (range)",
+    "against plain's first time",
+    "with start-up",
+)
+
+Trial = Mapping[str, Any]
+"""What a side noted of a trial: "wall", "cpu", "loss", "rates", "lr", "weight_decay"."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The quality of a configuration, and what its retrainings took."""
+
+    loss: float
+    wall: float
+    cpu: float
+
+
+class Retraining:
+    """Retrains configurations on fresh seeds, by dropsearch, the same for both sides.
+
+    Args:
+        name: The workload.
+        more: Further overrides.
+    """
+
+    def __init__(self, name: str, *more: str) -> None:
+        self._folder = tempfile.mkdtemp()
+        config = compose_overrides(words(name, self._folder, "tracking=none", *ONE, *more))
+        self._context = build_context(config)
+        self._engine = engines.engine(self._context, engines.plan(self._context), lambda _: None)
+        self._sites = [site.name for site in self._context.sites if site.controllable]
+        self._known: dict[tuple[Any, ...], Retrained] = {}
+
+    def __call__(self, trial: Trial) -> Retrained:
+        """Return the quality of a trial's configuration."""
+        key = (*trial["rates"], trial["lr"], trial["weight_decay"])
+        if key not in self._known:
+            self._known[key] = self._retrained(trial)
+        return self._known[key]
+
+    def _retrained(self, trial: Trial) -> Retrained:
+        rates = dict(zip(self._sites, trial["rates"], strict=True))
+        arm = self._context.config.arms[0]
+        feed = SpecFeed(
+            [
+                TrialSpec(arm, number, seed, rates, trial["lr"], trial["weight_decay"], phase="confirm")
+                for number, seed in enumerate(confirmation_seeds(0, FRESH))
+            ]
+        )
+        began, cpu = time.perf_counter(), cpu_seconds()
+        self._engine.run(feed)
+        losses = [result.best.objective if result.best else math.inf for result in feed.ended]
+        return Retrained(statistics.mean(losses), time.perf_counter() - began, cpu_seconds() - cpu)
+
+
+def best_so_far(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that were the best one when they ended."""
+    found: list[Trial] = []
+    for trial in trials:
+        if trial["loss"] is not None and (not found or trial["loss"] < found[-1]["loss"]):
+            found.append(trial)
+    return found
+
+
+def seconds_to(
+    target: float, trials: Sequence[Trial], retrain: Callable[[Trial], Retrained], what: str, *, confirmed: bool
+) -> float:
+    """Return the seconds until a side reaches the target, infinite if it never does.
+
+    Args:
+        target: The validation loss.
+        trials: The side's trials in the order in which they ended.
+        retrain: Returns the quality of a trial's configuration.
+        what: "wall" or "cpu".
+        confirmed: Whether the retrainings of the configuration count.
+    """
+    for trial in best_so_far(trials):
+        found = retrain(trial)
+        if found.loss <= target:
+            return trial[what] + (getattr(found, what) if confirmed else 0.0)
+    return math.inf
+
+
+def row(name: str, runs: Sequence[Mapping[str, Any]], retrain: Callable[[Trial], Retrained], what: str) -> list[str]:
+    """Return the table's cells for one kind of seconds, of runs with the keys "plain" and "ours"."""
+    whole, startup = ("run", "startup") if what == "wall" else ("cpu", "startup_cpu")
+    target = statistics.median(retrain(best_so_far(run["plain"]["ended"])[-1]).loss for run in runs)
+    plain = [run["plain"][whole] for run in runs]
+    first = [seconds_to(target, run["plain"]["ended"], retrain, what, confirmed=False) for run in runs]
+    ours = [seconds_to(target, run["ours"]["ended"], retrain, what, confirmed=True) for run in runs]
+    started = [
+        (run["plain"][startup] + all_trials) / (run["ours"][startup] + own)
+        for run, all_trials, own in zip(runs, plain, ours, strict=True)
+    ]
+    # A side that does not reach the target takes forever: a ratio of 0, or of infinity if that side is plain.
+    against = [a / b if math.isfinite(b) else 0.0 for a, b in zip(first, ours, strict=True)]
+    return [
+        name,
+        what,
+        f"{target:.4f}",
+        median_and_range(plain, ".1f"),
+        median_and_range(first, ".1f"),
+        median_and_range(ours, ".2f"),
+        f"{sum(map(math.isfinite, ours))} of {len(runs)}",
+        median_and_range([a / b for a, b in zip(plain, ours, strict=True)], ".1f"),
+        median_and_range(against, ".1f"),
+        median_and_range(started, ".1f"),
+    ]
+
+
+def side(script: str, name: str, kept: Path, *more: str) -> Mapping[str, Any]:
+    """Return what a side printed last, from a file if it has run before."""
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(HERE / script), name, folder, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout:
+        sys.exit(done.stderr)
+    if "did not take" in done.stderr:
+        sys.exit(f"{script}: a search that is not tracked is no measurement: {done.stderr.splitlines()[-1]}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(done.stdout.strip().splitlines()[-1])
+    return json.loads(kept.read_text())
+
+
+def measured(name: str, chosen: argparse.Namespace, folder: Path) -> list[list[str]]:
+    """Measure a workload and return the rows of its table."""
+    shared = [f"study.n_trials={chosen.trials}", "sampler=tpe"]
+    quick = ["trainer.max_epochs=1"] if chosen.quick else []
+    own = [*OURS, *(ONE if chosen.one_thread else ())]
+    runs = []
+    for seed in range(chosen.repetitions):
+        given = [*shared, *quick, f"seed={seed}"]
+        peer = ["pruner=median"] if chosen.pruned_peer else []
+        ours = side("ours.py", name, folder / f"{name}-ours-{seed}.json", *given, *own)
+        plain = side("plain.py", name, folder / f"{name}-plain-{seed}.json", *given, *peer)
+        runs.append({"ours": ours, "plain": plain})
+    retrain = Retraining(name, *quick)
+    kinds = ("cpu", "wall") if chosen.one_thread else ("wall", "cpu")
+    return [row(name, runs, retrain, what) for what in kinds]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", default=CHOSEN, choices=[*WORKLOADS, *MORE_WORKLOADS])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--one-thread", action="store_true", help="one process and thread a side; processor seconds")
+    parser.add_argument("--pruned-peer", action="store_true", help="plain with Optuna's median pruner")
+    parser.add_argument("--folder", type=Path, help="keep what the sides measured, and go on from there")
+    parser.add_argument("--quick", action="store_true", help="few trials of one epoch: to check that it works")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.trials, chosen.repetitions = min(chosen.trials, 4), min(chosen.repetitions, 2)
+    if chosen.one_thread:
+        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in chosen.workloads:
+            for cells in measured(name, chosen, chosen.folder or Path(temporary)):
+                print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
