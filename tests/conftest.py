@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from dropsearch._compat.lightning_entry_points import entry_points_once
+from tests.experiment.forked_runs import RunForker
 
 # A machine that is busy may take any time over an example: no test is timed.
 settings.register_profile("untimed", deadline=None, max_examples=30)
@@ -46,15 +53,61 @@ def _own_imports() -> Iterator[None]:
             del sys.modules[name]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _own_process() -> Iterator[None]:
+    """Put back what a file of tests changes in its process, which is that of others too; no thread of it goes on."""
+    folder, environment, threads = os.getcwd(), dict(os.environ), {*threading.enumerate()}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    yield
+    os.chdir(folder)
+    for name in {*os.environ} - {*environment}:
+        del os.environ[name]
+    os.environ.update(environment)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if torch := sys.modules.get("torch"):
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+    started = [thread for thread in {*threading.enumerate()} - threads if _is_ours(thread)]
+    for thread in started:
+        thread.join(10)
+    assert [thread.name for thread in started if thread.is_alive()] == []
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    started_by = type(thread) if type(thread) is not threading.Thread else getattr(thread, "_target", None)
+    return str(getattr(started_by, "__module__", "")).startswith(("dropsearch", "tests"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _entry_points_once() -> Iterator[None]:
+    """Read the entry points of installed packages once for all Trainers, those of plain Lightning too."""
+    with entry_points_once("lightning.pytorch") if "lightning" in sys.modules else nullcontext():
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_forker() -> Iterator[RunForker]:
+    with RunForker() as opened:
+        yield opened
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marks = {path: list(_marks(path)) for path in {item.path for item in items}}
     for item in items:
-        if any(place in (item.path, *item.path.parents) for place in WHOLE_RUNS):
-            item.add_marker(pytest.mark.slow)
-        if item.path.name != "test_slurm.py":
-            item.add_marker(pytest.mark.filterwarnings(SRUN))
-        if any(folder in item.path.parents for folder in WITH_MLFLOW):
-            for warning in MLFLOW_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
+        for mark in marks[item.path]:
+            item.add_marker(mark)
     # Files with long tests first, so that at the end no process is busy for long while the others have nothing to do.
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def _marks(path: Path) -> Iterator[pytest.MarkDecorator]:
+    """Yield the marks of all tests of a file."""
+    if any(place in (path, *path.parents) for place in WHOLE_RUNS):
+        yield pytest.mark.slow
+    if path.name != "test_slurm.py":
+        yield pytest.mark.filterwarnings(SRUN)
+    if any(folder in path.parents for folder in WITH_MLFLOW):
+        for warning in MLFLOW_WARNINGS:
+            yield pytest.mark.filterwarnings(warning)

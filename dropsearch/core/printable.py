@@ -66,6 +66,8 @@ def printable(text: str, keep: str = "") -> str:
 
     Characters in `keep`, such as line feeds, are not escaped.
     """
+    if text.translate(dict.fromkeys(map(ord, keep))).isprintable():
+        return text
     return "".join(
         character.encode("unicode_escape", "surrogatepass").decode()
         if unicodedata.category(character) in _ESCAPED and character not in keep

@@ -24,9 +24,19 @@ class _Queues:
     def __init__(self) -> None:
         self.received: queue.Queue[Any] = queue.Queue()
         self.sent: queue.Queue[Any] = queue.Queue()
-        self.send, self.recv = self.sent.put, self.received.get
+        self.send = self.sent.put
+
+    def recv(self) -> Any:
+        """Return the next answer; raise EOFError if the channel is closed."""
+        answer = self.received.get()
+        if answer is _CLOSED:
+            raise EOFError
+        return answer
 
 
+_CLOSED = object()
+CLOSING_SECONDS = 10.0
+"""Seconds that the engine may take to reach its next message when the worker is closed."""
 NEEDS_NO_ANSWER = ("tell", "files")
 
 
@@ -43,7 +53,8 @@ class Worker:
         here = self._here = Path(tempfile.mkdtemp(prefix="dropsearch-weights-"))
         channel = _WithFiles(self._queues, here, folder)
         given = (lambda: make_engine(here), channel, self._stopped.is_set)
-        threading.Thread(target=work, args=given, daemon=True).start()
+        self._thread = threading.Thread(target=work, args=given, daemon=True)
+        self._thread.start()
 
     def exchange(self, *answer: Any) -> list[Any]:
         """Receive the answer to the last message, if any; return messages up to the next that needs an answer."""
@@ -59,7 +70,9 @@ class Worker:
         (self._stopped.set if stopped else self._stopped.clear)()
 
     def close(self) -> None:
-        """Remove the folder for weights."""
+        """End the engine at its next message, and remove the folder for weights."""
+        self._queues.received.put(_CLOSED)
+        self._thread.join(CLOSING_SECONDS)
         shutil.rmtree(self._here, ignore_errors=True)
 
 

@@ -11,8 +11,8 @@ from dropsearch.config.messages import known_keys
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.printable import one_line as printable_line
-from tests.experiment.crash_jobs import ONE_FIGURE
 from tests.experiment.forked_runs import TINY, Job, RunForker
+from tests.experiment.one_figure import ONE_FIGURE
 
 VALUES = (
     *("", "null", "true", "0", "1", "-1", "3", "0.5", "-0.5", "1e-3", "1e20", "1e308", "1e400", "nan", "inf", "-inf"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -19,10 +18,9 @@ from dropsearch.config.compose import register_schemas, typed
 from dropsearch.config.messages import conf_folder
 from dropsearch.config.schema import Config
 from dropsearch.core.records import Summary, TrialResult
-from dropsearch.report.figures.registry import write_figures
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
-from tests.experiment.forked_runs import RunForker
+from tests.experiment.hydra_within import fit_in
 from tests.experiment.one_figure import PLACE, write_first_figure
 
 LIGHT = (
@@ -51,26 +49,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _hydra() -> None:
+    fit_in()
+
+
 @pytest.fixture(autouse=True, scope="package")
 def one_figure() -> Iterator[None]:
     """Write one figure in each run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PLACE, write_first_figure)
         yield
-
-
-@pytest.fixture(scope="module")
-def every_figure(one_figure: None) -> Iterator[None]:
-    """Write every figure in the runs of this module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PLACE, write_figures)
-        yield
-
-
-@pytest.fixture(scope="session")
-def run_forker() -> Iterator[RunForker]:
-    with RunForker() as opened:
-        yield opened
 
 
 def composed(*overrides: str) -> Config:
@@ -148,17 +137,6 @@ class Ended:
     left: list[str]
 
 
-@contextmanager
-def loggers_as_they_are() -> Iterator[None]:
-    """Undo that Hydra silences every logger of the process, which is other tests' process too."""
-    before = {name: logging.getLogger(name).disabled for name in list(logging.root.manager.loggerDict)}
-    try:
-        yield
-    finally:
-        for name in list(logging.root.manager.loggerDict):
-            logging.getLogger(name).disabled = before.get(name, False)
-
-
 Cli = Callable[..., Ended]
 
 
@@ -166,7 +144,7 @@ def in_this_process(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run the command line in a folder; return the status and what it printed."""
     from dropsearch.cli import main
 
-    with pytest.MonkeyPatch.context() as patch, loggers_as_they_are(), redirect_stdout(io.StringIO()) as printed:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(sys, "argv", ["dropsearch", *arguments])
@@ -192,7 +170,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         GlobalHydra.instance().clear()
         capfd.readouterr()
         try:
-            with pytest.raises(SystemExit) as ended, loggers_as_they_are():
+            with pytest.raises(SystemExit) as ended:
                 main()
         finally:
             GlobalHydra.instance().clear()

@@ -6,13 +6,7 @@ from pathlib import Path
 
 from tests.experiment.forked_runs import TINY, Job, RunForker
 from tests.experiment.kill_campaign import ARMS, SEEDS, TOP_K
-from tests.experiment.one_figure import PLACE
-
-ONE_FIGURE = f"""
-import importlib
-from tests.experiment.one_figure import write_first_figure
-importlib.import_module("{PLACE.rpartition(".")[0]}").write_figures = write_first_figure
-"""
+from tests.experiment.one_figure import ONE_FIGURE
 
 
 def job(folder: Path, *overrides: str, trials: int = 3, setup: str = "", **kill: object) -> Job:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.experiment import study_audit
-from tests.experiment.crash_jobs import ONE_FIGURE
 from tests.experiment.forked_runs import TINY, Job, RunForker
 from tests.experiment.kill_campaign import ARMS, KILLED, SEEDS, TOP_K
+from tests.experiment.one_figure import ONE_FIGURE
 from tests.experiment.postgres_server import PostgresServer
 
 SHARES = {

@@ -5,14 +5,21 @@ One process imports everything, which takes seconds, and forks a child for each 
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import gc
 import json
 import os
+import runpy
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +41,18 @@ TINY = (
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the program."""
+    """One run of the program, or of Python."""
 
     overrides: tuple[str, ...]
     log: str
     """Where its output goes."""
+    errors: str = ""
+    """Where its standard error goes; by default to its output."""
+    python: tuple[str, ...] = ()
+    """What stands behind `python` on a command line (-c, -m or a script), in the place of the program."""
+    stop_by: int | None = None
+    """A signal to the run and its workers, when the file `where` shows `stop_at`."""
+    stop_at: str = ""
     kill_after: float | None = None
     """Seconds after which it is killed."""
     kill_at_write: int | None = None
@@ -47,6 +61,12 @@ class Job:
     setup: str = ""
     """Python that its process runs first."""
     cwd: str | None = None
+
+
+def shell_words(command: str, folder: Path) -> list[str]:
+    """Return the words that a shell reads in a command."""
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], cwd=folder, capture_output=True, check=True)
+    return os.fsdecode(read.stdout).split("\0")[:-1]
 
 
 class RunForker:
@@ -86,20 +106,52 @@ class RunForker:
             raise RuntimeError(f"the process that forks the runs has died: {self._process.wait()}")
         return json.loads(answer)
 
+    def python(self, folder: Path, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run Python in a folder, as these words behind `python` say; `how` is of a `Job`."""
+        with tempfile.TemporaryDirectory() as elsewhere:
+            out, err = Path(elsewhere, "out"), Path(elsewhere, "err")
+            job = Job((), str(out), str(err), python=words, cwd=str(folder), **how)
+            (status,) = self.run(job)
+            return subprocess.CompletedProcess(words, status, out.read_text(), err.read_text())
+
+    def shell(self, folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command line of this Python in a folder, with the words that a shell reads in it."""
+        python, *words = shell_words(command, folder)
+        assert shlex.split(command)[0] == python
+        assert Path(folder, python).absolute().samefile(sys.executable), python
+        return self.python(folder, *words)
+
 
 def _serve() -> None:
-    import matplotlib.pyplot  # noqa: F401
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-
-    import dropsearch.experiment.runner
-    import dropsearch.tracking.mlflow.worker  # noqa: F401
-    import tests.experiment.one_figure  # noqa: F401
-
+    _import_all()
+    gc.collect()
+    gc.freeze()  # what was imported is not looked at, and so not copied, in each child
     for line in sys.stdin:
         jobs = [Job(**fields) for fields in json.loads(line)]
         print(json.dumps(_run(jobs)), flush=True)
     os._exit(0)  # Python would take long to forget all that was imported
+
+
+def _import_all() -> None:
+    """Import what runs import, and compose a configuration once, which imports Hydra's own parts."""
+    import importlib
+    import pkgutil
+
+    import matplotlib.pyplot  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+
+    import dropsearch
+    import tests.experiment.one_figure  # noqa: F401
+    from dropsearch.config.compose import compose_overrides
+    from tests.experiment.hydra_within import fit_in
+
+    for module in pkgutil.walk_packages(dropsearch.__path__, "dropsearch."):
+        with suppress(ImportError):  # of packages that are not installed
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    compose_overrides(())
+    fit_in()
 
 
 def _run(jobs: Sequence[Job]) -> list[int]:
@@ -107,6 +159,7 @@ def _run(jobs: Sequence[Job]) -> list[int]:
     pids = [_fork(job) for job in jobs]
     uses = {pid: ProcessorUse(pid) for pid in pids}
     statuses: dict[int, int] = {}
+    stopped: set[int] = set()
     while len(statuses) < len(pids):
         for pid, job in zip(pids, jobs, strict=True):
             if pid in statuses:
@@ -116,6 +169,9 @@ def _run(jobs: Sequence[Job]) -> list[int]:
                 statuses[pid] = os.waitstatus_to_exitcode(status)
             elif job.kill_after is not None and time.monotonic() - began > job.kill_after:
                 os.kill(pid, signal.SIGKILL)
+            elif job.stop_by is not None and pid not in stopped and _shows(job.where, job.stop_at):
+                stopped.add(pid)
+                os.killpg(pid, job.stop_by)
         if time.monotonic() - looked > LOOK:
             looked = time.monotonic()
             for pid in uses.keys() - statuses.keys():
@@ -123,8 +179,12 @@ def _run(jobs: Sequence[Job]) -> list[int]:
                     os.kill(pid, signal.SIGUSR1)  # it says where it hangs
                     time.sleep(LOOK)
                     os.kill(pid, signal.SIGABRT)
-        time.sleep(0.001)
+        time.sleep(0.002)
     return [statuses[pid] for pid in pids]
+
+
+def _shows(file: str, text: str) -> bool:
+    return Path(file).exists() and text in Path(file).read_text()
 
 
 def _fork(job: Job) -> int:
@@ -147,8 +207,12 @@ def _fork(job: Job) -> int:
 def _child(job: Job) -> int:
     log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
+    err = os.open(job.errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if job.errors else log
+    for source, target in ((null, 0), (log, 1), (err, 2)):
         os.dup2(source, target)
+    if job.stop_by is not None:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     faulthandler.register(signal.SIGUSR1, 2)
     if job.cwd:
         os.chdir(job.cwd)
@@ -159,10 +223,29 @@ def _child(job: Job) -> int:
     from dropsearch.cli import main
 
     try:
-        main()
+        _python(*job.python) if job.python else main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def _python(kind: str, *words: str) -> None:
+    """Do what `python` does with these words, up to its end."""
+    first, *_ = words or ("",)
+    sys.path[0] = {"-c": "", "-m": os.getcwd()}.get(kind, str(Path(kind).parent.absolute()))
+    try:
+        if kind == "-c":
+            sys.argv = [kind, *words[1:]]
+            exec(compile(first, "<string>", "exec"), {"__name__": "__main__"})
+        elif kind == "-m":
+            sys.argv = [*words]
+            runpy.run_module(first, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = [kind, *words]
+            runpy.run_path(kind, run_name="__main__")
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def _die_at_write(count: int, where: str) -> None:

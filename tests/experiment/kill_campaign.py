@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.experiment import study_audit
 from tests.experiment.forked_runs import TINY, Job, RunForker
+from tests.experiment.one_figure import ONE_FIGURE
 
 KILLED = -9
 ARMS = ["none", "dropout"]
@@ -103,7 +104,7 @@ class Campaign:
             *TINY,
             *self.overrides,
         )
-        return Job(overrides, str(folder / "log"), kill_after, kill_at_write, where=str(folder))
+        return Job(overrides, str(folder / "log"), kill_after, kill_at_write, where=str(folder), setup=ONE_FIGURE)
 
     def _note(self, line: str) -> None:
         self.history.append(line)

@@ -13,6 +13,12 @@ from dropsearch.report.figures.registry import Figure, drawings, write_figures
 
 PLACE = "dropsearch.experiment.artifacts.write_figures"
 """Where a run finds what writes its figures."""
+ONE_FIGURE = f"""
+import importlib
+from tests.experiment.one_figure import write_first_figure
+importlib.import_module("{PLACE.rpartition(".")[0]}").write_figures = write_first_figure
+"""
+"""The setup of a forked run that writes one figure."""
 
 
 def write_first_figure(summary: Summary, folder: Path, step: Callable[[], None] = lambda: None) -> list[Figure]:

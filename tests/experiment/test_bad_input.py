@@ -13,8 +13,9 @@ import pytest
 
 from dropsearch.config.messages import known_keys
 from tests.config.generated_overrides import OF_MODELS, WORDS, override
-from tests.experiment.conftest import Cli, Ended
+from tests.experiment.conftest import LIGHT, Cli, Ended
 
+SMALL = [word for word in LIGHT if word != "tracking=none"]
 COMMAND_LINE = [
     ("model=mlpp", 'model must be one of cnn, mlp, rnn, transformer, got "mlpp" (did you mean "mlp"?)'),
     ("data=digts", '(did you mean "digits"?)'),
@@ -240,7 +241,7 @@ def half_a_study(path: Path) -> None:
 @pytest.mark.parametrize("write", [broken_first, half_a_study])
 def test_a_journal_that_is_broken_within_is_refused(cli: Cli, tmp_path: Path, write: Callable[[Path], None]):
     write(tmp_path / "x.log")
-    ended = cli("study.storage=x.log")
+    ended = cli("study.storage=x.log", *SMALL)
     assert ended.status == 2
     assert 'study.storage must be a journal file that Optuna wrote, got "x.log"' in ended.err
     assert ended.err.count("\n") == 1
@@ -281,10 +282,10 @@ def test_what_hangs_or_has_no_end_is_refused(cli: Cli, tmp_path: Path, line: str
     other = made.replace('"s"', '"t"')
     (tmp_path / "torn.log").write_text(f"{made}{other}nonsense\n{made}")
     (tmp_path / "fieldless.log").write_text(made + '{"op_code": 4, "worker_id": "a"}\n')
-    is_refused(cli(*line.split()), message)
+    is_refused(cli(*SMALL, *line.split()), message)
 
 
 def test_an_unwritable_lock_is_named(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "study.log").write_text('{"op_code": 0, "worker_id": "a", "study_name": "s", "directions": [1]}\n')
     (tmp_path / "study.log.lock").mkdir()
-    is_refused(cli("study.storage=study.log"), "study.log.lock: Is a directory")
+    is_refused(cli("study.storage=study.log", *SMALL), "study.log.lock: Is a directory")

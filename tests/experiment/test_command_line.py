@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.experiment.conftest import LIGHT, Cli
+from tests.experiment.forked_runs import RunForker
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "lightning", "mlflow", "optuna", "sklearn", "scipy", "numpy", "matplotlib", "sqlalchemy"}
@@ -38,12 +38,11 @@ def test_what_needs_no_training_imports_nothing_heavy(tmp_path: Path, arguments:
     assert not imported(ended.stderr) & HEAVY
 
 
-def test_the_shell_sees_status_two_and_one_line(tmp_path: Path):
-    lines = ["model=mlpp", "data=mnist"]  # refused before and after the heavy imports
-    with ThreadPoolExecutor(2) as pool:
-        ended = list(pool.map(lambda line: module(tmp_path, "-m", "dropsearch", line), lines))
-    assert [one.returncode for one in ended] == [2] * len(lines)
-    assert [one.stderr.count("\n") for one in ended] == [1] * len(lines)
+def test_the_shell_sees_status_two_and_one_line(tmp_path: Path, run_forker: RunForker):
+    early = module(tmp_path, "-m", "dropsearch", "model=mlpp")  # refused before the heavy imports, and after them
+    late = run_forker.python(tmp_path, "-m", "dropsearch", "data=mnist")
+    assert (early.returncode, late.returncode) == (2, 2)
+    assert (early.stderr.count("\n"), late.stderr.count("\n")) == (1, 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,30 +73,26 @@ def test_where_it_comes_from_can_be_shown(tmp_path: Path):
 
 COMPLETE = """
 eval "$(dropsearch -sc install=bash)"
-COMP_LINE="dropsearch $1"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($COMP_LINE); COMP_CWORD=1
-hydra_bash_completion
-echo "${COMPREPLY[*]}"
+for typed in "$@"; do
+  COMP_LINE="dropsearch $typed"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($COMP_LINE); COMP_CWORD=1
+  hydra_bash_completion
+  echo "${COMPREPLY[*]}"
+done
 """
+COMPLETED = {
+    "model=": "model=cnn model=mlp model=rnn model=transformer",
+    "study.": "study.n_trials= study.name= study.repeats= study.retry_failed= study.storage= study.timeout= "
+    "study.warm_start=",
+    "sampler=t": "sampler=tpe",
+}
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("model=", "model=cnn model=mlp model=rnn model=transformer"),
-        (
-            "study.",
-            "study.n_trials= study.name= study.repeats= study.retry_failed= study.storage= study.timeout= "
-            "study.warm_start=",
-        ),
-        ("sampler=t", "sampler=tpe"),
-    ],
-)
-def test_bash_completes_what_is_typed(tmp_path: Path, typed: str, offered: str):
+def test_bash_completes_what_is_typed(tmp_path: Path):
     script = tmp_path / "dropsearch"  # as the console script that pip makes
     script.write_text(f"#!{sys.executable}\nfrom dropsearch.__main__ import main\nmain()\n")
     script.chmod(0o755)
-    ended = shell(tmp_path, "bash", "-c", COMPLETE, "bash", typed)
-    assert ended.stdout.split() == offered.split()
+    ended = shell(tmp_path, "bash", "-c", COMPLETE, "bash", *COMPLETED)
+    assert [line.split() for line in ended.stdout.splitlines()] == [words.split() for words in COMPLETED.values()]
 
 
 def test_a_sweep_runs_every_pair_and_leaves_no_folders_of_hydra(cli: Cli, tmp_path: Path):

@@ -12,7 +12,7 @@ from tests.experiment.kill_campaign import Campaign
 
 
 @pytest.mark.parametrize(
-    ("storage", "kills", "seed", "repeats"), [("", 5, 20, 2), ("sqlite:///FOLDER/study.db", 4, 21, 1)]
+    ("storage", "kills", "seed", "repeats"), [("", 3, 20, 2), ("sqlite:///FOLDER/study.db", 3, 21, 1)]
 )
 def test_kills_at_random_moments_lose_and_repeat_nothing(
     run_forker: RunForker, tmp_path: Path, storage: str, kills: int, seed: int, repeats: int

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,8 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment.tasks import run
 from tests.experiment.conftest import LIGHT, composed, trials_told
+from tests.experiment.forked_runs import RunForker
 
-ROOT = Path(__file__).parents[2]
 TWO_ARMS = (*LIGHT, "arms=[none,dropout]")
 COMPLETE = f'"state":{optuna.trial.TrialState.COMPLETE.value},"values"'
 """Stands in a journal from the first completed trial on."""
@@ -99,62 +95,32 @@ def test_two_studies_in_one_folder_keep_their_own_weights(tmp_path: Path):
     assert {path: path.read_bytes() for path in before} == before
 
 
-class Process:
-    """A run in a process of its own, stopped by a signal when its log shows a line."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "dropsearch", *overrides]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            words,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
-
-    def stop_after_a_trial(self, *overrides: str, by: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
-        """Send a signal to the run and its workers when a trial stands complete in the journal of its study.
-
-        Return status, output and log.
-        """
-        process = self.start(*overrides)
-        journal = self.folder / "outputs" / "mlp-digits" / "study.journal"
-        while process.poll() is None and not (journal.exists() and COMPLETE in journal.read_text()):
-            time.sleep(0.01)
-        os.killpg(process.pid, by)
-        out, err = process.communicate(timeout=600)
-        return process.returncode, out, err
-
-    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
-        words = shlex.split(command)
-        return subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600)
+def stop_after_a_trial(
+    run_forker: RunForker, folder: Path, *overrides: str, by: signal.Signals = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Send a signal to a run and its workers when a trial stands complete in the journal of its study."""
+    journal = folder / "outputs" / "mlp-digits" / "study.journal"
+    return run_forker.python(folder, "-m", "dropsearch", *overrides, stop_by=by, stop_at=COMPLETE, where=str(journal))
 
 
 @pytest.mark.parametrize("engine", [["engine=vectorized", "engine.processes=2"], ["engine=sequential"]])
-def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(tmp_path: Path, engine: list[str]):
+def test_sigterm_to_a_run_and_its_workers_ends_it_like_ctrl_c(run_forker: RunForker, tmp_path: Path, engine: list[str]):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
     overrides = [*small, *engine, "study.n_trials=12", "trainer.max_epochs=6"]
-    status, out, log = Process(tmp_path).stop_after_a_trial(*overrides, by=signal.SIGTERM)
-    assert status == 130, log
-    assert "Traceback" not in log
+    ended = stop_after_a_trial(run_forker, tmp_path, *overrides, by=signal.SIGTERM)
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
     assert results(tmp_path / "outputs" / "mlp-digits")["complete"] is False
-    assert "To continue where this stopped:" in out
+    assert "To continue where this stopped:" in ended.stdout
 
 
-def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(tmp_path: Path):
-    process = Process(tmp_path)
+def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tmp_path: Path):
     small = [override for override in TWO_ARMS if not override.startswith(("engine", "study"))]
     overrides = [*small, "engine=vectorized", "engine.width=4", "study.n_trials=12", "trainer.max_epochs=6"]
-    status, out, log = process.stop_after_a_trial(*overrides)
-    assert status == 130, log
-    assert "Traceback" not in log
+    stopped = stop_after_a_trial(run_forker, tmp_path, *overrides)
+    out = stopped.stdout
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Traceback" not in stopped.stderr
     partial = results(tmp_path / "outputs" / "mlp-digits")
     done = {arm: len(outcome["trials"]) for arm, outcome in partial["arms"].items()}
     assert partial["complete"] is False
@@ -163,7 +129,7 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(tmp_path: Path):
     assert "Provisional: the run was interrupted" in out
     assert all(outcome["winner"] is None or not outcome["winner"]["test_acc"] for outcome in partial["arms"].values())
 
-    ended = process.shell(out.splitlines()[-1])
+    ended = run_forker.shell(tmp_path, out.splitlines()[-1])
     assert ended.returncode == 0, ended.stderr
     whole = results(tmp_path / "outputs" / "mlp-digits")
     assert whole["complete"] is True

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.experiment.conftest import Cli
+from tests.experiment.forked_runs import RunForker
 
 ROOT = Path(__file__).parents[2]
 NETS, DATA = "tests.user_modules.nets", "tests.user_modules.data"
@@ -37,7 +35,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def user_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def user_run(tmp_path_factory: pytest.TempPathFactory, run_forker: RunForker) -> tuple[Path, str]:
     """A run from the folder in which a user's package lies, with nothing else on the path."""
     folder = tmp_path_factory.mktemp("user_run")
     package = folder / "mypackage"
@@ -52,21 +50,9 @@ def user_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "data._target_=mypackage.data.WithTest",
         *tracked,
     ]
-    ended = _python(folder, "-m", "dropsearch", *words, "tracking.log_model=false")
+    ended = run_forker.python(folder, "-m", "dropsearch", *words, "tracking.log_model=false")
     assert ended.returncode == 0, ended.stderr
     return folder, ended.stdout
-
-
-def _python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return _shell(folder, shlex.join([sys.executable, *words]))
-
-
-def _shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    given = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    environment = given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
 
 
 def test_a_package_in_the_working_folder_is_found_and_its_arguments_pass_through(user_run: tuple[Path, str]):
@@ -94,17 +80,17 @@ def test_every_file_is_there_and_mlflow_has_the_trials(user_run: tuple[Path, str
     assert runs["LitNet-WithTest"].data.params["model._target_"] == "mypackage.nets.LitNet"
 
 
-def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str]):
+def test_the_printed_commands_reload_and_retrain_it(user_run: tuple[Path, str], run_forker: RunForker):
     folder, _ = user_run
     commands = results(folder)["commands"]
     *python, code = shlex.split(commands["reload"])
     batch = "(torch.zeros(2, 64), torch.zeros(2, dtype=torch.int64))"
     listed = f"from dropsearch import dropout_sites; import torch, json; sites = dropout_sites(net, {batch})"
     code = f"{code}; {listed}; print(json.dumps({{site.name: site.rate for site in sites}}))"
-    retrained = _shell(folder, commands["retrain"])
+    retrained = run_forker.shell(folder, commands["retrain"])
     assert retrained.returncode == 0, retrained.stderr
     again = shlex.split(retrained.stdout.splitlines()[-1])[-1]
-    loaded = _shell(folder, shlex.join([*python, f"{again}; {code}"]))
+    loaded = run_forker.shell(folder, shlex.join([*python, f"{again}; {code}"]))
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.count("LitNet(") == 2, "the retrained one, then the winner"
     assert loaded.stdout.startswith("LitNet(")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +14,8 @@ import dropsearch
 from dropsearch.experiment import context
 from dropsearch.experiment.worker_config import unsafe_threads
 from tests.experiment.conftest import composed
+from tests.experiment.forked_runs import RunForker
 from tests.user_modules import nets
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -84,7 +80,8 @@ class Mine(data.Digits): ...
 
 found = dropsearch.search(
     lambda lr: Threaded(lr=lr), Mine(), n_trials=4, max_epochs=1, output_dir="out", confirm_seeds=2,
-    confirm_top_k=1, arms=["dropout"], tracking="none", engine="sequential", overrides=["engine.processes=2"],
+    confirm_top_k=1, arms=["dropout"], tracking="none", engine="sequential",
+    overrides=["engine.processes=2", "evidence=off"],
 )
 print("trained", [trial.state for trial in found.summary.arms["dropout"].trials], found.summary.engine)
 """
@@ -92,13 +89,10 @@ print("trained", [trial.state for trial in found.summary.arms["dropout"].trials]
 
 
 @pytest.mark.slow
-def test_a_script_with_threads_is_searched_in_processes_that_begin_anew(tmp_path: Path) -> None:
+def test_a_script_with_threads_is_searched_in_processes_that_begin_anew(run_forker: RunForker, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "net.py").write_text(NET)
-    ended = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    ended = run_forker.python(tmp_path, "script.py")
     assert ended.returncode == 0, ended.stderr
     assert "training processes are spawned, because a thread is running (ThreadPoolExecutor" in ended.stderr
     assert "trained ['COMPLETE', 'COMPLETE', 'COMPLETE', 'COMPLETE'] 2 processes" in ended.stdout, ended.stdout

@@ -25,7 +25,7 @@ LITTLE = (
     "confirm.top_k=1",
     "confirm.seeds=1",
     "tracking=none",
-    "engine.processes=1",
+    "engine=sequential",
     "evidence=off",
 )
 NUMBERS = {"n_trials": 1, "max_epochs": 1, "confirm_seeds": 1}

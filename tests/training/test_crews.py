@@ -13,41 +13,13 @@ from typing import Any
 import pytest
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import TrialResult, TrialSpec
+from dropsearch.core.records import TrialSpec
 from dropsearch.training.crews import SpawnedCrew
 from dropsearch.training.multiprocess import CrewEngine
-from dropsearch.training.protocols import Feed
 from dropsearch.training.ray_crew import speeds
 from dropsearch.training.ray_worker import Worker
 from tests.training.conftest import Queue, make_specs
-
-
-class Trains:
-    """An engine that ends each trial at once, two at a time, after what happens in `event`."""
-
-    description = "trains"
-
-    def __init__(self, event: Callable[[TrialSpec], None] = lambda _: None, keep: Path | None = None) -> None:
-        self.event, self.keep = event, keep
-
-    def describe(self, processes: int) -> str:
-        return f"{processes} workers"
-
-    def run(self, feed: Feed) -> None:
-        while not feed.cancelled() and (specs := feed.ask(min(2, feed.most_at_once or 2))):
-            for spec in specs:
-                self.event(spec)
-            feed.tell([TrialResult(spec, "COMPLETE", (), 0.0, checkpoint=self._kept(spec)) for spec in specs])
-
-    def _kept(self, spec: TrialSpec) -> str:
-        if self.keep is None:
-            return ""
-        path = self.keep / spec.arm / f"{spec.number}.ckpt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"weights of %d" % spec.number)
-        return str(path)
-
-    def close(self) -> None: ...
+from tests.training.small_engine import Trains, ends_its_process
 
 
 class _Member:
@@ -154,7 +126,7 @@ def test_dead_workers_trials_are_trained_again(tmp_path: Path) -> None:
     assert crew.started == 4
 
 
-def test_trial_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
+def test_trial_thatends_its_process_every_worker_fails_alone(tmp_path: Path) -> None:
     event = dies_at({3: 100})
     feed = run(Machines(lambda _: Trains(event), [2], tmp_path))
     assert states(feed) == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 4
@@ -193,27 +165,10 @@ def test_speeds_of_workers() -> None:
     assert speeds([], 60.0) == "0 workers: waiting for the cluster"
 
 
-def _kills(marks: Path) -> Any:
-    """Return an engine whose trials leave the device that they ran on; trial 1 ends its process."""
-
-    def event(spec: TrialSpec) -> None:
-        (marks / f"{spec.number}-{os.environ['DEVICE']}-{os.getpid()}").touch()
-        if spec.number == 1:
-            os._exit(9)
-
-    class One(Trains):
-        def run(self, feed: Feed) -> None:
-            while specs := feed.ask(1):
-                event(specs[0])
-                feed.tell([TrialResult(specs[0], "COMPLETE", (), 0.0)])
-
-    return One()
-
-
 @pytest.mark.slow
 def test_spawned_processes_have_a_device_each(tmp_path: Path) -> None:
     feed = Queue(make_specs("mlp", 6))
-    with opened(SpawnedCrew(partial(_kills, tmp_path), [{"DEVICE": "0"}, {"DEVICE": "1"}])) as engine:
+    with opened(SpawnedCrew(partial(ends_its_process, tmp_path), [{"DEVICE": "0"}, {"DEVICE": "1"}])) as engine:
         engine.run(feed)
     assert [feed.results[n].state for n in range(6)] == ["COMPLETE", "FAIL", *["COMPLETE"] * 4]
     assert feed.results[1].reason == "its process died: status 9"

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 LEVELS = {
     "mlflow": logging.WARNING,
     "mlflow.store.db.utils": logging.CRITICAL,
+    "mlflow.utils.databricks_utils": logging.ERROR,
     "alembic": logging.WARNING,
     "urllib3.connectionpool": logging.ERROR,
 }
-"""Loggers to silence: MLflow logs each table that it creates and the traceback of each error; urllib3 logs retries."""
+"""Loggers to silence: MLflow logs each table that it creates, the traceback of each error and other ways to log in;
+urllib3 logs retries."""
 SETTINGS = {
     # By default, a request to a dead server takes four minutes to fail.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

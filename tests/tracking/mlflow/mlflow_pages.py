@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.chromium import Chromium
 from tests.free_port import free_port
 
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-"""The server tells nobody that it runs."""
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""The server tells nobody that it runs, and starts no processes for jobs, each of which would import MLflow."""
 PATIENCE = 60
 """Seconds in which a server on a busy machine must answer."""
 

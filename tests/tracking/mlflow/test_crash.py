@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.experiment.forked_runs import RunForker
 from tests.tracking.tracked_studies import make_result
 
-ROOT = Path(__file__).parents[3]
 PROGRAM = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from dropsearch.tracking import make_tracker
 from tests.tracking.tracked_studies import DATA, EXPERIMENT, make_curve, make_result, make_spec
@@ -32,29 +28,21 @@ tracker._writer.wait()
 for number in range(2, 200):
     tracker.end(make_result(number))
     if number == int(sys.argv[2]):
-        print("now", flush=True)
-input()
+        os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def kill_after(number: int, output_dir: Path) -> None:
-    """Start a study in a process of its own and kill that while it writes."""
-    command = [sys.executable, "-c", PROGRAM, str(output_dir), str(number)]
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as study:
-        assert study.stdout is not None
-        assert study.stdout.readline() == "now\n"
-        study.send_signal(signal.SIGKILL)
-    assert study.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [5, 190])
 def test_after_a_kill_each_trial_is_there_exactly_once(
-    number: int, output_dir: Path, begin: Callable[..., Any], find: Callable[..., dict[str, Any]]
+    number: int,
+    output_dir: Path,
+    begin: Callable[..., Any],
+    find: Callable[..., dict[str, Any]],
+    run_forker: RunForker,
 ):
-    kill_after(number, output_dir)
+    killed = run_forker.python(output_dir, "-c", PROGRAM, str(output_dir), str(number))  # while the tracker writes
+    assert killed.returncode == -9, killed.stderr
     # `find` refuses a name that is there twice.
     left = {name for name, run in find().items() if run.info.status == "RUNNING"}
     assert {"first", "dropout", "dropout/1"} <= left

@@ -57,8 +57,10 @@ def step_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 NET_OPTIONS = ("cell", "mask", "dropout_unit")
 
 
-def run(engine: Engine, specs: Sequence[TrialSpec]) -> dict[int, TrialResult]:
-    feed = Queue(list(specs))
+def run(
+    engine: Engine, specs: Sequence[TrialSpec], prune: Callable[[TrialSpec, Any], bool] = lambda *_: False
+) -> dict[int, TrialResult]:
+    feed = Queue(list(specs), prune)
     engine.run(feed)
     return feed.results
 
@@ -105,30 +107,36 @@ def assert_same(
                 assert torch.allclose(ours_w[name].double(), value.double(), rtol=0, atol=tolerance), name
 
 
+Once = Callable[[Any, Callable[[], Any]], Any]
+
+
 @pytest.fixture(scope="module")
-def alone() -> dict[int, dict[int, TrialResult]]:
-    """By case, the results of trials that trained alone: once for both kinds of step."""
-    return {}
+def once() -> Once:
+    """Return a function that trains what has a name only once: trials alone are the same for both kinds of step."""
+    done: dict[Any, Any] = {}
+
+    def get(name: Any, train: Callable[[], Any]) -> Any:
+        if name not in done:
+            done[name] = train()
+        return done[name]
+
+    return get
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{model}-{norm}" for model, norm, _ in CASES])
-def test_parameters_equal_sequential_after_50_steps(
-    tmp_path: Path, case: int, alone: dict[int, dict[int, TrialResult]]
-) -> None:
+def test_parameters_equal_sequential_after_50_steps(tmp_path: Path, case: int, once: Once) -> None:
     model, norm, options = CASES[case]
     net_options = {k: v for k, v in options.items() if k in NET_OPTIONS}
     specs = make_specs(model, 3, **net_options)
     sequential, vectorized = engines(tmp_path, model, norm, options, width=3, epochs=10, clip=1.0)
-    if case not in alone:
-        alone[case] = run(sequential, specs)
-    assert_same(alone[case], run(vectorized, specs))
+    assert_same(once(case, lambda: run(sequential, specs)), run(vectorized, specs))
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
-def test_width_does_not_change_results(tmp_path: Path, width: int) -> None:
+def test_width_does_not_change_results(tmp_path: Path, width: int, once: Once) -> None:
     specs = make_specs("mlp", 8)
     sequential, vectorized = engines(tmp_path, "mlp", "batch", {}, width, epochs=3)
-    assert_same(run(sequential, specs), run(vectorized, specs))
+    assert_same(once("eight trials", lambda: run(sequential, specs)), run(vectorized, specs))
 
 
 def test_row_and_neighbors_do_not_change_results(tmp_path: Path) -> None:
@@ -138,21 +146,20 @@ def test_row_and_neighbors_do_not_change_results(tmp_path: Path) -> None:
     assert_same(run(vectorized, specs), run(other, specs[::-1]))
 
 
-def test_refilled_row_equals_sequential(tmp_path: Path) -> None:
+def test_refilled_row_equals_sequential(tmp_path: Path, once: Once) -> None:
     specs = make_specs("mlp", 6)
     sequential, vectorized = engines(tmp_path, "mlp", "none", {"schedule": "cosine"}, width=2, epochs=4)
 
     def prune(spec: TrialSpec, metrics: object) -> bool:
         return spec.number in (0, 3) and metrics.epoch == spec.number % 2  # type: ignore[attr-defined]
 
-    expected, got = Queue(specs, prune), Queue(specs, prune)
-    sequential.run(expected)
-    vectorized.run(got)
-    assert [r.state for _, r in sorted(got.results.items())].count("PRUNED") == 2
-    assert_same(expected.results, got.results)
+    expected = once("pruned", lambda: run(sequential, specs, prune))
+    got = run(vectorized, specs, prune)
+    assert [r.state for _, r in sorted(got.items())].count("PRUNED") == 2
+    assert_same(expected, got)
 
 
-def test_rows_that_wait_for_trials_come_back(tmp_path: Path) -> None:
+def test_rows_that_wait_for_trials_come_back(tmp_path: Path, once: Once) -> None:
     specs = make_specs("mlp", 6)
     sequential, vectorized = engines(tmp_path, "mlp", "batch", {"schedule": "cosine"}, width=4, epochs=4)
     feed = Waiting(specs, lambda spec, _: spec.number == 1, first=2, epochs=4)
@@ -161,9 +168,8 @@ def test_rows_that_wait_for_trials_come_back(tmp_path: Path) -> None:
     feed.ask = lambda count: asked.append(count) or ask(count)  # type: ignore[method-assign]
     vectorized.run(feed)
     assert 3 in asked  # two rows that there were not yet, and that of the pruned trial
-    expected = Queue(specs, lambda spec, _: spec.number == 1)
-    sequential.run(expected)
-    assert_same(expected.results, feed.results)
+    expected = once("one pruned", lambda: run(sequential, specs, lambda spec, _: spec.number == 1))
+    assert_same(expected, feed.results)
 
 
 def test_feed_calls_are_batched(tmp_path: Path) -> None:
@@ -200,11 +206,11 @@ def test_feed_calls_are_batched(tmp_path: Path) -> None:
     ]
 
 
-def test_float32_curves_are_close(tmp_path: Path) -> None:
+def test_float32_curves_are_close(once: Once) -> None:
     specs, source, settings = make_specs("mlp", 4), make_source("mlp"), TrainerSettings(10, "cpu")
     factory = make_factory("mlp", "batch")
     sequential, vectorized = SequentialEngine(factory, source, settings), VectorizedEngine(factory, source, settings, 4)
-    assert_same(run(sequential, specs), run(vectorized, specs), tolerance=1e-4)
+    assert_same(once("float32", lambda: run(sequential, specs)), run(vectorized, specs), tolerance=1e-4)
 
 
 def test_nan_trial_does_not_affect_others(tmp_path: Path) -> None:
@@ -319,12 +325,13 @@ def test_out_of_memory_halves_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_shared_masks_equal_sequential(width: int) -> None:
+def test_shared_masks_equal_sequential(width: int, once: Once) -> None:
     source, specs = make_source("mlp", torch.float64), make_specs("mlp", 3)
     factory = make_factory("mlp", "none", torch.float64)
     settings = TrainerSettings(3, "cpu", "64-true", shared_masks=True)
     shared, unshared = (
-        run(SequentialEngine(factory, source, s), specs) for s in (settings, TrainerSettings(3, "cpu", "64-true"))
+        once(name, lambda given=given: run(SequentialEngine(factory, source, given), specs))
+        for name, given in (("shared", settings), ("unshared", TrainerSettings(3, "cpu", "64-true")))
     )
     assert_same(shared, run(VectorizedEngine(factory, source, settings, width), specs))
     assert shared[1].curve != unshared[1].curve
@@ -382,7 +389,7 @@ SEARCHED: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("case", SEARCHED)
-def test_searched_hyperparameters_equal_sequential(tmp_path: Path, case: str) -> None:
+def test_searched_hyperparameters_equal_sequential(tmp_path: Path, case: str, once: Once) -> None:
     optimizer, values = SEARCHED[case]
     specs = [
         dataclasses.replace(spec, hyperparameters=values[spec.number % len(values)], lr=3e-3)
@@ -392,9 +399,10 @@ def test_searched_hyperparameters_equal_sequential(tmp_path: Path, case: str) ->
     settings = TrainerSettings(3, "cpu", "64-true", gradient_clip_val=1.0)
     sequential = SequentialEngine(factory, source, settings, lambda s: tmp_path / f"sequential-{s.number}.ckpt")
     vectorized = VectorizedEngine(factory, source, settings, 3, lambda s: tmp_path / f"vectorized-{s.number}.ckpt")
-    expected = run(sequential, specs)
+    expected = once(case, lambda: run(sequential, specs))
     assert_same(expected, run(vectorized, specs))
-    other = run(SequentialEngine(factory, source, settings), [dataclasses.replace(specs[1], hyperparameters=values[0])])
+    changed = [dataclasses.replace(specs[1], hyperparameters=values[0])]
+    other = once(f"{case} changed", lambda: run(SequentialEngine(factory, source, settings), changed))
     assert other[1].curve != expected[1].curve, "the hyperparameters have no effect"
 
 
