@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from front_loaded_published import Mean, draw, published_arms
+from front_loaded_published import at_chosen, at_chosen_heads, draw, published_arms
 from front_loaded_runs import (
     EPOCHS,
     LAYERS,
@@ -26,7 +26,6 @@ from front_loaded_runs import (
     SIZE,
     WEIGHT_DECAY,
     Rates,
-    Run,
     Runs,
     schedule,
     training_overrides,
@@ -58,20 +57,9 @@ def equal_tuning(runs: Runs, seeds: Sequence[int], tuning: int) -> None:
     show(
         f"b: rate chosen among {', '.join(map(str, LEVELS))} on {tuning} seed(s), test images at the epoch with the "
         f"least validation loss, mean of {len(fresh)} other seeds ± standard error",
-        ("arm", "rate", "epoch", "test loss", "minus constant", "test accuracy, %", "minus constant"),
+        ("arm", "rate", *at_chosen_heads("constant")),
         (columns(shape, max(chosen[shape]), *at_chosen(found[shape], found["constant"])) for shape in chosen),
     )
-
-
-def at_chosen(runs: Sequence[Run], constant: Sequence[Run]) -> Iterator[str]:
-    """Yield the cells of a tuned arm; differences are paired by seed."""
-    losses, base_losses = ([run.test_loss[run.chosen] for run in arm] for arm in (runs, constant))
-    shares, base_shares = ([100 * run.test_acc[run.chosen] for run in arm] for arm in (runs, constant))
-    yield f"{fmean(run.chosen + 1 for run in runs):.0f}"
-    for own, base, digits in ((losses, base_losses, 3), (shares, base_shares, 1)):
-        yield Mean(own).text(digits)
-        differences = [a - b for a, b in zip(own, base, strict=True)]
-        yield "" if runs is constant else Mean(differences).text(digits, "+")
 
 
 def free_search(options: argparse.Namespace, overrides: Sequence[str]) -> None:

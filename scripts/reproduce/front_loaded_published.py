@@ -25,6 +25,8 @@ ARMS = {
     "constant .2": ("constant", 0.2),
 }
 """The published arms: shape and rate."""
+BASE = "constant .1"
+"""What the others are compared with: early and late half and first third drop as much, all layers together."""
 PUBLISHED = {
     "none": (3.959, 1.803, 38.3, 38.8),
     "constant .1": (2.223, 1.677, 41.8, 42.5),
@@ -79,6 +81,11 @@ def published_arms(runs: Runs, seeds: Sequence[int]) -> None:
     )
     if len(seeds) > 1:
         print(f"within 2 standard errors: {', '.join(within(found))}\n", flush=True)
+    show(
+        f"a: the same trainings, on the test images at the epoch with the least validation loss, {len(seeds)} seeds",
+        ("arm", *at_chosen_heads(BASE)),
+        (columns(arm, *at_chosen(of_arm, found[BASE])) for arm, of_arm in found.items()),
+    )
 
 
 def distances(arm: str, runs: Sequence[Run]) -> list[float]:
@@ -99,6 +106,22 @@ def within(found: dict[str, list[Run]]) -> Iterator[str]:
     for place, (name, _, _) in enumerate(MEASURES):
         near = [arm for arm, runs in found.items() if abs(distances(arm, runs)[place]) <= 2]
         yield f"{name} in {len(near)} of {len(found)} arms"
+
+
+def at_chosen_heads(base: str) -> tuple[str, ...]:
+    """Return the heads of test images at the epoch that validation chooses, beside an arm that differences are from."""
+    return "epoch", "test loss", f"minus {base}", "test accuracy, %", f"minus {base}"
+
+
+def at_chosen(runs: Sequence[Run], constant: Sequence[Run]) -> Iterator[str]:
+    """Yield the cells of an arm under `at_chosen_heads`; differences are paired by seed."""
+    losses, base_losses = ([run.test_loss[run.chosen] for run in arm] for arm in (runs, constant))
+    shares, base_shares = ([100 * run.test_acc[run.chosen] for run in arm] for arm in (runs, constant))
+    yield f"{fmean(run.chosen + 1 for run in runs):.0f}"
+    for own, base, digits in ((losses, base_losses, 3), (shares, base_shares, 1)):
+        yield Mean(own).text(digits)
+        differences = [a - b for a, b in zip(own, base, strict=True)]
+        yield "" if runs is constant else Mean(differences).text(digits, "+")
 
 
 def draw(runs: Runs, seeds: Sequence[int], path: Path) -> None:
