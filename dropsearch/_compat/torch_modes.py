@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode_temporarily
 from torch.utils import checkpoint as _checkpoint
+
+from dropsearch._compat.python_calls import showing
 
 
 def is_active(mode: TorchFunctionMode) -> bool:
@@ -32,13 +34,37 @@ def without_modes(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def as_it_is_written() -> AbstractContextManager[Any]:
-    """Return a context in which code that was given to ``torch.compile`` runs as it is written.
+@contextmanager
+def as_it_is_written() -> Iterator[None]:
+    """Run code that was given to ``torch.compile``, before or inside the context, as it is written.
 
-    Compiled code shows no calls to function modes, or is compiled anew for each of their states. Nothing was compiled
-    where the compiler has not been imported, which takes seconds.
+    Compiled code shows no calls to function modes, or is compiled anew for each of their states. The compiler is not
+    imported for this, which takes seconds: where it has not been, nothing was compiled yet.
     """
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with ExitStack() as stack:
+
+        def eager() -> None:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+        if "torch._dynamo" in sys.modules:
+            eager()
+        else:
+            stack.enter_context(showing([torch.compile], _before_the_first(eager)))
+        yield
+
+
+def _before_the_first(begin: Callable[[], None]) -> Any:
+    """Return an answer to calls of a function that runs `begin` once before the first of them."""
+    begun = False
+
+    def answer(_: Any, run: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        nonlocal begun
+        if not begun:
+            begun = True
+            begin()
+        return run(*args, **kwargs)
+
+    return answer
 
 
 def backward(

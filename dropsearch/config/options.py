@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,9 +44,14 @@ def check_options(arguments: Sequence[str]) -> None:
     """Reject the option that unpickles a file, which can run any code, and groups with several options.
 
     Raises:
-        InputError: The command line contains one of them.
+        InputError: The command line contains one of them, or bytes that are no text in the locale's encoding.
     """
     for word in arguments:
+        if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise InputError(
+                f"the command line must be text of the locale's encoding {sys.getfilesystemencoding()}, got {word!r}: set "
+                "LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+            )
         if several := _SEVERAL.match(word):
             group = several[1]
             raise InputError(f"{group} must be one option, got several: {group}=A,B with -m runs one after the other")

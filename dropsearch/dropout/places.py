@@ -6,6 +6,7 @@ import dis
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -113,7 +114,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def forget_classes() -> None:
     """Clear the caches of classes after a new operation is registered."""
-    for known in (static_places, named_functions, names_in):
+    for known in (static_places, named_functions, names_in, reached_functions):
         known.cache_clear()
 
 
@@ -139,6 +140,11 @@ def _functions(owner: type) -> list[FunctionType]:
 
 def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
     """Yield each place in a function and its inner functions that names a dropout function, with that function."""
+    return ((place, held) for place, held in _named(code, names) if _is_function(held))
+
+
+def _named(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
+    """Yield each place in a function and its inner functions that names a global or a member of a Python module."""
     held: Any = None
     for instruction in dis.get_instructions(code):
         if instruction.opname == "LOAD_GLOBAL":
@@ -148,12 +154,35 @@ def _called(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[Place, Any]
         elif instruction.opname not in ("CACHE", "PUSH_NULL", "PRECALL"):
             held = None
         at = instruction.positions
-        if at is not None and _is_function(held):
+        if at is not None and held is not None and not isinstance(held, ModuleType):
             yield (code.co_filename, code.co_qualname, at.lineno, at.col_offset), held
             held = None
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            yield from _called(inner, names)
+            yield from _named(inner, names)
+
+
+@cache
+def reached_functions(kind: type) -> frozenset[Any]:
+    """Return the functions that the code of a class names, and that plain functions which it names do in turn.
+
+    Code of Python's and PyTorch's modules is not followed.
+    """
+    found: set[Any] = set()
+    waiting = list(_class_functions(kind))
+    while waiting:
+        function = waiting.pop()
+        for _, held in _named(as_written(function).__code__, function.__globals__):
+            with suppress(TypeError):  # not hashable
+                if held not in found and isinstance(held, Callable):
+                    found.add(held)
+                    waiting += [held] if isinstance(held, FunctionType) and _is_users(held) else []
+    return frozenset(found)
+
+
+def _is_users(function: FunctionType) -> bool:
+    name = str(function.__module__).partition(".")[0]
+    return name not in ("torch", "lightning", "pytorch_lightning", "dropsearch") and name not in sys.stdlib_module_names
 
 
 def _is_function(held: Any) -> bool:

@@ -16,6 +16,7 @@ from dropsearch.core.global_state import torch_states
 from dropsearch.dropout.control import DropoutControl
 from dropsearch.dropout.keyed_draws import Draw
 from dropsearch.dropout.ops import OPS, DropCall
+from dropsearch.dropout.places import reached_functions
 from dropsearch.dropout.rates import Rate
 from dropsearch.dropout.seeded_bits import SeededNoise
 
@@ -24,8 +25,20 @@ VALIDATION, TRAINING_PART = "evaluation", "training part"
 
 SHOWN = frozenset(function for function in (*OPS, F.multi_head_attention_forward) if can_be_shown(function))
 """Dropout functions in plain Python, whose calls can be seen without a function mode."""
+_RESTORING = frozenset({"fork_rng", "isolate_rng", "set_rng_state"})
+"""Names of functions that restore PyTorch's generator, so that its state does not show that code drew."""
 OBSERVED = 2
 """Number of steps of each kind with the function mode on, before it may be disabled."""
+
+
+def may_hide(model: nn.Module) -> bool:
+    """Return whether code of a model names a function that can drop unseen in a later step, at its own rate."""
+    modules = list(model.modules())
+    if any(isinstance(module, nn.RNNBase) and module.num_layers > 1 for module in modules):
+        return True
+    reached = {function for kind in {type(module) for module in modules} for function in reached_functions(kind)}
+    hidden = OPS.keys() - SHOWN
+    return any(each in hidden or getattr(each, "__name__", "") in _RESTORING for each in reached)
 
 
 class HiddenDrawError(Exception):
@@ -109,14 +122,14 @@ class TrialControl(DropoutControl):
 
         A function mode sees each PyTorch call, which costs a tenth of a small step or more. It is on for the first
         steps of each kind, in recomputation, and in hooks inside `seeing`. It is off in later steps if all randomness
-        of the first ones came from functions in `SHOWN`, whose calls are still seen. A later step that draws by any
-        other function raises `HiddenDrawError`.
+        of the first ones came from functions in `SHOWN`, whose calls are still seen, and if the code names no other
+        function that drops. A later step that draws by any other function raises `HiddenDrawError`.
         """
         self.seeded.begin("outside", 0)
         with self.watching(), showing(SHOWN, self._answer):
             self.restart()
             self._shown = True
-            self._needs_mode = self._needs_mode or bool(self._held or self._functions)
+            self._needs_mode = self._needs_mode or bool(self._held or self._functions) or may_hide(self._model)
             try:
                 yield
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -118,3 +119,59 @@ def test_modules_are_scripted_as_they_are_written() -> None:
         inside = torch.jit.script(Dropping().eval())
     assert torch.equal(inside(torch.ones(2)), torch.ones(2))
     assert torch.equal(torch.jit.script(Dropping().eval())(torch.ones(2)), torch.ones(2))
+
+
+def helper(x: Tensor) -> Tensor:
+    return torch.dropout(x, 0.0, True)
+
+
+class Late(Net):
+    """Reaches a call that only the mode sees after the observed steps, in its own code or in that of a function."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(self.late(x) if self.calls > OBSERVED else x)
+
+    def late(self, x: Tensor) -> Tensor:
+        return torch.dropout(x, 0.0, True)
+
+
+class LateInFunction(Late):
+    def late(self, x: Tensor) -> Tensor:
+        return helper(x)
+
+
+class LateAttention(Late):
+    def late(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+class LateForked(Late):
+    def late(self, x: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            return torch.rand_like(x)
+
+
+class LateRecurrent(Late):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8, 2)
+
+    def late(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+
+@pytest.mark.parametrize("kind", [Late, LateInFunction, LateAttention, LateForked, LateRecurrent])
+def test_a_call_that_comes_late_is_seen(kind: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = kind()
+    (found, on), (by_mode, _) = (run(copy.deepcopy(model), needs) for needs in (False, True))
+    assert on == [True] * STEPS
+    assert same(found, by_mode)
+
+
+def test_code_that_names_no_hidden_call_runs_without_the_mode() -> None:
+    assert run(Net(), False)[1] == [True] * OBSERVED + [False] * (STEPS - OBSERVED)

@@ -93,6 +93,7 @@ OPTIONS = [
     ("--info nope", "invalid choice: 'nope'"),
     ("-x", "unrecognized arguments: -x"),
     ("--exp=config.pickle", "--exp must be left out"),
+    ("output_dir=\udcc3\udcbc", r"got 'output_dir=\udcc3\udcbc': set LC_ALL=C.UTF-8"),
     ("--experimental-rerun config.pickle", "because it unpickles a file"),
 ]
 

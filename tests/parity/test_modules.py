@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -100,6 +102,19 @@ class CompiledForward(Cell):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
         self.forward = torch.compile(self.forward, backend="eager")  # type: ignore[method-assign]
+
+
+class CompilesLater(Cell):
+    """Compiles a part that drops when it is set up, another in its first step, and itself in its second epoch."""
+
+    def setup(self, stage: str) -> None:
+        self.drop.compile(backend="eager")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and self.current_epoch == 0:
+            self.first = torch.compile(self.first, backend="eager")  # type: ignore[assignment]
+        if batch_idx == 0 and self.current_epoch == 1:
+            self.forward = torch.compile(self.forward, backend="eager")  # type: ignore[method-assign]
 
 
 class Noisy(Cell):
@@ -334,9 +349,36 @@ class Sampled(Cell):
 
 
 KINDS = [
-    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, CompiledForward, Noisy, Drawing, Mixed, Teacher, Moving,
-    Asking, Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
+    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, CompiledForward, CompilesLater, Noisy, Drawing, Mixed, Teacher,
+    Moving, Asking, Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
 ]  # fmt: skip
+
+
+PROGRAM = """
+import sys
+
+import torch
+from torch import nn
+
+from dropsearch._compat.torch_modes import as_it_is_written
+from dropsearch.dropout.trial_control import TrialControl
+
+assert "torch._dynamo" not in sys.modules
+model = nn.Sequential(nn.Dropout(0.5))
+control = TrialControl(model, {"0._orig_mod": 1.0}, 1)
+with as_it_is_written(), control.whole_trial():
+    model[0] = torch.compile(model[0], backend="eager")
+    for step in range(4):
+        with control.training_step(step):
+            assert not model(torch.ones(8)).any()
+compiled = torch.compile(lambda x: x + 1, backend="eager")
+assert compiled(torch.ones(1)) == 2
+"""
+
+
+@pytest.mark.slow
+def test_the_first_compilation_of_a_process_may_be_in_a_trial() -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=300)
 
 
 DRAWING = (Noisy, Drawing, Mixed, Sampled)
