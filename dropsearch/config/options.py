@@ -49,8 +49,8 @@ def check_options(arguments: Sequence[str]) -> None:
     for word in arguments:
         if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
             raise InputError(
-                f"the command line must be text of the locale's encoding {sys.getfilesystemencoding()}, got {word!r}: set "
-                "LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+                f"the command line must be text in the locale's encoding, {sys.getfilesystemencoding()}, got {word!r}: "
+                "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
             )
         if several := _SEVERAL.match(word):
             group = several[1]

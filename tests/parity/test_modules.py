@@ -349,8 +349,9 @@ class Sampled(Cell):
 
 
 KINDS = [
-    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, CompiledForward, CompilesLater, Noisy, Drawing, Mixed, Teacher,
-    Moving, Asking, Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing, Counting, Sampled,
+    Nested, Tied, Normed, Batched, Buffered, Lazy, Compiled, CompiledForward, CompilesLater, Noisy, Drawing, Mixed,
+    Teacher, Moving, Asking, Configuring, Measuring, Gathering, Recurrent, Attending, Hyper, Switching, Growing,
+    Counting, Sampled,
 ]  # fmt: skip
 
 
