@@ -100,11 +100,15 @@ class ArmRunner:
         self.only_trains = only_trains
         self.context, self.studies, self.engine, self.cancelled = context, studies, engine, cancelled
         self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
+        self.is_repeatable = True
+        """Whether the trials of the searches follow from seed and settings; see `SearchFeed`."""
         self._tested_before = {arm.arm.name for arm in studies if not only_trains and _openings(arm)}
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
-        self._fill([self._search_feed(arm, arm.search) for arm in self.studies], watch)
+        feeds = [self._search_feed(arm, arm.search) for arm in self.studies]
+        self._fill(feeds, watch)
+        self.is_repeatable &= all(feed.is_repeatable for feed in feeds)
 
     def trials_left(self, number: int = 1) -> int:
         """Return the number of missing trials in the arms' searches, or in a repetition of them."""

@@ -84,6 +84,11 @@ def trackers(context: ExperimentContext) -> Tracker:
     return make_tracker(config.name, uri=config.uri, output_dir=context.folder, more=loggers)
 
 
+SHARED = (
+    "other processes trained trials of this study meanwhile, so its trials depend on their speed: another run with "
+    "this seed may propose others"
+)
+"""Note of a run whose trials do not follow from its seed."""
 MOST_EVIDENCE = 0.4
 """Maximum share of a budget for evidence on eight seeds of each arm."""
 
@@ -182,6 +187,8 @@ class ExperimentRun:
             self.show_progress()
             with self.interruption.listening():
                 self._train()
+            if not self.arm_runner.is_repeatable:
+                self._remark(SHARED)
             forget_crashes(self.context.folder)
             self._track_untracked_results()  # another process may have died in the meantime
             complete = not self.interruption.requested

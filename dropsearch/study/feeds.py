@@ -185,6 +185,8 @@ class SearchFeed(StudyFeed):
     ) -> None:
         self._seed, self._timeout, self._max_epochs = seed, timeout, max_epochs
         self._clock = TrialClock(most_at_once) if most_at_once else None
+        self.is_repeatable = True
+        """Whether trials follow from seed and settings: no other process has trained trials meanwhile."""
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._began: float | None = None
         self._failure: RunError | None = None
@@ -237,8 +239,8 @@ class SearchFeed(StudyFeed):
 
     def _is_shared(self) -> bool:
         """Return whether other processes train trials of the study; if so, stop waiting for the clock."""
-        if self.store.has_company or self.store.ended_elsewhere > self._others:
-            self._clock = None
+        if self._clock is not None and (self.store.has_company or self.store.ended_elsewhere > self._others):
+            self._clock, self.is_repeatable = None, False
         return self._clock is None
 
     def unknown(self, trial_key: TrialKey) -> Iterable[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dropsearch.experiment.runner import SHARED
 from tests.experiment import study_audit
 from tests.experiment.crash_jobs import job, run
 from tests.experiment.forked_runs import RunForker
@@ -54,7 +55,8 @@ def test_workers_and_the_run_that_reports_share_its_trials(run_forker: RunForker
         job(tmp_path / name, *shared, "task=work", f"output_dir={where}", trials=9, setup=setup)
         for name, where in (("worker", folder), ("elsewhere", tmp_path / "elsewhere"))
     )
-    _, log, other_log = run(run_forker, reports, worker, elsewhere)
+    own_log, log, other_log = run(run_forker, reports, worker, elsewhere)
+    assert SHARED in own_log
     study_audit.check_everything(folder, storage, ARMS, 9, TOP_K, SEEDS)
     trials = study_audit.ended(storage)
     owners = {trial.user_attrs["owner"] for trial in trials.values()}

@@ -144,6 +144,7 @@ def test_trials_do_not_depend_on_what_trains_them(tmp_path: Path, sampler: str, 
     for machine in MACHINES:
         feed = make_feed(tmp_path / str(machine.luck), sampler, pruner)
         train(feed, machine)
+        assert feed.is_repeatable
         seen.append(found(feed))
     assert {state for _, state, _ in seen[0]} >= ({"COMPLETE", "FAIL"} if pruner == "none" else {"PRUNED", "FAIL"})
     assert len(seen[0]) == TOTAL
@@ -167,3 +168,4 @@ def test_nothing_waits_for_trials_of_other_processes(tmp_path: Path, monkeypatch
     assert len(ours.ask(8)) == 8
     assert len(ours.ask(30)) == TOTAL - 12
     assert not ours.held
+    assert not ours.is_repeatable
