@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,28 @@ def silent_logger(package: str) -> Any:
     return SilentLogger()
 
 
+def without_idle_hooks(callback: Any, kept: tuple[str, ...] | None = None) -> Any:
+    """Let a Trainer skip the hooks of a callback that do nothing, each of which costs it time; return the callback.
+
+    Args:
+        callback: A callback.
+        kept: The hooks that it needs; None for those that its class overrides.
+    """
+    base: Any = next(kind for kind in type(callback).__mro__ if kind.__name__ == "Callback")
+    for name in _hooks_of(base):
+        if name not in kept if kept is not None else getattr(type(callback), name) is getattr(base, name):
+            vars(callback)[name] = None
+    return callback
+
+
+@cache
+def _hooks_of(base: type) -> tuple[str, ...]:
+    """Return the hooks that a Trainer does not call where they are None."""
+    called_anyway = ("on_save_checkpoint", "on_load_checkpoint")
+    hooks = (name for name in dir(base) if name.startswith("on_") and name not in called_anyway)
+    return ("setup", "teardown", *hooks)
+
+
 def silent_progress_bar(package: str) -> Any:
     """Return a progress bar that draws nothing."""
     base: Any = import_module(f"{package}.callbacks").ProgressBar
@@ -39,12 +62,13 @@ def silent_progress_bar(package: str) -> Any:
 
         def enable(self) -> None: ...
 
-    return SilentProgressBar()
+    return without_idle_hooks(SilentProgressBar(), kept=("setup",))
 
 
 def silent_checkpoint(package: str) -> Any:
     """Return a checkpoint callback that saves nothing."""
-    return import_module(f"{package}.callbacks").ModelCheckpoint(save_top_k=0)
+    checkpoint = import_module(f"{package}.callbacks").ModelCheckpoint(save_top_k=0)
+    return without_idle_hooks(checkpoint, kept=("setup",))
 
 
 class _SilentExperiment:

@@ -44,8 +44,7 @@ def validation_beside(package: str, trainer: Any, batches: Any) -> Callable[[Any
                 loop.run()
                 return {name: float(value) for name, value in trainer.callback_metrics.items()}
             finally:
-                loop._results.reset()
-                loop.teardown()
+                _forget(loop)
 
     return validate
 
@@ -61,6 +60,14 @@ def _set(held: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
     finally:
         for each, values in before:
             vars(each).update(values)
+
+
+def _forget(loop: Any) -> None:
+    """Release the batches and values of a pass; the loop's own teardown would first move the values to the CPU."""
+    if loop._data_fetcher is not None:
+        loop._data_fetcher.teardown()
+        loop._data_fetcher = None
+    loop._results = type(loop._results)(training=False)
 
 
 def _nothing() -> None:

@@ -7,7 +7,6 @@ mode, calls run unchanged.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -35,43 +34,35 @@ class _Shown:
 
     def __init__(self, function: FunctionType) -> None:
         self.function, self.code = function, function.__code__
-        self.key, self.watchers = next(_keys), 0
+        self.watchers = 0
         self.answers: list[Answer] = []
         self.original = FunctionType(self.code, function.__globals__, function.__name__, function.__defaults__)
         self.original.__kwdefaults__ = function.__kwdefaults__
 
     def exchange(self) -> None:
         code = shown_call.__code__
-        consts = tuple(self.key if const == _KEY else const for const in code.co_consts)
+        consts = tuple(self.called if const == _CALLED else const for const in code.co_consts)
         self.function.__code__ = code.replace(co_consts=consts)
 
+    def called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Dispatch a call to the active modes, innermost first."""
+        run: Call = self.original
+        for answer in self.answers:
+            run = _answered(answer, self.function, run)
+        for mode in _get_current_function_mode_stack():
+            if isinstance(mode, SeesPythonCalls):
+                run = _answered(mode.python_call, self.function, run)
+        return run(*args, **kwargs)
 
-_KEY = -12345
-_keys = itertools.count()
-_shown: dict[int, _Shown] = {}
+
+_CALLED = -12345
+_shown: list[_Shown] = []
 
 
 def shown_call(*args: Any, **kwargs: Any) -> Any:
-    """Replacement code of a shown function; it runs in that function's module."""
-    from dropsearch._compat.python_calls import called
-
-    return called(-12345, args, kwargs)
-
-
-def called(key: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dispatch a call to the active modes, innermost first."""
-    shown = _shown[key]
-    run: Call = shown.original
-    for answer in shown.answers:
-        run = _answered(answer, shown.function, run)
-    for mode in _get_current_function_mode_stack():
-        if isinstance(mode, SeesPythonCalls):
-            run = _through(mode, shown.function, run)
-    return run(*args, **kwargs)
-
-
-def _through(mode: SeesPythonCalls, function: FunctionType, run: Call) -> Call:
-    return _answered(mode.python_call, function, run)
+    """Replacement code of a shown function; it runs in that function's module and knows no names there."""
+    called: Any = -12345
+    return called(args, kwargs)
 
 
 def _answered(answer: Answer, function: FunctionType, run: Call) -> Call:
@@ -80,7 +71,7 @@ def _answered(answer: Answer, function: FunctionType, run: Call) -> Call:
 
 def as_written(function: FunctionType) -> FunctionType:
     """Return a function with its original code, even while it is shown."""
-    return next((each.original for each in _shown.values() if each.function is function), function)
+    return next((each.original for each in _shown if each.function is function), function)
 
 
 def can_be_shown(function: Any) -> bool:
@@ -106,14 +97,14 @@ def showing(functions: Iterable[FunctionType], answer: Answer | None = None) -> 
             each.watchers -= 1
             if not each.watchers:
                 each.function.__code__ = each.code
-                del _shown[each.key]
+                _shown.remove(each)
 
 
 def _show(function: FunctionType) -> _Shown:
-    shown = next((each for each in _shown.values() if each.function is function), None)
+    shown = next((each for each in _shown if each.function is function), None)
     if shown is None:
         shown = _Shown(function)
-        _shown[shown.key] = shown
+        _shown.append(shown)
         shown.exchange()
     shown.watchers += 1
     return shown
@@ -126,7 +117,7 @@ def _scripts_as_written() -> Iterator[None]:
 
     @functools.wraps(script)
     def scripted(*args: Any, **kwargs: Any) -> Any:
-        shown = [*_shown.values()]
+        shown = [*_shown]
         for each in shown:
             each.function.__code__ = each.code
         try:

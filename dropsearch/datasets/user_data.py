@@ -22,6 +22,7 @@ from dropsearch.datasets.user_loaders import (
     examples,
     is_shuffled,
     length,
+    number_of_batches,
     reordered,
     rows_of,
 )
@@ -30,6 +31,8 @@ from dropsearch.datasets.user_tensors import Examples
 
 PART_SHARE = 8
 """The train loss with dropout off is measured on one of so many parts of the training set."""
+PART_COST = 20
+"""In the search, one batch of that part is evaluated for at least so many training batches."""
 MOST_PROCESSES = 16
 """Maximum total number of worker processes over the loaders of all rows."""
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -67,6 +70,8 @@ class UserData:
             if self.incompatibility:
                 self.rows = None
             self._part_size = min(length(self._val), examples(self._train) // PART_SHARE or length(self._val))
+            self.part_every = self._part_every()
+            """In how many epochs a trial of a search measures that part once; 1 if the epoch's length is unknown."""
             self.validates_by_row = is_random(self._val)
             """Whether reading the validation set draws random numbers, so that its batches differ between trials."""
         with seeded(seed):
@@ -164,9 +169,17 @@ class UserData:
         It consists of whole batches, at least one; measuring it takes about a twentieth of an epoch's steps. With
         several validation loaders it is a list of the same length.
         """
-        given, count = each_loader(self._train), len(each_loader(self._val))
-        part = Part(given[0] if len(given) == 1 else self._train, self._part_size, is_random=self.rows is None)
+        part, count = self._part(), len(each_loader(self._val))
         return part if count == 1 else [part] * count
+
+    def _part_every(self) -> int:
+        batches = number_of_batches(self._train)
+        taken = None if batches is None else max(batches - bool(self.left_out), 1)
+        return 1 if taken is None else -(-PART_COST * self._part().batches // taken)
+
+    def _part(self) -> Part:
+        given = each_loader(self._train)
+        return Part(given[0] if len(given) == 1 else self._train, self._part_size, is_random=self.rows is None)
 
     def val_dataloader(self) -> Any:
         """Return the user's validation batches."""
@@ -244,7 +257,7 @@ class _RowData:
 
     def __init__(self, data: UserData, device: torch.device) -> None:
         self._data, self.device = data, device
-        self.validates_by_row = data.validates_by_row
+        self.validates_by_row, self.part_every = data.validates_by_row, data.part_every
         self.datamodule = None if isinstance(data.module, GivenLoaders) else data.module
         """The user's data module; None for given loaders."""
 

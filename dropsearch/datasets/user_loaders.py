@@ -57,12 +57,12 @@ class Part:
         self._loader, self._is_random = in_order(loader), is_random
         first = next(iter(each_loader(loader)), loader)
         size = int(getattr(first, "batch_size", None) or 1)
-        self._batches = max(-(-examples // size), 1)
+        self.batches = max(-(-examples // size), 1)
 
     def __iter__(self) -> Any:
         loader = keyed(self._loader, 0, "part") if self._is_random else self._loader
         several = isinstance(loader, list | tuple | Mapping | CombinedLoader)
-        yield from itertools.islice(Combined(loader) if several else loader, self._batches)
+        yield from itertools.islice(Combined(loader) if several else loader, self.batches)
 
 
 class OnDevice:
@@ -143,6 +143,14 @@ def length(loader: Any) -> int:
         return len(loader) and (examples(loader) or 1)
     except TypeError:
         return 1
+
+
+def number_of_batches(loader: Any) -> int | None:
+    """Return the number of batches of an epoch, or None if unknown."""
+    try:
+        return len(Combined(loader) if each_loader(loader) != [loader] else loader)
+    except (NotImplementedError, TypeError):
+        return None
 
 
 def examples(loader: Any) -> int:

@@ -54,11 +54,12 @@ class CallReader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[CodeType, Place]] = {}
+        self._between: dict[int, tuple[CodeType, bool]] = {}
 
     def place(self, owner: nn.Module) -> Place:
         """Return the place of the innermost call outside PyTorch's functional code and the control."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and _is_between(frame):
+        while frame is not None and self._is_between(frame):
             if frame.f_globals.get("__name__") == _INSERT:
                 return INSERTED
             frame = frame.f_back
@@ -75,6 +76,12 @@ class CallReader:
         if known is None:  # keeps the code object, so that its id is not reused
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
             known = self._known[id(code), at] = (code, (code.co_filename, code.co_qualname, line, column))
+        return known[1]
+
+    def _is_between(self, frame: FrameType) -> bool:
+        known = self._between.get(id(frame.f_code))
+        if known is None:  # keeps the code object, as above
+            known = self._between[id(frame.f_code)] = (frame.f_code, _is_between(frame))
         return known[1]
 
 

@@ -52,7 +52,8 @@ class SeededNoise:
                 bits = self._on_device[site, shape] = DeviceBits({site: shape}, 1, device)
             return bits.draw([self._key], [self.step])[site][0]
         numbers = self._sites.draw(self._key, site, self.step, math.prod(shape))
-        return torch.from_numpy(numbers).view(shape).to(device)
+        bits = torch.from_numpy(numbers).view(shape)
+        return bits if device.type == "cpu" else bits.to(device)
 
 
 def draws(device: torch.device) -> bool:

@@ -154,8 +154,11 @@ class TrialControl(DropoutControl):
         """Handle a call of a function in `SHOWN` as the mode does."""
         if not self._shown:
             return run(*args, **kwargs)
-        with self.hidden():
+        self._shown = False  # as in `hidden`, which costs more
+        try:
             return self.__torch_function__(function, (), args, kwargs)
+        finally:
+            self._shown = True
 
     @contextmanager
     def _seen(self, kind: str) -> Iterator[None]:

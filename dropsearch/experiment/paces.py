@@ -215,7 +215,8 @@ def pilots(
     """Return the pace of search and confirmation: the mean over the first and the last arm."""
     arms = list(dict.fromkeys([context.config.arms[0], context.config.arms[-1]]))
     found: dict[TrialPhase, Pace] = {}
-    phases: tuple[TrialPhase, ...] = ("search",) if is_sequential(engine) else ("search", "confirm")
+    is_alike = is_sequential(engine) and getattr(context.source, "part_every", 1) == 1
+    phases: tuple[TrialPhase, ...] = ("search",) if is_alike else ("search", "confirm")
     for phase in phases:
         with named_if_still(f"measuring the speed of the {phase}"):
             paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]

@@ -207,6 +207,23 @@ class TrainerSettings:
         """What is clipped of gradients: norm or value."""
         return str(self.trainer().get("gradient_clip_algorithm") or "norm")
 
+    def measures_part(self, spec: TrialSpec, data: Any, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
+        """Return whether a trial measures the train loss with dropout off after an epoch.
+
+        Trials of a search measure it once in `data.part_every` epochs, counted back from the last one. Retrainings,
+        whose curves and gaps a report shows, measure it after each epoch.
+
+        Args:
+            spec: The trial.
+            data: Its data.
+            epoch: Number of the epoch, from 0.
+            curve: The epochs that were reported before.
+        """
+        every = getattr(data, "part_every", 1) if spec.phase == "search" else 1
+        last = self.max_epochs - 1
+        left, left_before = last - epoch, last - (curve[-1].epoch if curve else -1)
+        return -(-left // every) * every < left_before
+
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the mask seed of a trial. Confirmation trials never share masks: they must be independent."""
         return SHARED_SEED if self.shared_masks and spec.phase == "search" else spec.seed

@@ -78,12 +78,13 @@ class _EpochReport(Callback):
         control: TrialControl,
         spec: TrialSpec,
         feed: Feed | _Again,
+        data: Any,
         part: Any,
         ending: _Ending,
         keep_best: bool,
         settings: TrainerSettings,
     ) -> None:
-        self.control, self.spec, self.feed, self.part = control, spec, feed, part
+        self.control, self.spec, self.feed, self.data, self.part = control, spec, feed, data, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
         self._metrics, self._aside = LoggedMetrics(), ValidationAside(part)
 
@@ -128,22 +129,23 @@ class _EpochReport(Callback):
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged, losses = trainer.callback_metrics, self.ending.losses
-        context = trainer.precision_plugin.val_step_context
-        aside = runs_aside(module)
-        controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
-        # steps and loaders draw random numbers, which must not affect training
-        with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
-            if aside:
-                part = evaluate(module, self.part, context=context)
-            else:
-                part = self._aside.measure(module, trainer, controlled)
+        is_due = self.settings.measures_part(self.spec, self.data, trainer.current_epoch, self.ending.curve)
+        part = self._measure_part(trainer, module) if is_due else {}
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
         elsewhere |= _logged_by_hand(trainer, {*val, *elsewhere})
-        if aside:
+        if runs_aside(module):
             elsewhere = {}  # such a step logs its loss, which has its own field
         return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
+
+    def _measure_part(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
+        # steps and loaders draw random numbers, which must not affect training
+        with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
+            if runs_aside(module):
+                return evaluate(module, self.part, context=trainer.precision_plugin.val_step_context)
+            return self._aside.measure(module, trainer, controlled)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:
         # Raising here would lose the epoch's metrics; `should_stop` ends the fit cleanly.
@@ -282,7 +284,9 @@ class SequentialEngine:
             off=drops_nothing(spec),
             needs_mode=self._needs_mode,
         )
-        report = _EpochReport(control, spec, feed, part, ending, keep_best=path is not None, settings=self.settings)
+        report = _EpochReport(
+            control, spec, feed, data, part, ending, keep_best=path is not None, settings=self.settings
+        )
         with quiet_lightning(), controlled_trial(module, control, ending.losses), used_settings() as ending.used:
             trainer: Any = self._trainer(module, spec, report)
             users = [each for each in trainer.callbacks if not isinstance(each, _EpochReport | KeepSigtermHandler)]

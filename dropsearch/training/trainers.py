@@ -56,7 +56,7 @@ def make_trainer(module: Any, settings: TrainerSettings, callbacks: Sequence[Any
     plugins = as_list(user_arguments.pop("plugins", None))
     if not any(map(lightning.is_cluster, plugins)):
         plugins.append(lightning.one_process(lightning.package_of(module)))
-    callbacks = [*callbacks, *as_list(user_arguments.pop("callbacks", None))]
+    callbacks = [*map(lightning_silent.without_idle_hooks, callbacks), *as_list(user_arguments.pop("callbacks", None))]
     defaults, callbacks = _with_silent(lightning.package_of(module), user_arguments, callbacks, defaults)
     arguments = {
         "accelerator": settings.accelerator,

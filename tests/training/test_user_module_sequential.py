@@ -50,9 +50,9 @@ def make_backbone(spec: TrialSpec) -> Any:
         return Backbone()
 
 
-def trained(monitor: Monitor, make: Any = make, **more: Any) -> Any:
+def trained(monitor: Monitor, make: Any = make, phase: str = "search", **more: Any) -> Any:
     settings = TrainerSettings(3, "cpu", monitor=monitor, **more)
-    feed = Queue([SPEC])
+    feed = Queue([dataclasses.replace(SPEC, phase=phase)])
     SequentialEngine(make, UserData(data.Digits(), "Digits"), settings).run(feed)
     return feed.results[0]
 
@@ -241,6 +241,6 @@ def test_what_is_measured_beside_a_trial_is_met_by_nobody():
             else:
                 super().on_validation_epoch_end()
 
-    result = trained(Monitor("valid/loss"), lambda _: Asking(), trainer=lambda: {"callbacks": [callback]})
+    result = trained(Monitor("valid/loss"), lambda _: Asking(), "confirm", trainer=lambda: {"callbacks": [callback]})
     assert [point.train_loss for point in result.curve] == [5.0] * 3
     assert callback.met == ["True 1 True", "validation"] * 3

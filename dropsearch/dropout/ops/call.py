@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ Masker = Callable[[torch.Size, Tensor], Tensor]
 """Maps the shape of a mask and its activations to int16 random bits of that shape."""
 
 
-@dataclass(frozen=True)
-class DropCall:
+class DropCall(NamedTuple):
     """A call of a dropout operation."""
 
     op: CallOp

@@ -67,16 +67,17 @@ def _panel(panel: Axes, name: str, outcome: ArmOutcome) -> list[float]:
     values: list[float] = []
     for metric, (_, line) in _LINES.items():
         band = curve_band(results, metric)
-        epochs = np.arange(1, len(band.mean) + 1)
+        measured = ~np.isnan(band.mean)  # a trial of a search measures the train loss in some epochs only
+        epochs = np.arange(1, len(band.mean) + 1)[measured]
         panel.plot(
             epochs,
-            band.mean,
+            band.mean[measured],
             line,
             color=colour,
             linewidth=1.8 if line == "-" else 1.4,
             marker="o" if len(epochs) == 1 else None,
         )
-        panel.fill_between(epochs, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+        panel.fill_between(epochs, band.low[measured], band.high[measured], color=colour, alpha=0.18, linewidth=0)
         values += band.mean.tolist()
     beside = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
     panel.text(

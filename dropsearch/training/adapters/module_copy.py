@@ -18,7 +18,7 @@ from dropsearch.core.batches import tensors
 
 _VALUES = frozenset((int, float, complex, bool, str, bytes, type(None)))
 _ATOMS = _VALUES | {type, range, FunctionType, BuiltinFunctionType, torch.dtype, torch.device, torch.Size}
-_NOT_COPIED = ("_trainer", "_fabric")
+_NOT_COPIED = ("_trainer", "_fabric", "_compiled_call_impl")
 
 
 class ModuleCopies:
@@ -76,7 +76,7 @@ def _is_plain(kind: type) -> bool:
     owner = next((base for base in kind.__mro__ if "__getstate__" in vars(base)), object)
     setstate = getattr(getattr(kind, "__setstate__", None), "__module__", "torch.")
     return (
-        (owner is object or is_lightning_class(owner) or getstate is None)
+        (owner is object or owner is nn.Module or is_lightning_class(owner) or getstate is None)
         and str(setstate).startswith("torch.")
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__new__ is object.__new__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class RowEvaluation:
     ) -> None:
         self._runner, self._shared, self._noise, self._use_cuda_graph = runner, shared, noise, use_cuda_graph
         self._trial_rows: Sequence[TrialRow] = ()
+        self._due: Set[int] = set()
         self._rows: StackedState | None = None
         self._data: list[RowTrialData] = []
         self._sets: Mapping[str, EvaluationSet] = {}
@@ -63,9 +64,15 @@ class RowEvaluation:
                         each.take(row, LOADERS[name](trial_row.data))
         return self._sets
 
-    def launch(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> None:
-        """Start the evaluation of all rows; `means` waits for its result."""
-        self._trial_rows = trial_rows
+    def launch(self, rows: StackedState, trial_rows: Sequence[TrialRow], due: Set[int]) -> None:
+        """Start the evaluation of all rows; `means` waits for its result.
+
+        Args:
+            rows: The rows.
+            trial_rows: Their trials.
+            due: The rows that need the part of the training set; the values of others there have no meaning.
+        """
+        self._trial_rows, self._due = trial_rows, due
         self.sets(rows, trial_rows)
         self._run()
 
@@ -99,6 +106,8 @@ class RowEvaluation:
     def _evaluate(self, rows: StackedState) -> None:
         columns, totals = [], []
         for name, batches in self._sets.items():
+            if name == "part" and not self._due and not self._is_captured:
+                continue
             for logged, total in self._totals(rows, name, batches).items():
                 columns.append((name, len(totals), logged))
                 totals.append(total)
@@ -110,7 +119,7 @@ class RowEvaluation:
         count: int | Tensor = 0
         for batch in batches:
             given = batch.to(rows.flat.dtype)
-            taking = self._trial_rows if batch.rows is None else [self._trial_rows[row] for row in batch.rows]
+            taking = [row for row in batch.rows or range(rows.width) if name == "val" or row in self._due]
 
             def step(group: list[int], part: StackedState | RowsPart, given: EvaluationBatch = given) -> None:
                 own = given.of(group, rows.width)
@@ -122,7 +131,7 @@ class RowEvaluation:
                 step(list(range(rows.width)), rows)
             else:
                 self._runner.in_groups(self._trial_rows, rows, step, batch.rows)
-            self._noise.count(taking, PASSES[name])
+            self._noise.count([self._trial_rows[row] for row in taking], PASSES[name])
             count = count + (
                 batch.size
                 if batch.rows is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,9 +135,13 @@ class RowModules:
                     logs[row].reset()
         return found
 
-    def measure(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
-        """Validate twins of all rows' modules on other batches; return the logged values of each."""
-        twins = {row: self._twin(trial_row) for row, trial_row in enumerate(trial_rows) if trial_row.trains}
+    def measure(
+        self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet, due: Set[int]
+    ) -> dict[int, Values]:
+        """Validate twins of the modules of the rows `due` on other batches; return the logged values of each."""
+        twins = {row: self._twin(trial_rows[row]) for row in sorted(due) if trial_rows[row].trains}
+        if not twins:
+            return {}
         with self._validating(twins.values()):
             for twin in twins.values():
                 self._hook(twin, "setup", "validate")
@@ -216,7 +220,7 @@ class RowModules:
                             self._hook(modules[row], "on_validation_batch_end", *given, log=logs[row])
 
             self._runner.in_groups(trial_rows, rows, step, batch.rows)
-            self._noise.count(trial_rows if batch.rows is None else [trial_rows[row] for row in batch.rows], of)
+            self._noise.count([modules[row] for row in batch.rows or modules if row in modules], of)
         for row, trial_row in modules.items():
             if trial_row.keeps_best and of == VALIDATION and self._may_change_weights(trial_row):
                 trial_row.validated = rows.weights(trial_row.module)

@@ -370,7 +370,7 @@ class VectorizedTrials(LightningModule):
 
     def evaluate(self) -> dict[str, list[float]]:
         """Return the values that each row logs on the validation set."""
-        self.evaluation.launch(self.rows, self.trial_rows)
+        self.evaluation.launch(self.rows, self.trial_rows, set())
         return self.evaluation.means()["val"]
 
     def state(self) -> list[Tensor]:
@@ -418,7 +418,7 @@ class VectorizedTrials(LightningModule):
             row: epoch_metrics(
                 self.trial_rows[row].epoch,
                 as_trained[row],
-                found.part[row],
+                found.part.get(row, {}),
                 found.val[row],
                 self.settings.monitor,
                 found.trained[row],
@@ -452,13 +452,14 @@ class VectorizedTrials(LightningModule):
         """Validate all rows; return the logged values of the epoch."""
         if self.row_modules is not None:
             return self._evaluated_with_hooks(self.row_modules)
-        self.evaluation.launch(self.rows, self.trial_rows)
+        due = self._due()
+        self.evaluation.launch(self.rows, self.trial_rows, due)
         if self.rows.flat.is_cuda:
             self.batches.prepare(self.settings.max_epochs)
         means = self.evaluation.means()
         val, part = (
-            {row: {name: column[row] for name, column in means[name_of].items()} for row in range(len(self.trial_rows))}
-            for name_of in ("val", "part")
+            {row: {name: column[row] for name, column in means[of].items()} for row in rows}
+            for of, rows in (("val", range(len(self.trial_rows))), ("part", due))
         )
         # Such a step logs its loss, which has its own field.
         logged = [{} for _ in self.trial_rows] if runs_aside(self.runner.skeleton) else self.step.logs.values()
@@ -472,7 +473,16 @@ class VectorizedTrials(LightningModule):
         val = row_modules.validate(self.trial_rows, self.rows, sets["val"])
         training = {row: each for row, each in enumerate(self.trial_rows) if each.trains}
         trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
-        return _Epoch(val, row_modules.measure(self.trial_rows, self.rows, sets["part"]), trained)
+        part = row_modules.measure(self.trial_rows, self.rows, sets["part"], self._due())
+        return _Epoch(val, part, trained)
+
+    def _due(self) -> set[int]:
+        """Return the rows whose trials measure the train loss with dropout off after this epoch."""
+        return {
+            row
+            for row, each in enumerate(self.trial_rows)
+            if self.settings.measures_part(each.spec, self.data, each.epoch, each.curve)
+        }
 
     def _report(self, metrics: Mapping[int, EpochMetrics]) -> list[int]:
         """Report an epoch of each row and tell the trials that ended, in the order of their rows; return these rows."""
