@@ -32,7 +32,7 @@ OPTIONS = (
     # No name but this machine's is resolved, so nothing can be asked of the network or told to it.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-PATIENCE = 60
+PATIENCE = 300
 """Seconds until a condition that does not come true is an error."""
 _UNTIL = """
 const done = arguments[arguments.length - 1];
@@ -153,7 +153,7 @@ class Chromium:
             self._address + path, data, {"Content-Type": "application/json"}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=2 * PATIENCE) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             value = json.load(error)["value"]
@@ -161,7 +161,7 @@ class Chromium:
 
     def _end(self) -> None:
         self._driver.terminate()
-        self._driver.wait(10)
+        self._driver.wait(PATIENCE)
         if self._driver.stdout is not None:
             self._driver.stdout.close()
         self._profile.cleanup()

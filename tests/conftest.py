@@ -70,7 +70,7 @@ def _own_process() -> Iterator[None]:
         torch.set_grad_enabled(True)
     started = [thread for thread in {*threading.enumerate()} - threads if _is_ours(thread)]
     for thread in started:
-        thread.join(10)
+        thread.join(60)
     assert [thread.name for thread in started if thread.is_alive()] == []
 
 

@@ -126,9 +126,14 @@ def quiet_loggers(level: int) -> Iterator[None]:
     """Suppress Lightning's log messages below a level while the context lasts."""
     levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
     for logger in levels:
-        logger.setLevel(level)
+        _set_level(logger, level)
     try:
         yield
     finally:
         for logger, before in levels.items():
-            logger.setLevel(before)
+            _set_level(logger, before)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    if logger.level != level:  # to set a level goes through all loggers of the process, which are thousands
+        logger.setLevel(level)

@@ -55,7 +55,7 @@ def test_a_full_disk_under_the_output_is_noted() -> None:
 )
 def test_the_program_ends_well_whatever_its_streams_are(line: str, status: int, said: str) -> None:
     command = line.format(python=sys.executable)
-    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert ended.returncode == status, ended.stderr
     assert said in ended.stderr
     assert len(ended.stderr.splitlines()) == bool(said)

@@ -46,13 +46,6 @@ class Job:
     overrides: tuple[str, ...]
     log: str
     """Where its output goes."""
-    errors: str = ""
-    """Where its standard error goes; by default to its output."""
-    python: tuple[str, ...] = ()
-    """What stands behind `python` on a command line (-c, -m or a script), in the place of the program."""
-    stop_by: int | None = None
-    """A signal to the run and its workers, when the file `where` shows `stop_at`."""
-    stop_at: str = ""
     kill_after: float | None = None
     """Seconds after which it is killed."""
     kill_at_write: int | None = None
@@ -61,6 +54,13 @@ class Job:
     setup: str = ""
     """Python that its process runs first."""
     cwd: str | None = None
+    errors: str = ""
+    """Where its standard error goes; by default to its output."""
+    python: tuple[str, ...] = ()
+    """What stands behind `python` on a command line (-c, -m or a script), in the place of the program."""
+    stop_by: int | None = None
+    """A signal to the run and its workers, when the file `where` shows `stop_at`."""
+    stop_at: str = ""
 
 
 def shell_words(command: str, folder: Path) -> list[str]:
@@ -110,7 +110,7 @@ class RunForker:
         """Run Python in a folder, as these words behind `python` say; `how` is of a `Job`."""
         with tempfile.TemporaryDirectory() as elsewhere:
             out, err = Path(elsewhere, "out"), Path(elsewhere, "err")
-            job = Job((), str(out), str(err), python=words, cwd=str(folder), **how)
+            job = Job((), str(out), errors=str(err), python=words, cwd=str(folder), **how)
             (status,) = self.run(job)
             return subprocess.CompletedProcess(words, status, out.read_text(), err.read_text())
 

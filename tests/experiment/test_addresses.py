@@ -41,7 +41,8 @@ def test_mlflow_writes_into_the_folder_and_no_other(name: str, tmp_path: Path) -
     ],
 )
 def test_a_study_is_in_the_file_that_its_address_names(cli: Cli, storage: str, file: str) -> None:
-    ended = cli(*LIGHT, "arms=[none]", "output_dir=out", f"study.storage='{storage}'")
+    once = ("study.n_trials=1", "confirm.top_k=1", "confirm.seeds=1")
+    ended = cli(*LIGHT, *once, "arms=[none]", "output_dir=out", f"study.storage='{storage}'")
     assert ended.status == 0, ended.err
     assert [name for name in ended.left if not name.startswith("out")] == [file]
     assert sqlite_file(storage) == Path(file)

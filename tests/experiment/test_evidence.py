@@ -45,6 +45,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(build_context(config), searched(config))
 
 
+@pytest.fixture(scope="module")
+def again(done: Done) -> Evidence:
+    """What is measured once more."""
+    return done.measured()
+
+
 def test_every_winner_is_measured_on_each_of_its_seeds(done: Done):
     evidence = done.summary.evidence
     assert evidence is not None
@@ -67,10 +73,9 @@ def test_the_gap_is_that_of_the_retrainings_curves(done: Done):
     assert done.summary.evidence.arms["both"].measures["gap_best"] == pytest.approx(gaps)
 
 
-def test_every_number_and_curve_is_described(done: Done):
-    evidence = done.measured()
-    named = {name for arm in evidence.arms.values() for name in (*arm.measures, *arm.series)}
-    assert named <= set(quantities("nats")) == set(evidence.quantities)
+def test_every_number_and_curve_is_described(again: Evidence):
+    named = {name for arm in again.arms.values() for name in (*arm.measures, *arm.series)}
+    assert named <= set(quantities("nats")) == set(again.quantities)
 
 
 def test_corruption_errors_are_relative_to_the_plain_arm(done: Done):
@@ -89,13 +94,14 @@ def test_corruption_errors_are_relative_to_the_plain_arm(done: Done):
     assert "mean_corruption_error" in {c.metric for c in evidence.contrasts}
 
 
-def test_measuring_again_gives_the_same_numbers(done: Done):
-    first, again = done.measured(), done.measured()
+def test_measuring_again_gives_the_same_numbers(done: Done, again: Evidence):
+    first = done.summary.evidence
+    assert first is not None
     assert repr((first.arms, first.contrasts)) == repr((again.arms, again.contrasts))
 
 
-def test_the_planned_contrasts_of_each_measure_are_there(done: Done):
-    found = done.measured().contrasts
+def test_the_planned_contrasts_of_each_measure_are_there(again: Evidence):
+    found = again.contrasts
     assert {(c.a, c.b) for c in found} == {("both", "none")}
     assert {"gap_best", "gap_last"} <= {c.metric for c in found}
 
@@ -235,6 +241,7 @@ def searched_own(module: Any, data: Any, folder: Path) -> Evidence:
         accelerator="cpu",
         engine="sequential",
         arms=["dropout"],
+        overrides=["evidence.severities=1", "evidence.monte_carlo=[1,2]"],
         output_dir=folder / "out",
     )
     assert result.summary.evidence

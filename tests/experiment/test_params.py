@@ -39,7 +39,7 @@ def array(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, study(folder, *TOGETHER)
 
 
-@pytest.mark.parametrize("engine", [("engine=sequential",), ("engine=auto", "engine.processes=2")])
+@pytest.mark.parametrize("engine", [("engine=sequential",), (*TOGETHER[:2], "engine.processes=2")])
 def test_every_engine_gives_the_same_table_trial_by_trial(
     array: tuple[Path, dict[str, Any]], tmp_path: Path, engine: tuple[str, ...]
 ):

@@ -40,15 +40,23 @@ def without(value: Any) -> Any:
     return [without(each) for each in value] if isinstance(value, list) else value
 
 
-def test_two_runs_in_two_processes_give_one_answer(tmp_path: Path) -> None:
-    two = ("engine.processes=2", "engine.width=2")
-    assert results(tmp_path / "a", *two) == results(tmp_path / "b", *two)
+TWO = ("engine.processes=2", "engine.width=2")
 
 
-def test_width_and_processes_change_no_trial(tmp_path: Path) -> None:
-    results(tmp_path / "a", "engine.processes=2", "engine.width=2")
-    results(tmp_path / "b", "engine.processes=1", "engine.width=5")
-    assert found(tmp_path / "a") == found(tmp_path / "b")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run in two processes: its folder and results."""
+    out = tmp_path_factory.mktemp("first")
+    return out, results(out, *TWO)
+
+
+def test_two_runs_in_two_processes_give_one_answer(first: tuple[Path, Any], tmp_path: Path) -> None:
+    assert results(tmp_path, *TWO) == first[1]
+
+
+def test_width_and_processes_change_no_trial(first: tuple[Path, Any], tmp_path: Path) -> None:
+    results(tmp_path, "engine.processes=1", "engine.width=5")
+    assert found(tmp_path) == found(first[0])
 
 
 def found(out: Path) -> Any:

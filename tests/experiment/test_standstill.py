@@ -29,7 +29,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     monkeypatch.setattr(processor_use, "processor_time", lambda pid: 1.0)
 
     def wait(pattern: str) -> str:
-        until, text = time.monotonic() + 20, capsys.readouterr().err
+        until, text = time.monotonic() + 300, capsys.readouterr().err
         while not re.search(pattern, text) and time.monotonic() < until:
             time.sleep(0.01)
             text += capsys.readouterr().err

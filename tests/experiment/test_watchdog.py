@@ -130,7 +130,7 @@ def test_the_line_is_printed_while_trials_hang(monkeypatch: pytest.MonkeyPatch) 
     dog = Watchdog()
     monkeypatch.setattr(dog, "look", lambda: said.set() or [])
     with dog.watching():
-        assert said.wait(30)
+        assert said.wait(300)
 
 
 def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
@@ -149,7 +149,7 @@ def test_an_error_of_a_look_is_told_once_and_the_next_look_follows(
 
     monkeypatch.setattr(dog, "look", look)
     with dog.watching():
-        assert enough.wait(10)
+        assert enough.wait(300)
     (line,) = capsys.readouterr().err.splitlines()
     assert "continues: ProcessLookupError: no such process" in line
 

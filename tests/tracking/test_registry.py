@@ -158,7 +158,7 @@ def wandb_records(folder: Path) -> list[Any]:
 
 def whole_run(folder: Path) -> list[Any]:
     """Return the records of a run when it is written whole: wandb's process does so shortly after the run."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     found: list[Any] = []
     while not any(record.HasField("exit") for record in found):
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ from tests.free_port import free_port
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """The server tells nobody that it runs, and starts no processes for jobs, each of which would import MLflow."""
-PATIENCE = 60
+PATIENCE = 600
 """Seconds in which a server on a busy machine must answer."""
 
 
@@ -34,14 +34,14 @@ def served(database: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(300)
 
 
 def _wait(server: subprocess.Popen[bytes], url: str) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=60):
                 return
         except urllib.error.HTTPError:
             raise

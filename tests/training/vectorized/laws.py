@@ -96,8 +96,9 @@ def assert_alike(got: dict[int, TrialResult], expected: dict[int, TrialResult], 
             assert here == pytest.approx(there, rel=1e-7, abs=1e-8, nan_ok=True), (number, here, there)
         assert ours.lr_used == pytest.approx(theirs.lr_used, rel=1e-12)
         if theirs.checkpoint:
+            got_weights = weights(ours)
             for name, value in weights(theirs).items():
-                assert torch.allclose(weights(ours)[name].double(), value.double(), rtol=0, atol=tolerance), name
+                assert torch.allclose(got_weights[name].double(), value.double(), rtol=0, atol=tolerance), name
 
 
 def values(point: EpochMetrics) -> dict[str, float]:
