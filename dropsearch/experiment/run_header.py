@@ -74,9 +74,9 @@ def notes(context: ExperimentContext) -> tuple[str, ...]:
         lines += context.rate_check.notes(context.config.model.name)
     if not context.source.has_test:
         lines.append("there is no test set: arms are compared on the validation set, which was also used for selection")
-    if (count := max(map(len, context.space.earlier.values()), default=0)) > 0:
+    if context.space.earlier:
         origin = masked(context.config.study.warm_start or "")
-        lines.append(f"{count} of each arm's first trials have the best settings of {origin}, trained anew")
+        lines.append(f"each arm's first trials include the best settings of {origin}, trained anew")
     return (*lines, *context.source.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,24 +76,22 @@ def _kept(config: Config) -> Mapping[str, Sequence[Params]]:
 def _earlier(config: Config) -> EarlierStudy:
     own_storage, own_journal = config.study.storage, Path(config.output_dir) / JOURNAL
     given = str(config.study.warm_start)
-    path = Path(given)
     name, storage = None, given
-    if "://" not in given and path.is_dir():
-        storage = str(path / JOURNAL)
-    elif "://" not in given and not path.is_file():
+    if "://" not in given and os.path.isdir(given):
+        storage = str(Path(given) / JOURNAL)
+    elif "://" not in given and not os.path.exists(given):
         name, storage = given, own_storage
     if name == config.study.name:
         raise _refused(config, "that is the study of this search")
     shares_storage = _same(storage, own_storage or own_journal)
-    if not storage_exists(storage, own_journal):
-        missing = f"{masked(str(storage))} does not exist" if name is None else "no folder, file or study has this name"
-        raise _refused(config, missing)
     try:
+        if not storage_exists(storage, own_journal):
+            raise InputError(f"{storage} does not exist" if name is None else "no folder, file or study has this name")
         return earlier_study(
             open_storage(storage, own_journal), name, other_than=config.study.name if shares_storage else None
         )
-    except InputError as error:
-        raise _refused(config, str(error)) from error
+    except (InputError, OSError) as error:
+        raise _refused(config, masked(str(error))) from error
 
 
 def _same(storage: Any, own: Any) -> bool:

@@ -49,11 +49,15 @@ class EarlierStudy:
         return self.module == module or (bool(sites) and self.sites == tuple(sites))
 
     def points(self, space: Space) -> Points:
-        """Return up to `MOST_POINTS` first points for an arm: its own best ones, then those of similar arms."""
+        """Return up to `MOST_POINTS` first points for an arm: its own best ones, then those of similar arms.
+
+        Points that the space tries first anyway are left out.
+        """
         found = Points()
+        known = space.first_points
         for result in self._sources(space.arm):
             point, left_out = _fitted(space, result)
-            if point and point not in found.points:
+            if point and point not in (*known, *found.points):
                 found.points.append(point)
                 found.left_out.update(left_out if result.spec.arm == space.arm.name else {})
             if len(found.points) == MOST_POINTS:
@@ -132,7 +136,9 @@ def earlier_study(storage: BaseStorage, name: str | None, *, other_than: str | N
             f"it has the studies {', '.join(known)}: set study.storage to it and study.warm_start to one of these names"
         )
     studies = patiently(known[0], lambda: _loaded(storage, known[0]))
-    settings = next(iter(studies.values())).user_attrs.get(FINGERPRINT, {})
+    settings = next((attrs for study in studies.values() if (attrs := study.user_attrs.get(FINGERPRINT))), None)
+    if settings is None:
+        raise InputError(f"study {known[0]} is not one of dropsearch")
     return EarlierStudy(
         known[0],
         str(settings.get("model.class")),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dropsearch.core.records import Choice, Numbers, TrialResult, TrialSpec
 from dropsearch.study.search_space import STEP, Space
+from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from dropsearch.study.warm_start import MOST_POINTS, EarlierStudy, Points, earlier_study
 from tests.study.conftest import ended, make_feed, make_space, work
@@ -71,6 +73,12 @@ def test_points_are_few_and_different() -> None:
     assert len(found.points) == MOST_POINTS
 
 
+def test_points_that_are_tried_anyway_are_left_out() -> None:
+    space = make_space(lr=(1e-4, 1e-2), weight_decay=(1e-6, 1e-2), own={"lr": 1e-3})
+    assert points(space, trial(0, rates=space.typical), trial(1, rates={"a": 0.0, "b": 0.0})).points == []
+    assert len(points(space, trial(0, rates=RATES)).points) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "rates", "left_out", "kept"),
     [
@@ -130,10 +138,10 @@ def test_first_trials_are_those_of_the_space_then_earlier_ones(make_store: Calla
     assert 5e-3 not in [spec.lr for spec in plain]
 
 
-def test_a_study_is_read_back(make_store: Callable[..., StudyStore]) -> None:
+def test_a_study_is_read_back(make_store: Callable[..., StudyStore], tmp_path: Path) -> None:
     store = make_store(**{"model.class": "net.Net"})
     specs = work(make_feed(store, 5))
-    found = earlier_study(store._storage, None)
+    found = earlier_study(open_storage(None, tmp_path / "study.journal"), None)
     assert (found.name, found.module, found.sites) == ("s", "net.Net", ("a", "b"))
     best = min(specs, key=lambda spec: spec.lr)  # its loss is its learning rate
     assert found.trials["dropout"][0].spec == best
