@@ -81,9 +81,7 @@ def can_be_shown(function: Any) -> bool:
 
 @contextmanager
 def showing(functions: Iterable[FunctionType], answer: Answer | None = None) -> Iterator[None]:
-    """Dispatch calls of plain functions to the active modes, or where no mode takes them to `answer`, in this
-    context.
-    """
+    """Dispatch calls of plain functions to the active modes, or to `answer` where no mode takes them."""
     shown = [_show(function) for function in functions]
     for each in shown:
         each.answers += [answer] if answer else []

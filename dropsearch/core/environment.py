@@ -61,9 +61,7 @@ def _disable_warning_errors() -> None:
 
 
 class TolerantStream:
-    """A standard stream that drops all output after its first write error: of a pipe (``| head -1``) or on a full
-    disk.
-    """
+    """A standard stream, such as a pipe (``| head -1``), that drops all output after its first write error."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Global state that user code reads and changes: random generators, working folder, environment, torch's defaults."""
+"""State that is put back: attributes, random generators, working folder, environment, and defaults of torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ import numpy as np
 import torch
 
 from dropsearch.core.seeds import derived_seed
+
+
+@contextmanager
+def changed(owner: Any, **values: Any) -> Iterator[None]:
+    """Set attributes of an object or a module of Python; put them back when the context exits."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 @contextmanager

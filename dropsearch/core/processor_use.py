@@ -1,14 +1,27 @@
-"""Detection of idle processes by the processor time that they and their descendants use."""
+"""Processor cores: how many are usable, and how much processes and their descendants use them."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Linux file with the CPU quota of a container: microseconds per period, or max."""
 LEAST = 0.05
 """Seconds of processor time per process that count as progress; a waiting process uses less in minutes."""
+
+
+def cores() -> int:
+    """Return the number of usable cores: by CPU affinity, and at most the container's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = QUOTA.read_text().split()
+        return max(1, min(bound, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError):  # no container, another version of control groups, or no limit
+        return bound
 
 
 def processor_time(pid: int) -> float | None:

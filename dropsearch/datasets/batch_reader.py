@@ -20,9 +20,7 @@ _ENDS = ("exited unexpectedly", "timed out after")
 
 
 class Stream:
-    """The batches of one trial in one epoch, at most `most`, as indices from a batch sampler or a sampler of single
-    indices.
-    """
+    """The batches of one trial in one epoch, at most `most`, as indices that a (batch) sampler gives."""
 
     def __init__(self, seed: int, purpose: str, epoch: int, order: Any, most: int | None = None) -> None:
         self.key, self.most = BatchKey(seed, purpose, epoch, 0), most

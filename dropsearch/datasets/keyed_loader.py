@@ -31,8 +31,7 @@ class Epochs:
 
 
 def keyed(loader: Any, seed: int, purpose: str, epochs: Epochs | None = None) -> Any:
-    """Return a copy of one or several loaders (in lists, mappings or a `CombinedLoader`) that seeds generators by
-    batch.
+    """Return a copy of one or several loaders, in any container, that seeds all generators for each batch.
 
     Other users of random numbers then do not change its batches, and generators in this process are restored after each
     batch. The batches of an indexed data set do not depend on the number of worker processes either, if an example

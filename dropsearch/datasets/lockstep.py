@@ -99,7 +99,7 @@ def _apart(loaders: Sequence[Any], keyings: Sequence[Keying | None], lengths: Se
                 continue
             try:
                 if not number:
-                    batches[index] = _begun(loader, keying)
+                    batches[index] = iter(loader) if keying is None else keying.epoch(loader)
                 found[index] = next(batches[index])
             except StopIteration:
                 batches.pop(index, None)
@@ -110,7 +110,3 @@ def _apart(loaders: Sequence[Any], keyings: Sequence[Keying | None], lengths: Se
             return
         yield found
         number += 1
-
-
-def _begun(loader: Any, keying: Keying | None) -> Iterator[Any]:
-    return iter(loader) if keying is None else keying.epoch(loader)

@@ -37,9 +37,7 @@ class TensorSplit:
     def drawn(
         cls, examples: tuple[Tensor, ...], labels: Indices, parts: tuple[Indices, Indices], batch_size: int, seed: int
     ) -> TensorSplit:
-        """Return a split of the examples with these labels, `[examples]`, with a part of its training set drawn by the
-        seed.
-        """
+        """Return a split of labelled examples, with a part of its training set that the seed draws."""
         train, val = parts
         chosen = stratified(labels[train], min(len(val), len(train)), seed, "train_part")
         return cls(examples, _tensor(train), _tensor(val), _tensor(train[chosen]), batch_size)

@@ -128,7 +128,7 @@ class UserData:
     redraws_split = False
 
     def for_trial(self, spec: TrialSpec) -> UserData:
-        """Return the user's training and validation set, which is the same for all trials."""
+        """Return the same data for all trials."""
         return self
 
     def train_loader(self, seed: int, epochs: Epochs | None = None) -> Any:

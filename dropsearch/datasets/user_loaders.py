@@ -109,9 +109,7 @@ def is_shuffled(loader: DataLoader) -> bool:
 
 
 def reordered(loader: DataLoader, seed: int, whole_batches: bool) -> DataLoader:
-    """Return a copy of a loader whose shuffle is a function of the seed, or with whole batches only; others are
-    kept.
-    """
+    """Return a copy of a loader whose shuffle is a function of the seed, or that drops incomplete batches."""
     is_random = type(loader.sampler) is RandomSampler and loader.batch_size is not None
     shuffled = is_random and covers(loader.sampler, loader.dataset)
     if not shuffled and not whole_batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,15 +38,15 @@ def normal(bits: Tensor, mean: Any = 0.0, std: Any = 1.0) -> Tensor:
     return of_tensor(mean, quantile) + of_tensor(std, quantile) * quantile
 
 
+@dataclass(frozen=True)
 class _Draw:
     """Computes the result of a PyTorch function that draws from given bits."""
 
-    def __init__(self, template: Callable[..., Tensor], numbers: Callable[..., Tensor], first: int | None) -> None:
-        self.template = template
-        """Returns an empty tensor of the shape and type of the result."""
-        self.numbers = numbers
-        self.first = first
-        """Position of the distribution's first option in the arguments; None without options."""
+    template: Callable[..., Tensor]
+    """Returns an empty tensor of the shape and type of the result."""
+    numbers: Callable[..., Tensor]
+    first: int | None
+    """Position of the distribution's first option in the arguments; None without options."""
 
     def of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], bits: Bits) -> Tensor:
         made = {name: value for name, value in kwargs.items() if name not in ("generator", "p")}
@@ -59,15 +60,11 @@ def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
 DRAWS: Mapping[str, _Draw] = {
     "rand": _Draw(torch.empty, uniform, None),
     "rand_like": _Draw(torch.empty_like, uniform, None),
     "uniform_": _Draw(_itself, uniform, 1),
-    "bernoulli": _Draw(_like, lambda bits, *share, **named: bernoulli(bits, *share, **named), 0),
+    "bernoulli": _Draw(lambda x, *_, **__: torch.empty_like(x), bernoulli, 0),
     "bernoulli_": _Draw(_itself, bernoulli, 1),
     "randn": _Draw(torch.empty, normal, None),
     "randn_like": _Draw(torch.empty_like, normal, None),

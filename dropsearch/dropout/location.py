@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from dropsearch._compat.torch_modules import FORWARD
+from dropsearch.core.global_state import changed
 from dropsearch.dropout.places import CallReader, Places
 
 
@@ -94,8 +94,8 @@ class ModuleLocation:
         found = self._known.get(id(module))
         if found is None and id(module) not in self._strange:
             # Hooks of the Trainer may build layers. TorchScript code shows no calls.
-            named = ((name, each) for name, each in self._model.named_modules() if not _is_compiled(each))
-            self._known = {id(each): (name, each) for name, each in named}
+            modules = self._model.named_modules()
+            self._known = {id(m): (name, m) for name, m in modules if not isinstance(m, torch.jit.ScriptModule)}
             found = self._known.get(id(module))
             if found is None:
                 self._strange[id(module)] = module
@@ -104,17 +104,7 @@ class ModuleLocation:
     def remembered(self) -> Callable[[], Any]:
         """Remember the current position; return a factory of contexts that restore it."""
         path, calls = self._path, Counter(self._calls)
-
-        @contextmanager
-        def again() -> Iterator[None]:
-            now = self._outer, Counter(self._calls), self.last_drop, self.call
-            self._outer, self._calls = list(path), Counter(calls)
-            try:
-                yield
-            finally:
-                self._outer, self._calls, self.last_drop, self.call = now
-
-        return again
+        return lambda: changed(self, _outer=list(path), _calls=Counter(calls), last_drop=self.last_drop, call=self.call)
 
     @property
     def module(self) -> nn.Module:
@@ -161,7 +151,3 @@ class ModuleLocation:
         self._calls[self.last_drop] += 1
         self.call = self._calls[self.last_drop]
         return self.last_drop
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)

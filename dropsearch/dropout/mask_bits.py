@@ -36,9 +36,7 @@ class SiteBits:
         self._unused = self._generator.state
 
     def draw(self, seed: int, site: str, step: int, count: int) -> np.ndarray:
-        """Return `count` independent numbers, uniform over all int16 values, int16 `[count]`; the seed is below
-        2^64.
-        """
+        """Return `count` independent numbers, uniform over all int16 values, int16 `[count]`."""
         # The lowest counter word is Philox's running index; the next two are site and step.
         counter, key = np.array([0, step, site_word(site), 0], np.uint64), np.array([seed, 0], np.uint64)
         self._generator.state = {**self._unused, "state": {"counter": counter, "key": key}}

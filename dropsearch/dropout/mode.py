@@ -149,9 +149,7 @@ class DropoutMode(TorchFunctionMode, ABC):
         return func(*args, **kwargs)
 
     def on_keyed(self, name: str, draw: Draw, original: Callable[[], Any]) -> Any:
-        """Return the result of a call that draws random numbers; `name` is unique in a pass, `original` makes the
-        call.
-        """
+        """Return the result of a call that draws random numbers; its name is unique in a pass."""
         return original()
 
     def on_factory(self, name: str, original: Callable[[], Tensor]) -> Tensor:
@@ -215,7 +213,7 @@ class DropoutMode(TorchFunctionMode, ABC):
             return self._undropped(func, args, kwargs) if scope is None else self.in_own_code(scope, func, args, kwargs)
         self.called.add(func)
         site = self.location.name_drop()
-        if self._drops(call):
+        if self.location.module.training if call.training is None else call.training:
             return self.on_drop(site, call, partial(_made_again, func, args, kwargs))
         return self.on_pass(call, lambda: func(*args, **kwargs))
 
@@ -234,9 +232,6 @@ class DropoutMode(TorchFunctionMode, ABC):
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         return self.__torch_function__(func, (), args, kwargs)
-
-    def _drops(self, call: DropCall) -> bool:
-        return self.location.module.training if call.training is None else call.training
 
 
 def _concerns(func: Any) -> bool:

@@ -67,9 +67,7 @@ class _ShapeRecorder(DropoutMode):
 
 
 def mask_shapes(model: nn.Module, sites: Iterable[str], run: Callable[[], Any]) -> Shapes:
-    """Return the shapes of the masks that one training step of a single trial needs; `run` runs the step in training
-    mode.
-    """
+    """Return the shapes of the masks that one training step of a single trial needs; `run` runs the step."""
     recorder = _ShapeRecorder(model, sites)
     with recorder.watching(), recorder.step():
         run()

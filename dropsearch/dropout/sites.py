@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from dropsearch._compat.python_calls import Call
 from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.core.global_state import changed
 from dropsearch.core.records import Site
 from dropsearch.dropout import unsupported
 from dropsearch.dropout.kind_inference import KindInference
@@ -56,16 +58,14 @@ class _Recorder(DropoutMode):
                 if isinstance(module, torch.jit.ScriptModule):
                     continue
                 if isinstance(module, DropoutBase):
-                    hooks.enter_context(_known_again(module))
-                hooks.callback(module.register_forward_pre_hook(self._on_call(name)).remove)
+                    # An equal but unique number, by which a call of its parent module with this rate is recognized.
+                    hooks.enter_context(changed(module, p=float(module.p) + 0.0))
+                hooks.callback(module.register_forward_pre_hook(partial(self._note_time, f"{name} called")).remove)
                 if any(held.is_whole for held in held_rates(module)):
                     hooks.callback(module.register_forward_hook(self._on_own_module(name)).remove)
                 if kind := layer_kind(module):
                     hooks.callback(module.register_forward_hook(self._on_layer(name, kind)).remove)
             yield
-
-    def _on_call(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._note_time(f"{name} called")
 
     def _on_layer(self, name: str, kind: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
@@ -142,11 +142,8 @@ class _Recorder(DropoutMode):
         return self.scope is not None or own_code.family_of(type(self.location.module)) is not None
 
     def _inner_call(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-        self._in_attention = True
-        try:
+        with changed(self, _in_attention=True):
             return super()._inner_call(func, *args, **kwargs)
-        finally:
-            self._in_attention = False
 
     def on_own(self, site: str, rate: float) -> float:
         self._note_time(site)
@@ -203,7 +200,7 @@ class _Recorder(DropoutMode):
         self._note_time(site.name)
         self.sites.setdefault(site.name, site)
 
-    def _note_time(self, what: str) -> None:
+    def _note_time(self, what: str, *_: Any) -> None:
         self.met.setdefault(what, next(self._clock))
 
     def found(self) -> tuple[Site, ...]:
@@ -231,17 +228,6 @@ class _Recorder(DropoutMode):
             op = own_code.family_of(type(module))
             kind = "rnn" if isinstance(module, nn.RNNBase) else (op.kind if op else "") or guess_kind(site, "hidden")
             self.sites[site] = Site(site, kind, rate, 0, False, unsupported.UNMET)
-
-
-@contextmanager
-def _known_again(module: DropoutBase) -> Iterator[None]:
-    """Replace a dropout layer's rate by an equal but unique number, to recognize it in a call."""
-    before = module.p
-    module.p = float(before) + 0.0
-    try:
-        yield
-    finally:
-        module.p = before
 
 
 def _idle_rate(module: nn.Module) -> float | None:

@@ -1,24 +1,29 @@
-"""The dropout control of a sequential trial."""
+"""The dropout control of a sequential trial, and the random bits of its masks."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch._compat.python_calls import Call, can_be_shown, showing
-from dropsearch.core.global_state import torch_states
+from dropsearch.core.global_state import changed, torch_states
+from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl
+from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.keyed_draws import Draw
+from dropsearch.dropout.mask_bits import SiteBits
 from dropsearch.dropout.ops import OPS, DropCall
 from dropsearch.dropout.places import reached_functions
 from dropsearch.dropout.rates import Rate
-from dropsearch.dropout.seeded_bits import SeededNoise
 
 VALIDATION, TRAINING_PART = "evaluation", "training part"
 """Data of a validation: the validation set, or the part of the training set that is also evaluated."""
@@ -39,6 +44,42 @@ def may_hide(model: nn.Module) -> bool:
     reached = {function for kind in {type(module) for module in modules} for function in reached_functions(kind)}
     hidden = OPS.keys() - SHOWN
     return any(each in hidden or getattr(each, "__name__", "") in _RESTORING for each in reached)
+
+
+class SeededNoise:
+    """Random bits of masks for one trial, the same on any device and engine."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.step = 0
+        self._key = seed
+        self._sites = SiteBits()
+        self._on_device: dict[tuple[str, torch.Size], DeviceBits] = {}
+
+    def begin(self, phase: str, step: int) -> None:
+        """Start a step. Each phase has its own numbers; the name of training is empty."""
+        self.step = step
+        self._key = derived_seed(self.seed, phase) if phase else self.seed
+
+    def remembered(self) -> Callable[[], AbstractContextManager[None]]:
+        """Return a factory of contexts that restore the numbers of this step."""
+        return partial(changed, self, _key=self._key, step=self.step)
+
+    def bits(self, site: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return int16 bits of `shape` for a site at the current step, on `device`."""
+        if draws(device):
+            bits = self._on_device.get((site, shape))
+            if bits is None:
+                bits = self._on_device[site, shape] = DeviceBits({site: shape}, 1, device)
+            return bits.draw([self._key], [self.step])[site][0]
+        numbers = self._sites.draw(self._key, site, self.step, math.prod(shape))
+        bits = torch.from_numpy(numbers).view(shape)
+        return bits if device.type == "cpu" else bits.to(device)
+
+
+def draws(device: torch.device) -> bool:
+    """Return whether bits are drawn on a device; otherwise on the host, since Philox in torch is slow on a CPU."""
+    return device.type == "cuda"
 
 
 class HiddenDrawError(Exception):
@@ -76,6 +117,7 @@ class TrialControl(DropoutControl):
         self._shown = False
         """Whether this control handles calls of functions in `SHOWN`, since no mode sees them."""
         self._evaluating = ""
+        self._evaluates = False
         self.evaluations: Counter[str] = Counter()
         """Number of validation steps so far, by data: `VALIDATION` or `TRAINING_PART`."""
         self.evaluations_draw = False
@@ -85,7 +127,7 @@ class TrialControl(DropoutControl):
     def training_step(self, step: int) -> Iterator[None]:
         """Control training step `step`, from 0, and the code between it and the next step."""
         self.seeded.begin("", step)
-        with self._seen("training"), self._keying():
+        with self._seen("training"), changed(self, keys_draws=self._keys):
             yield
 
     @contextmanager
@@ -94,27 +136,12 @@ class TrialControl(DropoutControl):
         of = self._evaluating or of
         self.seeded.begin(of, self.evaluations[of])
         self.evaluations[of] += 1
-        with self._seen(of), self._keying(of):
+        with self._seen(of), changed(self, keys_draws=self._keys, _evaluates=True):
             yield
 
-    @contextmanager
-    def evaluating(self, of: str) -> Iterator[None]:
+    def evaluating(self, of: str) -> AbstractContextManager[None]:
         """Use `of` as the data of evaluation steps in this context."""
-        self._evaluating = of
-        try:
-            yield
-        finally:
-            self._evaluating = ""
-
-    @contextmanager
-    def _keying(self, of: str = "") -> Iterator[None]:
-        before, self.keys_draws, self._evaluates = (self.keys_draws, self._evaluates), self._keys, bool(of)
-        try:
-            yield
-        finally:
-            self.keys_draws, self._evaluates = before
-
-    _evaluates = False
+        return changed(self, _evaluating=of)
 
     @contextmanager
     def whole_trial(self) -> Iterator[None]:
@@ -128,12 +155,9 @@ class TrialControl(DropoutControl):
         self.seeded.begin("outside", 0)
         with self.watching(), showing(SHOWN, self._answer):
             self.restart()
-            self._shown = True
             self._needs_mode = self._needs_mode or bool(self._held or self._functions) or may_hide(self._model)
-            try:
+            with changed(self, _shown=True):
                 yield
-            finally:
-                self._shown = False
 
     @contextmanager
     def seeing(self) -> Iterator[None]:
@@ -141,14 +165,9 @@ class TrialControl(DropoutControl):
         with self.hidden(), super().seeing():
             yield
 
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
+    def hidden(self) -> AbstractContextManager[None]:
         """Leave calls of functions in `SHOWN` to a mode or to another control within the context."""
-        shown, self._shown = self._shown, False
-        try:
-            yield
-        finally:
-            self._shown = shown
+        return changed(self, _shown=False)
 
     def _answer(self, function: FunctionType, run: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Handle a call of a function in `SHOWN` as the mode does."""
@@ -205,11 +224,7 @@ class TrialControl(DropoutControl):
 
         @contextmanager
         def both() -> Iterator[None]:
-            now, self.keys_draws = self.keys_draws, keys
-            try:
-                with again(), seeded():
-                    yield
-            finally:
-                self.keys_draws = now
+            with changed(self, keys_draws=keys), again(), seeded():
+                yield
 
         return both

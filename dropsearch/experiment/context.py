@@ -14,6 +14,7 @@ import torch
 from dropsearch.config.params import ranges
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.processor_use import cores
 from dropsearch.core.records import ARMS, Monitor, Range, Site, TrialResult, TrialSpec
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
@@ -29,7 +30,7 @@ from dropsearch.study.search_space import SpaceSettings
 from dropsearch.training.adapters.probe import trained_for
 from dropsearch.training.crews import pickled
 from dropsearch.training.engines import check_engine
-from dropsearch.training.multiprocess import can_fork, cores
+from dropsearch.training.multiprocess import can_fork
 from dropsearch.training.protocols import TrainerSettings
 
 

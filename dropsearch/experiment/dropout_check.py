@@ -8,8 +8,7 @@ from typing import Any
 
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
-from dropsearch.training.logged_steps import on_device_of
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.logged_steps import on_device_of, set_to_train
 
 STEPS = 3
 """Number of training steps before a site counts as without effect."""

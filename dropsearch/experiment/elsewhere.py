@@ -12,13 +12,14 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.processor_use import cores
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import checkpoint_path
 from dropsearch.experiment.build import Source, data_source
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.worker_config import alone
 from dropsearch.training.crews import SpawnedCrew
-from dropsearch.training.multiprocess import CrewEngine, cores
+from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, describe_engine
 from dropsearch.training.ray_crew import RayCrew, RayEngine, connect, fetched, has_gpus, shared

@@ -11,18 +11,18 @@ import torch
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
+from dropsearch.core.processor_use import cores
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.params import alike_in_rows, never_alike, programs
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.study.selection import retrained_at_once
-from dropsearch.training.engines import ENGINES
-from dropsearch.training.in_process import InProcessEngine
-from dropsearch.training.multiprocess import ProcessEngine, cores
+from dropsearch.training.engines import ENGINES, InProcessEngine
+from dropsearch.training.multiprocess import ProcessEngine
 from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan, make_plan
-from dropsearch.training.protocols import CheckpointPath, Engine, RowDataSource
+from dropsearch.training.protocols import CheckpointPath, DataSource, Engine
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 
@@ -103,7 +103,7 @@ def _pair(
 
 
 def _obstacles(
-    context: ExperimentContext, rows: RowDataSource | None, pairs: Sequence[tuple[TrialSpec, TrialSpec]]
+    context: ExperimentContext, rows: DataSource | None, pairs: Sequence[tuple[TrialSpec, TrialSpec]]
 ) -> Iterator[str]:
     """Yield all reasons why trials must be trained sequentially."""
     yield from context.source.obstacles

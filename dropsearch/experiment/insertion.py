@@ -12,7 +12,7 @@ from torch import nn
 from dropsearch.config.schema import SitesConfig
 from dropsearch.dropout.tools.insert import AFTER_ACTIVATION, Where, inserted_dropout, put_behind, remove_dropout
 from dropsearch.dropout.tools.set_rates import set_rates
-from dropsearch.training.adapters.batchnorm import put_back, without_batchnorm
+from dropsearch.training.adapters.layers import put_back, without_batchnorm
 
 
 def where_of(config: SitesConfig) -> Where | None:

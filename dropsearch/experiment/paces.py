@@ -20,7 +20,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data, split_examples
 from dropsearch.study.pruners import PRUNERS
-from dropsearch.training.in_process import InProcessEngine
+from dropsearch.training.engines import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine

@@ -40,7 +40,6 @@ from dropsearch.experiment.targets import (
 )
 from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe
-from dropsearch.training.adapters.batchnorm import batchnorms, without_batchnorm
 from dropsearch.training.adapters.hyperparameters import (
     Route,
     accepted,
@@ -49,7 +48,7 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
-from dropsearch.training.adapters.layers import with_layers
+from dropsearch.training.adapters.layers import batchnorms, with_layers, without_batchnorm
 from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
 from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe

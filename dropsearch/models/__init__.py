@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dropsearch.models.build import NETS, build_net
 from dropsearch.models.checkpoint import load_classifier
 from dropsearch.models.classifier import (
+    NETS,
     Classifier,
     accuracy,
+    build_net,
     cnn_classifier,
     mlp_classifier,
     rnn_classifier,

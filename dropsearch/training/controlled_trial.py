@@ -39,12 +39,7 @@ def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
 
 @contextmanager
 def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[None]:
-    """Control the validation steps of a copy of a trial's module on the training part.
-
-    Args:
-        module: The copy.
-        control: The trial's control.
-    """
+    """Control the validation steps of a copy of a trial's module on the training part."""
     if not control.evaluations_draw:
         yield
         return
@@ -89,17 +84,10 @@ def hooks_of(kind: type) -> tuple[str, ...]:
 
 _HOOKS = frozenset(
     {
-        "setup",
-        "teardown",
-        "backward",
-        "configure_gradient_clipping",
-        "configure_model",
-        "configure_optimizers",
-        "lr_scheduler_step",
-        "optimizer_step",
-        "optimizer_zero_grad",
+        "setup", "teardown", "backward", "configure_gradient_clipping", "configure_model", "configure_optimizers",
+        "lr_scheduler_step", "optimizer_step", "optimizer_zero_grad",
     }
-)
+)  # fmt: skip
 """Hooks outside of steps, in addition to those whose names start with ``on_``."""
 
 

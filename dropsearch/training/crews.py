@@ -115,12 +115,7 @@ class _ProcessCrew:
 
 
 class ForkedCrew(_ProcessCrew):
-    """Processes forked from this one, which share its memory. Linux only, and not with CUDA.
-
-    Args:
-        engine: The engine of each process.
-        count: Number of processes.
-    """
+    """Processes forked from this one, which share its memory. Linux only, and not with CUDA."""
 
     def __init__(self, engine: Engine, count: int) -> None:
         super().__init__(count, Flag())

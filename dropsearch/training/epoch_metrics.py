@@ -102,12 +102,9 @@ def _others(val: Mapping[str, float], elsewhere: Mapping[str, float]) -> dict[st
 
 
 def missing_monitor(monitor: Monitor, logged: Mapping[str, float], elsewhere: Mapping[str, str] | None = None) -> str:
-    """Return a message that a module does not log the monitored metric, with the metrics that it logs.
+    """Return a message that a module does not log the monitored metric in validation, with those that it logs.
 
-    Args:
-        monitor: The monitored metric.
-        logged: Metrics logged in validation.
-        elsewhere: Other logged metrics by name, with the reason why they are not available after a validation.
+    `elsewhere` gives other logged metrics by name, with the reason why they are not available after a validation.
     """
     names = ", ".join(sorted(logged)) or "nothing"
     why = (elsewhere or {}).get(monitor.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule
+from torch import nn
 
 from dropsearch._compat.lightning import logging_to
 from dropsearch.core.batches import examples_in, mapped
-from dropsearch.training.modes import Modes
 
 _POSITIONAL = ("prog_bar", "logger", "on_step", "on_epoch", "reduce_fx")
 
@@ -118,16 +118,9 @@ def evaluate(
     step: str = "validation_step",
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """Run an evaluation step over all batches with dropout off.
+    """Run an evaluation step over all batches with dropout off; return the mean of each metric that it logs.
 
-    Args:
-        module: Any Lightning module; its mode is restored afterwards.
-        batches: An iterable of batches.
-        step: Name of the module's step.
-        context: Context of the steps, for example autocast.
-
-    Returns:
-        The mean over examples of each metric that the step logs.
+    Means are over examples. The mode of the module is restored. Steps run in `context`, for example autocast.
     """
     modes = Modes(module)
     module.eval()
@@ -153,3 +146,32 @@ def on_device_of(module: Any, batch: Any) -> Any:
     real = next((each for each in parameters if each.is_floating_point()), torch.zeros(()))
     device = parameters[0].device if parameters else real.device
     return mapped(batch, lambda x: x.to(device, real.dtype if x.is_floating_point() else x.dtype))
+
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def set_to_train(module: AnyModule) -> AnyModule:
+    """Set training mode if the whole module is in eval mode, and return the module; otherwise leave modes unchanged.
+
+    Lightning's fit does not change modes. A module in eval mode would train without dropout, while a submodule in eval
+    mode, such as a frozen backbone, is intended by the author.
+    """
+    return module if module.training else module.train()
+
+
+def in_precision(module: AnyModule, dtype: torch.dtype) -> AnyModule:
+    """Convert a module to float64 or float32 like Lightning, without the states of metric objects; return it."""
+    return module.double() if dtype is torch.float64 else module.float()
+
+
+class Modes:
+    """The saved modes of a module and its submodules."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._modes = [(part, part.training) for part in module.modules()]
+
+    def put_back(self) -> None:
+        """Restore the mode of each submodule."""
+        for part, training in self._modes:
+            part.training = training

@@ -10,14 +10,12 @@ from __future__ import annotations
 import atexit
 import math
 import multiprocessing
-import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,19 +30,6 @@ GRACE, SAYS_AFTER = 6.0, 2.0
 """Seconds until processes are killed when a run is stopped, and until a message says what the run waits for."""
 MOST_DEATHS = 3
 """Number of deaths per process, without an ended trial in between, after which the run ends."""
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Linux file with the CPU quota of a container: microseconds per period, or max."""
-
-
-def cores() -> int:
-    """Return the number of usable cores: by CPU affinity, and at most the container's quota."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        allowed, period = QUOTA.read_text().split()
-        return max(1, min(bound, math.ceil(int(allowed) / int(period))))
-    except (OSError, ValueError):  # no container, another version of control groups, or no limit
-        return bound
 
 
 def can_fork() -> bool:
@@ -67,16 +52,12 @@ class _Worker:
     """Number of trials that it waits for: it has none open, and more will become available."""
 
 
-class CrewEngine:
-    """Trains the trials of a feed with the workers of a crew.
+class CrewEngine(Engine):
+    """Trains the trials of a feed with the workers of a crew, of whose number `describe` makes a description.
 
     A trial that ends its worker (a crash, ``os._exit``) fails with that reason, and the worker is replaced. If several
     trials trained together in it, each of them is trained again alone to find the cause. If workers may end for other
     reasons, a trial is first trained again normally (`Crew.forgiven` times).
-
-    Args:
-        crew: The crew.
-        describe: Returns the description of a number of workers.
     """
 
     def __init__(self, crew: Crew, describe: Callable[[int], str]) -> None:
@@ -99,12 +80,7 @@ class CrewEngine:
         self._deaths = 0
         """Number of worker deaths since the last ended trial."""
 
-    @property
-    def description(self) -> str:
-        """The description of the engine and the number of workers."""
-        return self._describe(self.count)
-
-    def describe(self, processes: int) -> str:
+    def describe(self, processes: int = 1) -> str:
         """Return the description of `processes` times as many workers."""
         return self._describe(self.count * processes)
 
@@ -291,12 +267,7 @@ class CrewEngine:
 
 
 class ProcessEngine(CrewEngine):
-    """Trains the trials of a feed in forked processes, each with one thread.
-
-    Args:
-        engine: The engine of each process.
-        count: Number of processes.
-    """
+    """Trains the trials of a feed in forked processes, each with one thread."""
 
     def __init__(self, engine: Engine, count: int) -> None:
         super().__init__(ForkedCrew(engine, count), engine.describe)

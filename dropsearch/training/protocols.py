@@ -47,15 +47,43 @@ class Feed(Protocol):
         ...
 
 
+class GivenTrials:
+    """A feed of given trials, none of which is pruned; `results` keeps what they end with, by number."""
+
+    most_at_once: int | None = None
+    held = False
+
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self._left = list(specs)
+        self.results: dict[int, TrialResult] = {}
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        asked, self._left = self._left[:count], self._left[count:]
+        return asked
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Prune none."""
+        return [False for _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Keep the results."""
+        self.results.update({result.spec.number: result for result in results})
+
+    def cancelled(self) -> bool:
+        """Never stop."""
+        return False
+
+
 class Engine(Protocol):
     """Trains all trials of a feed."""
 
     @property
     def description(self) -> str:
         """Engine, width and device in one line, with the reason if a faster engine cannot be used."""
-        ...
+        return self.describe()
 
-    def describe(self, processes: int) -> str:
+    def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""
         ...
 
@@ -64,19 +92,11 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the engine's resources."""
-        ...
+        """Release the engine's resources; most have none."""
 
 
 def describe_engine(mode: str, device: str, width: int, *, processes: int = 1, reason: str = "") -> str:
-    """Return the description of an engine.
-
-    Args:
-        mode: vectorized or sequential.
-        device: cpu or cuda.
-        width: Number of trials that train at once in a process.
-        processes: Number of processes.
-        reason: Why no faster engine is used.
+    """Return the description of an engine, whose mode is vectorized or sequential, on cpu or cuda.
 
     Example:
         >>> describe_engine("vectorized", "cuda", 32)
@@ -113,10 +133,17 @@ class TrialData(Protocol):
 
 
 class DataSource(TrialData, Protocol):
-    """Data that any engine can train on."""
+    """Data that an engine can train on.
+
+    For rows, `train_loader` returns a `RowLoader` or, if `reads_by_row` is true, a loader that each row reads
+    separately; its batches are then a function of seed, epoch and batch number.
+    """
 
     def for_trial(self, spec: TrialSpec) -> TrialData:
-        """Return the data of a trial: this source, or another training and validation set."""
+        """Return the data of a trial: this source, or another training and validation set.
+
+        For rows, all loaders of another one are `RowLoader`s, of the same tensors and lengths for every trial.
+        """
         ...
 
 
@@ -136,25 +163,6 @@ class RowLoader(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Any]: ...
-
-
-class RowTrialData(TrialData, Protocol):
-    """The training and validation set of a trial, for a row.
-
-    `train_loader` returns a `RowLoader` or, if `reads_by_row` is true, a loader that the row reads separately; its
-    batches are then a function of seed, epoch and batch number.
-    """
-
-
-class RowDataSource(RowTrialData, Protocol):
-    """Data that provides separate batches for each row."""
-
-    def for_trial(self, spec: TrialSpec) -> RowTrialData:
-        """Return the data of a trial: this source, or another training and validation set.
-
-        All loaders of another one are `RowLoader`s, of the same tensors and lengths for every trial.
-        """
-        ...
 
 
 def is_in_memory(data: Any) -> bool:

@@ -16,7 +16,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.extras import require
 from dropsearch.core.user_errors import message_of
 from dropsearch.training.multiprocess import CrewEngine
-from dropsearch.training.protocols import Feed
+from dropsearch.training.protocols import Engine, Feed
 from dropsearch.training.ray_worker import MakeEngine, Worker
 
 FORGIVEN = 2
@@ -119,13 +119,9 @@ class _Channel:
 
 
 class RayCrew:
-    """Actors in a connected Ray cluster.
+    """Actors in a connected Ray cluster, with a GPU each if `on_gpu`.
 
-    Args:
-        make_engine: Creates the engine in each actor.
-        folder: Folder for the weights of trials.
-        count: Number of actors; None for one per GPU or core, including those added later.
-        on_gpu: Whether each has a GPU.
+    There are `count` of them; None for one per GPU or core, including those added later.
     """
 
     forgiven = FORGIVEN
@@ -239,27 +235,17 @@ def has_gpus() -> bool:
     return _ray().cluster_resources().get("GPU", 0) > 0
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Trains the trials of a feed by actors of a Ray cluster.
 
     It connects at the first training, after the tracker's process is forked, since Ray starts threads.
-
-    Args:
-        open_crew: Connects to the cluster.
-        describe: Returns the description of a number of workers.
-        address: The given address of the cluster.
     """
 
     def __init__(self, open_crew: Callable[[], RayCrew], describe: Callable[[int], str], address: str) -> None:
         self._open_crew, self._describe, self._address = open_crew, describe, address
         self._engine: CrewEngine | None = None
 
-    @property
-    def description(self) -> str:
-        """The description of the current workers."""
-        return self.describe(1)
-
-    def describe(self, processes: int) -> str:
+    def describe(self, processes: int = 1) -> str:
         """Return the description of the workers that there are."""
         return f"Ray cluster {self._address}: {self._describe(self._engine.count if self._engine else 1)} each"
 

@@ -41,12 +41,7 @@ NEEDS_NO_ANSWER = ("tell", "files")
 
 
 class Worker:
-    """The actor: an engine in a separate thread, whose messages the run fetches in batches.
-
-    Args:
-        make_engine: Creates the engine.
-        folder: The run's folder for weights.
-    """
+    """The actor: an engine in a separate thread, whose messages the run fetches in batches."""
 
     def __init__(self, make_engine: MakeEngine, folder: Path) -> None:
         self._queues, self._stopped = _Queues(), threading.Event()

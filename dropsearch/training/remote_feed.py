@@ -34,13 +34,7 @@ class Channel(Protocol):
 
 
 class RemoteFeed:
-    """The run's feed. Each call is one message; only `tell` does not wait for an answer.
-
-    Args:
-        channel: The channel to the run.
-        stopped: Whether to stop.
-        most_at_once: Maximum number of trials that this worker has open.
-    """
+    """The run's feed. Each call is one message; only `tell` does not wait for an answer."""
 
     def __init__(self, channel: Channel, stopped: Callable[[], bool], most_at_once: int | None) -> None:
         self._channel, self.cancelled, self.most_at_once = channel, stopped, most_at_once
@@ -67,11 +61,7 @@ class RemoteFeed:
 def work(make_engine: Callable[[], Engine], channel: Channel, stopped: Callable[[], bool], threads: int = 1) -> None:
     """Train for one feed after the other until the run needs no more, or is gone.
 
-    Args:
-        make_engine: Creates the engine, once.
-        channel: The channel to the run, which sends the maximum number of open trials for each feed.
-        stopped: Whether to stop.
-        threads: Number of torch threads; 0 leaves it unchanged.
+    For each feed the run sends the maximum number of open trials. 0 threads leave torch's number unchanged.
     """
     if threads:
         torch.set_num_threads(threads)

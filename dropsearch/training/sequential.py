@@ -33,12 +33,12 @@ from dropsearch.training.controlled_trial import (
     require_no_drops,
 )
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
-from dropsearch.training.logged_steps import evaluate, runs_aside, wrapped_hook
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.logged_steps import evaluate, runs_aside, set_to_train, wrapped_hook
 from dropsearch.training.protocols import (
     INTERRUPTED,
     CheckpointPath,
     DataSource,
+    Engine,
     Feed,
     TrainerSettings,
     describe_engine,
@@ -178,7 +178,7 @@ class _Again:
         return self._feed.report(reports)
 
 
-class SequentialEngine:
+class SequentialEngine(Engine):
     """Trains the trials of a feed one after the other, each with a new `lightning.Trainer`.
 
     Args:
@@ -206,11 +206,6 @@ class SequentialEngine:
         self._needs_mode = False
         """Whether a step drew random numbers by a function that only the function mode sees, after steps without."""
 
-    @property
-    def description(self) -> str:
-        """The engine, its device, and why no faster one is used."""
-        return self.describe()
-
     def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""
         device = "cuda" if self.settings.accelerator == "gpu" else "cpu"
@@ -220,9 +215,6 @@ class SequentialEngine:
         """Train until the feed has no more trials or is cancelled."""
         while not feed.cancelled() and (specs := feed.ask(1)):
             feed.tell([self.train(spec, feed) for spec in specs])
-
-    def close(self) -> None:
-        """Do nothing; there are no resources to release."""
 
     def train(self, spec: TrialSpec, feed: Feed) -> TrialResult:
         """Train one trial. An error becomes the reason of a failed result."""

@@ -49,11 +49,7 @@ class Flag:
 
 
 class WorkerForks:
-    """Starts workers as forks of the process at the creation of this object. Linux only.
-
-    Args:
-        work: The work of each worker.
-    """
+    """Starts workers as forks of the process at the creation of this object. Linux only."""
 
     def __init__(self, work: Work) -> None:
         self._socket, theirs = socket.socketpair()

@@ -24,8 +24,7 @@ from torch import Tensor
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.row_control import mask_shapes
-from dropsearch.dropout.seeded_bits import SeededNoise
-from dropsearch.dropout.trial_control import TrialControl
+from dropsearch.dropout.trial_control import SeededNoise, TrialControl
 from dropsearch.training.logged_steps import captured_logs
 
 

@@ -18,7 +18,7 @@ from dropsearch.api.search import _config
 from dropsearch.core.errors import InputError
 from dropsearch.dropout.tools.inventory import dropout_sites
 from dropsearch.experiment.context import build_context
-from dropsearch.training.adapters.batchnorm import batchnorms
+from dropsearch.training.adapters.layers import batchnorms
 from tests.user_modules import data, nets
 
 LIGHT: dict[str, Any] = {

@@ -14,7 +14,7 @@ from dropsearch.config.messages import GROUPS, conf_folder
 from dropsearch.config.schema import Config
 from dropsearch.datasets.catalogue import DATA_SETS
 from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.models.build import NETS
+from dropsearch.models.classifier import NETS
 from tests.config.conftest import Compose, RawCompose
 
 CONF = conf_folder()

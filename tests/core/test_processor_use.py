@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dropsearch.core import processor_use
 from dropsearch.core.processor_use import processor_time
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc of Linux")
@@ -18,3 +19,15 @@ def test_processor_time_grows_with_work() -> None:
     while processor_time(os.getpid()) == before:
         sum(range(100_000))
     assert processor_time(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "allowed"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("?", 4)]
+)
+def test_cores_respect_container_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, allowed: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(processor_use, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert processor_use.cores() == allowed

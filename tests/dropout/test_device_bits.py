@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dropsearch.dropout.device_bits import DeviceBits
 from dropsearch.dropout.mask_bits import SiteBits, philox, site_word, words
 from dropsearch.dropout.row_control import RowBits
-from dropsearch.dropout.seeded_bits import SeededNoise
+from dropsearch.dropout.trial_control import SeededNoise
 
 CPU = torch.device("cpu")
 SHAPES = {"net.a": torch.Size((5, 7)), "net.b": torch.Size((3, 2, 1, 1)), "net.b#2": torch.Size((64,))}
@@ -60,7 +60,7 @@ def test_a_model_without_sites_draws_nothing() -> None:
 
 def test_a_sequential_trial_has_the_same_masks_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def masks(on_device: bool) -> list[torch.Tensor]:
-        monkeypatch.setattr("dropsearch.dropout.seeded_bits.draws", lambda _: on_device)
+        monkeypatch.setattr("dropsearch.dropout.trial_control.draws", lambda _: on_device)
         noise, drawn = SeededNoise(11), []
         for noise.step in (0, 1, 2, 70, 3):
             drawn += [noise.bits(site, shape, CPU) for site, shape in SHAPES.items()]

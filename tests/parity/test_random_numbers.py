@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dropsearch.dropout.seeded_bits import SeededNoise
+from dropsearch.dropout.trial_control import SeededNoise
 from tests.parity.conftest import SEED, losses, plain, trial
 from tests.parity.test_rates import Net
 

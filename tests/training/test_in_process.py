@@ -12,7 +12,7 @@ from dropsearch.core.crashes import crash_of
 from dropsearch.core.process_id import this_process
 from dropsearch.core.records import TrialSpec
 from dropsearch.models import Classifier
-from dropsearch.training.in_process import InProcessEngine
+from dropsearch.training.engines import InProcessEngine
 from dropsearch.training.protocols import Engine, TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine

@@ -9,7 +9,7 @@ from torch import nn
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.user_data import UserData
 from dropsearch.training.adapters.probe import probe
-from dropsearch.training.modes import Modes, set_to_train
+from dropsearch.training.logged_steps import Modes, set_to_train
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 from tests.user_modules import assortment, data, inactive

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,18 +37,6 @@ def in_processes(engine: Engine, count: int = 2) -> Iterator[ProcessEngine]:
         yield opened
     finally:
         opened.close()
-
-
-@pytest.mark.parametrize(
-    ("quota", "allowed"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("?", 4)]
-)
-def test_cores_respect_container_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, allowed: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(multiprocess, "QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    assert multiprocess.cores() == allowed
 
 
 def make_engine(sequential: bool) -> Engine:

@@ -119,9 +119,7 @@ def first_value(searched: Range, configured: Any) -> Any:
 
 
 def combinations(ranges: Mapping[str, Range], most: int) -> tuple[dict[str, Any], ...]:
-    """Return all combinations of the ends of ranges; if there are more than `most`, a few with each end at least
-    once.
-    """
+    """Return at most `most` combinations of the ends of ranges: all, or a few with each end at least once."""
     return _combine({key: searched.ends for key, searched in ranges.items()}, most)
 
 

@@ -95,8 +95,7 @@ class _Shown(float):
 
 
 def exposed_attention(mode_call: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return `F.multi_head_attention_forward` with its inner dropout calls routed to ``mode_call(function, *args,
-    **kwargs)``.
+    """Return `F.multi_head_attention_forward` with its inner dropout calls routed to `mode_call`.
 
     A function mode is disabled while it handles a call, so it would miss the dropout inside. The function is pure
     Python; here its code runs with two global names rebound, so that every call is seen.

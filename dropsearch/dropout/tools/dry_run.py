@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +13,10 @@ from torch.nn.parameter import is_lazy
 
 from dropsearch._compat.detached_trainer import DetachedTrainer
 from dropsearch._compat.lightning import package_of
+from dropsearch._compat.torch_modes import as_it_is_written
 from dropsearch.core.batches import examples_in, mapped
 from dropsearch.core.errors import InputError, first_cause
 from dropsearch.dropout.tools.snapshot import ModuleSnapshot
-from dropsearch.dropout.unsupported import is_compiled
 
 
 def is_lightning(module: nn.Module) -> bool:
@@ -92,7 +92,7 @@ class DryRun:
             InputError: The module cannot run this batch.
         """
         try:
-            with _uncompiled(self.module):
+            with as_it_is_written():  # calls inside compiled code are invisible
                 if not is_lightning(self.module):
                     return _call_forward(self.module, copied(self.batch))
                 self._detached_trainer.set_up()
@@ -124,11 +124,6 @@ class DryRun:
             wanted, how = f"{name}.forward", "pass its argument, a tuple of arguments or a dict of keyword arguments"
         happened = f"{type(error).__name__} ({first_cause(error)[:200]})"
         return f"{self.asked_by} needs a batch that {wanted} takes, got {happened}: {how}"
-
-
-def _uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
-    """Run compiled modules uncompiled, since calls inside compiled code are invisible."""
-    return torch.compiler.set_stance("force_eager") if is_compiled(module) else nullcontext()
 
 
 def _call_step(module: Any, batch: Any) -> Any:

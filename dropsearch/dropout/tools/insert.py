@@ -20,24 +20,9 @@ AFTER_ACTIVATION = "after_activation"
 
 # Without those for gates and outputs (Sigmoid, Softmax etc.), whose results are not hidden activations.
 _ACTIVATIONS = (
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.GLU,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.Mish,
-    nn.PReLU,
-    nn.ReLU,
-    nn.RReLU,
-    nn.SELU,
-    nn.SiLU,
-    nn.Softplus,
-    nn.Softsign,
-    nn.Tanh,
-    nn.Threshold,
-)
+    nn.CELU, nn.ELU, nn.GELU, nn.GLU, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.Mish, nn.PReLU, nn.ReLU, nn.RReLU,
+    nn.SELU, nn.SiLU, nn.Softplus, nn.Softsign, nn.Tanh, nn.Threshold,
+)  # fmt: skip
 
 Where = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 

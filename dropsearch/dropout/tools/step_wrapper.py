@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch.core.global_state import changed
 from dropsearch.dropout.mode import DropoutMode
 from dropsearch.dropout.ops import DropCall
 from dropsearch.dropout.ops.call import Replaced
@@ -68,12 +69,8 @@ class _Setting:
         if self.is_running or not self.rates:
             return step(*args, **kwargs)
         mode = RateMode(self.module, self.rates)
-        self.is_running = True
-        try:
-            with mode.watching(), mode.step():
-                result = step(*args, **kwargs)
-        finally:
-            self.is_running = False
+        with changed(self, is_running=True), mode.watching(), mode.step():
+            result = step(*args, **kwargs)
         if self.module.training and not self.is_checked:
             self.is_checked = True
             self._warn_of(set(self.rates) - mode.met)
@@ -104,8 +101,7 @@ class _Wrapped:
 
 
 def wrap(module: nn.Module, rates: Mapping[str, float]) -> Callable[[], None]:
-    """Wrap ``forward`` and ``training_step`` of a module, as attributes of the object; return a function that unwraps
-    them.
+    """Wrap ``forward`` and ``training_step`` of a module, on the object; return a function that unwraps them.
 
     Rates are by site name; ``drop@2`` is the second call of a site in a pass.
     """

@@ -22,16 +22,9 @@ Path = tuple[str, ...]
 def absent_sites(
     build: Callable[[dict[str, Any]], Any], arguments: Mapping[str, Any], sites: Collection[Site], batch: Any
 ) -> dict[str, tuple[str, ...]]:
-    """Return the sites that appear when an argument that is 0 and has "drop" in its name is set above 0.
+    """Return the sites that appear when an argument that is 0 and has "drop" in its name is set above 0, by argument.
 
-    Args:
-        build: Builds the module with changed arguments.
-        arguments: All arguments of the module.
-        sites: Its sites with these arguments.
-        batch: A batch for `training_step`.
-
-    Returns:
-        The names of the sites by argument, such as ``dropout`` or ``net.dropout``.
+    `build` builds the module with changed arguments; an argument is named as ``dropout`` or ``net.dropout``.
     """
     known = {site.name for site in sites if site.controllable}
 

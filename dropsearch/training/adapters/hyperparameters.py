@@ -107,12 +107,7 @@ def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 def routes(names: set[str], optimizers: list[Optimizer]) -> tuple[Route, ...]:
-    """Return how learning rate and weight decay reach a module.
-
-    Args:
-        names: Argument names of its constructor.
-        optimizers: The optimizers returned by `configure_optimizers`.
-    """
+    """Return how learning rate and weight decay reach a module with these arguments and optimizers."""
     return tuple(_route(setting, names, optimizers) for setting in ARGUMENTS)
 
 

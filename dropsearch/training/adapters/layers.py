@@ -1,11 +1,14 @@
-"""Modules that build their layers in the hooks `setup` and `configure_model`."""
+"""Layers of user modules: built in the hooks `setup` and `configure_model`, and BatchNorms, which can be removed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from dropsearch._compat.lightning import is_lightning_class
+from dropsearch._compat.torch_modules import BatchNormBase, children_of
 from dropsearch.core.errors import InputError
 from dropsearch.core.user_errors import described
 from dropsearch.training.adapters.probe import for_a_look
@@ -22,12 +25,7 @@ def builds_in_hooks(module: Any) -> bool:
 
 
 def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings) -> Any:
-    """Return a module after the hooks that build layers, as at the start of a fit.
-
-    Args:
-        module: A newly constructed module.
-        data: Data arguments of `Trainer.fit`.
-        settings: Training settings shared by all trials.
+    """Return a new module after the hooks that build layers, as at the start of a fit on this data.
 
     Raises:
         InputError: A hook fails.
@@ -49,3 +47,29 @@ def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings)
     finally:
         module.__dict__["_trainer"] = None
     return module
+
+
+def batchnorms(module: nn.Module) -> list[str]:
+    """Return the names of a module's BatchNorms."""
+    return [name for name, part in module.named_modules() if isinstance(part, BatchNormBase)]
+
+
+Taken = list[tuple[nn.Module, str, nn.Module]]
+"""Removed modules: parent, name, module."""
+
+
+def without_batchnorm(module: nn.Module) -> Taken:
+    """Replace each BatchNorm of a module by `nn.Identity`; return what was removed."""
+    taken: Taken = []
+    for parent in list(module.modules()):
+        for name, child in list(children_of(parent).items()):
+            if isinstance(child, BatchNormBase):
+                taken.append((parent, name, child))
+                children_of(parent)[name] = nn.Identity()
+    return taken
+
+
+def put_back(taken: Taken) -> None:
+    """Undo what `without_batchnorm` did."""
+    for parent, name, child in taken:
+        children_of(parent)[name] = child

@@ -10,6 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from dropsearch.core.global_state import changed
+
 _KEPT_IN_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")
 """Keys of a parameter group in units of the learning rate; schedules store values there."""
 _KEPT_IN_SCHEDULES = ("base_lrs", "_last_lr", "max_lrs")
@@ -24,15 +26,11 @@ def reference(optimizers: list[Optimizer], setting: str) -> float:
 
 
 def with_learning_rate(configure: Callable[[], Any], lr: float) -> Any:
-    """Return the result of `configure` with another learning rate.
+    """Return the result of a module's `configure_optimizers` with another learning rate.
 
     The first group gets `lr` and the others keep their ratio to it. The groups are scaled when they are created, so
     that schedules read the new value. A schedule with its own values (`OneCycleLR(max_lr=...)`) is scaled afterwards,
     so that its first value is `lr`.
-
-    Args:
-        configure: A module's `configure_optimizers`.
-        lr: The learning rate of the first group.
     """
     with _MadeGroups(lr).watching() as made:
         answer = configure()
@@ -72,11 +70,8 @@ class _MadeGroups:
                 made["lr"] = made["lr"] * self._factor
                 self._given[id(made)] = float(made["lr"])
 
-        Optimizer.add_param_group = add_param_group  # type: ignore[method-assign]
-        try:
+        with changed(Optimizer, add_param_group=add_param_group):
             yield self
-        finally:
-            Optimizer.add_param_group = add  # type: ignore[method-assign]
 
     def corrections(self, optimizers: list[Optimizer]) -> dict[int, float]:
         """Return the remaining factor of each group's learning rate: 1 if the group kept the given value."""

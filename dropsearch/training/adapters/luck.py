@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dropsearch.core.batches import tensors
+from dropsearch.core.batches import same, tensors
 
 SEED_ARGUMENTS = ("seed", "random_seed", "random_state")
 """Common names of seed arguments of constructors."""
 
 
 def fixed_luck(first: nn.Module, second: nn.Module, loaders: tuple[Any, Any]) -> tuple[str, ...]:
-    """Return what two seeds have in common: ``initial weights``, ``initial weights of backbone``, ``batch order``.
-
-    Args:
-        first: A module built with one seed.
-        second: The module built with another seed.
-        loaders: The training batches with both seeds.
-    """
+    """Return what modules and loaders of two seeds have in common: (a part's) ``initial weights``, ``batch order``."""
     return (*_weights(first, second), *(["batch order"] if _same_batch(*loaders) else []))
 
 
@@ -39,7 +32,7 @@ def notes(fixed: tuple[str, ...]) -> tuple[str, ...]:
 def _weights(first: nn.Module, second: nn.Module) -> Iterator[str]:
     others = dict(second.named_parameters())
     drawn = {name: a for name, a in first.named_parameters() if not is_lazy(a) and name in others and _is_drawn(a)}
-    fixed = [name for name, a in drawn.items() if _equal(a, others[name])]
+    fixed = [name for name, a in drawn.items() if same(a, others[name])]
     if fixed and len(fixed) == len(drawn):
         yield "initial weights"
     elif fixed:
@@ -59,15 +52,9 @@ def _is_drawn(weight: nn.Parameter) -> bool:
     return weight.numel() > 1 and not bool((weight == weight.flatten()[0]).all())
 
 
-def _equal(a: nn.Parameter, b: nn.Parameter) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
-
-
 def _same_batch(one: Any, other: Any) -> bool:
     batches = [list(tensors(next(iter(_loader(each)), None))) for each in (one, other)]
-    if not batches[0] or len(batches[0]) != len(batches[1]):
-        return False
-    return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(*batches, strict=True))
+    return bool(batches[0]) and len(batches[0]) == len(batches[1]) and all(map(same, *batches))
 
 
 def _loader(given: Any) -> Any:

@@ -19,8 +19,7 @@ from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.tools.dry_run import copied
 from dropsearch.training.epoch_metrics import LoggedMetrics
-from dropsearch.training.logged_steps import wrapped_step
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.logged_steps import set_to_train, wrapped_step
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
@@ -117,14 +116,7 @@ def probe(
 
 
 def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings, steps: int) -> bool:
-    """Train a module for a few steps, without its callbacks; return whether it could be.
-
-    Args:
-        module: It is not the same afterwards.
-        batches: Data arguments of `Trainer.fit`.
-        settings: What all trials share.
-        steps: Number of optimizer steps.
-    """
+    """Train a module, which it changes, for a few optimizer steps, without callbacks; return whether it could be."""
     shared = for_a_look(settings, limit_train_batches=steps, limit_val_batches=0)
     try:
         with quiet_lightning():
@@ -138,13 +130,9 @@ def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings,
 
 
 def for_a_look(settings: TrainerSettings, **more: Any) -> TrainerSettings:
-    """Return the settings for training a module on a few batches.
+    """Return the settings for training a module on a few batches, with `more` arguments of the Trainer.
 
     The user's callbacks are left out, since they may write files, and every epoch is validated.
-
-    Args:
-        settings: What all trials share.
-        more: Further arguments of the Trainer.
     """
     left_out = ("callbacks", "check_val_every_n_epoch", "val_check_interval")
     given = {name: value for name, value in settings.trainer().items() if name not in left_out}

@@ -14,7 +14,7 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.training.adapters.hyperparameters import Route
 from dropsearch.training.adapters.learning_rate import UsedSettings, used_settings
 from dropsearch.training.adapters.probe import for_a_look
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.logged_steps import set_to_train
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
@@ -34,13 +34,6 @@ def checked_routes(
 
     A constructor may ignore its argument, and a hook may set its own learning rate. A setting that has no effect as an
     argument is set on the optimizer's groups; if that also has no effect, it is not searched.
-
-    Args:
-        make: Builds modules.
-        spec: The trial to build.
-        batches: Data arguments of `Trainer.fit`.
-        settings: Training settings shared by all trials.
-        routes: The routes found by `hyperparameters.routes`.
     """
     by_groups = tuple(dataclasses.replace(route, how="groups") if _has_other_way(route) else route for route in routes)
     lazy: list[tuple[UsedSettings, UsedSettings]] = []

@@ -9,7 +9,7 @@ from typing import Any
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.records import Monitor, TrialSpec
 from dropsearch.core.user_errors import message_of, place_of_error, place_of_method
-from dropsearch.training.protocols import RowDataSource
+from dropsearch.training.protocols import DataSource
 from dropsearch.training.trainers import batches_in, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -56,20 +56,14 @@ REMEDIES = (
 
 
 def incompatibilities(
-    make_module: Callable[[TrialSpec], Any], data: RowDataSource | None, spec: TrialSpec, monitor: Monitor, trainer: Any
+    make_module: Callable[[TrialSpec], Any], data: DataSource | None, spec: TrialSpec, monitor: Monitor, trainer: Any
 ) -> Iterator[str]:
     """Yield all reasons for which a module cannot be trained vectorized, with their places.
 
     Looks at the class for manual optimization and for methods that replace a part of Lightning's loop. Then configures
     its optimizers and runs one training and one validation step, and checks whether they draw random numbers from
-    Python or NumPy, or ask the Trainer for values that differ between trials. Of a step the first reason is found.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: What rows take their batches from; None if they cannot, and then no step runs.
-        spec: Any trial.
-        monitor: The monitored metric.
-        trainer: A Trainer with the settings that all trials share.
+    Python or NumPy, or ask the Trainer for values that differ between trials. Of a step the first reason is found. No
+    step runs without data, from which rows cannot take batches.
     """
     module = make_module(spec)
     yield from _static(module)
@@ -86,7 +80,7 @@ def _static(module: Any) -> Iterator[str]:
             yield f"the module overrides {name}{place_of_method(module, name)}"
 
 
-def _dynamic(module: Any, data: RowDataSource, monitor: Monitor, trainer: Any) -> Iterator[str]:
+def _dynamic(module: Any, data: DataSource, monitor: Monitor, trainer: Any) -> Iterator[str]:
     loader = data.train_loader(0)
     with_steps(trainer, batches_in(loader))
     errors: list[Exception] = []

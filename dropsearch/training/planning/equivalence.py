@@ -18,20 +18,15 @@ from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.user_errors import place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
-from dropsearch.training.logged_steps import call_step, captured_logs, evaluate
-from dropsearch.training.modes import in_precision, set_to_train
+from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, set_to_train
 from dropsearch.training.planning.trial_proof import trials_difference
-from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory
+from dropsearch.training.protocols import DataSource, TrainerSettings, is_in_memory
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
-from dropsearch.training.vectorized.row_optimizers import (
-    RowOptimizer,
-    configure_optimizer,
-    parameter_order,
-)
+from dropsearch.training.vectorized.row_optimizers import RowOptimizer, configure_optimizer, parameter_order
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
@@ -53,7 +48,7 @@ _VMAP_ERRORS = {
 
 
 def check_equivalence(
-    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
+    make_module: ModuleFactory, data: DataSource, settings: TrainerSettings, specs: tuple[TrialSpec, TrialSpec]
 ) -> str:
     """Train two trials for two steps, vectorized and sequentially, and compare them.
 
@@ -101,15 +96,13 @@ def _explain(error: Exception) -> str:
     return next(explanations, f"{type(error).__name__}: {message[:200]}") + place_of_error(error)
 
 
-def _traits(make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
+def _traits(make_module: ModuleFactory, data: DataSource, trainer: Trainer, spec: TrialSpec) -> StepTraits:
     loader = data.train_loader(spec.seed)
     module = in_precision(make_module(spec), torch.float64)
     return traits_of(module, lambda each: RowTrainer(trainer, each, datamodule_of(data), loader), data)
 
 
-def _compare(
-    make_module: ModuleFactory, data: RowDataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]
-) -> str:
+def _compare(make_module: ModuleFactory, data: DataSource, trainer: Trainer, specs: tuple[TrialSpec, TrialSpec]) -> str:
     sequential = [_module(make_module, spec, trainer) for spec in specs]
     vectorized = [_module(make_module, spec, trainer) for spec in specs]
     optimizer, _ = configure_optimizer(vectorized[0])
@@ -150,7 +143,7 @@ def _different(what: str, module: LightningModule) -> str:
     return f"{what} of {type(module).__name__} differs between vectorized and sequential training"
 
 
-def _validation_batch(data: RowDataSource) -> Any:
+def _validation_batch(data: DataSource) -> Any:
     batch = next(iter(data.val_dataloader()))
     is_long = (examples_in(batch) or 0) > EXAMPLES and len({len(part) for part in examples_of(batch)}) == 1
     return _double(mapped(batch, lambda part: part[:EXAMPLES] if is_long and part.dim() else part))
@@ -189,7 +182,7 @@ def _module(make_module: ModuleFactory, spec: TrialSpec, trainer: Trainer) -> Li
     return module
 
 
-def _batches(data: RowDataSource, spec: TrialSpec, count: int) -> list[Any]:
+def _batches(data: DataSource, spec: TrialSpec, count: int) -> list[Any]:
     loader = data.train_loader(spec.seed)
     order = loader.order(0)
     size = min(loader.batch_size, max(2, len(order) // count))

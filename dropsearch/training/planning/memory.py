@@ -52,9 +52,6 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
     On CUDA this is the peak of the memory reserved by the allocator. The CPU allocator has no such statistics; there it
     is the size of rows and optimizer state, of the tensors that autograd saves for the backward pass, and of batches
     that are read and not yet trained on, also those that worker processes read ahead.
-
-    Args:
-        make_trials: Builds vectorized trials of a width.
     """
     (one, _), (two, held_once) = (_measure(make_trials, width) for width in (1, 2))
     per_row = max(two - one, 0)

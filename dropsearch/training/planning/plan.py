@@ -17,12 +17,11 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
 from dropsearch.dropout.trial_control import TrialControl
-from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, runs_aside
-from dropsearch.training.modes import set_to_train
+from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of, runs_aside, set_to_train
 from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
-from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings, device_of
+from dropsearch.training.protocols import Convolutions, DataSource, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
 from dropsearch.training.vectorized.observation import datamodule_of
@@ -65,7 +64,7 @@ class Plan:
 
 def make_plan(
     make_module: ModuleFactory,
-    data: RowDataSource,
+    data: DataSource,
     settings: TrainerSettings,
     pairs: Sequence[Pair],
     *,
@@ -166,9 +165,7 @@ def _parameters(make_module: ModuleFactory, spec: TrialSpec) -> int:
     return sum(parameter.numel() for parameter in make_module(spec).parameters()) if spec.hyperparameters else 0
 
 
-def _sequential_rate(
-    make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec
-) -> float:
+def _sequential_rate(make_module: ModuleFactory, data: DataSource, settings: TrainerSettings, spec: TrialSpec) -> float:
     """Return the steps per second of one trial in sequential training, with the overhead of Lightning."""
     loader = data.train_loader(spec.seed)
     device = device_of(data)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.training.protocols import Convolutions, RowDataSource, TrainerSettings, device_of
+from dropsearch.core.records import TrialSpec
+from dropsearch.training.protocols import Convolutions, DataSource, GivenTrials, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
 from dropsearch.training.vectorized.trials import VectorizedTrials, free_gpu_memory
 
@@ -23,17 +23,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Throughput:
-    """Measures the throughput at different widths, with the faster kind of convolution.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: Data in memory.
-        settings: Training settings shared by all trials.
-        spec: The trial to measure.
-    """
+    """Measures the throughput at different widths, with the faster kind of convolution."""
 
     def __init__(
-        self, make_module: ModuleFactory, data: RowDataSource, settings: TrainerSettings, spec: TrialSpec
+        self, make_module: ModuleFactory, data: DataSource, settings: TrainerSettings, spec: TrialSpec
     ) -> None:
         self._make_module, self._data, self._settings, self._spec = make_module, data, settings, spec
         self.device = device_of(data)
@@ -46,7 +39,8 @@ class Throughput:
 
     def make_trials(self, width: int, kind: Convolutions = "grouped", *, holds_once: bool = True) -> VectorizedTrials:
         """Build vectorized trials that are copies of the measured trial with different seeds."""
-        settings, feed = dataclasses.replace(self._settings, convolutions=kind), _RepeatedTrial(self._spec, width)
+        seed, settings = self._spec.seed, dataclasses.replace(self._settings, convolutions=kind)
+        feed = GivenTrials([dataclasses.replace(self._spec, number=n, seed=seed + n) for n in range(width)])
         return VectorizedTrials(self._make_module, self._data, settings, feed, width, holds_once=holds_once)
 
     def rate(self, width: int) -> float | None:
@@ -89,10 +83,8 @@ class Throughput:
 def measure_up(rate: Callable[[int], float | None], max_width: int, budget: float = BUDGET_SECONDS) -> dict[int, float]:
     """Measure widths 1, 2, 4, … until doubling stops increasing the rate; return the rate of each width.
 
-    Args:
-        rate: Returns the trial steps per second at a width, or None if memory runs out.
-        max_width: Largest width to measure.
-        budget: Seconds after which no further width is measured.
+    `rate` returns the trial steps per second at a width, or None if memory runs out. No width is begun after `budget`
+    seconds.
     """
     rates: dict[int, float] = {}
     width, started = 1, time.perf_counter()
@@ -116,11 +108,6 @@ def measure_down(rate: Callable[[int], float | None], max_width: int, budget: fl
     """Measure widths from the largest down until a narrower one is slower; return the rate of each width.
 
     On a GPU a step takes nearly the same time for one row as for a hundred, so one of the first widths is the fastest.
-
-    Args:
-        rate: Returns the trial steps per second at a width, or None if memory runs out.
-        max_width: Largest width to measure.
-        budget: Seconds after which no further width is measured.
     """
     rates: dict[int, float] = {}
     width, started = max_width, time.perf_counter()
@@ -137,25 +124,3 @@ def measure_down(rate: Callable[[int], float | None], max_width: int, budget: fl
     if not rates:
         raise torch.cuda.OutOfMemoryError("a single trial does not fit into memory")
     return rates
-
-
-class _RepeatedTrial:
-    """A feed that hands out one trial several times, with different seeds."""
-
-    def __init__(self, spec: TrialSpec, count: int) -> None:
-        self._specs = [dataclasses.replace(spec, number=n, seed=spec.seed + n) for n in range(count)]
-
-    most_at_once: int | None = None
-    held = False
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        return [self._specs.pop() for _ in range(min(count, len(self._specs)))]
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        return [False for _ in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        return None
-
-    def cancelled(self) -> bool:
-        return False

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dropsearch.core.batches import mapped
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.datasets.given_loaders import prepared
 from dropsearch.datasets.keyed_loader import first_batches
 from dropsearch.datasets.loaders import TensorLoader
-from dropsearch.training.protocols import RowDataSource, TrainerSettings, is_in_memory, validates_by_row
+from dropsearch.training.protocols import DataSource, GivenTrials, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.trials import VectorizedTrials
@@ -28,7 +28,7 @@ BATCHES = 2
 
 def trials_difference(
     make_module: ModuleFactory,
-    data: RowDataSource,
+    data: DataSource,
     settings: TrainerSettings,
     specs: tuple[TrialSpec, TrialSpec],
     *,
@@ -37,26 +37,20 @@ def trials_difference(
     """Return the first difference between two trials trained vectorized and sequentially, or an empty string.
 
     Both train for two epochs of two batches in float64, with hooks, metric objects and schedules. Their curves are
-    compared, which depend on all weights.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: Data in memory.
-        settings: Training settings shared by all trials.
-        specs: Two trials of one arm.
-        tolerance: Largest difference, relative to the value or absolute if that is below 1.
+    compared, which depend on all weights. Differences up to `tolerance` do not count, relative to the value or absolute
+    if that is below 1.
     """
     few = _FewBatches(data)
     settings = dataclasses.replace(
         settings, max_epochs=EPOCHS, accelerator="cpu", precision="64-true", shared_masks=False, convolutions="grouped"
     )
     name = type(make_module(specs[0])).__name__
-    together, alone = _Specs(specs), _Specs(specs)
+    together, alone = GivenTrials(specs), GivenTrials(specs)
     try:
         trained = VectorizedTrials(make_module, few, settings, together, len(specs))
         trained.fit()
     except NotHeldOnceError:  # as in the search
-        together = _Specs(specs)
+        together = GivenTrials(specs)
         trained = VectorizedTrials(make_module, few, settings, together, len(specs), holds_once=False)
         trained.fit()
     for _, error in trained.apart:
@@ -106,7 +100,7 @@ class _Batches:
 class _FewBatches:
     """The first batches of a data source, on the CPU."""
 
-    def __init__(self, data: RowDataSource) -> None:
+    def __init__(self, data: DataSource) -> None:
         self._data = data
         self.reads_by_row, self.device = not is_in_memory(data), torch.device("cpu")
         self.validates_by_row = validates_by_row(data)
@@ -152,27 +146,3 @@ class _FewBatches:
 def _double(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in float64 if it is real, since Lightning does not convert all batches."""
     return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
-
-
-class _Specs:
-    """A feed of given trials."""
-
-    most_at_once: int | None = None
-    held = False
-
-    def __init__(self, specs: Sequence[TrialSpec]) -> None:
-        self._left = list(specs)
-        self.results: dict[int, TrialResult] = {}
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        asked, self._left = self._left[:count], self._left[count:]
-        return asked
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        return [False for _ in reports]
-
-    def tell(self, results: Sequence[TrialResult]) -> None:
-        self.results.update({result.spec.number: result for result in results})
-
-    def cancelled(self) -> bool:
-        return False

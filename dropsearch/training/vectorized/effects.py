@@ -15,8 +15,7 @@ from dropsearch._compat.lightning import logging_to
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.vectorized.by_row import by_row, is_of_row
-from dropsearch.training.vectorized.reads import RowArray
+from dropsearch.training.vectorized.reads import RowArray, by_row, is_of_row
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
 
@@ -40,11 +39,7 @@ class Deferred:
     """Placeholder for the result of a metric. If it is only logged, it is computed when each row's metric is updated.
 
     Any other use computes the value of the batch immediately from a fresh state, as part of the step, since a metric
-    can be the loss.
-
-    Args:
-        index: Index of the call among the effects of the step.
-        compute: Returns the value of the batch.
+    can be the loss. `index` is that of the call among the effects of the step.
     """
 
     def __init__(self, index: int, compute: Callable[[], Any]) -> None:
@@ -123,12 +118,7 @@ _WITHOUT_EFFECT = {"prog_bar", "logger", "sync_dist", "rank_zero_only", "enable_
 
 
 class EffectRecorder:
-    """Records the effects of a module's steps under `vmap`.
-
-    Args:
-        module: The module whose steps run.
-        traits: The traits of its steps.
-    """
+    """Records the effects of a module's steps under `vmap`."""
 
     def __init__(self, module: nn.Module, traits: StepTraits) -> None:
         self._module, self._traits = module, traits
@@ -140,8 +130,7 @@ class EffectRecorder:
     def recording(self, *, keeps_attributes: bool = True) -> Iterator[None]:
         """Record the effects of the step in this context; the module is restored when it exits.
 
-        Args:
-            keeps_attributes: Whether changes of attributes are recorded and undone.
+        With `keeps_attributes`, changes of attributes are recorded and undone.
         """
         self.effects, self._tensors = [], []
         metrics = {path: self._module.get_submodule(path) for path in self._traits.metrics}
@@ -176,7 +165,7 @@ class EffectRecorder:
     def _recorder(self, path: str, method: str) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
             if method == "compute":
-                raise _used(path)
+                raise UnsupportedError(f"a step computes the metric {path}, whose state differs between trials")
             metric = self._module.get_submodule(path)
             deferred = Deferred(len(self.effects), lambda: _value(metric, args, kwargs))
             self._add("metric", path, method, args, kwargs)
@@ -222,10 +211,6 @@ class EffectRecorder:
         return value
 
 
-def _used(path: str) -> UnsupportedError:
-    return UnsupportedError(f"a step computes the metric {path}, whose state differs between trials")
-
-
 def _value(metric: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return the value of a metric for one batch of each row."""
     compute = functools.partial(value_of_batch, metric)
@@ -244,11 +229,7 @@ Log = Callable[..., None]
 def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor], log: Log) -> Any:
     """Apply the effects of a step to one row; return the result of the step, if recorded.
 
-    Args:
-        effects: The effects of the step.
-        module: The row's module.
-        tensors: The row's part of the effects' tensors.
-        log: Receives the logged values of the row.
+    `tensors` are the row's part of the effects' tensors; `log` receives the logged values of the row.
     """
     results: dict[int, Any] = {}
     returned = None
@@ -280,8 +261,7 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
         elif effect.kind == "result":
             returned = args[0]
         elif effect.kind == "log_dict":
-            values = args[0]
-            for name, value in values.items():
+            for name, value in args[0].items():
                 log(name, value, *args[1:], **kwargs)
         else:
             log(effect.name, *args, **kwargs)

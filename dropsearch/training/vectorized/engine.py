@@ -10,32 +10,25 @@ from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.global_state import process_state_kept
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described, message_of
-from dropsearch.training.protocols import CheckpointPath, Feed, RowDataSource, TrainerSettings, describe_engine
+from dropsearch.training.protocols import CheckpointPath, DataSource, Engine, Feed, TrainerSettings, describe_engine
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 
 
-class VectorizedEngine:
-    """Trains the trials of a feed vectorized, `width` at a time.
+class VectorizedEngine(Engine):
+    """Trains the trials of a feed vectorized, at most `width` at a time.
 
     A trial depends on its own seed only, so it can be restarted with the same result. If memory runs out, the open
     trials restart with half the width; if vectorized training fails for another reason, they restart sequentially.
     Trials that cannot share stacked tensors (see `partition`) train one partition after the other.
-
-    Args:
-        make_module: Builds a trial's module.
-        data: The data for rows.
-        settings: Training settings shared by all trials.
-        width: Maximum number of trials that train at once.
-        checkpoint_path: Where to save the weights of a trial's best epoch.
     """
 
     def __init__(
         self,
         make_module: ModuleFactory,
-        data: RowDataSource,
+        data: DataSource,
         settings: TrainerSettings,
         width: int,
         checkpoint_path: CheckpointPath = lambda _: None,
@@ -46,20 +39,12 @@ class VectorizedEngine:
         self.failure = ""
         """Why vectorized training failed, so that trials train sequentially; else empty."""
 
-    @property
-    def description(self) -> str:
-        """Engine, width and device, for example `vectorized, 32 trials at once on cuda`."""
-        return self.describe()
-
     def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""
         device = "cuda" if self.settings.accelerator == "gpu" else "cpu"
         if self.failure:
             return describe_engine("sequential", device, 1, processes=processes, reason=self.failure)
         return describe_engine("vectorized", device, self.width, processes=processes)
-
-    def close(self) -> None:
-        """Do nothing; there are no resources to release."""
 
     def run(self, feed: Feed) -> None:
         """Train until the feed has no more trials or is cancelled."""

@@ -47,11 +47,7 @@ class EvaluationNoise:
     def of(self, trial_rows: Sequence[TrialRow], of: str, batch: EvaluationBatch, like: Tensor) -> Noise:
         """Return the rates and bits for the next validation step of some rows; call `count` after the step.
 
-        Args:
-            trial_rows: The trials of these rows.
-            of: The evaluated data.
-            batch: The batch of all rows.
-            like: A tensor of the dtype and device of the rows.
+        `of` names the data; `like` is a tensor of the dtype and device of the rows.
         """
         if not self.draws:
             return NOTHING

@@ -77,12 +77,9 @@ class SharedSet:
 
 
 class OwnSet:
-    """Separate examples for each row, as indices of tensors that all rows share.
+    """Separate examples for each row, as indices of tensors that all rows share, from loaders of one length.
 
     The indices keep their address, as a CUDA graph requires.
-
-    Args:
-        loaders: The loader of each row, all of the same tensors and length.
     """
 
     def __init__(self, loaders: Sequence[RowLoader]) -> None:
@@ -100,11 +97,7 @@ class OwnSet:
 
 
 class ReadSet:
-    """Batches that each row reads from its own loader; a row whose loader raises is marked as failed.
-
-    Args:
-        device: Device of the rows.
-    """
+    """Batches that each row reads from its own loader; a row whose loader raises is marked as failed."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._reader = device, LockstepReader()

@@ -21,12 +21,7 @@ class NotHeldOnceError(Exception):
 
 
 def frozen_tensors(module: nn.Module, changing: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Return the parameters of a module that do not train, and its buffers, by name.
-
-    Args:
-        module: Any module.
-        changing: Buffers that a training step changes; they are left out.
-    """
+    """Return the parameters of a module that do not train, and its buffers but those that steps change, by name."""
     frozen = {name: parameter.detach() for name, parameter in module.named_parameters() if not parameter.requires_grad}
     unchanged = {name: buffer for name, buffer in module.named_buffers() if name not in set(changing)}
     return {**frozen, **unchanged}
@@ -43,13 +38,7 @@ def noting_changed_buffers(module: nn.Module) -> Iterator[set[str]]:
 
 
 def use_frozen(module: nn.Module, first: nn.Module, names: Container[str] | None = None) -> None:
-    """Replace equal frozen parameters of a module by those of another one, to free memory.
-
-    Args:
-        module: The module.
-        first: The other one.
-        names: The parameters that no later trial overwrites; None for all.
-    """
+    """Replace equal frozen parameters of a module by those of another one, to free memory: all, or some by name."""
     theirs = {
         name: value
         for name, value in first.named_parameters()
@@ -64,12 +53,7 @@ def use_frozen(module: nn.Module, first: nn.Module, names: Container[str] | None
 
 
 def equal_in_all(modules: Sequence[nn.Module], changing: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Return the unchanging tensors of the first module that are equal in all modules; none for a single module.
-
-    Args:
-        modules: Modules of one shape.
-        changing: Buffers that a training step changes.
-    """
+    """Return tensors of the first of several modules that are equal in all and that no step changes, by name."""
     first, *others = modules
     found = frozen_tensors(first, changing) if others else {}
     for other in others:

@@ -38,9 +38,6 @@ class MixedPrecision(TorchFunctionMode):
     """Casts the inputs of `PRODUCTS` to `dtype` and the inputs of `EXACT` to float32.
 
     Weights and their gradients remain float32. The lists follow those of `torch.autocast`.
-
-    Args:
-        dtype: Dtype of the products.
     """
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:

@@ -14,9 +14,8 @@ from dropsearch._compat.python_calls import showing
 from dropsearch.core.batches import BatchForm, examples_of
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.core.global_state import generator_states, seeded
-from dropsearch.training.logged_steps import call_step, on_device_of
-from dropsearch.training.modes import set_to_train
-from dropsearch.training.protocols import RowDataSource
+from dropsearch.training.logged_steps import call_step, on_device_of, set_to_train
+from dropsearch.training.protocols import DataSource
 from dropsearch.training.vectorized.effects import EffectRecorder, value_of
 from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_functions
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
@@ -29,14 +28,9 @@ from dropsearch.training.vectorized.vmap_runner import StepCall, report_compilin
 def observed_traits(
     module: Any, trainer: RowTrainer, batch: Any, val_batch: Any, errors: list[Exception] | None = None
 ) -> StepTraits:
-    """Return the traits of a module's steps.
+    """Return the traits of the steps of a module that is not used otherwise.
 
-    Args:
-        module: A module that is not used otherwise.
-        trainer: Its Trainer.
-        batch: A training batch.
-        val_batch: A validation batch.
-        errors: Takes what setting up, configuring optimizers and each step raise; None to raise it.
+    `errors` takes what setting up, configuring optimizers and each step raise; None to raise it.
 
     Raises:
         UnsupportedError: A step does something that stacked rows do not support.
@@ -52,7 +46,7 @@ def observed_traits(
     with seeded(0), torch.no_grad():
         for step, given in (("training_step", batch), ("validation_step", val_batch)):
             stepping.enter(step)
-            set_to_train(module) if step == "training_step" else _evaluating(module, traits)
+            set_to_train(module) if step == "training_step" else traits.set_eval(module)
             with _collected(errors):
                 _observe(module, step, given, traits)
     traits.uses_clock = stepping.has_read_clock
@@ -70,10 +64,7 @@ def _collected(errors: list[Exception] | None) -> Iterator[None]:
 
 
 def traits_of(
-    module: Any,
-    make_trainer: Callable[[Any], RowTrainer],
-    data: RowDataSource,
-    errors: list[Exception] | None = None,
+    module: Any, make_trainer: Callable[[Any], RowTrainer], data: DataSource, errors: list[Exception] | None = None
 ) -> StepTraits:
     """Return the traits of a module's steps on the first batches of the data; see `observed_traits`."""
     batches = (next(iter(data.train_loader(0))), next(iter(data.val_dataloader())))
@@ -84,10 +75,6 @@ def traits_of(
 def datamodule_of(data: Any) -> Any:
     """Return the user's data module; None if the data has only loaders."""
     return getattr(data, "datamodule", None)
-
-
-def _evaluating(module: Any, traits: StepTraits) -> None:
-    module.on_validation_model_eval() if traits.sets_modes else module.eval()
 
 
 def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
@@ -120,13 +107,7 @@ def _observe(module: Any, step: str, batch: Any, traits: StepTraits) -> None:
 
 
 def logged_numbers(module: Any, batch: Any, traits: StepTraits) -> dict[str, float]:
-    """Return the Python numbers that a training step logs, by name; the module is restored.
-
-    Args:
-        module: A row's module, in training mode.
-        batch: A training batch.
-        traits: The traits of the module's steps.
-    """
+    """Return the Python numbers that a training step logs, by name; the module is restored."""
     buffers, watch = {name: value.clone() for name, value in module.named_buffers()}, AttributeWatch(module)
     recorder = EffectRecorder(module, traits)
     try:

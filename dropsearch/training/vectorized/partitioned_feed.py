@@ -28,10 +28,6 @@ class PartitionedFeed:
 
     The sampler determines the order of the trials, so a feed cannot be asked for a partition. At most `max_waiting`
     trials wait, since the sampler learns nothing from a waiting trial.
-
-    Args:
-        feed: The feed to wrap.
-        max_waiting: Maximum number of waiting trials.
     """
 
     def __init__(self, feed: Feed, max_waiting: int) -> None:

@@ -1,4 +1,4 @@
-"""Reading of tensor values in a step of several rows."""
+"""Steps of several rows that read values of tensors, or call functions without a batching rule for each row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.python_calls import can_be_shown
-from dropsearch._compat.row_values import expanded
-from dropsearch.core.batches import leaves, mapped, tensors
+from dropsearch._compat.row_values import expanded, in_rows, level_of, of_rows, outside
+from dropsearch.core.batches import combined, leaves, mapped, tensors
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.vectorized.by_row import by_row, each_row, is_of_row, together
 
 READS = frozenset(
     {
@@ -44,12 +43,49 @@ FACTORIES = frozenset(
 """Operations that create tensors to fill in place; each row gets its own."""
 
 
-class RowsDifferError(Exception):
-    """A step branches on a value that differs between its rows.
+def each_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
+    """Return the result of a function for each row; None if its arguments are equal for all rows."""
+    rows = next((len(values) for values in map(of_rows, tensors([args, kwargs])) if values is not None), None)
+    if rows is None:
+        return None
+    found = []
+    for row in range(rows):
+        own_args, own_kwargs = mapped((args, dict(kwargs)), lambda tensor, row=row: _of_row(tensor, row))
+        with outside():
+            found.append(function(*own_args, **own_kwargs))
+    return found
 
-    Args:
-        values: The value of each row.
+
+def by_row(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function separately for each row; return the results as batched tensors.
+
+    Gradients flow through it.
     """
+    found = each_row(function, args, kwargs)
+    if found is not None:
+        return together(found, (args, kwargs))
+    with outside():
+        return function(*args, **kwargs)
+
+
+def together(values: list[Any], given: Any) -> Any:
+    """Return the values of all rows as batched tensors at the `vmap` level of `given`."""
+    level = level_of(tensors(given))
+    return combined(values, lambda leaf: in_rows(torch.stack(leaf), level) if isinstance(leaf[0], Tensor) else leaf[0])
+
+
+def is_of_row(tensor: Tensor) -> bool:
+    """Return whether a tensor is batched by `vmap`."""
+    return of_rows(tensor) is not None
+
+
+def _of_row(tensor: Tensor, row: int) -> Tensor:
+    values = of_rows(tensor)
+    return tensor if values is None else values[row]
+
+
+class RowsDifferError(Exception):
+    """A step branches on a value that differs between its rows; `values` are those of each row."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         super().__init__("a step branches on a value that differs between trials")
@@ -62,11 +98,7 @@ class RowsDifferError(Exception):
 
 
 class RowArray:
-    """Placeholder for the NumPy array of a tensor that differs between rows. It can be stored but not used.
-
-    Args:
-        tensor: The tensor.
-    """
+    """Placeholder for the NumPy array of a tensor that differs between rows. It can be stored but not used."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor

@@ -18,12 +18,7 @@ from dropsearch.training.vectorized.trial_row import TrialRow
 
 
 class StepBatches:
-    """The batches of one step.
-
-    Args:
-        index: Number of the step in the epoch.
-        read: Returns the batches of the rows, stacked by form.
-    """
+    """The batches of one step; `read` returns those of the rows, stacked by form."""
 
     def __init__(self, index: int, read: Callable[[], list[RowStack]]) -> None:
         self.index, self._read = index, read
@@ -56,17 +51,15 @@ class RowBatches(ABC):
     def steps(self) -> Iterator[StepBatches]:
         """Begin an epoch of all rows and yield its steps."""
 
-    @abstractmethod
-    def prepare(self, max_epochs: int) -> None:
-        """Prepare the next epoch on the host while a GPU runs the current one."""
+    def prepare(self, max_epochs: int) -> None:  # noqa: B027
+        """Prepare the next epoch on the host while a GPU runs the current one, if there is anything to prepare."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Release the resources of reading."""
+    def close(self) -> None:  # noqa: B027
+        """Release the resources of reading, if there are any."""
 
-    @abstractmethod
     def held(self) -> int:
         """Return the bytes of the batches that are read and not yet trained on, in the memory of the host."""
+        return 0
 
     @property
     @abstractmethod
@@ -128,13 +121,6 @@ class MemoryBatches(RowBatches):
         after = [(trial_row, trial_row.epoch + 1) for trial_row in self.trial_rows if trial_row.epoch + 1 < max_epochs]
         self._prepared = {(id(trial_row), epoch): trial_row.loader.order(epoch).cpu() for trial_row, epoch in after}
 
-    def close(self) -> None:
-        """Do nothing; the examples belong to the data."""
-
-    def held(self) -> int:
-        """Return 0: the examples belong to the data."""
-        return 0
-
     def _order(self, trial_row: TrialRow, epoch: int) -> Tensor:
         prepared = self._prepared.get((id(trial_row), epoch))
         return trial_row.loader.order(epoch).cpu() if prepared is None else prepared
@@ -144,10 +130,6 @@ class LockstepBatches(RowBatches):
     """Batches from each row's own loader, read in lockstep and stacked by form.
 
     If a loader raises, only its row fails; if a loader ends, its row takes no more steps in the epoch.
-
-    Args:
-        trial_rows: The list of current rows.
-        device: Where the rows are.
     """
 
     def __init__(self, trial_rows: list[TrialRow], device: torch.device) -> None:
@@ -172,9 +154,6 @@ class LockstepBatches(RowBatches):
                 self._step_bytes, self._step_rows = size, sum(len(stack.rows) for stack in taken.stacks)
             yield taken
 
-    def prepare(self, max_epochs: int) -> None:
-        """Do nothing; worker processes read ahead."""
-
     def close(self) -> None:
         """End the worker processes."""
         self._reader.close()
@@ -191,14 +170,9 @@ def read_in_lockstep(
     lengths: Mapping[int, int | None],
     device: torch.device,
 ) -> Iterator[StepBatches]:
-    """Yield the steps of an epoch of several rows; a row whose loader raises is marked as failed.
+    """Yield the steps of an epoch of the rows that have a loader; a row whose loader raises is marked as failed.
 
-    Args:
-        reader: Reads the loaders.
-        trial_rows: All rows.
-        loaders: The loaders of the participating rows.
-        lengths: The number of batches that each loader must have; None for any.
-        device: Device of the batches.
+    `lengths` are the numbers of batches that loaders must have; None for any.
     """
     rows = list(loaders)
     for index, found in enumerate(reader.epoch([loaders[row] for row in rows], [lengths[row] for row in rows])):

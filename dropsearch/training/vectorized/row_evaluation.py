@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
-from dropsearch.training.protocols import RowTrialData
+from dropsearch.training.protocols import TrialData
 from dropsearch.training.vectorized.cuda_graph import GraphedCallable
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet, OwnSet, ReadSet, SharedSet
@@ -22,7 +22,7 @@ PASSES = {"val": VALIDATION, "part": TRAINING_PART}
 
 Means = dict[str, list[float]]
 """The mean over examples of each logged value, by name; one number per row."""
-LOADERS: Mapping[str, Callable[[RowTrialData], Any]] = {
+LOADERS: Mapping[str, Callable[[TrialData], Any]] = {
     "val": lambda data: data.val_dataloader(),
     "part": lambda data: data.train_part_loader(),
 }
@@ -46,7 +46,7 @@ class RowEvaluation:
         self._trial_rows: Sequence[TrialRow] = ()
         self._due: Set[int] = set()
         self._rows: StackedState | None = None
-        self._data: list[RowTrialData] = []
+        self._data: list[TrialData] = []
         self._sets: Mapping[str, EvaluationSet] = {}
 
     def sets(self, rows: StackedState, trial_rows: Sequence[TrialRow]) -> Mapping[str, EvaluationSet]:

@@ -65,11 +65,7 @@ class _Entry:
 
 
 class RowLog:
-    """Collects the logged values of a row and reduces them like Lightning.
-
-    Args:
-        training: Whether steps are training steps, which log per step by default.
-    """
+    """Collects the logged values of a row and reduces them like Lightning; training steps log per step by default."""
 
     def __init__(self, training: bool) -> None:
         self._training = training

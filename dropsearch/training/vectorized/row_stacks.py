@@ -13,13 +13,7 @@ from dropsearch.core.batches import BatchForm, form_of, is_packed, leaves, tenso
 
 
 class RowStack:
-    """Batches of the same form, of some rows at one step.
-
-    Args:
-        rows: The rows.
-        examples: The tensors of their batches, `[rows, ...]` each.
-        form: Builds a row's batch from them.
-    """
+    """Batches of the same form, of some rows at one step: their tensors, `[rows, ...]` each."""
 
     def __init__(self, rows: list[int], examples: Sequence[Tensor], form: BatchForm) -> None:
         self.rows, self.examples, self.form = rows, tuple(examples), form
@@ -53,12 +47,7 @@ class RowStack:
 
 
 def stacks(batches: Mapping[int, Any], device: torch.device) -> list[RowStack]:
-    """Stack the batches of rows that have the same form, shapes and plain values.
-
-    Args:
-        batches: A batch of each row.
-        device: Device of the stacks.
-    """
+    """Stack the batches of rows that have the same form, shapes and plain values."""
     groups: dict[Any, list[int]] = {}
     for row, batch in batches.items():
         groups.setdefault(_signature(row, batch), []).append(row)

@@ -24,14 +24,7 @@ CLOCK = frozenset({"current_epoch", "global_step"})
 
 
 class RowTrainer:
-    """Provides the Trainer attributes that a module may use; any other access raises an error that names it.
-
-    Args:
-        trainer: A Trainer with the settings that all trials share.
-        module: The module.
-        datamodule: The user's data module, or None.
-        loader: The training batches.
-    """
+    """Provides the Trainer attributes that a module may use; any other access raises an error that names it."""
 
     def __init__(self, trainer: Any, module: Any, datamodule: Any, loader: Any) -> None:
         vars(self).update(
@@ -83,11 +76,7 @@ class RowTrainer:
 
 
 class StepTrainer:
-    """The Trainer inside a step of several rows; access to attributes that differ between these rows raises an error.
-
-    Args:
-        trainer: Provides the attributes that are the same for all rows.
-    """
+    """The Trainer inside a step of several rows; what differs between these rows raises an error that names it."""
 
     def __init__(self, trainer: RowTrainer) -> None:
         self._trainer = trainer

@@ -17,10 +17,6 @@ class StepLogs:
     """Means and last values of an epoch, in tensors with fixed addresses, as CUDA graphs require.
 
     The mean of a row is over its steps, weighted by batch size; the mean of losses is unweighted.
-
-    Args:
-        width: Number of rows.
-        device: Device of the rows.
     """
 
     def __init__(self, width: int, device: torch.device) -> None:
@@ -38,15 +34,7 @@ class StepLogs:
         size: int,
         rows: Sequence[int] | None = None,
     ) -> None:
-        """Add the results of a step of some rows.
-
-        Args:
-            losses: `[rows]`.
-            logged: Logged values, `[rows]` each.
-            options: The options of each call of `log`.
-            size: Number of examples in a batch.
-            rows: The rows that took the step; None for all.
-        """
+        """Add the losses and logged values of a step, `[rows]` each, of some rows or all."""
         index = None if rows is None else torch.tensor(rows, device=self._device)
         self._add(LOSS, losses.detach(), _OF_LOSS, 1, index)
         for name, value in logged.items():

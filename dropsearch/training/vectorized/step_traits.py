@@ -18,43 +18,23 @@ from dropsearch._compat.lightning import is_lightning_class
 from dropsearch._compat.torchmetrics import is_metric_or_collection
 
 EPOCH_HOOKS = (
-    "setup",
-    "on_fit_start",
-    "on_train_start",
-    "on_train_epoch_start",
-    "on_validation_start",
-    "on_validation_epoch_start",
-    "on_validation_epoch_end",
-    "on_validation_end",
-    "on_train_epoch_end",
-    "on_train_end",
-    "on_fit_end",
-    "teardown",
-)
+    "setup", "on_fit_start", "on_train_start", "on_train_epoch_start", "on_validation_start",
+    "on_validation_epoch_start", "on_validation_epoch_end", "on_validation_end", "on_train_epoch_end", "on_train_end",
+    "on_fit_end", "teardown",
+)  # fmt: skip
 """Hooks of a trial or an epoch, which run once per row, outside of `vmap`."""
 
 BATCH_HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-    "on_validation_batch_start",
-    "on_validation_batch_end",
-)
+    "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
+    "on_before_optimizer_step", "on_train_batch_end", "on_validation_batch_start", "on_validation_batch_end",
+)  # fmt: skip
 """Hooks of a step, which also run once per row, on the row's module."""
 
 CONTAINERS = (list, dict, set, collections.deque)
 
 _LIGHTNING_OWN = (
-    "_trainer",
-    "_fabric",
-    "_current_fx_name",
-    "_metric_attributes",
-    "_fabric_optimizers",
-    "_jit_is_scripting",
-)
+    "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
+)  # fmt: skip
 _OF_RECURRENT_LAYERS = ("_flat_weights", "_flat_weight_refs")
 
 Attribute = tuple[str, str]
@@ -95,6 +75,10 @@ class StepTraits:
     def needs_result(self, step: str) -> bool:
         """Return whether a hook receives the result of a step."""
         return f"on_{step.removesuffix('_step').replace('training', 'train')}_batch_end" in self.hooks
+
+    def set_eval(self, module: Any) -> None:
+        """Set the mode of a module for its validation steps."""
+        module.on_validation_model_eval() if self.sets_modes else module.eval()
 
     @property
     def asks_rows(self) -> bool:
@@ -139,9 +123,7 @@ def metric_paths(module: nn.Module, path: str = "") -> Iterator[str]:
 def overridden(module: Any, among: tuple[str, ...] | None = None) -> Iterator[str]:
     """Yield the names of Lightning's methods that a module's class overrides, unless both do nothing.
 
-    Args:
-        module: A LightningModule.
-        among: Only names among these, in this order; None for all public names.
+    `among` names the ones to look at, in this order; None for all public ones.
     """
     lightning = [base for base in type(module).__mro__ if is_lightning_class(base)]
     for name in among or dir(type(module)):
@@ -171,11 +153,7 @@ class Replaced(dict[int, Any]):
 
 
 class AttributeWatch:
-    """A snapshot of a module's attributes, to find and undo the changes of a step.
-
-    Args:
-        module: The module; the contents of its metric objects are left out.
-    """
+    """A snapshot of a module's attributes, to find and undo the changes of a step; metric objects are left out."""
 
     def __init__(self, module: nn.Module) -> None:
         hidden = tuple(metric_paths(module))

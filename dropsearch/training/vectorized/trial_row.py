@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
-from dropsearch.training.protocols import RowTrialData
+from dropsearch.training.protocols import TrialData
 from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -32,7 +32,7 @@ class TrialRow:
     spec: TrialSpec
     module: LightningModule
     """The trial's module, whose parameters are views of the row."""
-    data: RowTrialData
+    data: TrialData
     """The data of the trial, with its own training and validation set."""
     loader: Any
     """Its training batches: a `RowLoader`, or a loader that `datasets.keyed_loader.keyed` returned."""
@@ -117,12 +117,9 @@ class TrialRow:
         return (index + 1) % accumulation == 0 or index + 1 == self.batches
 
     def advance(self, interval: str, count: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Step the schedules with this interval ("step" or "epoch") after `count` intervals.
+        """Step the schedules with this interval ("step" or "epoch") after so many batches of the epoch, or epochs.
 
-        Args:
-            interval: step or epoch.
-            count: Number of intervals so far: batches of the epoch, or epochs.
-            metrics: If given, step the schedules that monitor a metric; otherwise the others.
+        With metrics, these are the schedules that monitor a metric; otherwise the others.
 
         Raises:
             UnsupportedError: A monitored metric was not logged.

@@ -31,13 +31,12 @@ from dropsearch.core.user_errors import described
 from dropsearch.dropout.row_control import Shapes, mask_shapes
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
-from dropsearch.training.logged_steps import call_step, captured_logs, runs_aside
-from dropsearch.training.modes import in_precision, set_to_train
+from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, runs_aside, set_to_train
 from dropsearch.training.protocols import (
     INTERRUPTED,
     CheckpointPath,
+    DataSource,
     Feed,
-    RowDataSource,
     TrainerSettings,
     is_in_memory,
     validates_by_row,
@@ -52,13 +51,7 @@ from dropsearch.training.vectorized.evaluation_sets import ReadSet
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers, use_frozen
 from dropsearch.training.vectorized.observation import datamodule_of, logged_numbers, traits_of
-from dropsearch.training.vectorized.row_batches import (
-    LockstepBatches,
-    MemoryBatches,
-    RowBatches,
-    StepBatches,
-)
-from dropsearch.training.vectorized.row_callbacks import RowCallbacks
+from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches, StepBatches
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
@@ -67,6 +60,7 @@ from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import StepTraits, overridden
+from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow, require_a_row
 from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
@@ -101,7 +95,7 @@ class VectorizedTrials(LightningModule):
     def __init__(
         self,
         make_module: ModuleFactory,
-        data: RowDataSource,
+        data: DataSource,
         settings: TrainerSettings,
         feed: Feed,
         width: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,14 +14,13 @@ from torch.func import functional_call, vmap
 from dropsearch._compat.python_calls import showing
 from dropsearch._compat.row_values import autograd_functions, quiet_loops, sampled_under_vmap
 from dropsearch.core.batches import TUPLE, BatchForm
+from dropsearch.core.global_state import changed
 from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, mask_shapes
-from dropsearch.training.logged_steps import call_step, captured_logs, on_device_of
-from dropsearch.training.modes import Modes, set_to_train
+from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
-from dropsearch.training.vectorized.by_row import by_row
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder, value_of
 from dropsearch.training.vectorized.mixed_precision import MixedPrecision
-from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
+from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
 from dropsearch.training.vectorized.row_convolutions import RowConvolutions
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
@@ -31,10 +30,7 @@ from dropsearch.training.vectorized.vmap_rnn import VmapRNN
 
 GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 
-_CONVOLUTIONS: dict[Convolutions, Any] = {
-    "grouped": nullcontext,
-    "by row": RowConvolutions,
-}
+_CONVOLUTIONS: dict[Convolutions, Any] = {"grouped": nullcontext, "by row": RowConvolutions}
 
 
 @contextmanager
@@ -71,19 +67,13 @@ def is_with_loss(result: Any) -> bool:
     return isinstance(result, Mapping) and "loss" in result
 
 
-@contextmanager
-def report_compiling() -> Iterator[None]:
+def report_compiling() -> AbstractContextManager[None]:
     """Make `torch.compiler.is_compiling` return True.
 
     Code that checks it then avoids branches on tensor values, which `vmap` does not support either. For example,
     Transformers drops the mask of a batch without padding only if it is not being compiled.
     """
-    original = torch.compiler.is_compiling
-    torch.compiler.is_compiling = lambda: True
-    try:
-        yield
-    finally:
-        torch.compiler.is_compiling = original
+    return changed(torch.compiler, is_compiling=lambda: True)
 
 
 class VmapRunner:
@@ -203,12 +193,7 @@ class VmapRunner:
         return logged
 
     def evaluation_shapes(self, batch: Any, sites: Iterable[str]) -> Shapes:
-        """Return the shapes of the random bits that a validation step of one row needs.
-
-        Args:
-            batch: A validation batch.
-            sites: The sites whose rates are set.
-        """
+        """Return the shapes of the random bits that a validation step of one row needs, with the rates of sites set."""
         self.set_mode(training=False)
         recorder = self._recorder
         logs = captured_logs(self.skeleton) if recorder is None else recorder.recording()
@@ -217,22 +202,12 @@ class VmapRunner:
             return mask_shapes(self.skeleton, sites, run)
 
     def in_groups(
-        self,
-        trial_rows: Sequence[TrialRow],
-        rows: StackedState,
-        step: GroupStep,
-        among: Sequence[int] | None = None,
+        self, trial_rows: Sequence[TrialRow], rows: StackedState, step: GroupStep, among: Sequence[int] | None = None
     ) -> None:
-        """Run a step for groups of rows, with the Trainer's attributes set for each group.
+        """Run a step for groups of rows, by indices and state, with the Trainer's attributes set for each group.
 
         A module that reads the epoch gets a number, so only rows in the same epoch are in one group. Rows between which
         a step branches are in different groups. After an error each row is a group, and the rows that raise it keep it.
-
-        Args:
-            trial_rows: The trials of all rows.
-            rows: The state of all rows.
-            step: Runs the step of some rows, given their indices and state.
-            among: The rows to step; None for all.
         """
         among = [row for row in (range(len(trial_rows)) if among is None else among) if trial_rows[row].error is None]
         for group, part in self._groups(trial_rows, rows, among):
@@ -284,7 +259,7 @@ class VmapRunner:
             if training:
                 self._modes.put_back()
             else:
-                self.skeleton.on_validation_model_eval() if self.traits.sets_modes else self.skeleton.eval()
+                self.traits.set_eval(self.skeleton)
             if isinstance(view := vars(self.skeleton).get("_trainer"), StepTrainer):
                 view.enter("training_step" if training else "validation_step")
             self._training = training

@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from dropsearch.training.adapters.module_copy import ModuleCopies
+from dropsearch.training.adapters.validation_copy import ModuleCopies
 
 
 class Keeping(LightningModule):

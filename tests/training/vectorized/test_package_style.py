@@ -11,8 +11,7 @@ from torch.func import vmap
 
 from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.errors import UnsupportedError
-from dropsearch.training.vectorized.by_row import by_row
-from dropsearch.training.vectorized.reads import RowReads, RowsDifferError
+from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
 from tests.training.vectorized.laws import Case, assert_law_2
 from tests.user_modules import metrics, package_style
 from tests.user_modules.data import Digits
