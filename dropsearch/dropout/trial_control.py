@@ -116,7 +116,8 @@ class TrialControl(DropoutControl):
         self._observed: Counter[str] = Counter()
         self._shown = False
         """Whether this control handles calls of functions in `SHOWN`, since no mode sees them."""
-        self._evaluating = ""
+        self._evaluating = VALIDATION
+        """The data of evaluation steps."""
         self._evaluates = False
         self.evaluations: Counter[str] = Counter()
         """Number of validation steps so far, by data: `VALIDATION` or `TRAINING_PART`."""
@@ -131,9 +132,9 @@ class TrialControl(DropoutControl):
             yield
 
     @contextmanager
-    def evaluation_step(self, of: str = VALIDATION) -> Iterator[None]:
-        """Control one validation or test step, some of which drop or draw on purpose; `of` names its data."""
-        of = self._evaluating or of
+    def evaluation_step(self) -> Iterator[None]:
+        """Control one validation or test step, some of which drop or draw on purpose."""
+        of = self._evaluating
         self.seeded.begin(of, self.evaluations[of])
         self.evaluations[of] += 1
         with self._seen(of), changed(self, keys_draws=self._keys, _evaluates=True):

@@ -96,6 +96,8 @@ class _ProcessCrew:
 
     def __init__(self, count: int, stopped: Any) -> None:
         self._count, self._stopped = count, stopped
+        self.pids: dict[Any, int] = {}
+        """Ids of the processes, by channel."""
 
     def wanted(self) -> int:
         """Return the number of processes."""
@@ -109,6 +111,15 @@ class _ProcessCrew:
         """Return True, since processes work from the start."""
         return True
 
+    def pid(self, channel: Any) -> int | None:
+        """Return the id of a process, or None after its end."""
+        return self.pids.get(channel)
+
+    def kill(self, channel: Any) -> None:
+        """Kill a process."""
+        with suppress(ProcessLookupError, KeyError):
+            os.kill(self.pids[channel], signal.SIGKILL)
+
     def stop(self, stopped: bool) -> None:
         """Set or clear the event that all processes read."""
         (self._stopped.set if stopped else self._stopped.clear)()
@@ -121,7 +132,6 @@ class ForkedCrew(_ProcessCrew):
         super().__init__(count, Flag())
         stopped = self._stopped
         self._forks = WorkerForks(lambda connection: _serve(lambda: engine, stopped, 1, connection))
-        self.pids: dict[Any, int] = {}
 
     def start(self) -> Channel:
         """Fork a process."""
@@ -134,15 +144,6 @@ class ForkedCrew(_ProcessCrew):
         pid = self.pids.pop(channel)
         channel.close()
         return self._forks.ending(pid), True
-
-    def pid(self, channel: Any) -> int | None:
-        """Return the id of a process, or None after its end."""
-        return self.pids.get(channel)
-
-    def kill(self, channel: Any) -> None:
-        """Kill a process."""
-        with suppress(ProcessLookupError, KeyError):
-            os.kill(self.pids[channel], signal.SIGKILL)
 
     def close(self) -> None:
         """End the processes."""
@@ -187,26 +188,19 @@ class SpawnedCrew(_ProcessCrew):
             for name, value in before.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         theirs.close()
-        self._used[ours] = process, environment
+        assert process.pid is not None
+        self._used[ours], self.pids[ours] = (process, environment), process.pid
         return ours
 
     def ending(self, channel: Any) -> tuple[str, bool]:
         """Return the name of a signal or an exit status."""
         process, environment = self._used.pop(channel)
+        del self.pids[channel]
         channel.close()
         process.join()
         self._free.append(environment)
         code = process.exitcode
         return signal.Signals(-code).name if code < 0 else f"status {code}", True
-
-    def pid(self, channel: Any) -> int | None:
-        """Return the id of a process, or None after its end."""
-        return self._used[channel][0].pid if channel in self._used else None
-
-    def kill(self, channel: Any) -> None:
-        """Kill a process."""
-        with suppress(KeyError):
-            self._used[channel][0].kill()
 
     def close(self) -> None:
         """End the processes; kill those that take longer than three seconds."""

@@ -165,16 +165,14 @@ class VmapRunner:
         rows: StackedState | RowsPart,
         batch: Any,
         noise: tuple[RowRates, Mapping[str, Tensor]] = ({}, {}),
-        step: str = "validation_step",
         form: BatchForm | None = None,
     ) -> dict[str, Tensor]:
-        """Run an evaluation step of all rows, with modules in evaluation mode.
+        """Run the validation step of all rows, with modules in evaluation mode.
 
         Args:
             rows: Stacked parameters and buffers.
             batch: The batch that all rows share; with `form` the tensors of a batch of each row, `[rows, batch, ...]`.
             noise: Rates and random bits of sites that also drop or draw in evaluation, `[rows, ...]` each.
-            step: The module's step.
             form: Form of the module's batch; None if all rows share it.
 
         Returns:
@@ -184,7 +182,7 @@ class VmapRunner:
         def run_row(parameters: Any, buffers: Any, examples: Any, rates: Any, bits: Any) -> Any:
             self.control.load(rates, bits)
             given = batch if form is None else form.build(examples)
-            return self._run(step, parameters, {**rows.shared, **buffers}, given)[1:]
+            return self._run("validation_step", parameters, {**rows.shared, **buffers}, given)[1:]
 
         self.set_mode(training=False)
         parameters = {name: parameter.detach() for name, parameter in rows.parameters.items()}
