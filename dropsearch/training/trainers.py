@@ -132,6 +132,19 @@ def with_steps(trainer: AnyTrainer, batches: float) -> AnyTrainer:
     return trainer
 
 
+def bare_trainer(loader: Any, max_epochs: int, accumulation: int = 1) -> Any:
+    """Return a Trainer on the CPU that fits nothing, for schedules that read its number of steps over a loader."""
+    with quiet_lightning():
+        trainer = lightning.trainer_class("lightning.pytorch")(
+            max_epochs=max_epochs,
+            accumulate_grad_batches=accumulation,
+            accelerator="cpu",
+            barebones=True,
+            plugins=[lightning.one_process()],
+        )
+    return with_steps(trainer, batches_in(loader))
+
+
 def as_list(given: Any) -> list[Any]:
     """Return the values of an argument of the Trainer that takes one or several."""
     if given is None:

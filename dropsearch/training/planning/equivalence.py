@@ -10,7 +10,6 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dropsearch._compat.lightning import one_process
 from dropsearch._compat.torch_modes import without_modes
 from dropsearch.core.batches import examples_in, examples_of, mapped
 from dropsearch.core.errors import UnsupportedError
@@ -19,10 +18,10 @@ from dropsearch.core.user_errors import place_of_error
 from dropsearch.dropout.row_control import RowBits, Shapes, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import VALIDATION, TrialControl
 from dropsearch.training.logged_steps import call_step, captured_logs, evaluate, in_precision, set_to_train
-from dropsearch.training.planning.trial_proof import trials_difference
+from dropsearch.training.planning.trial_proof import double, trials_difference
 from dropsearch.training.protocols import DataSource, TrainerSettings, is_in_memory
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
+from dropsearch.training.trainers import bare_trainer
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers
 from dropsearch.training.vectorized.observation import datamodule_of, traits_of
@@ -67,16 +66,7 @@ def check_equivalence(
     if settings.precision not in ("32-true", "64-true", "bf16-mixed"):
         return f"trainer.precision={settings.precision} is not supported by vectorized training"
     try:
-        with quiet_lightning():
-            trainer = Trainer(
-                max_epochs=settings.max_epochs,
-                accumulate_grad_batches=settings.accumulation,
-                accelerator="cpu",
-                logger=False,
-                barebones=True,
-                plugins=[one_process()],
-            )
-            with_steps(trainer, batches_in(data.train_loader(specs[0].seed)))
+        trainer = bare_trainer(data.train_loader(specs[0].seed), settings.max_epochs, settings.accumulation)
         make_module = without_modes(make_module)
         with DoublePrecision():
             by_trials = not is_in_memory(data) or bool(settings.trainer())
@@ -146,11 +136,7 @@ def _different(what: str, module: LightningModule) -> str:
 def _validation_batch(data: DataSource) -> Any:
     batch = next(iter(data.val_dataloader()))
     is_long = (examples_in(batch) or 0) > EXAMPLES and len({len(part) for part in examples_of(batch)}) == 1
-    return _double(mapped(batch, lambda part: part[:EXAMPLES] if is_long and part.dim() else part))
-
-
-def _double(batch: Any) -> Any:
-    return mapped(batch, lambda part: part.cpu().double() if part.is_floating_point() else part.cpu())
+    return mapped(batch, lambda part: double(part[:EXAMPLES] if is_long and part.dim() else part))
 
 
 def _evaluation_difference(
@@ -187,9 +173,8 @@ def _batches(data: DataSource, spec: TrialSpec, count: int) -> list[Any]:
     order = loader.order(0)
     size = min(loader.batch_size, max(2, len(order) // count))
     pieces = [order[i * size : (i + 1) * size] for i in range(count)]
-    return [
-        _double(loader.form.build([tensor[piece.to(tensor.device)] for tensor in loader.tensors])) for piece in pieces
-    ]
+    examples = ([tensor[piece.to(tensor.device)] for tensor in loader.tensors] for piece in pieces)
+    return [mapped(loader.form.build(each), double) for each in examples]
 
 
 def _shapes(module: LightningModule, spec: TrialSpec, batch: Any) -> tuple[Shapes, set[str]]:

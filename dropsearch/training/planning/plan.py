@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning import Trainer
 
-from dropsearch._compat.lightning import one_process
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialSpec
 from dropsearch.core.user_errors import described
@@ -23,7 +21,7 @@ from dropsearch.training.planning.memory import Memory, free_memory, measure_mem
 from dropsearch.training.planning.throughput import Throughput, measure_down, measure_up
 from dropsearch.training.protocols import Convolutions, DataSource, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.trainers import batches_in, quiet_lightning, with_steps
+from dropsearch.training.trainers import bare_trainer
 from dropsearch.training.vectorized.observation import datamodule_of
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer
@@ -170,10 +168,7 @@ def _sequential_rate(make_module: ModuleFactory, data: DataSource, settings: Tra
     loader = data.train_loader(spec.seed)
     device = device_of(data)
     module = set_to_train(make_module(spec).to(device))
-    with quiet_lightning():
-        module.trainer = with_steps(
-            Trainer(max_epochs=1, accelerator="cpu", barebones=True, plugins=[one_process()]), batches_in(loader)
-        )
+    module.trainer = bare_trainer(loader, max_epochs=1)
     if not runs_aside(module):
         module.trainer = RowTrainer(module.trainer, module, datamodule_of(data), loader)  # type: ignore[assignment]
         module.setup("fit")

@@ -127,7 +127,7 @@ class _FewBatches:
             loader.order(0),
             loader.batch_size,
         )  # whole batches, since parts of them may contain the batch size
-        tensors = tuple(_double(t[order[: BATCHES * size].to(t.device)]) for t in loader.tensors)
+        tensors = tuple(double(t[order[: BATCHES * size].to(t.device)]) for t in loader.tensors)
         return TensorLoader(tensors, size, seed=seed, drop_last=True, form=loader.form)
 
     def val_loader(self, seed: int) -> Any:
@@ -136,13 +136,13 @@ class _FewBatches:
 
     def train_part_loader(self) -> _Batches:
         """Return the first batch of the part of the training set."""
-        return _Batches([mapped(batch, _double) for batch in itertools.islice(self._data.train_part_loader(), 1)])
+        return _Batches([mapped(batch, double) for batch in itertools.islice(self._data.train_part_loader(), 1)])
 
     def val_dataloader(self) -> _Batches:
         """Return the first validation batches."""
-        return _Batches([mapped(batch, _double) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
+        return _Batches([mapped(batch, double) for batch in itertools.islice(self._data.val_dataloader(), BATCHES)])
 
 
-def _double(tensor: Tensor) -> Tensor:
+def double(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in float64 if it is real, since Lightning does not convert all batches."""
     return tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()
