@@ -17,9 +17,8 @@ from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.catalogue import DATA_SETS, DataSet, describe
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.datasets.raw_data import read_raw_data
-from dropsearch.datasets.splits import Splits, split
+from dropsearch.datasets.splits import EVAL_BATCH, Splits, TensorSplit, split
 from dropsearch.datasets.standardization import scale_of
-from dropsearch.datasets.tensor_split import EVAL_BATCH, TensorSplit
 
 __all__ = ["DATA_SETS", "DataSet", "TensorDataModule"]
 

@@ -1,16 +1,26 @@
-"""The loaders of a user's data module, set up as by a Trainer."""
+"""The loaders of a user's data module, set up as by a Trainer, and the examples that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import torch
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from dropsearch._compat.lightning import is_lightning_class, with_trainer
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import seeded, working_folder_kept
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.datasets.batch_digest import arguments_of, digest
-from dropsearch.datasets.overlap import common_examples
 from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
 
 
@@ -110,3 +120,46 @@ def defines(module: Any, method: str) -> bool:
         return True
     owner = next((c for c in type(module).__mro__ if method in c.__dict__), None)
     return owner is not None and not is_lightning_class(owner)
+
+
+def common_examples(one: Any, other: Any) -> int:
+    """Return how many examples two loaders share; 0 if their data sets differ or the indices are unknown."""
+    first, second = _indexed(one), _indexed(other)
+    if first is None or second is None or not _is_same(first[0], second[0]):
+        return 0
+    return len(first[1] & second[1])
+
+
+def _indexed(loader: Any) -> tuple[Any, set[int]] | None:
+    """Return a loader's data set without nested subsets, and the indices of its examples in it; None if unknown."""
+    indices = _sampled(loader)
+    if indices is None:
+        return None
+    dataset = loader.dataset
+    while isinstance(dataset, Subset):
+        indices = [int(dataset.indices[index]) for index in indices]
+        dataset = dataset.dataset
+    return dataset, set(indices)
+
+
+def _sampled(loader: Any) -> Iterable[int] | None:
+    """Return the indices that a loader can request from its data set; None if unknown."""
+    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
+        return None
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        return None
+    sampler: Any = loader.sampler
+    if type(sampler) is SubsetRandomSampler:
+        return [int(index) for index in sampler.indices]
+    if type(sampler) in (RandomSampler, SequentialSampler):
+        return range(len(sampler.data_source))
+    return None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two data sets are equal. A `setup` that runs once per stage creates equal tensors twice."""
+    if one is other:
+        return True
+    if type(one) is not TensorDataset or type(other) is not TensorDataset or len(one.tensors) != len(other.tensors):
+        return False
+    return all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors, strict=True))

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dropsearch.dropout.trial_control import TrialControl
 from dropsearch.training.logged_steps import captured_logs
-from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+from dropsearch.training.vectorized.vmap_modes import VmapRNN
 
 Product = tuple[int, int, int, int]
 """Batch, rows, inner length and columns of a matrix product."""

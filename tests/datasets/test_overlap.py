@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset, SubsetRandomSampler, TensorDataset
 
-from dropsearch.datasets.overlap import common_examples
+from dropsearch.datasets.user_parts import common_examples
 
 WHOLE = TensorDataset(torch.arange(10.0))
 TWIN = TensorDataset(torch.arange(10.0))

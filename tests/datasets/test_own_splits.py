@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.data_module import TensorDataModule
-from dropsearch.datasets.tensor_split import TensorSplit
+from dropsearch.datasets.splits import TensorSplit
 
 SEARCH = TrialSpec("dropout", 0, 7, {}, lr=1e-3, weight_decay=0.0)
 CONFIRM = replace(SEARCH, phase="confirm")

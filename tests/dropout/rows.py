@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dropsearch.dropout.row_control import RowBits, RowDropoutControl, mask_shapes, row_rates
 from dropsearch.dropout.trial_control import TrialControl
-from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+from dropsearch.training.vectorized.vmap_modes import VmapRNN
 
 Rates = Mapping[str, float]
 Run = Callable[[], Any]

@@ -21,7 +21,7 @@ from dropsearch.training.vectorized.reads import NotedReads, RowReads, metric_fu
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer
 from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
 from dropsearch.training.vectorized.step_traits import AttributeWatch, StepTraits, static_traits
-from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+from dropsearch.training.vectorized.vmap_modes import VmapRNN
 from dropsearch.training.vectorized.vmap_runner import StepCall, report_compiling
 
 

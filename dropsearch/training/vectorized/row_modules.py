@@ -20,9 +20,9 @@ from dropsearch.training.logged_steps import Modes
 from dropsearch.training.vectorized.effects import apply, logged_indices
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
-from dropsearch.training.vectorized.row_logs import RowLog, number
 from dropsearch.training.vectorized.row_trainer import RowTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
+from dropsearch.training.vectorized.step_logs import RowLog, number
 from dropsearch.training.vectorized.step_traits import BATCH_HOOKS, StepTraits
 from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow

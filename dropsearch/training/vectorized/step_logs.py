@@ -1,16 +1,27 @@
-"""Last values and means of the logged values of training steps, for all rows at once."""
+"""Logged values of steps, reduced as by Lightning: for all rows at once, and for one row in one pass over a data
+set.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dropsearch._compat.torchmetrics import is_metric, last_value
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.training.logged_steps import log_options
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
 
 LOSS = "loss of the steps"
 """Internal name of the losses, distinct from names logged by modules."""
 _OF_LOSS = {"on_step": False, "on_epoch": True, "batch_size": 1}
+_REDUCTIONS = {"mean": "mean", "sum": "sum", "min": "min", "max": "max", "amin": "min", "amax": "max", "avg": "mean"}
 
 
 class StepLogs:
@@ -95,3 +106,116 @@ def _when(options: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether the last value and the epoch's mean are requested, with a training step's defaults."""
     on_step, on_epoch = options.get("on_step"), options.get("on_epoch")
     return on_step is None or bool(on_step), bool(on_epoch)
+
+
+class Single(float):
+    """A number that was logged in float32; Lightning multiplies it by the batch size in that precision."""
+
+    def times(self, size: float) -> float:
+        """Return the product in float32 precision."""
+        return float(np.float32(self * size))
+
+
+def number(value: float, dtype: torch.dtype) -> float:
+    """Return a number that stores whether it was float32."""
+    return Single(value) if dtype is torch.float32 else value
+
+
+@dataclass
+class _Entry:
+    """A name logged by a hook or a step."""
+
+    on_step: bool
+    on_epoch: bool
+    reduction: str = "mean"
+    metric: Any = None
+    total: float = 0.0
+    weight: float = 0.0
+    last: float = math.nan
+
+    def add(self, value: float, size: float) -> None:
+        self.last = value
+        if self.reduction == "mean":
+            weighted = value.times(size) if isinstance(value, Single) else value * size
+            self.total, self.weight = self.total + weighted, self.weight + size
+        elif self.reduction == "sum":
+            self.total += value
+        else:
+            pick = min if self.reduction == "min" else max
+            self.total = value if not self.weight else pick(self.total, value)
+        self.weight = self.weight or 1.0
+
+    def of_epoch(self) -> float:
+        if self.metric is not None:
+            return float(self.metric.compute())
+        return self.total / self.weight if self.reduction == "mean" else self.total
+
+    def of_step(self) -> float:
+        return float(last_value(self.metric)) if self.metric is not None else self.last
+
+
+class RowLog:
+    """Collects the logged values of a row and reduces them like Lightning; training steps log per step by default."""
+
+    def __init__(self, training: bool) -> None:
+        self._training = training
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self.batch_size: int | None = None
+        """Batch size of the current step or batch hook; None in other hooks."""
+        self.hook = ""
+        """Name of the current hook; empty in a step."""
+
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Log a value; the arguments are those of `LightningModule.log`."""
+        options = log_options(args, options)
+        entry = self._entries.get((self.hook, name))
+        if entry is None:
+            entry = self._entries[self.hook, name] = self._entry(name, value, options)
+        if entry.metric is None:
+            entry.add(_number(name, value), options.get("batch_size") or self.batch_size or 1)
+
+    def log_dict(self, values: Any, *args: Any, **options: Any) -> None:
+        """Log several values by name."""
+        for name, value in values.items():
+            self.log(name, value, *args, **options)
+
+    def _entry(self, name: str, value: Any, options: dict[str, Any]) -> _Entry:
+        in_training_step = self._training and (not self.hook or self.hook in BATCH_HOOKS)
+        on_step, on_epoch = options.get("on_step"), options.get("on_epoch")
+        on_step = in_training_step if on_step is None else on_step
+        on_epoch = not in_training_step if on_epoch is None else on_epoch
+        if is_metric(value):
+            return _Entry(on_step, on_epoch, metric=value)
+        reduce_fx = options.get("reduce_fx", "mean")
+        reduction = _REDUCTIONS.get(str(getattr(reduce_fx, "__name__", reduce_fx)))
+        if reduction is None:
+            raise UnsupportedError(f"a step logs {name} with a custom reduction, reduce_fx={reduce_fx}")
+        return _Entry(on_step, on_epoch, reduction)
+
+    def values(self) -> dict[str, float]:
+        """Return the values by name, as in `trainer.callback_metrics` at the end of the pass."""
+        found: dict[str, float] = {}
+        for (_, name), entry in self._entries.items():
+            is_forked = entry.on_step and entry.on_epoch
+            if entry.on_step:
+                found[f"{name}_step" if is_forked else name] = entry.of_step()
+            if entry.on_epoch:
+                found[name] = entry.of_epoch()
+            if is_forked:
+                found[f"{name}_epoch"] = found[name]
+        return found
+
+    def reset(self) -> None:
+        """Clear all values and reset logged metric objects."""
+        for entry in self._entries.values():
+            if entry.metric is not None:
+                entry.metric.reset()
+        self._entries.clear()
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise UnsupportedError(f"a step logs {name} as a tensor of shape {tuple(value.shape)}")
+        return number(float(value.detach()), value.dtype)
+    return value if isinstance(value, Single) else float(value)

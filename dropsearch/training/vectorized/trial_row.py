@@ -17,9 +17,9 @@ from torch import Tensor
 from dropsearch.core.errors import InputError, RunError, UnsupportedError
 from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.protocols import TrialData
-from dropsearch.training.vectorized.row_logs import RowLog
 from dropsearch.training.vectorized.row_optimizers import RowOptimizer, Schedule
 from dropsearch.training.vectorized.row_trainer import RowTrainer
+from dropsearch.training.vectorized.step_logs import RowLog
 
 OF_ALL_ROWS = (UnsupportedError, InputError, RunError, torch.OutOfMemoryError)
 """Errors that no row causes by its values."""

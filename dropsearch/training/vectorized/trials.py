@@ -62,7 +62,7 @@ from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import StepTraits, overridden
 from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow, require_a_row
-from dropsearch.training.vectorized.vmap_rnn import disable_flatten_parameters
+from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
 from dropsearch.training.vectorized.vmap_runner import VmapRunner
 
 

@@ -19,14 +19,12 @@ from dropsearch.dropout.row_control import RowDropoutControl, RowRates, Shapes, 
 from dropsearch.training.logged_steps import Modes, call_step, captured_logs, on_device_of, set_to_train
 from dropsearch.training.protocols import Convolutions
 from dropsearch.training.vectorized.effects import Effect, EffectRecorder, value_of
-from dropsearch.training.vectorized.mixed_precision import MixedPrecision
 from dropsearch.training.vectorized.reads import RowReads, RowsDifferError, by_row
-from dropsearch.training.vectorized.row_convolutions import RowConvolutions
 from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
 from dropsearch.training.vectorized.step_traits import StepTraits
 from dropsearch.training.vectorized.trial_row import OF_ALL_ROWS, TrialRow
-from dropsearch.training.vectorized.vmap_rnn import VmapRNN
+from dropsearch.training.vectorized.vmap_modes import MixedPrecision, RowConvolutions, VmapRNN
 
 GroupStep = Callable[[list[int], StackedState | RowsPart], None]
 

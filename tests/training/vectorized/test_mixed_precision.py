@@ -11,7 +11,7 @@ from dropsearch.training.planning.equivalence import check_equivalence
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.engine import VectorizedEngine
-from dropsearch.training.vectorized.mixed_precision import EXACT, PRODUCTS, MixedPrecision
+from dropsearch.training.vectorized.vmap_modes import EXACT, PRODUCTS, MixedPrecision
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 

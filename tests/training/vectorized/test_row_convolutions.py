@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.vectorized.engine import VectorizedEngine
-from dropsearch.training.vectorized.row_convolutions import RowConvolutions
+from dropsearch.training.vectorized.vmap_modes import RowConvolutions
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 
 

@@ -1,7 +1,12 @@
-"""LSTM, GRU and plain RNN unrolled step by step, since `torch.func.vmap` has no rule for the fused kernels.
+"""Function modes for steps under `torch.func.vmap`: unrolled recurrent layers, convolutions by row, mixed precision.
 
-Parameters, gate order and results equal those of `nn.LSTM`, `nn.GRU` and `nn.RNN`. The formulas are those of PyTorch's
-documentation (Hochreiter & Schmidhuber 1997; Cho et al. 2014 with the reset gate after the product).
+LSTM, GRU and plain RNN run step by step, since `vmap` has no rule for the fused kernels. Parameters, gate order and
+results equal those of `nn.LSTM`, `nn.GRU` and `nn.RNN`; the formulas are those of PyTorch's documentation (Hochreiter &
+Schmidhuber 1997; Cho et al. 2014 with the reset gate after the product).
+
+`vmap` turns the convolutions of all rows into one grouped convolution. Which is faster, that or one by row, depends on
+device, shapes and library, so `planning.throughput` measures both. `torch.autocast` has no effect inside `vmap`, so
+tensors are cast explicitly.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State, Tensor, Tensor | None], State]
@@ -139,3 +145,103 @@ class VmapRNN(TorchFunctionMode):
             bidirectional=bidirectional,
             batch_first=batch_first,
         )
+
+
+_CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
+
+
+class _ByRow(torch.autograd.Function):
+    """A convolution with a vmap rule that loops over the rows and runs an ordinary convolution for each.
+
+    Gradients flow through these convolutions. The function itself is never differentiated, so it has no `backward`.
+    """
+
+    @staticmethod
+    def forward(convolve: Any, options: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve(x, weight, bias, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        convolve, options, *parts = args
+
+        def row_inputs(row: int) -> list[Tensor | None]:
+            pairs = zip(parts, in_dims[2:], strict=True)
+            return [part if part is None or dim is None else part.select(dim, row) for part, dim in pairs]
+
+        return torch.stack([convolve(*row_inputs(row), *options) for row in range(info.batch_size)]), 0
+
+
+class RowConvolutions(TorchFunctionMode):
+    """Runs each convolution under `torch.func.vmap` row by row."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func not in _CONVOLUTIONS:
+            return func(*args, **(kwargs or {}))
+        return _ByRow.apply(func, *_positional(*args, **(kwargs or {})))
+
+
+def _positional(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[Any, ...]:
+    """Return the arguments of a convolution in the order that `_ByRow.apply` expects."""
+    return (stride, padding, dilation, groups), input, weight, bias
+
+
+PRODUCTS = frozenset(
+    [
+        F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d,
+        F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+        torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm,
+        torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm, torch.einsum, F.scaled_dot_product_attention,
+    ]
+)  # fmt: skip
+"""Operations computed in low precision: matrix products and convolutions, which take most of the time."""
+EXACT = frozenset(
+    [
+        F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.local_response_norm, F.normalize,
+        F.softmax, torch.softmax, Tensor.softmax, F.log_softmax, torch.log_softmax, Tensor.log_softmax,
+        F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div,
+        F.binary_cross_entropy_with_logits, F.cosine_similarity,
+        torch.exp, Tensor.exp, torch.log, Tensor.log, torch.logsumexp, Tensor.logsumexp, torch.pow, Tensor.pow,
+        torch.sum, Tensor.sum, torch.mean, Tensor.mean, torch.prod, Tensor.prod, torch.cumsum, Tensor.cumsum,
+        torch.var, Tensor.var, torch.std, Tensor.std, torch.norm, Tensor.norm,
+    ]
+)  # fmt: skip
+"""Operations computed in float32: norms, losses, exponentials and reductions."""
+
+
+class MixedPrecision(TorchFunctionMode):
+    """Casts the inputs of `PRODUCTS` to `dtype` and the inputs of `EXACT` to float32.
+
+    Weights and their gradients remain float32. The lists follow those of `torch.autocast`.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options: dict[str, Any] = dict(kwargs or {})
+        if func in PRODUCTS:
+            args, options = _cast((args, options), torch.float32, self.dtype)
+        elif func in EXACT:
+            args, options = _cast((args, options), self.dtype, torch.float32)
+        return func(*args, **options)
+
+
+def _cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:
+    return tree_map(lambda v: v.to(new) if isinstance(v, Tensor) and v.dtype == old else v, values)
