@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from tests.parity.census import Case, Cell, compare_rows
+from dropsearch.core.global_state import seeded
+from dropsearch.core.records import TrialSpec
+from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.trials import VectorizedTrials
+from tests.parity.census import EPOCHS, Case, Cell, compare_rows
+from tests.parity.conftest import SEED, source
+from tests.training.conftest import Queue, Waiting
 
 OPTIMIZERS: dict[str, Any] = {
     "adam with decay": lambda p: Adam(p, 0.02, weight_decay=0.1),
@@ -84,3 +90,29 @@ class Grading(Unused):
 @pytest.mark.parametrize("kind", [Unused, Sometimes, Grading])
 def test_gradients_are_those_of_a_backward(kind: Any, more: Any) -> None:
     compare_rows(Case(kind, lambda: more))
+
+
+class Late(Cell):
+    """Replaces a weight by one of another shape when it is set up."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+        self.first.weight = nn.Parameter(torch.zeros(8, 1))
+
+    def setup(self, stage: str) -> None:
+        self.first.weight = nn.Parameter(torch.arange(48.0).view(8, 6) / 48)
+
+
+def test_a_row_that_is_added_later_is_set_up_first() -> None:
+    def make(spec: TrialSpec) -> Late:
+        with seeded(spec.seed):
+            return Late().double()
+
+    specs = [TrialSpec("dropout", n, SEED + n, {"drop": 0.1 + 0.2 * n}, lr=1e-2, weight_decay=0.0) for n in range(4)]
+    found = []
+    for feed in (Waiting(specs), Queue(specs)):
+        trials = VectorizedTrials(make, source(), TrainerSettings(EPOCHS, "cpu", "64-true"), feed, 4)
+        trials.fit()
+        found.append({n: [p.val_loss for p in result.curve] for n, result in feed.results.items()})
+    assert found[0].keys() == found[1].keys() == {0, 1, 2, 3}
+    assert found[0][3] == pytest.approx(found[1][3], rel=1e-9)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from time import sleep
 from typing import Any, TextIO
 
 from dropsearch.config.schema import Config
@@ -27,6 +28,9 @@ from dropsearch.study.studies import check_studies
 from dropsearch.training.protocols import Feed
 
 SECONDS_BETWEEN_LINES = 60.0
+MOST_WAIT = 600.0
+"""Seconds that a worker waits after the search for a run that reports."""
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def work(config: Config) -> int:
@@ -59,12 +63,36 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
         if interruption.requested:
             break
         # A search and its repetitions write no files; a confirmation does, and later phases depend on all of it.
-        if phase.is_search or is_shared(arm_runner.context, storage):
+        shares = phase.is_search or is_shared(arm_runner.context, storage)
+        if not shares and phase.name == "confirm":
+            shares = _is_shared_soon(arm_runner, storage, interruption, lines)
+            if not shares and not interruption.requested:
+                lines.say(_not_shared(arm_runner.context))
+        if shares:
             phase.train(lambda feed: CountedFeed(feed, lines))
-        elif phase.name == "confirm":
-            lines.say(_not_shared(arm_runner.context))
     lines.say("stopped" if interruption.requested else "has nothing left to train")
     return STOPPED if interruption.requested else 0
+
+
+def _is_shared_soon(arm_runner: ArmRunner, storage: Any, interruption: Interruption, lines: WorkerLines) -> bool:
+    """Wait for the run that reports to mark output_dir, while nobody retrains; return whether it did."""
+    context, begun = arm_runner.context, time.monotonic()
+    if not _is_retrained(arm_runner):
+        lines.say(f"waits for the run that reports (task=search), at most {MOST_WAIT / 60:.0f} minutes")
+    while not is_shared(context, storage):
+        if interruption.requested or time.monotonic() - begun > MOST_WAIT or _is_retrained(arm_runner):
+            return False
+        sleep(SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _is_retrained(arm_runner: ArmRunner) -> bool:
+    """Return whether another process retrains configurations, or has done so."""
+    for store in (arm.confirm for arm in arm_runner.studies):
+        store.look()
+        if store.results() or store.running_elsewhere():
+            return True
+    return False
 
 
 def _not_shared(context: ExperimentContext) -> str:

@@ -300,8 +300,7 @@ class VectorizedTrials(LightningModule):
 
     def _fill(self, row: int) -> None:
         trial_row = self.trial_rows[row]
-        if self.row_modules is not None and trial_row.view is None:
-            self.row_modules.attach(trial_row)
+        self._attach(trial_row)
         self.rows.bind(row, trial_row.module)
         disable_flatten_parameters(trial_row.module)
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
@@ -311,6 +310,11 @@ class VectorizedTrials(LightningModule):
         self.step.fill(row, trial_row, optimizer)
         if self.row_modules is not None:
             self.row_modules.start(trial_row, optimizer)
+
+    def _attach(self, trial_row: TrialRow) -> None:
+        """Set a row's module up, unless it is or needs no Trainer of its own."""
+        if self.row_modules is not None and trial_row.view is None:
+            self.row_modules.attach(trial_row)
 
     def _note_numbers(self, trial_row: TrialRow) -> None:
         """Record the numbers in which a row's training steps differ from other rows, such as a logged `lr`."""
@@ -557,6 +561,8 @@ class VectorizedTrials(LightningModule):
     def _widen(self, more: list[TrialRow]) -> None:
         kept = len(self.trial_rows)
         self.trial_rows += more
+        for trial_row in more:  # before they are bound: `setup` may build layers
+            self._attach(trial_row)
         self._resize([*range(kept), *(0 for _ in more)])
         for row in range(kept, len(self.trial_rows)):
             self._fill(row)

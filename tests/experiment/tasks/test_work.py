@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.context import build_context
+from dropsearch.experiment.shared_folder import mark
 from dropsearch.experiment.studies import arm_studies
 from dropsearch.experiment.tasks import run
 from dropsearch.experiment.tasks.work import WorkerLines
@@ -70,3 +72,27 @@ def test_one_line_a_minute():
         "7 trials, 7.0 a minute; study s has 3 of 9 trials",
         "13 trials, 6.5 a minute; study s has 3 of 9 trials",
     ]
+
+
+def on_database(folder: Path, name: str = "out") -> list[str]:
+    return [*TWO_ARMS, "study.n_trials=1", f"study.storage=sqlite:///{folder}/s.db", f"output_dir={folder / name}"]
+
+
+def test_worker_waits_for_the_run_that_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    def mark_late(seconds: float) -> None:
+        context = build_context(composed(*on_database(tmp_path)))
+        mark(context, open_storage(f"sqlite:///{tmp_path}/s.db", None))
+
+    monkeypatch.setattr("dropsearch.experiment.tasks.work.sleep", mark_late)
+    with trials_told() as trained:
+        assert run(composed(*on_database(tmp_path), "task=work")) == 0
+    assert len(trained) == 2 * (1 + 2)
+    assert "waits for the run that reports (task=search), at most 10 minutes" in capsys.readouterr().err
+
+
+def test_worker_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.setattr("dropsearch.experiment.tasks.work.MOST_WAIT", 0.0)
+    with trials_told() as trained:
+        assert run(composed(*on_database(tmp_path), "task=work")) == 0
+    assert len(trained) == 2
+    assert "leaves the retrainings to processes that share output_dir" in capsys.readouterr().err
