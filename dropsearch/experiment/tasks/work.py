@@ -75,7 +75,7 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
 
 
 def _is_shared_soon(arm_runner: ArmRunner, storage: Any, interruption: Interruption, lines: WorkerLines) -> bool:
-    """Wait for the run that reports to mark output_dir, while nobody retrains; return whether it did."""
+    """Wait for the run that reports to mark output_dir, while no process retrains; return whether it did."""
     context, begun = arm_runner.context, time.monotonic()
     if not _is_retrained(arm_runner):
         lines.say(f"waits for the run that reports (task=search), at most {MOST_WAIT / 60:.0f} minutes")
