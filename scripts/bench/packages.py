@@ -1,10 +1,10 @@
 """How fast models of public packages train: vectorized, sequentially, and by plain Lightning, in one run.
 
-.ecosystem/NAME/bin/python scripts/bench/packages.py NAME MODEL DATA [--trials 8] [--epochs 5] [--repeats 3]
+.ecosystem/NAME/bin/python scripts/bench/packages.py NAME:MODEL:DATA ... [--trials 8] [--epochs 5] [--rounds 7]
 
-MODEL and DATA are names in tests/ecosystem/NAME.py. The three are timed in turn, and medians of trials per second are
-compared, so that other load on the machine falls on all alike. One process with one thread trains, and its CPU time is
-taken, which other load changes less than wall time.
+MODEL and DATA are names in tests/ecosystem/NAME.py. Each round times all sides in turn, in alternating order, and the
+ratios of a round are taken, so that other load on the machine falls on all alike. One process with one thread trains,
+and its CPU time is taken, which other load changes less than wall time.
 """
 
 from __future__ import annotations
@@ -36,16 +36,22 @@ from dropsearch.training.vectorized.engine import VectorizedEngine
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("package", "model", "data"):
-        parser.add_argument(name)
+    parser.add_argument("models", nargs="+", metavar="NAME:MODEL:DATA")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sides", nargs="+", default=["plain", "sequential", "vectorized"])
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    module = importlib.import_module(f"tests.ecosystem.{given.package}")
-    make, data = getattr(module, given.model), getattr(module, given.data)()
+    for name in given.models:
+        measure(*name.split(":"), given)
+
+
+def measure(package: str, model: str, data_name: str, given: argparse.Namespace) -> None:
+    """Time the sides of one model and print their ratios."""
+    module = importlib.import_module(f"tests.ecosystem.{package}")
+    make, data = getattr(module, model), getattr(module, data_name)()
     source = UserData(
         GivenLoaders(data["train_dataloaders"], data["val_dataloaders"]) if isinstance(data, dict) else data, "data"
     )
@@ -59,24 +65,32 @@ def main() -> None:
 
     rows = source.in_rows()
     few = specs[: max(given.trials // 4, 1)]
-    ways: dict[str, tuple[int, Callable[[], Any]]] = {
+    sides: dict[str, tuple[int, Callable[[], Any]]] = {
         "plain": (len(few), lambda: plain(make_module, source, few, given.epochs)),
         "sequential": (len(few), lambda: train(SequentialEngine(make_module, source, settings), few)),
     }
     if rows is not None:
         engine = VectorizedEngine(make_module, rows, settings, len(specs))
-        ways["vectorized"] = (len(specs), lambda: train(engine, specs))
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(given.repeats + 1):  # the first is not counted
-        for name, (count, run) in ways.items():
+        sides["vectorized"] = (len(specs), lambda: train(engine, specs))
+    sides = {name: side for name, side in sides.items() if name in given.sides}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(given.rounds + 1):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            count, run = sides[name]
             started = time.process_time()
             run()
             seconds[name].append((time.process_time() - started) / count)
-    each = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    print(f"{given.package} {given.model}: sequential / plain {each['sequential'] / each['plain']:.2f}", end="")
-    if rows is not None:
-        print(f", sequential / vectorized {each['sequential'] / each['vectorized']:.2f}", end="")
-    print(f" ({given.trials} trials of {given.epochs} epochs, medians of {given.repeats})")
+    ratios = ", ".join(
+        f"{one} / {other} {between([a / b for a, b in zip(seconds[one][1:], seconds[other][1:], strict=True)])}"
+        for one, other in (("sequential", "plain"), ("sequential", "vectorized"))
+        if {one, other} <= seconds.keys()
+    )
+    print(f"{package} {model}: {ratios} ({given.trials} trials of {given.epochs} epochs, {given.rounds} rounds)")
+
+
+def between(ratios: list[float]) -> str:
+    """Return the median and the range."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def train(engine: Engine, specs: list[TrialSpec]) -> None:
