@@ -18,6 +18,7 @@ from tests.packaging.programs import ROOT, run
 pytestmark = pytest.mark.slow
 
 GUIDE, OWN_MODULE, README, EXAMPLES = "docs/guide.md", "docs/user-module.md", "README.md", "examples/user_module.py"
+NOTEBOOK = "examples/search.ipynb"
 LITTLE = (
     "study.n_trials=1",
     "trainer.max_epochs=1",
@@ -70,8 +71,16 @@ def little(code: str) -> str:
     return code.replace("confirm_seeds=1,\n", "confirm_seeds=1, confirm_top_k=1, overrides=['evidence=off'],\n")
 
 
+def cells_of(notebook: str) -> Iterator[Step]:
+    """Yield the code of a notebook, cell by cell."""
+    for cell in json.loads((ROOT / notebook).read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            yield Step(notebook, "python", little("".join(cell["source"])))
+
+
 STEPS = [
     *(step for page in (GUIDE, OWN_MODULE, README) for step in steps_of(page)),
+    *cells_of(NOTEBOOK),
     Step(EXAMPLES, "script", "user_module.py"),
 ]
 
@@ -123,7 +132,7 @@ def test_the_pages_have_steps_of_every_kind() -> None:
     assert (counts[GUIDE].count("command"), counts[GUIDE].count("python")) == (4, 12)
     assert (counts[OWN_MODULE].count("command"), counts[OWN_MODULE].count("python")) == (5, 1)
     assert counts[README].count("python") == 3
-    assert sorted(path.name for path in (ROOT / "examples").iterdir()) == ["cluster", "lora.py", "user_module.py"]
+    assert sorted(path.name for path in (ROOT / "examples").iterdir()) == ["cluster", "lora.py", "search.ipynb", "user_module.py"]
 
 
 def test_what_runs_is_the_installed_package(played: Played, bin_folder: Path) -> None:
