@@ -63,12 +63,26 @@ def play(step: dict[str, Any]) -> dict[str, str]:
     return {"out": out.getvalue(), "problem": problem and f"{err.getvalue()}\n{problem}"}
 
 
-def play_all() -> None:
-    """Play what standard input says, with one figure a run: to draw all twelve takes as long as to train."""
+def draw_one_figure() -> None:
+    """Let each run draw one figure: to draw all twelve takes as long as to train."""
+    from dropsearch.experiment import artifacts
     from dropsearch.report.figures import registry
 
-    drawings = registry.drawings
-    registry.drawings = lambda: itertools.islice(drawings(), 1)
+    write_figures, drawings = artifacts.write_figures, registry.drawings
+
+    def write_one(*args: Any) -> list[Any]:
+        registry.drawings = lambda: itertools.islice(drawings(), 1)
+        try:
+            return write_figures(*args)
+        finally:
+            registry.drawings = drawings
+
+    artifacts.write_figures = write_one
+
+
+def play_all() -> None:
+    """Play what standard input says."""
+    draw_one_figure()
     told = [play(step) for step in json.load(sys.stdin)]
     import dropsearch
 
