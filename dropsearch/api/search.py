@@ -187,10 +187,10 @@ def search(
     study_objects.put(config, sampler, pruner, kept)
 
     # torch, lightning and optuna take seconds to import, so arguments are checked first.
+    from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.insertion import where_of
     from dropsearch.experiment.preflight import check_prerequisites
     from dropsearch.experiment.runner import searched
-    from dropsearch.experiment.warn_once import each_warning_once
 
     check_prerequisites(config)
     with each_warning_once():

@@ -1,4 +1,4 @@
-"""Repairs of the process environment: closed standard streams, an unknown user, warnings raised as errors."""
+"""The process environment: closed standard streams, an unknown user, warnings raised as errors or in every trial."""
 
 from __future__ import annotations
 
@@ -97,3 +97,25 @@ class TolerantStream:
     def reader_ended(self) -> bool:
         """Whether the stream failed because its reader ended, as with ``| head -1``."""
         return self.failure is not None and self.failure.errno == errno.EPIPE
+
+
+@contextmanager
+def each_warning_once() -> Iterator[None]:
+    """Show each warning once while the context lasts, in this process and processes forked later.
+
+    Python resets its record of shown warnings whenever a filter is set, as around each fit.
+    """
+    shown: set[tuple[str, str, int]] = set()
+    show = warnings.showwarning
+
+    def once(message: Any, category: Any, filename: str, lineno: int, *more: Any, **options: Any) -> None:
+        seen = (str(message), filename, lineno)
+        if seen not in shown:
+            shown.add(seen)
+            show(message, category, filename, lineno, *more, **options)
+
+    warnings.showwarning = once
+    try:
+        yield
+    finally:
+        warnings.showwarning = show

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from dropsearch.core.errors import InputError, RunError
-from dropsearch.core.records import Arm, ArmOutcome, Confirmed, TestScores, TrialPhase, TrialResult, TrialSpec
+from dropsearch.core.errors import InputError
+from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
 from dropsearch.core.seeds import confirmation_seeds, repeat_seed
-from dropsearch.core.user_errors import USER_ERRORS, described
+from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.engines import most_at_once
-from dropsearch.experiment.scoring import ExampleResults, TestResult
+from dropsearch.experiment.studies import ArmStudies
 from dropsearch.experiment.watchdog import HeardFeed, Watchdog
+from dropsearch.experiment.winner_tests import WinnerTests, unfinished
 from dropsearch.study.feeds import SearchFeed, StudyFeed, may_succeed, release_invalid
 from dropsearch.study.leases import heartbeat
 from dropsearch.study.retraining_feeds import ConfirmFeed
-from dropsearch.study.search_space import Space
 from dropsearch.study.selection import (
     best_configurations,
     candidates,
@@ -39,43 +34,11 @@ from dropsearch.training.protocols import Engine, Feed
 
 Watch = Callable[[Feed], Feed]
 """Wraps a feed with tracking and progress."""
-Variations = Callable[["ArmStudies", Confirmed | None], StudyFeed]
+Variations = Callable[[ArmStudies, Confirmed | None], StudyFeed]
 """Creates the feed of variations of an arm's winner."""
 
 POLL_SECONDS, LONGEST_POLL = 0.5, 5.0
 """First and last interval of polling other processes that work on the same studies, in seconds."""
-
-
-@dataclass(frozen=True)
-class ArmStudies:
-    """The studies of an arm and their search space."""
-
-    arm: Arm
-    space: Space
-    search: StudyStore
-    confirm: StudyStore
-    repeats: tuple[StudyStore, ...] = ()
-    """The second and further repetitions of the search."""
-    retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
-    """Studies of requested retrainings of the winner with a change, by phase."""
-
-    @property
-    def stores(self) -> tuple[StudyStore, ...]:
-        """All studies of the arm."""
-        return (self.search, self.confirm, *self.repeats, *self.retrained.values())
-
-    def results(self) -> tuple[TrialResult, ...]:
-        """Return all ended trials of all studies."""
-        return tuple(result for store in self.stores for result in store.results())
-
-    def close_abandoned(self) -> None:
-        """End the trials that dead processes left running."""
-        for store in self.stores:
-            store.close_abandoned()
-
-    def untracked_results(self) -> tuple[TrialResult, ...]:
-        """Return the results that no other living process will track."""
-        return tuple(result for store in self.stores for result in store.untracked_results())
 
 
 class ArmRunner:
@@ -102,7 +65,7 @@ class ArmRunner:
         self.seeds = confirmation_seeds(context.config.seed, context.config.confirm.seeds)
         self.is_repeatable = True
         """Whether the trials of the searches follow from seed and settings; see `SearchFeed`."""
-        self._tested_before = {arm.arm.name for arm in studies if not only_trains and _openings(arm)}
+        self._tests = WinnerTests(context, () if only_trains else studies)
 
     def search(self, watch: Watch) -> None:
         """Run each arm's study to its total."""
@@ -229,28 +192,8 @@ class ArmRunner:
         for arm in self.studies if open_test else ():
             outcome = found[arm.arm.name]
             if outcome.winner:
-                found[arm.arm.name] = self._judged(arm, outcome, outcome.winner, step)
+                found[arm.arm.name] = self._tests.judged(arm, outcome, outcome.winner, step)
         return found
-
-    def _judged(
-        self, arm: ArmStudies, outcome: ArmOutcome, best: Confirmed, step: Callable[[], None] = lambda: None
-    ) -> ArmOutcome:
-        """Return an outcome with the winner's test scores or, without a test set, its validation scores by example."""
-        if self.context.source.has_test:
-            return dataclasses.replace(outcome, test=self._test(arm, best, step))
-        parts = [self._validation_examples(result) for result in best.results]
-        whole = [part for part in parts if part is not None]
-        return dataclasses.replace(outcome, val_by_example=tuple(whole) if len(whole) == len(parts) else ())
-
-    def _validation_examples(self, result: TrialResult) -> Sequence[float] | None:
-        """Return the monitored metric on each group of validation examples, from the file or measured again."""
-        kept, path = ExampleResults.read(self._examples_path(result)), kept_checkpoint(self.context.checkpoints, result)
-        if kept is not None:
-            return kept.loss
-        measured = self.context.validation_scores(result, path) if path.exists() else None
-        if measured is not None:
-            ExampleResults(measured, [math.nan] * len(measured)).write(self._examples_path(result))
-        return measured
 
     def recorded(self) -> dict[str, ArmOutcome]:
         """Return the outcomes of a finished earlier run, without training, testing or recording anything.
@@ -269,9 +212,9 @@ class ArmRunner:
         for arm in self.studies:
             outcome = found[arm.arm.name]
             if outcome.winner is not None:
-                self._check_opened(arm, outcome.winner)
-                found[arm.arm.name] = self._judged(arm, outcome, outcome.winner)
-                self.check_kept(outcome.winner.results)
+                self._tests.check_opened(arm, outcome.winner)
+                found[arm.arm.name] = self._tests.judged(arm, outcome, outcome.winner)
+                self._tests.check_kept(outcome.winner.results)
         return found
 
     def _planned(self, arm: ArmStudies) -> tuple[tuple[TrialKey, ...], set[TrialKey]]:
@@ -280,26 +223,6 @@ class ArmRunner:
         screening = self.context.config.confirm.screening_seeds
         planned = planned_retrainings(self._configurations(arm), results, self.seeds, screening)
         return planned, set(planned) - {(result.spec.configuration or 0, result.spec.seed) for result in results}
-
-    def _check_opened(self, arm: ArmStudies, best: Confirmed) -> None:
-        if self.context.source.has_test and _opening(best) not in arm.confirm.notes:
-            raise InputError(
-                unfinished(self.context.config.study.name, f"arm {arm.arm.name} has not seen the test set")
-            )
-
-    def check_kept(self, results: Sequence[TrialResult]) -> None:
-        """Check that the checkpoints of retrainings exist.
-
-        Raises:
-            InputError: A checkpoint is missing.
-        """
-        for result in results:
-            path = kept_checkpoint(self.context.checkpoints, result)
-            if not path.exists():
-                raise InputError(
-                    f"task=evidence needs the checkpoints of the run, but {path} is missing: repeat the command "
-                    f"without task=evidence to train {result.spec.key} again"
-                )
 
     def _outcome(self, arm: ArmStudies) -> ArmOutcome:
         confirmed = {each.arm.name: self._confirmed(each) for each in self.studies}
@@ -313,98 +236,3 @@ class ArmRunner:
 
     def _confirmed(self, arm: ArmStudies) -> tuple[Confirmed, ...]:
         return confirmed_configurations(self._configurations(arm), arm.confirm.results(), self.seeds)
-
-    def _test(self, arm: ArmStudies, best: Confirmed, step: Callable[[], None] = lambda: None) -> TestScores:
-        """Return the winner's recorded test scores, or measure and record them."""
-        opening = _opening(best)
-        scores = arm.confirm.notes.get(opening)
-        if scores is None:
-            measured = [self._score(result, step) for result in best.results]
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            scores = {"opened_at": now, "loss": [m.loss for m in measured], "acc": [m.acc for m in measured]}
-            scores["after"] = sorted(self._tested_before - {arm.arm.name})
-            if names := measured[0].logged:
-                scores["logged"] = {name: [m.logged.get(name, math.nan) for m in measured] for name in names}
-            arm.confirm.note(opening, scores)
-        known = [self._examples(result) for result in best.results]
-        known = known if any(known) else []
-        return TestScores(
-            scores["opened_at"],
-            tuple(scores["loss"]),
-            tuple(scores["acc"]),
-            tuple(each.loss if each else () for each in known),
-            tuple(each.correct if each else () for each in known),
-            len(_openings(arm)),
-            {name: tuple(values) for name, values in scores.get("logged", {}).items()},
-            tuple(scores.get("after", ())),
-        )
-
-    def _score(self, result: TrialResult, step: Callable[[], None] = lambda: None) -> TestResult:
-        path = kept_checkpoint(self.context.checkpoints, result)
-        if not path.exists():
-            raise RunError(f"{path} is missing: repeat the command to train {result.spec.key} again")
-        model = self.context.load(result, path)
-        try:
-            measured = self.context.modules.test_scores(model)
-        except InputError:
-            raise
-        except USER_ERRORS as error:
-            raise TestSetError(f"{result.spec.key}: {described(error)}") from error
-        if measured.examples is not None:
-            measured.examples.write(self._examples_path(result))
-        step()
-        return measured
-
-    def _examples(self, result: TrialResult) -> ExampleResults | None:
-        """Return a tested model's results by example, from the file or measured again."""
-        kept = ExampleResults.read(self._examples_path(result))
-        # A module's steps may write files, so a module without results by example is not run again.
-        if kept is not None or not self.context.modules.scores_by_example:
-            return kept
-        return self._score(result).examples if kept_checkpoint(self.context.checkpoints, result).exists() else None
-
-    def _examples_path(self, result: TrialResult) -> Path:
-        return checkpoint(self.context.checkpoints, result.spec).with_suffix(".npz")
-
-
-class TestSetError(Exception):
-    """A winner could not be tested."""
-
-    __test__ = False
-
-
-def _openings(arm: ArmStudies) -> list[str]:
-    """Return the names of the notes with test scores of an arm."""
-    return [name for name in arm.confirm.notes if name.startswith("test.")]
-
-
-def _opening(best: Confirmed) -> str:
-    """Return the name of the note with a winner's test scores in its study."""
-    owner = f"{best.owner}." if best.owner else ""
-    return f"test.{owner}{best.number}.{len(best.seeds)}"
-
-
-def unfinished(study: str, what: str) -> str:
-    """Return the error message of `task=evidence` for an unfinished study."""
-    return (
-        f"task=evidence needs a finished run, but study {study} is not finished: {what}; repeat the command without "
-        "task=evidence to continue it"
-    )
-
-
-def checkpoint(folder: Path, spec: TrialSpec) -> Path:
-    """Return the path of the weights of a retraining."""
-    if spec.phase == "confirm":
-        return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
-    return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
-
-
-def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
-    """Return the path of the weights of a trial's best epoch; None if they are not kept."""
-    return checkpoint(folder, spec) if spec.phase == "confirm" else None
-
-
-def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
-    """Return the path of a trial's kept weights, written by this or another process."""
-    here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
-    return left if result.checkpoint and not here.exists() else here

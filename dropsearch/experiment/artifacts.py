@@ -18,9 +18,8 @@ from dropsearch.core.atomic_io import atomic_write, atomic_write_text
 from dropsearch.core.override_text import literal
 from dropsearch.core.records import Confirmed, Summary, TrialResult, best_arm
 from dropsearch.core.records.trials import OPTIMIZER_OPTIONS
-from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.checkpoints import kept_checkpoint, verified_content
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.kept_weights import verified_content
 from dropsearch.experiment.secret_values import without_secrets
 from dropsearch.report import save_summary, write_figures, write_markdown, write_page, write_results
 

@@ -19,8 +19,8 @@ from dropsearch.core.records import ARMS, Monitor, Range, Site, TrialResult, Tri
 from dropsearch.dropout.site_kinds import with_kinds
 from dropsearch.experiment import build
 from dropsearch.experiment.build import Source
+from dropsearch.experiment.checkpoints import read_weights
 from dropsearch.experiment.dropout_check import STEPS, RateCheck, check_rates
-from dropsearch.experiment.kept_weights import read_weights
 from dropsearch.experiment.params import check_sites
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.user_module import TrialModules

@@ -1,25 +1,67 @@
-"""Measures of dropout's effects on the confirmed winners, collected by arm."""
+"""The evidence of a run: measures of the winners by arm, what the searches show, and the claims that follow."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from dropsearch.analysis.claims import claims
 from dropsearch.analysis.measures import MEASURES, robustness
 from dropsearch.analysis.measures.ensemble import deep_ensemble
 from dropsearch.analysis.measures.overfitting import LOSS_UNIT
 from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError, TrainedModel
 from dropsearch.core.errors import first_cause
-from dropsearch.core.records import ArmEvidence, ArmOutcome, Confirmed, Evidence, Quantity, Series, TrialResult
-from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.core.records import (
+    ArmEvidence,
+    ArmOutcome,
+    Confirmed,
+    Evidence,
+    Quantity,
+    Series,
+    Summary,
+    TrialResult,
+    Variation,
+)
+from dropsearch.experiment.arm_runner import ArmRunner
+from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.landscape import with_searches
+from dropsearch.experiment.phases import varied
 from dropsearch.experiment.winners import MeasurementData, measurement_data, trained
 from dropsearch.stats.comparisons import contrasts
+from dropsearch.study.retrainings import RETRAININGS
+
+
+def collect_evidence(arm_runner: ArmRunner, summary: Summary, step: Callable[[], None] = lambda: None) -> Evidence:
+    """Return the evidence of a finished run.
+
+    Args:
+        arm_runner: The arms of the run.
+        summary: The summary without evidence.
+        step: Called after each measured model.
+    """
+    started = time.perf_counter()
+    evidence = measured(arm_runner.context, summary.arms, step)
+    evidence = with_searches(evidence, arm_runner.context, arm_runner.studies, summary.arms)
+    evidence = dataclasses.replace(evidence, variations=_variations(arm_runner, summary))
+    return dataclasses.replace(evidence, claims=claims(evidence, summary), seconds=time.perf_counter() - started)
+
+
+def _variations(arm_runner: ArmRunner, summary: Summary) -> dict[str, dict[str, tuple[Variation, ...]]]:
+    """Return the variations of the winners by the title of their retraining and by arm, without empty entries."""
+    found: dict[str, dict[str, tuple[Variation, ...]]] = {}
+    for phase, retraining in RETRAININGS.items():
+        for arm in arm_runner.studies:
+            name = arm.arm.name
+            if variations := varied(arm, summary.arms[name], phase, summary.fixed_luck):
+                found.setdefault(retraining.title, {})[name] = variations
+    return found
 
 
 @dataclass

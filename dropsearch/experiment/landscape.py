@@ -10,8 +10,8 @@ from typing import TypeVar
 from dropsearch.analysis.budget import random_search, repeated_searches
 from dropsearch.analysis.response_curves import responses
 from dropsearch.core.records import ArmOutcome, Budget, Evidence, Monitor, Response, TrialResult
-from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.studies import ArmStudies
 from dropsearch.study.importance import site_importances, unknown
 
 Curve = TypeVar("Curve", Response, Budget)

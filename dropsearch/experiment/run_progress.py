@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
-from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.budget import Costs
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.paces import (
@@ -22,6 +21,7 @@ from dropsearch.experiment.paces import (
     planned_pace,
     searched_share,
 )
+from dropsearch.experiment.studies import ArmStudies
 from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage
 from dropsearch.report.progress.lines import Lines

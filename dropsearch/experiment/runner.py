@@ -16,14 +16,16 @@ from dropsearch.core.crashes import forget_crashes
 from dropsearch.core.errors import FAILED, STOPPED, first_cause
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
-from dropsearch.experiment import engines, shared_folder
-from dropsearch.experiment.arm_runner import ArmRunner, TestSetError, kept_checkpoint
+from dropsearch.experiment import engines
+from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
-from dropsearch.experiment.collect import collect_evidence
+from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.evidence import collect_evidence
+from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.kept_checks import reproduced, try_end
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
@@ -31,8 +33,9 @@ from dropsearch.experiment.provenance import commands, git_state, shown_config, 
 from dropsearch.experiment.run_header import notes, run_header
 from dropsearch.experiment.run_progress import EVIDENCE_HINT, budget_costs, preparing, run_progress, winners_count
 from dropsearch.experiment.standstill import named_if_still
-from dropsearch.experiment.studies import arm_studies, fingerprints
-from dropsearch.experiment.watched_feed import Interruption, TrackedFeed
+from dropsearch.experiment.studies import arm_studies, fingerprints, mark_folder
+from dropsearch.experiment.watched_feed import TrackedFeed
+from dropsearch.experiment.winner_tests import TestSetError
 from dropsearch.report import FIGURES, closing, opening
 from dropsearch.report.progress import Progress
 from dropsearch.stats.comparisons import compared, planned_contrasts
@@ -130,7 +133,7 @@ class ExperimentRun:
         make_output_folder(self.context.folder)
         storage = open_storage(config.study.storage, journal)
         self.open_studies(storage)
-        shared_folder.mark(self.context, storage)
+        mark_folder(self.context, storage)
         self.start_tracking(storage)
 
     def open_studies(self, storage: Any) -> None:

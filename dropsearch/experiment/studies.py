@@ -1,24 +1,90 @@
-"""The studies of a run: for each arm its searches, confirmation and other retrainings."""
+"""The studies of a run: for each arm its searches, confirmation and other retrainings; what must not change in them."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from dropsearch.config.schema import Config
+from dropsearch.config.schema import Config, arguments
+from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.core.crashes import crash_of
-from dropsearch.core.records import ARMS, Arm, TrialPhase
+from dropsearch.core.records import ARMS, Arm, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
-from dropsearch.experiment.arm_runner import ArmStudies
 from dropsearch.experiment.context import ExperimentContext
-from dropsearch.experiment.study_settings import fingerprint
+from dropsearch.experiment.provenance import shown_config
 from dropsearch.study.pruners import make_pruner
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
+from dropsearch.study.studies import identity
 from dropsearch.study.warm_start import NOTE
+
+
+@dataclass(frozen=True)
+class ArmStudies:
+    """The studies of an arm and their search space."""
+
+    arm: Arm
+    space: Space
+    search: StudyStore
+    confirm: StudyStore
+    repeats: tuple[StudyStore, ...] = ()
+    """The second and further repetitions of the search."""
+    retrained: Mapping[TrialPhase, StudyStore] = field(default_factory=dict)
+    """Studies of requested retrainings of the winner with a change, by phase."""
+
+    @property
+    def stores(self) -> tuple[StudyStore, ...]:
+        """All studies of the arm."""
+        return (self.search, self.confirm, *self.repeats, *self.retrained.values())
+
+    def results(self) -> tuple[TrialResult, ...]:
+        """Return all ended trials of all studies."""
+        return tuple(result for store in self.stores for result in store.results())
+
+    def close_abandoned(self) -> None:
+        """End the trials that dead processes left running."""
+        for store in self.stores:
+            store.close_abandoned()
+
+    def untracked_results(self) -> tuple[TrialResult, ...]:
+        """Return the results that no other living process will track."""
+        return tuple(result for store in self.stores for result in store.untracked_results())
+
+
+def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
+    """Return the settings that must not change when a study continues, by configuration key."""
+    config = context.config
+    given = shown_config(config)
+    parts: dict[str, Any] = {name: given[name] for name in ("model", "data", "space", "optimizer")}
+    parts["data"].pop("root", None)
+    parts["space"].pop("params")
+    parts["model"]["class"] = context.modules.class_name
+    parts |= {name: given[name] for name in ("arm_args", "batchnorm", "sites")}
+    parts["trainer"] = {name: given["trainer"][name] for name in arguments(config.trainer)}
+    flat = {f"{name}.{key}": value for name, values in parts.items() for key, value in values.items()}
+    return {
+        **flat,
+        "space.params": {key: str(each) for key, each in context.params.items()},
+        "arm": arm.name,
+        "confirm.split": "drawn by seed" if context.source.redraws_split else "given by the data",
+        "engine.mask_seed": config.engine.mask_seed,
+        "engine.batch_seed": config.engine.batch_seed,
+        "data": context.source.digest,
+        "monitor": config.monitor,
+        "monitor.mode": config.mode,
+        "seed": config.seed,
+        "study.warm_start": given["study"]["warm_start"],
+        "sites": [site.name for site in context.sites],
+        "trainer.gradient_clip_val": config.trainer.gradient_clip_val,
+        "trainer.matmul": config.trainer.matmul,
+        "trainer.max_epochs": config.trainer.max_epochs,
+        "trainer.precision": config.trainer.precision,
+    }
 
 
 def fingerprints(context: ExperimentContext) -> dict[str, Any]:
@@ -76,3 +142,24 @@ def arm_studies(context: ExperimentContext, storage: Any, name: str, *, only_tra
         for phase in retraining_phases(config, arm)
     }
     return ArmStudies(arm, space, searches[0], confirm, tuple(searches[1:]), retrained)
+
+
+FOLDER_MARK = "study.id"
+"""File next to the checkpoints with the id of the study. A worker that can read it shares the folder of the run that
+writes the report."""
+
+
+def mark_folder(context: ExperimentContext, storage: Any) -> None:
+    """Write the id of the study next to its checkpoints."""
+    atomic_write_text(context.checkpoints / FOLDER_MARK, f"{identity(storage, context.config.study.name)}\n")
+
+
+def shares_folder(context: ExperimentContext, storage: Any) -> bool:
+    """Return whether this process can access the output directory of the run that writes the report."""
+    if context.config.study.storage is None:  # the study is in the output directory
+        return True
+    try:
+        noted = (context.checkpoints / FOLDER_MARK).read_text().strip()
+    except OSError:
+        return False
+    return noted == identity(storage, context.config.study.name)

@@ -11,6 +11,7 @@ from typing import Protocol
 from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment.standstill import QUIET, STALL, looking
+from dropsearch.experiment.watched_feed import WatchedFeed
 from dropsearch.training.protocols import Feed
 
 MOST_NAMED = 4
@@ -94,7 +95,7 @@ def _listed(doing: Mapping[str, tuple[str, float]]) -> str:
     return named + (f" and {len(doing) - MOST_NAMED} more" if len(doing) > MOST_NAMED else "")
 
 
-class HeardFeed:
+class HeardFeed(WatchedFeed):
     """A feed that reports to a watchdog.
 
     Args:
@@ -103,13 +104,8 @@ class HeardFeed:
     """
 
     def __init__(self, feed: Feed, watchdog: Watchdog) -> None:
-        self._feed, self._watchdog = feed, watchdog
-        self.most_at_once = feed.most_at_once
-
-    @property
-    def held(self) -> bool:
-        """Whether to ask again later."""
-        return self._feed.held
+        super().__init__(feed)
+        self._watchdog = watchdog
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials."""
@@ -126,7 +122,3 @@ class HeardFeed:
         """Forward results."""
         self._watchdog.hear({}, results)
         self._feed.tell(results)
-
-    def cancelled(self) -> bool:
-        """Return whether to stop."""
-        return self._feed.cancelled()

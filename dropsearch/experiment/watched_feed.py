@@ -1,24 +1,45 @@
-"""Tracking, progress and Ctrl-C around the training of trials."""
+"""Feeds that hear what passes between engine and study: of the tracker and the progress, and of others."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
-from dropsearch.experiment.stop_deadline import ends_in_time
 from dropsearch.report import Progress
 from dropsearch.tracking import Tracker
 from dropsearch.training.protocols import Feed
 
-STOPPING = b"stopping when the current step has ended; Ctrl-C again stops at once\n"
+
+class WatchedFeed:
+    """A feed that forwards every call to another; a subclass adds what it does beside."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.most_at_once = feed.most_at_once
+
+    @property
+    def held(self) -> bool:
+        """Whether to ask again later."""
+        return self._feed.held
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        return self._feed.ask(count)
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Forward epochs."""
+        return self._feed.report(reports)
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Forward results."""
+        self._feed.tell(results)
+
+    def cancelled(self) -> bool:
+        """Return whether to stop."""
+        return self._feed.cancelled()
 
 
-class TrackedFeed:
+class TrackedFeed(WatchedFeed):
     """A feed whose trials are tracked and counted.
 
     Args:
@@ -31,14 +52,9 @@ class TrackedFeed:
     def __init__(
         self, feed: Feed, tracker: Tracker, progress: Progress, elsewhere: Callable[[], int] = lambda: 0
     ) -> None:
-        self._feed, self._tracker, self._progress, self._elsewhere = feed, tracker, progress, elsewhere
-        self.most_at_once = feed.most_at_once
+        super().__init__(feed)
+        self._tracker, self._progress, self._elsewhere = tracker, progress, elsewhere
         self._has_begun = False
-
-    @property
-    def held(self) -> bool:
-        """Whether to ask again later."""
-        return self._feed.held
 
     def ask(self, count: int) -> list[TrialSpec]:
         """Return the next trials, and count trials ended by other processes."""
@@ -64,39 +80,3 @@ class TrackedFeed:
             if not result.interrupted:
                 self._tracker.end(result)
                 self._progress.end(result)
-
-    def cancelled(self) -> bool:
-        """Return whether to stop."""
-        return self._feed.cancelled()
-
-
-class Interruption:
-    """Records requests to stop: after the first, the run ends cleanly; after the second, it ends immediately."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self) -> bool:
-        """Return whether to stop."""
-        return self.requested
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle Ctrl-C and SIGTERM as requests to stop within the context; only in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with ends_in_time():
-                yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        with suppress(OSError):  # print is not reentrant
-            os.write(2, STOPPING)

@@ -11,7 +11,7 @@ from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, TrialSpec
 from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.study_settings import fingerprint
+from dropsearch.experiment.studies import fingerprint
 from tests.experiment.conftest import LIGHT, composed
 
 

@@ -18,7 +18,7 @@ from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.passes import logits_of
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
 from dropsearch.core.records import Evidence, Summary, TrialResult
-from dropsearch.experiment.arm_runner import kept_checkpoint
+from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
 from dropsearch.experiment.runner import searched
@@ -190,7 +190,7 @@ def test_a_run_outlives_what_fails_as_it_is_measured(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("nothing there")
 
-    monkeypatch.setattr(f"dropsearch.experiment.collect.{part}", fails)
+    monkeypatch.setattr(f"dropsearch.experiment.evidence.{part}", fails)
     out = tmp_path / "out"
     summary = searched(composed(*MEASURED, "arms=[none]", "confirm.top_k=1", "study.n_trials=1", f"output_dir={out}"))
     told = "what dropout did in the winners was not measured (ZeroDivisionError: nothing there)"

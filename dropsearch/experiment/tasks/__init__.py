@@ -25,8 +25,8 @@ def run(config: Config) -> int:
         InputError: Invalid input; nothing is written then.
         RunError: The training failed.
     """
+    from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.preflight import check_prerequisites
-    from dropsearch.experiment.warn_once import each_warning_once
 
     check_prerequisites(config)
     with each_warning_once():

@@ -13,13 +13,13 @@ from typing import Any
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ARMS, ArmOutcome, Summary
-from dropsearch.experiment import engines, retrainings
-from dropsearch.experiment.arm_runner import unfinished
+from dropsearch.experiment import engines, phases
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun, trackers
 from dropsearch.experiment.studies import fingerprints, retraining_phases
+from dropsearch.experiment.winner_tests import unfinished
 from dropsearch.report import closing
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.storage import open_storage, storage_exists
@@ -52,7 +52,7 @@ def measured_finished_run(config: Config) -> Summary:
     arms = run.arm_runner.recorded()
     for arm in run.arm_runner.studies:
         winner = arms[arm.arm.name].winner
-        if what := retrainings.missing(arm, winner):
+        if what := phases.missing(arm, winner):
             raise InputError(unfinished(config.study.name, what))
     with reached(context.folder):
         return _written(run, storage, arms, _recorded_before(context.folder))

@@ -12,8 +12,8 @@ from dropsearch.core.records import ARMS, EpochMetrics, Monitor, TrialResult, Tr
 from dropsearch.experiment import engines
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.provenance import reload_command
-from dropsearch.experiment.watched_feed import Interruption
 from dropsearch.training.sequential import SequentialEngine
 
 

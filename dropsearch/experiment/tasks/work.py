@@ -12,17 +12,17 @@ from typing import Any, TextIO
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import STOPPED
 from dropsearch.core.process_id import this_process
-from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import TrialResult
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.shared_folder import is_shared
-from dropsearch.experiment.studies import arm_studies, fingerprints
-from dropsearch.experiment.watched_feed import Interruption
+from dropsearch.experiment.studies import arm_studies, fingerprints, shares_folder
+from dropsearch.experiment.watched_feed import WatchedFeed
 from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.studies import check_studies
 from dropsearch.training.protocols import Feed
@@ -63,7 +63,7 @@ def _train(arm_runner: ArmRunner, storage: Any, interruption: Interruption) -> i
         if interruption.requested:
             break
         # A search and its repetitions write no files; a confirmation does, and later phases depend on all of it.
-        shares = phase.is_search or is_shared(arm_runner.context, storage)
+        shares = phase.is_search or shares_folder(arm_runner.context, storage)
         if not shares and phase.name == "confirm":
             shares = _is_shared_soon(arm_runner, storage, interruption, lines)
             if not shares and not interruption.requested:
@@ -79,7 +79,7 @@ def _is_shared_soon(arm_runner: ArmRunner, storage: Any, interruption: Interrupt
     context, begun = arm_runner.context, time.monotonic()
     if not _is_retrained(arm_runner):
         lines.say(f"waits for the run that reports (task=search), at most {MOST_WAIT / 60:.0f} minutes")
-    while not is_shared(context, storage):
+    while not shares_folder(context, storage):
         if interruption.requested or time.monotonic() - begun > MOST_WAIT or _is_retrained(arm_runner):
             return False
         sleep(SECONDS_BETWEEN_LOOKS)
@@ -141,7 +141,7 @@ class WorkerLines:
         print(line, file=self._stream, flush=True)
 
 
-class CountedFeed:
+class CountedFeed(WatchedFeed):
     """A feed whose trials are counted but not tracked.
 
     Args:
@@ -150,21 +150,8 @@ class CountedFeed:
     """
 
     def __init__(self, feed: Feed, lines: WorkerLines) -> None:
-        self._feed, self._lines = feed, lines
-        self.most_at_once = feed.most_at_once
-
-    @property
-    def held(self) -> bool:
-        """Whether to ask again later."""
-        return self._feed.held
-
-    def ask(self, count: int) -> list[TrialSpec]:
-        """Return the next trials."""
-        return self._feed.ask(count)
-
-    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
-        """Forward epochs."""
-        return self._feed.report(reports)
+        super().__init__(feed)
+        self._lines = lines
 
     def tell(self, results: Sequence[TrialResult]) -> None:
         """Forward results and count those that were not interrupted."""

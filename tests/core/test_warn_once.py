@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from dropsearch.experiment.warn_once import each_warning_once
+from dropsearch.core.environment import each_warning_once
 
 
 def test_a_warning_is_shown_once_though_filters_change_between() -> None:

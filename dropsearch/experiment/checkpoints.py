@@ -1,4 +1,4 @@
-"""Reading of the run's checkpoints, after a check that they are unchanged.
+"""The run's checkpoints: where they are, and their content after a check that it is unchanged.
 
 A checkpoint may contain objects of user classes in its hyperparameters, and unpickling them runs code. The study
 therefore stores each file's sha256, which is compared before reading.
@@ -15,7 +15,25 @@ from typing import Any
 import torch
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import TrialResult
+from dropsearch.core.records import TrialResult, TrialSpec
+
+
+def checkpoint(folder: Path, spec: TrialSpec) -> Path:
+    """Return the path of the weights of a retraining."""
+    if spec.phase == "confirm":
+        return folder / spec.arm / f"{spec.configuration}-{spec.seed}.ckpt"
+    return folder / spec.arm / spec.phase / f"{spec.number}.ckpt"
+
+
+def checkpoint_path(folder: Path, spec: TrialSpec) -> Path | None:
+    """Return the path of the weights of a trial's best epoch; None if they are not kept."""
+    return checkpoint(folder, spec) if spec.phase == "confirm" else None
+
+
+def kept_checkpoint(folder: Path, result: TrialResult) -> Path:
+    """Return the path of a trial's kept weights, written by this or another process."""
+    here, left = checkpoint(folder, result.spec), Path(result.checkpoint)
+    return left if result.checkpoint and not here.exists() else here
 
 
 def verified_content(path: Path, result: TrialResult) -> bytes:

@@ -8,13 +8,13 @@ import threading
 
 import pytest
 
-from dropsearch.experiment import stop_deadline
-from dropsearch.experiment.stop_deadline import ends_in_time
+from dropsearch.experiment import interruption
+from dropsearch.experiment.interruption import ends_in_time
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_that_does_not_stop_is_ended(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stop_deadline, "DEADLINE", 0.05)
+    monkeypatch.setattr(interruption, "DEADLINE", 0.05)
     left = threading.Event()
     before = signal.signal(number, lambda *_: None)
     try:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dropsearch.core.errors import InputError
-from dropsearch.experiment.kept_weights import read_weights, verified_content
+from dropsearch.experiment.checkpoints import read_weights, verified_content
 from dropsearch.study import trial_entry
 from tests.tracking.tracked_studies import make_result, make_spec
 

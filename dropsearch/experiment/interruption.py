@@ -1,4 +1,4 @@
-"""Forced end of a run that does not stop in time, even if its main thread is blocked."""
+"""Requests to stop a run, and the forced end of one that does not stop in time, even if its main thread is blocked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from dropsearch.core.errors import STOPPED
 
 DEADLINE = 9.0
 """Seconds from the first Ctrl-C or SIGTERM to the forced end of the process."""
+STOPPING = b"stopping when the current step has ended; Ctrl-C again stops at once\n"
 
 
 def _leave() -> None:
@@ -63,3 +65,35 @@ def ends_in_time(leave: Callable[[], None] = _leave) -> Iterator[None]:
         theirs.close()
         thread.join()
         ours.close()
+
+
+class Interruption:
+    """Records requests to stop: after the first, the run ends cleanly; after the second, it ends immediately."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        return self.requested
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle Ctrl-C and SIGTERM as requests to stop within the context; only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with ends_in_time():
+                yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        with suppress(OSError):  # print is not reentrant
+            os.write(2, STOPPING)
