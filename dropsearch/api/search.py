@@ -190,7 +190,7 @@ def search(
     from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.insertion import where_of
     from dropsearch.experiment.preflight import check_prerequisites
-    from dropsearch.experiment.runner import searched
+    from dropsearch.experiment.tasks.search import searched
 
     check_prerequisites(config)
     with each_warning_once():

@@ -11,15 +11,12 @@ from dropsearch.core.constraints import Constraint, checked
 
 HIGHEST_RATE = 0.95
 """Highest legal rate. Above it so few activations remain that training fails regardless of tuning."""
-
 LARGEST_LR = 100.0
 """Highest legal learning rate; above it every training diverges."""
-
 POSITIVE = Constraint("int", at_least=1, at_most=1_000_000)
 NOT_NEGATIVE = Constraint("int", at_least=0, at_most=1_000_000)
 FLAG = Constraint("bool")
 PRECISION = Constraint(one_of=("32-true", "64-true", "bf16-true", "16-true", "bf16-mixed", "16-mixed"))
-
 
 DEFAULT_ARMS = ("none", "typical", "dropout_shared", "dropout")
 """Default arms of a model without settings for BatchNorm, which is not inserted by guessing."""
@@ -35,24 +32,27 @@ def arguments(config: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name not in known}
 
 
+class FromPython:
+    """A group for which Python can pass an object, or a function that makes it."""
+
+    made_by = None
+    """What Python passes; not a configuration key."""
+
+
 @dataclass
-class ModelConfig:
+class ModelConfig(FromPython):
     """The module; keys other than the fields are arguments of the class or function in `_target_`."""
 
     name: str = "${last_part:${model._target_}}"
     _target_: str = "???"
-    made_by = None
-    """Set from Python only, instead of a name: the function that makes the module; not a configuration key."""
 
 
 @dataclass
-class DataConfig:
+class DataConfig(FromPython):
     """The data module; keys other than the fields are arguments of the class or function in `_target_`."""
 
     name: str = "${last_part:${data._target_}}"
     _target_: str = "???"
-    made_by = None
-    """Set from Python only: the data module itself; not a configuration key."""
 
 
 @dataclass
@@ -91,24 +91,20 @@ class OptimizerConfig:
 
 
 @dataclass
-class SamplerConfig:
+class SamplerConfig(FromPython):
     """Optuna's sampler."""
 
     name: str = checked("tpe", Constraint(one_of=("tpe", "random", "gp")))
     n_startup_trials: int = checked(10, POSITIVE)
-    made_by = None
-    """Set from Python only: a sampler object that replaces the name; not a configuration key."""
 
 
 @dataclass
-class PrunerConfig:
+class PrunerConfig(FromPython):
     """Optuna's pruner."""
 
     name: str = checked("median", Constraint(one_of=("none", "median", "hyperband")))
     n_startup_trials: int = checked(5, NOT_NEGATIVE)
     warmup_epochs: int = checked(5, NOT_NEGATIVE)
-    made_by = None
-    """Set from Python only: a pruner object that replaces the name; not a configuration key."""
 
 
 @dataclass
@@ -139,7 +135,7 @@ class ClusterConfig:
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(FromPython):
     """Trainer settings, which all trials share."""
 
     max_epochs: int = checked(20, Constraint(at_least=1, at_most=1_000_000))
@@ -149,15 +145,13 @@ class TrainerConfig:
     precision: str = checked("32-true", PRECISION)
     matmul: str = checked("highest", Constraint(one_of=("highest", "high", "medium")))
     """Argument of `torch.set_float32_matmul_precision`."""
-    made_by = None
-    """Set from Python only: a function that makes the callbacks; not a configuration key."""
 
 
 TRACKERS = ("mlflow", "wandb", "tensorboard", "none")
 
 
 @dataclass
-class TrackingConfig:
+class TrackingConfig(FromPython):
     """The trackers of a run."""
 
     name: Any = "mlflow"
@@ -165,8 +159,6 @@ class TrackingConfig:
     uri: str | None = None
     """MLflow's tracking URI."""
     log_model: Any = checked(True, FLAG)
-    made_by = None
-    """Set from Python only: an additional Lightning logger; not a configuration key."""
 
 
 @dataclass

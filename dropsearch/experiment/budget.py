@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dropsearch.core.errors import InputError
-from dropsearch.core.records import ArmOutcome, ComparisonMetric
 from dropsearch.core.seeds import confirmation_seeds
 from dropsearch.experiment.arm_runner import ArmRunner, Watch
 from dropsearch.report.progress import Progress
@@ -228,9 +226,9 @@ class BudgetedTraining:
         best = fitting[-1] if fitting else LADDER[0]
         return min(best.top_k, self.allocation.n_trials), best.seeds
 
-    def affords_evidence(self, looks: float) -> bool:
-        """Return whether there is time for the evidence, which takes `looks` seconds."""
-        return self.clock is None or self._now() + 0.8 * looks <= self.available / (1 - RESERVE)
+    def affords_evidence(self, models: int) -> bool:
+        """Return whether there is time to measure a number of models."""
+        return self.clock is None or self._now() + 0.8 * models * self.costs.model <= self.available / (1 - RESERVE)
 
     def _set(self, **numbers: int) -> None:
         self.allocation = replace(self.allocation, **numbers)
@@ -244,18 +242,3 @@ class BudgetedTraining:
 
     def _ended(self) -> int:
         return sum(len(arm.search.results()) for arm in self.arm_runner.studies)
-
-
-def spread_between_seeds(arms: Mapping[str, ArmOutcome], metric: ComparisonMetric) -> float | None:
-    """Return the median standard deviation of paired differences between arms, in the metric; None if unknown."""
-    scored = [(outcome.winner, outcome.scores(metric)) for outcome in arms.values()]
-    scores = [dict(zip(winner.seeds, each, strict=True)) for winner, each in scored if winner and each]
-    found = []
-    for index, one in enumerate(scores):
-        for other in scores[index + 1 :]:
-            differences = [one[seed] - other[seed] for seed in one if seed in other]
-            finite = [each for each in differences if math.isfinite(each)]
-            if len(finite) > 1:
-                found.append(statistics.stdev(finite))
-    known = [each for each in found if each > 0]
-    return statistics.median(known) if known else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 import torch
 
@@ -142,22 +143,16 @@ class PilotFeed:
         first = [times[0] - self._asked[key] for key, times in self._spoke.items()]
         if not first:
             return self._pace_of_batches()
-        epoch = _median(between or first)
+        epoch = median(between or first)
         # Exclude one-time costs of a process at its first trial, such as imports.
         late = first[len(first) // 2 :]
-        return Pace(epoch / self._most_open, max(_median(late) - epoch, 0.0) / self._most_open, self._most_open)
+        return Pace(epoch / self._most_open, max(median(late) - epoch, 0.0) / self._most_open, self._most_open)
 
     def _pace_of_batches(self) -> Pace | None:
         """Return the pace from batches, since an engine in this process calls the feed at each batch."""
         if not self._batches or self._looks < 2:
             return None
         return Pace(self._batches * (self._clock() - self._first_look) / (self._looks - 1))
-
-
-def _median(values: Sequence[float]) -> float:
-    ranked = sorted(values)
-    middle = len(ranked) // 2
-    return ranked[middle] if len(ranked) % 2 else (ranked[middle - 1] + ranked[middle]) / 2
 
 
 def pilot(

@@ -6,10 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
-from dropsearch.experiment.budget import Costs
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.paces import (
     REPORT_SECONDS,
@@ -78,30 +76,6 @@ def planned_stages(
         context, missing_trials(context), planned_pace(context, plan), _ratio(context, plan), model, paces
     )
     return stages, paces
-
-
-def budget_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Costs:
-    """Return the measured costs of the parts of a run, in seconds.
-
-    Raises:
-        InputError: No trial ended an epoch.
-    """
-    paces, config = pilots(context, engine), context.config
-    if "search" not in paces:
-        raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
-    with engines.all_cores():
-        model = evidence_pace(context, thorough=True)
-    epochs = config.trainer.max_epochs
-    searched = epochs * searched_share(config)
-    fixed = REPORT_SECONDS + (TRACKING_SECONDS if tracker_names(config.tracking.name) else 0.0)
-    return Costs(
-        len(config.arms),
-        searched * paces["search"].of(searched),
-        epochs * paces["confirm"].of(epochs),
-        (1 + TEST_SHARE) * model,
-        fixed,
-        config.confirm.screening_seeds,
-    )
 
 
 def views(context: ExperimentContext) -> list[View]:

@@ -1,83 +1,44 @@
-"""`task=search`: search, confirmation, test and report."""
+"""The order of a run: search, confirmation, test, evidence and report."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing as closed
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from dropsearch.config.budget import parsed
-from dropsearch.config.schema import Config
 from dropsearch.core.crashes import forget_crashes
-from dropsearch.core.errors import FAILED, STOPPED, first_cause
+from dropsearch.core.errors import first_cause
 from dropsearch.core.records import ArmOutcome, Summary, best_arm
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.artifacts import best_retraining, winning_model, write_files
-from dropsearch.experiment.budget import BudgetedTraining, Costs, enough, spread_between_seeds
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.checkpoints import kept_checkpoint
-from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence import collect_evidence
 from dropsearch.experiment.interruption import Interruption
-from dropsearch.experiment.kept_checks import reproduced, try_end
+from dropsearch.experiment.kept_checks import reproduced
 from dropsearch.experiment.phases import phases
-from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
+from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.run_progress import EVIDENCE_HINT, budget_costs, preparing, run_progress, winners_count
+from dropsearch.experiment.run_progress import EVIDENCE_HINT, run_progress, winners_count
 from dropsearch.experiment.standstill import named_if_still
-from dropsearch.experiment.studies import arm_studies, fingerprints, mark_folder
+from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.watched_feed import TrackedFeed
 from dropsearch.experiment.winner_tests import TestSetError
-from dropsearch.report import FIGURES, closing, opening
+from dropsearch.report import FIGURES, opening
 from dropsearch.report.progress import Progress
-from dropsearch.stats.comparisons import compared, planned_contrasts
-from dropsearch.study.storage import open_storage, storage_exists
-from dropsearch.study.studies import check_studies, identity
+from dropsearch.stats.comparisons import compared
+from dropsearch.study.storage import open_storage
+from dropsearch.study.studies import identity
 from dropsearch.tracking import Tracker, make_tracker
 from dropsearch.tracking.lightning_logger import LoggerTracker
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine, Feed
-
-
-def search(config: Config) -> int:
-    """Search, confirm, test, write all files and print the answer.
-
-    Returns:
-        0, 1 if no trial was completed, or 130 if the user stopped the run.
-    """
-    summary = searched(config)
-    print(closing(summary))
-    if not summary.complete:
-        return STOPPED
-    return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
-
-
-def searched(config: Config) -> Summary:
-    """Search, confirm, test, write all files, and return the summary."""
-    started = time.perf_counter()
-    preparing("reading the data and inspecting the module")
-    context = build_context(config)
-    try_end(context)
-    engines.use_precision(config.trainer.matmul)
-    engines.use_threads(context)
-    preparing("comparing vectorized with sequential training and measuring their speed")
-    plan = engines.plan(context)
-    journal = context.folder / "study.journal"
-    if storage_exists(config.study.storage, journal):
-        check_studies(open_storage(config.study.storage, journal), fingerprints(context))
-    tracker = trackers(context)
-    # Fork here, before the tracker and the studies have threads and open files.
-    engine = run_engine(context, plan)
-    with closed(engine), reached(context.folder):
-        return ExperimentRun(context, engine, tracker, started, plan).work(journal)
 
 
 def trackers(context: ExperimentContext) -> Tracker:
@@ -92,8 +53,6 @@ SHARED = (
     "this seed may propose others"
 )
 """Note of a run whose trials do not follow from its seed."""
-MOST_EVIDENCE = 0.4
-"""Maximum share of a budget for evidence on eight seeds of each arm."""
 
 
 class ExperimentRun:
@@ -110,28 +69,22 @@ class ExperimentRun:
     """
 
     def __init__(
-        self,
-        context: ExperimentContext,
-        engine: Engine,
-        tracker: Tracker,
-        started: float,
-        plan: Plan | None = None,
+        self, context: ExperimentContext, engine: Engine, tracker: Tracker, started: float, plan: Plan | None = None
     ) -> None:
         self.context, self.engine, self.tracker, self.started = context, engine, tracker, started
         self.plan = plan
         self.interruption = Interruption()
         self.progress = Progress()
-        self.clock: Callable[[], float] = time.perf_counter
-        self.budgeted: BudgetedTraining | None = None
+        self.budget: RunBudget | None = None
         self.remarks: list[str] = []
         """Notes of the run in addition to those of its context."""
 
-    def open(self, journal: Path) -> None:
+    def open(self) -> None:
         """Connect the tracker, open the studies, then the parent run, so that a tracker error creates no study."""
         config = self.context.config
         self.tracker.connect(f"{config.model.name}-{self.context.source.name}")
         make_output_folder(self.context.folder)
-        storage = open_storage(config.study.storage, journal)
+        storage = open_storage(config.study.storage, self.context.folder / "study.journal")
         self.open_studies(storage)
         mark_folder(self.context, storage)
         self.start_tracking(storage)
@@ -148,11 +101,7 @@ class ExperimentRun:
             study=config.study.name,
             study_id=identity(storage, config.study.name),
             config=shown_config(config),
-            tags={
-                **git_state(),
-                "command": this_command(),
-                **{f"versions.{k}": v for k, v in versions().items()},
-            },
+            tags={**git_state(), "command": this_command(), **{f"versions.{k}": v for k, v in versions().items()}},
             data={
                 "name": source.name,
                 "digest": source.digest,
@@ -178,13 +127,15 @@ class ExperimentRun:
         self.progress = run_progress(self.context, self.plan, self.arm_runner.studies)
         self.progress.start()
 
-    def work(self, journal: Path) -> Summary:
+    def work(self) -> Summary:
         """Search, confirm and test, and close everything in any case."""
         try:
-            costs = self._budget_costs()
-            self.open(journal)
-            if costs is not None:
-                self.budgeted = BudgetedTraining(self.arm_runner, costs, self._available(), self._elapsed())
+            if self.context.config.budget is not None and self.plan is not None:
+                self.budget = RunBudget(self.context, self.plan, self.engine, self._elapsed)
+                self.remarks += self.budget.remarks
+            self.open()
+            if self.budget is not None:
+                self.budget.begin(self.arm_runner)
             print(opening(*self._run_header()), flush=True)
             self._track_untracked_results()
             self.show_progress()
@@ -267,45 +218,13 @@ class ExperimentRun:
         except USER_ERRORS as error:  # user code may fail here; everything else is done
             print(f"note: the winner is not logged as a model ({described(error)})", file=sys.stderr)
 
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
-        bought = self.budgeted.describe(self._contrasts()) if self.budgeted else ""
+        bought = self.budget.describe() if self.budget else ""
         return run_header(self.context, self.engine.description, done, self.tracker.location, bought)
-
-    def _contrasts(self) -> int:
-        return len(planned_contrasts(self.context.config.arms))
-
-    def _available(self) -> float:
-        budget = parsed(self.context.config.budget or "")
-        assert budget is not None, "checked with the configuration"
-        return budget.seconds or budget.trials
-
-    def _elapsed(self) -> Callable[[], float] | None:
-        """Return the clock of the budget; None for a budget of trials."""
-        budget = parsed(self.context.config.budget or "")
-        return (lambda: self.clock() - self.started) if budget and budget.seconds else None
-
-    def _budget_costs(self) -> Costs | None:
-        """Return the costs of the run's parts, if there is a budget.
-
-        Raises:
-            InputError: The budget is too small; nothing is written then.
-        """
-        config = self.context.config
-        if config.budget is None or self.plan is None:
-            return None
-        clock, available = self._elapsed(), self._available()
-        if clock is None:
-            costs = Costs(len(config.arms), 1.0, 1.0, screening=config.confirm.screening_seeds)
-        else:
-            costs = budget_costs(self.context, self.plan, self.engine)
-            if costs.arms * 8 * costs.model > MOST_EVIDENCE * available:
-                config.evidence.name, costs = "off", dataclasses.replace(costs, model=0.0)
-                self.remarks.append(
-                    "the budget leaves no time for evidence: use task=evidence to measure it afterwards"
-                )
-        enough(costs, available, clock() if clock else 0.0, in_time=clock is not None)
-        return costs
 
     def _train(self) -> None:
         arm_runner, progress = self.arm_runner, self.progress
@@ -314,12 +233,12 @@ class ExperimentRun:
             before = arm_runner.ended_elsewhere()
             return TrackedFeed(feed, self.tracker, progress, lambda: arm_runner.ended_elsewhere() - before)
 
-        if self.budgeted is not None:
-            self.budgeted.train(watch, progress)
+        if self.budget is not None:
+            self.budget.training.train(watch, progress)
         for phase in phases(arm_runner):
             if self.interruption.requested:
                 return
-            if self.budgeted is None or not phase.is_budgeted:
+            if self.budget is None or not phase.is_budgeted:
                 progress.train(phase.name, phase.left(), is_search=phase.is_search)
                 phase.train(watch)
             self._track_untracked_results()  # workers do not track their trials
@@ -334,7 +253,7 @@ class ExperimentRun:
             data=context.source.name,
             seed=config.seed,
             versions=versions(),
-            seconds=time.perf_counter() - self.started,
+            seconds=self._elapsed(),
             engine=self.arm_runner.engine.description,
             sites=context.sites,
             arms=arms,
@@ -342,23 +261,11 @@ class ExperimentRun:
             config=shown_config(config),
             monitor=context.monitor,
             comparison_metric=metric,
-            notes=(*notes(context), *self.remarks, *self._bought(arms)),
+            notes=(*notes(context), *self.remarks, *([self.budget.note(arms)] if self.budget else [])),
             fixed_luck=context.modules.fixed_luck,
             redraws_split=context.source.redraws_split,
             complete=complete,
         )
-
-    def _bought(self, arms: Mapping[str, ArmOutcome]) -> list[str]:
-        """Return a note on the budget's allocation, in the unit of the comparison metric if its spread is known."""
-        if self.budgeted is None:
-            return []
-        metric = self.context.modules.comparison_metric
-        spread = spread_between_seeds(arms, metric)
-        scale, unit = (100.0, "points") if metric.percent else (1.0, metric.unit or metric.label)
-        size = None if spread is None else scale * spread
-        return [
-            f"the budget of {self.context.config.budget} bought {self.budgeted.describe(self._contrasts(), size, unit)}"
-        ]
 
     def _finished(self, summary: Summary) -> Summary:
         """Return the summary with evidence or, if that fails, with a note."""
@@ -375,13 +282,13 @@ class ExperimentRun:
         if self.context.config.evidence.name == "off" or not summary.complete:
             return summary
         looks = winners_count(summary.arms)
-        if self.budgeted is not None and not self.budgeted.affords_evidence(looks * self.budgeted.costs.model):
+        if self.budget is not None and not self.budget.training.affords_evidence(looks):
             note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
         self.progress.begin("evidence", looks, "models", EVIDENCE_HINT)
         with engines.all_cores(), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
-        return dataclasses.replace(summary, evidence=evidence, seconds=time.perf_counter() - self.started)
+        return dataclasses.replace(summary, evidence=evidence, seconds=self._elapsed())
 
     def _commands(self, arms: Mapping[str, ArmOutcome]) -> tuple[dict[str, str], str]:
         name = best_arm(arms)

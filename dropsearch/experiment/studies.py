@@ -19,8 +19,9 @@ from dropsearch.study.pruners import make_pruner
 from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import sampler_factory
 from dropsearch.study.search_space import Space
+from dropsearch.study.storage import open_storage, storage_exists
 from dropsearch.study.store import StudyStore
-from dropsearch.study.studies import identity
+from dropsearch.study.studies import check_studies, identity
 from dropsearch.study.warm_start import NOTE
 
 
@@ -91,6 +92,17 @@ def fingerprints(context: ExperimentContext) -> dict[str, Any]:
     """Return the settings that must not change when studies continue, by study name."""
     config = context.config
     return {f"{config.study.name}/{name}": fingerprint(context, ARMS[name]) for name in config.arms}
+
+
+def check_existing(context: ExperimentContext) -> None:
+    """Check that the studies of an earlier run, if there are any, can be continued.
+
+    Raises:
+        InputError: A study is from another configuration.
+    """
+    storage, journal = context.config.study.storage, context.folder / "study.journal"
+    if storage_exists(storage, journal):
+        check_studies(open_storage(storage, journal), fingerprints(context))
 
 
 def retraining_phases(config: Config, arm: Arm) -> list[TrialPhase]:

@@ -98,7 +98,7 @@ def main(name: str, folder: Path, *more: str) -> None:
     tracker = make_tracker(config.tracking.name, uri=None, output_dir=folder)
     engine = engines.engine(context, plan, lambda _: None)
     run = ExperimentRun(context, engine, tracker, STARTED)
-    run.open(folder / "study.journal")
+    run.open()
     _ = tracker.info  # waits for MLflow's import and tables, which are start-up on the other side too
     begun, cpu = time.perf_counter(), cpu_seconds()
     sites = [site.name for site in context.sites if site.controllable]

@@ -66,7 +66,7 @@ def free_search(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Search a rate a layer, and print the rates of the best trials by layer."""
     from dropsearch.config.compose import compose_overrides
     from dropsearch.config.user_targets import with_user_targets
-    from dropsearch.experiment.runner import searched
+    from dropsearch.experiment.tasks.search import searched
 
     config = [
         *training_overrides(options.root, options.epochs, options.size),

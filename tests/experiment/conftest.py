@@ -93,7 +93,7 @@ class Done:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        from dropsearch.experiment.runner import searched
+        from dropsearch.experiment.tasks.search import searched
 
         with trials_told() as trained:
             summary = searched(config)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dropsearch.config.budget import Budget, parsed
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
-from dropsearch.experiment.runner import searched
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.progress import Progress
 from dropsearch.study.selection import retraining_count
 from tests.experiment.conftest import LIGHT, Cli, composed

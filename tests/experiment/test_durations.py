@@ -15,7 +15,7 @@ from dropsearch.experiment import engines, paces, run_progress
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.run_progress import planned_stages
-from dropsearch.experiment.runner import searched
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.models import MLP
 from dropsearch.report.progress import Forecast
 from dropsearch.report.progress.lines import Lines

@@ -21,7 +21,7 @@ from dropsearch.core.records import Evidence, Summary, TrialResult
 from dropsearch.experiment.checkpoints import kept_checkpoint
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.evidence import measured, quantities
-from dropsearch.experiment.runner import searched
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.experiment.winners import MOST, measurement_data, trained
 from tests.experiment.conftest import MEASURED, composed
 from tests.user_modules import data, nets

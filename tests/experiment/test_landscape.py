@@ -10,7 +10,7 @@ import pytest
 
 from dropsearch.core.records import Budget, Monitor, Summary
 from dropsearch.experiment.landscape import _floor, _shown
-from dropsearch.experiment.runner import searched
+from dropsearch.experiment.tasks.search import searched
 from tests.experiment.conftest import MEASURED, composed
 from tests.stats.simulations import scored
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dropsearch.experiment.runner import searched
 from dropsearch.experiment.scoring import ExampleResults
+from dropsearch.experiment.tasks.search import searched
 from tests.experiment.conftest import LIGHT, composed
 
 SETTINGS = (*LIGHT, "confirm.seeds=6", "confirm.top_k=1", "trainer.max_epochs=1")

@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_built_with_a_value_is_refused(tmp_path: Path):
 
 
 def test_what_is_printed_first_and_last_names_what_else_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from dropsearch.experiment.runner import searched
+    from dropsearch.experiment.tasks.search import searched
 
     words = (*LIGHT, "arms=[dropout]", "study.n_trials=2", "model.hidden=[16]", "seed=3")
     summary = searched(composed(*words, *_quoted("space.params={model.hidden: [[16],[8]]}"), f"output_dir={tmp_path}"))

@@ -11,8 +11,8 @@ import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import Variation
-from dropsearch.experiment.runner import searched
 from dropsearch.experiment.tasks.evidence import measured_finished_run
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.tables.evidence import variation_tables
 from dropsearch.study.retrainings import single_sites
 from tests.experiment import conftest

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dropsearch.experiment.runner import searched
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.training.multiprocess import can_fork
 from tests.experiment.conftest import LIGHT, composed
 

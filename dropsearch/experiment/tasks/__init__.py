@@ -7,7 +7,7 @@ from importlib import import_module
 from dropsearch.config.schema import Config
 
 TASKS = {
-    "search": ("dropsearch.experiment.runner", "search"),
+    "search": ("dropsearch.experiment.tasks.search", "search"),
     "sites": ("dropsearch.experiment.tasks.sites", "show_sites"),
     "plan": ("dropsearch.experiment.tasks.plan", "show_plan"),
     "work": ("dropsearch.experiment.tasks.work", "work"),

@@ -21,10 +21,9 @@ from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.studies import arm_studies, fingerprints, shares_folder
+from dropsearch.experiment.studies import arm_studies, check_existing, shares_folder
 from dropsearch.experiment.watched_feed import WatchedFeed
-from dropsearch.study.storage import open_storage, storage_exists
-from dropsearch.study.studies import check_studies
+from dropsearch.study.storage import open_storage
 from dropsearch.training.protocols import Feed
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -42,13 +41,11 @@ def work(config: Config) -> int:
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
     plan = engines.plan(context)
-    journal = context.folder / "study.journal"
-    if storage_exists(config.study.storage, journal):
-        check_studies(open_storage(config.study.storage, journal), fingerprints(context))
+    check_existing(context)
     engine = run_engine(context, plan)
     with closing(engine), reached(context.folder):
         make_output_folder(context.folder)
-        storage = open_storage(config.study.storage, journal)
+        storage = open_storage(config.study.storage, context.folder / "study.journal")
         studies = [arm_studies(context, storage, name, only_trains=True) for name in config.arms]
         interruption = Interruption()
         arm_runner = ArmRunner(context, studies, engine, interruption, only_trains=True)

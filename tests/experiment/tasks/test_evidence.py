@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dropsearch.core.errors import InputError
-from dropsearch.experiment.runner import searched
 from dropsearch.experiment.tasks.evidence import measured_finished_run
+from dropsearch.experiment.tasks.search import searched
 from dropsearch.study.store import StudyStore
 from tests.experiment.conftest import MEASURED, Cli, composed
 

@@ -1,0 +1,50 @@
+"""`task=search`: search, confirmation, test and report."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing as closed
+
+from dropsearch.config.schema import Config
+from dropsearch.core.errors import FAILED, STOPPED
+from dropsearch.core.records import Summary
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import build_context
+from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.kept_checks import try_end
+from dropsearch.experiment.preflight import reached
+from dropsearch.experiment.run_progress import preparing
+from dropsearch.experiment.runner import ExperimentRun, trackers
+from dropsearch.experiment.studies import check_existing
+from dropsearch.report import closing
+
+
+def search(config: Config) -> int:
+    """Search, confirm, test, write all files and print the answer.
+
+    Returns:
+        0, 1 if no trial was completed, or 130 if the user stopped the run.
+    """
+    summary = searched(config)
+    print(closing(summary))
+    if not summary.complete:
+        return STOPPED
+    return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
+
+
+def searched(config: Config) -> Summary:
+    """Search, confirm, test, write all files, and return the summary."""
+    started = time.perf_counter()
+    preparing("reading the data and inspecting the module")
+    context = build_context(config)
+    try_end(context)
+    engines.use_precision(config.trainer.matmul)
+    engines.use_threads(context)
+    preparing("comparing vectorized with sequential training and measuring their speed")
+    plan = engines.plan(context)
+    check_existing(context)
+    tracker = trackers(context)
+    # Fork here, before the tracker and the studies have threads and open files.
+    engine = run_engine(context, plan)
+    with closed(engine), reached(context.folder):
+        return ExperimentRun(context, engine, tracker, started, plan).work()
