@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.config.budget import Budget, parsed
+from dropsearch.config.schema import ConfirmConfig
 from dropsearch.core.errors import InputError
+from dropsearch.core.records import ComparisonMetric
 from dropsearch.experiment.budget import LADDER, Allocation, BudgetedTraining, Costs, choose, in_words
+from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.tasks.search import searched
 from dropsearch.report.progress import Progress
 from dropsearch.study.selection import retraining_count
@@ -176,6 +179,24 @@ def test_a_number_of_trials_is_kept(tmp_path: Path) -> None:
     assert any(
         note.startswith("the budget of 30 trials bought") and "twice the budget" in note for note in summary.notes
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        (ComparisonMetric(), "points"),
+        (ComparisonMetric("val_acc", "val_loss", "val acc", percent=False, unit="%"), "points"),
+        (ComparisonMetric("val_mae", "val_loss", "val mae", percent=False, unit="kWh"), "kWh"),
+        (ComparisonMetric("val_mae", "val_loss", "val mae", percent=False), "val mae"),
+    ],
+)
+def test_the_note_has_the_unit_of_the_tables(metric: ComparisonMetric, unit: str) -> None:
+    config: Any = SimpleNamespace(budget="500 trials", arms=["none", "dropout"], confirm=ConfirmConfig())
+    context: Any = SimpleNamespace(config=config, modules=SimpleNamespace(comparison_metric=metric))
+    plan: Any = None
+    budget = RunBudget(context, plan, plan, lambda: 0.0)
+    budget.training = SimpleNamespace(describe=lambda contrasts, spread, of: of)  # type: ignore[assignment]
+    assert budget.note({}) == f"the budget of 500 trials bought {unit}"
 
 
 def test_a_budget_that_is_none_is_named(cli: Cli) -> None:
