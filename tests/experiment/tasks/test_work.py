@@ -10,8 +10,7 @@ import pytest
 
 from dropsearch.core.errors import InputError
 from dropsearch.experiment.context import build_context
-from dropsearch.experiment.shared_folder import mark
-from dropsearch.experiment.studies import arm_studies
+from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.tasks import run
 from dropsearch.experiment.tasks.work import WorkerLines
 from dropsearch.study.storage import open_storage
@@ -81,7 +80,7 @@ def on_database(folder: Path, name: str = "out") -> list[str]:
 def test_worker_waits_for_the_run_that_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     def mark_late(seconds: float) -> None:
         context = build_context(composed(*on_database(tmp_path)))
-        mark(context, open_storage(f"sqlite:///{tmp_path}/s.db", None))
+        mark_folder(context, open_storage(f"sqlite:///{tmp_path}/s.db", None))
 
     monkeypatch.setattr("dropsearch.experiment.tasks.work.sleep", mark_late)
     with trials_told() as trained:
