@@ -21,6 +21,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.winners import MOST, MeasurementData, measurement_data, split_examples
 from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.trial_clock import TrialClock
 from dropsearch.training.engines import InProcessEngine
 from dropsearch.training.planning.equivalence import equivalence_specs
 from dropsearch.training.planning.plan import Plan
@@ -33,6 +34,10 @@ PILOT_SECONDS = 20.0
 """Maximum duration of a pilot, in seconds."""
 EVALUATION = 1.3
 """Estimated ratio of an epoch's duration, with two evaluations, to that of its steps; used without a pilot."""
+UNITS = 20
+"""Ticks of a trial's full duration in `clock_length`."""
+MOST_TRIALS = 200
+"""Maximum number of trials that `clock_length` simulates."""
 REPORT_SECONDS = 10.0
 """Seconds for figures and reports."""
 TRACKING_SECONDS = 3.0
@@ -55,17 +60,60 @@ class Pace:
     """Seconds per trial in addition to its epochs."""
     at_once: int = 1
     """Number of simultaneous trials."""
+    idle: float = 0.5
+    """Duration of a step with empty rows, between one that takes no time (0) and one of full rows (1)."""
 
-    def of(self, epochs: float, trials: int | None = None) -> float:
+    def of(self, epochs: float, length: float = 1.0) -> float:
         """Return the seconds per epoch, including the share of costs per trial.
 
         Args:
             epochs: Number of epochs of each trial.
-            trials: Number of trials, at most `at_once` of them simultaneous. The last ones leave rows empty, whose cost
-                is between zero and that of full rows.
+            length: Number of steps relative to that with full rows; see `waves` and `clock_length`.
         """
-        waves = -(-trials // self.at_once) * self.at_once / trials if trials else 1.0
-        return (self.epoch + self.trial / max(epochs, 1.0)) * (1 + waves) / 2
+        return (self.epoch + self.trial / max(epochs, 1.0)) * (1 + self.idle * (length - 1))
+
+
+def waves(trials: int, at_once: int) -> float:
+    """Return the length of a stage whose last trials leave rows empty, relative to full rows."""
+    return -(-trials // at_once) * at_once / trials if trials else 1.0
+
+
+def clock_length(config: Config, at_once: int) -> float:
+    """Return the length of an arm's search relative to full rows.
+
+    Rows are empty at its end, and while a proposal waits for results that it has to know (`TrialClock`). Here, every
+    trial that is not pruned takes `UNITS` ticks, and pruned ones are spread evenly. A study of more than `MOST_TRIALS`
+    is simulated in a smaller size.
+    """
+    scale = min(MOST_TRIALS / config.study.n_trials, 1.0)
+    durations = _expected_durations(config)[:MOST_TRIALS]
+    most = engines.most_at_once(config) or config.study.n_trials
+    at_once, places = (max(round(scale * count), 1) for count in (at_once, most))
+    clock, running, ended, ticks = TrialClock(places), dict[int, int](), 0, 0
+    while ended < len(durations):
+        while len(running) < at_once and (begun := ended + len(running)) < len(durations):
+            if clock.start(begun) is None:
+                break
+            running[begun] = 0
+        ticks += 1
+        for index in [*running]:
+            running[index] += 1
+            if running[index] < durations[index]:
+                clock.survive(index, running[index])
+            else:
+                clock.end(index, running.pop(index))
+                ended += 1
+    return ticks * at_once / sum(durations)
+
+
+def _expected_durations(config: Config) -> list[int]:
+    """Return the expected duration of each search trial of an arm, in ticks."""
+    trials, startup = config.study.n_trials, min(config.pruner.n_startup_trials, config.study.n_trials)
+    shortest = max(round(UNITS * min(config.pruner.warmup_epochs / config.trainer.max_epochs, 1.0)), 1)
+    mean = UNITS * (trials * searched_share(config) - startup) / max(trials - startup, 1)
+    whole = min(max((mean - shortest) / (UNITS - shortest), 0.0), 1.0) if shortest < UNITS else 1.0
+    is_whole = [index < startup or int((index + 1) * whole) > int(index * whole) for index in range(trials)]
+    return [UNITS if each else shortest for each in is_whole]
 
 
 def searched_share(config: Config) -> float:
@@ -79,10 +127,13 @@ def searched_share(config: Config) -> float:
 
 
 def planned_pace(context: ExperimentContext, plan: Plan) -> float | None:
-    """Return the expected seconds per epoch from the plan's measurements, or None."""
+    """Return the expected seconds per epoch of the search from the plan's measurements, or None."""
     if not plan.speed:
         return None
-    return EVALUATION * len(context.source.train_loader(0)) / (plan.speed * context.processes)
+    sequential, config = plan.engine == "sequential", context.config
+    rows = min(context.processes * (1 if sequential else plan.width), engines.most_rows(config))
+    seconds = EVALUATION * len(context.source.train_loader(0)) / (plan.speed * context.processes)
+    return Pace(seconds, at_once=rows, idle=1.0 if sequential else 0.5).of(1.0, clock_length(config, rows))
 
 
 class PilotFeed:
@@ -219,7 +270,8 @@ def pilots(
             epoch, trial = (
                 sum(values) / len(paces) for values in zip(*((p.epoch, p.trial) for p in paces), strict=True)
             )
-            found[phase] = Pace(epoch, trial, max(pace.at_once for pace in paces))
+            idle = 1.0 if is_sequential(engine) else 0.5
+            found[phase] = Pace(epoch, trial, max(pace.at_once for pace in paces), idle)
     if "search" in found:
         found.setdefault("confirm", found["search"])
     return found

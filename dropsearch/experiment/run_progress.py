@@ -14,10 +14,12 @@ from dropsearch.experiment.paces import (
     TEST_SHARE,
     TRACKING_SECONDS,
     Pace,
+    clock_length,
     evidence_pace,
     pilots,
     planned_pace,
     searched_share,
+    waves,
 )
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.report import FIGURES
@@ -116,7 +118,11 @@ def run_stages(
         is_search = name == "search" or name.startswith("repeat")
         each = epochs * (share if is_search else 1.0)
         pace = known.get("search" if is_search else "confirm")
-        seconds = pace.of(each, -(-count // len(config.arms))) if pace else (epoch if name == "search" else None)
+        seconds = epoch if name == "search" else None
+        if pace is not None:
+            trials_of_arm = -(-count // len(config.arms))
+            length = clock_length(config, pace.at_once) if is_search else waves(trials_of_arm, pace.at_once)
+            seconds = pace.of(each, length)
         like, ratio = ("search", 1.0 if is_search else confirm_ratio) if name != "search" else ("", 1.0)
         stages.append(Stage(name, count * each, seconds, like, ratio))
     models = len(config.arms) * config.confirm.seeds

@@ -27,7 +27,18 @@ def main() -> None:
     given.add_argument("--seed", type=int, default=0)
     parts = {
         part.__name__: part
-        for part in (family_wise_errors, crossed, coverages, confirmations, draws, powers, budgets, repetitions, curves)
+        for part in (
+            family_wise_errors,
+            crossed,
+            coverages,
+            confirmations,
+            looks,
+            draws,
+            powers,
+            budgets,
+            repetitions,
+            curves,
+        )
     }
     given.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="which tables; all by default")
     wanted = given.parse_args()
@@ -86,6 +97,11 @@ def confirmations(experiments: int, generator: np.random.Generator) -> Iterator[
             wrong, covered, regret = simulated.confirmation(spread, screening, experiments, generator)
             shown = f"{100 * wrong:.1f}" if spread == 0 else ""
             yield f"{spread:g}", str(screening), shown, f"{100 * covered:.1f}", f"{regret:.3f}"
+
+
+def looks(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:
+    yield from _head("family-wise error under the null, %", "10 seeds", "10, then 20", "10, then 20, at 2.5 % each")
+    yield "4 arms", *(f"{100 * share:.1f}" for share in simulated.two_looks(2 * experiments, generator))
 
 
 def powers(experiments: int, generator: np.random.Generator) -> Iterator[Sequence[str]]:

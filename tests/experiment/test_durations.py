@@ -169,3 +169,23 @@ def test_the_plan_tells_the_time_of_all_stages(cli: Cli) -> None:
     assert re.search(r"^duration +about .* in all: .*report", ended.out, re.MULTILINE)
     assert re.search(r"^expected +about [\d,]+ trials of 5 epochs an hour", ended.out, re.MULTILINE)
     assert ended.left == []
+
+
+@pytest.mark.parametrize(("rows", "length"), [(10, 1.0), (8, 1.6), (5, 1.0), (3, 1.2), (1, 1.0)])
+def test_a_search_is_as_long_as_its_clock_allows(rows: int, length: float) -> None:
+    # Ten trials are proposed with the same results: with eight rows, two of them train while six rows are empty.
+    config = composed("study.n_trials=30", "pruner=none", "trainer.max_epochs=7")
+    assert paces.clock_length(config, rows) == pytest.approx(length, rel=0.02)
+
+
+def test_the_length_of_a_search_is_that_of_its_trials_in_a_feed() -> None:
+    config = composed("study.n_trials=30", "trainer.max_epochs=20", "pruner.warmup_epochs=5")
+    share = paces.searched_share(config)
+    durations = paces._expected_durations(config)
+    assert sum(durations) / 30 / 20 == pytest.approx(share, rel=0.05)
+    assert 1.0 <= paces.clock_length(config, 10) <= paces.clock_length(config, 8) < 1.6
+
+
+def test_empty_rows_take_time_where_trials_train_one_by_one() -> None:
+    assert paces.Pace(2.0, idle=1.0).of(10, paces.waves(9, 8)) == pytest.approx(2.0 * 16 / 9)
+    assert paces.Pace(2.0, idle=0.0).of(10, paces.waves(9, 8)) == 2.0

@@ -38,6 +38,27 @@ def family_wise_error(experiments: int, seeds: int, arms: Sequence[str], generat
     return errors / experiments
 
 
+def two_looks(experiments: int, generator: Random, first: int = 10, then: int = 20) -> tuple[float, float, float]:
+    """Share of null experiments that show a contrast of four arms if they are compared on `first` seeds.
+
+    And on `first` and again on `then` seeds, at 5 % each, and at 2.5 % each.
+    """
+    shown = np.zeros(3)
+    for _ in range(experiments):
+        scores = generator.normal(size=(len(FOUR_ARMS), then))
+        at_first, at_then = (
+            min(each.p_holm for each in contrasts_of(_by_seed(scores[:, :seeds]), "test_loss"))
+            for seeds in (first, then)
+        )
+        least = min(at_first, at_then)
+        shown += [at_first < 0.05, least < 0.05, least < 0.025]
+    return float(shown[0] / experiments), float(shown[1] / experiments), float(shown[2] / experiments)
+
+
+def _by_seed(scores: Array) -> dict[str, dict[int, float]]:
+    return {arm: dict(enumerate(row)) for arm, row in zip(FOUR_ARMS, scores.tolist(), strict=True)}
+
+
 def _accuracies(values: Array) -> Array:
     return np.round(TEST_EXAMPLES * values) / TEST_EXAMPLES
 
