@@ -225,6 +225,9 @@ def _child(job: Job) -> int:
     try:
         _python(*job.python) if job.python else main()
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
         return int(end.code or 0)
     return 0
 
