@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from hydra._internal import hydra, logging_config
@@ -10,7 +11,7 @@ _get_mode, _configure = hydra.Hydra.get_mode, logging_config.configure_logging
 
 
 def fit_in() -> None:
-    """Let Hydra compose a configuration once, and disable no loggers.
+    """Let Hydra compose a configuration once, and disable no loggers but its own.
 
     Hydra composes it before as well, to read a mode that ours leaves open. It disables all loggers that there are: in a
     process of its own those of the libraries, which are imported later, are not among them.
@@ -25,3 +26,6 @@ def _mode(self: hydra.Hydra, config_name: str | None, overrides: list[str]) -> A
 
 def _keep_loggers(config: dict[str, Any]) -> None:
     _configure({**config, "disable_existing_loggers": False})
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "hydra" and isinstance(logger, logging.Logger):
+            logger.disabled = True
