@@ -1,6 +1,7 @@
 """Time until a confirmed configuration is as good as the one that plain Optuna + Lightning + MLflow finds.
 
 python scripts/bench/quality.py [--workloads NAME ...] [--repetitions 5] [--trials 100] [--one-thread] [--quick]
+    [-- OVERRIDES ...]
 
 Plain is plain.py with Optuna's TPE and no pruner (`--pruned-peer` gives it Optuna's median pruner), ours is the search
 of one arm with dropsearch's default sampler and pruner, tracked in MLflow: the same model, data, split, ranges, epochs
@@ -16,6 +17,9 @@ all its trials, and beside it that until it reaches the target for the first tim
 Seconds are wall seconds, and processor seconds of each side's processes. With --one-thread both sides have one process
 that trains with one thread, and ratios are those of processor seconds: for a machine that does other work. Otherwise
 each side uses the cores as it does by default, and ratios are those of wall seconds.
+
+Overrides reach ours alone, such as `-- engine=vectorized engine.width=10`: on a machine that does other work the speed
+by which dropsearch chooses how to train is a guess.
 
 --folder keeps what each side measured: the same command then goes on with what is missing.
 """
@@ -192,7 +196,7 @@ def measured(name: str, chosen: argparse.Namespace, folder: Path) -> list[list[s
     """Measure a workload and return the rows of its table."""
     shared = [f"study.n_trials={chosen.trials}", "sampler=tpe"]
     quick = ["trainer.max_epochs=1"] if chosen.quick else []
-    own = [*OURS, *(ONE if chosen.one_thread else ())]
+    own = [*OURS, *(ONE if chosen.one_thread else ()), *chosen.overrides]
     runs = []
     for seed in range(chosen.repetitions):
         given = [*shared, *quick, f"seed={seed}"]
@@ -200,7 +204,7 @@ def measured(name: str, chosen: argparse.Namespace, folder: Path) -> list[list[s
         ours = side("ours.py", name, folder / f"{name}-ours-{seed}.json", *given, *own)
         plain = side("plain.py", name, folder / f"{name}-plain-{seed}.json", *given, *peer)
         runs.append({"ours": ours, "plain": plain})
-    retrain = Retraining(name, *quick)
+    retrain = Retraining(name, *quick, *chosen.overrides)
     kinds = ("cpu", "wall") if chosen.one_thread else ("wall", "cpu")
     return [row(name, runs, retrain, what) for what in kinds]
 
@@ -215,7 +219,11 @@ def main() -> None:
     parser.add_argument("--pruned-peer", action="store_true", help="plain with Optuna's median pruner")
     parser.add_argument("--folder", type=Path, help="keep what the sides measured, and go on from there")
     parser.add_argument("--quick", action="store_true", help="few trials of one epoch: to check that it works")
-    chosen = parser.parse_args()
+    options, overrides = sys.argv[1:], []
+    if "--" in options:
+        cut = options.index("--")
+        options, overrides = options[:cut], options[cut + 1 :]
+    chosen = parser.parse_args(options, argparse.Namespace(overrides=overrides))
     if chosen.quick:
         chosen.trials, chosen.repetitions = min(chosen.trials, 4), min(chosen.repetitions, 2)
     if chosen.one_thread:
