@@ -21,6 +21,7 @@ from dropsearch.training.planning.compatibility import incompatibilities
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning
+from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.parity.conftest import SEED, Curve, source
@@ -152,13 +153,19 @@ def in_rows(case: Case, rate: float) -> Left | str:
         reasons = [*not_of_rows(case.trainer()), *incompatibilities(make, rows, one, settings.monitor, shared)]
         if reasons:
             return reasons[0]
-        feed = Queue([one, other, last])
-        try:
-            trials = VectorizedTrials(make, rows, settings, feed, 3)
-            row = trials.trial_rows[1]
-            trials.fit()
-        except UnsupportedError as error:
-            return str(error)
+        for holds_once in (True, False):
+            feed = Queue([one, other, last])
+            try:
+                trials = VectorizedTrials(make, rows, settings, feed, 3, holds_once=holds_once)
+                row = trials.trial_rows[1]
+                trials.fit()
+            except NotHeldOnceError:  # as in a search
+                continue
+            except UnsupportedError as error:
+                return str(error)
+            break
+    for _, error in trials.apart:
+        raise error
     result = feed.results[1]
     assert result.state == "COMPLETE", result.reason
     lr = [float(group["lr"]) for group in row.groups]

@@ -142,7 +142,7 @@ class RowModules:
         twins = {row: self._twin(trial_rows[row]) for row in sorted(due) if trial_rows[row].trains}
         if not twins:
             return {}
-        with self._validating(twins.values()):
+        with self._validating(twins.values()), self._weights_kept(rows):
             for twin in twins.values():
                 self._hook(twin, "setup", "validate")
             logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
@@ -151,6 +151,18 @@ class RowModules:
                     found[row] = log.values()
                 trial_rows[row].error = trial_rows[row].error or twins[row].error
         return found
+
+    @contextmanager
+    def _weights_kept(self, rows: StackedState) -> Iterator[None]:
+        """Restore all weights at the end, which twins share: their hooks may put others in their place."""
+        held = [rows.flat, *rows.buffers.values()] if self._traits.hooks else []
+        before = [each.clone() for each in held]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for each, kept in zip(held, before, strict=True):
+                    each.copy_(kept)
 
     def has_hook(self, name: str) -> bool:
         """Return whether the module overrides a hook."""

@@ -31,6 +31,8 @@ BATCH_HOOKS = (
 """Hooks of a step, which also run once per row, on the row's module."""
 
 CONTAINERS = (list, dict, set, collections.deque)
+MOST_ITEMS = 1000
+"""Number of items up to which a container is searched for others."""
 
 _LIGHTNING_OWN = (
     "_trainer", "_fabric", "_current_fx_name", "_metric_attributes", "_fabric_optimizers", "_jit_is_scripting",
@@ -169,6 +171,7 @@ class AttributeWatch:
             for name, value in values.items()
             if _is_own(name) and isinstance(value, CONTAINERS)
         }
+        self._inner = {attribute: list(_inside(value)) for attribute, value in self._contents.items()}
 
     def changed(self) -> dict[Attribute, Any]:
         """Return overwritten attributes with their current values, and containers that grew."""
@@ -185,14 +188,18 @@ class AttributeWatch:
         before = self._contents.get(attribute)
         if before is None or value is not self._values[attribute[0]].get(attribute[1]):
             return before is not None
-        same = len(before) == len(value) and all(map(is_, before, value))
-        return not same or (isinstance(value, dict) and any(before[key] is not value[key] for key in before))
+        return not _is_same(before, value) or self._has_inner_changes(attribute)
+
+    def _has_inner_changes(self, attribute: Attribute) -> bool:
+        return not all(_is_same(before, inner) for inner, before in self._inner[attribute])
 
     def grown(self, attribute: Attribute, value: Any) -> Any:
         """Return new items of a container, or `Replaced`; None for other values, a string for unsupported changes."""
         before = self._contents.get(attribute)
         if before is None or value is not self._values[attribute[0]].get(attribute[1]):
             return None
+        if self._has_inner_changes(attribute):
+            return "by changing a container that it holds"
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if key not in before or before[key] is not item}
         if isinstance(value, set):
@@ -219,6 +226,22 @@ class AttributeWatch:
             vars(self._parts[path])[name] = value = self._values[path][name]
             if attribute in self._contents:
                 fill(value, self._contents[attribute])
+                for inner, before in self._inner[attribute]:
+                    fill(inner, before)
+
+
+def _inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield the containers in a container that is not large, each with a copy of it."""
+    if depth and len(container) <= MOST_ITEMS:
+        for each in container.values() if isinstance(container, dict) else container:
+            if isinstance(each, CONTAINERS):
+                yield each, copy.copy(each)
+                yield from _inside(each, depth - 1)
+
+
+def _is_same(before: Any, now: Any) -> bool:
+    same = len(before) == len(now) and all(map(is_, before, now))
+    return same and not (isinstance(now, dict) and any(before[key] is not now[key] for key in before))
 
 
 def fill(container: Any, contents: Any) -> None:
