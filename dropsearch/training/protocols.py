@@ -218,8 +218,8 @@ class TrainerSettings:
     def measures_part(self, spec: TrialSpec, data: Any, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
         """Return whether a trial measures the train loss with dropout off after an epoch.
 
-        Trials of a search measure it once in `data.part_every` epochs, counted back from the last one. Retrainings,
-        whose curves and gaps a report shows, measure it after each epoch.
+        Trials of a search measure it once in `data.part_every` whole epochs, counted back from the last one.
+        Retrainings, whose curves and gaps a report shows, measure it after each epoch.
 
         Args:
             spec: The trial.
@@ -230,7 +230,8 @@ class TrainerSettings:
         every = getattr(data, "part_every", 1) if spec.phase == "search" else 1
         last = self.max_epochs - 1
         left, left_before = last - epoch, last - (curve[-1].epoch if curve else -1)
-        return -(-left // every) * every < left_before
+        due = -(-left // every) * every
+        return due < left_before and (due == 0 or due <= self.max_epochs - every)
 
     def mask_seed(self, spec: TrialSpec) -> int:
         """Return the mask seed of a trial. Confirmation trials never share masks: they must be independent."""
