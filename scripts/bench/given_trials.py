@@ -1,11 +1,14 @@
-"""What benchmarks that train given trials share: a feed of them, and the settings of a Trainer without extras."""
+"""What benchmarks that train given trials share: a feed of them, their examples, and a Trainer without extras."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.datasets.loaders import TensorLoader
 
 BARE = {
     "accelerator": "cpu",
@@ -16,6 +19,13 @@ BARE = {
     "num_sanity_val_steps": 0,
 }
 """Arguments of a Lightning Trainer that does nothing beside training and validating."""
+
+
+def own_examples(loader: TensorLoader) -> tuple[Tensor, ...]:
+    """Return the examples that a loader reads, of tensors that it may share with other loaders."""
+    if loader.subset is None:
+        return loader.tensors
+    return tuple(tensor.index_select(0, loader.subset.to(tensor.device)) for tensor in loader.tensors)
 
 
 class SpecFeed:

@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore")
 
 import optuna  # noqa: E402
 import torch  # noqa: E402
+from given_trials import own_examples  # noqa: E402
 from lightning import Callback, LightningModule, Trainer  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger  # noqa: E402
 from processor_seconds import cpu_seconds  # noqa: E402
@@ -57,8 +58,8 @@ def built_in(config: Config, arm: str) -> Subject:
     """Return a built-in network on a built-in data set."""
     source = TensorDataModule(config.data.name, **arguments(config.data))
     source.setup()
-    train = TensorDataset(*source.train_loader(0).tensors)
-    val = TensorDataset(*source.val_dataloader().tensors)
+    train = TensorDataset(*own_examples(source.train_loader(0)))
+    val = TensorDataset(*own_examples(source.val_dataloader()))
     options = {name: value for name, value in arguments(config.model).items() if name not in ("optimizer", "_convert_")}
     options |= {"name": config.model.name, **config.arm_args.get(arm, {})}
     shape = {"input_shape": list(source.input_shape), "layout": source.layout, "classes": source.classes}

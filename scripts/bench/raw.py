@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from given_trials import own_examples
 from parts import Parts
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class RawLoop:
     def __init__(self, parts: Parts) -> None:
         loader = parts.source.train_loader(0)
         self.make_module, self.device = parts.make_module, parts.device
-        self.tensors, self.size, self.steps = loader.tensors, loader.batch_size, parts.steps
+        self.tensors, self.size, self.steps = own_examples(loader), loader.batch_size, parts.steps
         self.val = list(parts.source.val_dataloader())
 
     def begin(self, spec: TrialSpec) -> None:

@@ -1,11 +1,13 @@
-"""The rule by which the benchmark of time to quality decides when a side is as good as the other."""
+"""The benchmark of time to quality: its rule, and the data of the side that it compares with."""
 
 from __future__ import annotations
 
 import math
 import runpy
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,32 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
 
-@pytest.fixture(scope="module")
-def quality() -> Iterator[dict[str, Any]]:
-    """What quality.py defines."""
+@contextmanager
+def loaded(script: str) -> Iterator[dict[str, Any]]:
+    """Yield what a script defines."""
     known = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCH))
-        yield runpy.run_path(str(BENCH / "quality.py"))
+        yield runpy.run_path(str(BENCH / script))
     for name in {*sys.modules} - known:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{BENCH}/"):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def quality() -> Iterator[dict[str, Any]]:
+    """What quality.py defines."""
+    with loaded("quality.py") as found:
+        yield found
+
+
+def test_plain_validates_on_examples_that_it_does_not_train_on() -> None:
+    with warnings.catch_warnings(), loaded("plain.py") as plain:
+        config = plain["compose_overrides"](plain["words"]("digits-mlp", "unused"))
+        train, val = plain["built_in"](config, "dropout").loaders()
+        seen, held_out = ([example.numpy().tobytes() for example, _ in part.dataset] for part in (train, val))
+    assert (len(seen), len(held_out)) == (1078, 360)
+    assert not {*seen} & {*held_out}
 
 
 def trials(*losses: float | None) -> list[dict[str, Any]]:
