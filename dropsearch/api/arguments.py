@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -9,95 +10,64 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dropsearch.config.schema import RangeConfig, TrainerConfig
+from dropsearch.config.schema import Config, RangeConfig, TrainerConfig
 from dropsearch.core.errors import InputError
 
 
 def whole(argument: str, value: object) -> int:
-    """Return an integer.
-
-    Raises:
-        InputError: The value has another type.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{argument} must be an integer, got {value!r}: for example {argument}=10")
-    return int(value)
+    """Return an integer; raise InputError for any other type, as all functions here do."""
+    _require(isinstance(value, Integral) and not isinstance(value, bool), argument, "an integer", value, "=10")
+    return int(value)  # type: ignore[call-overload]
 
 
 def seconds(argument: str, value: object) -> float:
-    """Return a number of seconds.
-
-    Raises:
-        InputError: The value has another type.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{argument} must be a number of seconds, got {value!r}: for example {argument}=600")
-    return float(value)
+    """Return a number of seconds."""
+    _require(_is_number(value), argument, "a number of seconds", value, "=600")
+    return float(value)  # type: ignore[arg-type]
 
 
 def word(argument: str, value: object) -> str:
-    """Return a string.
-
-    Raises:
-        InputError: The value has another type.
-    """
-    if not isinstance(value, str):
-        raise InputError(f'{argument} must be a string, got {value!r}: for example {argument}="..."')
-    return value
+    """Return a string."""
+    _require(isinstance(value, str), argument, "a string", value, '="..."')
+    return str(value)
 
 
-def logger_argument(value: Any) -> Any:
-    """Return a Lightning logger, a function that makes one, or None.
-
-    Raises:
-        InputError: The value is neither.
-    """
-    if value is not None and not callable(value) and not hasattr(value, "log_metrics"):
-        raise InputError(
-            f"logger must be a Lightning logger or a function that makes one, got {value!r}: for example "
-            'logger=CSVLogger("logs")'
-        )
-    return value
-
-
-def words(argument: str, value: object) -> list[str]:
-    """Return a list of strings.
-
-    Raises:
-        InputError: The value has another type.
-    """
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InputError(f'{argument} must be a list of strings, got {value!r}: for example {argument}=["..."]')
+def words(argument: str, value: Any) -> list[str]:
+    """Return a list of strings."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    _require(is_list, argument, "a list of strings", value, '=["..."]')
     return [word(argument, each) for each in value]
 
 
-def bounds(argument: str, value: object) -> RangeConfig:
-    """Return a range.
-
-    Raises:
-        InputError: The value is not a pair of numbers.
-    """
-    if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(end) for end in value):
-        raise InputError(f"{argument} must be a range (low, high), got {value!r}: for example {argument}=(0.001, 0.1)")
-    low, high = value
-    found = RangeConfig(float(low), float(high))
+def bounds(argument: str, value: Any) -> RangeConfig:
+    """Return a range."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+    _require(is_pair, argument, "a range (low, high)", value, "=(0.001, 0.1)")
+    found = RangeConfig(*map(float, value))
     found.is_given = True
     return found
 
 
+def mapping(argument: str, value: Any) -> Mapping[str, Any]:
+    """Return a mapping; None becomes an empty one."""
+    _require(value is None or isinstance(value, Mapping), argument, "a mapping", value, "={NAME: VALUE}")
+    return value or {}
+
+
+def logger_argument(value: Any) -> Any:
+    """Return a Lightning logger, a function that makes one, or None."""
+    fits = value is None or callable(value) or hasattr(value, "log_metrics")
+    _require(fits, "logger", "a Lightning logger or a function that makes one", value, '=CSVLogger("logs")')
+    return value
+
+
+def _require(fits: bool, argument: str, rule: str, value: object, example: str) -> None:
+    if not fits:
+        raise InputError(f"{argument} must be {rule}, got {value!r}: for example {argument}{example}")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def mapping(argument: str, value: Any) -> Mapping[str, Any]:
-    """Return a mapping; None becomes an empty one.
-
-    Raises:
-        InputError: The value is not a mapping.
-    """
-    if value is not None and not isinstance(value, Mapping):
-        raise InputError(f"{argument} must be a mapping, got {value!r}: for example {argument}={{NAME: VALUE}}")
-    return value or {}
 
 
 def with_trainer(config: TrainerConfig, given: Mapping[str, Any]) -> TrainerConfig:
@@ -119,3 +89,36 @@ def with_trainer(config: TrainerConfig, given: Mapping[str, Any]) -> TrainerConf
             value = typed[name]
         setattr(config, name, value)
     return config
+
+
+def named_overrides(sampler: Any, pruner: Any) -> list[str]:
+    """Return the overrides for a sampler and a pruner given by name."""
+    named = {"sampler": sampler, "pruner": pruner}
+    return [f"{group}={name}" for group, name in named.items() if isinstance(name, str)]
+
+
+def check_objects(sampler: Any, pruner: Any, storage: Any) -> None:
+    """Check objects; names and URLs are checked with the configuration.
+
+    Raises:
+        InputError: An object has the wrong type.
+    """
+    if not all(isinstance(given, str | None) for given in (sampler, pruner, storage)):
+        from dropsearch.study import samplers  # imports Optuna
+
+        samplers.check_objects(sampler, pruner, storage)
+
+
+def put_objects(config: Config, sampler: Any, pruner: Any, storage: Any) -> None:
+    """Store objects in a checked configuration; reports show the names of their classes."""
+    chosen: Any
+    for chosen, given in ((config.sampler, sampler), (config.pruner, pruner)):
+        if given is not None and not isinstance(given, str):
+            chosen.made_by, chosen.name = given, type(given).__name__
+    if storage is not None and not isinstance(storage, str):
+        config.study.storage = storage
+
+
+def address(storage: Any) -> Any:
+    """Return a path as a string and anything else unchanged."""
+    return os.fspath(storage) if isinstance(storage, os.PathLike) else storage

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dropsearch.api import study_objects
 from dropsearch.api.arguments import (
+    address,
     bounds,
+    check_objects,
     logger_argument,
     mapping,
+    named_overrides,
+    put_objects,
     seconds,
     whole,
     with_trainer,
@@ -136,14 +139,14 @@ def search(
     optional |= {"sampler": sampler, "pruner": pruner, "storage": storage, "timeout": timeout, "budget": budget}
     optional |= {"warm_start": warm_start, "insert": insert, "kinds": kinds, "params": params, "arm_args": arm_args}
     check_overrides(overrides, [name for name, value in optional.items() if value is None], mapping("trainer", trainer))
-    kept = study_objects.address(storage)
-    study_objects.check(sampler, pruner, kept)
+    kept = address(storage)
+    check_objects(sampler, pruner, kept)
     given = {"train": train_dataloaders, "val": val_dataloaders, "test": test_dataloaders}
     config = _config(
         make_module,
         _data(make_module, datamodule, given),
         name,
-        [*study_objects.overrides(sampler, pruner), *overrides],
+        [*named_overrides(sampler, pruner), *overrides],
     )
     config.study.n_trials = whole("n_trials", n_trials)
     config.trainer = with_trainer(config.trainer, mapping("trainer", trainer))
@@ -175,7 +178,7 @@ def search(
     if budget is not None:
         config.budget = word("budget", budget)
     if warm_start is not None:
-        config.study.warm_start = word("warm_start", study_objects.address(warm_start))
+        config.study.warm_start = word("warm_start", address(warm_start))
     if isinstance(kept, str):
         config.study.storage = kept
     config.arm_args |= {arm: _copied(values) for arm, values in mapping("arm_args", arm_args).items()}
@@ -184,7 +187,7 @@ def search(
     config.space.params.update({key if "." in key else f"model.{key}": ranged for key, ranged in searched_too})
     expand_homes(config)
     check(config)
-    study_objects.put(config, sampler, pruner, kept)
+    put_objects(config, sampler, pruner, kept)
 
     # torch, lightning and optuna take seconds to import, so arguments are checked first.
     from dropsearch.core.environment import each_warning_once

@@ -328,8 +328,7 @@ def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: 
 
 def _as_many(examples: Examples, count: int) -> Examples:
     """Repeat examples up to the number that is measured of a set of this size."""
-    rows = torch.arange(min(count, MOST) or len(examples), device=examples.targets.device) % len(examples)
-    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
+    return examples.take(torch.arange(min(count, MOST) or len(examples)) % len(examples))
 
 
 class _WithoutTest:

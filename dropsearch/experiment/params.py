@@ -1,8 +1,9 @@
-"""Other searched parameters: initial values, and checks of all resulting programs before training."""
+"""Searched parameters other than rates: learning rates, initial values, and checks of all resulting programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dropsearch.core.errors import InputError
@@ -81,3 +82,41 @@ def _difference(known: set[str], found: set[str]) -> str:
     if more := sorted(found - known):
         return f"there is {', '.join(more)} as well"
     return f"there is no {', '.join(sorted(known - found))}"
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """The searched learning rates.
+
+    Args:
+        configured: The configured range.
+        own: The module's default; NaN if it has none.
+        is_default: Whether the range is the default, which the user did not set.
+    """
+
+    configured: tuple[float, float]
+    own: float
+    is_default: bool
+
+    @property
+    def _beyond(self) -> bool:
+        low, high = self.configured
+        return 0 < self.own < low or self.own > high
+
+    @property
+    def searched(self) -> tuple[float, float]:
+        """The configured range, extended to the module's default unless the user set the range."""
+        low, high = self.configured
+        return (min(low, self.own), max(high, self.own)) if self._beyond and self.is_default else self.configured
+
+    @property
+    def note(self) -> str:
+        """A note if the configured range does not contain the module's default."""
+        if not self._beyond:
+            return ""
+        low, high = self.configured
+        left_out = f"space.lr ({low:.4g} to {high:.4g}) does not contain the module's learning rate {self.own:.4g}"
+        if self.is_default:
+            low, high = self.searched
+            return f"{left_out}: it is searched from {low:.4g} to {high:.4g}, and its own is the first trial"
+        return f"{left_out}: space.lr.{'low' if self.own < low else 'high'}={self.own:.4g} includes it"

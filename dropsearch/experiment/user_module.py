@@ -18,9 +18,7 @@ from dropsearch.core.records import ARMS, ComparisonMetric, Range, Site, TrialSp
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.experiment.build import Source
 from dropsearch.experiment.insertion import insert, where_of
-from dropsearch.experiment.learning_rates import LearningRates
-from dropsearch.experiment.model_size import check_size
-from dropsearch.experiment.params import programs, start
+from dropsearch.experiment.params import LearningRates, programs, start
 from dropsearch.experiment.scoring import (
     TestResult,
     accuracy_scores,
@@ -54,6 +52,7 @@ from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.adapters.route_check import checked_routes
 from dropsearch.training.epoch_metrics import missing_monitor
+from dropsearch.training.planning.memory import check_size
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import trainer_class
 

@@ -6,28 +6,16 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 from dropsearch.core.processor_use import ProcessorUse
 from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.experiment.standstill import QUIET, STALL, looking
 from dropsearch.experiment.watched_feed import WatchedFeed
+from dropsearch.training.multiprocess import CrewEngine
 from dropsearch.training.protocols import Feed
 
 MOST_NAMED = 4
 """Maximum number of trials named in a line."""
-
-
-class Workers(Protocol):
-    """Training processes on this machine."""
-
-    def processes(self) -> Mapping[int, Sequence[str]]:
-        """Return the keys of the trials that each process trains, by its id."""
-        ...
-
-    def end_process(self, pid: int, why: str) -> None:
-        """Kill a process; its trials fail with the reason."""
-        ...
 
 
 class Watchdog:
@@ -37,7 +25,7 @@ class Watchdog:
         workers: The training processes; None for this process.
     """
 
-    def __init__(self, workers: Workers | None = None) -> None:
+    def __init__(self, workers: CrewEngine | None = None) -> None:
         self._workers = workers
         self._doing: dict[str, tuple[str, float]] = {}
         """State of each trial and the time since it changed, by trial key."""

@@ -60,7 +60,7 @@ def measurement_data(context: ExperimentContext) -> MeasurementData:
     )
     most = _most(context.modules.specimen(context.modules.start), held_out.inputs)
     return MeasurementData(
-        _at_most(most, held_out, settings.seed),
+        held_out.sample(most, settings.seed),
         None if source.redraws_split else _split_of(source, most, settings.seed),
         most,
         is_image=source.layout == "image" if source.layout else held_out.inputs[0].dim() == 4,
@@ -77,7 +77,7 @@ def split_examples(context: ExperimentContext, shared: MeasurementData, spec: Tr
 def _split_of(data: TrialData, most: int, seed: int) -> tuple[Examples, Examples]:
     """Return `most` validation examples, and as many training examples of the part for comparing losses."""
     validation, train = (_examples(loader) for loader in (data.val_dataloader(), data.train_part_loader()))
-    return _at_most(most, validation, seed), _at_most(most, train, seed)
+    return validation.sample(most, seed), train.sample(most, seed)
 
 
 def _examples(loader: Iterable[Any]) -> Examples:
@@ -122,15 +122,6 @@ def _most(module: nn.Module, inputs: Sequence[Tensor]) -> int:
     except Exception:  # user modules may raise anything; trained models report the error
         return MOST
     return max(min(int(MOST * AFFORDABLE / max(cost, 1.0)), MOST), LEAST)
-
-
-def _at_most(most: int, examples: Examples, seed: int) -> Examples:
-    """Return a seeded sample of `most` examples in their order, or all if there are fewer."""
-    if len(examples) <= most:
-        return examples
-    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:most].sort().values
-    rows = drawn.to(examples.targets.device)
-    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
 
 
 def trained(context: ExperimentContext, shared: MeasurementData, result: TrialResult, path: Path) -> TrainedModel:

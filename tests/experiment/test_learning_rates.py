@@ -17,7 +17,7 @@ from dropsearch.config.messages import conf_folder
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext, build_context
-from dropsearch.experiment.learning_rates import LearningRates
+from dropsearch.experiment.params import LearningRates
 from dropsearch.study.search_space import Space
 from tests.user_modules.configured import Points, Small
 

@@ -21,7 +21,7 @@ class Measure:
     """A measure and the description of its results."""
 
     measure: Callable[[Any], Measured]
-    """Takes a `TrainedModel`, or any object with a curve if `of_curve`."""
+    """Takes a `TrainedModel`, or a `TrialResult` if `of_curve`."""
     values: Mapping[str, Quantity]
     """Its numbers by name."""
     series: Mapping[str, Quantity]

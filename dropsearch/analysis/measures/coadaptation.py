@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dropsearch.analysis.measures.activations import Hidden, hearing, hidden_layers
 from dropsearch.analysis.measures.protocol import Examples, Measured, TrainedModel
+from dropsearch.analysis.measures.scores import accuracy
 from dropsearch.core.records import Quantity
 
 VALUES = {
@@ -43,11 +44,11 @@ def measure(trained: TrainedModel) -> Measured:
     Raises:
         NotMeasuredError: There is no hidden layer (see `hidden_layers`).
     """
-    examples = _some(trained.held_out, trained.settings.seed)
+    examples = trained.held_out.sample(EXAMPLES, trained.settings.seed)
     layers, logits = hidden_layers(trained, examples.inputs)
     each = [layer_measures(layer.values) for layer in layers]
     values = {name: _mean([found[name] for found in each]) for name in each[0]}
-    curve = [_accuracy(logits, examples.targets), *_knockout(trained, examples, layers)]
+    curve = [accuracy(logits, examples.targets), *_knockout(trained, examples, layers)]
     return Measured({**values, "knockout_area": relative_area(SHARES, curve)}, {"knockout": (SHARES, curve)})
 
 
@@ -132,20 +133,7 @@ def _accuracy_without(
         return torch.where(gone, means[number].to(units.dtype), units).movedim(-1, axis)
 
     with torch.no_grad(), hearing(trained.module, replaced):
-        return _accuracy(trained.predict(*examples.inputs), examples.targets)
-
-
-def _accuracy(logits: Tensor, targets: Tensor) -> float:
-    return (logits.argmax(-1) == targets).double().mean().item()
-
-
-def _some(examples: Examples, seed: int) -> Examples:
-    """Return a seeded sample of `EXAMPLES` examples, or all if there are fewer."""
-    if len(examples) <= EXAMPLES:
-        return examples
-    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:EXAMPLES]
-    rows = drawn.sort().values.to(examples.targets.device)
-    return Examples(tuple(part.index_select(0, rows) for part in examples.inputs), examples.targets[rows])
+        return accuracy(trained.predict(*examples.inputs), examples.targets)
 
 
 def _mean(values: Sequence[float]) -> float:

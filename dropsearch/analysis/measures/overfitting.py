@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from dropsearch.analysis.measures.protocol import Measured, NotMeasuredError
-from dropsearch.core.records import EpochMetrics, Quantity
+from dropsearch.core.records import EpochMetrics, Quantity, TrialResult
 
 LOSS_UNIT = "the unit of the loss"
 """What stands for the unit of a module's loss, which a run knows."""
@@ -21,21 +20,7 @@ ROUNDING = 1e-6
 """Relative difference of two float32 means over the same examples that rounding can cause."""
 
 
-class Curve(Protocol):
-    """An object with a learning curve, such as a `TrialResult`."""
-
-    @property
-    def curve(self) -> tuple[EpochMetrics, ...]:
-        """The epochs in order."""
-        ...
-
-    @property
-    def best(self) -> EpochMetrics | None:
-        """The epoch whose weights were kept."""
-        ...
-
-
-def measure(trained: Curve) -> Measured:
+def measure(trained: TrialResult) -> Measured:
     """Measure the generalization gap, validation loss minus train loss.
 
     Both losses are means over examples, with dropout off and the weights at the end of the epoch; the train loss is

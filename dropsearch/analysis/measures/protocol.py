@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from dropsearch.core.records import TrialSpec
@@ -25,6 +26,18 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def take(self, rows: Tensor) -> Examples:
+        """Return the examples at indices `[rows]`."""
+        rows = rows.to(self.targets.device)
+        return Examples(tuple(part.index_select(0, rows) for part in self.inputs), self.targets[rows])
+
+    def sample(self, most: int, seed: int) -> Examples:
+        """Return a seeded sample of `most` examples in their order, or all if there are fewer."""
+        if len(self) <= most:
+            return self
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:most]
+        return self.take(drawn.sort().values)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropsearch.core.errors import InputError
 from dropsearch.training.vectorized.trials import VectorizedTrials, free_gpu_memory
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -124,3 +125,30 @@ def _free_cgroup_memory() -> float:
         return max(int(limit) - int(used), 0)
     except (OSError, ValueError):  # no control group, cgroup v1, or no limit
         return math.inf
+
+
+BYTES_PER_PARAMETER = 16
+"""Bytes per parameter: value, gradient and two optimizer values in float32."""
+
+
+def check_size(build: Callable[[], Any], name: str) -> None:
+    """Build a module without allocating its parameters, and check that training fits into the free memory.
+
+    Args:
+        build: Builds the module, without other effects.
+        name: Name of the module in messages.
+
+    Raises:
+        InputError: The model does not fit.
+    """
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build().parameters())
+    except Exception:  # the normal build reports the error
+        return
+    free = free_memory(torch.device("cpu"))
+    if BYTES_PER_PARAMETER * count > free:
+        raise InputError(
+            f"model={name} must fit into {free / 2**30:.1f} GiB of free memory, and has {count:,} parameters, which "
+            f"take {BYTES_PER_PARAMETER * count / 2**30:.1f} GiB in training: make its layers smaller or fewer"
+        )
