@@ -14,24 +14,18 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dropsearch._compat.lightning import one_process
-from dropsearch._compat.lightning_signals import KeepSigtermHandler
 from dropsearch.core.batches import cast
-from dropsearch.core.errors import InputError, RunError, UnsupportedError
-from dropsearch.core.records import EpochMetrics, State, TrialResult, TrialSpec
-from dropsearch.core.user_errors import described
-from dropsearch.dropout.row_control import Shapes, mask_shapes
-from dropsearch.training.adapters.checkpoints import save_checkpoint
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.epoch_metrics import diverged, epoch_metrics
-from dropsearch.training.logged_steps import call_step, captured_logs, in_precision, runs_aside, set_to_train
+from dropsearch.training.logged_steps import in_precision, runs_aside
 from dropsearch.training.protocols import (
     INTERRUPTED,
     CheckpointPath,
@@ -42,24 +36,23 @@ from dropsearch.training.protocols import (
     validates_by_row,
 )
 from dropsearch.training.sequential import ModuleFactory
-from dropsearch.training.trainers import as_list, batches_in, quiet_lightning, with_steps
+from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.cuda_graph import WARMUP_RUNS
 from dropsearch.training.vectorized.device_step import DeviceStep, uses_cuda_graphs
-from dropsearch.training.vectorized.effects import EffectRecorder
 from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
 from dropsearch.training.vectorized.evaluation_sets import ReadSet
+from dropsearch.training.vectorized.first_steps import FirstSteps
 from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
-from dropsearch.training.vectorized.held_once import equal_in_all, noting_changed_buffers, use_frozen
-from dropsearch.training.vectorized.observation import datamodule_of, logged_numbers, traits_of
+from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
 from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches, StepBatches
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
 from dropsearch.training.vectorized.row_modules import RowModules, Values
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
-from dropsearch.training.vectorized.row_stacks import RowStack, stacks
-from dropsearch.training.vectorized.row_trainer import RowTrainer, StepTrainer
+from dropsearch.training.vectorized.row_source import RowSource, plain_trainer
+from dropsearch.training.vectorized.row_trainer import StepTrainer
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
-from dropsearch.training.vectorized.step_traits import StepTraits, overridden
+from dropsearch.training.vectorized.step_traits import overridden
 from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
 from dropsearch.training.vectorized.trial_row import TrialRow, require_a_row
 from dropsearch.training.vectorized.vmap_modes import disable_flatten_parameters
@@ -110,23 +103,14 @@ class VectorizedTrials(LightningModule):
         """Trials whose rows raised an error by their values. They are not told: they are to train by themselves."""
         self._ended = 0
         """Number of trials that ended."""
-        self.make_module, self.data, self.settings = make_module, data, settings
-        self.feed, self.checkpoint_path = feed, checkpoint_path
-        # A module that builds a schedule may read the number of steps from its Trainer.
-        with quiet_lightning():
-            self._trial_trainer = with_steps(
-                _trainer(settings, settings.max_epochs, settings.accumulation), batches_in(data.train_loader(0))
-            )
-            self._user_trainer = _trainer(settings, -1)
-        if settings.accumulation > 1 and self._trial_trainer.estimated_stepping_batches == -1:
-            why = "with a loader that does not know its length works with sequential training only"
-            raise UnsupportedError(f"trainer.accumulate_grad_batches {why}")
+        self.data, self.settings, self.feed = data, settings, feed
+        self.source = RowSource(make_module, data, settings, feed, checkpoint_path)
         self._is_warm = False
         self.row_modules: RowModules | None = None
         """Work of modules outside of `vmap`; None if their steps only compute a loss and log means."""
         self.trial_rows: list[TrialRow] = []
         self._width = min(width, feed.most_at_once or width)
-        self.trial_rows = self._ask(self._width)
+        self.trial_rows = self.source.ask(self._width, self._spare_memory)
         self._missing = self._width - len(self.trial_rows) if feed.held else 0
         """Number of rows to add as soon as the feed has trials for them."""
         self.batches = self._batches()
@@ -140,48 +124,13 @@ class VectorizedTrials(LightningModule):
 
     # -- building rows
 
-    def _ask(self, count: int) -> list[TrialRow]:
-        """Ask the feed for trials and build their modules; tell trials whose module cannot be built as failed."""
-        trial_rows: list[TrialRow] = []
-        while (
-            len(trial_rows) < count and not self.feed.cancelled() and (specs := self.feed.ask(count - len(trial_rows)))
-        ):
-            failed = []
-            for spec in specs:
-                try:
-                    trial_rows.append(self._trial_row(spec))
-                    self._spare_memory(trial_rows[-1].module, [*self.trial_rows, *trial_rows][0].module)
-                except (InputError, RunError, torch.cuda.OutOfMemoryError):
-                    raise
-                except Exception as error:
-                    failed.append(TrialResult(spec, "FAIL", (), 0.0, described(error)))
-            if failed:
-                self.feed.tell(failed)
-        return trial_rows
-
-    def _spare_memory(self, module: LightningModule, first: LightningModule) -> None:
+    def _spare_memory(self, trial_row: TrialRow, first: TrialRow) -> None:
         """Share the frozen parts of another module with a new one, unless its `setup` may still change them."""
-        if self._may_hold_once and not any(overridden(module, ("setup",))):
+        if self._may_hold_once and not any(overridden(trial_row.module, ("setup",))):
             # In a row of its own, a part of the first trial is overwritten when the next trial takes that row.
             rows: StackedState | None = getattr(self, "rows", None)
-            use_frozen(module, first, None if rows is None else rows.shared)
-
-    def _trial_row(self, spec: TrialSpec) -> TrialRow:
-        module = self.make_module(spec)
-        module.trainer = self._trial_trainer
-        data, seed = self.data.for_trial(spec), self.settings.batch_seed(spec)
-        loader = data.train_loader(seed)
-        count = batches_in(loader)
-        return TrialRow(
-            spec,
-            set_to_train(module),
-            data,
-            loader,
-            time.perf_counter(),
-            batches=int(count) if count < math.inf else None,
-            val_loader=data.val_loader(seed) if validates_by_row(data) else None,  # type: ignore[attr-defined]
-            keeps_best=self.checkpoint_path(spec) is not None,
-        )
+            first = self.trial_rows[0] if self.trial_rows else first
+            use_frozen(trial_row.module, first.module, None if rows is None else rows.shared)
 
     def _batches(self) -> RowBatches:
         if not is_in_memory(self.data):
@@ -191,12 +140,11 @@ class VectorizedTrials(LightningModule):
     def _build(self) -> None:
         first = self.trial_rows[0]
         device = self.batches.device
-        dtype = self._real
-        traits = self._traits(first.spec)
-        skeleton = self.make_module(first.spec).to(device)
-        skeleton.trainer = self._trial_trainer
+        dtype = torch.float64 if self.settings.precision == "64-true" else torch.float32
+        traits = self.source.traits(first.spec, dtype)
+        skeleton = self.source.module(first.spec).to(device)
         if not traits.is_plain:
-            skeleton.trainer = StepTrainer(self._row_trainer(skeleton))  # type: ignore[assignment]
+            skeleton.trainer = StepTrainer(self.source.row_trainer(skeleton))  # type: ignore[assignment]
             skeleton.setup("fit")
         skeleton = in_precision(skeleton, dtype)
         self.runner = VmapRunner(skeleton, self.settings.precision, self.settings.convolutions, traits)
@@ -207,18 +155,12 @@ class VectorizedTrials(LightningModule):
         if not traits.is_plain:
             self._may_hold_once &= not traits.has_callbacks  # averages change all parts by a rounding
             callbacks = RowCallbacks(self.settings.trainer)
-            self.row_modules = RowModules(traits, self.runner, self._row_trainer, noise, callbacks)
+            self.row_modules = RowModules(traits, self.runner, self.source.row_trainer, noise, callbacks)
             for trial_row in self.trial_rows:
                 self.row_modules.attach(trial_row)
         optimizer, _ = configure_optimizer(first.module)
-        self._shapes: dict[tuple[object, ...], Shapes] = {}
-        self._changing: set[str] = set()
-        """Buffers that training steps change."""
-        self._first_batch: Any = None
-        self._numbers: dict[str, float] = {}
-        """Numbers logged by the training steps of the first row."""
-        modules = [trial_row.module for trial_row in self.trial_rows]
-        shared_parts = equal_in_all(modules, self._follow(skeleton)) if self._may_hold_once else {}
+        self._first_steps = FirstSteps(self.runner, first.spec.rates, dtype)
+        shared_parts = self._shared_parts() if self._may_hold_once else {}
         order = parameter_order(first.module, optimizer)
         self.rows = StackedState(first.module, len(self.trial_rows), order, device, dtype, shared_parts)
         own_splits = first.spec.redraws_split and first.data is not self.data
@@ -234,69 +176,24 @@ class VectorizedTrials(LightningModule):
             self._fill(row)
         self.step.refresh(self.trial_rows)
 
-    @property
-    def _real(self) -> torch.dtype:
-        return torch.float64 if self.settings.precision == "64-true" else torch.float32
-
-    def _traits(self, spec: TrialSpec) -> StepTraits:
-        """Return the traits of a module's steps."""
-        module = in_precision(self.make_module(spec), self._real)
-        has_callbacks = bool(as_list(self.settings.trainer().get("callbacks")))
-        if runs_aside(module) and not has_callbacks:
-            return StepTraits()
-        with quiet_lightning():
-            traits = traits_of(module, self._row_trainer, self.data)
-        traits.has_callbacks = has_callbacks
-        return traits
-
-    def _row_trainer(self, module: LightningModule) -> RowTrainer:
-        return RowTrainer(self._trial_trainer, module, datamodule_of(self.data), self.data.train_loader(0))
+    def _shared_parts(self) -> dict[str, Tensor]:
+        """Return the parts that all rows hold once."""
+        # Separate loaders, so that no epoch of a row starts.
+        seeds = (self.settings.batch_seed(trial_row.spec) for trial_row in self.trial_rows)
+        changing = self._first_steps.follow(map(self.data.train_loader, seeds), self.batches.device)
+        return equal_in_all([trial_row.module for trial_row in self.trial_rows], changing)
 
     def _make_step(self, module: LightningModule, optimizer: Optimizer) -> VectorizedStep:
         # All trials of a partition have the same clip value, whether it is searched or not.
         clip = self.settings.trainer().get("gradient_clip_val", self.settings.clip(self.trial_rows[0].spec))
         settings = dataclasses.replace(self.settings, gradient_clip_val=clip)
         self.rows.optimized = optimized_columns(self.rows, module, optimizer)
-        parts = (self.runner, self.rows, self._mask_shapes, settings)
+        parts = (self.runner, self.rows, self._first_steps.mask_shapes, settings)
         if isinstance(self.batches, MemoryBatches) and self.row_modules is None:
             flat = flat_optimizer(self.rows, module, optimizer) if uses_cuda_graphs(self.rows.flat.device) else None
             if flat is not None:
                 return DeviceStep(*parts, self.batches, flat)
         return HostStep(*parts)
-
-    def _follow(self, skeleton: LightningModule) -> set[str]:
-        """Record the masks of a step on a first batch; return the buffers that it changes."""
-        for trial_row in self.trial_rows:
-            # A separate loader, so that no epoch of the row starts.
-            loader = self.data.train_loader(self.settings.batch_seed(trial_row.spec))
-            try:
-                batch = next(iter(loader))
-            except Exception:  # the row fails when it trains
-                continue
-            (stack,) = stacks({0: batch}, self.batches.device)
-            self._first_batch = cast(stack.of(0), self._real)
-            self._mask_shapes(stack)
-            metrics = tuple(f"{path}." for path in self.runner.traits.metrics)
-            return self._changing | {name for name, _ in skeleton.named_buffers() if name.startswith(metrics)}
-        return {name for name, _ in skeleton.named_buffers()}
-
-    def _mask_shapes(self, stack: RowStack) -> Shapes:
-        """Return the shapes of a row's masks for the batches of a stack."""
-        if stack.shape in self._shapes:
-            return self._shapes[stack.shape]
-        skeleton, first = self.runner.skeleton, self.trial_rows[0]
-        batch = cast(stack.form.build([each[0] for each in stack.examples]), self._real)
-        self.runner.set_mode(training=True)  # a new shape may occur after an evaluation
-        state = {name: value.clone() for name, value in skeleton.state_dict().items()}
-        plain = self.runner.traits.is_plain
-        logs = captured_logs(skeleton) if plain else EffectRecorder(skeleton, self.runner.traits).recording()
-        with torch.no_grad(), logs, noting_changed_buffers(skeleton) as changing:
-            run = lambda: call_step(skeleton.training_step, batch, 0)  # noqa: E731
-            shapes = mask_shapes(skeleton, first.spec.rates, run)
-        skeleton.load_state_dict(state)  # the step updated BatchNorm's running statistics
-        self._shapes[stack.shape] = shapes
-        self._changing |= changing
-        return shapes
 
     def _fill(self, row: int) -> None:
         trial_row = self.trial_rows[row]
@@ -306,7 +203,7 @@ class VectorizedTrials(LightningModule):
         trial_row.module.to(self.rows.flat.device)  # sets `module.device`
         optimizer, trial_row.schedules = configure_optimizer(trial_row.module)
         trial_row.groups = optimizer.param_groups
-        self._note_numbers(trial_row)
+        self._first_steps.note_numbers(trial_row)
         self.step.fill(row, trial_row, optimizer)
         if self.row_modules is not None:
             self.row_modules.start(trial_row, optimizer)
@@ -316,15 +213,6 @@ class VectorizedTrials(LightningModule):
         if self.row_modules is not None and trial_row.view is None:
             self.row_modules.attach(trial_row)
 
-    def _note_numbers(self, trial_row: TrialRow) -> None:
-        """Record the numbers in which a row's training steps differ from other rows, such as a logged `lr`."""
-        traits = self.runner.traits
-        if not traits.numbers or self._first_batch is None:
-            return
-        found = logged_numbers(trial_row.module, self._first_batch, traits)
-        self._numbers = self._numbers or found
-        trial_row.numbers = {name: value for name, value in found.items() if value != self._numbers.get(name)}
-
     # -- training
 
     def fit(self) -> None:
@@ -333,7 +221,7 @@ class VectorizedTrials(LightningModule):
             # Each row has its own optimizer, so this module has none.
             warnings.filterwarnings("ignore", message=".*configure_optimizers. returned .None.*")
             try:
-                self._user_trainer.fit(self, self.batches)
+                plain_trainer(self.settings, max_epochs=-1).fit(self, self.batches)
             finally:
                 self.batches.close()
 
@@ -395,7 +283,7 @@ class VectorizedTrials(LightningModule):
 
     def _interrupt(self) -> None:
         training = [trial_row for trial_row in self.trial_rows if not trial_row.is_idle]
-        self.feed.tell([self._result(trial_row, "FAIL", INTERRUPTED) for trial_row in training])
+        self.feed.tell([self.source.result(trial_row, "FAIL", INTERRUPTED) for trial_row in training])
         self.trial_rows.clear()
         raise CancelledError
 
@@ -442,7 +330,7 @@ class VectorizedTrials(LightningModule):
             raise self.apart[0][1]
         failed = [each for each in self.trial_rows if each.failure and not each.is_idle]
         if failed:
-            self.feed.tell([self._result(trial_row, "FAIL", trial_row.failure) for trial_row in failed])
+            self.feed.tell([self.source.result(trial_row, "FAIL", trial_row.failure) for trial_row in failed])
         for trial_row in failed:
             trial_row.is_idle = True
 
@@ -491,7 +379,7 @@ class VectorizedTrials(LightningModule):
             trial_row.curve.append(point)
             trial_row.epoch += 1
             if not math.isfinite(point.objective) or not math.isfinite(point.train_loss_as_trained):
-                results[row] = self._result(trial_row, "FAIL", diverged(point, self.settings.monitor))
+                results[row] = self.source.result(trial_row, "FAIL", diverged(point, self.settings.monitor))
                 continue
             if point.objective < least and trial_row.keeps_best:
                 trial_row.best = trial_row.validated or self.rows.weights(trial_row.module)
@@ -503,9 +391,9 @@ class VectorizedTrials(LightningModule):
             if self.row_modules is not None:
                 self.row_modules.watch(trial_row)
             if trial_row.epoch == self.settings.max_epochs:
-                results[row] = self._result(trial_row, "COMPLETE", "")
+                results[row] = self.source.result(trial_row, "COMPLETE", "")
             elif prune:
-                results[row] = self._result(trial_row, "PRUNED", f"pruned after epoch {trial_row.epoch}")
+                results[row] = self.source.result(trial_row, "PRUNED", f"pruned after epoch {trial_row.epoch}")
             elif self.row_modules is None:
                 trial_row.advance("epoch", trial_row.epoch)
             if self.row_modules is not None and row in results:
@@ -518,27 +406,11 @@ class VectorizedTrials(LightningModule):
             self.feed.tell([results[row] for row in ended])
         return ended
 
-    def _result(self, trial_row: TrialRow, state: State, reason: str) -> TrialResult:
-        """Return the result of a trial; save the weights of a complete one first."""
-        path = self.checkpoint_path(trial_row.spec) if state == "COMPLETE" else None
-        sha256 = self._save(trial_row, path) if path is not None and trial_row.best is not None else ""
-        seconds = time.perf_counter() - trial_row.started
-        return TrialResult(
-            trial_row.spec, state, tuple(trial_row.curve), seconds, reason, str(path or ""), sha256, trial_row.lr_used
-        )
-
-    def _save(self, trial_row: TrialRow, path: Path) -> str:
-        module = self.make_module(trial_row.spec)
-        module.load_state_dict(trial_row.best or {})
-        trainer = self._trial_trainer
-        trainer.strategy.connect(module)
-        return save_checkpoint(trainer, path)
-
     def _replace(self, ended: list[int]) -> None:
         """Put the next trials into the free rows; if there are too few, narrow the stacked state."""
         idle = [row for row, trial_row in enumerate(self.trial_rows) if trial_row.is_idle]
         free = sorted([*ended, *idle])
-        trial_rows = self._ask(len(free) + self._missing)
+        trial_rows = self.source.ask(len(free) + self._missing, self._spare_memory)
         for row, trial_row in zip(free, trial_rows, strict=False):
             self.trial_rows[row] = trial_row
             self._fill(row)
@@ -585,19 +457,3 @@ def free_gpu_memory(on_gpu: bool) -> None:
     if on_gpu:
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _trainer(settings: TrainerSettings, max_epochs: int, accumulation: int = 1) -> Trainer:
-    return Trainer(
-        max_epochs=max_epochs,
-        accumulate_grad_batches=accumulation,
-        accelerator=settings.accelerator,
-        devices=1,
-        callbacks=[KeepSigtermHandler()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        plugins=[one_process()],
-    )
