@@ -32,10 +32,7 @@ class DeviceStep(VectorizedStep):
     """A training step that needs no input from the host while it runs.
 
     Args:
-        runner: Runs the module's steps for all rows.
-        rows: Stacked parameters and buffers.
-        shapes: Returns the mask shape of each site for one row of a stack.
-        settings: Training settings shared by all trials.
+        runner, rows, shapes, settings: As in `VectorizedStep`.
         batches: The training set, on the device of the rows.
         optimizer: Optimizer that steps all rows at once.
     """

@@ -171,13 +171,7 @@ _FLAT_OPTIMIZERS: dict[type[Optimizer], type[FlatOptimizer]] = {Adam: FlatAdam, 
 
 
 def flat_optimizer(rows: StackedState, module: LightningModule, optimizer: Optimizer) -> FlatOptimizer | None:
-    """Return the flat equivalent of a module's optimizer, or None if there is none.
-
-    Args:
-        rows: Stacked parameters, gradients and buffers.
-        module: A module that is bound to a row.
-        optimizer: The module's optimizer.
-    """
+    """Return the flat equivalent of a module's optimizer, or None if there is none."""
     spans = group_spans(rows, module, optimizer)
     flat = _FLAT_OPTIMIZERS.get(type(optimizer))
     return flat(rows, spans) if flat is not None and spans and has_default_options(optimizer) else None

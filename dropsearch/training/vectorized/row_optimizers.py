@@ -227,8 +227,4 @@ def _sgd_step(value: Tensor, gradient: Tensor, state: dict[str, Tensor], group: 
         state["momentum"] = momentum[0]
 
 
-_FUSED: dict[type[Optimizer], Callable[..., None]] = {
-    AdamW: _adam_step,
-    Adam: _adam_step,
-    SGD: _sgd_step,
-}
+_FUSED: dict[type[Optimizer], Callable[..., None]] = {AdamW: _adam_step, Adam: _adam_step, SGD: _sgd_step}

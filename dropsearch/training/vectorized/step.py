@@ -38,13 +38,7 @@ class VectorizedStep(ABC):
         settings: Training settings shared by all trials.
     """
 
-    def __init__(
-        self,
-        runner: VmapRunner,
-        rows: StackedState,
-        shapes: ShapesOf,
-        settings: TrainerSettings,
-    ) -> None:
+    def __init__(self, runner: VmapRunner, rows: StackedState, shapes: ShapesOf, settings: TrainerSettings) -> None:
         self.runner, self.rows, self.shapes, self.settings = runner, rows, shapes, settings
         self.row_modules: RowModules | None = None
         """Applies effects of steps; None if steps only compute a loss and log means."""
