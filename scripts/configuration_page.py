@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF, PAGE = ROOT / "conf", ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Every key of the command line. `KEY=VALUE` sets a key and `GROUP=OPTION` takes another file of `conf/GROUP/`;
+Every key of the command line. `KEY=VALUE` sets a key and `GROUP=OPTION` takes another file of a folder of `conf/`;
 `python -m dropsearch --cfg job` prints all values of a run without running it. Your own files lie in a folder that
 `--config-dir` names ([Your module](user-module.md)). This page is generated from `conf/` and its comments by
 `python scripts/configuration_page.py`.
