@@ -145,7 +145,8 @@ def _check_http(address: Address) -> None:
     except urllib.error.HTTPError as error:
         error.close()
     except (OSError, ValueError) as error:
-        raise address.refuse("MLflow's server must be reachable", f"{error}; {OTHERWISE}") from error
+        cause = f"timed out after {SECONDS:g} s" if "timed out" in str(error) else str(error)
+        raise address.refuse("MLflow's server must be reachable", f"{cause}; {OTHERWISE}") from error
 
 
 def _check_database(address: Address) -> None:
