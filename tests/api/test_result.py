@@ -69,7 +69,9 @@ def test_the_figures_are_matplotlibs(result: SearchResult, tmp_path: Path):
         figure = getattr(result, f"plot_{name}")()
         assert isinstance(figure, Figure), name
         figure.savefig(tmp_path / f"{name}.png")
-    assert len(result.plot_rates().axes) == 2, "a panel a site"
+    rates = result.plot_rates()
+    assert len(rates.axes) == 2, "a panel a site"
+    assert rates._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
 
 
 def test_a_figure_without_data_is_refused(result: SearchResult):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": 8.5,
     "text.parse_math": False,
 }
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows, although pyplot, which would see to that, is not used."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
 
 
 @contextmanager
@@ -112,7 +122,7 @@ def figure_layout(
     key_rows = math.ceil(sum(0.62 + 0.075 * len(str(key.get_label())) for key in keys) / (WIDTH - 0.2))
     above, below, between = 0.52 + (0.23 if titled else 0) + 0.23 * key_rows, 0.62 + LINE * len(lines), 0.42
     height = above + below + rows * panel_height + (rows - 1) * between
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure = ShownFigure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     grid = figure.add_gridspec(
         rows,
         columns,
