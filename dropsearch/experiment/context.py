@@ -132,7 +132,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     params = ranges(config)
     modules = TrialModules(config, source, settings, params)
     sites = with_kinds(modules.sites(modules.start), config.sites.kinds, "sites.kinds")
-    space = warm_started(config, _space(config, params, modules), sites, modules.class_name)
+    space = _space(config, params, modules)
     threads = unsafe_threads()
     processes = _processes(config, device, settings, source, threads)
     # Absolute, since processes with other working folders use it.
@@ -142,6 +142,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     )
     if config.task != "sites":
         _require_sites(context)
+    context = dataclasses.replace(context, space=warm_started(config, space, sites, modules.class_name))
     if not _needs_rate_check(context):
         return context
     rate_check = check_rates(lambda: modules.specimen(modules.start), modules.batch, _trainer_of(context))

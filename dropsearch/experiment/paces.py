@@ -86,7 +86,7 @@ def clock_length(config: Config, at_once: int) -> float:
     is simulated in a smaller size.
     """
     scale = min(MOST_TRIALS / config.study.n_trials, 1.0)
-    durations = _expected_durations(config)[:MOST_TRIALS]
+    durations = _expected_durations(config, scale)
     most = engines.most_at_once(config) or config.study.n_trials
     at_once, places = (max(round(scale * count), 1) for count in (at_once, most))
     clock, running, ended, ticks = TrialClock(places), dict[int, int](), 0, 0
@@ -106,9 +106,10 @@ def clock_length(config: Config, at_once: int) -> float:
     return ticks * at_once / sum(durations)
 
 
-def _expected_durations(config: Config) -> list[int]:
-    """Return the expected duration of each search trial of an arm, in ticks."""
-    trials, startup = config.study.n_trials, min(config.pruner.n_startup_trials, config.study.n_trials)
+def _expected_durations(config: Config, scale: float = 1.0) -> list[int]:
+    """Return the expected duration of each search trial of an arm, in ticks, in a study scaled down to `scale`."""
+    counts = (config.study.n_trials, min(config.pruner.n_startup_trials, config.study.n_trials))
+    trials, startup = (max(round(scale * count), 1) if count else 0 for count in counts)
     shortest = max(round(UNITS * min(config.pruner.warmup_epochs / config.trainer.max_epochs, 1.0)), 1)
     mean = UNITS * (trials * searched_share(config) - startup) / max(trials - startup, 1)
     whole = min(max((mean - shortest) / (UNITS - shortest), 0.0), 1.0) if shortest < UNITS else 1.0

@@ -47,14 +47,16 @@ def warm_started(config: Config, space: SpaceSettings, sites: Sequence[Site], mo
         raise _refused(config, f"study {earlier.name} is of module {earlier.module}, and this search of {module}")
     if not any(earlier.trials.values()):
         raise _refused(config, f"study {earlier.name} has no completed trial")
-    points = {
-        name: earlier.points(Space(space, ARMS[name], sites, typical_rates(sites)))
-        for name in config.arms
-        if name not in kept
-    }
-    count = min(len(each.points) for each in points.values())
-    if not count:
+    spaces = {name: Space(space, ARMS[name], sites, typical_rates(sites)) for name in config.arms if name not in kept}
+    points = {name: earlier.points(each) for name, each in spaces.items()}
+    count = min((len(points[name].points) for name, each in spaces.items() if each.distributions), default=0)
+    if not count and not any(each.points or each.is_tried for each in points.values()):
         raise _refused(config, f"the search space contains no value of study {earlier.name}")
+    if not count:
+        print(
+            f"note: study.warm_start adds nothing: an arm tries all that study {earlier.name} found for it anyway",
+            file=sys.stderr,
+        )
     if left_out := {name: why for each in points.values() for name, why in each.left_out.items()}:
         listed = ", ".join(f"{name} ({why})" for name, why in left_out.items())
         print(f"note: the sampler proposes what study.warm_start has and this search lacks: {listed}", file=sys.stderr)

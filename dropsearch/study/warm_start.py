@@ -57,7 +57,9 @@ class EarlierStudy:
         known = space.first_points
         for result in self._sources(space.arm):
             point, left_out = _fitted(space, result)
-            if point and point not in (*known, *found.points):
+            if point in known:
+                found.is_tried = True
+            elif point and point not in found.points:
                 found.points.append(point)
                 found.left_out.update(left_out if result.spec.arm == space.arm.name else {})
             if len(found.points) == MOST_POINTS:
@@ -79,6 +81,8 @@ class Points:
     points: list[Params] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Reasons by parameter."""
+    is_tried: bool = False
+    """Whether the space tries one of the earlier study's configurations first anyway."""
 
 
 def _objective(trial: TrialResult) -> float:

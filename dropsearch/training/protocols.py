@@ -218,7 +218,8 @@ class TrainerSettings:
     def measures_part(self, spec: TrialSpec, data: Any, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
         """Return whether a trial measures the train loss with dropout off after an epoch.
 
-        Trials of a search measure it once in `data.part_every` whole epochs, counted back from the last one.
+        Trials of a search measure it once in `data.part_every` whole epochs, counted back from the last one; a trial
+        that ends earlier may measure none.
         Retrainings, whose curves and gaps a report shows, measure it after each epoch.
 
         Args:

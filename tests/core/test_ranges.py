@@ -77,3 +77,9 @@ def test_many_combinations_contain_each_value():
     searched: dict[str, Range] = {key: Numbers(1, 100, step=1) for key in ("a", "b")}
     assert len(all_tried(searched)) == 100
     assert len(all_tried({"a": Numbers(1, MANY + 1, step=1)})) == 2
+
+
+def test_a_range_of_integers_holds_no_other_numbers():
+    assert not Numbers(1, 4).holds(2.5)
+    assert Numbers(1, 4).holds(2)
+    assert Numbers(1.0, 4.0).holds(2.5)

@@ -111,7 +111,7 @@ def test_the_printed_command_trains_the_configuration_again(
     assert ended.stdout.count("epoch ") == 4 + 1, "a line an epoch, and the best"
     kept = next(finished.out.glob("retrained/*/*.ckpt")).relative_to(finished.folder)
     monkeypatch.chdir(finished.folder)  # commands name Python as seen from the folder in which they are given
-    assert ended.stdout.splitlines()[-1].strip() == reload_command(str(kept))
+    assert ended.stdout.splitlines()[-1].strip() == reload_command(str(kept))[0]
 
 
 def test_the_printed_command_opens_the_database_that_was_written(finished: Finished):

@@ -160,7 +160,7 @@ def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Pa
         "report",
     ]
     assert "[evidence] evidence=off leaves it out" in ended.err
-    assert re.search(r"^\[plan\] about .* in all: search .*evidence", ended.err, re.MULTILINE)
+    assert re.search(r"^\[plan\] about .* in all: .*evidence", ended.err, re.MULTILINE)
     assert "100 %" not in ended.err
 
 

@@ -75,7 +75,9 @@ def test_points_are_few_and_different() -> None:
 
 def test_points_that_are_tried_anyway_are_left_out() -> None:
     space = make_space(lr=(1e-4, 1e-2), weight_decay=(1e-6, 1e-2), own={"lr": 1e-3})
-    assert points(space, trial(0, rates=space.typical), trial(1, rates={"a": 0.0, "b": 0.0})).points == []
+    tried = points(space, trial(0, rates=space.typical), trial(1, rates={"a": 0.0, "b": 0.0}))
+    assert (tried.points, tried.is_tried) == ([], True)
+    assert not points(space, trial(0, rates=RATES)).is_tried
     assert len(points(space, trial(0, rates=RATES)).points) == 1
 
 

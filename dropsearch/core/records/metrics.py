@@ -15,7 +15,10 @@ class EpochMetrics:
     epoch: int
     """Counted from 0."""
     train_loss: float
-    """Train loss with dropout off, on a fixed part of the training set, of the size of the validation set at most."""
+    """Train loss with dropout off, on a fixed part of the training set, of the size of the validation set at most.
+
+    NaN in epochs of a search that do not measure it.
+    """
     train_loss_as_trained: float
     """Train loss with dropout on: the mean over the batches of the epoch during training."""
     val_loss: float

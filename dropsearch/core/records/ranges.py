@@ -69,6 +69,8 @@ class Numbers:
         """Return whether a value lies in the range."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
+        if self.is_integer and value != int(value):
+            return False
         steps = (value - self.low) / self.step if self.step else 0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 

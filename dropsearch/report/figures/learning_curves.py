@@ -116,7 +116,8 @@ def _alt(name: str, results: list[TrialResult]) -> str:
     if not best:
         return ""
     val, train = (sum(losses) / len(best) for losses in zip(*((p.val_loss, p.train_loss) for p in best), strict=True))
-    return f"{name}: validation loss {val:.3f} and train loss {train:.3f} at the best epoch"
+    trained = "" if math.isnan(train) else f" and train loss {train:.3f}"
+    return f"{name}: validation loss {val:.3f}{trained} at the best epoch"
 
 
 def _least_validation(summary: Summary) -> float:

@@ -82,14 +82,15 @@ def params_of(spec: TrialSpec) -> dict[str, str]:
 
 
 def points_of(metrics: EpochMetrics) -> Points:
-    """Return one epoch's points; an unmeasured accuracy (NaN) has none."""
-    losses = {
+    """Return one epoch's points; an unmeasured accuracy or train loss (NaN) has none."""
+    always = {f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained, "val_loss": metrics.val_loss}
+    values = {
         f"{OWN}/train_loss": metrics.train_loss,
-        f"{OWN}/train_loss_as_trained": metrics.train_loss_as_trained,
-        "val_loss": metrics.val_loss,
+        **always,
+        f"{OWN}/train_acc": metrics.train_acc,
+        "val_acc": metrics.val_acc,
     }
-    accs = {f"{OWN}/train_acc": metrics.train_acc, "val_acc": metrics.val_acc}
-    known = losses | {name: acc for name, acc in accs.items() if not math.isnan(acc)}
+    known = {name: value for name, value in values.items() if name in always or not math.isnan(value)}
     if metrics.monitored is not None:  # a user module may log no loss; its metrics keep their names
         known = {name: value for name, value in known.items() if not math.isnan(value)}
     known |= {key(name): value for name, value in metrics.logged.items()}

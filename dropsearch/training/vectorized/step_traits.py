@@ -240,6 +240,8 @@ def _inside(container: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_same(before: Any, now: Any) -> bool:
+    if isinstance(now, set):
+        return before == now  # a copy may have another order
     same = len(before) == len(now) and all(map(is_, before, now))
     return same and not (isinstance(now, dict) and any(before[key] is not now[key] for key in before))
 

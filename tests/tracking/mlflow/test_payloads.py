@@ -92,6 +92,11 @@ def test_accuracies_without_a_measurement_are_left_out():
     assert {step for _, _, step in points} == {2}
 
 
+def test_a_train_loss_that_an_epoch_does_not_measure_is_left_out():
+    points = payloads.points_of(EpochMetrics(2, math.nan, 2.0, 1.0))
+    assert [name for name, _, _ in points] == ["dropsearch/train_loss_as_trained", "val_loss"]
+
+
 def test_the_best_values_are_those_of_the_epoch_with_the_least_validation_loss():
     totals = {name: (value, step) for name, value, step in payloads.totals_of(make_result())}
     best = make_curve()[2]

@@ -1,0 +1,37 @@
+"""Which attributes of a module a step changes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dropsearch.training.vectorized.step_traits import AttributeWatch
+
+WORDS = ["".join(letters) for letters in zip("abcdefghijklmnopqrst", "tsrqponmlkjihgfedcba", strict=True)]
+
+
+class Grouped(nn.Module):
+    """A module whose sets hold many names: the order of a set and of its copy differs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.groups = {*WORDS}, {"a": {*WORDS}}
+        self.words -= {*WORDS[5:15]}  # a set that has shrunk keeps its large table
+
+
+def test_sets_that_stay_are_unchanged() -> None:
+    assert AttributeWatch(Grouped()).changed() == {}
+
+
+def test_a_set_in_a_container_that_changes_is_named() -> None:
+    module = Grouped()
+    watch = AttributeWatch(module)
+    module.groups["a"].add("new")
+    assert [*watch.changed()] == [("", "groups")]
+    assert watch.grown(("", "groups"), module.groups) == "by changing a container that it holds"
+
+
+def test_a_set_that_grows_shows_what_is_new() -> None:
+    module = Grouped()
+    watch = AttributeWatch(module)
+    module.words.add("new")
+    assert watch.grown(("", "words"), module.words) == {"new"}
