@@ -19,8 +19,9 @@ from typing import Any, get_type_hints
 
 from hydra.utils import get_object
 
+from dropsearch.config.messages import GROUPS
 from dropsearch.config.schema import Config
-from dropsearch.core.constraints import Constraint, argument_annotations
+from dropsearch.core.constraints import Constraint, argument_constraints, field_constraint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF, PAGE = ROOT / "conf", ROOT / "docs" / "configuration.md"
@@ -31,19 +32,6 @@ Every key of the command line. `KEY=VALUE` sets a key and `GROUP=OPTION` takes a
 `--config-dir` names ([Your module](user-module.md)). This page is generated from `conf/` and its comments by
 `python scripts/configuration_page.py`.
 """
-GROUPS = (
-    "model",
-    "data",
-    "space",
-    "optimizer",
-    "sampler",
-    "pruner",
-    "engine",
-    "trainer",
-    "cluster",
-    "tracking",
-    "evidence",
-)
 LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[a-z_]\w*):"
     r"(?: +(?P<value>\"[^\"]*\"|\{.*?\}(?= |$)|\[[^]]*\]|[^ #{\[][^#]*?))?"
@@ -160,8 +148,8 @@ def schema_field(name: str) -> tuple[str, Constraint | None]:
         return "", None
     hint = get_type_hints(holder).get(last)
     kind = next((KINDS[kind.__name__] for kind in (int, float, bool) if hint in (kind, kind | None)), "")
-    constraints = [each.metadata.get("constraint") for each in dataclasses.fields(holder) if each.name == last]
-    return kind, next(iter(constraints), None)
+    constraints = (field_constraint(each) for each in dataclasses.fields(holder) if each.name == last)
+    return kind, next(constraints, None)
 
 
 def argument_constraint(name: str, files: list[Path]) -> Constraint | None:
@@ -169,10 +157,8 @@ def argument_constraint(name: str, files: list[Path]) -> Constraint | None:
     for path in files:
         target = re.search(r"_target_: (\S+)", path.read_text())
         if target:
-            annotation = argument_annotations(get_object(target[1])).get(name.rpartition(".")[2])
-            for constraint in getattr(annotation, "__metadata__", ()):
-                if isinstance(constraint, Constraint):
-                    return constraint
+            for constraint in argument_constraints(get_object(target[1])).get(name.rpartition(".")[2], ()):
+                return constraint
     return None
 
 
@@ -208,7 +194,8 @@ def page() -> str:
     lines += table((key.name, code(key.value), legal(key.name), key.meaning) for key in keys)
     lines.append("")
     for group in GROUPS:
-        lines += group_table(group)
+        if group != "experiment":  # its files set keys of other groups
+            lines += group_table(group)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -79,14 +79,19 @@ def checked(default: Any, constraint: Constraint) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def field_constraint(each: dataclasses.Field[Any]) -> Constraint | None:
+    """Return the constraint of a dataclass field, None without one."""
+    return each.metadata.get(_CONSTRAINT)
+
+
 def field_problems(config: Any, prefix: str = "") -> Iterator[str]:
     """Yield a message for each violation in a configuration dataclass, including nested groups."""
     for each in dataclasses.fields(config):
         value, key = getattr(config, each.name), f"{prefix}{each.name}"
         if dataclasses.is_dataclass(value):
             yield from field_problems(value, f"{key}.")
-        elif value is not None and _CONSTRAINT in each.metadata:
-            yield from each.metadata[_CONSTRAINT].problems(key, value)
+        elif value is not None and (constraint := field_constraint(each)):
+            yield from constraint.problems(key, value)
 
 
 def argument_problems(function: Callable[..., Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -94,18 +99,26 @@ def argument_problems(function: Callable[..., Any], given: Mapping[str, Any], pr
 
     Constraints are declared in annotations: ``kernel_size: Annotated[int, Constraint("int", odd=True)]``.
     """
-    for name, annotation in argument_annotations(function).items():
+    for name, constraints in argument_constraints(function).items():
         if given.get(name) is not None:
-            for constraint in getattr(annotation, "__metadata__", ()):
-                if isinstance(constraint, Constraint):
-                    problems = [*constraint.problems(f"{prefix}{name}", given[name])]
-                    yield from problems or _multiple(constraint.multiple_of, name, given, prefix)
+            for constraint in constraints:
+                problems = [*constraint.problems(f"{prefix}{name}", given[name])]
+                yield from problems or _multiple(constraint.multiple_of, name, given, prefix)
 
 
 def _multiple(other: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[str]:
     value, divisor = given[name], given.get(other)
     if _is_kind("int", value) and _is_kind("int", divisor) and divisor and value % divisor:
         yield f"{prefix}{name} must be a multiple of {prefix}{other}, got {value} and {divisor}"
+
+
+def argument_constraints(function: Callable[..., Any]) -> dict[str, list[Constraint]]:
+    """Return the constraints of a callable's arguments by name, in the order of their declaration."""
+    annotated = argument_annotations(function).items()
+    return {
+        name: [each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Constraint)]
+        for name, annotation in annotated
+    }
 
 
 def argument_annotations(function: Callable[..., Any]) -> dict[str, Any]:

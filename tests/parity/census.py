@@ -221,7 +221,7 @@ def _told(result: TrialResult) -> dict[str, float]:
 
 def _check(ours: Left, told: Mapping[str, float], theirs: Left, case: Case, rate: float, *, exact: float) -> None:
     expected = {name: told.get(f"training/{name}", told.get(name)) for name in theirs.metrics}
-    assert expected == pytest.approx(theirs.metrics, rel=exact, nan_ok=True), f"what is told at rate {rate}"
+    assert expected == pytest.approx(theirs.metrics, rel=exact, nan_ok=True), f"metrics at rate {rate}"
     for name in ("curve", "steps", "epoch", "metrics", "lr"):
         if name not in case.differs:
             expected = pytest.approx(getattr(theirs, name), rel=exact, nan_ok=True)

@@ -39,7 +39,7 @@ def _trials(summary: Summary) -> Iterator[str]:
     sizes = {name: len(arm.trials) for name, arm in summary.arms.items()}
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{arm_title(name)} {size}" for name, size in sizes.items())
-        yield f"The arms had unequal numbers of trials, hence unequal chances: {counts}."
+        yield f"The arms had different numbers of trials, so their chances were not equal: {counts}."
     reasons = {name: found for name, arm in summary.arms.items() if (found := findings.reasons(arm))}
     if reasons:
         counts = ", ".join(f"{arm_title(name)} {found.total()} of {sizes[name]}" for name, found in reasons.items())

@@ -16,7 +16,7 @@ from tests.chromium import Chromium
 from tests.free_port import free_port
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""The server tells nobody that it runs, and starts no processes for jobs, each of which would import MLflow."""
+"""Settings of the server: no usage statistics, and no processes for jobs, each of which would import MLflow."""
 PATIENCE = 600
 """Seconds in which a server on a busy machine must answer."""
 
