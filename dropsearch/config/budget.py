@@ -36,3 +36,9 @@ def parsed(text: str) -> Budget | None:
         return None
     seconds = sum(float(number) * SECONDS[unit.lower()] for number, unit in parts)
     return Budget(seconds=seconds) if seconds > 0 else None
+
+
+def is_time(text: str | None) -> bool:
+    """Return whether a budget is a duration."""
+    found = parsed(text or "")
+    return found is not None and found.seconds > 0

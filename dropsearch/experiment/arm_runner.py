@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from dropsearch.config.budget import is_time
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import ArmOutcome, Confirmed, TrialPhase, TrialResult
 from dropsearch.core.records.arms import typical_rates
@@ -111,6 +112,7 @@ class ArmRunner:
             timeout=self.context.config.study.timeout,
             retry_failed=self.context.config.study.retry_failed,
             max_epochs=self.context.config.trainer.max_epochs,
+            waits=not is_time(self.context.config.budget),
         )
 
     def vary(self, watch: Watch, phase: TrialPhase, variations: Variations) -> None:

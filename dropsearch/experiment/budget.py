@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from dropsearch.core.errors import InputError
 from dropsearch.core.seeds import confirmation_seeds
@@ -20,7 +21,7 @@ ROUNDS = (0.4, 0.75, 1.0)
 """Shares of an arm's trials after which the plan is updated."""
 MOST_SEEDS, MOST_TRIALS = 20, 1000
 CHUNK = 2
-"""Number of seeds to add at a time while time remains."""
+"""Least number of seeds to add at a time while time remains."""
 
 
 @dataclass(frozen=True)
@@ -67,33 +68,72 @@ class Costs:
     """Cost of parts that occur once, such as the report."""
     screening: int = 4
     """Number of seeds of every configuration; the best one of each arm is retrained on all."""
+    rows: int = 1
+    """Number of simultaneous trials of the search; costs of trials are those of full rows."""
+    confirm_rows: int = 1
+    idle: float = 1.0
+    """Cost of an empty row relative to that of a full one."""
 
     def of(self, given: Allocation) -> float:
         """Return the cost of an allocation."""
         return self.search(given.n_trials) + self.after(given.top_k, given.seeds)
 
-    def search(self, n_trials: int) -> float:
-        """Return the cost of the searches."""
-        return self.arms * n_trials * self.search_trial
+    def search(self, n_trials: int, done: int = 0) -> float:
+        """Return the cost of the searches, which run in rounds, after the first `done` trials of each arm."""
+        ends = [end for share in ROUNDS if (end := math.ceil(share * n_trials)) > done]
+        return self.arms * self.searched([end - begin for begin, end in pairwise([done, *ends])])
+
+    def searched(self, trials: Iterable[int]) -> float:
+        """Return the cost of searches of some numbers of trials, one after the other."""
+        return self.search_trial * sum(self._full(each, self.rows) for each in trials)
+
+    def confirm(self, top_k: int, seeds: int, done: int = 0) -> float:
+        """Return the cost of the confirmation after the first `done` seeds."""
+        if top_k < 2:
+            parts = [seeds - done]
+        else:
+            screened, before = min(seeds, self.screening), min(done, self.screening)
+            parts = [top_k * (screened - before), seeds - screened - (done - before)]
+        return self.arms * self.confirm_trial * sum(self._full(each, self.confirm_rows) for each in parts)
+
+    def end(self, seeds: int) -> float:
+        """Return the cost of test, evidence and report."""
+        return self.arms * seeds * self.model + self.fixed
 
     def after(self, top_k: int, seeds: int) -> float:
         """Return the cost after the search."""
-        retrained = retraining_count(top_k, seeds, self.screening)
-        return self.arms * (retrained * self.confirm_trial + seeds * self.model) + self.fixed
+        return self.confirm(top_k, seeds) + self.end(seeds)
+
+    def scaled(self, factor: float) -> Costs:
+        """Return the costs with those of all trials multiplied by a factor."""
+        return replace(self, search_trial=self.search_trial * factor, confirm_trial=self.confirm_trial * factor)
+
+    def _full(self, trials: int, rows: int) -> float:
+        """Return how many trials in full rows cost as much as some of which the last leave rows empty."""
+        return trials + self.idle * (-trials % rows)
 
 
-def choose(costs: Costs, available: float) -> Allocation | None:
+def choose(costs: Costs, available: float, done: int = 0) -> Allocation | None:
     """Return the largest affordable allocation, or None.
 
     It is the highest step of the ladder that fits, plus as many trials as the rest allows.
+
+    Args:
+        costs: What trials and the other parts cost.
+        available: The budget for what is left to do.
+        done: Number of trials of each arm that have ended.
     """
-    fitting = [n for n, each in enumerate(LADDER) if costs.of(each) <= available]
+
+    def fits(given: Allocation) -> bool:
+        return costs.search(given.n_trials, done) + costs.after(given.top_k, given.seeds) <= available
+
+    fitting = [n for n, each in enumerate(LADDER) if fits(each)]
     if not fitting:
         return None
     chosen = LADDER[max(fitting)]
-    more = math.floor((available - costs.of(chosen)) / max(costs.arms * costs.search_trial, 1e-12))
     above = LADDER[max(fitting) + 1].n_trials if max(fitting) + 1 < len(LADDER) else MOST_TRIALS
-    return replace(chosen, n_trials=min(chosen.n_trials + more, max(above, chosen.n_trials)))
+    more = [replace(chosen, n_trials=n) for n in range(chosen.n_trials, above + 1)]
+    return next(each for each in reversed(more) if fits(each))
 
 
 def enough(costs: Costs, available: float, used: float, *, in_time: bool) -> Allocation:
@@ -175,7 +215,7 @@ class BudgetedTraining:
             self._confirm(watch, progress)
 
     def _search(self, watch: Watch, progress: Progress) -> None:
-        begun, already = self._now(), self._ended()
+        begun, believed, expected = self._now(), self.costs, 0.0
         target = self.allocation.n_trials
         reached = 0
         for part in ROUNDS:
@@ -183,26 +223,26 @@ class BudgetedTraining:
             self._set(n_trials=reached)
             progress.state.n_trials = target
             progress.train("search", max(self.costs.arms * target - self._ended(), 0), is_search=True)
+            expected += believed.searched(
+                max(reached - len(arm.search.results()), 0) for arm in self.arm_runner.studies
+            )
             self.arm_runner.search(watch)
-            trained = self._ended() - already
             if self.arm_runner.cancelled() or reached >= target:
                 break
-            if self.clock and trained:
-                each = (self._now() - begun) / trained
+            if self.clock and expected:
                 # The ratio of confirmation to search durations remains as expected.
-                scale = each / self.costs.search_trial
-                self.costs = replace(self.costs, search_trial=each, confirm_trial=self.costs.confirm_trial * scale)
-                left = self.available - self._now() + self.costs.search(reached)
-                target = max((choose(self.costs, left) or LADDER[0]).n_trials, reached)
+                self.costs = believed.scaled((self._now() - begun) / expected)
+                found = choose(self.costs, self.available - self._now(), reached) or LADDER[0]
+                target = max(found.n_trials, reached)
         self._set(n_trials=reached)
 
     def _confirm(self, watch: Watch, progress: Progress) -> None:
         top_k, seeds = self.allocation.top_k, self.allocation.seeds
         if self.clock:
             top_k, seeds = self._affordable(self.available - self._now())
-        self._set(top_k=top_k, seeds=min(seeds, max(CHUNK, math.ceil(seeds / 2))) if self.clock else seeds)
-        begun, trained = self._now(), 0
         planned = self.costs.arms * retraining_count(top_k, seeds, self.costs.screening)
+        self._set(top_k=top_k, seeds=min(seeds, max(CHUNK, math.ceil(seeds / 2))) if self.clock else seeds)
+        begun, believed, trained, done, expected = self._now(), self.costs, 0, 0, 0.0
         while True:
             wanted = self.arm_runner.retrainings_left()
             progress.train("confirm", max(wanted, planned - trained))
@@ -210,15 +250,23 @@ class BudgetedTraining:
             trained += wanted
             if self.arm_runner.cancelled() or self.clock is None:
                 return
-            if trained:
-                self.costs = replace(self.costs, confirm_trial=(self._now() - begun) / trained)
-            done = self.allocation.seeds
-            more = min(done + CHUNK, MOST_SEEDS)
-            step = self.costs.after(top_k, more) - self.costs.after(top_k, done)
-            rest = self.costs.after(0, done)
-            if more == done or self._now() + step + rest > self.available:
+            seeds, due = self.allocation.seeds, self.costs.screening
+            due = retraining_count(top_k, seeds, due) - retraining_count(top_k, done, due)
+            expected += believed.confirm(top_k, seeds, done) * wanted / (self.costs.arms * due)
+            done = seeds
+            if expected:
+                self.costs = believed.scaled((self._now() - begun) / expected)
+            more = self._more_seeds(top_k, done)
+            if more == done:
                 return
             self._set(seeds=more)
+
+    def _more_seeds(self, top_k: int, done: int) -> int:
+        """Return to how many seeds the remaining time allows to go on, or halfway there, as speed may change."""
+        left = self.available - self._now()
+        numbers = range(done + 1, MOST_SEEDS + 1)
+        fitting = [n for n in numbers if self.costs.confirm(top_k, n, done) + self.costs.end(n) <= left]
+        return done + max(math.ceil((fitting[-1] - done) / 2), min(CHUNK, fitting[-1] - done)) if fitting else done
 
     def _affordable(self, left: float) -> tuple[int, int]:
         """Return the numbers of configurations and seeds that can be confirmed in the remaining time."""

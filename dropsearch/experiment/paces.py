@@ -14,6 +14,7 @@ import torch
 
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, TrainedModel
+from dropsearch.config.budget import is_time
 from dropsearch.config.schema import Config
 from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult, TrialSpec
 from dropsearch.experiment import engines
@@ -83,8 +84,10 @@ def clock_length(config: Config, at_once: int) -> float:
 
     Rows are empty at its end, and while a proposal waits for results that it has to know (`TrialClock`). Here, every
     trial that is not pruned takes `UNITS` ticks, and pruned ones are spread evenly. A study of more than `MOST_TRIALS`
-    is simulated in a smaller size.
+    is simulated in a smaller size. In a budget of time no proposal waits.
     """
+    if is_time(config.budget):
+        return waves(config.study.n_trials, at_once)
     scale = min(MOST_TRIALS / config.study.n_trials, 1.0)
     durations = _expected_durations(config, scale)
     most = engines.most_at_once(config) or config.study.n_trials

@@ -98,13 +98,17 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Co
     epochs = config.trainer.max_epochs
     searched = epochs * searched_share(config)
     fixed = REPORT_SECONDS + (TRACKING_SECONDS if tracker_names(config.tracking.name) else 0.0)
+    search, confirm = paces["search"], paces["confirm"]
     return Costs(
         len(config.arms),
-        searched * paces["search"].of(searched),
-        epochs * paces["confirm"].of(epochs),
+        searched * search.of(searched),
+        epochs * confirm.of(epochs),
         (1 + TEST_SHARE) * model,
         fixed,
         config.confirm.screening_seeds,
+        rows=search.at_once,
+        confirm_rows=confirm.at_once,
+        idle=search.idle,
     )
 
 

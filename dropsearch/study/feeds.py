@@ -160,7 +160,7 @@ class SearchFeed(StudyFeed):
 
     Which results a trial is proposed and pruned by follows from a `TrialClock` with `most_at_once` places. So the
     trials are the same with any engine, width and number of processes. While other processes train trials of the
-    study, or without `most_at_once`, a trial knows whatever has ended.
+    study, without `most_at_once`, or if it does not wait, a trial knows whatever has ended.
 
     Args beside those of `StudyFeed`:
         total: Total number of trials of the study.
@@ -168,6 +168,7 @@ class SearchFeed(StudyFeed):
         timeout: Seconds after the first `ask` in which trials can start; None for no limit.
         retry_failed: Whether to free the keys of trials that failed before, except diverged ones.
         max_epochs: Epochs of a trial that is not pruned.
+        waits: Whether proposals wait for the results that the clock lets them know.
     """
 
     def __init__(
@@ -182,11 +183,12 @@ class SearchFeed(StudyFeed):
         timeout: float | None = None,
         retry_failed: bool = False,
         max_epochs: int | None = None,
+        waits: bool = True,
     ) -> None:
         self._seed, self._timeout, self._max_epochs = seed, timeout, max_epochs
-        self._clock = TrialClock(most_at_once) if most_at_once else None
+        self._clock = TrialClock(most_at_once) if most_at_once and waits else None
         self.is_repeatable = True
-        """Whether trials follow from seed and settings: no other process has trained trials meanwhile."""
+        """False once trials of other processes have a part in what these are proposed by."""
         super().__init__(store, space, [(index,) for index in range(total)], cancelled, most_at_once)
         self._began: float | None = None
         self._failure: RunError | None = None

@@ -78,18 +78,29 @@ def test_the_words_name_what_is_detected() -> None:
     assert "detect no difference" in in_words(Allocation(3, 1, 2), 6)
 
 
-class Simulated:
-    """The arms of a run whose trainings move a clock."""
+IDLE = 0.5
 
-    def __init__(self, search: float, confirm: float, arms: int = 4, slower_from: float = 1e9, factor: float = 1.0):
-        self.now = 0.0
+
+class Simulated:
+    """The arms of a run whose trainings move a clock; at the end of a round of an arm some of its rows are empty."""
+
+    def __init__(
+        self,
+        search: float,
+        confirm: float,
+        arms: int = 4,
+        slower_from: float = 1e9,
+        factor: float = 1.0,
+        rows: int = 1,
+    ):
+        self.now, self.rows = 0.0, rows
         self.search_trial, self.confirm_trial = search, confirm
         self.slower_from, self.factor = slower_from, factor
         self.studies = [
             SimpleNamespace(search=SimpleNamespace(results=lambda n=n: self.searched[n])) for n in range(arms)
         ]
         self.searched: list[list[int]] = [[] for _ in range(arms)]
-        self.confirmed = 0
+        self.confirmed = [0] * arms
         self.seeds: tuple[int, ...] = ()
         config = SimpleNamespace(
             seed=0,
@@ -102,32 +113,44 @@ class Simulated:
     def cancelled(self) -> bool:
         return False
 
-    def _work(self, seconds: float) -> None:
-        self.now += seconds * (self.factor if self.now >= self.slower_from else 1.0)
+    def _work(self, trials: int, each: float) -> None:
+        """Train some trials of an arm, generation by generation."""
+        for begun in range(0, trials, self.rows):
+            count = min(self.rows, trials - begun)
+            seconds = each * (count + IDLE * (self.rows - count))
+            self.now += seconds * (self.factor if self.now >= self.slower_from else 1.0)
 
     def search(self, watch: Any) -> None:
         for done in self.searched:
-            while len(done) < self.context.config.study.n_trials:
-                self._work(self.search_trial)
-                done.append(1)
+            missing = max(self.context.config.study.n_trials - len(done), 0)
+            self._work(missing, self.search_trial)
+            done += [1] * missing
+
+    def _wanted(self, seeds: int) -> int:
+        top_k = min(self.context.config.confirm.top_k, self.context.config.study.n_trials)
+        return retraining_count(top_k, seeds, 4)
 
     def retrainings_left(self) -> int:
-        top_k = min(self.context.config.confirm.top_k, self.context.config.study.n_trials)
-        return len(self.studies) * retraining_count(top_k, len(self.seeds), 4) - self.confirmed
+        return len(self.studies) * self._wanted(len(self.seeds)) - sum(self.confirmed)
 
     def confirm(self, watch: Any) -> None:
-        for _ in range(self.retrainings_left()):
-            self._work(self.confirm_trial)
-            self.confirmed += 1
+        for wanted in (self._wanted(min(len(self.seeds), 4)), self._wanted(len(self.seeds))):
+            for arm, done in enumerate(self.confirmed):
+                self._work(max(wanted - done, 0), self.confirm_trial)
+                self.confirmed[arm] = max(wanted, done)
 
 
 MODEL, FIXED = 0.5, 10.0
 
 
+def believed_costs(arms: Simulated, believed: float = 1.0) -> Costs:
+    each = arms.search_trial * believed, arms.confirm_trial * believed
+    return Costs(4, *each, MODEL, FIXED, rows=arms.rows, confirm_rows=arms.rows, idle=IDLE)
+
+
 def run(arms: Simulated, seconds: float, believed: float = 1.0) -> tuple[float, BudgetedTraining]:
     """Return the seconds that a simulated run takes, evidence and report included."""
-    costs = Costs(4, arms.search_trial * believed, arms.confirm_trial * believed, MODEL, FIXED)
-    budgeted = BudgetedTraining(arms, costs, seconds, lambda: arms.now)  # type: ignore[arg-type]
+    budgeted = BudgetedTraining(arms, believed_costs(arms, believed), seconds, lambda: arms.now)  # type: ignore[arg-type]
     budgeted.train(lambda feed: feed, Progress())
     return arms.now + 4 * len(arms.seeds) * MODEL + FIXED, budgeted
 
@@ -138,6 +161,17 @@ def test_a_run_ends_in_time_though_its_speed_was_misjudged(seconds: float, belie
     took, _ = run(Simulated(0.6, 1.0), seconds, believed)
     assert took <= 1.1 * seconds
     assert took >= 0.7 * seconds or seconds == 7200  # where nothing more can be bought
+
+
+@pytest.mark.parametrize("seconds", [100, 300, 800])
+@pytest.mark.parametrize("rows", [2, 5, 10, 12, 32])
+def test_rows_that_stay_empty_are_planned_for(seconds: float, rows: int) -> None:
+    arms = Simulated(0.2, 0.35, rows=rows)
+    first = choose(believed_costs(arms), 0.97 * seconds)
+    took, budgeted = run(arms, seconds)
+    assert first is not None
+    assert budgeted.allocation.n_trials == pytest.approx(first.n_trials, rel=0.1)
+    assert 0.85 * seconds <= took <= seconds
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3])

@@ -176,6 +176,10 @@ def test_a_search_is_as_long_as_its_clock_allows(rows: int, length: float) -> No
     # Ten trials are proposed with the same results: with eight rows, two of them train while six rows are empty.
     config = composed("study.n_trials=30", "pruner=none", "trainer.max_epochs=7")
     assert paces.clock_length(config, rows) == pytest.approx(length, rel=0.02)
+    config.budget = "20m"  # nothing waits
+    assert paces.clock_length(config, rows) == paces.waves(30, rows)
+    config.budget = "500 trials"
+    assert paces.clock_length(config, rows) == pytest.approx(length, rel=0.02)
 
 
 def test_the_length_of_a_search_is_that_of_its_trials_in_a_feed() -> None:

@@ -117,7 +117,7 @@ def train(feed: SearchFeed, machine: Machine) -> None:
                 del rows[number]
 
 
-def make_feed(folder: Path, sampler: str, pruner: str, total: int = TOTAL) -> SearchFeed:
+def make_feed(folder: Path, sampler: str, pruner: str, total: int = TOTAL, **more: Any) -> SearchFeed:
     folder.mkdir(exist_ok=True)
     store = StudyStore(
         open_storage(None, folder / "study.journal"),
@@ -129,7 +129,7 @@ def make_feed(folder: Path, sampler: str, pruner: str, total: int = TOTAL) -> Se
         pruner=make_pruner(pruner, EPOCHS, n_startup_trials=3, warmup_epochs=1),
     )
     return SearchFeed(
-        store, make_space(), total=total, seed=0, cancelled=lambda: False, most_at_once=8, max_epochs=EPOCHS
+        store, make_space(), total=total, seed=0, cancelled=lambda: False, most_at_once=8, max_epochs=EPOCHS, **more
     )
 
 
@@ -158,6 +158,18 @@ def test_a_continued_study_has_the_trials_of_an_uninterrupted_one(tmp_path: Path
     again = make_feed(tmp_path / "parts", "tpe", "median")
     train(again, MACHINES[3])
     assert found(again) == found(whole)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_rows_are_empty_only_where_proposals_wait(tmp_path: Path, waits: bool) -> None:
+    feed = make_feed(tmp_path, "tpe", "none", waits=waits)
+    long, *others = feed.ask(8)
+    for spec in others:
+        feed.tell([TrialResult(spec, "COMPLETE", (EpochMetrics(0, 1.0, 1.0, 1.0, 0.5, 0.5),), 0.0, "")])
+    # The long trial has reported nothing: on the clock it may end first.
+    assert (len(feed.ask(7)), feed.held) == ((0, True) if waits else (7, False))
+    assert long.number == 0
+    assert feed.is_repeatable
 
 
 def test_nothing_waits_for_trials_of_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
