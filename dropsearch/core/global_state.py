@@ -158,7 +158,14 @@ def _following(original: Callable[..., Any], seed: int) -> Callable[..., Any]:
 def _reads_data(frame: FrameType | None) -> bool:
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
-        if frame.f_code.co_name in _DATA and not name.startswith(_LIBRARIES):
+        if frame.f_code.co_name in _DATA and not name.startswith(_LIBRARIES) and not _is_of_model(frame):
             return True
         frame = frame.f_back
     return False
+
+
+def _is_of_model(frame: FrameType) -> bool:
+    """Return whether code is a method of a LightningModule without data of its own: its `setup` builds layers."""
+    owner = next((frame.f_locals.get(name) for name in frame.f_code.co_varnames[:1]), None)
+    loader = getattr(type(owner), "train_dataloader", None)
+    return hasattr(owner, "training_step") and str(getattr(loader, "__module__", "")).startswith(_LIBRARIES)

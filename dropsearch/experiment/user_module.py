@@ -11,6 +11,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from dropsearch.config.schema import Config, OptimizerConfig, arguments, takes_optimizer
 from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import reseeding_follows, seeded, working_folder_kept
@@ -46,7 +48,7 @@ from dropsearch.training.adapters.hyperparameters import (
     routes,
     with_groups_set,
 )
-from dropsearch.training.adapters.layers import batchnorms, with_layers, without_batchnorm
+from dropsearch.training.adapters.layers import batchnorms, weights_at_start, with_layers, without_batchnorm
 from dropsearch.training.adapters.luck import SEED_ARGUMENTS, fixed_luck
 from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
@@ -96,10 +98,10 @@ class TrialModules:
         of_trainer = set(inspect.signature(trainer_class(first)).parameters)
         check_names("trainer", arguments(config.trainer), of_trainer, "the Trainer")
         loaders = source.train_loader(PROBED.seed), source.train_loader(PROBED.seed + 1)
-        built = self.specimen(self.start), self.specimen(self.start, seed=PROBED.seed + 1)
+        starts = self._weights_at_start(PROBED.seed), self._weights_at_start(PROBED.seed + 1)
         self.scores_by_example = hasattr(first, "example_scores")
         """Whether the module provides scores of each test example for the comparison of arms."""
-        self.fixed_luck = fixed_luck(*built, loaders)
+        self.fixed_luck = fixed_luck(*starts, loaders)
         """Sources of variation that do not depend on a trial's seed, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not self._has_batchnorm:
             raise InputError(
@@ -270,6 +272,11 @@ class TrialModules:
     def _specimen(self, values: Mapping[str, Any], seed: int = PROBED.seed) -> Any:
         rates = {self._rates: SHOWN_RATE} if self._rates else {}
         return self._made(dataclasses.replace(PROBED, hyperparameters=values, seed=seed), self.routes, rates)
+
+    def _weights_at_start(self, seed: int) -> Mapping[str, Tensor]:
+        module = self._specimen(self.start, seed)
+        with seeded(seed), reseeding_follows(seed):
+            return weights_at_start(module, self._source.for_trainer(seed), self._settings)
 
     def whole(self, spec: TrialSpec) -> Any:
         """Return the module of a trial after the hooks that build layers.

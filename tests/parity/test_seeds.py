@@ -78,11 +78,12 @@ def test_fixed_parts_are_named() -> None:
     with seeded(1):
         one, other, third = Net(), Net(), Net()
     other.last.load_state_dict(one.last.state_dict())
-    batches = [torch.ones(2, 3)], [torch.zeros(2, 3)]
-    assert fixed_luck(one, third, batches) == ()
-    assert fixed_luck(one, other, batches) == ("initial weights of last",)
+    batches = [torch.ones(2, 3)] * 2, [torch.zeros(2, 3)] * 2
+    start = {module: dict(module.named_parameters()) for module in (one, other, third)}
+    assert fixed_luck(start[one], start[third], batches) == ()
+    assert fixed_luck(start[one], start[other], batches) == ("initial weights of last",)
     other.load_state_dict(one.state_dict())
-    assert fixed_luck(one, other, (batches[0], batches[0])) == ("initial weights", "batch order")
+    assert fixed_luck(start[one], start[other], (batches[0], batches[0])) == ("initial weights", "batch order")
 
 
 SEARCH: dict[str, Any] = {
@@ -119,3 +120,79 @@ def test_a_search_passes_the_seed_on_or_names_what_is_fixed(make: type, fixed: t
     assert found.summary.fixed_luck == fixed
     assert (len(set(Seeded.seen)) > 2) is (make is Seeded)
     assert any("initial weights do not vary" in note for note in found.summary.notes) is bool(fixed)
+
+
+class SeedsInSetup(Net):
+    """Builds its last layer in `setup`, as a LightningModule without data of its own does, and seeds before."""
+
+    def setup(self, stage: str) -> None:
+        seed_everything(1, verbose=False)
+        self.last.reset_parameters()
+
+
+class OwnData(SeedsInSetup):
+    """Has loaders of its own, which `setup` may split."""
+
+    def train_dataloader(self) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(("make", "vary"), [(SeedsInSetup, True), (OwnData, False)])
+def test_setup_of_a_module_without_data_is_no_code_that_reads_data(make: Any, vary: bool) -> None:
+    drawn = []
+    for seed in (1, 2):
+        module = make()
+        with seeded(seed), reseeding_follows(seed):
+            module.setup("fit")
+        drawn.append(module.last.weight.detach().clone())
+    assert torch.equal(*drawn) is not vary
+
+
+class StartsFixed(nets.LitNet):
+    """Takes its weights from elsewhere when training starts, as from a file."""
+
+    def on_train_start(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.randn(self.first.weight.shape, generator=generator))
+            self.first.bias.copy_(torch.randn(self.first.bias.shape, generator=generator))
+
+
+def test_weights_that_a_hook_sets_are_named(tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    found = dropsearch.search(StartsFixed, data.Digits(), output_dir=tmp_path, **SEARCH)
+    assert found.summary.fixed_luck == ("initial weights of first",)
+
+
+def test_weights_that_are_fixed_on_purpose_are_no_missing_luck() -> None:
+    gates = torch.cat([torch.zeros(4), torch.ones(4), torch.zeros(8)])
+    kept = {"eye": torch.eye(5), "gates": gates, "zero": torch.zeros(3), "places": torch.arange(9.0)}
+    one, other = {**kept, "drawn": torch.randn(4)}, {**kept, "drawn": torch.randn(4)}
+    assert fixed_luck(one, other, ([], [])) == ()
+    assert fixed_luck(one, one, ([], [])) == ("initial weights",)
+    pair = {"pair": torch.tensor([0.1, 0.2])}
+    assert fixed_luck({**one, **pair}, {**other, **pair}, ([], [])) == ("initial weights of pair",)
+
+
+A, B, C = torch.zeros(2), torch.ones(2), torch.full((2,), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fixed"),
+    [
+        ([A, B], [A, B], True),
+        ([A, B, C], [A, C, B], False),  # the longest examples first
+        ([A], [A], False),  # one batch has no order
+        ([A], [B], False),
+        ([], [], False),
+    ],
+)
+def test_the_order_of_an_epoch_is_compared(one: Any, other: Any, fixed: bool) -> None:
+    assert (fixed_luck({}, {}, (iter(one), iter(other))) == ("batch order",)) is fixed
+
+
+def test_common_names_of_seeds_are_known() -> None:
+    from dropsearch.training.adapters.luck import SEED_ARGUMENTS
+
+    assert {"seed", "random_state", "rng_seed", "torch_seed"} <= {*SEED_ARGUMENTS}
+    assert not {"split_seed", "data_seed"} & {*SEED_ARGUMENTS}

@@ -1,26 +1,34 @@
-"""Layers of user modules: built in the hooks `setup` and `configure_model`, and BatchNorms, which can be removed."""
+"""Layers of user modules: built in hooks, with the weights of the first step; and BatchNorms, which can be removed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dropsearch._compat.lightning import is_lightning_class
 from dropsearch._compat.torch_modules import BatchNormBase, children_of
 from dropsearch.core.errors import InputError
 from dropsearch.core.user_errors import described
-from dropsearch.training.adapters.probe import for_a_look
+from dropsearch.training.adapters.probe import for_a_look, trained_for
+from dropsearch.training.logged_steps import wrapped_step
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
 
 HOOKS = ("setup", "configure_model")
+STARTS = ("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start")
+"""Hooks that may set weights before the first training step."""
 
 
 def builds_in_hooks(module: Any) -> bool:
     """Return whether a module overrides a hook that may build layers."""
-    owners = (next(kind for kind in type(module).__mro__ if hook in kind.__dict__) for hook in HOOKS)
+    return _overrides(module, HOOKS)
+
+
+def _overrides(module: Any, hooks: tuple[str, ...]) -> bool:
+    owners = (next(kind for kind in type(module).__mro__ if hook in kind.__dict__) for hook in hooks)
     return not all(map(is_lightning_class, owners))
 
 
@@ -47,6 +55,32 @@ def with_layers(module: Any, data: Mapping[str, Any], settings: TrainerSettings)
     finally:
         module.__dict__["_trainer"] = None
     return module
+
+
+def weights_at_start(module: Any, data: Mapping[str, Any], settings: TrainerSettings) -> dict[str, Tensor]:
+    """Return the weights with which a new module begins its first training step, by name.
+
+    A module with hooks that may set weights is changed: it trains for one batch.
+    """
+    if not _overrides(module, STARTS):
+        return _weights(with_layers(module, data, settings))
+    found: dict[str, Tensor] = {}
+
+    def noting(step: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            if not found:
+                found.update({name: each.detach().clone() for name, each in _weights(module).items()})
+            return step(*args, **kwargs)
+
+        return noted
+
+    with wrapped_step(module, noting):
+        trained_for(module, data, settings, 1)
+    return found or _weights(module)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: each for name, each in module.named_parameters() if not is_lazy(each)}
 
 
 def batchnorms(module: nn.Module) -> list[str]:

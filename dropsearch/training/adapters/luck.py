@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
-from torch import nn
-from torch.nn.parameter import is_lazy
+import torch
+from torch import Tensor
 
 from dropsearch.core.batches import same, tensors
 
-SEED_ARGUMENTS = ("seed", "random_seed", "random_state")
-"""Common names of seed arguments of constructors."""
+SEED_ARGUMENTS = (
+    "seed", "random_seed", "random_state", "rng_seed", "torch_seed", "manual_seed", "global_seed", "init_seed",
+    "weight_seed", "model_seed",
+)  # fmt: skip
+"""Common names of seed arguments of constructors; seeds of data and splits are not among them."""
+BATCHES = 4
+"""Number of batches of an epoch that are compared, since samplers may put the longest examples first."""
+
+SAMPLE = 4096
+"""Number of values of a weight that are examined."""
 
 
-def fixed_luck(first: nn.Module, second: nn.Module, loaders: tuple[Any, Any]) -> tuple[str, ...]:
-    """Return what modules and loaders of two seeds have in common: (a part's) ``initial weights``, ``batch order``."""
-    return (*_weights(first, second), *(["batch order"] if _same_batch(*loaders) else []))
+def fixed_luck(first: Mapping[str, Tensor], second: Mapping[str, Tensor], loaders: tuple[Any, Any]) -> tuple[str, ...]:
+    """Return what weights and loaders of two seeds have in common: (a part's) ``initial weights``, ``batch order``.
+
+    Args:
+        first: The weights with which training starts, by name.
+        second: Those of another seed.
+        loaders: The training batches of the two seeds.
+    """
+    return (*_weights(first, second), *(["batch order"] if _same_order(*loaders) else []))
 
 
 def notes(fixed: tuple[str, ...]) -> tuple[str, ...]:
@@ -29,10 +44,9 @@ def notes(fixed: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _weights(first: nn.Module, second: nn.Module) -> Iterator[str]:
-    others = dict(second.named_parameters())
-    drawn = {name: a for name, a in first.named_parameters() if not is_lazy(a) and name in others and _is_drawn(a)}
-    fixed = [name for name, a in drawn.items() if same(a, others[name])]
+def _weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterator[str]:
+    drawn = {name: weight for name, weight in first.items() if name in second and _is_drawn(weight)}
+    fixed = [name for name, weight in drawn.items() if same(weight, second[name])]
     if fixed and len(fixed) == len(drawn):
         yield "initial weights"
     elif fixed:
@@ -47,14 +61,24 @@ def _part(name: str, varying: set[str]) -> str:
     return name if top in varying else top
 
 
-def _is_drawn(weight: nn.Parameter) -> bool:
-    """Return whether a weight looks random; constant biases and scales are fixed on purpose."""
-    return weight.numel() > 1 and not bool((weight == weight.flatten()[0]).all())
+def _is_drawn(weight: Tensor) -> bool:
+    """Return whether a weight looks random.
+
+    Others are fixed on purpose: constants, whole numbers, identity matrices, the bias of an LSTM whose forget gate
+    starts at 1.
+    """
+    weight = weight.detach()
+    flat = (torch.view_as_real(weight.resolve_conj()) if weight.is_complex() else weight).flatten()
+    values = flat[:: max(len(flat) // SAMPLE, 1)].double().unique()
+    return bool((values != values.round()).any()) and (len(values) > 2 or len(values) == 2 == len(flat))
 
 
-def _same_batch(one: Any, other: Any) -> bool:
-    batches = [list(tensors(next(iter(_loader(each)), None))) for each in (one, other)]
-    return bool(batches[0]) and len(batches[0]) == len(batches[1]) and all(map(same, *batches))
+def _same_order(one: Any, other: Any) -> bool:
+    """Return whether the first batches of two epochs are the same; one batch alone has no order."""
+    first, second = ([list(tensors(batch)) for batch in islice(_loader(each), BATCHES)] for each in (one, other))
+    if len(first) != len(second) or len(first) < 2 or not first[0]:
+        return False
+    return all(len(a) == len(b) and all(map(same, a, b)) for a, b in zip(first, second, strict=True))
 
 
 def _loader(given: Any) -> Any:
