@@ -75,7 +75,7 @@ def weights_at_start(module: Any, data: Mapping[str, Any], settings: TrainerSett
         return noted
 
     with wrapped_step(module, noting):
-        trained_for(module, data, settings, 1)
+        trained_for(module, dict(data), settings, 1)
     return found or _weights(module)
 
 
