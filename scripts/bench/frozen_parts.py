@@ -22,6 +22,7 @@ from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 BATCH, EXAMPLES, RANK = 64, 256, 4
@@ -91,12 +92,12 @@ def side(width: int, size: int, holds_once: bool) -> VectorizedTrials:
 
     rates = {f"layers.{number}.drop": 0.1 for number in range(3)}
     feed = SpecFeed([TrialSpec("dropout", n, n, rates, lr=1e-3, weight_decay=0.0) for n in range(width)])
-    return VectorizedTrials(make, Data(size), TrainerSettings(1, "cpu"), feed, width, holds_once=holds_once)
+    return VectorizedTrials(RowSource(make, Data(size), TrainerSettings(1, "cpu"), feed), width, holds_once=holds_once)
 
 
 def numbers(trials: VectorizedTrials) -> int:
     """Return how many numbers of parameters and buffers the rows hold."""
-    rows = trials.rows
+    rows = trials.stack.rows
     return sum(tensor.numel() for tensor in (rows.flat, *rows.buffers.values(), *rows.shared.values()))
 
 

@@ -19,6 +19,7 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 
@@ -84,7 +85,8 @@ class Parts:
 
     def vectorized(self, width: int) -> VectorizedTrials:
         """Return `width` trials that train vectorized."""
-        return VectorizedTrials(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)), width)
+        source = RowSource(self.make_module, self.source, self.settings, SpecFeed(self.specs(width)))
+        return VectorizedTrials(source, width)
 
     def specs(self, count: int) -> list[TrialSpec]:
         """Return `count` trials, drawn from the ranges of the search: always the same ones, all rates above 0."""

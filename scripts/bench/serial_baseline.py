@@ -58,7 +58,7 @@ def rows(name: str, quick: bool) -> list[list[str]]:
     specs, epochs = itertools.cycle(parts.specs(32)), parts.epochs
     raw_turn(loop, specs, 1, 0.0)
     found = [
-        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(trials.trial_rows) / step_seconds(trials, seconds))
+        Turn(*raw_turn(loop, specs, epochs, seconds), ours=len(trials.stack.trial_rows) / step_seconds(trials, seconds))
         for _ in range(turns)
     ]
     return [
@@ -66,7 +66,7 @@ def rows(name: str, quick: bool) -> list[list[str]]:
             name,
             f"{statistics.median(turn.raw for turn in found):,.0f}",
             f"{1000 * statistics.median(turn.begin for turn in found):.1f}",
-            str(len(trials.trial_rows)),
+            str(len(trials.stack.trial_rows)),
             f"{statistics.median(turn.ours for turn in found):,.0f}",
             median_and_range([turn.ours / turn.raw for turn in found]),
         ]

@@ -28,6 +28,7 @@ from torch import Tensor
 from workloads import QUICK_WIDTH
 
 from dropsearch.datasets.loaders import TensorLoader
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 SHORT = 2
@@ -124,7 +125,7 @@ def measured(name: str, width: int, quick: bool) -> tuple[float, int, int, int]:
 
 def _short(parts: Parts, width: int) -> VectorizedTrials:
     feed = SpecFeed(parts.specs(width), dict.fromkeys(range(width), 1))
-    return VectorizedTrials(parts.make_module, ShortSource(parts), parts.settings, feed, width)
+    return VectorizedTrials(RowSource(parts.make_module, ShortSource(parts), parts.settings, feed), width)
 
 
 def rows(name: str, quick: bool) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from parts import Parts, SpecFeed, step_seconds
 
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 
@@ -24,7 +25,9 @@ def main(name: str, width: int, convolutions: Any, quick: bool) -> None:
         try:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            trials = VectorizedTrials(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width)), width)
+            trials = VectorizedTrials(
+                RowSource(parts.make_module, parts.source, settings, SpecFeed(parts.specs(width))), width
+            )
             seconds = step_seconds(trials, 0.2)
             break
         except torch.cuda.OutOfMemoryError:

@@ -29,9 +29,9 @@ def main(name: str, width: int, quick: bool) -> None:
     seconds = trials.seconds_per_step(5)
     epoch = _epoch_end(trials)
     activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with profiled(activities=activities) as run, trials.runner.ready():
+    with profiled(activities=activities) as run, trials.stack.runner.ready():
         trials.on_train_epoch_start()
-        trials.training_step([next(trials.batches.steps())] * STEPS, 0)
+        trials.training_step([next(trials.stack.batches.steps())] * STEPS, 0)
         if cuda:
             torch.cuda.synchronize()
     found: dict[str, Any] = {
@@ -54,16 +54,16 @@ def main(name: str, width: int, quick: bool) -> None:
 
 def _epoch_end(trials: Any) -> dict[str, float]:
     """Return the milliseconds of an evaluation, and of computing the orders of an epoch."""
-    with trials.runner.ready():
+    with trials.stack.runner.ready():
         for _ in range(3):
             began = time.perf_counter()
-            trials.evaluate()
+            trials.stack.evaluate()
             evaluation = time.perf_counter() - began
         began = time.perf_counter()
-        trials.batches.orders()
+        trials.stack.batches.orders()
         orders = time.perf_counter() - began
         began = time.perf_counter()
-        trials._fill(0)
+        trials.stack._fill(0)
         filled = time.perf_counter() - began
     return {"evaluation, ms": 1e3 * evaluation, "orders, ms": 1e3 * orders, "filling a row, ms": 1e3 * filled}
 

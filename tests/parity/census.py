@@ -22,6 +22,7 @@ from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.trainers import quiet_lightning
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trainer_arguments import not_of_rows
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.parity.conftest import SEED, Curve, source
@@ -156,8 +157,8 @@ def in_rows(case: Case, rate: float) -> Left | str:
         for holds_once in (True, False):
             feed = Queue([one, other, last])
             try:
-                trials = VectorizedTrials(make, rows, settings, feed, 3, holds_once=holds_once)
-                row = trials.trial_rows[1]
+                trials = VectorizedTrials(RowSource(make, rows, settings, feed), 3, holds_once=holds_once)
+                row = trials.stack.trial_rows[1]
                 trials.fit()
             except NotHeldOnceError:  # as in a search
                 continue

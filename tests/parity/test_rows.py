@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from dropsearch.core.global_state import seeded
 from dropsearch.core.records import TrialSpec
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.parity.census import EPOCHS, Case, Cell, compare_rows
 from tests.parity.conftest import SEED, source
@@ -111,7 +112,7 @@ def test_a_row_that_is_added_later_is_set_up_first() -> None:
     specs = [TrialSpec("dropout", n, SEED + n, {"drop": 0.1 + 0.2 * n}, lr=1e-2, weight_decay=0.0) for n in range(4)]
     found = []
     for feed in (Waiting(specs), Queue(specs)):
-        trials = VectorizedTrials(make, source(), TrainerSettings(EPOCHS, "cpu", "64-true"), feed, 4)
+        trials = VectorizedTrials(RowSource(make, source(), TrainerSettings(EPOCHS, "cpu", "64-true"), feed), 4)
         trials.fit()
         found.append({n: [p.val_loss for p in result.curve] for n, result in feed.results.items()})
     assert found[0].keys() == found[1].keys() == {0, 1, 2, 3}

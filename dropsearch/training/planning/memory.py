@@ -62,23 +62,23 @@ def measure_memory(make_trials: Callable[[int], VectorizedTrials]) -> Memory:
 def _measure(make_trials: Callable[[int], VectorizedTrials], width: int) -> tuple[int, int]:
     """Return the memory of a training step, and of parts that rows share."""
     trials = make_trials(width)
-    shared = sum(_bytes(tensor) for tensor in trials.rows.shared.values())
-    if trials.rows.flat.is_cuda:
+    shared = sum(_bytes(tensor) for tensor in trials.stack.rows.shared.values())
+    if trials.stack.rows.flat.is_cuda:
         return _peak_reserved(trials), shared
     saved = _SavedStorages()
     with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
         trials.seconds_per_step(1)
-    state = saved.bytes_without(trials.state()) + sum(_bytes(tensor) for tensor in trials.state())
-    return state + trials.batches.held(), shared
+    state = saved.bytes_without(trials.stack.state()) + sum(_bytes(tensor) for tensor in trials.stack.state())
+    return state + trials.stack.batches.held(), shared
 
 
 def _peak_reserved(trials: VectorizedTrials) -> int:
     """Return the peak of reserved CUDA memory, in bytes, during a training step and an evaluation."""
     free_gpu_memory(on_gpu=True)
-    before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in trials.state())
+    before = torch.cuda.memory_reserved() - sum(_bytes(tensor) for tensor in trials.stack.state())
     torch.cuda.reset_peak_memory_stats()
     trials.seconds_per_step(1)
-    trials.evaluate()
+    trials.stack.evaluate()
     return max(torch.cuda.max_memory_reserved() - before, 0)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from dropsearch.core.records import TrialSpec
 from dropsearch.training.protocols import Convolutions, DataSource, GivenTrials, TrainerSettings, device_of
 from dropsearch.training.sequential import ModuleFactory
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials, free_gpu_memory
 
 BUDGET_SECONDS = 1.5
@@ -41,7 +42,7 @@ class Throughput:
         """Build vectorized trials that are copies of the measured trial with different seeds."""
         seed, settings = self._spec.seed, dataclasses.replace(self._settings, convolutions=kind)
         feed = GivenTrials([dataclasses.replace(self._spec, number=n, seed=seed + n) for n in range(width)])
-        return VectorizedTrials(self._make_module, self._data, settings, feed, width, holds_once=holds_once)
+        return VectorizedTrials(RowSource(self._make_module, self._data, settings, feed), width, holds_once=holds_once)
 
     def rate(self, width: int) -> float | None:
         """Return the trial steps per second at a width; None if memory runs out."""

@@ -19,6 +19,7 @@ from dropsearch.datasets.loaders import TensorLoader
 from dropsearch.training.protocols import DataSource, GivenTrials, TrainerSettings, is_in_memory, validates_by_row
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 
 EPOCHS = 2
@@ -47,11 +48,11 @@ def trials_difference(
     name = type(make_module(specs[0])).__name__
     together, alone = GivenTrials(specs), GivenTrials(specs)
     try:
-        trained = VectorizedTrials(make_module, few, settings, together, len(specs))
+        trained = VectorizedTrials(RowSource(make_module, few, settings, together), len(specs))
         trained.fit()
     except NotHeldOnceError:  # as in the search
         together = GivenTrials(specs)
-        trained = VectorizedTrials(make_module, few, settings, together, len(specs), holds_once=False)
+        trained = VectorizedTrials(RowSource(make_module, few, settings, together), len(specs), holds_once=False)
         trained.fit()
     for _, error in trained.apart:
         raise error

@@ -14,6 +14,7 @@ from dropsearch.training.protocols import CheckpointPath, DataSource, Engine, Fe
 from dropsearch.training.sequential import ModuleFactory, SequentialEngine
 from dropsearch.training.vectorized.held_once import NotHeldOnceError
 from dropsearch.training.vectorized.partitioned_feed import PartitionedFeed
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import CancelledError, VectorizedTrials, free_gpu_memory
 
 
@@ -59,16 +60,9 @@ class VectorizedEngine(Engine):
             try:
                 if not partitioned.next_partition():
                     return
-                trials = VectorizedTrials(
-                    self.make_module,
-                    self.data,
-                    self.settings,
-                    partitioned,
-                    self.width,
-                    self.checkpoint_path,
-                    holds_once=self._holds_once,
-                )
-                if trials.trial_rows:
+                source = RowSource(self.make_module, self.data, self.settings, partitioned, self.checkpoint_path)
+                trials = VectorizedTrials(source, self.width, holds_once=self._holds_once)
+                if trials.stack.trial_rows:
                     with process_state_kept():
                         trials.fit()
                 self._train_apart(trials.apart, partitioned)
@@ -86,7 +80,7 @@ class VectorizedEngine(Engine):
                 if partitioned.cancelled():  # second Ctrl-C
                     raise
                 partitioned.requeue_open()
-                if isinstance(error, NotHeldOnceError) or (trials is not None and trials.holds_once):
+                if isinstance(error, NotHeldOnceError) or (trials is not None and trials.stack.holds_once):
                     self._holds_once = False  # frozen parts may be changed, so each row gets its own
                 else:
                     self.failure = str(error) if isinstance(error, UnsupportedError) else described(error)

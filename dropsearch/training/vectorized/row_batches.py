@@ -35,7 +35,7 @@ class RowBatches(ABC):
     A Trainer receives all steps as a single batch, since its overhead between batches exceeds a step on a GPU.
 
     Args:
-        trial_rows: The list of current rows, shared with `VectorizedTrials`, which updates it between epochs.
+        trial_rows: The list of current rows, shared with `TrialStack`, which updates it between epochs.
     """
 
     def __init__(self, trial_rows: list[TrialRow]) -> None:

@@ -43,7 +43,7 @@ class RowSource:
         data: DataSource,
         settings: TrainerSettings,
         feed: Feed,
-        checkpoint_path: CheckpointPath,
+        checkpoint_path: CheckpointPath = lambda _: None,
     ) -> None:
         self.make_module, self.data, self.settings = make_module, data, settings
         self.feed, self.checkpoint_path = feed, checkpoint_path

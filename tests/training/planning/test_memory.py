@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dropsearch.training.planning.memory import Memory, free_memory, measure_memory
 from dropsearch.training.protocols import TrainerSettings
+from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, make_factory, make_source, make_specs
 from tests.training.vectorized.laws import Case, trials
@@ -20,7 +21,7 @@ from tests.user_modules.nets import LitNet
 def make_trials(width: int, batch: int = 8) -> VectorizedTrials:
     factory, source = make_factory("mlp"), make_source("mlp")
     source.batch_size = batch
-    return VectorizedTrials(factory, source, TrainerSettings(2, "cpu"), Queue(make_specs("mlp", 4)), width)
+    return VectorizedTrials(RowSource(factory, source, TrainerSettings(2, "cpu"), Queue(make_specs("mlp", 4))), width)
 
 
 def test_two_widths_predict_a_wider_one() -> None:
@@ -73,13 +74,13 @@ def test_batches_that_are_read_ahead_are_counted() -> None:
         made: list[VectorizedTrials] = []
 
         def make(width: int, case: Case = case, rows: Any = rows, made: list[Any] = made) -> VectorizedTrials:
-            made.append(VectorizedTrials(case.make_module, rows, case.settings, Queue(trials(2)), width))
+            made.append(VectorizedTrials(RowSource(case.make_module, rows, case.settings, Queue(trials(2))), width))
             return made[-1]
 
         memories.append(measure_memory(make))
-        held.append([each.batches.held() for each in made])
+        held.append([each.stack.batches.held() for each in made])
         for each in made:
-            each.batches.close()
+            each.stack.batches.close()
     assert held == [[2 * batch, 4 * batch], [8 * batch, 10 * batch]]
     assert memories[1].fixed > memories[0].fixed
     assert min(memory.per_row for memory in memories) > 2 * batch

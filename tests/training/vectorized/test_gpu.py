@@ -70,7 +70,7 @@ def test_cuda_graph_equals_ordinary_steps(model: str, monkeypatch: pytest.Monkey
     VectorizedEngine(factory, source, settings, 2).run(with_graphs)
     assert {graph.name for graph in graphs} == {"training step", "evaluation"}
     assert not any(graph.capture_error for graph in graphs)
-    monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: False)
+    monkeypatch.setattr("dropsearch.training.vectorized.trial_stack.uses_cuda_graphs", lambda _: False)
     without_graphs = Queue(list(specs))
     VectorizedEngine(factory, source, settings, 2).run(without_graphs)
     for number, result in without_graphs.results.items():

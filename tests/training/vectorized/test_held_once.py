@@ -15,7 +15,8 @@ from dropsearch.core.records import EpochMetrics, TrialSpec
 from dropsearch.training.planning.memory import measure_memory
 from dropsearch.training.planning.throughput import Throughput
 from dropsearch.training.vectorized.held_once import NotHeldOnceError, equal_in_all, fingerprint, use, use_frozen
-from dropsearch.training.vectorized.trials import VectorizedTrials
+from dropsearch.training.vectorized.row_source import RowSource
+from dropsearch.training.vectorized.trial_stack import TrialStack
 from tests.training.conftest import Queue
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import frozen
@@ -28,12 +29,12 @@ BACKBONE = 64 * 40 + 40 + 40 + 40 + 40 * 64 + 64
 BATCH_NORM = 40 + 40 + 1
 
 
-def rows_of(make: type, width: int = 3, **options: bool) -> VectorizedTrials:
+def rows_of(make: type, width: int = 3, **options: bool) -> TrialStack:
     case = Case(make, Digits())
     rows = case.source.in_rows()
     assert rows is not None
     specs = trials(width, SITES.get(make, ["model", "drop"]))
-    return VectorizedTrials(case.make_module, rows, case.settings, Queue(specs), width, **options)
+    return TrialStack(RowSource(case.make_module, rows, case.settings, Queue(specs)), width, **options)
 
 
 def numbers(tensors: object) -> int:

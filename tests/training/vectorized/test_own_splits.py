@@ -64,7 +64,7 @@ def test_rows_equal_sequential_training(
     device_step: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: device_step)
+    monkeypatch.setattr("dropsearch.training.vectorized.trial_stack.uses_cuda_graphs", lambda _: device_step)
     settings = TrainerSettings(3, "cpu", "64-true")
     trials, alone, together = specs(5, rates), Queue(specs(5, rates)), Queue(specs(5, rates))
     SequentialEngine(make, source, settings).run(alone)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAver
 from dropsearch.core.records import TrialSpec
 from dropsearch.training.vectorized.device_step import DeviceStep
 from dropsearch.training.vectorized.trainer_arguments import not_of_rows
-from dropsearch.training.vectorized.trials import VectorizedTrials
+from dropsearch.training.vectorized.trial_stack import TrialStack
 from tests.training.vectorized.laws import Case, assert_alike, assert_law_2, trials
 from tests.user_modules import metrics
 from tests.user_modules.data import Digits
@@ -41,16 +41,16 @@ def test_law_2_holds(arguments: dict[str, Any], tmp_path: Path) -> None:
 def test_the_step_of_a_device_honours_them(
     arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: True)
+    monkeypatch.setattr("dropsearch.training.vectorized.trial_stack.uses_cuda_graphs", lambda _: True)
     used: list[type] = []
-    make_step = VectorizedTrials._make_step
+    make_step = TrialStack._make_step
 
-    def noted(self: VectorizedTrials, *args: Any) -> Any:
+    def noted(self: TrialStack, *args: Any) -> Any:
         step = make_step(self, *args)
         used.append(type(step))
         return step
 
-    monkeypatch.setattr(VectorizedTrials, "_make_step", noted)
+    monkeypatch.setattr(TrialStack, "_make_step", noted)
     given, specs = case(Grouped, **arguments), trials(3, SITES)
     assert_alike(given.vectorized(specs, tmp_path), given.sequential(specs, tmp_path))
     assert set(used) == {DeviceStep}

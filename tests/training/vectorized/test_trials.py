@@ -19,6 +19,7 @@ from dropsearch.training.sequential import SequentialEngine
 from dropsearch.training.vectorized.device_step import DeviceStep
 from dropsearch.training.vectorized.engine import VectorizedEngine
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
+from dropsearch.training.vectorized.trial_stack import TrialStack
 from dropsearch.training.vectorized.trials import VectorizedTrials
 from tests.training.conftest import Queue, Waiting, make_factory, make_source, make_specs
 
@@ -40,15 +41,17 @@ CASES = [
 def step_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run each test with both kinds of step; without a GPU, `DeviceStep` runs without a CUDA graph."""
     used: list[type[VectorizedStep]] = []
-    make_step = VectorizedTrials._make_step
+    make_step = TrialStack._make_step
 
-    def make_and_store(self: VectorizedTrials, *args: Any) -> VectorizedStep:
+    def make_and_store(self: TrialStack, *args: Any) -> VectorizedStep:
         step = make_step(self, *args)
         used.append(type(step))
         return step
 
-    monkeypatch.setattr("dropsearch.training.vectorized.trials.uses_cuda_graphs", lambda _: request.param is DeviceStep)
-    monkeypatch.setattr(VectorizedTrials, "_make_step", make_and_store)
+    monkeypatch.setattr(
+        "dropsearch.training.vectorized.trial_stack.uses_cuda_graphs", lambda _: request.param is DeviceStep
+    )
+    monkeypatch.setattr(TrialStack, "_make_step", make_and_store)
     yield
     expected = HostStep if request.node.get_closest_marker("no_flat_optimizer") else request.param
     assert set(used) <= {expected}
@@ -411,7 +414,7 @@ def test_partitions_train_one_after_another(monkeypatch: pytest.MonkeyPatch) -> 
     fit = VectorizedTrials.fit
 
     def record_fit(self: VectorizedTrials) -> None:
-        widths.append({str(trial_row.spec.hyperparameters["model.hidden"]) for trial_row in self.trial_rows})
+        widths.append({str(trial_row.spec.hyperparameters["model.hidden"]) for trial_row in self.stack.trial_rows})
         fit(self)
 
     monkeypatch.setattr(VectorizedTrials, "fit", record_fit)
