@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from dropsearch._compat.lightning_entry_points import entry_points_once
 from tests.experiment.forked_runs import RunForker
+from tests.hydra_within import fit_in
 
 # A machine that is busy may take any time over an example: no test is timed.
 settings.register_profile("untimed", deadline=None, max_examples=30)
@@ -91,6 +92,11 @@ def _entry_points_once() -> Iterator[None]:
     """Read the entry points of installed packages once for all Trainers, those of plain Lightning too."""
     with entry_points_once("lightning.pytorch") if "lightning" in sys.modules else nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hydra() -> None:
+    fit_in()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from dropsearch.config.schema import Config
 from dropsearch.core.records import Summary, TrialResult
 from dropsearch.study.search_space import Space
 from dropsearch.study.store import StudyStore
-from tests.experiment.hydra_within import fit_in
 from tests.experiment.one_figure import PLACE, write_first_figure
 
 LIGHT = (
@@ -47,11 +46,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _hydra() -> None:
-    fit_in()
 
 
 @pytest.fixture(autouse=True, scope="package")

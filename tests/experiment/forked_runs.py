@@ -144,7 +144,7 @@ def _import_all() -> None:
     import dropsearch
     import tests.experiment.one_figure  # noqa: F401
     from dropsearch.config.compose import compose_overrides
-    from tests.experiment.hydra_within import fit_in
+    from tests.hydra_within import fit_in
 
     for module in pkgutil.walk_packages(dropsearch.__path__, "dropsearch."):
         with suppress(ImportError):  # of packages that are not installed
