@@ -15,14 +15,16 @@ from dropsearch.config.options import check_options, option_errors
 from dropsearch.config.params import with_params
 from dropsearch.config.user_targets import with_user_targets
 from dropsearch.core.errors import BAD_INPUT, FAILED, STOPPED, InputError, RunError
+from dropsearch.core.preparation import preparing
 from dropsearch.core.printable import one_line as printable_line
 
 
 def _run(raw: DictConfig) -> int:
     try:
         config = typed(raw)
-        # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
-        from dropsearch.experiment.tasks import run
+        with preparing("loading PyTorch and Lightning"):
+            # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
+            from dropsearch.experiment.tasks import run
 
         return run(config)
     # Printed here and not in `main`, because Hydra adds lines to an exception that leaves a job.

@@ -48,6 +48,8 @@ LOOK_SECONDS = 0.5
 MANY_MODELS = 20
 ONCE_SECONDS = 3.0
 """Seconds; a longer first measurement is not repeated."""
+WARMING = 16
+"""Number of examples of a measurement that is not timed, since it includes imports and compilation."""
 TEST_SHARE = 0.1
 """Ratio of the duration of a test to that of the measures."""
 
@@ -307,19 +309,22 @@ def evidence_pace(
 
 def _pace_of_looks(context: ExperimentContext, clock: Callable[[], float], arms: int) -> float:
     shared = measurement_data(dataclasses.replace(context, source=_WithoutTest(context.source)))  # type: ignore[arg-type]
-    first = _look(context, shared, context.config.arms[-1], clock)
-    if first > ONCE_SECONDS:
-        return first
-    # Imports and compilation are done; arms without dropout have fewer measures.
-    ends = dict.fromkeys([*context.config.arms[:1], context.config.arms[-1]][-arms:])
-    return sum(_look(context, shared, arm, clock) for arm in ends) / len(ends)
+    last = context.config.arms[-1]
+    _look(context, shared, last, clock, WARMING)  # imports and compiles
+    found = [_look(context, shared, last, clock)]
+    if arms > 1 and found[0] <= ONCE_SECONDS and context.config.arms[0] != last:
+        # Arms without dropout have fewer measures.
+        found.append(_look(context, shared, context.config.arms[0], clock))
+    return sum(found) / len(found)
 
 
-def _look(context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float]) -> float:
-    """Return the duration of the measures on an untrained model of an arm, in seconds."""
+def _look(
+    context: ExperimentContext, shared: MeasurementData, arm: str, clock: Callable[[], float], most: int = MOST
+) -> float:
+    """Return the duration of the measures on an untrained model of an arm and at most `most` examples, in seconds."""
     (spec,) = _specs(context, arm, 1)
-    validation, train = split_examples(context, shared, spec)
-    held_out = _as_many(validation, context.source.sizes.get("test", 0))
+    validation, train = (each.sample(most, 0) for each in split_examples(context, shared, spec))
+    held_out = _as_many(validation, min(context.source.sizes.get("test", 0), most))
     module = context.make_module(spec).to(held_out.targets.device).eval()
     model = TrainedModel(spec, module, module, held_out, validation, train, shared.is_image, shared.settings)
     started = clock()

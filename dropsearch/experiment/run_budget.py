@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from dropsearch.config.budget import parsed
 from dropsearch.core.errors import InputError
+from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, ComparisonMetric
 from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
@@ -90,10 +91,11 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Co
     Raises:
         InputError: No trial ended an epoch.
     """
-    paces, config = pilots(context, engine), context.config
+    with preparing("measuring the speed of search and confirmation"):
+        paces, config = pilots(context, engine), context.config
     if "search" not in paces:
         raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
-    with engines.all_cores():
+    with preparing("measuring how long the evidence takes"), engines.all_cores():
         model = evidence_pace(context, thorough=True)
     epochs = config.trainer.max_epochs
     searched = epochs * searched_share(config)

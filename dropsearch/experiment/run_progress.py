@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
@@ -35,14 +36,6 @@ from dropsearch.tracking import tracker_names
 from dropsearch.training.planning.plan import Plan
 from dropsearch.training.protocols import Engine
 
-EVIDENCE_HINT = "evidence=off leaves it out"
-
-
-def preparing(what: str) -> None:
-    """Print on a terminal, but not in a log, what happens before a run starts."""
-    if sys.stderr.isatty():
-        print(f"[prepare] {what}", file=sys.stderr, flush=True)
-
 
 def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequence[ArmStudies]) -> Progress:
     """Return the progress of a run that trains the missing trials of its studies.
@@ -58,8 +51,7 @@ def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequenc
     )
     for arm in studies:
         state.known(arm.results())
-    preparing("measuring how long the evidence takes")
-    with engines.all_cores():
+    with preparing("measuring how long the evidence takes"), engines.all_cores():
         model = evidence_pace(context)
     trials = missing_trials(context, studies) if plan else {}
     epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)

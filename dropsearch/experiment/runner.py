@@ -25,7 +25,7 @@ from dropsearch.experiment.phases import phases
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
 from dropsearch.experiment.run_header import notes, run_header
-from dropsearch.experiment.run_progress import EVIDENCE_HINT, run_progress, winners_count
+from dropsearch.experiment.run_progress import run_progress, winners_count
 from dropsearch.experiment.standstill import named_if_still
 from dropsearch.experiment.studies import arm_studies, mark_folder
 from dropsearch.experiment.watched_feed import TrackedFeed
@@ -147,7 +147,7 @@ class ExperimentRun:
             self._track_untracked_results()  # another process may have died in the meantime
             complete = not self.interruption.requested
             outcomes = self._outcomes(complete)
-            self.progress.begin("compare", hint="the arms, and keep the best model")
+            self.progress.begin("compare")
             if complete:
                 self._check_kept(outcomes)
             summary = self.summary(outcomes, complete)
@@ -285,7 +285,7 @@ class ExperimentRun:
         if self.budget is not None and not self.budget.training.affords_evidence(looks):
             note = "the budget left no time for evidence: use task=evidence to measure it"
             return dataclasses.replace(summary, notes=(*summary.notes, note))
-        self.progress.begin("evidence", looks, "models", EVIDENCE_HINT)
+        self.progress.begin("evidence", looks, "models")
         with engines.all_cores(), named_if_still("measuring what dropout did in the winners"):
             evidence = collect_evidence(self.arm_runner, summary, self.progress.step)
         return dataclasses.replace(summary, evidence=evidence, seconds=self._elapsed())

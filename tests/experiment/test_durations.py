@@ -6,6 +6,7 @@ import io
 import re
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,18 @@ def test_the_estimate_does_not_open_the_test_set(tmp_path: Path, monkeypatch: py
     assert paces.evidence_pace(context, thorough=True) > 0
 
 
+def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seconds = Clock(), iter([1000, *[7] * 10])
+
+    def measure(_: Any) -> None:
+        clock.now += next(seconds)
+
+    monkeypatch.setattr(paces, "MEASURES", {"slow at first": SimpleNamespace(of_curve=False, measure=measure)})
+    context = build_context(composed(*STUDY, f"output_dir={tmp_path}", "confirm.seeds=20"))
+    assert paces.evidence_pace(context, clock) == 7
+    assert paces.evidence_pace(context, clock, thorough=True) == 7
+
+
 def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:
     given = (*STUDY, "engine=sequential", "evidence=off", f"output_dir={tmp_path}")
     searched(composed(*given))
@@ -159,7 +172,7 @@ def test_a_run_tells_its_stages_and_no_end_before_the_end(cli: Cli, tmp_path: Pa
         "evidence",
         "report",
     ]
-    assert "[evidence] evidence=off leaves it out" in ended.err
+    assert "[evidence] what dropout does in the winners is measured; evidence=off leaves it out" in ended.err
     assert re.search(r"^\[plan\] about .* in all: .*evidence", ended.err, re.MULTILINE)
     assert "100 %" not in ended.err
 

@@ -7,13 +7,13 @@ from contextlib import closing as closed
 
 from dropsearch.config.schema import Config
 from dropsearch.core.errors import FAILED, STOPPED
+from dropsearch.core.preparation import preparing
 from dropsearch.core.records import Summary
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.kept_checks import try_end
 from dropsearch.experiment.preflight import reached
-from dropsearch.experiment.run_progress import preparing
 from dropsearch.experiment.runner import ExperimentRun, trackers
 from dropsearch.experiment.studies import check_existing
 from dropsearch.report import closing
@@ -35,13 +35,13 @@ def search(config: Config) -> int:
 def searched(config: Config) -> Summary:
     """Search, confirm, test, write all files, and return the summary."""
     started = time.perf_counter()
-    preparing("reading the data and inspecting the module")
-    context = build_context(config)
+    with preparing("reading the data and inspecting the module"):
+        context = build_context(config)
     try_end(context)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    preparing("comparing vectorized with sequential training and measuring their speed")
-    plan = engines.plan(context)
+    with preparing("comparing vectorized with sequential training"):
+        plan = engines.plan(context)
     check_existing(context)
     tracker = trackers(context)
     # Fork here, before the tracker and the studies have threads and open files.

@@ -7,11 +7,11 @@ from typing import TextIO
 
 from dropsearch.report.progress.progress import Snapshot, View
 
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Lines(View):
-    """Prints a line at the start of each stage, and every five seconds.
+    """Prints a line at the start of each stage, and every ten seconds.
 
     Args:
         stream: The output; standard error by default.
@@ -25,7 +25,7 @@ class Lines(View):
 
     def begin(self, now: Snapshot) -> None:
         """Print the name of a stage."""
-        self._print(f"[{now.stage}]{f' {now.hint}' if now.hint else ''}")
+        self._print(f"[{now.stage}] {now.work}".rstrip())
 
     def draw(self, now: Snapshot) -> None:
         """Print the progress; before the first such line, print the estimated duration."""

@@ -14,13 +14,15 @@ from typing import Any
 
 from dropsearch.core.atomic_io import atomic_write_text
 from dropsearch.report.figures.palette import arm_style
-from dropsearch.report.progress.charts import curves_chart, rate_charts
+from dropsearch.report.progress.charts import curves_chart, rate_charts, site_count
 from dropsearch.report.progress.progress import Snapshot, View, duration
 from dropsearch.report.progress.state import ArmState
 from dropsearch.report.text.escaping import drawable
 
 SECONDS_BETWEEN_PAGES = 5.0
 RELOAD_SECONDS = 5
+STILL_SECONDS = 60
+"""Seconds without a new page after which a browser says so; load delays a page by less."""
 MARK = '<meta name="dropsearch" content="live">'
 ENDED = {"stopped": "The run was stopped.", "failed": "The run failed."}
 _STYLE = """
@@ -28,11 +30,26 @@ _STYLE = """
 .bar span { display: block; height: 100%; background: var(--link); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
 .charts svg, .curves svg { min-width: 0; }
+.curves svg { max-width: 34rem; }
 figure { margin: 1rem 0; }
 thead th { min-width: 0; }
 svg text { fill: var(--quiet); font: 11px var(--type); }
 svg .axis { stroke: var(--quiet); stroke-width: 1; fill: none; }
 svg .none { stroke: var(--ink); fill: var(--ink); }
+"""
+
+
+_STILL = """<script>
+const old = Date.now() / 1000 - %d;
+if (old > %d) {
+  const since = old < 5400 ? Math.round(old / 60) + " min" : Math.round(old / 3600) + " h";
+  document.querySelector(".answer").textContent =
+    "This page has not been written for " + since + ": the run has ended without a report, or its machine stands "
+    + "still. The same command continues it.";
+  document.querySelector(".left-to-do").remove();
+  document.title = "stopped: " + document.title;
+}
+</script>
 """
 
 
@@ -42,14 +59,12 @@ class LivePage(View):
     Args:
         path: The file.
         title: Title of the run.
-        clock: Returns the time of day as text.
+        clock: Returns the time of day in seconds, as `time.time`.
     """
 
     every = SECONDS_BETWEEN_PAGES
 
-    def __init__(
-        self, path: Path, title: str, clock: Callable[[], str] = lambda: time.strftime("%Y-%m-%d %H:%M:%S")
-    ) -> None:
+    def __init__(self, path: Path, title: str, clock: Callable[[], float] = time.time) -> None:
         self._path, self._title, self._clock = path, title, clock
         self._reports = False
 
@@ -78,20 +93,22 @@ class LivePage(View):
             atomic_write_text(self._path, page(now, self._title, self._clock()))
 
 
-def page(now: Snapshot, title: str, written: str) -> str:
+def page(now: Snapshot, title: str, written: float) -> str:
     """Return the page.
 
     Args:
         now: The state of the run.
         title: Title of the run.
-        written: The time of day.
+        written: The time of day in seconds.
     """
     reload = "" if now.ending else f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n'
     css = files("dropsearch.report.html").joinpath("page.css").read_text(encoding="utf-8")
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written))
+    still = "" if now.ending else _STILL % (written, STILL_SECONDS)
     note = (
-        f"Written at {written}."
+        f"Written at {at}."
         if now.ending
-        else f"Written at {written}; the page is rewritten every {SECONDS_BETWEEN_PAGES:.0f} s and reloads itself. "
+        else f"Written at {at}; the page is rewritten every {SECONDS_BETWEEN_PAGES:.0f} s and reloads itself. "
         "If this time stands still, the run has ended without a report."
     )
     return drawable(
@@ -99,7 +116,7 @@ def page(now: Snapshot, title: str, written: str) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{reload}'
         f"<title>{100 * now.share:.0f} % {escape(title)}</title>\n<style>{css}{_STYLE}</style>\n</head>\n<body>\n"
         f'<header>\n<h1>{escape(title)}</h1>\n</header>\n<main>\n{body(now)}<p class="small">{note}</p>\n</main>\n'
-        "</body>\n</html>\n"
+        f"{still}</body>\n</html>\n"
     )
 
 
@@ -111,16 +128,24 @@ def body(now: Snapshot) -> str:
 def _parts(now: Snapshot) -> Iterator[str]:
     yield f'<div class="answer" role="status">{escape(_banner(now))}'
     yield f'<div class="bar"><span style="width: {100 * now.share:.1f}%"></span></div></div>\n'
-    yield f"<p>{escape(_stages(now))}</p>\n"
+    yield f'<p class="left-to-do">{escape(_stages(now))}</p>\n'
     yield _table(now)
     if curves := curves_chart(now.state):
         yield f'<h2>Running trials</h2>\n<figure class="curves">{curves}'
-        yield f"<figcaption>{escape(now.state.monitor.name)} by epoch</figcaption></figure>\n"
+        yield f"<figcaption>{escape(now.state.monitor.name)} by epoch, a line for each trial</figcaption></figure>\n"
     if charts := rate_charts(now.state):
         yield '<h2>Rates and score</h2>\n<div class="charts">\n'
         yield from (f"<figure>{svg}<figcaption>{escape(site)}</figcaption></figure>\n" for site, svg in charts.items())
-        caption = f"Each dot is a trial: its dropout rate, and its best {escape(now.state.monitor.name)}."
-        yield f'</div>\n<p class="small">{caption}</p>\n'
+        yield f'</div>\n<p class="small">{escape(_caption(now, len(charts)))}</p>\n'
+
+
+def _caption(now: Snapshot, shown: int) -> str:
+    sites = site_count(now.state)
+    some = f" The first {shown} of {sites} sites are shown." if sites > shown else ""
+    return (
+        f"Each dot is a trial: its dropout rate, and its best {now.state.monitor.name}, in the color of its arm. Worse "
+        f"trials than the axis reaches are at its edge.{some}"
+    )
 
 
 def _banner(now: Snapshot) -> str:
@@ -128,13 +153,20 @@ def _banner(now: Snapshot) -> str:
         return ENDED.get(now.ending, "The run is done.") + f" It took {duration(now.elapsed)}."
     counted = f": {now.done} of {now.total} {now.unit}" if now.unit and now.total else ""
     left = "" if now.left is None else f" About {duration(now.left)} left, {100 * now.share:.0f} % of the run is over."
-    hint = f" {now.hint[:1].upper()}{now.hint[1:]}." if now.hint else ""
-    return f"{now.stage[:1].upper()}{now.stage[1:]}{counted}.{left}{hint}"
+    return f"{_capital(now.stage)}{counted}.{left}"
 
 
 def _stages(now: Snapshot) -> str:
+    """Return what happens now, and what is still to come."""
+    if now.ending:
+        return ""
     known = [f"{name} {duration(left)}" for name, left in now.parts.items() if left]
-    return f"Still to come: {', '.join(known)}." if known and not now.ending else ""
+    lines = (_capital(now.work), f"Still to come: {', '.join(known)}" if known else "")
+    return " ".join(f"{line}." for line in lines if line)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _table(now: Snapshot) -> str:

@@ -13,6 +13,17 @@ from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
 from dropsearch.report.progress.forecast import Forecast
 from dropsearch.report.progress.state import RunState
 
+WORK = {
+    "search": "each arm tries settings",
+    "confirm": "the best settings of each arm are retrained on fresh seeds",
+    "single sites": "winners are retrained with the rate of one site changed",
+    "test": "the winners are measured on the test set, once",
+    "compare": "the arms are compared, and the best model is kept",
+    "evidence": "what dropout does in the winners is measured; evidence=off leaves it out",
+    "report": "figures and reports are written",
+    "tracking": "the tracker writes its last entries",
+}
+"""What happens in a stage, by its name."""
 TRAINED = ("trials", "retrainings")
 """Units of training stages, in the search and after it."""
 SETTLED_SECONDS = 8.0
@@ -44,6 +55,12 @@ class Snapshot:
     elapsed: float
     ending: str = ""
     """How the run ended; empty while it is running."""
+
+    @property
+    def work(self) -> str:
+        """What happens in the stage, in at most 80 characters where there is no hint; may be empty."""
+        repeated = "the search is repeated with other seeds" if self.stage.startswith("repeat ") else ""
+        return ", ".join(filter(None, (WORK.get(self.stage, repeated), self.hint)))
 
     @property
     def trains(self) -> bool:

@@ -69,15 +69,15 @@ class LiveTable(View):
         table.add_column("arm", max_width=14, no_wrap=True)
         for name in ("done", "pruned", "training", "confirmed", "best"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column(f"good rates 0..{HIGHEST_RATE}", no_wrap=True)
+        table.add_column(f"rates of the best\n0 {'to':^{CELLS - 6}} {HIGHEST_RATE}", no_wrap=True)
         for arm in now.state.arms.values():
             table.add_row(*(Text(cell) for cell in self._row(arm, now)))
         width = min(self._console.width, 80)
         bar = Table.grid()
         bar.add_row(ProgressBar(total=1.0, completed=now.share, width=width))
         lines = [Text(status(now, best=False), no_wrap=True, overflow="ellipsis")]
-        if now.hint:
-            lines.append(Text(now.hint))
+        if now.work and not now.ending:
+            lines.append(Text(now.work))
         return Group(table, bar, *lines)
 
     def _row(self, arm: ArmState, now: Snapshot) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,16 @@ import pytest
 
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.report.progress import Forecast, Progress, Stage
+from dropsearch.report.progress.charts import CURVES_WIDTH, LEFT, curves_chart
 from dropsearch.report.progress.page import MARK, LivePage, NotebookDisplay, in_notebook
+from dropsearch.report.progress.progress import WORK
 from dropsearch.report.progress.state import ArmState, Point, RunState
 from dropsearch.report.progress.table import CELLS, LiveTable, strip
+from tests.chromium import Chromium, file_url, missing
 from tests.report.progress.test_progress import Clock
 
 SITES = ("net.input.dropout", "net.<b>hidden</b>")
+WRITTEN = 1_800_000_000.0
 ARMS = ("none", "dropout", "batchnorm", "both", "dropout_shared", "typical")
 
 
@@ -68,7 +73,7 @@ class Tags(HTMLParser):
 
 def written(tmp_path: Path, **kwargs: Any) -> tuple[Progress, Path]:
     path = tmp_path / "report.html"
-    progress, clock = half_done(LivePage(path, "mlp on <digits>", lambda: "12:00:00"), **kwargs)
+    progress, clock = half_done(LivePage(path, "mlp on <digits>", lambda: WRITTEN), **kwargs)
     clock.now += 10
     progress._draw()
     return progress, path
@@ -87,6 +92,48 @@ def test_the_page_shows_arms_curves_rates_and_time_left(tmp_path: Path) -> None:
     assert tags.count["polyline"] == 12  # a curve for each trial that trains
     assert tags.count["svg"] == 1 + len(SITES)
     assert "nan" not in text
+
+
+def test_the_page_says_what_happens_now(tmp_path: Path) -> None:
+    progress, path = written(tmp_path)
+    assert "Each arm tries settings. Still to come: search" in path.read_text()
+    progress.begin("evidence", 40, "models")
+    text = path.read_text()
+    assert "Evidence: 0 of 40 models." in text
+    assert "What dropout does in the winners is measured; evidence=off leaves it out. Still to come: " in text
+
+
+def test_curves_begin_at_their_first_epoch() -> None:
+    progress, _ = half_done()
+    first, *_, last = re.findall(r"[\d.]+(?=,)", curves_chart(progress.state).split('points="')[1].split('"')[0])
+    assert (float(first), float(last)) == (LEFT, CURVES_WIDTH - 6)
+
+
+def test_many_sites_and_trials_keep_the_page_small(tmp_path: Path) -> None:
+    progress, _ = half_done(LivePage(tmp_path / "report.html", "x"))
+    rates = {f"model.encoder.layers.{n}.feed_forward.activation_dropout": n / 30 for n in range(25)}
+    for arm in ARMS:
+        progress.state.arms[arm].points[:] = [Point(rates, 1 / (n + 1), "COMPLETE") for n in range(3000)]
+    progress.begin("confirm", 10, "retrainings")
+    text = (tmp_path / "report.html").read_text()
+    assert len(text) < 600_000
+    assert "The first 12 of 25 sites are shown." in text
+
+
+def test_the_page_of_a_killed_run_says_so(tmp_path: Path) -> None:
+    if gone := missing():
+        pytest.skip(f"{' and '.join(gone)} not installed")
+    _, path = written(tmp_path)
+    copied = tmp_path / "elsewhere" / "copied.html"
+    copied.parent.mkdir()
+    copied.write_bytes(path.read_bytes())
+    with Chromium() as browser:
+        for seconds, shown in ((5, "Search: 48 of 180 trials."), (200, "This page has not been written for 3 min")):
+            text = path.read_text().replace(f"{WRITTEN:.0f}", f"{time.time() - seconds:.0f}")
+            copied.write_text(text)
+            browser.open(file_url(copied))
+            assert browser.run("return document.querySelector('.answer').innerText").startswith(shown)
+        assert "Still to come" not in browser.run("return document.body.innerText")
 
 
 def test_the_page_exists_when_the_first_stage_begins(tmp_path: Path) -> None:
@@ -129,15 +176,18 @@ def test_the_page_shows_what_is_monitored(tmp_path: Path) -> None:
 def test_the_table_fits_a_terminal(width: int) -> None:
     pytest.importorskip("rich")
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    progress, _ = half_done(LiveTable(stream, width))
-    progress.begin("evidence", 40, "models", "evidence=off leaves it out")
+    table = LiveTable(stream, width)
+    progress, _ = half_done(table)
+    for stage in WORK:
+        progress.begin(stage, 3000, "models")
+        table._console.print(table._table(progress.snapshot()))
     progress.close("done")
     stream.flush()
     text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
     shown = text.splitlines()
     assert max(map(len, shown)) <= width
     assert "dropout_shared" in text
-    assert "evidence=off leaves it out" in text
+    assert all(work in text for work in WORK.values())
     assert "…" not in text
 
 

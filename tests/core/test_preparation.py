@@ -1,0 +1,41 @@
+"""What is shown before a run has a progress."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+import time
+
+import pytest
+
+from dropsearch.core import preparation
+from dropsearch.core.preparation import preparing
+
+
+def test_a_terminal_counts_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, terminal = pty.openpty()
+    monkeypatch.setattr(preparation, "TICK", 0.001)
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        text = ""
+        with preparing("reading the data", clock=iter(range(1000)).__next__):
+            while "2 s" not in text:
+                text += os.read(shown, 1000).decode()
+        text += os.read(shown, 1000).decode()
+    os.close(shown)
+    assert text.startswith("[prepare] reading the data\r[prepare] reading the data, 1 s\r")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(("in_notebook", "expected"), [(False, ""), (True, "[prepare] reading the data\n")])
+def test_a_log_gets_nothing_and_a_notebook_a_line(
+    in_notebook: bool, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if in_notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", time)
+    with preparing("reading the data"):
+        pass
+    assert capsys.readouterr() == (expected, "")
