@@ -1,0 +1,214 @@
+"""Builds the module of each trial from the configuration and the searched values."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from dropsearch.config.schema import Config, OptimizerConfig, arguments, takes_optimizer
+from dropsearch.core.errors import InputError
+from dropsearch.core.global_state import reseeding_follows, seeded, working_folder_kept
+from dropsearch.core.records import ARMS, Range, TrialSpec
+from dropsearch.core.user_errors import USER_ERRORS, described
+from dropsearch.experiment.build import Source
+from dropsearch.experiment.insertion import insert, where_of
+from dropsearch.experiment.params import start
+from dropsearch.experiment.targets import (
+    check_names,
+    given_names,
+    imported,
+    instantiated,
+    named_arguments,
+    of_data,
+    takes_rates,
+)
+from dropsearch.training.adapters.hyperparameters import (
+    Route,
+    accepted,
+    arguments_of,
+    defaults,
+    routes,
+    with_groups_set,
+)
+from dropsearch.training.adapters.layers import batchnorms, without_batchnorm
+from dropsearch.training.adapters.luck import SEED_ARGUMENTS
+from dropsearch.training.trainers import trainer_class
+
+
+class ModuleBuilder:
+    """Builds modules with the searched values of a trial.
+
+    Args:
+        config: The configuration.
+        source: The data.
+        params: Other searched ranges by configuration key.
+
+    Attributes:
+        names: The names of accepted arguments.
+        own: The arguments of a module without searched values, by name.
+        start: The first value of each range in `params`: the configured one where there is one.
+        rates: The name of the argument that takes the rates of a trial; empty if the dropout control sets all rates.
+        has_batchnorm: Whether a module that was built had BatchNorm, which `batchnorm.replace` took out.
+
+    Raises:
+        InputError: The class cannot be imported, or has no argument of a configured name.
+    """
+
+    def __init__(self, config: Config, source: Source, params: Mapping[str, Range]) -> None:
+        self._config, self._source, self._params = config, source, params
+        self._chosen: Any = config.model
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.has_batchnorm = False
+        self._of_data: Mapping[str, Any] = {}
+        self.names, self._maker, self.own = self._taken()
+        self._where = where_of(config.sites)  # after the import above, which adds the working folder to sys.path
+        # Rates of inserted dropout are no constructor arguments, so the control sets all rates.
+        self.rates = "" if self._where else takes_rates(self._target())
+        self._refuse_arguments()
+        self.start: Mapping[str, Any] = start(params, self._configured())
+
+    @property
+    def class_name(self) -> str:
+        """Dotted name of the user's class or factory function."""
+        made_by = self._chosen.made_by
+        if made_by is None:
+            return self._chosen._target_
+        # Without the path of its file, so that a study continues after the script is moved.
+        return f"{made_by.__module__}.{getattr(made_by, '__qualname__', self._chosen.name)}"
+
+    def _target(self) -> Any:
+        return self._chosen.made_by or imported(self._chosen._target_, "model._target_")
+
+    def _taken(self) -> tuple[set[str], Callable[..., Any], dict[str, Any]]:
+        """Return the names of accepted arguments, a function that builds the module, and the configured arguments."""
+        chosen = self._chosen
+        if chosen.made_by is not None:
+            names, open_ended = accepted(chosen.made_by)
+            if open_ended:
+                # The effect of unnamed arguments (**kwargs) is unknown, so the optimizer is set instead.
+                names |= self._named() | (set() if inspect.isclass(chosen.made_by) else {"lr", "weight_decay"})
+            return names, chosen.made_by, defaults(chosen.made_by)
+        target = self._target()
+        given = named_arguments(chosen, target)
+        names, open_ended = accepted(target)
+        of_source = self._of_data = of_data(target, given, self._source)
+
+        def build(**more: Any) -> Any:
+            configured = {name: value for name, value in more.items() if name != self.rates and _is_configured(value)}
+            others = {name: value for name, value in more.items() if name not in configured}
+            from_file = {name: value for name, value in given.items() if name not in others}
+            return instantiated(chosen._target_, {**from_file, **configured}, "model", {**of_source, **others})
+
+        own = {**defaults(target), **given, **of_source}
+        return names | (self._named() if open_ended else set()), build, own
+
+    def _configured(self) -> dict[str, Any]:
+        """Return the configured values of searchable keys."""
+        of_optimizer = dataclasses.asdict(self._config.optimizer) if takes_optimizer(self._config) else {}
+        return {f"model.{name}": value for name, value in self.own.items()} | {
+            f"optimizer.{name}": value for name, value in of_optimizer.items()
+        }
+
+    def searched(self) -> list[str]:
+        """Return the names of searched arguments other than learning rate and weight decay."""
+        return [key.removeprefix("model.") for key in self._params if key.startswith("model.")]
+
+    def _named(self) -> set[str]:
+        """Return the names of all configured arguments."""
+        of_arms = (name for values in self._config.arm_args.values() for name in values)
+        return {*self.searched(), *given_names(self._chosen), *of_arms}
+
+    def _refuse_arguments(self) -> None:
+        owner, given = self._chosen.name, arguments(self._chosen)
+        check_names("model", given_names(self._chosen), self.names, owner)
+        check_names("space.params.model", self.searched(), self.names, owner)
+        for arm, values in self._config.arm_args.items():
+            check_names(f"arm_args.{arm}", values, self.names, owner)
+        for route in routes(self.names, []):
+            if route.how == "argument" and route.argument in given:
+                value = given[route.argument]
+                raise InputError(
+                    f"model.{route.argument} must be left out, because it is searched, got {value}: set "
+                    f"space.{route.setting}.low={value} space.{route.setting}.high={value} or another range"
+                )
+
+    def build(
+        self, spec: TrialSpec, chosen: tuple[Route, ...], changed: Mapping[str, Any] = MappingProxyType({})
+    ) -> Any:
+        """Return the module of a trial; its initial weights are a function of the trial's seed.
+
+        Args:
+            spec: The trial.
+            chosen: How learning rate and weight decay reach the module.
+            changed: Constructor arguments that replace those of the trial.
+
+        Raises:
+            InputError: It cannot be built, is not a LightningModule, or is the same object as before.
+        """
+        more = {**self._seeds(spec), **self.trial_arguments(spec, chosen), **changed}
+        with seeded(spec.seed), reseeding_follows(spec.seed), working_folder_kept():
+            module = self.made_of(more)
+        trainer_class(module)
+        if module in self._seen:
+            raise InputError(
+                f"model={self._chosen.name} must build a new module for each trial, got the same object twice: build "
+                "it inside the function"
+            )
+        self._seen.add(module)
+        if self._config.batchnorm.replace and not ARMS[spec.arm].batchnorm:
+            self.has_batchnorm = bool(batchnorms(module))
+            without_batchnorm(module)
+        insert(module, self._where)
+        if takes_optimizer(self._config):
+            spec = dataclasses.replace(spec, hyperparameters={})  # they are constructor arguments
+        with_groups_set(module, spec, chosen)
+        return module
+
+    def made_of(self, given: Mapping[str, Any]) -> Any:
+        """Call the user's class or function with constructor arguments.
+
+        Raises:
+            InputError: It raises.
+        """
+        try:
+            return self._maker(**given)
+        except InputError:
+            raise
+        except USER_ERRORS as error:
+            message = described(error)
+            if isinstance(error, TypeError) and "missing" in message and inspect.isclass(self._maker):
+                message += f": pass a function that builds it, lambda: {self._chosen.name}(...)"
+            raise InputError(f"model={self._chosen.name} cannot be built: {message}") from error
+
+    def constructor_arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
+        """Return the constructor arguments of a trial: those of the data, of its arm, and searched values."""
+        return {**self._of_data, **self._seeds(spec), **self.trial_arguments(spec, chosen)}
+
+    def _seeds(self, spec: TrialSpec) -> dict[str, int]:
+        """Return the trial's seed for each seed argument of the module that the user does not set."""
+        given = {*given_names(self._chosen), *self.searched()}
+        return {name: spec.seed for name in SEED_ARGUMENTS if name in self.names and name not in given}
+
+    def trial_arguments(self, spec: TrialSpec, chosen: tuple[Route, ...]) -> dict[str, Any]:
+        """Return the constructor arguments that the arm and the searched values of a trial set."""
+        found = _below("model.", spec.hyperparameters)
+        found |= {**self._of_optimizer(spec), **self._config.arm_args.get(spec.arm, {}), **arguments_of(spec, chosen)}
+        return {**found, **({self.rates: dict(spec.rates)} if self.rates else {})}
+
+    def _of_optimizer(self, spec: TrialSpec) -> dict[str, Any]:
+        """Return the argument for the group `optimizer`, with searched values."""
+        values, given = _below("optimizer.", spec.hyperparameters), arguments(self._chosen).items()
+        return {k: {**dataclasses.asdict(v), **values} for k, v in given if isinstance(v, OptimizerConfig)}
+
+
+def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _is_configured(value: Any) -> bool:
+    """Return whether a value can be part of a configuration; groups may have a `_target_`."""
+    return value is None or type(value) in (bool, int, float, str, list, dict)
