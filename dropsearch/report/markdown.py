@@ -14,7 +14,7 @@ from dropsearch.report.figures.registry import Figure
 from dropsearch.report.tables.arms import tables
 from dropsearch.report.tables.evidence import claim_answer, contrasts_table, evidence_table
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.contents import COMMANDS, facts, reading, settings, title
+from dropsearch.report.text.contents import facts, purposes, reading, settings, title
 from dropsearch.report.text.escaping import block, escaped, prose
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
@@ -43,7 +43,7 @@ def markdown(summary: Summary, links: Mapping[str, str] | None = None, test_exam
         _bullets(map(prose, caveats(summary, test_examples))) or "The numbers raise none.",
         "## What was run",
         _bullets(f"{topic}: {escaped(text)}" for topic, text in facts(summary)),
-        *_commands(summary.commands),
+        *_commands(summary),
         *_config(settings(summary.config)),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -80,11 +80,12 @@ def _figures(links: Mapping[str, str]) -> Iterator[str]:
         yield f"![{escaped(shown)}](<{link}>)"
 
 
-def _commands(commands: Mapping[str, str]) -> Iterator[str]:
-    if commands:
+def _commands(summary: Summary) -> Iterator[str]:
+    if summary.commands:
         yield "## Commands"
-    for purpose, command in commands.items():
-        yield f"{COMMANDS.get(purpose, f'{purpose}:')}\n\n{block(command)}"
+    known = purposes(summary, in_report=True)
+    for purpose, command in summary.commands.items():
+        yield f"{known.get(purpose, f'{purpose}:')}\n\n{block(command)}"
 
 
 def _config(lines: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dropsearch.core.printable import printable
 from dropsearch.core.records import Summary
 from dropsearch.report.tables.arms import brief_tables
 from dropsearch.report.tables.table import WIDTH
-from dropsearch.report.text.contents import PURPOSES
+from dropsearch.report.text.contents import purposes
 from dropsearch.report.text.verdict import answer, rates_by_site
 from dropsearch.report.text.warnings import warnings
 
@@ -47,8 +47,8 @@ def closing(summary: Summary) -> str:
         blocks.append(wrapped(f"In {summary.config['output_dir']}: report.html, report.md, results.json{models}."))
     last = {"continue": summary.commands["continue"]} if "continue" in summary.commands else {}
     commands = {name: command for name, command in summary.commands.items() if name not in last} | last
-    purposes = PURPOSES if summary.complete else PURPOSES | {"continue": INTERRUPTED}
-    blocks.append("\n".join(f"{purposes.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()))
+    known = purposes(summary, in_report=False) | ({} if summary.complete else {"continue": INTERRUPTED})
+    blocks.append("\n".join(f"{known.get(name, f'{name}:')}\n  {command}" for name, command in commands.items()))
     return printable("\n" + "\n\n".join(block for block in blocks if block), keep="\n")
 
 

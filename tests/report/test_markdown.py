@@ -130,6 +130,21 @@ def test_commands_are_not_broken_and_continuing_comes_last(make):
     assert text.splitlines()[-1].strip() == command
 
 
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (None, "with a larger study.n_trials:"),
+        ("5m", "for another 5m:"),
+        ("500 trials", "with a larger budget:"),
+    ],
+)
+def test_a_study_is_continued_as_its_budget_allows(make, budget: str | None, expected: str) -> None:
+    config = {"study": {"n_trials": 12}, "confirm": {"seeds": 10, "top_k": 3}, "seed": 0, "budget": budget}
+    summary = make.summary(commands={"continue": "python -m dropsearch"}, config=config)
+    assert f"Repeat the command to continue it here {expected}\n  python -m dropsearch" in closing(summary)
+    assert f"To reproduce this run in a new folder, or to continue it here {expected}" in markdown(summary)
+
+
 def test_the_terminal_needs_no_unicode(make):
     text = closing(make.summary(("none", "dropout", "both")))
     assert text.isascii()

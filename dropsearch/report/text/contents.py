@@ -16,13 +16,20 @@ PURPOSES = {
     "tensorboard": "To see every curve in TensorBoard:",
     "reload": "To load the model to keep:",
     "retrain": "To train it again:",
-    "continue": "To continue this study, repeat the command with a larger study.n_trials:",
 }
-"""Purpose of each command of a summary, in the terminal."""
-COMMANDS = PURPOSES | {
-    "continue": "To reproduce this run in a new folder, or to continue it here with a larger study.n_trials:"
-}
-"""Purpose of each command in a report."""
+"""Purpose of each command of a summary, except the one that continues the study."""
+
+
+def purposes(summary: Summary, *, in_report: bool) -> dict[str, str]:
+    """Return the purpose of each command of a summary, in a report or in the terminal."""
+    budget = str(summary.config.get("budget") or "")
+    if budget and "trial" not in budget.lower():
+        more = f"continue it here for another {budget}"
+    else:
+        more = f"continue it here with a larger {'budget' if budget else 'study.n_trials'}"
+    if in_report:
+        return PURPOSES | {"continue": f"To reproduce this run in a new folder, or to {more}:"}
+    return PURPOSES | {"continue": f"Repeat the command to {more}:"}
 
 
 def title(summary: Summary) -> str:
