@@ -16,14 +16,14 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.arm_runner import ArmRunner
 from dropsearch.experiment.budget import BudgetedTraining, Costs, enough
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import (
     REPORT_SECONDS,
     TEST_SHARE,
     TRACKING_SECONDS,
-    evidence_pace,
-    pilots,
     searched_share,
 )
+from dropsearch.experiment.pilot import pilots
 from dropsearch.report.numbers import Scale
 from dropsearch.stats.comparisons import planned_contrasts
 from dropsearch.tracking import tracker_names

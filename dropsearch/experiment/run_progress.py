@@ -10,18 +10,18 @@ from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.evidence_pace import evidence_pace
 from dropsearch.experiment.paces import (
     REPORT_SECONDS,
     TEST_SHARE,
     TRACKING_SECONDS,
     Pace,
     clock_length,
-    evidence_pace,
-    pilots,
     planned_pace,
     searched_share,
     waves,
 )
+from dropsearch.experiment.pilot import pilots
 from dropsearch.experiment.studies import ArmStudies
 from dropsearch.report import FIGURES
 from dropsearch.report.progress import Forecast, Progress, Stage

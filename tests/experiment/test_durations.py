@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dropsearch.config.schema import Config
-from dropsearch.experiment import engines, paces, run_progress
+from dropsearch.experiment import engines, evidence_pace, paces, pilot, run_progress
 from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.run_progress import planned_stages
@@ -62,8 +62,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(MLP, "forward", counted)
     for name in ("REPORT_SECONDS", "TRACKING_SECONDS"):
         monkeypatch.setattr(run_progress, name, 0.0)
-    monkeypatch.setattr(paces, "PILOT_SECONDS", 1e6)
-    monkeypatch.setattr(paces, "ONCE_SECONDS", 1e6)
+    monkeypatch.setattr(pilot, "PILOT_SECONDS", 1e6)
+    monkeypatch.setattr(evidence_pace, "ONCE_SECONDS", 1e6)
     return clock
 
 
@@ -102,7 +102,7 @@ def test_a_plan_agrees_with_what_happens(
 def test_a_slow_sequential_module_is_measured_by_its_batches(
     clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paces, "PILOT_SECONDS", 2.0)
+    monkeypatch.setattr(pilot, "PILOT_SECONDS", 2.0)
     config = composed(*STUDY, f"output_dir={tmp_path}", "engine=sequential")
     # Four batches an epoch, of which the pilot ends none: the evaluations are not seen.
     assert planned(config, clock)["search"] == pytest.approx(2 * 6 * 5 * 4, rel=0.5)
@@ -115,7 +115,7 @@ def test_the_estimate_does_not_open_the_test_set(tmp_path: Path, monkeypatch: py
         raise AssertionError("the test set is opened")
 
     monkeypatch.setattr(type(context.source), "test_dataloader", opened)
-    assert paces.evidence_pace(context, thorough=True) > 0
+    assert evidence_pace.evidence_pace(context, thorough=True) > 0
 
 
 def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +124,10 @@ def test_imports_are_no_part_of_the_estimate(tmp_path: Path, monkeypatch: pytest
     def measure(_: Any) -> None:
         clock.now += next(seconds)
 
-    monkeypatch.setattr(paces, "MEASURES", {"slow at first": SimpleNamespace(of_curve=False, measure=measure)})
+    monkeypatch.setattr(evidence_pace, "MEASURES", {"slow at first": SimpleNamespace(of_curve=False, measure=measure)})
     context = build_context(composed(*STUDY, f"output_dir={tmp_path}", "confirm.seeds=20"))
-    assert paces.evidence_pace(context, clock) == 7
-    assert paces.evidence_pace(context, clock, thorough=True) == 7
+    assert evidence_pace.evidence_pace(context, clock) == 7
+    assert evidence_pace.evidence_pace(context, clock, thorough=True) == 7
 
 
 def test_a_continued_run_counts_what_remains(tmp_path: Path) -> None:

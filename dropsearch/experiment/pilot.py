@@ -1,0 +1,165 @@
+"""A pilot: a few epochs, in the engine of the run and thrown away, that show how long training takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import median
+
+from dropsearch.core.records import ARMS, EpochMetrics, TrialPhase, TrialResult, TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.paces import Pace
+from dropsearch.experiment.standstill import named_if_still
+from dropsearch.training.engines import InProcessEngine
+from dropsearch.training.planning.equivalence import equivalence_specs
+from dropsearch.training.protocols import Engine
+from dropsearch.training.sequential import SequentialEngine
+
+EPOCHS = 3
+"""Number of epochs of a pilot trial; the first one includes costs per trial."""
+PILOT_SECONDS = 20.0
+"""Maximum duration of a pilot, in seconds."""
+
+
+class PilotFeed:
+    """A feed of trials that end after a few epochs; it records only the times of reports.
+
+    Args:
+        specs: The trials.
+        most_at_once: Maximum number of open trials.
+        epochs: Number of epochs after which trials end.
+        clock: A monotonic clock in seconds.
+        batches: Number of batches per epoch, if `cancelled` is called at each batch; otherwise 0.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TrialSpec],
+        most_at_once: int | None,
+        epochs: int,
+        clock: Callable[[], float],
+        batches: int = 0,
+    ) -> None:
+        self.most_at_once, self._batches = most_at_once, batches
+        self.held = False
+        self._specs, self._epochs, self._clock = [*specs], epochs, clock
+        self._asked: dict[str, float] = {}
+        self._spoke: dict[str, list[float]] = {}
+        self._open = self._most_open = 0
+        self._until = clock() + PILOT_SECONDS
+        self._looks, self._first_look = 0, clock()
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        free = count if self.most_at_once is None else min(count, self.most_at_once - self._open)
+        taken, self._specs = self._specs[:free], self._specs[free:]
+        self._asked |= {spec.key: self._clock() for spec in taken}
+        self._open += len(taken)
+        self._most_open = max(self._most_open, self._open)
+        return taken
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Record the time of each epoch; end trials after the last one."""
+        for spec, _ in reports:
+            self._spoke.setdefault(spec.key, []).append(self._clock())
+        return [len(self._spoke[spec.key]) >= self._epochs for spec, _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Count ended trials."""
+        self._open -= len(results)
+
+    def cancelled(self) -> bool:
+        """Return whether the pilot has run long enough."""
+        self._looks += 1
+        return self._clock() > self._until
+
+    def pace(self) -> Pace | None:
+        """Return the measured pace; None if no trial ended an epoch."""
+        between = [b - a for times in self._spoke.values() for a, b in pairwise(times)]
+        first = [times[0] - self._asked[key] for key, times in self._spoke.items()]
+        if not first:
+            return self._pace_of_batches()
+        epoch = median(between or first)
+        # Exclude one-time costs of a process at its first trial, such as imports.
+        late = first[len(first) // 2 :]
+        return Pace(epoch / self._most_open, max(median(late) - epoch, 0.0) / self._most_open, self._most_open)
+
+    def _pace_of_batches(self) -> Pace | None:
+        """Return the pace from batches, since an engine in this process calls the feed at each batch."""
+        if not self._batches or self._looks < 2:
+            return None
+        return Pace(self._batches * (self._clock() - self._first_look) / (self._looks - 1))
+
+
+def pilot(
+    context: ExperimentContext,
+    engine: Engine,
+    phase: TrialPhase,
+    arm: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pace | None:
+    """Train a few epochs of an arm as in a phase of the run, and return the pace.
+
+    Args:
+        context: What the run consists of.
+        engine: What trains.
+        phase: search or confirm, which have different numbers of open trials.
+        arm: The arm.
+        clock: A monotonic clock in seconds.
+    """
+    config = context.config
+    if phase == "search":
+        count, most = config.study.n_trials, engines.most_at_once(config)
+    else:
+        count, most = engines.confirmed_at_once(config), None
+    epochs = min(EPOCHS, config.trainer.max_epochs)
+    wanted = 2 if is_sequential(engine) else 1
+    count = max(min(count, most or count), wanted)
+    specs = [dataclasses.replace(spec, phase=phase) for spec in pilot_specs(context, arm, count)]
+    trains = engine.engine if isinstance(engine, InProcessEngine) else engine
+    batches = len(context.source.train_loader(0)) if isinstance(trains, SequentialEngine) else 0
+    feed = PilotFeed(specs, most, epochs, clock, batches)
+    engine.run(feed)
+    return feed.pace()
+
+
+def pilot_specs(context: ExperimentContext, arm: str, count: int) -> list[TrialSpec]:
+    """Return trials of an arm that differ in their seeds."""
+    dropping = ARMS[arm].dropout != "off"
+    spec = equivalence_specs(arm, context.sites, dropping=dropping)[0]
+    values = context.modules.start if context.params else {}
+    rates = spec.rates if dropping else context.rates_off
+    return [
+        dataclasses.replace(spec, number=n, seed=spec.seed + n, rates=rates, hyperparameters=values)
+        for n in range(count)
+    ]
+
+
+def is_sequential(engine: Engine) -> bool:
+    """Return whether an engine trains one trial at a time in each process."""
+    return "sequential" in engine.description.split(":")[0]
+
+
+def pilots(
+    context: ExperimentContext, engine: Engine, clock: Callable[[], float] = time.perf_counter
+) -> dict[TrialPhase, Pace]:
+    """Return the pace of search and confirmation: the mean over the first and the last arm."""
+    arms = list(dict.fromkeys([context.config.arms[0], context.config.arms[-1]]))
+    found: dict[TrialPhase, Pace] = {}
+    is_alike = is_sequential(engine) and getattr(context.source, "part_every", 1) == 1
+    phases: tuple[TrialPhase, ...] = ("search",) if is_alike else ("search", "confirm")
+    for phase in phases:
+        with named_if_still(f"measuring the speed of the {phase}"):
+            paces = [pace for arm in arms if (pace := pilot(context, engine, phase, arm, clock))]
+        if paces:
+            epoch, trial = (
+                sum(values) / len(paces) for values in zip(*((p.epoch, p.trial) for p in paces), strict=True)
+            )
+            idle = 1.0 if is_sequential(engine) else 0.5
+            found[phase] = Pace(epoch, trial, max(pace.at_once for pace in paces), idle)
+    if "search" in found:
+        found.setdefault("confirm", found["search"])
+    return found
