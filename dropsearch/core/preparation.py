@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from dropsearch.core.repetition import repeating
 
 TICK = 1.0
 """Seconds between two updates of the line."""
@@ -26,21 +27,13 @@ def preparing(what: str, clock: Callable[[], float] = time.monotonic) -> Iterato
             print(f"[prepare] {what}", flush=True)
         yield
         return
-    began, stopped = clock(), threading.Event()
-
-    def tick() -> None:
-        while not stopped.wait(TICK):
-            _show(f"\r[prepare] {what}, {clock() - began:.0f} s")
-
+    began = clock()
     sys.stderr.flush()
     _show(f"[prepare] {what}")
-    ticker = threading.Thread(target=tick, name="preparation", daemon=True)
-    ticker.start()
     try:
-        yield
+        with repeating(lambda: _show(f"\r[prepare] {what}, {clock() - began:.0f} s"), TICK, "preparation"):
+            yield
     finally:
-        stopped.set()
-        ticker.join()
         _show("\n")
 
 

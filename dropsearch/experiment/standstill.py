@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dropsearch.core.processor_use import ProcessorUse
+from dropsearch.core.repetition import repeating
 from dropsearch.core.user_errors import described
 
 QUIET, STALL, LOOK = 60.0, 300.0, 5.0
@@ -48,24 +48,17 @@ def named_if_still(step: str) -> Iterator[None]:
 @contextmanager
 def looking(look: Callable[[], Sequence[str]]) -> Iterator[None]:
     """Call `look` every `LOOK` seconds while the context lasts, and print the lines that it returns."""
-    stop = threading.Event()
+    shown: set[str] = set()
 
-    def keep_looking() -> None:
-        shown: set[str] = set()
-        while not stop.wait(LOOK):
-            try:
-                lines = look()
-            except Exception as error:
-                line = f"checking for progress failed and continues: {described(error)}"
-                lines = [] if line in shown else [line]
-                shown.add(line)
-            for line in lines:
-                print(line, file=sys.stderr, flush=True)
+    def print_lines() -> None:
+        try:
+            lines = look()
+        except Exception as error:
+            line = f"checking for progress failed and continues: {described(error)}"
+            lines = [] if line in shown else [line]
+            shown.add(line)
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=keep_looking, name="dropsearch-watch", daemon=True)
-    thread.start()
-    try:
+    with repeating(print_lines, LOOK, "dropsearch-watch"):
         yield
-    finally:
-        stop.set()
-        thread.join()

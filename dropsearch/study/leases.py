@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
 from dropsearch.core import process_id
+from dropsearch.core.repetition import repeating
 
 SILENCE = 90.0
 """Seconds without a heartbeat after which a process on another machine counts as dead."""
@@ -70,18 +70,13 @@ def heartbeat(renewals: Sequence[Callable[[], None]]) -> Iterator[None]:
     Args:
         renewals: Each writes a heartbeat of a study if training has written none for `LATE` seconds.
     """
-    stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(LATE / 4):
-            for renew in renewals:
-                # Training uses the same storage and reports its errors.
-                with suppress(OSError, StorageInternalError, SQLAlchemyError):
-                    renew()
+        for renew in renewals:
+            # Training uses the same storage and reports its errors.
+            with suppress(OSError, StorageInternalError, SQLAlchemyError):
+                renew()
 
-    thread = threading.Thread(target=beat, name="dropsearch-heartbeat", daemon=True)
-    thread.start()
-    try:
+    # A storage that does not answer keeps no run from ending.
+    with repeating(beat, LATE / 4, "dropsearch-heartbeat", waits=False):
         yield
-    finally:
-        stop.set()
