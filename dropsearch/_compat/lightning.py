@@ -101,11 +101,6 @@ def _of_module(module: Any, function: Callable[..., None], otherwise: Callable[.
     )
 
 
-def forget_metric_names(module: Any) -> None:
-    """Clear a copied module's cache of metric attributes, which is keyed by object identity."""
-    vars(module)["_metric_attributes"] = None
-
-
 @contextmanager
 def with_trainer(datamodule: Any) -> Iterator[None]:
     """Attach an idle Trainer to a data module that accesses `self.trainer`, while the context lasts."""

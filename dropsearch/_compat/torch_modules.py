@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,9 +27,27 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
     return module._buffers
 
 
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Return the dict of a module's direct parameters; disabled parameters are None."""
+    return module._parameters
+
+
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     """Return the dict of a module's direct children, including names that are not attributes, such as "0"."""
     return module._modules
+
+
+def named_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield what `named_modules` yields, by identity: it would hash modules, which takes long for metric objects."""
+    seen: set[int] = set()
+    waiting = [("", module)]
+    while waiting:
+        path, part = waiting.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield path, part
+            prefix = f"{path}." if path else ""
+            waiting += [(prefix + name, each) for name, each in reversed(children_of(part).items()) if each is not None]
 
 
 def forward_hooks_of(module: nn.Module) -> dict[int, Any]:

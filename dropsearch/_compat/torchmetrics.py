@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 _WRAPPED = ("update", "compute", "forward", "reset")
 """Methods that torchmetrics, or code that records calls, stores on the instance."""
+
+
+@cache
+def _fixed() -> frozenset[str]:
+    """Return the attributes of a metric, or of a module in one, that no update changes."""
+    of_modules = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
+    return frozenset({*of_modules, *_WRAPPED, "_update_signature", "_defaults", "_persistent", "_reductions"})
 
 
 @cache
@@ -26,6 +33,16 @@ def is_metric(part: Any) -> bool:
 def is_metric_or_collection(part: Any) -> bool:
     """Return whether an object is a metric or a `MetricCollection`."""
     return not _bases(type(part)).isdisjoint(("Metric", "MetricCollection"))
+
+
+def without_states(part: Any, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those attributes of a metric, or of a module in one, that updates may change; list states are empty."""
+    defaults = held.get("_defaults", {})
+    return {
+        name: [] if name in defaults else value
+        for name, value in held.items()
+        if name not in _fixed() and not isinstance(defaults.get(name), Tensor)
+    }
 
 
 def last_value(metric: Any) -> Any:

@@ -51,10 +51,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 def torch_states() -> tuple[bytes, ...]:
     """Return the states of torch's global generators, on the CPU and on each device that is in use."""
-    states = [torch.default_generator.get_state()]
-    if torch.cuda.is_initialized():
-        states += [generator.get_state() for generator in torch.cuda.default_generators]
-    return tuple(state.numpy().tobytes() for state in states)
+    state = torch.default_generator.get_state().numpy().tobytes()
+    if not torch.cuda.is_initialized():
+        return (state,)
+    return (state, *(each.get_state().numpy().tobytes() for each in torch.cuda.default_generators))
 
 
 def generator_states() -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropsearch._compat.torch_modules import FORWARD
+from dropsearch._compat.torch_modules import FORWARD, named_parts
 from dropsearch.core.global_state import changed
 from dropsearch.dropout.places import CallReader, Places
 
@@ -94,8 +94,8 @@ class ModuleLocation:
         found = self._known.get(id(module))
         if found is None and id(module) not in self._strange:
             # Hooks of the Trainer may build layers. TorchScript code shows no calls.
-            modules = self._model.named_modules()
-            self._known = {id(m): (name, m) for name, m in modules if not isinstance(m, torch.jit.ScriptModule)}
+            parts = named_parts(self._model)
+            self._known = {id(m): (name, m) for name, m in parts if not isinstance(m, torch.jit.ScriptModule)}
             found = self._known.get(id(module))
             if found is None:
                 self._strange[id(module)] = module

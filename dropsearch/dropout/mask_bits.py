@@ -33,13 +33,15 @@ class SiteBits:
 
     def __init__(self) -> None:
         self._generator: Any = np.random.Philox(key=0)
-        self._unused = self._generator.state
+        self._counter, self._key = np.zeros(4, np.uint64), np.zeros(2, np.uint64)
+        # NumPy copies the numbers of a state that is set.
+        self._state = {**self._generator.state, "state": {"counter": self._counter, "key": self._key}}
 
     def draw(self, seed: int, site: str, step: int, count: int) -> np.ndarray:
         """Return `count` independent numbers, uniform over all int16 values, int16 `[count]`."""
         # The lowest counter word is Philox's running index; the next two are site and step.
-        counter, key = np.array([0, step, site_word(site), 0], np.uint64), np.array([seed, 0], np.uint64)
-        self._generator.state = {**self._unused, "state": {"counter": counter, "key": key}}
+        self._counter[1], self._counter[2], self._key[0] = step, site_word(site), seed
+        self._generator.state = self._state
         words = self._generator.random_raw(-(-count // 4))
         return np.asarray(words).view(np.int16)[:count]
 

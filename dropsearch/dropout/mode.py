@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropsearch._compat.python_calls import Call, showing
 from dropsearch._compat.torch_modes import backward, is_active, recomputed_by
+from dropsearch._compat.torch_modules import named_parts
 from dropsearch.dropout.draws import FACTORIES, draw_of
 from dropsearch.dropout.keyed_draws import Draw, can_draw, read_draw
 from dropsearch.dropout.location import ModuleLocation
@@ -68,7 +69,7 @@ class DropoutMode(TorchFunctionMode, ABC):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Follow operations with their own dropout code; required around `step()`."""
-        held = ((name, module, held_rates(module)) for name, module in self._model.named_modules())
+        held = ((name, module, held_rates(module)) for name, module in named_parts(self._model))
         followed = {name: (module, rates) for name, module, rates in held if rates}
         self._held = {name: rates for name, (_, rates) in followed.items()}
         self._functions = functions_of(self._model)

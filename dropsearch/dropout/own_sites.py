@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from dropsearch._compat.python_calls import as_written, can_be_shown
-from dropsearch._compat.torch_modules import DropoutBase
+from dropsearch._compat.torch_modules import DropoutBase, named_parts
 from dropsearch.dropout.ops import own_code
 from dropsearch.dropout.ops.own_code import LAYER_DROP, LAYERS, OwnCode
 from dropsearch.dropout.places import named_functions, names_in, static_places
@@ -80,7 +80,7 @@ def functions_of(model: nn.Module) -> dict[FunctionType, str]:
     """Return the plain dropout functions in a model, with the names of their rate arguments."""
     found = {*own_code.registered_functions()}
     rates: dict[FunctionType, str] = {}
-    for module in model.modules():
+    for _, module in named_parts(model):
         found.update(each for each in named_functions(type(module)) if isinstance(each, FunctionType))
         rates.update(_forward_rate(module))
     for function in found:
@@ -92,11 +92,11 @@ def functions_of(model: nn.Module) -> dict[FunctionType, str]:
 def _forward_rate(module: nn.Module) -> dict[FunctionType, str]:
     """Return the forward of a module that receives its rate as an argument of each call."""
     kind = type(module)
-    if kind.__module__.startswith("torch.") or isinstance(module, DropoutBase) or held_rates(module):
+    op = None if kind.__module__.startswith("torch.") else own_code.family_of(kind)
+    if op is None or static_places(kind) or isinstance(module, DropoutBase) or held_rates(module):
         return {}
-    op = own_code.family_of(kind)
     forward = inspect.unwrap(kind.forward)
-    if op is None or static_places(kind) or not can_be_shown(forward):
+    if not can_be_shown(forward):
         return {}
     rate = own_code.rate_argument(forward, op)
     return {forward: rate} if rate else {}

@@ -54,16 +54,22 @@ class CallReader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[CodeType, Place]] = {}
-        self._between: dict[int, tuple[CodeType, bool]] = {}
+        self._owners: dict[int, tuple[CodeType, str]] = {}
+        """By identity of code: the code, so that its id is not reused, and whose it is."""
 
     def place(self, owner: nn.Module) -> Place:
         """Return the place of the innermost call outside PyTorch's functional code and the control."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and self._is_between(frame):
-            if frame.f_globals.get("__name__") == _INSERT:
-                return INSERTED
+        whose, owners = "between", self._owners
+        while frame is not None:
+            known = owners.get(id(frame.f_code)) or owners.setdefault(id(frame.f_code), (frame.f_code, _whose(frame)))
+            whose = known[1]
+            if whose != "between":
+                break
             frame = frame.f_back
-        if frame is not None and _is_torch(frame) and not type(owner).__module__.startswith("torch."):
+        if whose == "insert":
+            return INSERTED
+        if frame is not None and whose == "torch" and not type(owner).__module__.startswith("torch."):
             hidden = frame.f_locals.get("self")  # an unregistered layer, for example in a plain list
             if isinstance(hidden, nn.Module) and hidden is not owner:
                 return ("hidden", str(id(hidden)), None, None)
@@ -72,26 +78,25 @@ class CallReader:
         if frame is None or _is_torch(frame):
             return OWN
         code, at = frame.f_code, frame.f_lasti
-        known = self._known.get((id(code), at))
-        if known is None:  # keeps the code object, so that its id is not reused
+        found = self._known.get((id(code), at))
+        if found is None:
             line, _, column, _ = next(itertools.islice(code.co_positions(), at // 2, None))
-            known = self._known[id(code), at] = (code, (code.co_filename, code.co_qualname, line, column))
-        return known[1]
+            found = self._known[id(code), at] = (code, (code.co_filename, code.co_qualname, line, column))
+        return found[1]
 
-    def _is_between(self, frame: FrameType) -> bool:
-        known = self._between.get(id(frame.f_code))
-        if known is None:  # keeps the code object, as above
-            known = self._between[id(frame.f_code)] = (frame.f_code, _is_between(frame))
-        return known[1]
+
+def _whose(frame: FrameType) -> str:
+    """Return whose code runs: between a call and the control, of inserted dropout, torch, or a user's (empty)."""
+    name = str(frame.f_globals.get("__name__"))
+    if name == _INSERT:
+        return "insert"
+    if name.startswith(_BETWEEN) or frame.f_code.co_name in ("__torch_function__", shown_call.__name__):
+        return "between"
+    return "torch" if name.startswith("torch.") else ""
 
 
 def _is_torch(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("torch.")
-
-
-def _is_between(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__"))
-    return name.startswith(_BETWEEN) or frame.f_code.co_name in ("__torch_function__", shown_call.__name__)
 
 
 @cache

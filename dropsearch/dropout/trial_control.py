@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch._compat.python_calls import Call, can_be_shown, showing
+from dropsearch._compat.torch_modules import named_parts
 from dropsearch.core.global_state import changed, torch_states
 from dropsearch.core.seeds import derived_seed
 from dropsearch.dropout.control import DropoutControl
@@ -38,12 +40,27 @@ OBSERVED = 2
 
 def may_hide(model: nn.Module) -> bool:
     """Return whether code of a model names a function that can drop unseen in a later step, at its own rate."""
-    modules = list(model.modules())
+    modules = [module for _, module in named_parts(model)]
     if any(isinstance(module, nn.RNNBase) and module.num_layers > 1 for module in modules):
         return True
-    reached = {function for kind in {type(module) for module in modules} for function in reached_functions(kind)}
+    return any(_names_hidden(reached_functions(kind)) for kind in {type(module) for module in modules})
+
+
+@cache
+def _names_hidden(functions: frozenset[Any]) -> bool:
+    """Return whether one of the functions that code names drops unseen, or restores PyTorch's generator."""
     hidden = OPS.keys() - SHOWN
-    return any(each in hidden or getattr(each, "__name__", "") in _RESTORING for each in reached)
+    return any(each in hidden or getattr(each, "__name__", "") in _RESTORING for each in functions)
+
+
+@dataclass
+class FirstSteps:
+    """What the first steps of trials showed of their code; trials with the same code share it."""
+
+    observed: Counter[str] = field(default_factory=Counter)
+    """Number of steps with the function mode on, by kind."""
+    need_mode: bool = False
+    """Whether something is random that only the function mode sees."""
 
 
 class SeededNoise:
@@ -97,7 +114,7 @@ class TrialControl(DropoutControl):
         seed: The trial's seed.
         off: Disable dropout everywhere.
         keys: Whether other random numbers of a step are functions of the seed, instead of PyTorch's generator.
-        needs_mode: Whether the function mode is on in all steps (see `whole_trial`).
+        first_steps: What the first steps of earlier trials with the same code showed (see `whole_trial`).
     """
 
     def __init__(
@@ -108,12 +125,11 @@ class TrialControl(DropoutControl):
         *,
         off: bool = False,
         keys: bool = True,
-        needs_mode: bool = False,
+        first_steps: FirstSteps | None = None,
     ) -> None:
         self.seeded = SeededNoise(seed)
         super().__init__(model, {site: Rate.of(rate) for site, rate in rates.items()}, self.seeded, off=off)
-        self._keys, self._needs_mode = keys, needs_mode
-        self._observed: Counter[str] = Counter()
+        self._keys, self._first_steps = keys, first_steps or FirstSteps()
         self._shown = False
         """Whether this control handles calls of functions in `SHOWN`, since no mode sees them."""
         self._evaluating = VALIDATION
@@ -156,7 +172,8 @@ class TrialControl(DropoutControl):
         self.seeded.begin("outside", 0)
         with self.watching(), showing(SHOWN, self._answer):
             self.restart()
-            self._needs_mode = self._needs_mode or bool(self._held or self._functions) or may_hide(self._model)
+            if self._held or self._functions or may_hide(self._model):
+                self._first_steps.need_mode = True
             with changed(self, _shown=True):
                 yield
 
@@ -184,19 +201,20 @@ class TrialControl(DropoutControl):
     def _seen(self, kind: str) -> Iterator[None]:
         """See the drops and draws of one step."""
         self.restart()
-        observes = self._needs_mode or not self._shown or self._observed[kind] < OBSERVED
-        if not observes:
+        known = self._first_steps
+        if self._shown and not known.need_mode and known.observed[kind] >= OBSERVED:
             before = torch_states()
             yield
             if torch_states() != before:
+                known.need_mode = True
                 raise HiddenDrawError
             return
         before = torch_states() if self._shown else ()
-        self._observed[kind] += 1
+        known.observed[kind] += 1
         with self.seeing():
             yield
         if self._shown:
-            self._needs_mode |= torch_states() != before or not self.called <= SHOWN
+            known.need_mode |= torch_states() != before or not self.called <= SHOWN
 
     def of_copy(self, model: nn.Module) -> TrialControl:
         """Return a control for a copy of the model, which continues the count of evaluations."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -41,7 +41,8 @@ def require_no_drops(control: TrialControl, spec: TrialSpec) -> None:
 def controlled_copy(module: LightningModule, control: TrialControl) -> Iterator[None]:
     """Control the validation steps of a copy of a trial's module on the training part."""
     if not control.evaluations_draw:
-        yield
+        with control.hidden() if control.evaluations else nullcontext():
+            yield
         return
     own = control.of_copy(module)
     step = wrapped_step(module, _evaluating(own), "validation_step")

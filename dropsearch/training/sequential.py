@@ -14,11 +14,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from dropsearch._compat.lightning_signals import KeepSigtermHandler
+from dropsearch._compat.torch_modules import named_parts
 from dropsearch.core.errors import InputError, RunError
 from dropsearch.core.global_state import process_state_kept, reseeding_follows, seeded
 from dropsearch.core.records import TrialResult, TrialSpec
 from dropsearch.core.user_errors import described, message_of
-from dropsearch.dropout.trial_control import HiddenDrawError, TrialControl
+from dropsearch.dropout.trial_control import FirstSteps, HiddenDrawError, TrialControl
 from dropsearch.training.adapters.checkpoints import save_checkpoint
 from dropsearch.training.adapters.learning_rate import used_settings
 from dropsearch.training.controlled_trial import (
@@ -69,8 +70,8 @@ class SequentialEngine(Engine):
         self.checkpoint_path = checkpoint_path
         self.reason = reason
         self._part = data.train_part_loader()
-        self._needs_mode = False
-        """Whether a step drew random numbers by a function that only the function mode sees, after steps without."""
+        self._first_steps: dict[Any, FirstSteps] = {}
+        """What the first steps of trials showed, by their code."""
 
     def describe(self, processes: int = 1) -> str:
         """Return the description of several processes that run this engine."""
@@ -89,8 +90,7 @@ class SequentialEngine(Engine):
         try:
             hidden = self._attempt(spec, feed, ending, path)
             if hidden:  # not in the handler of the error, which keeps all of the first attempt in memory
-                self._needs_mode, again = True, Again(feed, len(ending.curve))
-                ending = Ending()
+                again, ending = Again(feed, len(ending.curve)), Ending()
                 self._attempt(spec, again, ending, path)
         except CancelledTrialError:
             ending.state, ending.reason = "FAIL", INTERRUPTED
@@ -123,6 +123,12 @@ class SequentialEngine(Engine):
             return True
         return False
 
+    def _known_steps(self, module: LightningModule, spec: TrialSpec) -> FirstSteps:
+        """Return what is known of trials with the same arm, layers and searched choices."""
+        choices = {name: value for name, value in spec.hyperparameters.items() if not isinstance(value, float)}
+        layers = tuple((path, type(part)) for path, part in named_parts(module))
+        return self._first_steps.setdefault((spec.arm, layers, repr(choices)), FirstSteps())
+
     def _fit(self, spec: TrialSpec, feed: Feed | Again, ending: Ending, path: Path | None) -> None:
         with seeded(spec.seed):
             module = self.make_module(spec)
@@ -140,7 +146,7 @@ class SequentialEngine(Engine):
             spec.rates,
             self.settings.mask_seed(spec),
             off=drops_nothing(spec),
-            needs_mode=self._needs_mode,
+            first_steps=self._known_steps(module, spec),
         )
         report = EpochReport(
             control, spec, feed, data, part, ending, keep_best=path is not None, settings=self.settings

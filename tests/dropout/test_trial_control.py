@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropsearch._compat.torch_modes import is_active
-from dropsearch.dropout.trial_control import OBSERVED, HiddenDrawError, TrialControl
+from dropsearch.dropout.trial_control import OBSERVED, FirstSteps, HiddenDrawError, TrialControl
 
 STEPS = OBSERVED + 2
 
@@ -32,11 +32,17 @@ class Net(nn.Module):
         return self.extra(self.alpha(self.channels(x)))
 
 
-def run(model: nn.Module, needs_mode: bool, before: Callable[[int], None] = lambda _: None) -> tuple[list[Any], Any]:
+def run(
+    model: nn.Module,
+    needs_mode: bool,
+    before: Callable[[int], None] = lambda _: None,
+    known: FirstSteps | None = None,
+) -> tuple[list[Any], Any]:
     """Return what each step gives, whether the mode was on in it, and how many calls of each site dropped."""
     torch.manual_seed(0)
     x, found = torch.rand(4, 6, 8), []
-    control = TrialControl(model, {"drop": 0.4, "drop@2": 0.0, "model": 0.2}, 5, needs_mode=needs_mode)
+    known = known or FirstSteps(need_mode=needs_mode)
+    control = TrialControl(model, {"drop": 0.4, "drop@2": 0.0, "model": 0.2}, 5, first_steps=known)
     handle = model.register_forward_pre_hook(lambda *_: found.append(is_active(control)))
     outputs = []
     with control.whole_trial():
@@ -59,6 +65,17 @@ def test_shown_functions_drop_as_under_a_mode():
     assert same(by_mode, shown)
     assert always == [True] * STEPS
     assert on == [True] * OBSERVED + [False] * (STEPS - OBSERVED)
+
+
+def test_what_first_steps_showed_holds_for_later_trials_with_the_same_code() -> None:
+    torch.manual_seed(1)
+    model, known = Net(), FirstSteps()
+    first, second = (run(copy.deepcopy(model), False, known=known) for _ in range(2))
+    assert same(first[0], second[0])
+    assert second[1] == [False] * STEPS
+    drawing = FirstSteps()
+    (_, first_on), (_, second_on) = (run(Net(torch.rand_like), False, known=drawing) for _ in range(2))
+    assert first_on == second_on == [True] * STEPS
 
 
 @pytest.mark.parametrize(
@@ -86,10 +103,12 @@ def test_a_draw_that_comes_late_is_noticed():
         if step == OBSERVED:
             model.extra = torch.rand_like
 
+    known = FirstSteps()
     with pytest.raises(HiddenDrawError):
-        run(model, False, before)
+        run(model, False, before, known)
+    assert known.need_mode, "the trial begins again with the mode"
     model.extra = lambda x: x
-    assert run(model, True, before)[1] == [True] * STEPS
+    assert run(model, False, before, known)[1] == [True] * STEPS
 
 
 def test_functions_are_their_own_again():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -37,11 +38,9 @@ class OwnCode:
     target: Any = None
     """The registered class or function."""
 
-    def fits(self, target: Any) -> bool:
-        """Return whether a class or function belongs to this family."""
-        if self.target is not None:
-            return target is self.target or (isinstance(target, type) and self.target in target.__mro__)
-        return bool(re.search(self.pattern, target.__name__, flags=re.IGNORECASE))
+    def is_of(self, target: Any) -> bool:
+        """Return whether a class or function is the registered one, or inherits from it."""
+        return target is self.target or (isinstance(target, type) and self.target in target.__mro__)
 
 
 FAMILIES: tuple[OwnCode, ...] = (
@@ -75,10 +74,15 @@ def registered_functions() -> list[FunctionType]:
 
 def family_of(target: Any) -> OwnCode | None:
     """Return the registration or the family of a class or function, or None."""
-    known = next((op for op in _registered if op.fits(target)), None)
+    known = next((op for op in _registered if op.is_of(target)), None)
     if known or target.__module__.startswith(("torch.", "dropsearch.", *PREFIXES)):
         return known
-    return next((op for op in FAMILIES if op.fits(target)), None)
+    return _family(target.__name__)
+
+
+@cache
+def _family(name: str) -> OwnCode | None:
+    return next((op for op in FAMILIES if re.search(op.pattern, name, flags=re.IGNORECASE)), None)
 
 
 def of_function(function: Any) -> tuple[OwnCode, str] | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropsearch._compat.lightning import forget_metric_names, is_lightning_class, package_of
+from dropsearch._compat.lightning import is_lightning_class, package_of
 from dropsearch._compat.lightning_validation import validation_beside
-from dropsearch._compat.torchmetrics import is_metric_or_collection
+from dropsearch._compat.torch_modules import named_parts, parameters_of
+from dropsearch._compat.torchmetrics import is_metric_or_collection, without_states
 from dropsearch.core.batches import tensors
 from dropsearch.training.controlled_trial import hooks_of
 
@@ -29,14 +30,14 @@ class ValidationAside:
 
     Lightning itself validates a copy: the means, the stage and the hooks are its own. Modules gather outputs in lists
     and in metric objects between the steps of a validation: theirs must not see these batches. The copy shares the
-    weights.
+    weights, and the metric objects with another state.
 
     Args:
         batches: An iterable of batches, or a list of them.
     """
 
     def __init__(self, batches: Any) -> None:
-        self._batches, self._copies = batches, ModuleCopies()
+        self._batches = batches
         self._validate: Callable[[Any], dict[str, float]] | None = None
 
     def measure(
@@ -50,8 +51,7 @@ class ValidationAside:
         # Hooks may put other weights in place for a validation, and an error keeps them from putting these back.
         weights = [each.detach().clone() for each in module.parameters()] if _HOOKS & {*hooks_of(type(module))} else []
         try:
-            twin = self._copies.make(module)
-            with warnings.catch_warnings(), controlled(twin):
+            with module_copy(module) as twin, warnings.catch_warnings(), controlled(twin):
                 warnings.simplefilter("ignore")  # said of the validation itself, where it matters
                 if self._validate is None:
                     self._validate = validation_beside(package_of(module), trainer, self._batches)
@@ -63,57 +63,57 @@ class ValidationAside:
             return {}
 
 
-_VALUES = frozenset((int, float, complex, bool, str, bytes, type(None)))
-_ATOMS = _VALUES | {type, range, FunctionType, BuiltinFunctionType, torch.dtype, torch.device, torch.Size}
+_ATOMS = frozenset(
+    {
+        int, float, complex, bool, str, bytes, type(None), type, range, FunctionType, BuiltinFunctionType,
+        torch.dtype, torch.device, torch.Size,
+    }
+)  # fmt: skip
 _NOT_COPIED = ("_trainer", "_fabric", "_compiled_call_impl")
 
 
-class ModuleCopies:
-    """Makes copies of one module. Metric objects are copied once, and reset in each further copy of the module."""
+@contextmanager
+def module_copy(module: nn.Module) -> Iterator[Any]:
+    """Copy a module; the copy has the weights and the metric objects of the module themselves.
 
-    def __init__(self) -> None:
-        self._metrics: dict[int, tuple[nn.Module, nn.Module]] = {}
-        """By identity, each metric with its copy."""
-
-    def make(self, module: nn.Module) -> Any:
-        """Return a copy of a module that has the module's weights themselves and metrics without state."""
-        memo: dict[int, Any] = {id(each): each for each in module.parameters()}
-        self._with_metrics(module, memo)
-        parts = [each for each in module.modules() if id(each) not in memo and _is_plain(type(each))]
+    The metric objects have empty states in this context, and their own again at its end.
+    """
+    every = [part for _, part in named_parts(module)]
+    memo: dict[int, Any] = {id(each): each for part in every for each in parameters_of(part).values()}
+    with _metrics_aside(every, memo):
+        parts = [each for each in every if id(each) not in memo and _is_plain(type(each))]
         memo.update({id(each): type(each).__new__(type(each)) for each in parts})
         for part in parts:
             held = {name: None if name in _NOT_COPIED else value for name, value in vars(part).items()}
             vars(memo[id(part)]).update({name: _copied(value, memo) for name, value in held.items()})
-        twin = _copied(module, memo)
-        forget_metric_names(twin)
-        return twin
-
-    def _with_metrics(self, module: nn.Module, memo: dict[int, Any]) -> None:
-        """Enter the module's metrics with their copies."""
-        for each in module.modules():
-            if id(each) in memo or not is_metric_or_collection(each):
-                continue
-            if id(each) not in self._metrics:
-                self._metrics[id(each)] = each, copy.deepcopy(each, {**memo, **_of_a_graph(each.modules())})
-            twin: Any = self._metrics[id(each)][1]
-            for part, other in zip(each.modules(), twin.modules(), strict=True):
-                memo[id(part)] = other
-                _update(other, part, memo)
-            twin.reset()
+        yield _copied(module, memo)
 
 
-def _update(twin: nn.Module, part: nn.Module, memo: dict[int, Any]) -> None:
-    """Give the copy of a metric what may have changed in the metric beside its state."""
-    public = ((name, value) for name, value in vars(part).items() if not name.startswith("_"))
-    vars(twin).update({name: value for name, value in public if type(value) in _VALUES})
-    for held in ("_parameters", "_buffers"):
-        vars(twin)[held].update({name: _copied(value, memo) for name, value in vars(part)[held].items()})
+@contextmanager
+def _metrics_aside(parts: Sequence[nn.Module], memo: dict[int, Any]) -> Iterator[None]:
+    """Give the metrics among the parts of a module empty states within the context; enter them as their own copies."""
+    outermost, kept = [], []
+    for metric in parts:
+        if id(metric) not in memo and is_metric_or_collection(metric):
+            inner = [part for _, part in named_parts(metric)]
+            memo.update({id(each): each for each in inner})
+            kept += [(each, dict(vars(each))) for each in inner]
+            outermost.append(metric)
+    try:
+        for part, held in kept:
+            vars(part).update({name: _copied(value, memo) for name, value in without_states(part, held).items()})
+        for metric in outermost:
+            metric.reset()
+        yield
+    finally:
+        for part, held in kept:
+            vars(part).clear()
+            vars(part).update(held)
 
 
-def _of_a_graph(holders: Iterable[Any]) -> dict[int, Tensor]:
-    """Return copies, by identity, of tensors that belong to a graph, as a metric may keep the loss."""
-    held = (value for each in holders for value in tensors(vars(each) if isinstance(each, nn.Module) else each))
-    return {id(value): value.detach().clone() for value in held if value.grad_fn is not None}
+def _of_a_graph(value: Any) -> dict[int, Tensor]:
+    """Return copies, by identity, of the tensors in a value that belong to a graph."""
+    return {id(each): each.detach().clone() for each in tensors(value) if each.grad_fn is not None}
 
 
 @cache
@@ -152,5 +152,5 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind is Tensor and (not value.is_leaf or value.grad is None):
         memo[id(value)] = tensor = value.detach().clone().requires_grad_(value.requires_grad and value.is_leaf)
         return tensor
-    memo.update(_of_a_graph([value]))
+    memo.update(_of_a_graph(value))
     return copy.deepcopy(value, memo)
