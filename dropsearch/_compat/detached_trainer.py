@@ -18,8 +18,8 @@ class DetachedTrainer:
     The dry run removes the attributes that are set on the module here.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    def __init__(self, module: Any, epoch: int = 0) -> None:
+        self.module, self._epoch = module, epoch
         self.losses: list[Tensor] = []
         """Losses that the last step passed to ``manual_backward``."""
         self._trainer: Any = None
@@ -33,6 +33,7 @@ class DetachedTrainer:
         if vars(self.module).get("_trainer") is None:
             self._trainer = self._trainer or idle_trainer(package_of(self.module), max_epochs=1)
             self.module.trainer = self._trainer
+            self._trainer.fit_loop.epoch_progress.current.completed = self._epoch
             self._trainer.training = True  # sets `state.stage`, which steps may read
             self._give_optimizers()
         if not self.module.automatic_optimization:

@@ -145,7 +145,8 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     context = dataclasses.replace(context, space=warm_started(config, space, sites, modules.class_name))
     if not _needs_rate_check(context):
         return context
-    rate_check = check_rates(lambda: modules.specimen(modules.start), modules.batch, _trainer_of(context))
+    make = lambda: modules.specimen(modules.start)  # noqa: E731
+    rate_check = check_rates(make, modules.batch, _trainer_of(context), config.trainer.max_epochs)
     if config.task in ("search", "plan"):
         searched = [site.name for site in sites if site.controllable]
         rate_check.require_active(searched, context.searching_arms[0], config.model.name)
@@ -153,11 +154,12 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
 
 
 def _trainer_of(context: ExperimentContext) -> Callable[[Any], bool] | None:
-    """Return a function that trains a module for a few steps; None if the module takes rates."""
+    """Return a function that trains a module for some epochs of a few steps; None if the module takes rates."""
     if not context.modules.has_own_rates:
         return None
     batches = context.source.for_trainer(context.config.seed)
-    return lambda module: trained_for(module, batches, context.settings, STEPS)
+    epochs = context.config.trainer.max_epochs
+    return lambda module: trained_for(module, batches, context.settings, STEPS, epochs)
 
 
 def _needs_rate_check(context: ExperimentContext) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dropsearch.core.errors import InputError
-from dropsearch.dropout.tools.check import DropoutCheck, check_dropout
+from dropsearch.dropout.tools.check import DropoutCheck, checked
+from dropsearch.dropout.tools.dry_run import DryRun
 from dropsearch.training.logged_steps import on_device_of, set_to_train
 
 STEPS = 3
-"""Number of training steps before a site counts as without effect."""
+"""Number of training steps of an epoch before a site counts as without effect."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,19 @@ class RateCheck:
                 yield f"the site {each.site.name}: {each.finding}"
 
 
-def check_rates(make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None) -> RateCheck:
-    """Check the rates of a module on one batch, and sites without effect again after a few steps.
+def check_rates(
+    make: Callable[[], Any], batch: Any, train: Callable[[Any], bool] | None = None, epochs: int = 1
+) -> RateCheck:
+    """Check the rates of a module on one batch, and sites without effect again after some training, in the last epoch.
 
-    For example, a factor of LoRA starts at zero, so its dropout has no effect before the first steps.
+    For example, a gate opens or a loss gets a weight after the first epochs.
 
     Args:
         make: Builds the module.
         batch: A batch for `training_step`.
-        train: Trains a module for `STEPS` steps and returns whether that succeeded; None for no second check.
+        train: Trains a module for a few epochs of `STEPS` steps and returns whether that succeeded; None for no second
+            check.
+        epochs: Number of epochs of a trial.
     """
     first = _try(make(), batch)
     if train is None or first.found is None or not first.found.dead:
@@ -85,18 +90,19 @@ def check_rates(make: Callable[[], Any], batch: Any, train: Callable[[Any], bool
     module = make()
     if not train(module):
         return replace(first, is_trained=False)
-    again = _try(module, batch).found
+    again = _try(module, batch, epochs - 1).found
     alive = {each.site.name: each for each in again.sites if each.alive} if again else {}
     sites = tuple(alive.get(each.site.name, each) for each in first.found.sites)
     return replace(first, found=replace(first.found, sites=sites), is_trained=again is not None)
 
 
-def _try(module: Any, batch: Any) -> RateCheck:
+def _try(module: Any, batch: Any, epoch: int = 0) -> RateCheck:
     asleep = [name for name, part in module.named_modules() if not part.training]
     outermost = tuple(name for name in asleep if not any(_holds(other, name) for other in asleep))
     set_to_train(module)
     try:
-        return RateCheck(check_dropout(module, on_device_of(module, batch)), "", outermost)
+        dry_run = DryRun(module, on_device_of(module, batch), "check_dropout", epoch)
+        return RateCheck(checked(dry_run), "", outermost)
     except InputError as error:
         return RateCheck(None, str(error).partition(": ")[0], outermost)
 

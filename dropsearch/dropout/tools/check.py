@@ -31,7 +31,7 @@ class SiteCheck:
 
     site: Site
     alive: bool | None
-    """Whether rates 0 and 0.9 give different results in the module's current modes; None if not tried."""
+    """Whether rates 0 and 0.9 give different results or gradients in the module's current modes; None if not tried."""
     finding: str = ""
     """A description of the problem; empty if there is none."""
 
@@ -72,7 +72,8 @@ class DropoutCheck:
 def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
     """Check whether each dropout site of a module has an effect, and describe problems.
 
-    For each site, rate 0 is compared with rate 0.9, with all other sites at 0. The parts of the module keep their
+    For each site, rate 0 is compared with rate 0.9, with all other sites at 0, by their results and, if these are the
+    same, by the gradients of what is trained. The parts of the module keep their
     modes (training or eval), as they do when Lightning trains them. The module is not changed.
 
     Args:
@@ -83,7 +84,12 @@ def check_dropout(module: nn.Module, batch: Any) -> DropoutCheck:
     Raises:
         InputError: The module cannot run this batch, or returns nothing comparable.
     """
-    dry_run = DryRun(module, batch, "check_dropout")
+    return checked(DryRun(module, batch, "check_dropout"))
+
+
+def checked(dry_run: DryRun) -> DropoutCheck:
+    """Return the check of the module of a dry run; see `check_dropout`."""
+    module = dry_run.module
     inventory = take_inventory(dry_run, {})
     trial = _Trial(dry_run, inventory)
     return DropoutCheck(tuple(trial.of(site) for site in inventory), tuple(_of_module(module, inventory)))
@@ -108,6 +114,8 @@ class _Trial:
             return SiteCheck(site, False if dead else None, site.reason)
         if self.as_given.alive(site.name):
             return SiteCheck(site, True, self._though_alive(site))
+        if self.as_given.reaches_training(site.name):
+            return SiteCheck(site, True)  # for example a branch whose last weights start at zero
         if self.in_training is not self.as_given and self.in_training.alive(site.name):
             return SiteCheck(site, False, self._in_eval_mode(site))
         dead = (

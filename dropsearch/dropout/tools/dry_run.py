@@ -35,9 +35,10 @@ class DryRun:
         batch: The batch for ``training_step``, or the forward's argument, tuple of arguments or dict of keyword
             arguments. It is copied for each pass.
         asked_by: Name of the public function, for messages.
+        epoch: The epoch that a LightningModule without a Trainer reads as `current_epoch`.
     """
 
-    def __init__(self, module: nn.Module, batch: Any, asked_by: str) -> None:
+    def __init__(self, module: nn.Module, batch: Any, asked_by: str, epoch: int = 0) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"{asked_by} needs a torch.nn.Module, got {type(module).__name__}")
         if any(is_lazy(parameter) for parameter in module.parameters()):
@@ -54,7 +55,7 @@ class DryRun:
         self.module = module
         self.batch = batch
         self.asked_by = asked_by
-        self._detached_trainer = DetachedTrainer(module)
+        self._detached_trainer = DetachedTrainer(module, epoch)
         self._kept: ModuleSnapshot | None = None
 
     @property

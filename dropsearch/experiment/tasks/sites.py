@@ -57,6 +57,8 @@ def _aligned(column: int, cell: str, width: int) -> str:
 
 def _row(context: ExperimentContext, site: Site, live: SiteCheck | None, inserted: Sequence[str]) -> tuple[str, ...]:
     remark = site.reason or (live.finding if live else "")
+    if site.controllable and live is not None and live.alive is None:
+        remark = "later steps or epochs call it"
     if not remark and owner_of(site.name) in inserted:
         remark = "by sites.insert"
     return (

@@ -1,4 +1,4 @@
-"""A probe of a user module: one batch of a real fit, to find its sites, logged metrics and optimizers."""
+"""A probe of a user module: a few batches of a real fit, to find its sites, logged metrics and optimizers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ from dropsearch.core.records import Site
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.dropout.sites import dropout_sites
 from dropsearch.dropout.tools.dry_run import copied
+from dropsearch.dropout.unsupported import UNMET
 from dropsearch.training.epoch_metrics import LoggedMetrics
 from dropsearch.training.logged_steps import set_to_train, wrapped_step
 from dropsearch.training.protocols import TrainerSettings
 from dropsearch.training.trainers import make_trainer, quiet_lightning
+
+LATE_STEPS = 4
+"""Steps of an epoch in which sites are looked for that the first step did not reach."""
+MOST_EPOCHS = 20
+"""Epochs in which a module is looked at, at most."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,7 @@ def probe(
         InputError: The module cannot be trained like this.
     """
     found: list[tuple[tuple[Site, ...], Any]] = []
-
-    def recording(training_step: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            answer: list[Any] = []
-            batch = copied(next(iter((*args, *kwargs.values()))))
-            sites = dropout_sites(
-                module,
-                lambda: answer.append(training_step(*args, **kwargs)),
-                examples=examples_in(batch),
-                own_step=True,
-                per_call=per_call,
-            )
-            found.append((sites, batch))
-            return answer[0]
-
-        return step
-
+    recording = _recording(module, per_call, lambda *each: found.append(each))
     names, calls = LoggedMetrics(), _noted_logs(module)
     settings = for_a_look(settings)
     set_to_train(module)
@@ -110,18 +100,68 @@ def probe(
             "nothing is trained"
         )
     sites, batch = found[0]
-    logged = names.validation
+    optimizers, logged = list(trainer.optimizers), names.validation
+    sites = _with_late(module, batches, settings, per_call, sites)
     elsewhere = {name: why for name, why in calls.items() if name not in logged}
-    return ModuleProbe(sites, list(trainer.optimizers), logged, elsewhere, batch)
+    return ModuleProbe(sites, optimizers, logged, elsewhere, batch)
 
 
-def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings, steps: int) -> bool:
-    """Train a module, which it changes, for a few optimizer steps, without callbacks; return whether it could be."""
+def _recording(
+    module: Any, per_call: Collection[str], note: Callable[[tuple[Site, ...], Any], None]
+) -> Callable[..., Any]:
+    """Return a wrapper of a training step that passes the sites and the batch of each step to `note`."""
+
+    def recording(training_step: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            answer: list[Any] = []
+            batch = copied(next(iter((*args, *kwargs.values()))))
+            sites = dropout_sites(
+                module,
+                lambda: answer.append(training_step(*args, **kwargs)),
+                examples=examples_in(batch),
+                own_step=True,
+                per_call=per_call,
+            )
+            note(sites, batch)
+            return answer[0]
+
+        return step
+
+    return recording
+
+
+def _with_late(
+    module: Any,
+    batches: dict[str, Any],
+    settings: TrainerSettings,
+    per_call: Collection[str],
+    sites: tuple[Site, ...],
+) -> tuple[Site, ...]:
+    """Return the sites of a module, those included that only a later step or epoch reaches."""
+    found = {site.name: site for site in sites}
+
+    def note(seen: tuple[Site, ...], batch: Any) -> None:
+        for site in seen:
+            if site.name not in found or found[site.name].reason == UNMET:
+                found[site.name] = site
+        module.trainer.should_stop = all(site.reason != UNMET for site in found.values())
+
+    if any(site.reason == UNMET for site in sites) or not any(site.controllable for site in sites):
+        with wrapped_step(module, _recording(module, per_call, note)):
+            trained_for(module, batches, settings, steps=LATE_STEPS, epochs=settings.max_epochs)
+    return tuple(found.values())
+
+
+def trained_for(module: Any, batches: dict[str, Any], settings: TrainerSettings, steps: int, epochs: int = 1) -> bool:
+    """Train a module, which it changes, for a few steps in each of up to `MOST_EPOCHS`; return whether it could be.
+
+    The user's callbacks are left out.
+    """
     shared = for_a_look(settings, limit_train_batches=steps, limit_val_batches=0)
     try:
         with quiet_lightning():
             warnings.filterwarnings("ignore", message=".*")  # shown in the trials
-            trainer = make_trainer(module, shared, [], max_epochs=1)
+            trainer = make_trainer(module, shared, [], max_epochs=min(epochs, MOST_EPOCHS))
             trainer.fit(set_to_train(module), **batches)
     except Exception:  # what fails here fails in the trials too, which say why
         return False
