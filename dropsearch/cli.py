@@ -21,10 +21,10 @@ from dropsearch.core.printable import one_line as printable_line
 
 def _run(raw: DictConfig) -> int:
     try:
-        config = typed(raw)
-        with preparing("loading PyTorch and Lightning"):
-            # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
-            from dropsearch.experiment.tasks import run
+        with preparing("reading the configuration"):  # imports the classes that it names
+            config = typed(raw)
+        # Imported here, so that --help and misspelt keys do not wait for torch, lightning and mlflow.
+        from dropsearch.experiment.tasks import run
 
         return run(config)
     # Printed here and not in `main`, because Hydra adds lines to an exception that leaves a job.

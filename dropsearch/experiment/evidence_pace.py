@@ -43,7 +43,8 @@ def evidence_pace(
     if not thorough and len(config.arms) * config.confirm.seeds < MANY_MODELS:
         return LOOK_SECONDS
     try:
-        with named_if_still("measuring the duration of the evidence"):
+        what = "measuring how long the evidence takes"
+        with preparing(what), named_if_still(what):
             return _pace_of_looks(context, clock, 1 + thorough)
     except Exception:  # user modules may raise anything; trained models report the error
         return 0.0

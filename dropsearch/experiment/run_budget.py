@@ -95,7 +95,7 @@ def measured_costs(context: ExperimentContext, plan: Plan, engine: Engine) -> Co
         paces, config = pilots(context, engine), context.config
     if "search" not in paces:
         raise InputError("budget needs a measured speed, but no trial ended an epoch: set study.n_trials instead")
-    with preparing("measuring how long the evidence takes"), engines.all_cores():
+    with engines.all_cores():
         model = evidence_pace(context, thorough=True)
     epochs = config.trainer.max_epochs
     searched = epochs * searched_share(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dropsearch.config.schema import Config, ConfirmConfig
 from dropsearch.core.printable import masked
@@ -12,6 +12,9 @@ from dropsearch.experiment.provenance import shorter
 from dropsearch.study.pruners import PRUNERS
 from dropsearch.study.samplers import SAMPLERS
 from dropsearch.study.selection import retraining_count
+
+MOST_SITES, FIRST_SITES = 8, 3
+"""Largest number of sites that are all listed, and how many of more are."""
 
 
 def run_header(
@@ -32,7 +35,7 @@ def run_header(
     facts = {
         "data": source.description,
         **({"budget": f"{config.budget}: {bought}"} if bought else {}),
-        "sites": ", ".join(f"{site.name} ({site.kind})" for site in context.sites if site.controllable) or "none",
+        "sites": _listed([f"{site.name} ({site.kind})" for site in context.sites if site.controllable]),
         "search": f"{len(arms)} arms ({', '.join(arms)}) x {config.study.n_trials} trials of up to "
         f"{config.trainer.max_epochs} epochs; {_proposed(config)}{_repeated(config)}",
         **_also(context),
@@ -56,6 +59,13 @@ def run_header(
     with_batchnorm = any(ARMS[arm].batchnorm for arm in arms)
     question = "which dropout rates, and is BatchNorm better, or both" if with_batchnorm else "which dropout rates"
     return f"{config.model.name} on {source.name}: {question}?", facts
+
+
+def _listed(sites: Sequence[str]) -> str:
+    """Return the sites of a model, or the first of many."""
+    if len(sites) <= MOST_SITES:
+        return ", ".join(sites) or "none"
+    return f"{len(sites)}: {', '.join(sites[:FIRST_SITES])} and {len(sites) - FIRST_SITES} more; task=sites lists all"
 
 
 def _confirmed(confirm: ConfirmConfig) -> str:

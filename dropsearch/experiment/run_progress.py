@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from dropsearch.core.preparation import preparing
 from dropsearch.core.records import ArmOutcome, TrialPhase
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext
@@ -51,7 +50,7 @@ def run_progress(context: ExperimentContext, plan: Plan | None, studies: Sequenc
     )
     for arm in studies:
         state.known(arm.results())
-    with preparing("measuring how long the evidence takes"), engines.all_cores():
+    with engines.all_cores():
         model = evidence_pace(context)
     trials = missing_trials(context, studies) if plan else {}
     epoch, ratio = (planned_pace(context, plan), _ratio(context, plan)) if plan else (None, 1.0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 
 from dropsearch.config.schema import Config
+from dropsearch.core.preparation import preparing
 
 TASKS = {
     "search": ("dropsearch.experiment.tasks.search", "search"),
@@ -14,7 +16,8 @@ TASKS = {
     "retrain": ("dropsearch.experiment.tasks.retrain", "retrain"),
     "evidence": ("dropsearch.experiment.tasks.evidence", "measure_finished_run"),
 }
-"""Module and function of each task by name; a function maps the configuration to the exit status."""
+"""Module and function of each task by name; a function maps the configuration to the exit status, and
+that of a search also takes the time at which the program began."""
 
 
 # No module of this package may have the function's name, since an imported module would replace it.
@@ -25,11 +28,15 @@ def run(config: Config) -> int:
         InputError: Invalid input; nothing is written then.
         RunError: The training failed.
     """
+    started = time.perf_counter()
     from dropsearch.core.environment import each_warning_once
     from dropsearch.experiment.preflight import check_prerequisites
 
     check_prerequisites(config)
     with each_warning_once():
-        module, function = TASKS[config.task]
-        status: int = getattr(import_module(module), function)(config)
+        with preparing("loading PyTorch and Lightning"):
+            module, function = TASKS[config.task]
+            task = getattr(import_module(module), function)
+        # Imports count in the duration of a search, and in its budget.
+        status: int = task(config, started) if config.task == "search" else task(config)
         return status

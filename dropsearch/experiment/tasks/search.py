@@ -19,22 +19,26 @@ from dropsearch.experiment.studies import check_existing
 from dropsearch.report import closing
 
 
-def search(config: Config) -> int:
+def search(config: Config, started: float | None = None) -> int:
     """Search, confirm, test, write all files and print the answer.
+
+    Args:
+        config: The configuration.
+        started: `time.perf_counter()` at the start of the program; now by default.
 
     Returns:
         0, 1 if no trial was completed, or 130 if the user stopped the run.
     """
-    summary = searched(config)
+    summary = searched(config, started)
     print(closing(summary))
     if not summary.complete:
         return STOPPED
     return 0 if any(arm.best for arm in summary.arms.values()) else FAILED
 
 
-def searched(config: Config) -> Summary:
+def searched(config: Config, started: float | None = None) -> Summary:
     """Search, confirm, test, write all files, and return the summary."""
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     with preparing("reading the data and inspecting the module"):
         context = build_context(config)
     try_end(context)

@@ -91,6 +91,7 @@ def rate_charts(state: RunState) -> dict[str, str]:
     points = [
         (arm.name, point)
         for arm in state.arms.values()
+        if arm.searches_rates
         for point in sorted(arm.points, key=lambda each: each.objective)[:MOST_POINTS]
         if point.rates
     ]

@@ -31,7 +31,8 @@ _STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
 .charts svg, .curves svg { min-width: 0; }
 .curves svg { max-width: 34rem; }
-figure { margin: 1rem 0; }
+figure { margin: 1rem 0; min-width: 0; }
+figcaption { overflow-wrap: anywhere; }
 thead th { min-width: 0; }
 svg text { fill: var(--quiet); font: 11px var(--type); }
 svg .axis { stroke: var(--quiet); stroke-width: 1; fill: none; }

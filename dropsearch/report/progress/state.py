@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
+from dropsearch.core.records import ARMS, EpochMetrics, Monitor, TrialResult, TrialSpec
 
 FIRST_GUESS = 5.0
 """Number of ended trials that weigh as much as the prior expectation of epochs per trial."""
@@ -34,6 +34,11 @@ class ArmState:
     points: list[Point] = field(default_factory=list)
     running: dict[str, list[float]] = field(default_factory=dict)
     """Objectives of running trials by epoch, by trial key."""
+
+    @property
+    def searches_rates(self) -> bool:
+        """Whether rates differ between its trials: those of an arm without dropout are all 0."""
+        return self.name not in ARMS or ARMS[self.name].dropout != "off"
 
 
 class RunState:

@@ -102,7 +102,8 @@ def strip(arm: ArmState, dots: str = DOTS) -> str:
         arm: The arm.
         dots: Characters from none to many trials.
     """
-    points = sorted((point for point in arm.points if point.rates), key=lambda point: point.objective)
+    given = arm.points if arm.searches_rates else []
+    points = sorted((point for point in given if point.rates), key=lambda point: point.objective)
     points = points[: max(math.ceil(BEST_SHARE * len(points)), 1)]
     counts = [0] * CELLS
     for rate in (rate for point in points for rate in point.rates.values()):

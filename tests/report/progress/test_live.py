@@ -15,7 +15,7 @@ import pytest
 
 from dropsearch.core.records import EpochMetrics, Monitor, TrialResult, TrialSpec
 from dropsearch.report.progress import Forecast, Progress, Stage
-from dropsearch.report.progress.charts import CURVES_WIDTH, LEFT, curves_chart
+from dropsearch.report.progress.charts import CURVES_WIDTH, LEFT, curves_chart, rate_charts
 from dropsearch.report.progress.page import MARK, LivePage, NotebookDisplay, in_notebook
 from dropsearch.report.progress.progress import WORK
 from dropsearch.report.progress.state import ArmState, Point, RunState
@@ -199,8 +199,12 @@ def test_a_strip_shows_where_good_rates_are() -> None:
     assert found.replace("●", " ").strip() == ""
 
 
-def test_an_arm_without_rates_has_no_strip() -> None:
-    assert strip(ArmState("none", points=[Point({}, 0.1, "COMPLETE")])) == ""
+@pytest.mark.parametrize("rates", [{}, {"a": 0.0}])
+def test_an_arm_without_dropout_has_no_strip_and_no_dots(rates: dict[str, float]) -> None:
+    progress, _ = half_done()
+    progress.state.arms = {"none": ArmState("none", points=[Point(rates, 0.1, "COMPLETE")])}
+    assert strip(progress.state.arms["none"]) == ""
+    assert rate_charts(progress.state) == {}
 
 
 class Handle:
