@@ -11,6 +11,7 @@ import torch
 
 from dropsearch.analysis.measures import MEASURES
 from dropsearch.analysis.measures.protocol import Examples, NotMeasuredError, TrainedModel
+from dropsearch.core.preparation import preparing
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.pilot import pilot_specs
 from dropsearch.experiment.standstill import named_if_still
