@@ -100,7 +100,16 @@ def _hydra() -> None:
 
 
 @pytest.fixture(scope="session")
-def run_forker() -> Iterator[RunForker]:
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copy MLflow's tables into new databases, in processes that tests start through `run_forker` as well."""
+    from tests import mlflow_tables
+
+    os.environ[mlflow_tables.PLACE] = str(tmp_path_factory.mktemp("tables") / "mlflow.db")
+    mlflow_tables.copy_tables()
+
+
+@pytest.fixture(scope="session")
+def run_forker(mlflow_tables: None) -> Iterator[RunForker]:
     with RunForker() as opened:
         yield opened
 

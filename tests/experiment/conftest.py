@@ -48,6 +48,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _tables(mlflow_tables: None) -> None: ...
+
+
 @pytest.fixture(autouse=True, scope="package")
 def one_figure() -> Iterator[None]:
     """Write one figure in each run."""

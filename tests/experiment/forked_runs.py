@@ -145,13 +145,16 @@ def _import_all() -> None:
     import tests.experiment.one_figure  # noqa: F401
     from dropsearch.config.compose import compose_overrides
     from tests.hydra_within import fit_in
+    from tests.mlflow_tables import copy_tables
 
     for module in pkgutil.walk_packages(dropsearch.__path__, "dropsearch."):
         with suppress(ImportError):  # of packages that are not installed
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    compose_overrides(())
     fit_in()
+    copy_tables()
+    for tracking in ("mlflow", "none"):  # what files merge to is kept for the runs
+        compose_overrides(("engine=sequential", "evidence=off", f"tracking={tracking}"))
 
 
 def _run(jobs: Sequence[Job]) -> list[int]:

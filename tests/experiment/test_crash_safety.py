@@ -49,11 +49,14 @@ def test_a_kill_while_a_file_is_written_leaves_the_old_file_or_the_new_one(
     study_audit.check_everything(folder, journal, ARMS, trials + 1, TOP_K, SEEDS)
 
 
+MADE_BY_MLFLOW = "from tests.mlflow_tables import make_tables; make_tables()\n"
+
+
 def test_a_kill_while_mlflows_database_is_made_beside_the_training_loses_nothing(
     run_forker: RunForker, tmp_path: Path
 ) -> None:
     folder, journal = tmp_path / "out", str(tmp_path / "out" / "study.journal")
-    given = job(folder, trials=2, kill_at_write=1, where="mlflow.db")
+    given = job(folder, trials=2, kill_at_write=1, where="mlflow.db", setup=MADE_BY_MLFLOW)
     assert run_forker.run(given) == [KILLED]
     before = study_audit.ended(journal)
     run(run_forker, job(folder, trials=3))

@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 
-from dropsearch.tracking.mlflow.address import resolve
+from dropsearch.tracking.mlflow.address import make_database, resolve
 from tests.tracking.tracked_studies import DATA, EXPERIMENT
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables and nothing in them: to make them takes two seconds, to copy them none."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}")
-    return path
+def empty_database(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: None) -> Path:
+    """MLflow's tables and nothing in them."""
+    folder = tmp_path_factory.mktemp("empty")
+    make_database(resolve(None, None, folder))
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def test_a_process_that_is_killed_between_two_tables_leaves_no_half_made_databas
 def test_processes_that_make_it_at_the_same_time_all_find_it_whole(run_forker: RunForker, tmp_path: Path):
     program = (
         "import sys; from pathlib import Path; from dropsearch.tracking import make_tracker; "
+        "from tests.mlflow_tables import make_tables; make_tables(); "
         "tracker = make_tracker('mlflow', uri=None, output_dir=Path(sys.argv[1])); "
         "tracker.connect('e'); tracker.close(); assert not tracker.problems"
     )
