@@ -228,8 +228,9 @@ def _evidence(config: Config) -> Iterator[str]:
         yield f"evidence.monte_carlo must be increasing numbers from 1 to {MOST_SAMPLES}, got {samples}"
     if config.task == "evidence" and config.evidence.name == "off":
         yield "evidence must be on with task=evidence, got off"
-    if config.evidence.single_sites and config.evidence.name == "off":
-        yield "evidence must be on with evidence.single_sites=true, got off"
+    for name, value in vars(config.evidence).items():
+        if value is True and config.evidence.name == "off":
+            yield f"evidence must be on with evidence.{name}=true, got off"
 
 
 def _retrain(config: Config) -> Iterator[str]:

@@ -66,7 +66,7 @@ def variations_of(phase: TrialPhase, winner: Confirmed | None) -> Variations:
         spec = dataclasses.replace(
             spec, configuration=winner.number + OTHER_ARMS * (1 + list(ARMS).index(winner.owner))
         )
-    return dict(enumerate(RETRAININGS[phase].change(spec).values()))
+    return dict(enumerate(RETRAININGS[phase].of(spec).values()))
 
 
 def vary(arm_runner: ArmRunner, watch: Watch, phase: TrialPhase) -> None:

@@ -10,6 +10,7 @@ from dropsearch.core.records import ARMS
 from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.provenance import shorter
 from dropsearch.study.pruners import PRUNERS
+from dropsearch.study.retrainings import RETRAININGS
 from dropsearch.study.samplers import SAMPLERS
 from dropsearch.study.selection import retraining_count
 
@@ -44,8 +45,9 @@ def run_header(
         "engine": engine,
         "output": config.output_dir,
     }
-    if config.evidence.single_sites:
-        facts["single sites"] = "each winner that drops, one rate at a time at zero and at the mean of the others"
+    for each in RETRAININGS.values():
+        if getattr(config.evidence, each.asked_by):
+            facts[each.title] = each.summary
     if tracking.get("tracking_uri"):
         facts["MLflow"] = f"{shorter(tracking['tracking_uri'])}, experiment {tracking.get('experiment', '')}"
     if tracking.get("project"):

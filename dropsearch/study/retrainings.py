@@ -24,7 +24,7 @@ def single_sites(winner: TrialSpec) -> dict[str, TrialSpec]:
         changes |= {f"{site} = 0": {site: 0.0}, f"{site} = mean": {site: mean}}
     changed = {name: {**winner.rates, **change} for name, change in changes.items()}
     return {
-        name: dataclasses.replace(winner, rates=rates, variation=name)
+        name: dataclasses.replace(winner, rates=rates)
         for name, rates in changed.items()
         if any(abs(rates[site] - rate) > 1e-6 for site, rate in winner.rates.items())
     }
@@ -40,6 +40,8 @@ class Retraining:
     """Suffix of the study's name, after the arm's name."""
     title: str
     """Title in the progress bar, in results.json and above their table."""
+    summary: str
+    """What is retrained, for the first lines of a run."""
     missing: str
     """Description in messages."""
     asked_by: str
@@ -47,12 +49,17 @@ class Retraining:
     most: Callable[[int], int]
     """Returns the maximum number of variations for a number of sites."""
 
+    def of(self, winner: TrialSpec) -> dict[str, TrialSpec]:
+        """Return the variations of a winner by name, each marked with its name."""
+        return {name: dataclasses.replace(spec, variation=name) for name, spec in self.change(winner).items()}
+
 
 RETRAININGS: Mapping[TrialPhase, Retraining] = {
     "sites": Retraining(
         single_sites,
         study="evidence/single_sites",
         title="single sites",
+        summary="each winner that drops, one rate at a time at zero and at the mean of the others",
         missing="retrainings with the rate of one site changed",
         asked_by="single_sites",
         most=lambda sites: 2 * sites,

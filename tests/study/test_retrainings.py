@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dropsearch.core.records import TrialSpec
 from dropsearch.study.retraining_feeds import trial_keys
-from dropsearch.study.retrainings import single_sites
+from dropsearch.study.retrainings import RETRAININGS, single_sites
 
 
 def winner(**rates: float) -> TrialSpec:
@@ -25,7 +25,7 @@ def test_each_site_is_set_to_zero_and_to_the_mean():
 
 
 def test_other_fields_equal_the_winner():
-    for name, varied in single_sites(winner(a=0.5, b=0.25)).items():
+    for name, varied in RETRAININGS["sites"].of(winner(a=0.5, b=0.25)).items():
         assert (varied.lr, varied.weight_decay, varied.configuration) == (1e-2, 1e-4, 5)
         assert varied.variation == name
 

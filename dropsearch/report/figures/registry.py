@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,22 @@ if TYPE_CHECKING:
     Draw = Callable[[Summary], FigureLayout | None]
 
 
-FIGURES = 12
+_FILES = {
+    "curves": "learning_curves",
+    "best_so_far": "search_trials",
+    "rates": "search_trials",
+    "differences": "differences",
+    "found": "landscape",
+    "responses": "landscape",
+    "budgets": "landscape",
+    "gaps": "effects",
+    "coadaptation": "effects",
+    "robustness": "effects",
+    "ensemble": "effects",
+    "shift": "effects",
+}
+"""File of each figure's function, in reading order. To add a figure, write its function and list it here."""
+FIGURES = len(_FILES)
 """Number of figures of a run with data for all of them."""
 
 
@@ -42,7 +58,6 @@ def write_figures(summary: Summary, folder: Path, step: Callable[[], None] = lam
 
     Figures of an earlier run that this one has no data for are removed. `step` is called after each of `FIGURES`.
     """
-    # Imported here, since matplotlib takes a third of a second.
     from dropsearch.report.figures.layout import drawing
     from dropsearch.report.figures.svg import inline
 
@@ -78,13 +93,6 @@ def figure(summary: Summary, name: str) -> MatplotlibFigure:
 
 def drawings() -> Iterator[tuple[str, Draw]]:
     """Yield each figure's name and draw function, in reading order."""
-    from dropsearch.report.figures.differences import differences
-    from dropsearch.report.figures.effects import coadaptation, ensemble, gaps, robustness, shift
-    from dropsearch.report.figures.landscape import budgets, found, responses
-    from dropsearch.report.figures.learning_curves import curves
-    from dropsearch.report.figures.search_trials import best_so_far, rates
-
-    drawings = (curves, best_so_far, rates, differences, found, responses, budgets)
-    evidence = (gaps, coadaptation, robustness, ensemble, shift)
-    for draw in (*drawings, *evidence):
-        yield draw.__name__, draw
+    for name, file in _FILES.items():
+        # Imported here, since matplotlib takes a third of a second.
+        yield name, getattr(import_module(f"dropsearch.report.figures.{file}"), name)
