@@ -20,6 +20,7 @@ from dropsearch.training.controlled_trial import controlled_copy
 from dropsearch.training.epoch_metrics import LoggedMetrics, diverged, epoch_metrics
 from dropsearch.training.logged_steps import evaluate, runs_aside
 from dropsearch.training.protocols import Feed, TrainerSettings
+from dropsearch.training.training_part import training_part
 
 
 @dataclass
@@ -59,7 +60,8 @@ class EpochReport(Callback):
     ) -> None:
         self.control, self.spec, self.feed, self.data, self.part = control, spec, feed, data, part
         self.ending, self.keep_best, self.settings = ending, keep_best, settings
-        self._metrics, self._aside = LoggedMetrics(), ValidationAside(part)
+        self._metrics = LoggedMetrics()
+        self._aside: ValidationAside | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what was logged before."""
@@ -105,8 +107,9 @@ class EpochReport(Callback):
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> EpochMetrics:
         logged, losses = trainer.callback_metrics, self.ending.losses
-        is_due = self.settings.measures_part(self.spec, self.data, trainer.current_epoch, self.ending.curve)
-        part = self._measure_part(trainer, module) if is_due else {}
+        batches, every = training_part(trainer, self.data, self.part, self.settings.batch_seed(self.spec))
+        is_due = self.settings.measures_part(self.spec, every, trainer.current_epoch, self.ending.curve)
+        part = self._measure_part(trainer, module, batches) if is_due else {}
         as_trained = float(torch.stack(losses).double().mean()) if losses else float(logged.get("train_loss", math.nan))
         losses.clear()
         val, elsewhere = self._metrics.validation, self._metrics.elsewhere(logged)
@@ -115,12 +118,13 @@ class EpochReport(Callback):
             elsewhere = {}  # such a step logs its loss, which has its own field
         return epoch_metrics(trainer.current_epoch, as_trained, part, val, self.settings.monitor, elsewhere)
 
-    def _measure_part(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    def _measure_part(self, trainer: Trainer, module: LightningModule, batches: Any) -> dict[str, float]:
         controlled = lambda twin: controlled_copy(twin, self.control)  # noqa: E731
         # steps and loaders draw random numbers, which must not affect training
         with self.control.evaluating(TRAINING_PART), seeded(self.spec.seed):
             if runs_aside(module):
-                return evaluate(module, self.part, context=trainer.precision_plugin.val_step_context)
+                return evaluate(module, batches, context=trainer.precision_plugin.val_step_context)
+            self._aside = self._aside or ValidationAside(batches)
             return self._aside.measure(module, trainer, controlled)
 
     def _stop(self, trainer: Trainer, state: State, reason: str) -> None:

@@ -215,20 +215,20 @@ class TrainerSettings:
         """What is clipped of gradients: norm or value."""
         return str(self.trainer().get("gradient_clip_algorithm") or "norm")
 
-    def measures_part(self, spec: TrialSpec, data: Any, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
+    def measures_part(self, spec: TrialSpec, every: int, epoch: int, curve: Sequence[EpochMetrics]) -> bool:
         """Return whether a trial measures the train loss with dropout off after an epoch.
 
-        Trials of a search measure it once in `data.part_every` whole epochs, counted back from the last one; a trial
+        Trials of a search measure it once in `every` whole epochs, counted back from the last one; a trial
         that ends earlier may measure none.
         Retrainings, whose curves and gaps a report shows, measure it after each epoch.
 
         Args:
             spec: The trial.
-            data: Its data.
+            every: The `part_every` of its data (see `UserData`), or what `training_part` returns.
             epoch: Number of the epoch, from 0.
             curve: The epochs that were reported before.
         """
-        every = getattr(data, "part_every", 1) if spec.phase == "search" else 1
+        every = every if spec.phase == "search" else 1
         last = self.max_epochs - 1
         left, left_before = last - epoch, last - (curve[-1].epoch if curve else -1)
         due = -(-left // every) * every

@@ -217,10 +217,11 @@ class TrialStack:
 
     def _due(self) -> set[int]:
         """Return the rows whose trials measure the train loss with dropout off after this epoch."""
+        every = getattr(self.data, "part_every", 1)
         return {
             row
             for row, each in enumerate(self.trial_rows)
-            if self.settings.measures_part(each.spec, self.data, each.epoch, each.curve)
+            if self.settings.measures_part(each.spec, every, each.epoch, each.curve)
         }
 
     # -- changing the trials

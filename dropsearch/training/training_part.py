@@ -1,0 +1,49 @@
+"""The training batches on which a sequential trial measures the train loss with dropout off."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dropsearch.datasets.user_data import PART_COST, PART_SHARE
+from dropsearch.datasets.user_loaders import Combined, each_loader
+
+
+def training_part(trainer: Any, data: Any, whole: Any, seed: int) -> tuple[Any, int]:
+    """Return these batches, and in how many epochs of a search they are measured once.
+
+    If the Trainer limits the batches of an epoch, they are an eighth of those of the trial's first epoch, since the
+    trial may never train on others; measuring them takes about a twentieth of the steps of training, as elsewhere.
+
+    Args:
+        trainer: The Trainer, in its fit.
+        data: The trial's data.
+        whole: Its fixed part of the training set; of several validation loaders a list.
+        seed: The seed of its batches.
+    """
+    if isinstance(trainer.limit_train_batches, float) and trainer.limit_train_batches == 1.0:
+        return whole, getattr(data, "part_every", 1)
+    trained = max(trainer.num_training_batches, 1)
+    validated = next(iter(trainer.num_val_batches), math.inf)
+    count = int(max(min(trained // PART_SHARE, validated), 1))
+    in_order = trainer.overfit_batches > 0  # Lightning shuffles no training batches then
+
+    def begun(part: Any) -> First:
+        return First(lambda: part if in_order else data.train_loader(seed), count)
+
+    batches = [begun(each) for each in whole] if isinstance(whole, list) else begun(whole)
+    return batches, math.ceil(PART_COST * count / trained)
+
+
+class First:
+    """The first batches of a loader, which is made anew for each iteration."""
+
+    def __init__(self, loader: Callable[[], Any], count: int) -> None:
+        self._loader, self._count = loader, count
+
+    def __iter__(self) -> Iterator[Any]:
+        loader = self._loader()
+        one = loader if each_loader(loader) == [loader] else Combined(loader)
+        return itertools.islice(iter(one), self._count)
