@@ -16,6 +16,7 @@ from dropsearch._compat.torchmetrics import value_of_batch
 from dropsearch.core.batches import replaced, tensors
 from dropsearch.core.errors import UnsupportedError
 from dropsearch.training.vectorized.reads import RowArray, by_row, is_of_row
+from dropsearch.training.vectorized.step_logs import numbers
 from dropsearch.training.vectorized.step_traits import AttributeWatch, Replaced, StepTraits
 
 
@@ -268,8 +269,16 @@ def apply(effects: Sequence[Effect], module: nn.Module, tensors: Sequence[Tensor
     return returned
 
 
-def logged_indices(effects: Sequence[Effect]) -> set[int]:
-    """Return the indices of tensors that are logged unchanged, so that their values can be fetched together."""
-    return {
+def tensors_by_row(effects: Sequence[Effect], found: Sequence[Tensor], rows: int) -> list[list[Any]]:
+    """Return the tensors of effects for each row; those that are only logged as numbers, which are fetched together.
+
+    Args:
+        effects: Effects of a step.
+        found: Their tensors, `[rows, ...]` each.
+        rows: Number of rows.
+    """
+    logged = {
         effect.args[0].index for effect in effects if effect.kind == "log" and isinstance(effect.args[0], _TensorIndex)
     }
+    columns = [numbers(tensor, rows) if index in logged else tensor.unbind(0) for index, tensor in enumerate(found)]
+    return [[column[row] for column in columns] for row in range(rows)]

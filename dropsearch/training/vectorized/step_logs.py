@@ -121,6 +121,17 @@ def number(value: float, dtype: torch.dtype) -> float:
     return Single(value) if dtype is torch.float32 else value
 
 
+def numbers(tensor: Tensor, count: int) -> list[float]:
+    """Return the values of a tensor `[rows]` or `[rows, 1]`.
+
+    Raises:
+        UnsupportedError: It has several values per row.
+    """
+    if tensor.numel() != count:
+        raise UnsupportedError(f"a step logs a tensor of shape {tuple(tensor.shape[1:])}, not a number")
+    return [number(value, tensor.dtype) for value in tensor.double().reshape(-1).tolist()]
+
+
 @dataclass
 class _Entry:
     """A name logged by a hook or a step."""

@@ -21,10 +21,11 @@ from dropsearch.training.vectorized.flat_optimizers import flat_optimizer
 from dropsearch.training.vectorized.held_once import equal_in_all, use_frozen
 from dropsearch.training.vectorized.row_batches import LockstepBatches, MemoryBatches, RowBatches
 from dropsearch.training.vectorized.row_evaluation import LOADERS, RowEvaluation
-from dropsearch.training.vectorized.row_modules import RowModules, Values
+from dropsearch.training.vectorized.row_modules import RowModules
 from dropsearch.training.vectorized.row_optimizers import configure_optimizer, optimized_columns, parameter_order
 from dropsearch.training.vectorized.row_source import RowSource
 from dropsearch.training.vectorized.row_trainer import StepTrainer
+from dropsearch.training.vectorized.row_validation import Values
 from dropsearch.training.vectorized.stacked_state import StackedState
 from dropsearch.training.vectorized.step import HostStep, VectorizedStep
 from dropsearch.training.vectorized.step_traits import overridden
@@ -209,10 +210,10 @@ class TrialStack:
         for trial_row in self.trial_rows:
             trial_row.advance("epoch", trial_row.epoch + 1)
         sets = self.evaluation.sets(self.rows, self.trial_rows)
-        val = row_modules.validate(self.trial_rows, self.rows, sets["val"])
+        val = row_modules.validation.validate(self.trial_rows, self.rows, sets["val"])
         training = {row: each for row, each in enumerate(self.trial_rows) if each.trains}
         trained = {row: row_modules.end_epoch(each) for row, each in training.items()}
-        part = row_modules.measure(self.trial_rows, self.rows, sets["part"], self._due())
+        part = row_modules.validation.measure(self.trial_rows, self.rows, sets["part"], self._due())
         return EpochValues(val, part, trained)
 
     def _due(self) -> set[int]:

@@ -1,0 +1,75 @@
+"""The hooks of the modules and callbacks of rows, run outside of `vmap`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+
+from dropsearch._compat.lightning import logging_to
+from dropsearch.core.errors import UnsupportedError
+from dropsearch.core.global_state import generator_states
+from dropsearch.training.vectorized.row_trainer import RowTrainer
+from dropsearch.training.vectorized.step_logs import RowLog
+from dropsearch.training.vectorized.step_traits import BATCH_HOOKS
+from dropsearch.training.vectorized.trainer_arguments import RowCallbacks
+from dropsearch.training.vectorized.trial_row import TrialRow
+
+
+class RowHooks:
+    """Runs hooks of rows.
+
+    Args:
+        names: The hooks that the module overrides.
+        callbacks: The callbacks of each row.
+    """
+
+    def __init__(self, names: Collection[str], callbacks: RowCallbacks) -> None:
+        self.names, self.callbacks = names, callbacks
+
+    def overrides(self, name: str) -> bool:
+        """Return whether the module overrides a hook."""
+        return name in self.names
+
+    def run(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
+        """Run a hook of a row's callbacks and module; return the module's result."""
+        self.callbacks.run(trial_row, hook, *args)
+        return self.run_own(trial_row, hook, *args, log=log)
+
+    def run_own(self, trial_row: TrialRow, hook: str, *args: Any, log: RowLog | None = None) -> Any:
+        """Run a hook of a row's module if it overrides it and raised no error; return the hook's result."""
+        if not self.overrides(hook) or trial_row.error is not None:
+            return None
+        log, module = log or trial_row.log, trial_row.module
+        assert log is not None
+        log.hook = hook
+        if hook not in BATCH_HOOKS:
+            log.batch_size = None
+        states, trained = generator_states(), [p.requires_grad for p in module.parameters()]
+        modes = [part.training for part in module.modules()]
+        grad = torch.enable_grad() if log is trial_row.log else torch.no_grad()
+        returned = None
+        with logging_to(module, log.log, log.log_dict), grad, trial_row.raising_alone():
+            returned = call_hook(getattr(module, hook), args)
+        if generator_states() != states:
+            raise UnsupportedError(f"{hook} draws random numbers")
+        if [p.requires_grad for p in module.parameters()] != trained:
+            raise UnsupportedError(f"{hook} freezes or unfreezes parameters")
+        if [part.training for part in module.modules()] != modes:
+            raise UnsupportedError(f"{hook} changes the mode of a part of the module")
+        return returned
+
+
+def call_hook(hook: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call a hook with as many arguments as it accepts, like Lightning."""
+    parameters = inspect.signature(hook).parameters.values()
+    takes_all = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    return hook(*args[: len(args) if takes_all else len(parameters)])
+
+
+def view_of(trial_row: TrialRow) -> RowTrainer:
+    """Return the Trainer that the module of a row sees."""
+    assert trial_row.view is not None
+    return trial_row.view

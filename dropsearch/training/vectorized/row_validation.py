@@ -1,0 +1,171 @@
+"""Validation of all rows with the hooks of their modules, on the validation set and on a part of the training set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from dropsearch._compat.torchmetrics import is_metric
+from dropsearch.dropout.trial_control import TRAINING_PART, VALIDATION
+from dropsearch.training.logged_steps import Modes
+from dropsearch.training.vectorized.effects import apply, tensors_by_row
+from dropsearch.training.vectorized.evaluation_noise import EvaluationNoise
+from dropsearch.training.vectorized.evaluation_sets import EvaluationBatch, EvaluationSet
+from dropsearch.training.vectorized.row_hooks import RowHooks, view_of
+from dropsearch.training.vectorized.row_trainer import RowTrainer
+from dropsearch.training.vectorized.stacked_state import RowsPart, StackedState
+from dropsearch.training.vectorized.step_logs import RowLog
+from dropsearch.training.vectorized.trial_row import TrialRow
+from dropsearch.training.vectorized.vmap_runner import VmapRunner
+
+Values = dict[str, float]
+"""Logged values of a row in a pass, by name."""
+
+
+class RowValidation:
+    """Validates the modules of rows.
+
+    Args:
+        hooks: Runs the hooks of rows.
+        runner: Runs steps of all rows.
+        make_trainer: Returns the Trainer of a row's module.
+        noise: Draws the random bits of validation steps.
+    """
+
+    def __init__(
+        self,
+        hooks: RowHooks,
+        runner: VmapRunner,
+        make_trainer: Callable[[Any], RowTrainer],
+        noise: EvaluationNoise,
+    ) -> None:
+        self._hooks, self._runner, self._make_trainer, self._noise = hooks, runner, make_trainer, noise
+
+    def validate(self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet) -> dict[int, Values]:
+        """Validate all rows with their hooks; return the logged values of each."""
+        modules, found = {row: each for row, each in enumerate(trial_rows) if each.trains}, {}
+        with self._validating(modules.values()):
+            logs = self._pass(modules, trial_rows, rows, batches, VALIDATION)
+            for row, trial_row in modules.items():
+                with trial_row.raising_alone():
+                    found[row] = logs[row].values()
+                    view_of(trial_row).take(found[row])
+                    self._hooks.run(trial_row, "on_validation_end", log=logs[row])
+                    logs[row].reset()
+        return found
+
+    def measure(
+        self, trial_rows: Sequence[TrialRow], rows: StackedState, batches: EvaluationSet, due: Set[int]
+    ) -> dict[int, Values]:
+        """Validate twins of the modules of the rows `due` on other batches; return the logged values of each."""
+        twins = {row: self._twin(trial_rows[row]) for row in sorted(due) if trial_rows[row].trains}
+        if not twins:
+            return {}
+        with self._validating(twins.values()), self._weights_kept(rows):
+            for twin in twins.values():
+                self._hooks.run(twin, "setup", "validate")
+            logs, found = self._pass(twins, trial_rows, rows, batches, TRAINING_PART), {}
+            for row, log in logs.items():
+                with twins[row].raising_alone():
+                    found[row] = log.values()
+                trial_rows[row].error = trial_rows[row].error or twins[row].error
+        return found
+
+    @contextmanager
+    def _weights_kept(self, rows: StackedState) -> Iterator[None]:
+        """Restore all weights at the end, which twins share: their hooks may put others in their place."""
+        held = [rows.flat, *rows.buffers.values()] if self._hooks.names else []
+        before = [each.clone() for each in held]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for each, kept in zip(held, before, strict=True):
+                    each.copy_(kept)
+
+    def _pass(
+        self,
+        modules: dict[int, TrialRow],
+        trial_rows: Sequence[TrialRow],
+        rows: StackedState,
+        batches: EvaluationSet,
+        of: str,
+    ) -> dict[int, RowLog]:
+        logs = {row: RowLog(training=False) for row in modules}
+        for hook in ("on_validation_start", "on_validation_epoch_start"):
+            for row, trial_row in modules.items():
+                self._hooks.run(trial_row, hook, log=logs[row])
+        for position, batch in enumerate(batches):
+            index = position if batch.index is None else batch.index
+            batch, self._runner.batch_idx = batch.to(rows.flat.dtype), index
+            for row in (row for row in modules if batch.rows is None or row in batch.rows):
+                logs[row].batch_size = batch.size
+                self._hooks.run(modules[row], "on_validation_batch_start", batch.row(row), index, log=logs[row])
+
+            def step(
+                group: list[int],
+                part: StackedState | RowsPart,
+                batch: EvaluationBatch = batch,
+                index: int = index,
+            ) -> None:
+                own = batch.of(group, len(trial_rows))
+                noise = self._noise.of([trial_rows[row] for row in group], of, batch, rows.flat)
+                self._runner.evaluate(part, own.content, noise, form=own.form)
+                for row, tensors in zip(
+                    group, tensors_by_row(self._runner.effects, self._runner.effect_tensors, len(group)), strict=True
+                ):
+                    if row in modules:
+                        logs[row].batch_size, logs[row].hook = batch.size, ""
+                        with modules[row].raising_alone():
+                            returned = apply(self._runner.effects, modules[row].module, tensors, logs[row].log)
+                            given = returned, batch.row(row), index
+                            self._hooks.run(modules[row], "on_validation_batch_end", *given, log=logs[row])
+
+            self._runner.in_groups(trial_rows, rows, step, batch.rows)
+            self._noise.count([modules[row] for row in batch.rows or modules if row in modules], of)
+        for row, trial_row in modules.items():
+            if trial_row.keeps_best and of == VALIDATION and self._may_change_weights(trial_row):
+                trial_row.validated = rows.weights(trial_row.module)
+            self._hooks.run(trial_row, "on_validation_epoch_end", log=logs[row])
+        return logs
+
+    def _may_change_weights(self, trial_row: TrialRow) -> bool:
+        """Return whether anything runs between a row's validation and its report."""
+        hooks = ("on_validation_epoch_end", "on_validation_end", "on_train_epoch_end")
+        return bool(self._hooks.callbacks.of(trial_row)) or any(map(self._hooks.overrides, hooks))
+
+    @contextmanager
+    def _validating(self, trial_rows: Any) -> Iterator[None]:
+        """Set evaluation mode for hooks."""
+        trial_rows = list(trial_rows)
+        modes = [Modes(trial_row.module) for trial_row in trial_rows] if self._hooks.names else []
+        for trial_row in trial_rows:
+            view_of(trial_row).now(training=False, validating=True)
+            if modes:
+                trial_row.module.eval()
+        try:
+            yield
+        finally:
+            for mode in modes:
+                mode.put_back()
+            for trial_row in trial_rows:
+                view_of(trial_row).now(training=True, validating=False)
+
+    def _twin(self, trial_row: TrialRow) -> TrialRow:
+        """Return a row whose module shares the weights, with separate metric objects and containers."""
+        module, view = trial_row.module, view_of(trial_row)
+        inside = {id(t) for part in module.modules() if is_metric(part) for t in part.buffers()}
+        weights = [*module.parameters(), *(b for b in module.buffers() if id(b) not in inside)]
+        twin_module = copy.deepcopy(module, {**{id(each): each for each in weights}, id(view): view})
+        for part in twin_module.modules():
+            if is_metric(part):
+                part.reset()  # type: ignore[operator]
+        twin = copy.copy(trial_row)
+        twin.module, twin.view = twin_module, self._make_trainer(twin_module)
+        twin.view.now(current_epoch=trial_row.epoch, global_step=0)
+        twin_module.trainer = twin.view  # type: ignore[assignment]
+        return twin
