@@ -142,10 +142,11 @@ def _import_all() -> None:
     import sklearn.datasets  # noqa: F401
 
     import dropsearch
-    import tests.experiment.one_figure  # noqa: F401
     from dropsearch.config.compose import compose_overrides
+    from tests.experiment.one_figure import write_first_figure
     from tests.hydra_within import fit_in
     from tests.mlflow_tables import copy_tables
+    from tests.report.conftest import Maker
 
     for module in pkgutil.walk_packages(dropsearch.__path__, "dropsearch."):
         with suppress(ImportError):  # of packages that are not installed
@@ -153,6 +154,8 @@ def _import_all() -> None:
                 importlib.import_module(module.name)
     fit_in()
     copy_tables()
+    with tempfile.TemporaryDirectory() as folder:
+        write_first_figure(Maker().summary(), Path(folder))
     for tracking in ("mlflow", "none"):  # what files merge to is kept for the runs
         compose_overrides(("engine=sequential", "evidence=off", f"tracking={tracking}"))
 
