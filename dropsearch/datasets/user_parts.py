@@ -21,6 +21,7 @@ from dropsearch.core.errors import InputError
 from dropsearch.core.global_state import seeded, working_folder_kept
 from dropsearch.core.user_errors import USER_ERRORS, described
 from dropsearch.datasets.batch_digest import arguments_of, digest
+from dropsearch.datasets.held_data import held
 from dropsearch.datasets.user_loaders import Part, each_loader, examples, length
 
 
@@ -96,13 +97,29 @@ class UserParts:
                 )
 
     def digest(self, in_memory: Any) -> str:
-        """Return the sha256 of sizes, arguments of the data module, training data and first validation batches.
+        """Return the sha256 of the data: of its sizes, arguments, loaders, and examples.
 
-        The training data are those in memory, if any, else the first batch.
+        The examples are those in memory, or the first batch and what the data sets hold. The test set is not read.
         """
         train = next(iter(Part(self.train, 1)), ()) if in_memory is None else in_memory
         val = [next(iter(loader), ()) for loader in each_loader(self.val)]
-        return digest(self.sizes, arguments_of(self.module), train, val[0] if len(val) == 1 else val)
+        loaders = [loader for part in (self.train, self.val, self.test) for loader in each_loader(part)]
+        sets = [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
+        return digest(
+            self.sizes,
+            arguments_of(self.module),
+            [*map(_loading, loaders)],
+            held(*(sets if in_memory is None else sets[len(each_loader(self.train)) :])),
+            train,
+            val[0] if len(val) == 1 else val,
+        )
+
+
+def _loading(loader: Any) -> Any:
+    """Return the settings of a loader that decide which examples a batch has."""
+    sampler = getattr(loader, "sampler", None)
+    sizes = [getattr(loader, "batch_size", None), getattr(loader, "drop_last", None)]
+    return [*sizes, type(sampler).__qualname__, getattr(sampler, "weights", None)]
 
 
 def _is_empty(loader: Any) -> bool:

@@ -76,6 +76,7 @@ def fingerprint(context: ExperimentContext, arm: Arm) -> Mapping[str, Any]:
         "engine.mask_seed": config.engine.mask_seed,
         "engine.batch_seed": config.engine.batch_seed,
         "data": context.source.digest,
+        "the model's weights": context.modules.weights,
         "monitor": config.monitor,
         "monitor.mode": config.mode,
         "seed": config.seed,

@@ -31,7 +31,7 @@ from dropsearch.stats.hodges_lehmann import FEWEST_PAIRS
 from dropsearch.training.adapters.absent_sites import absent_sites, describe
 from dropsearch.training.adapters.hyperparameters import Route, routes
 from dropsearch.training.adapters.layers import weights_at_start, with_layers
-from dropsearch.training.adapters.luck import fixed_luck
+from dropsearch.training.adapters.luck import described_weights, fixed_luck
 from dropsearch.training.adapters.luck import notes as luck_notes
 from dropsearch.training.adapters.probe import ModuleProbe, probe
 from dropsearch.training.adapters.route_check import checked_routes
@@ -76,6 +76,8 @@ class TrialModules:
         starts = self._weights_at_start(PROBED.seed), self._weights_at_start(PROBED.seed + 1)
         self.scores_by_example = hasattr(first, "example_scores")
         """Whether the module provides scores of each test example for the comparison of arms."""
+        self.weights = described_weights(starts[0])
+        """Number of the module's weights, and a checksum of their names and shapes."""
         self.fixed_luck = fixed_luck(*starts, loaders)
         """Sources of variation that do not depend on a trial's seed, such as ``initial weights`` or ``batch order``."""
         if config.batchnorm.replace and not builder.has_batchnorm:

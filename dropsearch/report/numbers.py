@@ -95,14 +95,16 @@ class Scale:
     comparison_metric: ComparisonMetric
 
     def score(self, score: Interval) -> str:
-        """Return a mean score with its interval, if it has one, and their unit."""
+        """Return a mean score with its interval over seeds, if it has one, and their unit."""
         low, high = score.low, score.high
         if self.comparison_metric.percent:
             # With few seeds the interval may exceed the range of accuracies, so it is clipped.
             low, high = max(low, 0.0), min(high, 1.0)
         unit = " %" if self.comparison_metric.percent else self._own_unit
         mean, low_text, high_text = self.sizes(Interval(score.mean, low, high))
-        return f"{mean}{unit}" + (f" (95 % CI {low_text} to {high_text}{unit})" if math.isfinite(score.low) else "")
+        return f"{mean}{unit}" + (
+            f" (95 % CI over seeds {low_text} to {high_text}{unit})" if math.isfinite(score.low) else ""
+        )
 
     def sizes(self, interval: Interval) -> list[str]:
         """Return a number and the ends of its interval, without signs and unit."""
@@ -144,5 +146,5 @@ def _half(interval: Interval) -> float:
 
 
 def judged(outcome: ArmOutcome, comparison_metric: ComparisonMetric) -> Interval:
-    """Return the mean score of an arm over finite seeds, with its 95 % interval."""
+    """Return the mean score of an arm over finite seeds, with its 95 % interval over seeds, on the same examples."""
     return mean_interval(outcome.scores(comparison_metric))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from dropsearch.datasets.batch_digest import arguments_of, digest
+from dropsearch.datasets.held_data import held
 from dropsearch.datasets.user_data import UserData
 
 Pair = namedtuple("Pair", "x y")
@@ -95,3 +97,75 @@ def test_examples_behind_the_first_batch_count_where_they_are_in_memory() -> Non
             self.train.dataset.tensors[0][self.train.indices[-1]] += 1  # type: ignore[attr-defined]
 
     assert UserData(Changed(), "Digits").digest != UserData(data.Digits(), "Digits").digest
+
+
+class Noisy(Dataset[Any]):
+    """Adds noise, so that its examples are not held in memory; its data are of several forms."""
+
+    def __init__(self, x: Any, labels: list[str], file: Path | None = None) -> None:
+        self.x, self.labels, self.file, self.reads, self.cache = x, labels, file, 0, {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads += 1
+        self.cache[str(index)] = torch.rand(1)
+        return torch.as_tensor(self.x[index]) + torch.rand(3)
+
+
+class Parts(LightningDataModule):
+    """Gives three sets, and loaders with options."""
+
+    def __init__(self, sets: Any, **options: Any) -> None:
+        super().__init__()
+        self.sets, self.options = sets, options
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.sets[0], **{"batch_size": 2, **self.options})
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.sets[1], 2)
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(self.sets[2], 2)
+
+
+def parts(folder: Path, *, labels: str = "b", part: int = -1, last: float = 0.0, **options: Any) -> Parts:
+    """Return data whose last value or label of a part differs, or that lies in another place."""
+    values, sets = np.zeros((5, 3), dtype=np.float32), []
+    for number in range(3):
+        own = values.copy()
+        own[-1, -1] += last if part == number else 0.0
+        folder.mkdir(exist_ok=True)
+        np.save(folder / f"{number}.npy", own)
+        x = np.load(folder / f"{number}.npy", mmap_mode="r") if number == 1 else own
+        sets.append(Noisy(x, ["a"] * 4 + [labels if number == 0 else "b"], folder / f"{number}.npy"))
+    return Parts(sets, **options)
+
+
+def test_what_is_read_later_counts(tmp_path: Path) -> None:
+    def known(place: str = "one", **changed: Any) -> str:
+        return UserData(parts(tmp_path / place, **changed), "Parts").digest
+
+    first = known()
+    assert known() == first
+    assert known("two") == first, "the place of a file is no part of the data"
+    weights = WeightedRandomSampler([1.0, 1.0, 1.0, 1.0, 2.0], 5)
+    others = [
+        {"labels": "c"},
+        *({"part": part, "last": 1.0} for part in range(3)),
+        {"batch_size": 3},
+        {"shuffle": True},
+    ]
+    others += [{"drop_last": True}, {"sampler": weights}, {"sampler": WeightedRandomSampler([1.0] * 5, 5)}]
+    assert len({first, *(known(**each) for each in others)}) == len(others) + 1
+
+
+def test_a_file_behind_a_path_counts(tmp_path: Path) -> None:
+    (path := tmp_path / "x.csv").write_text("1,2")
+    first = held({"path": str(path)}), held([str(path), "b"])
+    path.write_text("1,3")
+    assert held({"path": str(path)}) != first[0]
+    path.write_text("1,33")
+    assert held([str(path), "b"]) != first[1], "of the files in a list the size counts"

@@ -11,11 +11,13 @@ from typing import Any
 import optuna
 import pytest
 
+import dropsearch
 from dropsearch.core.errors import InputError
 from dropsearch.core.records import TrialResult
 from dropsearch.experiment.tasks import run
 from tests.experiment.conftest import LIGHT, composed, trials_told
 from tests.experiment.forked_runs import RunForker
+from tests.user_modules import data, nets
 
 TWO_ARMS = (*LIGHT, "arms=[none,dropout]")
 COMPLETE = f'"state":{optuna.trial.TrialState.COMPLETE.value},"values"'
@@ -138,3 +140,19 @@ def test_ctrl_c_ends_cleanly_and_the_last_line_goes_on(run_forker: RunForker, tm
         assert [t for t in whole["arms"][arm]["trials"] if t["number"] in {p["number"] for p in outcome["trials"]}] == (
             outcome["trials"]
         )
+
+
+def test_layers_that_have_changed_are_refused(tmp_path: Path) -> None:
+    """The arguments are the same; the class builds other layers."""
+    searched = {"n_trials": 2, "max_epochs": 1, "arms": ["none"], "confirm_seeds": 1, "output_dir": tmp_path}
+
+    def make(width: int) -> type[nets.LitNet]:
+        class Net(nets.LitNet):
+            def __init__(self) -> None:
+                super().__init__(width=width)
+
+        return Net
+
+    dropsearch.search(make(8), data.Digits(), overrides=["evidence=off"], tracking="none", **searched)
+    with pytest.raises(InputError, match=r"the model's weights must be the same as when .* \([\d,]+ in 4 tensors"):
+        dropsearch.search(make(9), data.Digits(), overrides=["evidence=off"], tracking="none", **searched)

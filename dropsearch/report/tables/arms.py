@@ -37,12 +37,18 @@ def arms_table(summary: Summary) -> Table:
         f"search\n{monitored}",
         f"confirmed\n{monitored}",
         "search\nluck",
-        "test accuracy\nmean (95 % interval)",
+        f"test accuracy\n{_mean(summary)}",
         "test\nloss",
         "seeds",
     )
     rows = tuple(_arm_row(name, outcome) for name, outcome in summary.arms.items())
     return Table("Arms: losses in nats, accuracy in %", columns, rows, left=("arm",))
+
+
+def _mean(summary: Summary) -> str:
+    """Return the title of a mean score, with its interval if an arm has one."""
+    known = (judged(outcome, summary.comparison_metric) for outcome in summary.arms.values())
+    return "mean (95 % over seeds)" if any(math.isfinite(each.low) for each in known) else "mean"
 
 
 def _user_arms(summary: Summary) -> Table:
@@ -55,7 +61,7 @@ def _user_arms(summary: Summary) -> Table:
         f"search\n{name}",
         f"confirmed\n{name}",
         "search\nluck",
-        f"{shorten(comparison_metric.label, 19)}\nmean (95 % interval)",
+        f"{shorten(comparison_metric.label, 19)}\n{_mean(summary)}",
     ]
     with_accuracy = any(math.isfinite(findings.test_acc(arm).mean) for arm in summary.arms.values())
     columns += ["test\naccuracy", "seeds"] if with_accuracy else ["seeds"]

@@ -1,7 +1,8 @@
-"""Detection of sources of variation that do not depend on a trial's seed."""
+"""The weights with which training starts: which of them, and what else, do not depend on a trial's seed."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -32,6 +33,13 @@ def fixed_luck(first: Mapping[str, Tensor], second: Mapping[str, Tensor], loader
         loaders: The training batches of the two seeds.
     """
     return (*_weights(first, second), *(["batch order"] if _same_order(*loaders) else []))
+
+
+def described_weights(weights: Mapping[str, Tensor]) -> str:
+    """Return how many weights there are, with a checksum of their names, shapes and types."""
+    shapes = [(name, tuple(each.shape), str(each.dtype)) for name, each in weights.items()]
+    count = sum(each.numel() for each in weights.values())
+    return f"{count:,} in {len(shapes)} tensors ({hashlib.sha256(repr(shapes).encode()).hexdigest()[:8]})"
 
 
 def notes(fixed: tuple[str, ...]) -> tuple[str, ...]:

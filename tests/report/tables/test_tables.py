@@ -25,7 +25,7 @@ def test_an_arm_has_one_row_with_its_numbers(make):
     row = cells(table, table.rows[1])
     assert [r[0] for r in table.rows] == ["none", "dropout"]
     assert row["done/pruned/\nfailed"] == "10/2/0"
-    assert row["test accuracy\nmean (95 % interval)"] == "96.00 (93.52 to 98.48)"
+    assert row["test accuracy\nmean (95 % over seeds)"] == "96.00 (93.52 to 98.48)"
 
 
 def test_the_luck_of_the_search_is_not_called_a_gap_which_is_that_of_overfitting(make):
@@ -168,3 +168,7 @@ def test_an_accuracy_in_per_cent_is_shown_as_the_module_logs_it(make):
     metric = ComparisonMetric("test_loss", "test_loss", "test loss", percent=False, higher_is_better=False)
     table = arms_table(replace(make.tested(none=[37.5, 37.5, 37.5]), comparison_metric=metric))
     assert cells(table, table.rows[0])["test\naccuracy"] == "37.5"
+
+
+def test_a_mean_of_one_seed_has_no_title_of_an_interval(make):
+    assert "test accuracy\nmean" in arms_table(make.tested(none=[0.9], dropout=[0.95])).columns

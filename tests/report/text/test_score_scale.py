@@ -39,7 +39,7 @@ LOW, HIGH = [0.40, 0.41, 0.42, 0.40] * 2, [0.61, 0.62, 0.63, 0.60] * 2
 def test_less_of_a_score_is_worse_where_more_is_better(make):
     found = answer(judged(make, MORE, Monitor("val_f1", "max"), none=LOW, dropout=HIGH))
     assert found[0].startswith("Use dropout with rates")
-    assert "; test f1 0.6150 (95 % CI" in found[0]
+    assert "; test f1 0.6150 (95 % CI over seeds" in found[0]
     assert found[2].startswith("Plain is worse by 0.2100 (95 % CI")
 
 
@@ -87,13 +87,13 @@ def test_values_are_shown_as_logged_with_the_unit_of_the_user(make):
     metric = replace(MORE, label="test acc", unit="%", loss_unit="")
     low, high = [[100 * score for score in scores] for scores in (LOW, HIGH)]
     found = judged(make, metric, Monitor("val_acc", "max", "%"), none=low, dropout=high)
-    assert "; test acc 61.50 % (95 % CI" in answer(found)[0]
+    assert "; test acc 61.50 % (95 % CI over seeds" in answer(found)[0]
     assert re.match(r"Plain is worse by 2[01][.\d]* points \(95 % CI", answer(found)[2])
     assert arms_table(found).title == "Arms: more val_acc (%) is better"
     assert differences_table(found).title == "Paired differences in test acc: percentage points"
     plain = replace(found, comparison_metric=replace(metric, unit=""), monitor=Monitor("val_acc", "max"))
     said = " ".join([*answer(plain), *caveats(plain), str(arms_table(plain))])
-    assert "61.50 (95 % CI" in said
+    assert "61.50 (95 % CI over seeds" in said
     assert "points" not in said
     assert "nats" not in said
 
@@ -104,7 +104,7 @@ def test_values_are_shown_as_logged_with_the_unit_of_the_user(make):
 )
 def test_unit_of_the_user(unit: str, value: str, difference: str):
     scale = Scale(replace(MORE, unit=unit))
-    assert scale.score(Interval(37.5, 30.0, 40.0)) == f"37.5{value} (95 % CI 30.0 to 40.0{value})"
+    assert scale.score(Interval(37.5, 30.0, 40.0)) == f"37.5{value} (95 % CI over seeds 30.0 to 40.0{value})"
     assert scale.unit == difference
 
 
@@ -116,8 +116,8 @@ def test_loss_of_unknown_unit_has_none_in_figures(make):
 
 def test_no_accuracy_is_said_to_be_above_a_hundred_per_cent_or_below_zero():
     wide = Interval(0.5, -0.25, 1.125)
-    assert Scale(ComparisonMetric()).score(wide) == "50.00 % (95 % CI 0.00 to 100.00 %)"
-    assert Scale(LESS).score(wide) == "0.50 (95 % CI -0.25 to 1.12)"
+    assert Scale(ComparisonMetric()).score(wide) == "50.00 % (95 % CI over seeds 0.00 to 100.00 %)"
+    assert Scale(LESS).score(wide) == "0.50 (95 % CI over seeds -0.25 to 1.12)"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_an_arm_has_one_set_of_numbers(found, tracked, told, arm):
     cells = dict(zip(arms_table(found).columns, row, strict=True))
     assert cells["confirmed\nval loss"] == loss(winner["mean_val_loss"])
     assert cells["search\nval loss"] == loss(values["gap"]["search_val_loss"])
-    assert cells["test accuracy\nmean (95 % interval)"].startswith(percent(winner["mean_test_acc"]))
+    assert cells["test accuracy\nmean (95 % over seeds)"].startswith(percent(winner["mean_test_acc"]))
     assert cells["test\nloss"] == loss(winner["mean_test_loss"])
 
 
