@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dropsearch.core.records import Summary, arm_title
 from dropsearch.report import findings
 from dropsearch.report.numbers import loss, percent, shorten
-from dropsearch.report.text.verdict import on_test
+from dropsearch.report.text.phrases import on_test
 
 
 def caveats(summary: Summary, test_examples: int | None = None) -> list[str]:

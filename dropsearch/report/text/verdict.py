@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from dropsearch.core.records import ArmOutcome, Comparison, Confirmed, Interval, Summary, best_arm
+from dropsearch.core.records import Summary, best_arm
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
-from dropsearch.report.numbers import Scale, judged, loss, probability, rate, shorten
+from dropsearch.report.numbers import Scale, judged, loss, rate, shorten
+from dropsearch.report.text.contrast_phrases import between, difference, excluded, is_same, lead_of, size
+from dropsearch.report.text.phrases import (
+    MOST_RATES,
+    capitalized,
+    comparison_set,
+    counted,
+    listed,
+    monitored,
+    short_names,
+)
 
-MOST_RATES = 6
-"""Maximum number of rates in a sentence; more are in the table."""
 EFFECTS = (("dropout", "none"), ("batchnorm", "none"), ("both", "batchnorm"))
 """Arms that add dropout or BatchNorm, with the arm without it."""
 PARTNERS = {"none": "dropout", "batchnorm": "both", "both": "batchnorm"}
@@ -49,10 +55,10 @@ def answer(summary: Summary) -> tuple[str, ...]:
 def _use(summary: Summary, name: str) -> str:
     outcome, scale = summary.arms[name], Scale(summary.comparison_metric)
     score = judged(outcome, summary.comparison_metric)
-    measured = f"{_label(summary)} {scale.score(score)}" if math.isfinite(score.mean) else ""
+    measured = f"{summary.comparison_metric.label} {scale.score(score)}" if math.isfinite(score.mean) else ""
     count = len(outcome.winner.results) if outcome.winner else 0
     known = len(finite(outcome.scores(summary.comparison_metric)))
-    seeds = f"{known} of {count} fresh seeds" if 0 < known < count else _count(count, "fresh seed")
+    seeds = f"{known} of {count} fresh seeds" if 0 < known < count else counted(count, "fresh seed")
     splits = f" and split{'' if count == 1 else 's'}" if summary.redraws_split else ", one split"
     return f"Use {_model(summary, name)}: {_why(summary, name)}{'; ' if measured else ''}{measured}, {seeds}{splits}."
 
@@ -76,23 +82,15 @@ def _model(summary: Summary, name: str) -> str:
     return f"{title} with {'rates' if len(rates) > 1 else 'rate'} {listed} ({', '.join(short_names(list(rates)))})"
 
 
-def short_names(sites: Sequence[str]) -> list[str]:
-    """Return the paths of sites without the suffix `dropout` and without their common prefix."""
-    parts = [path[:-1] if len(path) > 1 and path[-1] == "dropout" else path for path in (s.split(".") for s in sites)]
-    while all(len(path) > 1 for path in parts) and len({path[0] for path in parts}) == 1:
-        parts = [path[1:] for path in parts]
-    return [".".join(path) for path in parts]
-
-
 def _why(summary: Summary, name: str) -> str:
     won = {arm: outcome.winner for arm, outcome in summary.arms.items() if outcome.winner}
     best = min(won.values(), key=lambda winner: winner.mean_val_loss)
-    chosen, monitored = won[name], _monitored(summary)
+    chosen, metric = won[name], monitored(summary)
     value = loss(findings.confirmed_loss(summary.arms[name]))
     if chosen.mean_val_loss == best.mean_val_loss:
-        return f"{'best' if summary.monitor.mode == 'max' else 'least'} {monitored} {value}"
+        return f"{'best' if summary.monitor.mode == 'max' else 'least'} {metric} {value}"
     first = next(arm for arm, winner in won.items() if winner is best)
-    return f"{monitored} {value}, tied with that of {summary.arms[first].arm.title}, which is less simple"
+    return f"{metric} {value}, tied with that of {summary.arms[first].arm.title}, which is less simple"
 
 
 def _alone(summary: Summary, name: str) -> str:
@@ -111,7 +109,7 @@ def _tied(summary: Summary, name: str) -> str:
     clauses = [*_ties(summary, name)]
     absent = _missing(summary)
     if clauses:
-        return f"{_capital('; '.join(clauses))}{absent}."
+        return f"{capitalized('; '.join(clauses))}{absent}."
     return f"No other arm is tied with it{absent}."
 
 
@@ -123,17 +121,17 @@ def _ties(summary: Summary, name: str) -> Iterator[str]:
     same = [other for other in _others(summary, name) if is_same(summary.arms[name], summary.arms[other])]
     yield from _same(summary, name, same)
     for other in _others(summary, name):
-        title, contrast = summary.arms[other].arm.title, _between(summary, name, other)
+        title, contrast = summary.arms[other].arm.title, between(summary, name, other)
         if other in same:
             continue
         if contrast is None or not contrast.differences:
             yield f"{title} was not compared with it"
         elif not findings.shown(contrast):
-            (unknown if contrast.missing else alike).append(f"{title}{_difference(summary, contrast, other)}")
-        elif _ahead(summary, contrast, other) > 0:
-            better.append(f"{title} by {_size(summary, contrast)}")
+            (unknown if contrast.missing else alike).append(f"{title}{difference(summary, contrast, other)}")
+        elif lead_of(summary, contrast, other) > 0:
+            better.append(f"{title} by {size(summary, contrast)}")
     if better:
-        yield f"better on the {_where(summary)}, which has no say in the choice: {', '.join(better)}"
+        yield f"better on the {comparison_set(summary)}, which has no say in the choice: {', '.join(better)}"
     if alike:
         yield f"not distinguishable from it: {', '.join(alike)}"
     if unknown:
@@ -159,15 +157,15 @@ def _same(summary: Summary, name: str, others: Sequence[str]) -> Iterator[str]:
 def _not_better(summary: Summary, name: str) -> str:
     clauses = [*_worse(summary, name), *_no_effect(summary, name)]
     if clauses:
-        return f"{_capital('; '.join(clauses))}."
+        return f"{capitalized('; '.join(clauses))}."
     return "No arm is shown to be worse."
 
 
 def _worse(summary: Summary, name: str) -> Iterator[str]:
     for other in _others(summary, name):
-        contrast = _between(summary, name, other)
-        if contrast and findings.shown(contrast) and _ahead(summary, contrast, other) < 0:
-            yield f"{summary.arms[other].arm.title} is worse by {_size(summary, contrast)}"
+        contrast = between(summary, name, other)
+        if contrast and findings.shown(contrast) and lead_of(summary, contrast, other) < 0:
+            yield f"{summary.arms[other].arm.title} is worse by {size(summary, contrast)}"
 
 
 def _no_effect(summary: Summary, name: str) -> Iterator[str]:
@@ -176,46 +174,11 @@ def _no_effect(summary: Summary, name: str) -> Iterator[str]:
         if name in (on, off) or on not in summary.arms or off not in summary.arms:
             continue
         title, lacking = summary.arms[on].arm.title, summary.arms[off].arm.title
-        contrast = _between(summary, on, off)
+        contrast = between(summary, on, off)
         if is_same(summary.arms[on], summary.arms[off]):
             yield f"{title}: no dropout was chosen"
         elif contrast and contrast.differences and not contrast.missing and not findings.shown(contrast):
-            yield f"{title}: no improvement over {lacking} shown{_excluded(summary, contrast, on)}"
-
-
-def _excluded(summary: Summary, contrast: Comparison, on: str) -> str:
-    """Return a clause with the improvement that the interval excludes; empty without an interval."""
-    scale = Scale(summary.comparison_metric)
-    higher = summary.comparison_metric.higher_is_better is (contrast.a == on)
-    most = contrast.difference.high if higher else -contrast.difference.low
-    if not math.isfinite(most):
-        return ""
-    if most <= 0:
-        return ", any improvement is excluded"
-    adjusted = _adjusted(summary, contrast).removeprefix(", but ")
-    size, *_ = scale.sizes(dataclasses.replace(contrast.difference, mean=most))
-    return f"{f' ({adjusted})' if adjusted else ''}, more than {size}{scale.unit} is excluded"
-
-
-def is_same(one: ArmOutcome, other: ArmOutcome) -> bool:
-    """Return whether two arms chose one model: the same retrainings, or retrainings with equal settings and results."""
-    if one.winner is None or other.winner is None:
-        return False
-
-    def owner(outcome: ArmOutcome, winner: Confirmed) -> tuple[str, int]:
-        return winner.owner or outcome.arm.name, winner.number
-
-    def model(outcome: ArmOutcome, winner: Confirmed) -> tuple[Any, ...]:
-        specs = [result.spec for result in winner.results]
-        settings = [
-            ({site: rate for site, rate in each.rates.items() if rate}, each.seed, each.lr, each.weight_decay)
-            for each in specs
-        ]
-        return outcome.arm.batchnorm, settings, [each.hyperparameters for each in specs], winner.val_loss
-
-    if owner(one, one.winner) == owner(other, other.winner):
-        return True
-    return bool(one.winner.results) and model(one, one.winner) == model(other, other.winner)
+            yield f"{title}: no improvement over {lacking} shown{excluded(summary, contrast, on)}"
 
 
 # Without a confirmation
@@ -234,7 +197,7 @@ def _unconfirmed(summary: Summary) -> tuple[str, str]:
         )
     return (
         reason,
-        f"In the search {summary.arms[first].arm.title} leads with {_monitored(summary)} {loss(losses[first])}, but "
+        f"In the search {summary.arms[first].arm.title} leads with {monitored(summary)} {loss(losses[first])}, but "
         "there the luckiest trial leads.",
     )
 
@@ -252,7 +215,7 @@ def _nothing(summary: Summary) -> tuple[str, str]:
 
 def rates_by_site(summary: Summary) -> str:
     """Return whether per-site rates beat one shared rate; empty if the two were not compared."""
-    contrast = _between(summary, "dropout", "dropout_shared")
+    contrast = between(summary, "dropout", "dropout_shared")
     if contrast is None or not contrast.differences:
         return ""
     if is_same(summary.arms["dropout"], summary.arms["dropout_shared"]):
@@ -263,13 +226,13 @@ def rates_by_site(summary: Summary) -> str:
     if contrast.missing:
         return ""
     if not findings.shown(contrast):
-        difference = _difference(summary, contrast, "dropout")
-        return f"A rate for each site is not shown to be better than one rate for all{difference}."
-    better = _ahead(summary, contrast, "dropout") > 0
+        by = difference(summary, contrast, "dropout")
+        return f"A rate for each site is not shown to be better than one rate for all{by}."
+    better = lead_of(summary, contrast, "dropout") > 0
     one, other = (
         ("A rate for each site", "one rate for all") if better else ("One rate for all", "a rate for each site")
     )
-    return f"{one} is better than {other} by {_size(summary, contrast)}."
+    return f"{one} is better than {other} by {size(summary, contrast)}."
 
 
 # Parts of sentences
@@ -283,58 +246,6 @@ def _titles(summary: Summary, arms: Sequence[str]) -> str:
     return listed([summary.arms[arm].arm.title for arm in arms])
 
 
-def _between(summary: Summary, one: str, other: str) -> Comparison | None:
-    """Return the planned contrast of two arms, or of an arm with the same model as `one` and the other."""
-    known = summary.arms.get(one)
-    alike = [one, *(arm for arm in summary.arms if known and arm != other and is_same(summary.arms[arm], known))]
-    planned = {frozenset((c.a, c.b)): c for c in reversed(summary.contrasts)}
-    found = (planned.get(frozenset((arm, other))) for arm in alike)
-    return next(filter(None, found), None)
-
-
-def _ahead(summary: Summary, contrast: Comparison, name: str) -> float:
-    """Return by how much `name` is better than the other arm of the contrast."""
-    lead = contrast.difference.mean if contrast.a == name else -contrast.difference.mean
-    return lead if summary.comparison_metric.higher_is_better else -lead
-
-
-def _difference(summary: Summary, contrast: Comparison, name: str) -> str:
-    """Return the difference of `name` minus the other arm in brackets; empty without one."""
-    scale, (mean, low, high) = Scale(summary.comparison_metric), _turned(contrast, name)
-    if not math.isfinite(mean):
-        return ""
-    mean_text, *ends = scale.differences(Interval(mean, low, high))
-    interval = f", 95 % CI {ends[0]} to {ends[1]}{_adjusted(summary, contrast)}" if math.isfinite(low) else ""
-    return f" ({mean_text}{scale.unit}{interval})"
-
-
-def _turned(contrast: Comparison, name: str) -> tuple[float, float, float]:
-    """Return the difference of `name` minus the other arm, and the ends of its interval."""
-    mean, low, high = contrast.difference.mean, contrast.difference.low, contrast.difference.high
-    return (mean, low, high) if contrast.a == name else (-mean, -high, -low)
-
-
-def _adjusted(summary: Summary, contrast: Comparison) -> str:
-    """Return why a difference is not shown although its interval excludes zero; empty otherwise."""
-    low, high = _bounds(contrast)
-    if not math.isfinite(low) or low <= 0 <= high or contrast.missing or findings.shown(contrast):
-        return ""
-    count = len(summary.contrasts)
-    return f", but p = {probability(contrast.p_holm)} adjusted for {_count(count, 'contrast')}"
-
-
-def _size(summary: Summary, contrast: Comparison) -> str:
-    """Return the absolute size of a shown difference."""
-    scale = Scale(summary.comparison_metric)
-    low, high = sorted(map(abs, _bounds(contrast)))
-    mean_text, *ends = scale.sizes(Interval(abs(contrast.difference.mean), low, high))
-    return f"{mean_text}{scale.unit} (95 % CI {ends[0]} to {ends[1]})"
-
-
-def _bounds(contrast: Comparison) -> tuple[float, float]:
-    return contrast.difference.low, contrast.difference.high
-
-
 def _missing(summary: Summary) -> str:
     """Return a clause with the arms without a result."""
     clauses = []
@@ -342,35 +253,5 @@ def _missing(summary: Summary) -> str:
         if outcome.winner is None:
             failed, trials = findings.states(outcome)["FAIL"], len(outcome.trials)
             title = outcome.arm.title
-            clauses.append(f"{title} ({failed} of {_count(trials, 'trial')} failed)" if failed else title)
+            clauses.append(f"{title} ({failed} of {counted(trials, 'trial')} failed)" if failed else title)
     return f"; without a result: {', '.join(clauses)}" if clauses else ""
-
-
-def on_test(summary: Summary) -> bool:
-    """Return whether arms are compared on a test set."""
-    return summary.comparison_metric.scores != "val_loss"
-
-
-def _where(summary: Summary) -> str:
-    return "test set" if on_test(summary) else "validation set"
-
-
-def _label(summary: Summary) -> str:
-    return summary.comparison_metric.label
-
-
-def _monitored(summary: Summary) -> str:
-    return "validation loss" if summary.monitor.is_val_loss else summary.monitor.name
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def _capital(text: str) -> str:
-    return text if text.startswith("BatchNorm") else f"{text[:1].upper()}{text[1:]}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,7 +9,7 @@ from dropsearch.core.records import Comparison, Confirmed, Summary, TrialResult,
 from dropsearch.report import findings
 from dropsearch.report.measured_values import finite
 from dropsearch.report.numbers import loss, shorten
-from dropsearch.report.text.verdict import MOST_RATES, listed, on_test, short_names
+from dropsearch.report.text.phrases import MOST_RATES, listed, on_test, short_names
 from dropsearch.stats.shown import minimum_seeds
 
 ONE_SIDED = 0.25

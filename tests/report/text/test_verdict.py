@@ -9,7 +9,8 @@ from dropsearch.report import closing, results
 from dropsearch.report.html.page import page
 from dropsearch.report.markdown import markdown
 from dropsearch.report.text.caveats import caveats
-from dropsearch.report.text.verdict import answer, rates_by_site, short_names, verdict
+from dropsearch.report.text.phrases import short_names
+from dropsearch.report.text.verdict import answer, rates_by_site, verdict
 
 LOW, HIGH = [0.90, 0.91, 0.92, 0.90] * 2, [0.95, 0.97, 0.96, 0.95] * 2
 
