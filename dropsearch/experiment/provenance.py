@@ -121,7 +121,9 @@ def commands(
 def _curves(tracking: Mapping[str, str]) -> dict[str, str]:
     """Return commands or URLs that show the tracked curves, by tracker."""
     found, uri = {}, tracking.get("tracking_uri", "")
-    page = f"/#/experiments/{tracking.get('experiment_id')}/runs/{tracking.get('run_id')}"
+    # MLflow's pages are those of language models where the link does not say otherwise.
+    kind = "workflowType=machine_learning"
+    page = f"/#/experiments/{tracking.get('experiment_id')}/runs/{tracking.get('run_id')}?{kind}"
     if uri.startswith(("http://", "https://")):
         found["run"] = f"{uri.rstrip('/')}{page}"
     elif uri and not uri.startswith("databricks"):

@@ -61,7 +61,12 @@ class Pages:
 
     def __init__(self, browser: Chromium, address: str, experiment: str) -> None:
         self.browser = browser
-        self._top = f"{address}/#/experiments/{experiment}"
+        self._home = f"{address}/#/"
+        self._top = f"{self._home}experiments/{experiment}"
+
+    def open(self, page: str) -> None:
+        """Open a page by what follows the address of the server."""
+        self._go(self._home + page)
 
     def runs(self, parent: str) -> None:
         """Open the table of runs as far as a parent run, folded as at a first visit, without the assistant."""

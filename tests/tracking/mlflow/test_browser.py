@@ -84,6 +84,14 @@ def test_the_experiment_lists_the_parent_and_expanding_shows_arms_and_trials(pag
     assert {"dropout/0", "dropout/1", "dropout/2", "dropout confirm"} <= set(pages.listed())
 
 
+def test_the_printed_link_opens_the_run_and_leads_to_the_training_runs(pages: Pages, store: Store) -> None:
+    _, _, page = store.results["commands"]["run"].partition("/#/")
+    pages.open(page)
+    pages.browser.until("document.body.innerText.includes('val_loss_confirmed')")
+    pages.browser.run("[...document.querySelectorAll('a')].find(link => link.innerText.trim() == 'Runs').click()")
+    pages.browser.until(f"document.querySelector('[row-id=\"{store.runs['mlp-digits']}\"]')")
+
+
 def test_the_arms_are_compared_by_what_they_found(pages: Pages, store: Store) -> None:
     pages.runs(store.runs["mlp-digits"])
     pages.expand(store.runs["mlp-digits"], shows=store.runs["dropout"])
