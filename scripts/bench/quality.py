@@ -1,7 +1,7 @@
 """Time until a confirmed configuration is as good as the one that plain Optuna + Lightning + MLflow finds.
 
 python scripts/bench/quality.py [--workloads NAME ...] [--repetitions 5] [--trials 100] [--one-thread] [--quick]
-    [-- OVERRIDES ...]
+    [--warm-start [OVERRIDE ...]] [-- OVERRIDES ...]
 
 Plain is plain.py with Optuna's TPE and no pruner (`--pruned-peer` gives it Optuna's median pruner), ours is the search
 of one arm with dropsearch's default sampler and pruner, tracked in MLflow: the same model, data, split, ranges, epochs
@@ -20,6 +20,10 @@ each side uses the cores as it does by default, and ratios are those of wall sec
 
 Overrides reach ours alone, such as `-- engine=vectorized engine.width=10`: on a machine that does other work the speed
 by which dropsearch chooses how to train is a guess.
+
+--warm-start starts each search of ours from an earlier one with another seed, which differs by the overrides given
+here, such as `--warm-start data.train_size=500`; its time does not count. The same command without it measures the
+search that has no earlier one.
 
 --folder keeps what each side measured: the same command then goes on with what is missing.
 """
@@ -57,6 +61,8 @@ FRESH = 3
 """Number of seeds on which a configuration is retrained."""
 OURS = ("pruner=median",)
 ONE = ("engine.processes=1",)
+EARLIER_SEED = 1000
+"""Added to the seed of a search, that of the earlier one it starts from."""
 COLUMNS = (
     "workload",
     "seconds",
@@ -176,12 +182,20 @@ def row(name: str, runs: Sequence[Mapping[str, Any]], retrain: Callable[[Trial],
     ]
 
 
-def side(script: str, name: str, kept: Path, *more: str) -> Mapping[str, Any]:
-    """Return what a side printed last, from a file if it has run before."""
+def side(script: str, name: str, kept: Path, *more: str, output: Path | None = None) -> Mapping[str, Any]:
+    """Return what a side printed last, from a file if it has run before.
+
+    Args:
+        script: The side.
+        name: The workload.
+        kept: The file.
+        more: Overrides.
+        output: The folder of the search; a temporary one by default.
+    """
     if kept.is_file():
         return json.loads(kept.read_text())
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(HERE / script), name, folder, *more]
+        command = [sys.executable, str(HERE / script), name, str(output or folder), *more]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout:
         sys.exit(done.stderr)
@@ -192,16 +206,28 @@ def side(script: str, name: str, kept: Path, *more: str) -> Mapping[str, Any]:
     return json.loads(kept.read_text())
 
 
+def our_side(name: str, chosen: argparse.Namespace, folder: Path, seed: int, *given: str) -> Mapping[str, Any]:
+    """Return what a search of ours measured, which may start from an earlier one."""
+    own = [*given, *OURS, *(ONE if chosen.one_thread else ()), *chosen.overrides]
+    if chosen.warm_start is None:
+        return side("ours.py", name, folder / f"{name}-ours-{seed}.json", *own, f"seed={seed}")
+    kind = "-".join(["earlier", *chosen.warm_start])
+    before = (folder / f"{name}-{kind}-{seed}").absolute()
+    other = [f"seed={seed + EARLIER_SEED}", "study.name=earlier", *chosen.warm_start]
+    side("ours.py", name, before / "measured.json", *own, *other, output=before)
+    warm = [f"seed={seed}", f"study.warm_start={before}"]
+    return side("ours.py", name, folder / f"{name}-ours-after-{kind}-{seed}.json", *own, *warm)
+
+
 def measured(name: str, chosen: argparse.Namespace, folder: Path) -> list[list[str]]:
     """Measure a workload and return the rows of its table."""
     shared = [f"study.n_trials={chosen.trials}", "sampler=tpe"]
     quick = ["trainer.max_epochs=1"] if chosen.quick else []
-    own = [*OURS, *(ONE if chosen.one_thread else ()), *chosen.overrides]
     runs = []
     for seed in range(chosen.repetitions):
         given = [*shared, *quick, f"seed={seed}"]
         peer = ["pruner=median"] if chosen.pruned_peer else []
-        ours = side("ours.py", name, folder / f"{name}-ours-{seed}.json", *given, *own)
+        ours = our_side(name, chosen, folder, seed, *shared, *quick)
         plain = side("plain.py", name, folder / f"{name}-plain-{seed}.json", *given, *peer)
         runs.append({"ours": ours, "plain": plain})
     retrain = Retraining(name, *quick, *chosen.overrides)
@@ -217,6 +243,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--one-thread", action="store_true", help="one process and thread a side; processor seconds")
     parser.add_argument("--pruned-peer", action="store_true", help="plain with Optuna's median pruner")
+    parser.add_argument("--warm-start", nargs="*", metavar="OVERRIDE", help="ours starts from an earlier search")
     parser.add_argument("--folder", type=Path, help="keep what the sides measured, and go on from there")
     parser.add_argument("--quick", action="store_true", help="few trials of one epoch: to check that it works")
     options, overrides = sys.argv[1:], []

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +88,26 @@ def test_a_row_compares_medians_and_says_how_often_the_target_was_reached(qualit
     assert ratio == "**4.8** (0.0 to 8.0)"
     assert against == "**0.4** (0.0 to 1.3)"
     assert started == "**3.6** (0.0 to 4.6)"
+
+
+@pytest.mark.parametrize(("warm", "kind"), [([], "earlier"), (["data.train_size=500"], "earlier-data.train_size=500")])
+def test_a_search_of_ours_starts_from_one_with_another_seed(
+    quality: dict[str, Any], warm: list[str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, tuple[str, ...], Path | None]] = []
+
+    def side(script: str, name: str, kept: Path, *more: str, output: Path | None = None) -> dict[str, Any]:
+        asked.append((kept.relative_to(tmp_path), more, output))
+        return {}
+
+    monkeypatch.setitem(quality["our_side"].__globals__, "side", side)
+    chosen = SimpleNamespace(warm_start=None, one_thread=False, overrides=["engine.width=4"])
+    quality["our_side"]("digits-mlp", chosen, tmp_path, 3, "sampler=tpe")
+    chosen.warm_start = warm
+    quality["our_side"]("digits-mlp", chosen, tmp_path, 3, "sampler=tpe")
+    shared, before = ("sampler=tpe", "pruner=median", "engine.width=4"), tmp_path / f"digits-mlp-{kind}-3"
+    assert asked == [
+        (Path("digits-mlp-ours-3.json"), (*shared, "seed=3"), None),
+        (Path(before.name, "measured.json"), (*shared, "seed=1003", "study.name=earlier", *warm), before),
+        (Path(f"digits-mlp-ours-after-{kind}-3.json"), (*shared, "seed=3", f"study.warm_start={before}"), None),
+    ]
