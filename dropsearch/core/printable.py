@@ -15,18 +15,32 @@ LONGEST = 1000
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, format characters (marks of direction), surrogates and line separators."""
 _SECRET = (
-    r"password|passwd|passphrase|pwd|secret|credentials?|api[_-]?key|(?:access|private|secret)[_-]?key|"
-    r"(?:access|account|api|auth|bearer|hf|refresh|secret|security|session)[_-]?token"
+    r"password|passwd|passphrase|pwd|secret|credentials?|authorization|(?:db|ftp|http|pg|redis|smtp|user)[_-]?pass|"
+    r"api[_-]?key|(?:access|private|secret)[_-]?key|(?:access|account|api|auth|bearer|bot|deploy|git(?:hub|lab)|hf|jwt|"
+    r"private|refresh|secret|security|session|slack)[_-]?token"
 )
 _NAME = rf"(?:[\w.-]*[_.-])?(?:{_SECRET})|(?:[\w.-]*\.)?token|(?-i:[A-Z0-9_]*_TOKEN)"
 _KEY = re.compile(_NAME, re.IGNORECASE)
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/:@]*):(?!\d{1,5}/)(\S*)@")
-_WHOLE_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/:@]*):(?!\d{1,5}/)(.*)@", re.DOTALL)
+_SCHEME = r"(?<![A-Za-z0-9+.-])((?!https?:)[A-Za-z][A-Za-z0-9+.-]*://|https?://(?![^\s/:@]*:\d{1,5}/))"
+"""The start of an address; not of an HTTP address with a port, whose path may contain an @."""
+_USERINFO = re.compile(rf"{_SCHEME}([^\s/:@]*):(\S*)@", re.IGNORECASE)
+_WHOLE_USERINFO = re.compile(rf"{_SCHEME}([^/:@]*):(.*)@", re.DOTALL | re.IGNORECASE)
 _USER_ALONE = re.compile(r"(https?://)([^\s/:@]+)@")
-_QUERY = re.compile(rf"([?&;](?:{_NAME}|key|sig|signature|sslpassword|odbc_connect)=)[^&;\s\"']+", re.IGNORECASE)
-_ASSIGNED = re.compile(
-    rf"((?<![\w.-])(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)(\"[^\"]*\"|'[^']*'|[^\s,;&}}\])]+)", re.IGNORECASE
+_QUERY = re.compile(
+    rf"([?&;](?:{_NAME}|key|sig|(?:[\w-]*-)?signature|sslpassword|odbc_connect)=)[^&;\s\"']+", re.IGNORECASE
 )
+_ASSIGNED = re.compile(
+    rf"((?<![\w.-])(?:{_NAME})[\"']?\s?[:=]\s?)(?![\"']?\$\{{)"
+    r"(\"[^\"]*\"|'[^']*'|\([^()]*\)|(?:(?:Basic|Bearer|Token)\s)?[^\s,;&}\])]+)",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(rf"((?<!\S)--(?:{_NAME})\s)\S+", re.IGNORECASE)
+_BEARER = re.compile(r"(\bBearer\s)[\w.~+/=-]{16,}")
+_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|sk-[\w-]{20,}|"
+    r"xox[abprs]-[\w-]{10,}|dapi[0-9a-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+)
+"""Tokens of well-known services, which their format tells."""
 
 
 def is_secret_key(key: str) -> bool:
@@ -38,13 +52,14 @@ def masked(text: str) -> str:
     """Return text with ``***`` in place of passwords and tokens.
 
     These are the password of a URL (and the user of an HTTP address, which may be a token), arguments such as
-    ``?token=`` behind it, and assignments to names such as ``API_KEY=``.
+    ``?token=`` behind it, assignments to names such as ``API_KEY=``, and tokens of well-known services.
     """
     whole = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
     text = (_WHOLE_USERINFO if whole else _USERINFO).sub(rf"\1\2:{MASK}@", text)
     text = _USER_ALONE.sub(rf"\1{MASK}@", text)
-    text = _QUERY.sub(rf"\1{MASK}", text)
-    return _ASSIGNED.sub(rf"\1{MASK}", text)
+    for named in (_QUERY, _ASSIGNED, _OPTION, _BEARER):
+        text = named.sub(rf"\1{MASK}", text)
+    return _TOKEN.sub(MASK, text)
 
 
 def masked_values(value: Any, key: str = "") -> Any:

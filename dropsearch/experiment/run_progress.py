@@ -81,7 +81,8 @@ def views(context: ExperimentContext) -> list[View]:
         shown = LiveTable()
     if config.task != "search":  # keeps the existing report until it is written again
         return [shown]
-    return [LivePage(context.folder / "report.html", f"{config.model.name} on {context.source.name}"), shown]
+    # The page comes last, so that a slow disk does not delay what the terminal shows.
+    return [shown, LivePage(context.folder / "report.html", f"{config.model.name} on {context.source.name}")]
 
 
 def run_stages(

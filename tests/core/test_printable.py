@@ -24,11 +24,22 @@ SECRETS = [
     ("AWS_SECRET_ACCESS_KEY=hunter2 and HF_TOKEN=hunter2", "AWS_SECRET_ACCESS_KEY=*** and HF_TOKEN=***"),
     ("{'api_key': 'hunter2', 'width': 3}", "{'api_key': ***, 'width': 3}"),
     ("model.password=hunter2", "model.password=***"),
+    ("mysql://ann:12345/hunter2@host/db", "mysql://ann:***@host/db"),
+    ("http://host:5000/a@b and http://ann:hunter2@host", "http://host:5000/a@b and http://ann:***@host"),
+    ("https://host/x?X-Amz-Signature=hunter2&y=1", "https://host/x?X-Amz-Signature=***&y=1"),
+    ("Authorization: Bearer hunter2", "Authorization: ***"),
+    ("{'Authorization': 'Basic hunter2'}", "{'Authorization': ***}"),
+    ("curl -H Bearer hunter2hunter2hunter2", "curl -H Bearer ***"),
+    ("tool --password hunter2 --n 3", "tool --password *** --n 3"),
+    ("db_pass=hunter2, gitlab_token: hunter2", "db_pass=***, gitlab_token: ***"),
+    ("data.hub=hf_hunter2hunter2hunter2", "data.hub=***"),
+    ("got ghp_hunter2hunter2hunter2 from", "got *** from"),
 ]
 HARMLESS = [
     "http://host:5000/page?mail=ann@host",
     "postgresql://ann@host/db",
     "sqlite:////folder/study.db",
+    "Bearer of news --passes 3 author=Ann forward_pass=2 sk-learn git_token_count=3",
     "model.max_tokens=512 model.pad_token=0 model.bypass=1 passes=3",
     "study.storage=${oc.env:DROPSEARCH_STUDY_STORAGE} model.api_key=${oc.env:KEY}",
 ]

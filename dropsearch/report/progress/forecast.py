@@ -48,6 +48,7 @@ class Forecast:
         self._finished: set[str] = set()
         self._current: Stage | None = None
         self._last = self._started
+        self._share = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -101,14 +102,17 @@ class Forecast:
         return {name: self._left(stage) for name, stage in self.stages.items() if name not in self._finished}
 
     def share(self) -> float:
-        """Return the elapsed share of the run's time, in [0, 1]; 1 only after the end, 0 if unknown."""
+        """Return the elapsed share of the run's time, in [0, 1]; 1 only after the end, 0 if unknown.
+
+        It does not fall: if the rest takes longer than expected, it stands until the elapsed time has caught up.
+        """
         if len(self._finished) == len(self.stages):
             return 1.0
         left = self.left()
-        if left is None:
-            return 0.0
-        whole = self.elapsed + left
-        return min(self.elapsed / whole, MOST_SHARE) if whole > 0 else 0.0
+        whole = 0.0 if left is None else self.elapsed + left
+        if whole > 0:
+            self._share = max(self._share, min(self.elapsed / whole, MOST_SHARE))
+        return self._share
 
     def _settle(self) -> None:
         if self._current is not None:

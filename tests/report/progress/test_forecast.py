@@ -100,3 +100,18 @@ def test_what_an_earlier_run_did_is_neither_work_nor_speed() -> None:
     forecast.begin("search", 0.0)
     assert forecast.left() == 4
     assert forecast.share() == 0
+
+
+def test_the_share_does_not_fall_when_the_rest_takes_longer_than_expected() -> None:
+    clock = Clock()
+    forecast = Forecast([Stage("search", 10, 1.0), Stage("evidence", 10, 0.25)], clock)
+    forecast.begin("search")
+    run(forecast, clock, 10, 1.0)
+    forecast.begin("evidence")
+    shares = [forecast.share()]
+    for _ in range(10):
+        run(forecast, clock, 1, 5.0)
+        shares.append(forecast.share())
+    assert shares[0] == pytest.approx(0.8)
+    assert shares == sorted(shares)
+    assert shares[-1] <= 0.99
