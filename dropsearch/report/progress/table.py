@@ -69,7 +69,7 @@ class LiveTable(View):
         table.add_column("arm", max_width=14, no_wrap=True)
         for name in ("done", "pruned", "training", "confirmed", "best"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column(f"rates of the best\n0 {'to':^{CELLS - 6}} {HIGHEST_RATE}", no_wrap=True)
+        table.add_column(f"rates of best\n0 {'to':^{CELLS - 6}} {HIGHEST_RATE}", no_wrap=True)
         for arm in now.state.arms.values():
             table.add_row(*(Text(cell) for cell in self._row(arm, now)))
         width = min(self._console.width, 80)
@@ -90,9 +90,14 @@ class LiveTable(View):
             str(pruned),
             str(len(arm.running)),
             str(arm.confirmed),
-            "" if math.isnan(best) else f"{best:.4f}",
+            "" if math.isnan(best) else short(best),
             strip(arm, DOTS if _is_unicode(self._console.encoding) else ASCII_DOTS),
         )
+
+
+def short(value: float) -> str:
+    """Return a value with four decimals, or with five digits if it is large."""
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.5g}"
 
 
 def strip(arm: ArmState, dots: str = DOTS) -> str:

@@ -191,6 +191,23 @@ def test_the_table_fits_a_terminal(width: int) -> None:
     assert "…" not in text
 
 
+def test_the_table_of_a_long_study_with_large_values_fits() -> None:
+    pytest.importorskip("rich")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    table = LiveTable(stream, 80)
+    progress, _ = half_done(table)
+    progress.state.n_trials = 3000
+    for arm in progress.state.arms.values():
+        arm.ended.update(COMPLETE=2800, PRUNED=150)
+        arm.best = Point({}, -1234.5678, "COMPLETE")
+    table._console.print(table._table(progress.snapshot()))
+    stream.flush()
+    text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert re.search(r"dropout_shared +2958/3000 +153 +\d+ +0 +-1234.6", text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_strip_shows_where_good_rates_are() -> None:
     points = [Point({"a": 0.1}, 0.1, "COMPLETE"), *(Point({"a": 0.9}, 1.0, "COMPLETE") for _ in range(3))]
     found = strip(ArmState("dropout", points=points))
