@@ -90,6 +90,17 @@ def test_a_row_compares_medians_and_says_how_often_the_target_was_reached(qualit
     assert started == "**3.6** (0.0 to 4.6)"
 
 
+def test_the_best_of_several_is_chosen_on_other_seeds_and_all_are_paid_for(quality: dict[str, Any]) -> None:
+    ended = trials(0.5, 0.3, 0.4, 0.9)
+    judge, screen = judged(quality, of50=0.6, of30=0.5, of40=0.2), judged(quality, of50=0.6, of30=0.5, of40=0.4)
+    seconds = quality["seconds_with_screening"]
+    assert seconds(0.2, ended, judge, screen, "wall", 3) == 3 + 3 * 0.5
+    assert seconds(0.2, ended, judge, screen, "cpu", 2) == 3 / 2 + 2 * 0.25
+    assert seconds(0.2, ended, judge, screen, "wall", 1) == math.inf  # the best so far is another one
+    misled = judged(quality, of50=0.6, of30=0.1, of40=0.4)
+    assert seconds(0.2, ended, judge, misled, "wall", 3) == math.inf
+
+
 @pytest.mark.parametrize(("warm", "kind"), [([], "earlier"), (["data.train_size=500"], "earlier-data.train_size=500")])
 def test_a_search_of_ours_starts_from_one_with_another_seed(
     quality: dict[str, Any], warm: list[str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
