@@ -18,6 +18,9 @@ Params = dict[str, Any]
 STEP = "step.sites"
 """The parameter of a step: how many sites, from the first, have the rate; the sites behind them have rate 0."""
 
+EQUAL = 1e-9
+"""Rates that differ by less are equal."""
+
 
 def distribution(searched: Range) -> BaseDistribution:
     """Return the distribution of a range; lists become strings, since Optuna supports none."""
@@ -154,6 +157,27 @@ class Space:
         first, last = values[0], values[-1]
         return {name: first + (last - first) * i / steps for i, name in enumerate(self.sites)}
 
+    def holds(self, rates: Mapping[str, float]) -> bool:
+        """Return whether the arm can choose these rates by site; missing sites have rate 0."""
+        values = [rates.get(name, 0.0) for name in self.sites]
+        if self._form == "off":
+            return not any(rates.values())
+        if self._form == "typical":
+            return _alike(values, [*self.typical.values()])
+        first, last, places = values[0], values[-1], len(values)
+        if self._form == "depth":
+            line = [first + (last - first) * place / max(places - 1, 1) for place in range(places)]
+            return _alike(values, line) and self._allows(first) and self._allows(last)
+        if not all(map(self._allows, values)):
+            return False
+        if self._form == "step":
+            return any(_alike(values, [first] * count + [0.0] * (places - count)) for count in range(1, places + 1))
+        return self._form == "per_layer" or _alike(values, [first] * places)
+
+    def _allows(self, rate: float) -> bool:
+        low, high = self.settings.low, self.settings.high
+        return (rate == 0 and self.settings.zero_share > 0) or low - EQUAL <= rate <= high + EQUAL
+
     def hyperparameters(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the other proposed values by configuration key."""
         return {key: value_of(searched, params[key]) for key, searched in self.settings.hyperparameters.items()}
@@ -210,3 +234,7 @@ class Space:
 
     def _clip(self, rate: float) -> float:
         return min(max(rate, self.settings.low), self.settings.high)
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) < EQUAL for a, b in zip(one, other, strict=True))

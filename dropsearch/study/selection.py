@@ -7,10 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dropsearch.core.records import Arm, Confirmed, TrialResult
+from dropsearch.study.search_space import Space
 from dropsearch.study.trial_entry import TrialKey
-
-EQUAL = 1e-9
-"""Rates that differ by less are equal."""
 
 
 def best_configurations(trials: Sequence[TrialResult], count: int) -> tuple[TrialResult, ...]:
@@ -80,56 +78,35 @@ def winner(confirmed: Sequence[Confirmed], seeds: int) -> Confirmed | None:
     return min(whole, key=lambda c: c.mean_val_loss, default=None)
 
 
-def is_in_arm(arm: Arm, rates: Mapping[str, float], typical: Mapping[str, float]) -> bool:
-    """Return whether a configuration with these rates also belongs to an arm with the same BatchNorm setting.
-
-    Arms are nested: a configuration with all rates zero is one without dropout, one with equal rates has a shared rate.
-
-    Args:
-        arm: The arm.
-        rates: Rates by site; missing sites have rate 0.
-        typical: Typical rate by site.
-    """
-    known = [rates.get(site, 0.0) for site in typical] or list(rates.values())
-    if arm.dropout == "off":
-        return not any(known)
-    if arm.dropout == "shared":
-        return max(known, default=0.0) - min(known, default=0.0) < EQUAL
-    if arm.dropout == "typical":
-        return all(abs(rates.get(site, 0.0) - rate) < EQUAL for site, rate in typical.items())
-    return True
-
-
 def candidates(
-    arm: Arm, confirmed: Mapping[str, Sequence[Confirmed]], arms: Mapping[str, Arm], typical: Mapping[str, float]
+    space: Space, confirmed: Mapping[str, Sequence[Confirmed]], arms: Mapping[str, Arm]
 ) -> tuple[Confirmed, ...]:
     """Return the candidates of an arm: its own confirmed configurations, and those of other arms that belong to it.
 
-    The latter need no training, since every arm is confirmed on the same seeds. If two arms choose the same model, no
-    difference between them can be found.
+    Arms are nested: a configuration with all rates zero is one without dropout, one with equal rates has a shared rate.
+    Those of other arms need no training, since every arm is confirmed on the same seeds. If two arms choose the same
+    model, no difference between them can be found.
 
     Args:
-        arm: The arm.
+        space: The search space of the arm.
         confirmed: Confirmed configurations by arm.
         arms: The arms that ran, by name.
-        typical: Typical rate of each controllable site.
     """
+    arm = space.arm
     others = [
-        dataclasses.replace(
-            each, owner=name, results=tuple(_with_rates(result, arm, typical) for result in each.results)
-        )
+        dataclasses.replace(each, owner=name, results=tuple(_with_rates(result, space) for result in each.results))
         for name, found in confirmed.items()
         if name != arm.name and arms[name].batchnorm == arm.batchnorm
         for each in found
-        if is_in_arm(arm, each.results[0].spec.rates, typical)
+        if space.holds(each.results[0].spec.rates)
     ]
     return (*confirmed.get(arm.name, ()), *others)
 
 
-def _with_rates(result: TrialResult, arm: Arm, typical: Mapping[str, float]) -> TrialResult:
+def _with_rates(result: TrialResult, space: Space) -> TrialResult:
     """Return a retraining with a rate for each site of the given arm."""
-    if arm.dropout == "off":
+    if space.arm.dropout == "off":
         return result
     return dataclasses.replace(
-        result, spec=dataclasses.replace(result.spec, rates={**dict.fromkeys(typical, 0.0), **result.spec.rates})
+        result, spec=dataclasses.replace(result.spec, rates={**dict.fromkeys(space.sites, 0.0), **result.spec.rates})
     )

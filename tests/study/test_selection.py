@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from dropsearch.core.records import ARMS, Confirmed, EpochMetrics, TrialResult, TrialSpec
+from dropsearch.core.records import ARMS, Confirmed, EpochMetrics, Site, TrialResult, TrialSpec
+from dropsearch.study.search_space import Space, SpaceSettings
 from dropsearch.study.selection import (
     candidates,
     confirmed_configurations,
-    is_in_arm,
     planned_retrainings,
     retrained_at_once,
     retraining_count,
@@ -14,6 +16,7 @@ from dropsearch.study.selection import (
 )
 
 TYPICAL = {"input": 0.15, "hidden": 0.4}
+SITES = tuple(Site(name, name, 0.5, 1) for name in TYPICAL)
 SEEDS = (11, 12, 13)
 
 
@@ -30,8 +33,12 @@ def confirmed(arm: str, number: int, rates: dict[str, float], loss: float) -> Co
     return Confirmed(number, results)
 
 
+def space(arm: str, **settings: Any) -> Space:
+    return Space(SpaceSettings(**settings), ARMS[arm], SITES, TYPICAL)
+
+
 def chosen(arm: str, found: dict[str, list[Confirmed]]) -> Confirmed:
-    won = winner(candidates(ARMS[arm], found, ARMS, TYPICAL), len(SEEDS))
+    won = winner(candidates(space(arm), found, ARMS), len(SEEDS))
     assert won is not None
     return won
 
@@ -51,7 +58,36 @@ def chosen(arm: str, found: dict[str, list[Confirmed]]) -> Confirmed:
     ],
 )
 def test_which_rates_an_arm_can_have(arm, rates, belongs):
-    assert is_in_arm(ARMS[arm], rates, TYPICAL) is belongs
+    assert space(arm).holds(rates) is belongs
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates", "belongs"),
+    [
+        ({"low": 0.1, "zero_share": 0.0}, {}, False),
+        ({"low": 0.1, "zero_share": 0.0}, {"input": 0.1, "hidden": 0.9}, True),
+        ({"low": 0.1, "zero_share": 0.2}, {}, True),
+        ({"low": 0.0, "zero_share": 0.0}, {}, True),
+        ({"low": 0.1}, {"input": 0.05, "hidden": 0.4}, False),
+        ({"high": 0.3}, TYPICAL, False),
+        ({"rates": "shared"}, TYPICAL, False),
+        ({"rates": "shared"}, {"input": 0.2, "hidden": 0.2}, True),
+        ({"rates": "depth"}, TYPICAL, True),
+        ({"rates": "depth", "low": 0.2, "zero_share": 0.0}, TYPICAL, False),
+        ({"rates": "step"}, TYPICAL, False),
+        ({"rates": "step"}, {"input": 0.2}, True),
+        ({"rates": "step"}, {"hidden": 0.2}, False),
+        ({"rates": "step"}, {}, True),
+    ],
+)
+def test_which_rates_the_space_of_an_arm_contains(settings, rates, belongs):
+    assert space("dropout", **settings).holds(rates) is belongs
+
+
+def test_an_arm_does_not_choose_rates_outside_of_its_space():
+    found = {"none": [confirmed("none", 4, {}, 0.2)], "dropout": [confirmed("dropout", 7, {"input": 0.5}, 0.3)]}
+    narrow = space("dropout", low=0.1, zero_share=0.2), space("dropout", low=0.1, zero_share=0.0)
+    assert [[each.number for each in candidates(each, found, ARMS)] for each in narrow] == [[7, 4], [7]]
 
 
 @pytest.mark.parametrize(("off", "on"), [("none", "dropout"), ("batchnorm", "both"), ("none", "dropout_shared")])
