@@ -114,6 +114,11 @@ def run_forker(mlflow_tables: None) -> Iterator[RunForker]:
         yield opened
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no whole runs, nor the libraries that they alone import, where all of them are left out."""
+    return True if config.option.markexpr == "not slow" and collection_path in WHOLE_RUNS else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marks = {path: list(_marks(path)) for path in {item.path for item in items}}
     for item in items:

@@ -80,6 +80,7 @@ def test_of_too_few_complete_trials_nothing_is_said(complete):
     assert repeated_searches([scored([0.5] * 10, ["FAIL"] * 10)] * 2) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bowl of 6 sites", "half good, half far off", "one in ten is good", "gamma"])
 def test_the_band_of_random_search_covers_what_it_says(name):
     covered = budget_coverage(name, 20, 150, np.random.default_rng(20261122))

@@ -112,6 +112,7 @@ def test_for_one_prior_the_curve_is_that_of_a_gaussian_process(monkeypatch):
     assert expected == pytest.approx(scores.mean() + across @ np.linalg.solve(kernel, scores - scores.mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sites", [3, 10])
 @pytest.mark.parametrize("name", SURFACES)
 def test_the_band_covers_about_what_it_says(name, sites):

@@ -190,6 +190,7 @@ def test_a_seed_that_failed_on_one_side_is_left_out_of_a_pair():
     assert found.differences == (1.0, 3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screening", [4, 10])
 def test_winners_chosen_by_few_seeds_are_compared_as_promised(screening: int):
     experiments = 120

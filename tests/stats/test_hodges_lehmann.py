@@ -111,6 +111,7 @@ def test_swapping_the_arms_mirrors_the_interval(values):
     assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normal", "gamma, skewness 1"])
 def test_ten_pairs_are_covered_in_93_to_97_of_100_experiments(name):
     assert 0.93 <= interval_coverage(name, 1500, 10, np.random.default_rng(20261126)) <= 0.97

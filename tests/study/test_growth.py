@@ -17,7 +17,7 @@ from dropsearch.study.storage import open_storage
 from dropsearch.study.store import StudyStore
 from tests.study.conftest import ask, ended, make_feed
 
-SHORT, LONG = 1000, 2500
+SHORT, LONG = 400, 1000
 
 
 def calls(act: Callable[[], object]) -> int:
@@ -81,13 +81,13 @@ def test_a_long_study_takes_little_memory(tmp_path: Path, url: str | None) -> No
     feed = make_feed(StudyStore(storage, "s", arm="dropout", phase="search", fingerprint={}), total=TRIALS)
     tracemalloc.start()
     try:
-        whole(feed, 100)
+        whole(feed, 50)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(4):
-            whole(feed, 100)
+            whole(feed, 50)
         gc.collect()
-        each = (tracemalloc.get_traced_memory()[0] - before) / 400
+        each = (tracemalloc.get_traced_memory()[0] - before) / 200
     finally:
         tracemalloc.stop()
         if url:

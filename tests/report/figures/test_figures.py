@@ -130,7 +130,8 @@ def _within(axis, tick):
 
 
 def test_a_figure_of_an_earlier_run_does_not_stay(make, tmp_path):
-    write_figures(make.summary(), tmp_path)
+    for name, _ in drawings():
+        (tmp_path / f"{name}.png").write_bytes(b"of an earlier run")
     write_figures(make.summary(("none",)), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "best_so_far.png"}
 
@@ -144,18 +145,24 @@ def test_each_figure_is_a_step(make, tmp_path, monkeypatch):
     assert len(steps) == FIGURES
 
 
-def test_the_callers_matplotlib_settings_are_unchanged(make, tmp_path):
+@pytest.fixture
+def one_figure(monkeypatch):
+    """Write the first figure only."""
+    monkeypatch.setattr("dropsearch.report.figures.registry.drawings", lambda: itertools.islice(drawings(), 1))
+
+
+def test_the_callers_matplotlib_settings_are_unchanged(make, tmp_path, one_figure):
     with mpl.rc_context({"font.size": 17.0, "axes.grid": False}):
         before = dict(mpl.rcParams)
         write_figures(make.summary(("none", "dropout")), tmp_path)
         assert dict(mpl.rcParams) == before
 
 
-def test_the_callers_matplotlib_settings_do_not_change_the_figures(make, tmp_path):
+def test_the_callers_matplotlib_settings_do_not_change_the_figures(make, tmp_path, one_figure):
     summary = make.summary(("none", "dropout"))
-    (first, *_) = write_figures(summary, tmp_path / "plain")
+    (first,) = write_figures(summary, tmp_path / "plain")
     with mpl.rc_context({"font.size": 30.0, "savefig.dpi": 40}):
-        (second, *_) = write_figures(summary, tmp_path / "styled")
+        (second,) = write_figures(summary, tmp_path / "styled")
     assert first.path.read_bytes() == second.path.read_bytes()
     assert first.svg == second.svg
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dropsearch.core.records import ComparisonMetric, Monitor, Site
@@ -212,7 +212,6 @@ def plain(make):
     return read(page(named(make, "study", "site", "reason", "path", "claim")))
 
 
-@settings(max_examples=60)
 @given(study=words, site=words, reason=words, path=words, claim=words)
 def test_no_name_can_become_markup(make, plain, study, site, reason, path, claim):
     shown = read(page(named(make, study, site, reason, path, claim)))
@@ -220,6 +219,7 @@ def test_no_name_can_become_markup(make, plain, study, site, reason, path, claim
     assert skeleton(shown) == skeleton(plain)
 
 
+@pytest.mark.slow
 def test_hostile_names_in_figures_stay_words(make, tmp_path):
     sites = (
         Site(HOSTILE, "hidden", 0.1, 8),
