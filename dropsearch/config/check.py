@@ -193,6 +193,7 @@ def _engine(config: Config) -> Iterator[str]:
     counts = (
         ("engine.width", config.engine.width, 1024),
         ("engine.processes", config.engine.processes, 1024),
+        ("engine.threads", config.engine.threads, 1024),
         ("cluster.workers", config.cluster.workers, 100_000),
     )
     for key, value, most in counts:

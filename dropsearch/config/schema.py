@@ -116,6 +116,8 @@ class EngineConfig:
     """Number of trials that a process trains at once, or auto."""
     processes: str = "auto"
     """Number of training processes, or auto."""
+    threads: str = "auto"
+    """Number of torch threads of each training process, or auto."""
     devices: Any = "auto"
     """Indices of this machine's GPUs to train on, or auto for all."""
     mask_seed: str = checked("per_trial", Constraint(one_of=("per_trial", "shared")))

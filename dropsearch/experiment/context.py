@@ -51,6 +51,8 @@ class ExperimentContext:
     space: SpaceSettings
     processes: int
     """Number of training processes."""
+    threads_each: int
+    """Number of torch threads of each of them."""
     threads: tuple[str, ...]
     """Threads because of which this process must not fork, so that processes are spawned."""
     checkpoints: Path
@@ -138,7 +140,7 @@ def _built(config: Config, source: Source | None) -> ExperimentContext:
     # Absolute, since processes with other working folders use it.
     checkpoints = Path(config.output_dir).absolute() / "checkpoints" / config.study.name
     context = ExperimentContext(
-        config, device, settings, source, modules, sites, params, space, processes, threads, checkpoints
+        config, device, settings, source, modules, sites, params, space, processes, 1, threads, checkpoints
     )
     if config.task != "sites":
         _require_sites(context)

@@ -26,10 +26,13 @@ from dropsearch.training.ray_crew import RayCrew, RayEngine, connect, fetched, h
 
 
 def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
-    """Return the engine of a run: on a Ray cluster, on several GPUs, or in processes of this machine."""
+    """Return the engine of a run: on a Ray cluster, on several GPUs, or in processes of this machine.
+
+    Forked processes can use one torch thread only, since OpenMP's threads do not survive a fork.
+    """
     if context.config.cluster.name == "ray":
         return on_ray(context, plan)
-    if context.processes > 1 and (context.threads or context.device.type == "cuda"):
+    if context.processes > 1 and (context.threads or context.device.type == "cuda" or context.threads_each > 1):
         return spawned(context, plan)
     return engines.engine(context, plan, partial(checkpoint_path, context.checkpoints))
 
@@ -37,10 +40,11 @@ def run_engine(context: ExperimentContext, plan: Plan) -> Engine:
 def spawned(context: ExperimentContext, plan: Plan) -> Engine:
     """Return an engine in several spawned processes, each with a GPU if there are GPUs."""
     make, device = partial(_made, alone(context.config), plan, context.checkpoints), context.device.type
+    asked = context.config.engine.threads
     crew = (
-        SpawnedCrew(make, environments(context.processes))
+        SpawnedCrew(make, environments(context.processes), threads=0 if asked == "auto" else int(asked))
         if device == "cuda"
-        else SpawnedCrew(make, [{}] * context.processes, threads=1)
+        else SpawnedCrew(make, [{}] * context.processes, threads=context.threads_each)
     )
     return CrewEngine(crew, partial(_describe, plan, device))
 

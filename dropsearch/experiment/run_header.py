@@ -19,7 +19,7 @@ MOST_SITES, FIRST_SITES = 8, 3
 
 
 def run_header(
-    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = ""
+    context: ExperimentContext, engine: str, done: int, tracking: Mapping[str, str], bought: str = "", threads: str = ""
 ) -> tuple[str, dict[str, str]]:
     """Return a headline and facts by topic.
 
@@ -29,6 +29,7 @@ def run_header(
         done: Number of trials that earlier runs ended.
         tracking: Information of the tracker; empty without tracking.
         bought: Description of the budget's allocation; empty without a budget.
+        threads: Numbers of processes and threads, if they were measured or asked for; else empty.
     """
     config, source = context.config, context.source
     arms, confirm = config.arms, config.confirm
@@ -43,6 +44,7 @@ def run_header(
         "confirm": f"{_confirmed(confirm)}, {confirmations} retrainings"
         f"{'; then the test set, once' if source.has_test else ''}",
         "engine": engine,
+        **({"threads": threads} if threads else {}),
         "output": config.output_dir,
     }
     for each in RETRAININGS.values():

@@ -21,6 +21,7 @@ from dropsearch.experiment.context import ExperimentContext
 from dropsearch.experiment.evidence import collect_evidence
 from dropsearch.experiment.interruption import Interruption
 from dropsearch.experiment.kept_checks import reproduced
+from dropsearch.experiment.layout import described_layout
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.provenance import commands, git_state, shown_config, this_command, versions
 from dropsearch.experiment.run_budget import RunBudget
@@ -224,7 +225,9 @@ class ExperimentRun:
     def _run_header(self) -> tuple[str, dict[str, str]]:
         done = sum(len(arm.results()) for arm in self.arm_runner.studies)
         bought = self.budget.describe() if self.budget else ""
-        return run_header(self.context, self.engine.description, done, self.tracker.location, bought)
+        is_chosen = self.plan is not None and (self.plan.layouts or self.context.config.engine.threads != "auto")
+        threads = described_layout(self.context, self.plan) if self.plan is not None and is_chosen else ""
+        return run_header(self.context, self.engine.description, done, self.tracker.location, bought, threads)
 
     def _train(self) -> None:
         arm_runner, progress = self.arm_runner, self.progress

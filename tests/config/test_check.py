@@ -61,6 +61,7 @@ ILLEGAL = [
     ("engine.width", "0", 'engine.width must be auto or a number from 1 to 1024, got "0"'),
     ("engine.width", "wide", "engine.width must be auto or a number"),
     ("engine.processes", "100000", "engine.processes must be auto or a number from 1 to 1024"),
+    ("engine.threads", "0", "engine.threads must be auto or a number from 1 to 1024"),
     ("tracking.name", "wndb", "tracking.name must be of mlflow, wandb, tensorboard, none"),
     ("evidence.name", "of", 'evidence.name must be one of on, off, got "of" (did you mean "off"?)'),
     ("evidence.severities", 0, "evidence.severities must be at least 1, got 0 (see conf/evidence/on.yaml)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -13,6 +14,8 @@ from dropsearch.core.records import Site, TrialSpec
 from dropsearch.core.records.arms import typical_rate
 from dropsearch.experiment import engines
 from dropsearch.experiment.context import ExperimentContext, build_context
+from dropsearch.experiment.elsewhere import run_engine
+from dropsearch.experiment.layout import described_layout, with_layout
 from dropsearch.experiment.params import programs
 from dropsearch.experiment.run_progress import planned_stages
 from dropsearch.report.progress import Forecast, in_all
@@ -26,10 +29,11 @@ def show_plan(config: Config) -> int:
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    plan = engines.plan(context)
+    context, plan = with_layout(context, engines.plan(context))
     for line in _lines(context, plan):
         print(line)
-    with closing(engines.engine(context, plan, lambda _: None)) as engine:
+    make = run_engine if context.threads_each > 1 else partial(engines.engine, checkpoint_path=lambda _: None)
+    with closing(make(context, plan)) as engine:
         for line in _durations(context, plan, engine):
             print(line)
     return 0
@@ -46,6 +50,7 @@ def _lines(context: ExperimentContext, plan: Plan) -> Iterator[str]:
     yield f"engine      {description} ({plan.reason})"
     if plan.engine == "sequential":
         yield from _reasons(plan)
+    yield f"threads     {described_layout(context, plan)}"
     yield f"batches     {source.reading}"
     if plan.rates:
         measured = ", ".join(f"{width}: {rate:,.0f}" for width, rate in plan.rates.items())

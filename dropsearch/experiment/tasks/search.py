@@ -13,6 +13,7 @@ from dropsearch.experiment import engines
 from dropsearch.experiment.context import build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.kept_checks import try_end
+from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.runner import ExperimentRun, trackers
 from dropsearch.experiment.studies import check_existing
@@ -45,7 +46,7 @@ def searched(config: Config, started: float | None = None) -> Summary:
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
     with preparing("comparing vectorized with sequential training"):
-        plan = engines.plan(context)
+        context, plan = with_layout(context, engines.plan(context))
     check_existing(context)
     tracker = trackers(context)
     # Fork here, before the tracker and the studies have threads and open files.

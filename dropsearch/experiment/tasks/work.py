@@ -19,6 +19,7 @@ from dropsearch.experiment.build import make_output_folder
 from dropsearch.experiment.context import ExperimentContext, build_context
 from dropsearch.experiment.elsewhere import run_engine
 from dropsearch.experiment.interruption import Interruption
+from dropsearch.experiment.layout import with_layout
 from dropsearch.experiment.phases import phases
 from dropsearch.experiment.preflight import reached
 from dropsearch.experiment.studies import arm_studies, check_existing, shares_folder
@@ -40,7 +41,7 @@ def work(config: Config) -> int:
     context = build_context(config)
     engines.use_precision(config.trainer.matmul)
     engines.use_threads(context)
-    plan = engines.plan(context)
+    context, plan = with_layout(context, engines.plan(context))
     check_existing(context)
     engine = run_engine(context, plan)
     with closing(engine), reached(context.folder):

@@ -56,6 +56,8 @@ class Plan:
     """Trial steps per second in one process at the width of the search, 0 if not measured."""
     further_reasons: tuple[str, ...] = ()
     """What else keeps trials from training vectorized, beside `reason`."""
+    layouts: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Trial steps per second of all processes, by measured numbers of processes and threads."""
     gain_of_holding_once: float = 0.0
     """Speedup of rows that share their frozen parts; 0 if there are none or it is not measured."""
 
@@ -137,7 +139,16 @@ def make_plan(
     speed = rates[1] if unstackable else rates[fastest]
     reason = f"measured{_one_at_a_time(unstackable)}"
     gain = _gain_of_holding_once(throughput, memory, fastest, processes)
-    return Plan("vectorized", fastest, reason, rates, memory, throughput.convolutions(fastest), speed, (), gain)
+    return Plan(
+        "vectorized",
+        fastest,
+        reason,
+        rates,
+        memory,
+        throughput.convolutions(fastest),
+        speed,
+        gain_of_holding_once=gain,
+    )
 
 
 def _gain_of_holding_once(throughput: Throughput, memory: Memory, width: int, processes: int) -> float:

@@ -1,0 +1,201 @@
+"""How many processes train, with how many torch threads each: as configured, or the faster of two measured ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+
+import torch
+
+from dropsearch.config.schema import Config
+from dropsearch.core.processor_use import cores
+from dropsearch.core.records import EpochMetrics, TrialResult, TrialSpec
+from dropsearch.experiment import engines
+from dropsearch.experiment.context import ExperimentContext
+from dropsearch.experiment.pilot import pilot_specs
+from dropsearch.experiment.standstill import named_if_still
+from dropsearch.training.planning.plan import Plan
+from dropsearch.training.protocols import Engine
+
+SECONDS, MOST_SECONDS = 0.7, 6.0
+"""How long a way of training is measured once it runs, and at most with its start."""
+FIRST_STEPS = 3
+"""Number of steps that are not timed, since they include one-time costs."""
+SHORT_RUN, FEW_STEPS = 30.0, 300
+"""Expected seconds of a search below which nothing is compared, and number of steps below which nothing is measured."""
+FASTER = 1.1
+"""Least speedup by which one process with all threads replaces a process a core, as measurements vary."""
+
+
+def with_layout(context: ExperimentContext, plan: Plan) -> tuple[ExperimentContext, Plan]:
+    """Choose processes and threads; return the context with them, and the plan with the measured speeds.
+
+    Both are measured: `context.processes` processes of one thread, and one process with all cores. Torch uses the
+    chosen number of threads in this process, too, while trials train in it.
+    """
+    threads, rates = _chosen(context, plan)
+    processes = threads.processes
+    torch.set_num_threads(threads.each)
+    measured = {str(way): rate for way, rate in rates.items()}
+    speed = rates[threads] / processes if threads in rates else plan.speed
+    context = dataclasses.replace(context, processes=processes, threads_each=threads.each)
+    return context, dataclasses.replace(plan, speed=speed, layouts=measured)
+
+
+def described_layout(context: ExperimentContext, plan: Plan) -> str:
+    """Return the numbers of processes and threads in one line, with the speeds by which they were chosen."""
+    measured = ", ".join(f"{way}: {rate:,.0f}" for way, rate in plan.layouts.items())
+    chosen = str(Way(context.processes, context.threads_each))
+    return f"{chosen} (trial steps per second with {measured})" if measured else chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A number of processes, and of threads of each."""
+
+    processes: int
+    each: int
+
+    def __str__(self) -> str:
+        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        return f"{processes} x {'1 thread' if self.each == 1 else f'{self.each} threads'}"
+
+
+def _chosen(context: ExperimentContext, plan: Plan) -> tuple[Way, dict[Way, float]]:
+    config, usable = context.config, cores()
+    if (given := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        usable = min(usable, max(int(given), 1))
+    asked = config.engine.threads
+    if asked != "auto":
+        each = int(asked)
+        fitting = max(cores() // each, 1)
+        is_given = config.engine.processes != "auto" or context.device.type == "cuda"
+        return Way(context.processes if is_given else min(context.processes, fitting), each), {}
+    usual = Way(context.processes, 1 if context.processes > 1 else torch.get_num_threads())
+    others, steps = _others(context, usual, usable), _steps(context)
+    if not others or steps < FEW_STEPS or (plan.speed and _is_short(steps, plan.speed * usual.processes)):
+        return usual, {}
+    make = partial(engines.one_engine, context, plan, lambda _: None)
+    specs = pilot_specs(context, config.arms[-1], plan.width)
+    with named_if_still("measuring the speed of processes and threads"):
+        rates = {usual: _rate(make, specs, usual)}
+        if not rates[usual] or _is_short(steps, rates[usual]):
+            return usual, {}
+        rates |= {way: _rate(make, specs, way) for way in others}
+    best = max(others, key=lambda way: rates[way])
+    return (best if rates[best] > FASTER * rates[usual] else usual), {way: rate for way, rate in rates.items() if rate}
+
+
+def _is_short(steps: float, rate: float) -> bool:
+    return steps / rate < SHORT_RUN
+
+
+def _others(context: ExperimentContext, usual: Way, usable: int) -> list[Way]:
+    """Return the ways to compare with the usual one: none if workers are elsewhere, or only one core is there."""
+    config = context.config
+    is_here = context.device.type == "cpu" and config.cluster.name == "none" and not context.threads
+    if usable == 1 or not is_here or (usual.processes > 1 and config.engine.processes != "auto"):
+        return []
+    return [way for way in (Way(1, usable), Way(1, 1)) if way != usual and (way.each > 1 or usual.processes == 1)]
+
+
+def _steps(context: ExperimentContext) -> float:
+    """Return the number of training steps of the searches, of all trials; infinity if unknown."""
+    config: Config = context.config
+    try:
+        batches = len(context.source.train_loader(0))
+    except (TypeError, NotImplementedError):
+        return float("inf")
+    return batches * config.trainer.max_epochs * config.study.n_trials * len(config.arms)
+
+
+def _rate(make: Callable[[], Engine], specs: Sequence[TrialSpec], way: Way) -> float:
+    """Return the trial steps per second of all processes together; 0 if nothing could be measured."""
+    if way.processes == 1:
+        with _threads(way.each):
+            return _measured(make(), specs)
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(way.processes)]
+    forks = [context.Process(target=_report, args=(make, specs, theirs), daemon=True) for _, theirs in pipes]
+    for fork, (_, theirs) in zip(forks, pipes, strict=True):
+        fork.start()
+        theirs.close()
+    found = [_received(ours) for ours, _ in pipes]
+    for fork in forks:
+        fork.join(1.0)
+        if fork.is_alive():
+            fork.kill()
+    return sum(found) if all(found) else 0.0
+
+
+def _report(make: Callable[[], Engine], specs: Sequence[TrialSpec], pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    pipe.send(_measured(make(), specs))
+
+
+def _received(pipe: Connection) -> float:
+    try:
+        return pipe.recv() if pipe.poll(2 * MOST_SECONDS) else 0.0
+    except EOFError:  # the process ended
+        return 0.0
+
+
+def _measured(engine: Engine, specs: Sequence[TrialSpec]) -> float:
+    feed = _StepFeed(specs)
+    engine.run(feed)
+    return feed.rate
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _StepFeed:
+    """A feed of trials that ends after some steps and times them: engines call `cancelled` after each step."""
+
+    held = False
+
+    def __init__(self, specs: Sequence[TrialSpec]) -> None:
+        self._left, self._rows = list(specs), len(specs)
+        self.most_at_once: int | None = len(specs)
+        self._created = time.perf_counter()
+        self._looks: list[float] = []
+        self._trains = False
+
+    def ask(self, count: int) -> list[TrialSpec]:
+        """Return the next trials."""
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
+
+    def report(self, reports: Sequence[tuple[TrialSpec, EpochMetrics]]) -> list[bool]:
+        """Prune none."""
+        return [False for _ in reports]
+
+    def tell(self, results: Sequence[TrialResult]) -> None:
+        """Ignore the results."""
+
+    def cancelled(self) -> bool:
+        """Note the time of a step; return whether enough are timed."""
+        now = time.perf_counter()
+        if not self._left:
+            self._looks.append(now)
+        timed = now - self._looks[FIRST_STEPS] if len(self._looks) > FIRST_STEPS + 1 else 0.0
+        return timed > SECONDS or now - self._created > MOST_SECONDS
+
+    @property
+    def rate(self) -> float:
+        """Trial steps per second, of all rows; 0 if too few steps were seen."""
+        looks = self._looks[FIRST_STEPS:]
+        return self._rows * (len(looks) - 1) / (looks[-1] - looks[0]) if len(looks) > 1 else 0.0
